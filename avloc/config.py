@@ -1,0 +1,249 @@
+"""Every setting that changes a number, as frozen records that check themselves. No torch here.
+
+A record is written into the model file, the run folder and the report, so that nothing is retyped later. Field names
+are the keys of `--set` and of the TOML file; nested records are tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from avloc.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """What every clip of a store holds."""
+
+    seconds: float = 3.0
+    """Length of the sound in seconds."""
+    rate: int = 22_050
+    """Sample rate of the stored sound in Hz."""
+    shorter_side: int = 0
+    """Shorter side of the stored frames in pixels; 0 keeps the original picture (test stores)."""
+
+    def __post_init__(self) -> None:
+        _check(self.seconds > 0, "seconds", self.seconds, "a positive number of seconds")
+        _check(self.rate >= 8_000, "rate", self.rate, "a sample rate in Hz, 8000 or more")
+
+    @property
+    def samples(self) -> int:
+        """Stored samples of one clip."""
+        return int(self.seconds * self.rate)
+
+
+METHOD_SPECS: Mapping[str, StoreSpec] = types.MappingProxyType({"avc": StoreSpec(), "ezvsl": StoreSpec()})
+"""`prepare --for METHOD`: what a store must hold to train or score that method with its defaults."""
+
+TRAIN_SHORTER_SIDE = 256
+"""Shorter side of the frames of a training store in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which networks, and what they hear and see."""
+
+    method: str = "avc"
+    """Published method, a file of `avloc.methods`."""
+    vision_trunk: str = "resnet18"
+    """torchvision network that sees."""
+    audio_trunk: str = "resnet18"
+    """torchvision network that hears, its first convolution taking one channel."""
+    dim: int = 2048
+    """Width of the common space."""
+    tau: float = 0.03
+    """Temperature of the contrastive loss."""
+    seconds: float = 3.0
+    """Length of the sound in seconds."""
+    rate: int = 22_050
+    """Sample rate of the sound in Hz; 0 takes each file's own rate (EZ-VSL)."""
+    frame: int = 224
+    """Side of the square network input in pixels."""
+
+    def __post_init__(self) -> None:
+        _check(self.dim > 0, "model.dim", self.dim, "a positive integer")
+        _check(self.tau > 0, "model.tau", self.tau, "a positive number")
+        _check(self.seconds > 0, "model.seconds", self.seconds, "a positive number of seconds")
+        _check(
+            self.rate == 0 or self.rate >= 8_000,
+            "model.rate",
+            self.rate,
+            "0 or a sample rate of 8000 Hz or more",
+        )
+        _check(self.frame >= 32, "model.frame", self.frame, "32 pixels or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Factors of the named loss terms (AVC, section 3.4); 0 leaves a term and its hints out."""
+
+    contrastive: float = 1.0
+    audio_hint: float = 1_000.0
+    visual_hint: float = 100_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Adam, without schedule, warm-up or clipping (paper, section 4)."""
+
+    lr: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, "optim.lr", self.lr, "a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random crop and flip, drawn for each sample."""
+
+    scale: float = 1.1
+    """Shorter side of the picture in units of the crop's side; 1 crops the largest square."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    map: str = "follow"
+    """`follow` cuts and flips the DETR map like the picture; `legacy` leaves it, as the published code does."""
+
+    def __post_init__(self) -> None:
+        _check(self.scale >= 1, "augment.scale", self.scale, "1 or more")
+        _check(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability")
+        _check(self.map in ("follow", "legacy"), "augment.map", self.map, "follow or legacy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run; the defaults are the paper's."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    epochs: int = 100
+    batch: int = 128
+    seed: int = 10
+    init: str = "imagenet"
+    """Initial weights of the vision trunk: `imagenet`, `random`, or a model file to start from."""
+    precision: str = "auto"
+    """`auto` takes bf16 where the hardware has it; `fp32` and `bf16` are taken at their word."""
+    workers: int = 2
+    """Loader processes; the result does not depend on them."""
+
+    def __post_init__(self) -> None:
+        _check(self.epochs > 0, "epochs", self.epochs, "a positive integer")
+        _check(
+            self.batch > 1,
+            "batch",
+            self.batch,
+            "2 or more: the negatives of a clip are the rest of its batch",
+        )
+        _check(self.workers >= 0, "workers", self.workers, "0 or more")
+        valid = ("auto", "fp32", "bf16")
+        _check(self.precision in valid, "precision", self.precision, ", ".join(valid))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """The exact rule that turns heat maps into scores (reference: AVC and EZ-VSL test scripts)."""
+
+    name: str = "avloc"
+    side: int = 224
+    """Maps and boxes are compared on a square of this many pixels."""
+    resize: str = "bilinear, corners aligned"
+    normalise: str = "min-max after the resize"
+    threshold: str = "median"
+    """The value at rank side*side/2 of the sorted map; pixels at or above it are inside."""
+    boxes: str = "all"
+    """Boxes of an annotation that count."""
+    precision: str = "fp32"
+
+
+def _check(fine: bool, name: str, value: object, valid: str) -> None:
+    if not fine:
+        raise UsageError(f"{name} = {value!r} is impossible; valid: {valid}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A record as plain dictionaries, for TOML and JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
+    """Rebuild a record; values not named keep their defaults.
+
+    Raises:
+        UsageError: an unknown key, or a value of the wrong type.
+    """
+    hints = get_type_hints(kind)
+    for name in data:
+        if name not in hints:
+            raise UsageError(f"unknown setting {prefix}{name}; valid: {', '.join(prefix + h for h in hints)}")
+    return kind(**{name: _converted(hints[name], value, prefix + name) for name, value in data.items()})
+
+
+def _converted(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{name} is a table of settings, not {value!r}")
+        return from_dict(kind, value, f"{name}.")  # type: ignore[arg-type]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise UsageError(f"{name} = {value!r} is impossible; valid: a value of type {kind.__name__}")
+    return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings from a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no such configuration file: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+
+
+def write_toml(config: Any) -> str:
+    """A record as TOML text that `read_toml` and `from_dict` turn back into the same record."""
+    import tomli_w
+
+    return tomli_w.dumps(to_dict(config))
+
+
+def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `update` laid over it, table by table."""
+    out = dict(base)
+    for name, value in update.items():
+        both_tables = isinstance(value, Mapping) and isinstance(out.get(name), Mapping)
+        out[name] = merged(out[name], value) if both_tables else value
+    return out
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """`--set key=value` pairs as nested tables. A value is read as TOML, and as text where it is no TOML value."""
+    out: dict[str, Any] = {}
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign or not all(part.isidentifier() for part in key.strip().split(".")):
+            raise UsageError(f"--set {assignment!r} is not key=value, as in --set optim.lr=0.001")
+        value: Any = _toml_value(text.strip())
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        out = merged(out, value)
+    return out
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

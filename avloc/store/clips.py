@@ -1,0 +1,236 @@
+"""The store proper: clips with picture, sound, boxes and origin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.config import StoreSpec, from_dict
+from avloc.errors import Refused, StoreNotFound
+from avloc.files import write_json
+from avloc.store.shards import ShardFolder, write_next_shard
+
+SCHEMA = 1
+FLAGS = ("silent", "still", "short", "narrowband")
+"""silent: digital silence; still: the picture does not change; short: the sound had to be tiled; narrowband: the
+source was sampled at a lower rate than the store."""
+
+_TEXTS = ("id", "sound_source", "label", "split")
+_NUMBERS = (("time_s", "f8"), ("window_s", "f8"), ("source_rate", "i4"), ("source_bytes", "i8"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One picture with the sound heard with it."""
+
+    id: str
+    picture: bytes
+    """Encoded RGB picture (JPEG, or the lossless original of a test store)."""
+    sound: NDArray[np.int16]
+    """[samples] mono at the store's rate."""
+    frame_hw: tuple[int, int]
+    """Height and width of the picture as shown at its source, in pixels."""
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    """[n, 4] x0, y0, x1, y1 in fractions of the picture, in the order of the annotation."""
+    flags: tuple[str, ...] = ()
+    label: str = ""
+    split: str = ""
+    sound_source: str = ""
+    """Absolute path of the file the sound came from; '' where it came from a packed set."""
+    source_bytes: int = 0
+    """Size of that file, to notice that another one took its place."""
+    source_rate: int = 0
+    """Its sample rate in Hz."""
+    window_s: float = 0.0
+    """Where the window begins in that file, in seconds."""
+    time_s: float = 0.0
+    """Time of the picture in its video in seconds; 0 for a picture file."""
+
+
+def clip_digest(clip: Clip) -> bytes:
+    """32 bytes that name what the clip holds, whatever shard it lies in."""
+    digest = hashlib.sha256()
+    for part in (clip.id.encode(), clip.picture, clip.sound.tobytes(), clip.boxes.tobytes()):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreHeader:
+    """What `store.json` says."""
+
+    spec: StoreSpec
+    kind: str = "train"
+    """`train`, or `test`: pictures kept as they are, nothing dropped."""
+    box_rule: str = "union"
+    """How boxes become ground truth: `union`, or Flickr's `consensus` of annotators."""
+    testset: str = ""
+    """Name of the published list the store was prepared for, if any."""
+    expected: tuple[str, ...] = ()
+    """Ids a complete test store holds."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Version, frame choice, annotation file and the like."""
+
+    @staticmethod
+    def read(folder: Path) -> StoreHeader:
+        """Read and check `store.json`."""
+        path = folder / "store.json"
+        if not path.is_file():
+            hint = f"Make one: avloc prepare VIDEOS --out {folder}"
+            raise StoreNotFound(f"{folder} is not a prepared store: it has no store.json", hint=hint)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["schema"] != SCHEMA:
+                raise Refused(f"{path} has schema {data['schema']}; this avloc reads {SCHEMA}")
+            fields = {k: v for k, v in data.items() if k in ("kind", "box_rule", "testset", "provenance")}
+            return StoreHeader(spec=from_dict(StoreSpec, data["spec"]), expected=tuple(data["expected"]), **fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refused(f"{path} is not a readable store header: {error!r}") from error
+
+    def write(self, folder: Path, counts: dict[str, int]) -> None:
+        """Write `store.json` with the current counts."""
+        write_json(folder / "store.json", {"schema": SCHEMA, **asdict(self), "counts": counts})
+
+
+class Store:
+    """A prepared store, read clip by clip.
+
+    Raises:
+        StoreNotFound: the folder has no `store.json`.
+        Refused: it has, but it cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.header = StoreHeader.read(folder)
+        self.shards = ShardFolder(folder)
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What every clip holds."""
+        return self.header.spec
+
+    @property
+    def ids(self) -> list[str]:
+        """All clip ids, sorted."""
+        return self.shards.ids
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def read(self, clip_id: str) -> Clip:
+        """One clip, whole."""
+        file, row = self.shards.locate(clip_id)
+        values = {name: file[name].asstr()[row] for name in _TEXTS}
+        numbers = {name: file[name][row].item() for name, _ in _NUMBERS}
+        height, width = file["frame_hw"][row].tolist()
+        return Clip(
+            picture=self._ragged(file, "picture", row).tobytes(),
+            sound=file["sound"][row],
+            frame_hw=(height, width),
+            boxes=self._ragged(file, "boxes", row),
+            flags=tuple(name for name, on in zip(FLAGS, file["flags"][row], strict=True) if on),
+            **values,
+            **numbers,
+        )
+
+    @staticmethod
+    def _ragged(file: Any, name: str, row: int) -> NDArray[Any]:
+        start, stop = file[f"{name}_offset"][row : row + 2]
+        values: NDArray[Any] = file[name][start:stop]
+        return values
+
+    def column(self, name: str) -> list[Any]:
+        """`label`, `split`, `flags` or any other per-clip field without its media, in the order of `ids`."""
+        out = []
+        for clip_id in self.ids:
+            file, row = self.shards.locate(clip_id)
+            values = file[name].asstr() if name in _TEXTS else file[name]
+            out.append(values[row])
+        return out
+
+    def data_hash(self) -> str:
+        """Hex digest of all clips, independent of the shards they lie in."""
+        digest = hashlib.sha256()
+        for value in self.column("digest"):
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+    def flag_counts(self) -> dict[str, int]:
+        """How many clips carry each flag."""
+        rows = self.column("flags")
+        return {name: int(sum(bool(row[i]) for row in rows)) for i, name in enumerate(FLAGS)}
+
+
+class StoreWriter:
+    """Adds clips to a store, shard by shard; use it as a context, under the folder's lock.
+
+    Leaving the context writes what is buffered, also on an interrupt, so that finished work is kept.
+
+    Args:
+        folder: the store.
+        header: what `store.json` will say.
+        shard_clips: clips per full shard.
+    """
+
+    def __init__(self, folder: Path, header: StoreHeader, *, shard_clips: int = 512) -> None:
+        self.folder = folder
+        self.header = header
+        self.shard_clips = shard_clips
+        self._buffer: list[Clip] = []
+        self._counts: Counter[str] = Counter()
+
+    def __enter__(self) -> StoreWriter:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.header.write(self.folder, {})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+        store = Store(self.folder)
+        self.header.write(self.folder, {"clips": len(store), **store.flag_counts()})
+
+    def add(self, clip: Clip) -> None:
+        """Buffer one clip; every `shard_clips` of them become a shard."""
+        if clip.sound.shape != (self.header.spec.samples,):
+            raise ValueError(f"clip {clip.id}: sound {clip.sound.shape}, spec wants ({self.header.spec.samples},)")
+        self._buffer.append(clip)
+        if len(self._buffer) >= self.shard_clips:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the buffered clips as one shard."""
+        if self._buffer:
+            write_next_shard(self.folder, lambda file: _fill(file, self._buffer))
+            self._buffer = []
+
+
+def _fill(file: Any, clips: list[Clip]) -> None:
+    for name in _TEXTS:
+        file.create_dataset(name, data=[getattr(clip, name) for clip in clips], dtype=h5py.string_dtype())
+    for name, kind in _NUMBERS:
+        file[name] = np.array([getattr(clip, name) for clip in clips], kind)
+    file["frame_hw"] = np.array([clip.frame_hw for clip in clips], "i4")
+    file["flags"] = np.array([[name in clip.flags for name in FLAGS] for clip in clips], "u1")
+    file["digest"] = np.stack([np.frombuffer(clip_digest(clip), np.uint8) for clip in clips])
+    sounds = np.stack([clip.sound for clip in clips])
+    file.create_dataset("sound", data=sounds, chunks=(1, sounds.shape[1]))
+    _fill_ragged(file, "picture", [np.frombuffer(clip.picture, np.uint8) for clip in clips])
+    _fill_ragged(file, "boxes", [np.asarray(clip.boxes, np.float64).reshape(-1, 4) for clip in clips])
+
+
+def _fill_ragged(file: Any, name: str, rows: list[NDArray[Any]]) -> None:
+    file[name] = np.concatenate(rows)
+    file[f"{name}_offset"] = np.cumsum([0, *(len(row) for row in rows)], dtype="i8")

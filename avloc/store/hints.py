@@ -1,0 +1,128 @@
+"""Teachers' outputs, one folder per teacher beside the clips, stamped with who made them and how."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.errors import Refused
+from avloc.files import write_json
+from avloc.store.shards import ShardFolder, write_next_shard
+
+SCHEMA = 1
+STAMP = "stamp.json"
+
+
+def hint_folder(store: Path, teacher: str) -> Path:
+    """Where the hints of `teacher` lie in a store."""
+    return store / f"hints-{teacher}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintStamp:
+    """Who made the hints, with which weights and settings. Hints under another stamp are refused."""
+
+    teacher: str
+    shape: tuple[int, ...]
+    """Shape of one hint."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """File name -> SHA-256."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, as it stands in `stamp.json`."""
+        return json.loads(json.dumps({"schema": SCHEMA, **asdict(self)}))  # type: ignore[no-any-return]
+
+
+class Hints:
+    """The hints of one teacher, read clip by clip.
+
+    Raises:
+        Refused: there are none, or they cannot be read.
+    """
+
+    def __init__(self, store: Path, teacher: str) -> None:
+        self.folder = hint_folder(store, teacher)
+        path = self.folder / STAMP
+        if not path.is_file():
+            hint = f"Make them: avloc distill-cache {store} --teacher {teacher}"
+            raise Refused(f"{store} has no hints of {teacher}", hint=hint)
+        self.stamp: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.shards = ShardFolder(self.folder)
+
+    def read(self, clip_id: str) -> NDArray[np.float16] | None:
+        """The hint of one clip; None where the teacher had nothing to say ("no hint").
+
+        Raises:
+            KeyError: the teacher has not been run on this clip.
+        """
+        file, row = self.shards.locate(clip_id)
+        if not file["present"][row]:
+            return None
+        value: NDArray[np.float16] = file["value"][row]
+        return value
+
+
+class HintWriter:
+    """Adds hints, shard by shard; use it as a context, under the folder's lock.
+
+    Leaving the context writes what is buffered, also on an interrupt.
+
+    Raises:
+        Refused: the folder holds hints under another stamp.
+    """
+
+    def __init__(self, store: Path, stamp: HintStamp, *, shard_clips: int = 512) -> None:
+        self.folder = hint_folder(store, stamp.teacher)
+        self.stamp = stamp
+        self.shard_clips = shard_clips
+        self._buffer: list[tuple[str, NDArray[Any] | None]] = []
+
+    def __enter__(self) -> HintWriter:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / STAMP
+        if path.is_file():
+            there = json.loads(path.read_text(encoding="utf-8"))
+            if there != self.stamp.as_json():
+                names = sorted(
+                    k for k in {*there, *self.stamp.as_json()} if there.get(k) != self.stamp.as_json().get(k)
+                )
+                reason = f"{self.folder} holds hints made otherwise: {', '.join(names)} differ"
+                raise Refused(reason, hint=f"Delete {self.folder} to make them anew, or use the old settings.")
+        write_json(path, self.stamp.as_json())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+    def add(self, clip_id: str, value: NDArray[Any] | None) -> None:
+        """Buffer one hint of the stamp's shape; None is "no hint"."""
+        if value is not None and value.shape != self.stamp.shape:
+            raise ValueError(f"hint of {clip_id}: shape {value.shape}, stamp says {self.stamp.shape}")
+        self._buffer.append((clip_id, value))
+        if len(self._buffer) >= self.shard_clips:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the buffered hints as one shard."""
+        if self._buffer:
+            write_next_shard(self.folder, self._fill)
+            self._buffer = []
+
+    def _fill(self, file: Any) -> None:
+        import h5py
+
+        ids = [clip_id for clip_id, _ in self._buffer]
+        file.create_dataset("id", data=ids, dtype=h5py.string_dtype())
+        file["present"] = np.array([value is not None for _, value in self._buffer], "u1")
+        blank = np.zeros(self.stamp.shape, np.float16)
+        values = [blank if value is None else value.astype(np.float16) for _, value in self._buffer]
+        file["value"] = np.stack(values)

@@ -1,0 +1,99 @@
+"""Numbered HDF5 shards in one folder, each with a data set `id`.
+
+A shard is written under a temporary name, flushed and renamed, and never changed afterwards. Handles are opened lazily
+in the process that reads and never cross a fork or a pickle (h5py handles survive neither).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from avloc.errors import Refused
+from avloc.files import atomic_path
+
+
+class ShardFolder:
+    """Where each id lies; opens shards on demand.
+
+    Args:
+        folder: holds `shard-00000.h5` and so on. A folder without shards is an empty one.
+
+    Raises:
+        Refused: a shard cannot be read, or two shards hold the same id.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._handles: dict[Path, Any] = {}
+        self._pid = os.getpid()
+        self._where: dict[str, tuple[Path, int]] = {}
+        for path in shard_paths(folder):
+            self._index(path)
+        self.close()
+
+    def _index(self, path: Path) -> None:
+        for row, clip_id in enumerate(self.handle(path)["id"].asstr()[:]):
+            if clip_id in self._where:
+                raise Refused(f"{path} and {self._where[clip_id][0]} both hold clip {clip_id!r}")
+            self._where[str(clip_id)] = (path, row)
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids, sorted: the order does not depend on how the shards were filled."""
+        return sorted(self._where)
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def locate(self, clip_id: str) -> tuple[Any, int]:
+        """The open shard and the row of one id."""
+        path, row = self._where[clip_id]
+        return self.handle(path), row
+
+    def place(self, clip_id: str) -> tuple[str, int]:
+        """Shard name and row of one id: sorting by it reads each shard once, in order."""
+        path, row = self._where[clip_id]
+        return path.name, row
+
+    def handle(self, path: Path) -> Any:
+        """The shard at `path`, opened read-only in this process."""
+        if self._pid != os.getpid():
+            self._handles, self._pid = {}, os.getpid()
+        if path not in self._handles:
+            try:
+                self._handles[path] = h5py.File(path, "r", locking=False)
+            except OSError as error:
+                hint = "Delete it and run the command that made it again."
+                raise Refused(f"shard {path} cannot be read: {error}", hint=hint) from error
+        return self._handles[path]
+
+    def close(self) -> None:
+        """Close every open shard."""
+        for handle in self._handles.values():
+            handle.close()
+        self._handles = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": {}}
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The finished shards of `folder`, in order."""
+    return sorted(folder.glob("shard-*.h5"))
+
+
+def write_next_shard(folder: Path, fill: Callable[[Any], None]) -> Path:
+    """Write one more shard: `fill` gets the open HDF5 file. Atomic; returns the path."""
+    numbers = [int(path.stem.removeprefix("shard-")) for path in shard_paths(folder)]
+    path = folder / f"shard-{max(numbers, default=-1) + 1:05d}.h5"
+    with atomic_path(path) as part, h5py.File(part, "w") as file:
+        fill(file)
+    return path
