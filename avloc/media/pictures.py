@@ -1,0 +1,92 @@
+"""Still pictures: decode as shown, encode, shrink."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from avloc.errors import InputError
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_ORIENTATION = 0x0112
+_AS_SHOWN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_picture(data: bytes) -> NDArray[np.uint8]:
+    """A JPEG, PNG, WEBP or BMP as it is shown: EXIF orientation applied, transparency laid on white.
+
+    Returns:
+        [H, W, 3] RGB.
+
+    Raises:
+        InputError: not such a picture, cut off, damaged or absurdly large.
+    """
+    if not data:
+        raise InputError("is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at half the size that it refuses; what it does not refuse is a picture.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image.load()
+    except _BROKEN as error:
+        reason = "not a JPEG, PNG, WEBP or BMP picture" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"picture cannot be decoded ({reason})") from error
+    turn = _AS_SHOWN.get(_orientation(image))
+    return np.array(_rgb(image if turn is None else image.transpose(turn)))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _BROKEN:  # damaged EXIF leaves the picture itself intact
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        paper = Image.new("RGBA", with_alpha.size, "white")
+        return Image.alpha_composite(paper, with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int, subsampling: int = 2) -> bytes:
+    """JPEG bytes of `rgb` [H, W, 3]; subsampling 0 is 4:4:4, 2 is 4:2:0."""
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    return file.getvalue()
+
+
+def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+    """PNG bytes of `rgb` [H, W, 3]: lossless."""
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "PNG")
+    return file.getvalue()
+
+
+def shrink(rgb: NDArray[np.uint8], shorter_side: int) -> NDArray[np.uint8]:
+    """`rgb` [H, W, 3] with its shorter side at `shorter_side` pixels (bicubic, antialiased); never enlarged."""
+    height, width = rgb.shape[:2]
+    if min(height, width) <= shorter_side:
+        return rgb
+    scale = shorter_side / min(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))

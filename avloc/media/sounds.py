@@ -1,0 +1,249 @@
+"""A window of sound out of any file: mono, at the rate asked for, sample-exact on the container's timeline."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import soxr
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import InvalidDataError
+from numpy.typing import NDArray
+
+from avloc.errors import InputError
+from avloc.media.containers import (
+    MediaSource,
+    end_s,
+    opened,
+    origin_s,
+    scanned_extent_s,
+    sound_stream,
+    stream_extent_s,
+)
+
+SILENCE_PEAK = 1e-4
+"""A window whose absolute peak is at or below this is digital silence."""
+
+_WHOLE_S = 60.0
+"""A sound up to this long is decoded from its start; a longer one is entered by a seek."""
+_PREROLL_S = 1.0
+"""Decoded before a window after a seek: decoders with memory (Opus, MP3, AAC) need a run-up."""
+_GAP_S = 0.02
+"""Time stamps that stray less than this from the count of samples are rounding, not a gap."""
+_SHORTFALL_S = 0.1
+"""A sound that ends this much before its declared end is measured anew."""
+_FILTER_S = 0.1
+"""Heard beyond either end of a window, so that the resampling filter does not see an edge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundWindow:
+    """A stretch of sound."""
+
+    waveform: NDArray[np.float32]
+    """[int(seconds * rate)] mono in [-1, 1]."""
+    rate: int
+    """Sample rate of `waveform` in Hz."""
+    source_rate: int
+    """Sample rate of the file in Hz."""
+    start_s: float
+    """Where the window begins in the file, in seconds."""
+    short: bool
+    """The sound was shorter than the window and has been tiled."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to hear: digital silence."""
+        return self.waveform.size == 0 or float(np.abs(self.waveform).max()) <= SILENCE_PEAK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Track:
+    """Decoded mono samples; indices count samples from the container's start."""
+
+    samples: NDArray[np.float32]
+    first: int
+    rate: int
+    losses: list[int] = field(default_factory=list)
+    """Where packets could not be decoded."""
+
+    @property
+    def stop(self) -> int:
+        return self.first + len(self.samples)
+
+    def cut(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Samples `start` to `stop`, zeros where the track has none."""
+        out = np.zeros(stop - start, np.float32)
+        low, high = max(start, self.first), min(stop, self.stop)
+        if low < high:
+            out[low - start : high - start] = self.samples[low - self.first : high - self.first]
+        return out
+
+
+def read_sound(source: MediaSource, *, seconds: float, rate: int = 0, centre_s: float | None = None) -> SoundWindow:
+    """A window of `seconds` out of `source`.
+
+    The window is centred, shifted inside where it would leave the clip, and tiled only if the sound is shorter than
+    the window. Without `centre_s` it lies in the middle of the sound; with it, time runs over the whole clip, and
+    where the clip has no sound yet, or no longer, the window holds zeros. Channels are averaged.
+
+    Args:
+        source: any file with an audio stream.
+        seconds: length of the window.
+        rate: sample rate of the result in Hz; 0 keeps the file's own.
+        centre_s: middle of the window on the container's timeline.
+
+    Raises:
+        InputError: no sound stream, nothing in it, or it cannot be decoded.
+    """
+    with opened(source) as container:
+        stream = sound_stream(container)
+        extent = stream_extent_s(container, stream) or (0.0, end_s(container))
+        if extent[1] <= 0:
+            extent = scanned_extent_s(container, stream)
+        clip_end_s = max(end_s(container), extent[1])
+        if clip_end_s <= _WHOLE_S:
+            track = _decode(container, stream, 0.0, math.inf)
+            extent = (max(track.first, 0) / track.rate, track.stop / track.rate)
+        else:
+            track, extent = _decode_around(container, stream, extent, seconds, centre_s, clip_end_s)
+    return _window(track, extent, seconds=seconds, rate=rate, centre_s=centre_s, clip_end_s=clip_end_s)
+
+
+def _decode_around(
+    container: InputContainer,
+    stream: AudioStream,
+    extent: tuple[float, float],
+    seconds: float,
+    centre_s: float | None,
+    clip_end_s: float,
+) -> tuple[_Track, tuple[float, float]]:
+    """The part of a long sound that the window needs; an extent that proves wrong is measured and used instead."""
+    start = _start(extent, seconds, centre_s, clip_end_s)
+    track = _decode(container, stream, start, start + seconds + _FILTER_S)
+    if track.stop / track.rate < min(start + seconds, extent[1]) - _SHORTFALL_S:
+        extent = scanned_extent_s(container, stream)
+        start = _start(extent, seconds, centre_s, clip_end_s)
+        track = _decode(container, stream, start, start + seconds + _FILTER_S)
+    return track, extent
+
+
+def _start(extent: tuple[float, float], seconds: float, centre_s: float | None, clip_end_s: float) -> float:
+    """Where the window begins: centred, but inside the sound, or inside the clip if a centre is given."""
+    low, high = extent if centre_s is None else (0.0, max(clip_end_s, extent[1]))
+    centre = (low + high) / 2 if centre_s is None else centre_s
+    return max(low, min(centre - seconds / 2, high - seconds))
+
+
+def _window(
+    track: _Track,
+    extent: tuple[float, float],
+    *,
+    seconds: float,
+    rate: int,
+    centre_s: float | None,
+    clip_end_s: float,
+) -> SoundWindow:
+    own = track.rate
+    rate = rate or own
+    need = math.ceil(seconds * own)
+    low, high = round(extent[0] * own), round(extent[1] * own)
+    short = high - low < need
+    start = low if short else round(_start(extent, seconds, centre_s, clip_end_s) * own)
+    if not short and centre_s is None:
+        start = min(start, high - need)  # rounding must not reach past the last sample
+    if any(start <= loss < start + need for loss in track.losses):
+        raise InputError("cannot be decoded: its sound is damaged")
+    if short:
+        tiled = _Track(samples=np.resize(track.cut(low, high), need), first=start, rate=own)
+        track = tiled
+    waveform = _resampled(track, start, int(seconds * rate), rate)
+    return SoundWindow(waveform=waveform, rate=rate, source_rate=own, start_s=start / own, short=short)
+
+
+def _resampled(track: _Track, start: int, count: int, rate: int) -> NDArray[np.float32]:
+    """`count` samples at `rate` from sample `start` of the track on."""
+    own = track.rate
+    if rate == own:
+        return np.clip(track.cut(start, start + count), -1.0, 1.0)
+    # A lead that is a whole number of samples at both rates keeps the first sample where it belongs.
+    unit = own // math.gcd(own, rate)
+    lead = math.ceil(_FILTER_S * own / unit) * unit
+    material = track.cut(start - lead, start + math.ceil(count * own / rate) + lead)
+    skip = lead * rate // own
+    heard: NDArray[np.float32] = soxr.resample(material, own, rate, quality="HQ")[skip : skip + count]
+    return np.clip(heard, -1.0, 1.0)
+
+
+def _decode(container: InputContainer, stream: AudioStream, start_s: float, stop_s: float) -> _Track:
+    """Decode from `start_s` (and a run-up) to `stop_s`."""
+    entry_s = start_s - _FILTER_S - _PREROLL_S
+    if entry_s <= 0:
+        container.seek(0, backward=True)
+        return _collect(container, stream, stop_s)
+    assert stream.time_base is not None
+    container.seek(int((entry_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
+    track = _collect(container, stream, stop_s)
+    if track.first > round((entry_s + _PREROLL_S) * track.rate):  # the seek landed too late: go from the start
+        container.seek(0, backward=True)
+        track = _collect(container, stream, stop_s)
+    return track
+
+
+def _collect(container: InputContainer, stream: AudioStream, stop_s: float) -> _Track:
+    """Decode from where the container stands to `stop_s`; time stamps say where samples lie, gaps become zeros."""
+    pieces: list[tuple[int, NDArray[np.float32]]] = []
+    losses: list[int] = []
+    position, rate = 0, 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            losses.append(position)
+            continue
+        for frame in frames:
+            if rate not in (0, frame.sample_rate):
+                raise InputError("cannot be used: its sample rate changes on the way")
+            rate = frame.sample_rate
+            position = _position(frame, origin_s(container), position, fresh=not pieces)
+            pieces.append((position, _mono(frame)))
+            position += frame.samples
+        if rate and position >= stop_s * rate:
+            break
+    return _joined(pieces, rate, losses)
+
+
+def _position(frame: AudioFrame, origin: float, position: int, *, fresh: bool) -> int:
+    if frame.time is None:
+        return position
+    stamped = round((frame.time - origin) * frame.sample_rate)
+    if fresh or abs(stamped - position) > _GAP_S * frame.sample_rate:
+        return stamped
+    return position
+
+
+def _mono(frame: AudioFrame) -> NDArray[np.float32]:
+    data = frame.to_ndarray()
+    if not frame.format.is_planar:
+        data = data.reshape(-1, frame.layout.nb_channels).T
+    if data.dtype == np.uint8:
+        data = (data.astype(np.float32) - 128.0) / 128.0
+    elif data.dtype.kind == "i":
+        data = data / float(2 ** (8 * data.dtype.itemsize - 1))
+    return np.asarray(data.mean(axis=0), np.float32)
+
+
+def _joined(pieces: list[tuple[int, NDArray[np.float32]]], rate: int, losses: list[int]) -> _Track:
+    if not pieces:
+        raise InputError("has a sound stream with nothing to hear in it" if not losses else "sound cannot be decoded")
+    first = min(position for position, _ in pieces)
+    stop = max(position + len(samples) for position, samples in pieces)
+    out = np.zeros(stop - first, np.float32)
+    for position, samples in pieces:
+        out[position - first : position - first + len(samples)] = samples
+    if not np.isfinite(out).all():
+        raise InputError("has sound samples that are not numbers (NaN or infinity)")
+    return _Track(samples=out, first=first, rate=rate, losses=losses)

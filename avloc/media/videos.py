@@ -1,0 +1,185 @@
+"""A moment of a video: the picture shown at a time, and the sound heard around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from av.container import InputContainer
+from av.error import InvalidDataError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image
+
+from avloc.errors import InputError
+from avloc.media.containers import (
+    MediaSource,
+    end_s,
+    opened,
+    origin_s,
+    picture_stream,
+    scanned_extent_s,
+    sound_stream,
+    stream_extent_s,
+)
+from avloc.media.sounds import SoundWindow, read_sound
+
+_STILL_LEVELS = 4
+"""Grey levels by which no cell of a still picture changes; compression noise stays below."""
+_STILL_GRID = (32, 32)
+_STAMP_S = 1e-4
+"""Time stamps closer than this are one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A picture out of a video with the sound around it."""
+
+    picture: NDArray[np.uint8]
+    """[H, W, 3] RGB as shown: rotation and pixel aspect applied."""
+    time_s: float
+    """When the picture appears, on the container's timeline, in seconds."""
+    still: bool
+    """The picture does not change from the beginning of the sound window to its end."""
+    sound: SoundWindow
+
+
+def read_moment(source: MediaSource, *, seconds: float, rate: int = 0, at: float | None = None) -> Moment:
+    """The picture shown at a time and the sound heard around it.
+
+    Args:
+        source: any video.
+        seconds: length of the sound window; see `read_sound`.
+        rate: sample rate of the sound in Hz; 0 keeps the file's own.
+        at: time of the picture in seconds; None is the middle of the video.
+
+    Raises:
+        InputError: no picture, no sound, a time past the end, or the file cannot be decoded.
+    """
+    with opened(source) as container:
+        sound_stream(container)  # say at once what is missing
+        time_s = _checked_time(container, picture_stream(container), at)
+    sound = read_sound(source, seconds=seconds, rate=rate, centre_s=time_s)
+    around = sorted([time_s, sound.start_s, sound.start_s + seconds])
+    with opened(source) as container:
+        stream = picture_stream(container)
+        shown = _shown_at(container, stream, around)
+        middle = shown[around.index(time_s)]
+        still = all(_alike(one.frame, middle.frame) for one in shown)
+        return Moment(picture=_as_shown(middle.frame, stream), time_s=middle.start_s, still=still, sound=sound)
+
+
+def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray[np.uint8], float]:
+    """The picture [H, W, 3] RGB shown at a time (None: the middle of the video) and when it appears, in seconds.
+
+    Raises:
+        InputError: no picture, a time past the end, or the file cannot be decoded.
+    """
+    with opened(source) as container:
+        stream = picture_stream(container)
+        shown = _shown_at(container, stream, [_checked_time(container, stream, at)])[0]
+        return _as_shown(shown.frame, stream), shown.start_s
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded picture and the time it appears."""
+
+    frame: VideoFrame
+    start_s: float
+
+
+def _checked_time(container: InputContainer, stream: VideoStream, at: float | None) -> float:
+    """The time asked for, or the middle, once it is sure that the video reaches it.
+
+    Declared lengths are taken at their word only as far as the packets bear them out.
+    """
+    declared = stream_extent_s(container, stream)
+    start, end = declared or (0.0, end_s(container))
+    time_s = (start + end) / 2 if at is None else at
+    if not _reaches(container, stream, time_s):
+        start, last = scanned_extent_s(container, stream)
+        if at is not None:
+            raise InputError(f"has no picture at {at:g} s: the video ends at {last:.3f} s")
+        if declared is not None:
+            raise InputError(f"is cut off: it should have pictures until {end:.3f} s, but they end at {last:.3f} s")
+        time_s = (start + last) / 2
+    return time_s
+
+
+def _reaches(container: InputContainer, stream: VideoStream, time_s: float) -> bool:
+    """Whether a packet of `stream` is shown at `time_s` or later; decodes nothing."""
+    _seek(container, stream, time_s)
+    return any(
+        float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin_s(container) > time_s - _STAMP_S
+        for packet in container.demux(stream)
+        if packet.pts is not None and packet.time_base is not None
+    )
+
+
+def _seek(container: InputContainer, stream: VideoStream, time_s: float) -> None:
+    if time_s <= 0 or stream.time_base is None:
+        container.seek(0, backward=True)
+    else:
+        container.seek(int((time_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
+
+
+def _shown_at(container: InputContainer, stream: VideoStream, times: list[float]) -> list[_Shown]:
+    """The picture on screen at each of `times` (ascending), in one pass; before the first picture, the first."""
+    _seek(container, stream, times[0])
+    pictures = _pictures(container, stream)
+    current = next(pictures, None)
+    if current is None or current.start_s > times[0] + _STAMP_S:  # the seek landed too late: go from the start
+        _seek(container, stream, 0.0)
+        pictures = _pictures(container, stream)
+        current = next(pictures, None)
+    if current is None:
+        raise InputError("has no picture that can be decoded")
+    shown: list[_Shown] = []
+    for following in pictures:
+        while len(shown) < len(times) and following.start_s > times[len(shown)] + _STAMP_S:
+            shown.append(current)
+        if len(shown) == len(times):
+            return shown
+        current = following
+    return shown + [current] * (len(times) - len(shown))
+
+
+def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[_Shown]:
+    """Pictures in the order they are shown, from where the container stands."""
+    begun = False
+    last_s = 0.0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            if begun:
+                raise
+            continue  # a stream that was cut out of a longer one may begin in the middle of a picture
+        for frame in frames:
+            begun = True
+            last_s = last_s if frame.time is None else frame.time - origin_s(container)
+            yield _Shown(frame, last_s)
+
+
+def _as_shown(frame: VideoFrame, stream: VideoStream) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] with pixel aspect and rotation applied."""
+    rgb = frame.to_ndarray(format="rgb24")
+    aspect = stream.sample_aspect_ratio
+    if aspect and aspect != 1:
+        size = (max(1, round(frame.width * float(aspect))), frame.height)
+        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+
+
+def _alike(one: VideoFrame, other: VideoFrame) -> bool:
+    if one is other:
+        return True
+    return int(np.abs(_thumbnail(one) - _thumbnail(other)).max()) <= _STILL_LEVELS
+
+
+def _thumbnail(frame: VideoFrame) -> NDArray[np.int16]:
+    grey = Image.fromarray(frame.to_ndarray(format="gray"))
+    return np.asarray(grey.resize(_STILL_GRID, Image.Resampling.BOX), np.int16)
