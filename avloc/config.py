@@ -19,6 +19,11 @@ from avloc.errors import UsageError
 T = TypeVar("T")
 
 
+def _check(fine: bool, name: str, value: object, valid: str) -> None:
+    if not fine:
+        raise UsageError(f"{name} = {value!r} is impossible; valid: {valid}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
     """What every clip of a store holds."""
@@ -165,11 +170,6 @@ class Protocol:
     boxes: str = "all"
     """Boxes of an annotation that count."""
     precision: str = "fp32"
-
-
-def _check(fine: bool, name: str, value: object, valid: str) -> None:
-    if not fine:
-        raise UsageError(f"{name} = {value!r} is impossible; valid: {valid}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

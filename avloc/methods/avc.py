@@ -1,0 +1,29 @@
+"""AVC: EZ-VSL's network, wider, taught by hints from a sound teacher and an object teacher.
+
+Yaghoubi, Kelm, Gerkmann and Frintrop, "Acoustic and Visual Knowledge Distillation for Contrastive Audio-Visual
+Localization", ICMI 2023. The teachers (PANNs Cnn14 and DETR-R50) speak through stored hints during training and are
+gone afterwards.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from avloc import losses
+from avloc.config import LossWeights
+from avloc.methods.ezvsl import EZVSL, Embeddings, HintBatch
+
+
+class AVC(EZVSL):
+    """Two ResNet18 with a 2048-d common space; contrastive, audio-hint and visual-hint terms."""
+
+    def losses(self, embeddings: Embeddings, hints: HintBatch, weights: LossWeights) -> dict[str, Tensor]:
+        """Named loss terms, before their weights; a term whose weight is 0 or that no clip has hints for is absent."""
+        terms = super().losses(embeddings, hints, weights)
+        if weights.audio_hint and hints.audio is not None:
+            terms["audio_hint"] = losses.audio_hint(embeddings.audio, hints.audio)
+        if weights.visual_hint and hints.visual is not None and hints.visual_present is not None:
+            term = losses.visual_hint(embeddings.image, hints.visual, hints.visual_present)
+            if term is not None:
+                terms["visual_hint"] = term
+        return terms

@@ -1,0 +1,76 @@
+"""EZ-VSL: two trunks, a common space, the best cell against the sound.
+
+Mo and Morgado, "Localizing Visual Sounds the Easy Way", ECCV 2022. Two ResNet18 (the vision one from ImageNet), a 1x1
+convolution and a linear layer into a space of 512 dimensions, cosine similarity of every cell with the sound's vector.
+Attribute names are the published checkpoints' key names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avloc import losses
+from avloc.config import LossWeights, ModelConfig
+from avloc.networks.trunks import build_trunk, init_from_scratch
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D]."""
+
+    image: Tensor
+    audio: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintBatch:
+    """Teachers' hints of a batch. None where they are not in use.
+
+    `audio` [B, D]; `visual` [B, 25, 25] with `visual_present` [B] bool: rows without a hint hold anything.
+    """
+
+    audio: Tensor | None = None
+    visual: Tensor | None = None
+    visual_present: Tensor | None = None
+
+
+class EZVSL(nn.Module):
+    """The two-stream network and its contrastive loss.
+
+    Args:
+        config: trunks, width of the common space and temperature.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.tau = config.tau
+        self.imgnet, vision_width = build_trunk(config.vision_trunk)
+        self.img_proj = nn.Conv2d(vision_width, config.dim, kernel_size=1)
+        self.audnet, audio_width = build_trunk(config.audio_trunk, channels=1)
+        self.aud_proj = nn.Linear(audio_width, config.dim)
+        for part in (self.audnet, self.img_proj, self.aud_proj):
+            init_from_scratch(part)
+
+    def encode_image(self, frames_B3HW: Tensor) -> Tensor:
+        """Unit features [B, D, H/32, W/32] of normalised frames."""
+        features: Tensor = self.img_proj(self.imgnet(frames_B3HW))
+        return F.normalize(features.float(), dim=1)
+
+    def encode_audio(self, spectrograms_B1FT: Tensor) -> Tensor:
+        """Unit vectors [B, D] of log-spectrograms of any width."""
+        pooled = self.audnet(spectrograms_B1FT).amax((2, 3))
+        vector: Tensor = self.aud_proj(pooled)
+        return F.normalize(vector.float(), dim=1)
+
+    def losses(self, embeddings: Embeddings, hints: HintBatch, weights: LossWeights) -> dict[str, Tensor]:  # noqa: ARG002
+        """Named loss terms, before their weights. EZ-VSL has one and takes no hints."""
+        return {"contrastive": losses.contrastive(embeddings.image, embeddings.audio, self.tau)}
+
+    @staticmethod
+    def similarity(embeddings: Embeddings) -> Tensor:
+        """Similarity maps [B, h, w]: cosine of every cell with its own sound, in [-1, 1]."""
+        return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio)

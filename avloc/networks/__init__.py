@@ -1,0 +1,1 @@
+"""Network parts, built once for students, teachers and priors alike."""

@@ -1,0 +1,96 @@
+"""torchvision image networks without their classifiers, for pictures and for spectrograms."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from avloc.errors import UsageError, WeightsError
+from avloc.networks.plain import load_plain
+
+TRUNKS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "vgg16",
+    "efficientnet_b0",
+    "mobilenet_v3_small",
+    "shufflenet_v2_x0_5",
+)
+_HEADS = ("avgpool", "fc", "classifier")
+
+
+def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
+    """A torchvision network up to its last feature map, with torchvision's random initial weights and key names.
+
+    Args:
+        name: one of `TRUNKS`.
+        channels: input channels; another number than 3 replaces the first convolution (no bias, as in the original).
+
+    Returns:
+        The network ([B, channels, H, W] -> [B, width, H/32, W/32]) and its width.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if name not in TRUNKS:
+        raise UsageError(f"unknown trunk {name!r}; valid: {', '.join(TRUNKS)}")
+    whole = torchvision.models.get_model(name, weights=None)
+    parts = OrderedDict((key, part) for key, part in whole.named_children() if key not in _HEADS)
+    trunk = nn.Sequential(parts)
+    if channels != 3:
+        _replace_stem(trunk, channels)
+    return trunk, _width(trunk, channels)
+
+
+def _replace_stem(trunk: nn.Module, channels: int) -> None:
+    path, stem = next((path, part) for path, part in trunk.named_modules() if isinstance(part, nn.Conv2d))
+    parent = trunk.get_submodule(path.rpartition(".")[0])
+    new = nn.Conv2d(
+        channels,
+        stem.out_channels,
+        kernel_size=stem.kernel_size,  # type: ignore[arg-type]
+        stride=stem.stride,  # type: ignore[arg-type]
+        padding=stem.padding,  # type: ignore[arg-type]
+        bias=stem.bias is not None,
+    )
+    setattr(parent, path.rpartition(".")[2], new)
+
+
+def _width(trunk: nn.Module, channels: int) -> int:
+    """Channels of the last feature map, read off one small forward pass that leaves the statistics alone."""
+    was_training = trunk.training
+    with torch.no_grad():
+        out: Tensor = trunk.eval()(torch.zeros(1, channels, 64, 64))
+    trunk.train(was_training)
+    return out.shape[1]
+
+
+def load_imagenet(trunk: nn.Module, path: Path) -> None:
+    """Put torchvision's published ImageNet weights into a trunk; the classifier's tensors are ignored.
+
+    Raises:
+        WeightsError: the file is not a torchvision state dict of this trunk.
+    """
+    kept = {key: value for key, value in load_plain(path).items() if key.split(".")[0] not in _HEADS}
+    try:
+        trunk.load_state_dict(kept)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not hold the weights of this trunk: {error}") from error
+
+
+def init_from_scratch(module: nn.Module) -> None:
+    """The reference's initial weights for everything that is not pretrained (EZ-VSL and AVC `model.py`)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.01)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, mean=1.0, std=0.02)
+            nn.init.zeros_(part.bias)

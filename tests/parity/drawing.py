@@ -1,0 +1,68 @@
+"""The weights and inputs behind the reference numbers, drawn again from their seed.
+
+Every tensor has a stream of its own (numpy's legacy generator, whose streams never change), keyed by the seed and by
+the place of its name in the key list; its ending decides the distribution.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+def vectors(name: str):
+    """Reference numbers of one system; AVLOC_PARITY names a folder with others in their place."""
+    return np.load(folder() / f"{name}.npz")
+
+
+def folder() -> Path:
+    return Path(os.environ.get("AVLOC_PARITY", HERE))
+
+
+def weights(key_list: str, seed: int) -> dict[str, np.ndarray]:
+    named_shapes = json.loads((HERE / key_list).read_text())
+    return {key: _weight(key, shape, seed * 100_003 + place) for place, (key, shape) in enumerate(named_shapes)}
+
+
+def _weight(key: str, shape: list[int], stream: int) -> np.ndarray:
+    if key.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    normal = np.random.RandomState(stream).standard_normal(shape)
+    if key.endswith("running_var"):
+        value = 1 + 0.1 * np.abs(normal)
+    elif key.endswith("running_mean"):
+        value = 0.05 * normal
+    elif len(shape) > 1:
+        value = normal * np.sqrt(2 / np.prod(shape[1:]))
+    elif key.endswith("bias"):
+        value = 0.05 * normal
+    else:  # scale of a normalisation layer
+        value = 1 + 0.1 * normal
+    return value.astype(np.float32)
+
+
+def hinted_batch(seed: int, batch: int) -> dict[str, np.ndarray]:
+    """AVC's inputs: noise pictures and spectrograms, hints of both teachers, the second picture without one."""
+    draw = np.random.RandomState(seed).standard_normal
+    audio_hint = draw((batch, 2048))
+    visual_hint = 1e-3 * np.abs(draw((batch, 25, 25)))
+    visual_hint[1] = np.nan
+    image = draw((batch, 3, 224, 224))
+    spectrogram = draw((batch, 1, 257, 276))
+    named = {"image": image, "spectrogram": spectrogram, "audio_hint": audio_hint, "visual_hint": visual_hint}
+    return {name: value.astype(np.float32) for name, value in named.items()}
+
+
+def patchy_batch(seed: int, batch: int, width: int) -> dict[str, np.ndarray]:
+    """EZ-VSL's inputs: pictures of 16-pixel patches, spectrograms with a level for each bin, noise over both."""
+    draw = np.random.RandomState(seed).standard_normal
+    patches = np.kron(draw((batch, 3, 14, 14)), np.ones((16, 16)))
+    image = patches + 0.5 * draw((batch, 3, 224, 224))
+    level = draw((batch, 1, 257, 1))
+    spectrogram = 0.7 * level + 0.7 * draw((batch, 1, 257, width))
+    return {"image": image.astype(np.float32), "spectrogram": spectrogram.astype(np.float32)}
