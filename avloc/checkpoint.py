@@ -1,0 +1,131 @@
+"""Model files that explain themselves, and the door through which published ones come in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avloc import __version__
+from avloc.config import ModelConfig, from_dict, to_dict
+from avloc.errors import UsageError, WeightsError
+from avloc.files import atomic_path, sha256_of
+from avloc.networks.plain import load_plain
+
+SCHEMA = 1
+METADATA_KEY = "avloc"
+MODEL_NAME = "model.safetensors"
+_PUBLISHED_AVC_DIM = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """Weights with everything needed to use and to judge them."""
+
+    config: ModelConfig
+    state: dict[str, Tensor]
+    """Tensors under the published key names, without prefix."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """Training provenance: data hash, epoch, seed, selection, licence and the like."""
+    path: Path
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and JSON."""
+        return str(self.card.get("name") or self.path.stem)
+
+
+def default_model() -> Path:
+    """The model shipped inside the package."""
+    return Path(str(files("avloc") / "models" / "placeholder.safetensors"))
+
+
+def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: dict[str, Any]) -> None:
+    """Write one self-describing `.safetensors` file, atomically."""
+    about = {"schema": SCHEMA, "version": __version__, "config": to_dict(config), "card": card}
+    metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with atomic_path(path) as part:
+        save_file(tensors, part, metadata=metadata)
+
+
+def load_model(path: Path) -> ModelFile:
+    """Read a run folder, a `.safetensors` of ours, or a published `.pth` of AVC or EZ-VSL.
+
+    Raises:
+        UsageError: nothing lies at `path`.
+        WeightsError: the file is damaged, foreign, or asks for code to be run.
+    """
+    if path.is_dir():
+        path = path / MODEL_NAME
+    if not path.is_file():
+        raise UsageError(f"no model at {path}", hint="--model takes a run folder, a .safetensors or a published .pth.")
+    if path.suffix == ".safetensors":
+        return _load_own(path)
+    if path.suffix in (".pth", ".pt"):
+        return _load_published(path)
+    raise UsageError(f"{path}: a model is a run folder, a .safetensors or a published .pth")
+
+
+def _load_own(path: Path) -> ModelFile:
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})[METADATA_KEY])
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+        if about["schema"] != SCHEMA:
+            raise WeightsError(f"{path} has schema {about['schema']}; this avloc reads {SCHEMA}")
+        config = from_dict(ModelConfig, about["config"])
+    except KeyError:
+        raise WeightsError(f"{path} is no model of avloc: its metadata does not describe one") from None
+    except (SafetensorError, ValueError, OSError, UsageError) as error:
+        raise WeightsError(f"{path} cannot be read as a model: {error}") from error
+    full = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return ModelFile(config=config, state=full, card=about["card"], path=path, sha256=sha256_of(path))
+
+
+def _load_published(path: Path) -> ModelFile:
+    """AVC's or EZ-VSL's checkpoint: `model` entry, optional DDP prefix `module.`, told apart by the width.
+
+    2048 is AVC, trained on 44.1 kHz spectrograms (554 frames); any other width is EZ-VSL, which takes each file's own
+    rate. The paper's 22.05 kHz does not fit AVC's published training code (reference: AVC `datasets.py`).
+    """
+    content = load_plain(path)
+    state = content.get("model", content)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no state dictionary under `model`")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    if "img_proj.weight" not in state or "aud_proj.weight" not in state:
+        raise WeightsError(f"{path} is not a checkpoint of AVC or EZ-VSL: it has no img_proj and aud_proj")
+    dim = int(state["img_proj.weight"].shape[0])
+    if dim == _PUBLISHED_AVC_DIM:
+        config = ModelConfig(method="avc", dim=dim, rate=44_100)
+    else:
+        config = ModelConfig(method="ezvsl", dim=dim, rate=0)
+    card = {"name": path.stem, "source": f"published checkpoint {path.name}", "epoch": _epoch(content)}
+    return ModelFile(config=config, state=state, card=card, path=path, sha256=sha256_of(path))
+
+
+def _epoch(content: dict[str, Any]) -> int | None:
+    epoch = content.get("epoch")
+    return epoch if isinstance(epoch, int) else None
+
+
+def put_weights(module: torch.nn.Module, model: ModelFile) -> None:
+    """Load a model file into a network of its configuration; every tensor must find its place.
+
+    Raises:
+        WeightsError: tensors are missing, left over or of another shape.
+    """
+    try:
+        module.load_state_dict(model.state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{model.path} does not fit its configuration: {reason[:300]}") from error

@@ -1,0 +1,51 @@
+"""The command line: options become a configuration, one call does the work, the console prints what came of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from avloc import __version__
+from avloc.cli.distill import distill_cache
+from avloc.cli.edge import run
+from avloc.cli.evaluate import evaluate
+from avloc.cli.localize import localize
+from avloc.cli.prepare import prepare
+from avloc.cli.train import train
+
+# Plain help: it starts faster, and the README shows it as it is.
+app = typer.Typer(
+    name="avloc",
+    help="Where in this picture does the sound come from? Train, score and use audio-visual sound localizers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("prepare")(prepare)
+app.command("distill-cache")(distill_cache)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("localize")(localize)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"avloc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Where in this picture does the sound come from? Train, score and use audio-visual sound localizers."""
+
+
+def main() -> None:
+    """Entry point of the `avloc` command."""
+    run(app)

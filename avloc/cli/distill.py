@@ -1,0 +1,53 @@
+"""`avloc distill-cache`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avloc.cli.options import Device, Json, WeightsDir
+
+
+def distill_cache(
+    store: Annotated[Path, typer.Argument(help="Prepared store.")],
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="panns or detr; may repeat.  [default: both]", show_default=False)
+    ] = None,
+    import_npy: Annotated[
+        Path | None,
+        typer.Option(help="Folder with audio_feats/ and detr_dec_feats/ of AVC users, instead of running teachers."),
+    ] = None,
+    sound: Annotated[
+        str, typer.Option(help="What PANNs hears: source (full bandwidth), store, or auto (source if all are there).")
+    ] = "auto",
+    raw_embedding: Annotated[
+        bool, typer.Option("--raw-embedding", help="Store PANNs embeddings as they are, not L2-normalised.")
+    ] = False,
+    confidence: Annotated[float, typer.Option(help="DETR queries count above this class probability.")] = 0.3,
+    batch: Annotated[int, typer.Option(help="Clips at once; the hints do not depend on it.")] = 8,
+    weights_dir: WeightsDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Run the frozen teachers once and keep their hints beside the clips; resumable."""
+    from avloc import console
+    from avloc.distill import DistillOptions
+    from avloc.distill import distill_cache as run
+
+    options = DistillOptions(
+        teachers=tuple(teacher or ("panns", "detr")),
+        import_npy=import_npy,
+        sound=sound,
+        normalise=not raw_embedding,
+        confidence=confidence,
+        batch=batch,
+        weights_dir=weights_dir,
+        device=device,
+    )
+    with console.live() as listener:
+        report = run(store, options, listener)
+    console.print_distillation(report, as_json=as_json)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)

@@ -1,0 +1,79 @@
+"""Where errors and signals become words and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from avloc.errors import AvlocError
+
+EXIT_FAILED_INPUTS = 1
+EXIT_REFUSED = 5
+EXIT_BUG = 70
+
+
+def run(app: Callable[[], object]) -> None:
+    """Run the command line; never returns a traceback for what a user can meet, never hides one that is our bug."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except AvlocError as error:
+        _say(str(error), error.hint)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _bug()
+        _say(f"the disk is full: {error}", "Free some space and run the same command again; it goes on from here.")
+        sys.exit(EXIT_REFUSED)
+    except Exception:  # noqa: BLE001 (whatever reaches this edge is our bug and is shown whole)
+        _bug()
+
+
+def _bug() -> NoReturn:
+    traceback.print_exc()
+    print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201
+    sys.exit(EXIT_BUG)
+
+
+def _say(text: str, hint: str) -> None:
+    from avloc.console import print_error
+
+    print_error(text, hint)
+
+
+def _terminated(signum: int, _frame: FrameType | None) -> NoReturn:
+    """Leave through every `finally`, so that what is finished is kept."""
+    sys.exit(128 + signum)
+
+
+class StopRequest:
+    """Remembers the first SIGINT or SIGTERM, for work that wants to finish its step; a second one interrupts."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.signum != 0
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        if self.signum:
+            sys.exit(128 + signum)
+        self.signum = signum
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Catch the signals inside the context."""
+        kinds = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(kind, self._note) for kind in kinds]
+        try:
+            yield self
+        finally:
+            for kind, handler in zip(kinds, before, strict=True):
+                signal.signal(kind, handler)

@@ -1,0 +1,60 @@
+"""`avloc prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avloc.cli.options import DryRun, Json
+
+
+def prepare(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders or globs.")],
+    out: Annotated[Path, typer.Option(help="Store folder; running again finishes what is missing.")],
+    layout: Annotated[
+        str,
+        typer.Option(help="auto, videos, folders (frames/ + audio/, or both together) or hdf5 (SSPL/SACL sets)."),
+    ] = "auto",
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Flickr-SoundNet XML folder, VGG-SS json, or {path: boxes} json; makes a test store.",
+            show_default=False,
+        ),
+    ] = None,
+    ids: Annotated[
+        str, typer.Option(help="Only these clips: a file of ids, or a published list by name.", show_default=False)
+    ] = "",
+    method: Annotated[str, typer.Option("--for", help="Method whose seconds and rate the store is made for.")] = "avc",
+    rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 takes the method's (AVC: 22050).")] = 0,
+    frame: Annotated[str, typer.Option(help="middle, or a time in seconds as 5s.")] = "middle",
+    allow_test_overlap: Annotated[
+        bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core.")] = 0,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Turn videos, frame and sound folders, or packed sets into a store."""
+    from avloc import console
+    from avloc.prepare import PrepareOptions
+    from avloc.prepare import prepare as run
+
+    options = PrepareOptions(
+        layout=layout,
+        annotations=annotations,
+        ids=ids,
+        method=method,
+        rate=rate,
+        frame=frame,
+        allow_test_overlap=allow_test_overlap,
+        workers=workers,
+        dry_run=dry_run,
+    )
+    with console.live() as listener:
+        report = run(sources, out, options, listener)
+    console.print_preparation(report, as_json=as_json)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)

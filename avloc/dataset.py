@@ -1,0 +1,257 @@
+"""Clips of a store as batches of tensors, for training and for scoring.
+
+Shape letters: B batch, N samples, H W pixels.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from avloc.config import ModelConfig, StoreSpec, TrainConfig
+from avloc.errors import InputError, Refused
+from avloc.media import decode_picture
+from avloc.methods import HintBatch
+from avloc.store import Clip, Hints, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch on the CPU."""
+
+    ids: list[str]
+    frames: Tensor
+    """[B, 3, H, W] uint8 RGB. Training frames differ in size and are padded with zeros at the right and below."""
+    sizes: Tensor
+    """[B, 2] int64 height and width of each frame before padding."""
+    sound: Tensor
+    """[B, N] int16."""
+    rate: int
+    """Sample rate of `sound` in Hz."""
+    hints: HintBatch
+    boxes: list[NDArray[np.float64]]
+    """Annotated boxes of each clip in fractions of the picture."""
+    failures: list[tuple[str, str]]
+    """Ids and reasons of clips of this batch that could not be decoded; they are in none of the fields above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    clip: Clip
+    frame: NDArray[np.uint8]
+    sound: NDArray[np.int16]
+    audio_hint: NDArray[np.float16] | None = None
+    visual_hint: NDArray[np.float16] | None = None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    clip_id: str
+    reason: str
+
+
+def check_fit(spec: StoreSpec, config: ModelConfig) -> None:
+    """A store must hold at least the seconds and the bandwidth a model hears.
+
+    Raises:
+        Refused: it does not; nothing is upsampled in silence.
+    """
+    if spec.seconds < config.seconds or spec.rate < config.rate:
+        has = f"{spec.seconds:g} s at {spec.rate} Hz"
+        needs = f"{config.seconds:g} s at {config.rate} Hz"
+        hint = f"Prepare it again with --rate {max(spec.rate, config.rate)}."
+        raise Refused(f"the store holds {has}; the model needs {needs}", hint=hint)
+
+
+def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDArray[Any], int]:
+    """Cut the centre `config.seconds` out of a stored sound and bring it down to the model's rate.
+
+    Returns:
+        Samples of the same kind, and their rate in Hz (the stored one if the model takes any).
+    """
+    keep = int(config.seconds * rate)
+    start = (len(sound) - keep) // 2
+    sound = sound[start : start + keep]
+    if config.rate in (0, rate):
+        return sound, rate
+    return soxr.resample(sound, rate, config.rate)[: int(config.seconds * config.rate)], config.rate
+
+
+def square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture stretched to the network's square input (bicubic, antialiased), as the published test loaders do."""
+    return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def shorter_side_to(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture with its shorter side at `side` pixels (bicubic, antialiased)."""
+    height, width = rgb.shape[:2]
+    scale = side / min(height, width)
+    size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+
+
+class ClipSet(Dataset[_Item | _Failure]):
+    """Some clips of a store, decoded for one model.
+
+    Args:
+        store: the prepared store.
+        ids: which clips, in which order.
+        config: what the model sees and hears.
+        shorter_side: for training, the frames' shorter side in pixels; 0 stretches them to the model's square.
+        audio_hints: hints of the sound teacher, if in use.
+        visual_hints: hints of the object teacher, if in use.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ids: Sequence[str],
+        config: ModelConfig,
+        *,
+        shorter_side: int = 0,
+        audio_hints: Hints | None = None,
+        visual_hints: Hints | None = None,
+    ) -> None:
+        check_fit(store.spec, config)
+        self.store = store
+        self.ids = list(ids)
+        self.config = config
+        self.shorter_side = shorter_side
+        self.audio_hints = audio_hints
+        self.visual_hints = visual_hints
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> _Item | _Failure:
+        clip = self.store.read(self.ids[index])
+        try:
+            rgb = decode_picture(clip.picture)
+        except InputError as error:
+            return _Failure(clip.id, str(error))
+        side = self.shorter_side
+        sound, _ = fit_sound(clip.sound, self.store.spec.rate, self.config)
+        return _Item(
+            clip=clip,
+            frame=shorter_side_to(rgb, side) if side else square(rgb, self.config.frame),
+            sound=sound,
+            audio_hint=self.audio_hints.read(clip.id) if self.audio_hints else None,
+            visual_hint=self.visual_hints.read(clip.id) if self.visual_hints else None,
+        )
+
+    def collate(self, entries: Sequence[_Item | _Failure]) -> Batch:
+        """Stack what was decoded and list what was not."""
+        items = [entry for entry in entries if isinstance(entry, _Item)]
+        return Batch(
+            ids=[item.clip.id for item in items],
+            frames=_padded([item.frame for item in items]),
+            sizes=torch.tensor([item.frame.shape[:2] for item in items], dtype=torch.int64).reshape(-1, 2),
+            sound=torch.from_numpy(np.stack([item.sound for item in items])) if items else torch.zeros(0, 0),
+            rate=self.config.rate or self.store.spec.rate,
+            hints=self._hint_batch(items),
+            boxes=[item.clip.boxes for item in items],
+            failures=[(entry.clip_id, entry.reason) for entry in entries if isinstance(entry, _Failure)],
+        )
+
+    def _hint_batch(self, items: Sequence[_Item]) -> HintBatch:
+        audio = visual = present = None
+        if self.audio_hints:
+            audio = _stacked([item.audio_hint for item in items], self.audio_hints.stamp["shape"])
+        if self.visual_hints:
+            visual = _stacked([item.visual_hint for item in items], self.visual_hints.stamp["shape"])
+            present = torch.tensor([item.visual_hint is not None for item in items])
+        return HintBatch(audio=audio, visual=visual, visual_present=present)
+
+
+def _stacked(hints: Sequence[NDArray[np.float16] | None], shape: Sequence[int]) -> Tensor:
+    blank = np.zeros(shape, np.float16)
+    return torch.from_numpy(np.stack([blank if hint is None else hint for hint in hints])).float()
+
+
+def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
+    height = max((frame.shape[0] for frame in frames), default=0)
+    width = max((frame.shape[1] for frame in frames), default=0)
+    out = torch.zeros((len(frames), 3, height, width), dtype=torch.uint8)
+    for row, frame in enumerate(frames):
+        out[row, :, : frame.shape[0], : frame.shape[1]] = torch.from_numpy(frame.copy()).permute(2, 0, 1)
+    return out
+
+
+def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipSet:
+    """Clips for training, with the hints that the loss weights ask for.
+
+    Raises:
+        Refused: the store does not fit the model, or hints are absent or incomplete.
+    """
+    wants_hints = config.model.method == "avc"
+    return ClipSet(
+        store,
+        ids,
+        config.model,
+        shorter_side=int(config.model.frame * config.augment.scale),
+        audio_hints=_hints(store, "panns", ids) if wants_hints and config.loss.audio_hint else None,
+        visual_hints=_hints(store, "detr", ids) if wants_hints and config.loss.visual_hint else None,
+    )
+
+
+def _hints(store: Store, teacher: str, ids: Sequence[str]) -> Hints:
+    hints = Hints(store.folder, teacher)
+    absent = [clip_id for clip_id in ids if clip_id not in hints.shards]
+    if absent:
+        hint = f"Finish them: avloc distill-cache {store.folder} --teacher {teacher}"
+        raise Refused(f"{len(absent)} of {len(ids)} clips have no hints of {teacher}, first {absent[0]}", hint=hint)
+    return hints
+
+
+class EpochBatches:
+    """Batches of positions for all epochs in one stream, from any step on; full batches only, as the references do.
+
+    The order of an epoch depends on the seed and the epoch alone, so a stopped run continues where it was, with any
+    number of loader processes.
+
+    Args:
+        clips: how many there are; fewer than `batch` make one batch of all.
+        batch: clips in a batch.
+        seed: of the run.
+        epochs: how many.
+        first_step: steps to leave out at the start.
+    """
+
+    def __init__(self, clips: int, batch: int, seed: int, epochs: int, first_step: int = 0) -> None:
+        self.clips, self.batch, self.seed = clips, min(batch, clips), seed
+        self.steps_per_epoch = clips // self.batch
+        self.first_step, self.steps = first_step, epochs * self.steps_per_epoch
+
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first_epoch = self.first_step // self.steps_per_epoch
+        for epoch in range(first_epoch, self.steps // self.steps_per_epoch):
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
+            skipped = self.first_step % self.steps_per_epoch if epoch == first_epoch else 0
+            for place in range(skipped, self.steps_per_epoch):
+                yield order[place * self.batch : (place + 1) * self.batch].tolist()
+
+
+def _ignore_interrupt(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; only the main process decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def load(
+    clips: ClipSet, batches: EpochBatches | None = None, *, batch: int = 1, workers: int = 0
+) -> DataLoader[_Item | _Failure]:
+    """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time."""
+    how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}
+    return DataLoader(clips, num_workers=workers, collate_fn=clips.collate, worker_init_fn=_ignore_interrupt, **how)

@@ -1,0 +1,140 @@
+"""Builds a model, owns its device and precision, encodes, compares, trains and predicts.
+
+Training and prediction go through the same `encode` and `similarity`. Shape letters: B batch, D common space,
+N samples, H W pixels, h w cells.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avloc.checkpoint import ModelFile, put_weights
+from avloc.config import LossWeights, ModelConfig, TrainConfig
+from avloc.dataset import Batch
+from avloc.errors import UsageError
+from avloc.methods import EZVSL, METHODS, Embeddings, HintBatch
+from avloc.transforms import (
+    crop_frames,
+    crop_maps,
+    draw_crops,
+    int16_to_float,
+    log_spectrogram,
+    normalise_frames,
+)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA where there is one; any other name is torch's.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(f"--device {name} is not usable here: {reason}; valid: auto, cpu, cuda, cuda:0") from error
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Settle `auto`: bf16 where the hardware computes in it, else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"
+
+
+class Engine:
+    """One model on one device.
+
+    Args:
+        config: which networks.
+        device: where they run.
+        precision: `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
+
+    Raises:
+        UsageError: unknown method or trunk.
+    """
+
+    def __init__(self, config: ModelConfig, device: torch.device, precision: str = "fp32") -> None:
+        if config.method not in METHODS:
+            raise UsageError(f"unknown method {config.method!r}; valid: {', '.join(METHODS)}")
+        self.config = config
+        self.device = device
+        self.precision = precision
+        self.model: EZVSL = METHODS[config.method](config).to(device).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_file(cls, model: ModelFile, device: torch.device, precision: str = "fp32") -> Engine:
+        """The engine of a model file, ready to predict."""
+        engine = cls(model.config, device, precision)
+        put_weights(engine.model, model)
+        engine.model.eval()
+        return engine
+
+    def encode(self, frames_B3HW: Tensor, spectrograms_B1FT: Tensor) -> Embeddings:
+        """Unit vectors of normalised frames and log-spectrograms."""
+        with self._autocast():
+            frames = frames_B3HW.contiguous(memory_format=torch.channels_last)
+            return Embeddings(self.model.encode_image(frames), self.model.encode_audio(spectrograms_B1FT))
+
+    def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
+        """Unit vectors [B, D] of int16 or float waveforms: another sound for pictures already encoded."""
+        with self._autocast():
+            return self.model.encode_audio(self.spectrogram(sound_BN, rate))
+
+    def spectrogram(self, sound_BN: Tensor, rate: int) -> Tensor:
+        """Log-spectrograms [B, 1, 257, T] of int16 or float waveforms, computed on the device."""
+        sound = sound_BN.to(self.device)
+        return log_spectrogram(sound if sound.is_floating_point() else int16_to_float(sound), rate)
+
+    def similarity(self, embeddings: Embeddings) -> Tensor:
+        """Similarity maps [B, h, w]: cosines in [-1, 1]."""
+        return self.model.similarity(embeddings)
+
+    def training_step(self, batch: Batch, config: TrainConfig, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss terms of one batch after crop and flip, before their weights.
+
+        Args:
+            batch: padded uint8 frames, int16 sound, hints.
+            config: augmentation and loss weights.
+            generator: CPU generator that draws crops and flips.
+        """
+        crops = draw_crops(batch.sizes, self.config.frame, config.augment.flip, generator)
+        frames = normalise_frames(crop_frames(batch.frames.to(self.device, non_blocking=True), crops))
+        embeddings = self.encode(frames, self.spectrogram(batch.sound, batch.rate))
+        hints = batch.hints
+        visual = hints.visual
+        if visual is not None and config.augment.map == "follow":
+            visual = crop_maps(visual, crops, batch.sizes)
+        on_device = HintBatch(
+            audio=None if hints.audio is None else hints.audio.to(self.device),
+            visual=None if visual is None else visual.to(self.device),
+            visual_present=None if hints.visual_present is None else hints.visual_present.to(self.device),
+        )
+        return self.model.losses(embeddings, on_device, config.loss)
+
+    @torch.inference_mode()
+    def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:
+        """Unit vectors of square uint8 frames and waveforms, without gradients."""
+        frames = normalise_frames(frames_B3HW.to(self.device))
+        return self.encode(frames, self.spectrogram(sound_BN, rate))
+
+    @torch.inference_mode()
+    def predict(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Tensor:
+        """Similarity maps [B, h, w] of square uint8 frames, each with its own sound. No all-pairs work."""
+        return self.similarity(self.embed(frames_B3HW, sound_BN, rate))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def weighted_total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
+    """The loss: every named term times its weight, summed."""
+    return torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()

@@ -1,0 +1,6 @@
+"""`avloc train`: a store with hints becomes a model."""
+
+from avloc.train.loop import TrainReport, train
+from avloc.train.plan import TrainOptions
+
+__all__ = ["TrainOptions", "TrainReport", "train"]

@@ -1,0 +1,212 @@
+"""The training loop: steps, epochs, validation, selection, interrupts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from avloc.config import Protocol, TrainConfig, to_dict
+from avloc.dataset import Batch, EpochBatches, load
+from avloc.engine import Engine, pick_device, pick_precision, score_clips, weighted_total
+from avloc.errors import Refused
+from avloc.events import Listener, Notice, silent
+from avloc.events import Progress as ProgressEvent
+from avloc.files import folder_lock, remove_leftovers
+from avloc.metrics import summarise
+from avloc.train.plan import Plan, TrainOptions, Validation, make_plan, provenance, start_engine
+from avloc.train.run_folder import Progress, RunFolder
+
+SAVE_EVERY_S = 300.0  # an epoch longer than this is saved on the way
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """What a run is, or with `--dry-run` would be."""
+
+    run: str
+    clips: int
+    steps_per_epoch: int
+    epochs_done: int
+    epochs: int
+    parameters: int
+    precision: str
+    selection: str
+    metrics: list[dict[str, Any]]
+    interrupted: bool = False
+    dry_run: bool = False
+
+
+def train(
+    options: TrainOptions,
+    config: TrainConfig,
+    listener: Listener = silent,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainReport:
+    """Train, or go on training, into `options.out`.
+
+    Args:
+        options: store, run folder, validation, device.
+        config: networks, losses, optimiser, augmentation.
+        listener: hears notices and progress.
+        should_stop: asked after every step; True saves the state and returns.
+
+    Raises:
+        Refused: unfit store, incomplete hints, another run in the folder, or a non-finite loss.
+        WeightsError: initial weights are absent.
+    """
+    plan = make_plan(options, config)
+    device = pick_device(options.device)
+    precision = pick_precision(config.precision, device)
+    engine = start_engine(options, config, precision, device, listener)
+    if options.dry_run:
+        return _Trainer(options, config, plan, engine, listener).report(dry_run=True)
+    with folder_lock(options.out):
+        remove_leftovers(options.out)
+        return _Trainer(options, config, plan, engine, listener).run(should_stop)
+
+
+class _Trainer:
+    def __init__(
+        self, options: TrainOptions, config: TrainConfig, plan: Plan, engine: Engine, listener: Listener
+    ) -> None:
+        self.config, self.plan, self.engine, self.listener = config, plan, engine, listener
+        self.folder = RunFolder(options.out)
+        self.optimiser = torch.optim.Adam(
+            engine.model.parameters(),
+            lr=config.optim.lr,
+            betas=(config.optim.beta1, config.optim.beta2),
+            weight_decay=config.optim.weight_decay,
+        )
+        self.steps_per_epoch = EpochBatches(len(plan.clips), config.batch, config.seed, 1).steps_per_epoch
+        self.progress = Progress()
+        self.lines: list[dict[str, Any]] = []
+        self.card: dict[str, Any] = {}
+
+    def run(self, should_stop: Callable[[], bool]) -> TrainReport:
+        self.card = provenance(self.plan, to_dict(self.config), self.engine.precision)
+        self.folder.check_config(self.config, self.card["data_hash"])
+        self.folder.write_config(self.config, self.card["data_hash"])
+        self.progress = self.folder.load_state(self.engine.model, self.optimiser)
+        epochs_done = self.progress.step // self.steps_per_epoch
+        self.lines = [line for line in self.folder.metrics() if line["epoch"] <= epochs_done]
+        if len(self.plan.clips) < self.config.batch:
+            self.listener(Notice(f"fewer clips than a batch: all {len(self.plan.clips)} make one batch"))
+        interrupted = self._steps(should_stop)
+        return self.report(interrupted=interrupted)
+
+    def report(self, *, interrupted: bool = False, dry_run: bool = False) -> TrainReport:
+        return TrainReport(
+            run=str(self.folder.path),
+            clips=len(self.plan.clips),
+            steps_per_epoch=self.steps_per_epoch,
+            epochs_done=self.progress.step // self.steps_per_epoch,
+            epochs=self.config.epochs,
+            parameters=sum(p.numel() for p in self.engine.model.parameters()),
+            precision=self.engine.precision,
+            selection=self.plan.selection,
+            metrics=self.lines,
+            interrupted=interrupted,
+            dry_run=dry_run,
+        )
+
+    def _steps(self, should_stop: Callable[[], bool]) -> bool:
+        """Train to the end; True if stopped on the way."""
+        config = self.config
+        batches = EpochBatches(
+            len(self.plan.clips), config.batch, config.seed, config.epochs, first_step=self.progress.step
+        )
+        total = batches.steps
+        saved_at = time.monotonic()
+        self.engine.model.train()
+        for batch in load(self.plan.clips, batches, workers=config.workers):
+            terms = self._step(batch)
+            self._announce(total, terms)
+            epoch_over = self.progress.step % self.steps_per_epoch == 0
+            if epoch_over:
+                self._end_epoch(self.progress.step // self.steps_per_epoch)
+            stop = should_stop()
+            if epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S:
+                self.folder.save_state(self.progress, self.engine.model, self.optimiser)
+                saved_at = time.monotonic()
+            if stop and self.progress.step < total:
+                return True
+        return False
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        if batch.failures:
+            clip_id, reason = batch.failures[0]
+            hint = "Delete the shard that holds it and run prepare again."
+            raise Refused(f"clip {clip_id} in {self.plan.store.folder} is damaged: {reason}", hint=hint)
+        # A stream for each step, so that a resumed run draws what the uninterrupted one would have drawn.
+        seed = np.random.SeedSequence((self.config.seed, self.progress.step)).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        terms = self.engine.training_step(batch, self.config, generator)
+        total = weighted_total(terms, self.config.loss)
+        values = {"loss": total.item(), **{name: term.item() for name, term in terms.items()}}
+        if not all(math.isfinite(value) for value in values.values()):
+            shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            hint = "The weights are untouched by this step. Lower optim.lr, or try --set precision=fp32."
+            raise Refused(f"the loss is not finite at step {self.progress.step + 1}: {shown}", hint=hint)
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.progress.step += 1
+        for name, value in values.items():
+            entry = self.progress.sums.setdefault(name, [0.0, 0.0])
+            entry[0] += value
+            entry[1] += 1
+        return values
+
+    def _announce(self, total: int, terms: dict[str, float]) -> None:
+        epoch = (self.progress.step - 1) // self.steps_per_epoch + 1
+        detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        event = ProgressEvent(
+            task="training",
+            done=self.progress.step,
+            total=total,
+            detail=f"epoch {epoch}/{self.config.epochs}  {detail}",
+        )
+        self.listener(event)
+
+    def _end_epoch(self, epoch: int) -> None:
+        line: dict[str, Any] = {"epoch": epoch}
+        line |= {name: value / count for name, (value, count) in self.progress.sums.items()}
+        self.progress.sums = {}
+        chosen = True
+        if self.plan.validation:
+            score, line["val"] = self._validate(self.plan.validation)
+            chosen = self.progress.best is None or score > self.progress.best
+            if chosen:
+                self.progress.best, self.progress.best_epoch = score, epoch
+        self.folder.save_last(self.config.model, self.engine.model, {**self.card, "epoch": epoch}, select=chosen)
+        self.lines.append(line)
+        self.folder.write_metrics(self.lines)
+
+    def _validate(self, validation: Validation) -> tuple[float, float]:
+        """The score that selects (higher is better) and the value to log."""
+        self.engine.model.eval()
+        loader = load(validation.clips, batch=self.config.batch)
+        if validation.by_boxes:
+            scores = score_clips(self.engine, loader, Protocol(), box_rule=validation.box_rule)
+            value = summarise([score.ciou["av"] for score in scores if score.ciou]).ciou_50
+            score = value
+        else:
+            value = self._validation_loss(loader)
+            score = -value
+        self.engine.model.train()
+        return score, value
+
+    @torch.inference_mode()
+    def _validation_loss(self, loader: Any) -> float:
+        losses = []
+        for batch in loader:
+            embeddings = self.engine.embed(batch.frames, batch.sound, batch.rate)
+            terms = self.engine.model.losses(embeddings, batch.hints, self.config.loss)
+            losses += [terms["contrastive"].item()] * len(batch.ids)
+        return float(np.mean(losses))

@@ -1,0 +1,125 @@
+"""The run folder: configuration, metrics, curves, models, and the state from which a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avloc.checkpoint import MODEL_NAME, save_model
+from avloc.config import ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
+from avloc.errors import Refused
+from avloc.files import atomic_path, write_bytes
+from avloc.networks.plain import load_plain
+
+FREE_TO_CHANGE = ("epochs", "workers")
+"""Settings that a resumed run may change without being another run."""
+LAST_NAME = "last.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run is: everything but weights and optimiser."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    """Sum and count of each loss term in the epoch that is under way."""
+    best: float | None = None
+    """Best validation score so far, the higher the better."""
+    best_epoch: int = 0
+
+
+class RunFolder:
+    """Reads and writes one run; every file is replaced atomically."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def check_config(self, config: TrainConfig, data_hash: str) -> None:
+        """A run goes on only as what it was.
+
+        Raises:
+            Refused: the folder holds a run with other settings or other data.
+        """
+        path = self.path / "config.toml"
+        if not path.is_file():
+            return
+        table = read_toml(path)
+        there, ours = from_dict(TrainConfig, table["train"]), config
+        differ = _differences(to_dict(there), to_dict(ours))
+        if table["data_hash"] != data_hash:
+            differ.append("the store's clips")
+        if differ:
+            hint = "Take another --out, or delete the folder."
+            raise Refused(f"{self.path} holds a run made otherwise: {', '.join(differ)}", hint=hint)
+
+    def write_config(self, config: TrainConfig, data_hash: str) -> None:
+        """Write `config.toml`."""
+        table = {"data_hash": data_hash, "train": to_dict(config)}
+        write_bytes(self.path / "config.toml", write_toml(table).encode())
+
+    def save_state(self, progress: Progress, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Write `trainer-state.pt`: enough to go on as if nothing had happened."""
+        state = {"progress": vars(progress), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+        with atomic_path(self.path / "trainer-state.pt") as part:
+            torch.save(state, part)
+
+    def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
+        """Put the stored state back, or start at step 0. Metrics of unfinished epochs are dropped from the log."""
+        path = self.path / "trainer-state.pt"
+        if not path.is_file():
+            return Progress()
+        state = load_plain(path)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        return Progress(**state["progress"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, one an epoch."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Replace `metrics.jsonl` and redraw `curves.png`."""
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_bytes(self.path / "metrics.jsonl", text.encode())
+        if lines:
+            draw_curves(self.path / "curves.png", lines)
+
+    def save_last(self, config: ModelConfig, model: torch.nn.Module, card: dict[str, Any], *, select: bool) -> None:
+        """Write `last.safetensors`, and the same as `model.safetensors` if this epoch is the chosen one so far."""
+        for name in (LAST_NAME, MODEL_NAME) if select else (LAST_NAME,):
+            save_model(self.path / name, config, model.state_dict(), card)
+
+
+def _differences(there: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
+    out: list[str] = []
+    for name, value in there.items():
+        if isinstance(value, dict):
+            out += _differences(value, ours[name], f"{prefix}{name}.")
+        elif prefix + name not in FREE_TO_CHANGE and value != ours[name]:
+            out.append(f"{prefix}{name} was {value!r}, now {ours[name]!r}")
+    return out
+
+
+def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Loss terms, and the validation score where there is one, against epochs."""
+    from matplotlib.figure import Figure
+
+    terms = [
+        name for name in ("loss", "contrastive", "audio_hint", "visual_hint", "val") if any(name in x for x in lines)
+    ]
+    figure = Figure(figsize=(3.2 * len(terms), 2.8), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
+        points = [(line["epoch"], line[name]) for line in lines if name in line]
+        axis.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "")
+        axis.set(title=name, xlabel="epoch")
+        axis.grid(alpha=0.3)
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", dpi=110)
