@@ -1,0 +1,111 @@
+"""DETR-R50 (Carion et al., 2020): what it looks at, through `transformers`, from a folder on disk and nowhere else.
+
+Shape letters: B batch, Q object queries, A attention heads, C classes, H W pixels, h w cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from avloc.errors import WeightsError
+from avloc.transforms import normalise_frames
+
+CELL = 32  # pixels of a cell's side: the stride of the backbone
+
+
+def load_detr(folder: Path) -> nn.Module:
+    """DETR with published weights, frozen, in eval mode, on the CPU, its attention readable.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors` of a DETR whose backbone needs no `timm`.
+
+    Raises:
+        WeightsError: a file is absent or damaged, or holds another kind of model.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import DetrForObjectDetection
+
+    unfit = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError, StrictDataclassError)
+    try:
+        with _quiet():
+            model, report = DetrForObjectDetection.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                attn_implementation="eager",
+                output_loading_info=True,
+            )
+    except unfit as error:
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(f"{folder} does not hold a DETR that can be read: {reason}") from error
+    _check_complete(folder, report)
+    frozen: nn.Module = model.float().eval().requires_grad_(requires_grad=False)
+    return frozen
+
+
+def _check_complete(folder: Path, report: dict[str, set[str]]) -> None:
+    """`transformers` fills what a file lacks with random numbers; that is never what was asked for."""
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        first = ", ".join(lacking[:3])
+        raise WeightsError(f"{folder}/model.safetensors lacks {len(lacking)} tensors of DETR: {first} ...")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `transformers` from drawing its own progress bars and reports; its settings come back afterwards."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def stretched(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """An RGB picture [H, W, 3] as a square of `side` pixels, its aspect ratio given up: bilinear, antialiased.
+
+    Source: AVC `test_N_times.py`, which resizes Pillow images with torchvision's default.
+    """
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def attention_maps(model: nn.Module, frames_B3HW: Tensor, *, confidence: float) -> list[Tensor | None]:
+    """Where DETR looks for the objects it is sure of.
+
+    The last decoder layer's cross-attention, averaged over heads, then over the queries whose best class is more
+    probable than `confidence` ("no object" is not a class). Each map sums to 1.
+
+    Args:
+        model: from `load_detr`.
+        frames_B3HW: uint8 RGB squares, their side a multiple of 32.
+        confidence: a probability; 0.3 in AVC.
+
+    Returns:
+        For each frame a map [H/32, W/32], or None where no query is confident.
+
+    Source: AVC `test_N_times.py`, which takes the confident queries of the first frame for all frames of a batch and
+    averages over none of them to NaN; neither is done here.
+    """
+    out = model(pixel_values=normalise_frames(frames_B3HW), output_attentions=True)
+    attention_BQN = out.cross_attentions[-1].mean(1)
+    side = math.isqrt(attention_BQN.shape[-1])
+    sure_BQ = out.logits.softmax(-1)[..., :-1].amax(-1) > confidence
+    return [
+        attention_QN[sure_Q].mean(0).view(side, side) if sure_Q.any() else None
+        for attention_QN, sure_Q in zip(attention_BQN, sure_BQ, strict=True)
+    ]

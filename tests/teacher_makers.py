@@ -1,0 +1,105 @@
+"""Teachers with random weights in the published layout, and stores for them to hear and see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from avloc.config import StoreSpec
+from avloc.media import encode_jpeg
+from avloc.networks.cnn14 import build_cnn14
+from avloc.store import Clip, Store, StoreHeader, StoreWriter
+from avloc.weights import CNN14, DETR
+
+SECONDS = 1.0
+RATE = 22_050
+SOURCE_RATE = 44_100
+
+
+def saved_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for `--weights-dir` with both teachers, made once a session: call it from a session's fixture."""
+    folder = tmp_path_factory.getbasetemp() / "teacher-weights"
+    if not folder.is_dir():
+        folder.mkdir()
+        save_cnn14(CNN14.under(folder))
+        save_detr(DETR.under(folder))
+    return folder
+
+
+def save_cnn14(path: Path) -> None:
+    """A full-size Cnn14 as its authors save it, in half precision to stay small."""
+    torch.manual_seed(0)
+    model = build_cnn14()
+    state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    for key in ("spectrogram_extractor.stft.conv_real.weight", "spectrogram_extractor.stft.conv_imag.weight"):
+        state[key] = model.state_dict()[key]
+    torch.save({"iteration": 1, "model": state}, path)
+
+
+def save_detr(folder: Path) -> None:
+    """A small DETR as the hub serves it, decided enough that some of its queries are confident and some are not."""
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+    from transformers.utils import logging
+
+    torch.manual_seed(4)
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
+    )
+    sizes = dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4)
+    sizes |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 32)
+    config = DetrConfig(
+        use_timm_backbone=False,
+        backbone_config=backbone,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_queries=12,
+        num_labels=91,
+        **sizes,
+    )
+    model = DetrForObjectDetection(config)
+    with torch.no_grad():
+        model.class_labels_classifier.weight.normal_(std=0.6)
+        model.model.query_position_embeddings.weight.normal_()
+        for name, weight in model.model.named_parameters():
+            if "attn" in name and name.endswith("weight") and weight.ndim == 2:
+                weight.normal_(std=0.3)
+    logging.disable_progress_bar()
+    model.save_pretrained(folder)
+
+
+def make_store(folder: Path, count: int, *, sources: bool = True, start: int = 0) -> Store:
+    """`count` clips of noisy pictures and sounds; with `sources`, the wave files they were cut from lie beside."""
+    header = StoreHeader(spec=StoreSpec(seconds=SECONDS, rate=RATE))
+    with StoreWriter(folder, header, shard_clips=4) as writer:
+        for number in range(start, start + count):
+            writer.add(make_clip(number, folder.with_name("sounds") if sources else None))
+    return Store(folder)
+
+
+def make_clip(number: int, sounds: Path | None) -> Clip:
+    """One clip; its window begins half a second into a sound of two."""
+    random = np.random.default_rng(number)
+    time = np.arange(2 * SOURCE_RATE) / SOURCE_RATE
+    whole = (0.3 * np.sin(2 * np.pi * (300 + 170 * number) * time) + 0.05 * random.normal(size=time.size)).clip(-1, 1)
+    path = ""
+    if sounds is not None:
+        sounds.mkdir(exist_ok=True)
+        path = str(sounds / f"{number:03d}.wav")
+        soundfile.write(path, whole, SOURCE_RATE)
+    stored = whole[SOURCE_RATE // 2 :][: 2 * int(SECONDS * RATE) : 2]
+    coarse = random.integers(0, 256, (6, 8, 3), np.uint8)
+    return Clip(
+        id=f"clip{number:03d}_000010",
+        picture=encode_jpeg(np.kron(coarse, np.ones((16, 16, 1), np.uint8)), quality=90),
+        sound=np.round(stored * 32_767).astype(np.int16),
+        frame_hw=(96, 128),
+        sound_source=path,
+        source_bytes=Path(path).stat().st_size if path else 0,
+        source_rate=SOURCE_RATE,
+        window_s=0.5,
+    )
