@@ -1,0 +1,74 @@
+"""What `distill-cache` is asked to do, and what it did. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avloc.errors import UsageError
+
+TEACHERS = ("panns", "detr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """What `distill-cache` is asked to do."""
+
+    teachers: tuple[str, ...] = TEACHERS
+    """Some of `panns` and `detr`."""
+    import_npy: Path | None = None
+    """Take the hints from this folder's `audio_feats/` and `detr_dec_feats/` instead of running teachers."""
+    sound: str = "auto"
+    """What PANNs hears: `source`, `store` or `auto`."""
+    normalise: bool = True
+    """Keep PANNs embeddings at length 1."""
+    confidence: float = 0.3
+    """DETR queries count above this class probability."""
+    batch: int = 8
+    """Clips read and asked about at once."""
+    workers: int = 2
+    """Threads that decode."""
+    weights_dir: Path | None = None
+    """Searched first for the teachers' weights."""
+    device: str = "auto"
+    """`auto`, or a name torch knows."""
+
+    def __post_init__(self) -> None:
+        for name in self.teachers:
+            if name not in TEACHERS:
+                raise UsageError(f"--teacher {name} is unknown; valid: {', '.join(TEACHERS)}")
+        if not self.teachers:
+            raise UsageError(f"no --teacher is named; valid: {', '.join(TEACHERS)}")
+        for flag, value in (("--batch", self.batch), ("--workers", self.workers)):
+            if value < 1:
+                raise UsageError(f"{flag} {value} is impossible; valid: 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherReport:
+    """What was done for one teacher."""
+
+    teacher: str
+    folder: str
+    done: int
+    """Hints made now."""
+    already: int
+    """Clips that had one."""
+    no_hint: int
+    """Those made now in which the teacher had nothing to say."""
+    missing: int
+    """Clips for which an imported folder holds no file."""
+    failed: dict[str, str]
+    """Clip id -> reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillReport:
+    """What `distill-cache` did."""
+
+    teachers: tuple[TeacherReport, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where some clips failed."""
+        return int(any(teacher.failed for teacher in self.teachers))

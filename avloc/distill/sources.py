@@ -1,0 +1,88 @@
+"""Where hints come from, and the first such place: the teachers themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from avloc.distill.plan import DistillOptions
+from avloc.errors import InputError
+from avloc.events import Listener, Notice
+
+if TYPE_CHECKING:
+    from avloc.store import HintStamp, Store
+    from avloc.teachers import Hint, Teacher
+
+Answers = Generator[tuple[str, "Hint | InputError"], None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintSource:
+    """Where the hints of one teacher come from: the teacher itself, or files that somebody made."""
+
+    stamp: HintStamp
+    has: Callable[[str], bool]
+    """Whether there can be an answer for a clip id."""
+    answers: Callable[[Sequence[str]], Answers]
+    """The hints of some clips, in any order; the reason in place of one that failed."""
+
+
+def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -> list[HintSource]:
+    """The teachers asked for, their weights found but not yet loaded.
+
+    Raises:
+        UsageError: an option cannot be meant.
+        WeightsError: weights are absent or wrong.
+    """
+    teachers = [_build(name, store, options, listener) for name in dict.fromkeys(options.teachers)]
+
+    def source(teacher: Teacher) -> HintSource:
+        def answers(ids: Sequence[str]) -> Answers:
+            return _answers(teacher, store, ids, options)
+
+        return HintSource(stamp=teacher.stamp(), has=lambda _id: True, answers=answers)
+
+    return [source(teacher) for teacher in teachers]
+
+
+def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
+    from avloc.engine import pick_device
+    from avloc.teachers import DetrSettings, DetrTeacher, PannsSettings, PannsTeacher, choose_sound
+    from avloc.weights import locate
+
+    device = pick_device(options.device)
+    if name == "detr":
+        seen = DetrSettings(confidence=options.confidence)
+        return DetrTeacher(seen, locate(DetrTeacher.weight, weights_dir=options.weights_dir, listener=listener), device)
+    heard = PannsSettings(normalise=options.normalise, sound=choose_sound(store, options.sound))
+    weights = locate(PannsTeacher.weight, weights_dir=options.weights_dir, listener=listener)
+    listener(Notice(f"PANNs hears the {'source files' if heard.sound == 'source' else 'sound in the store'}"))
+    return PannsTeacher(heard, store.spec, weights, device)
+
+
+def _answers(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> Answers:
+    """Decode the next clips in threads while the network works on these."""
+    pool = ThreadPoolExecutor(options.workers)
+    try:
+        ahead: dict[str, Future[NDArray[Any]]] = {}
+        for start in range(0, len(ids), options.batch):
+            chunk = ids[start : start + options.batch]
+            now, ahead = ahead, {clip_id: pool.submit(teacher.read, store.read(clip_id)) for clip_id in chunk}
+            yield from _ask(teacher, now)
+        yield from _ask(teacher, ahead)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ask(teacher: Teacher, reading: Mapping[str, Future[NDArray[Any]]]) -> Answers:
+    material: dict[str, NDArray[Any]] = {}
+    for clip_id, future in reading.items():
+        try:
+            material[clip_id] = future.result()
+        except InputError as error:
+            yield clip_id, error
+    yield from zip(material, teacher.hints(list(material.values())), strict=True)
