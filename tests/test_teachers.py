@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -249,6 +250,26 @@ def test_wrong_cnn14_files(tmp_path: Path, weights: Path) -> None:
     torch.save({"model": {"bn0.weight": torch.ones(64)}}, path)
     with pytest.raises(WeightsError, match="does not hold the weights of Cnn14"):
         load_cnn14(path)
+
+
+def test_older_detr_settings(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*address: object) -> None:
+        raise AssertionError(f"tried to connect: {address}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    folder = Path(shutil.copytree(DETR.under(weights), tmp_path / "detr"))
+    stated = json.loads((folder / "config.json").read_text())
+    blank = {"use_timm_backbone": False, "backbone": None, "dilation": None, "use_pretrained_backbone": None}
+    for older in (blank, {**blank, "backbone": "resnet50", "use_pretrained_backbone": True, "scale_embedding": False}):
+        (folder / "config.json").write_text(json.dumps({**stated, **older}))
+        assert load_detr(folder).config.backbone_config.model_type == "resnet"
+    for foreign in ({"use_timm_backbone": True}, {"backbone_config": {"model_type": "timm_backbone"}}):
+        (folder / "config.json").write_text(json.dumps({**stated, **foreign}))
+        with pytest.raises(WeightsError, match="no_timm"):
+            load_detr(folder)
+    (folder / "config.json").write_text(json.dumps({**stated, "model_type": "yolos"}))
+    with pytest.raises(WeightsError, match="yolos"):
+        load_detr(folder)
 
 
 def test_wrong_detr_folders(tmp_path: Path, weights: Path) -> None:

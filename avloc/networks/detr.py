@@ -5,10 +5,12 @@ Shape letters: B batch, Q object queries, A attention heads, C classes, H W pixe
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 
 from avloc.errors import WeightsError
 from avloc.transforms import normalise_frames
+
+_TIMM_KEYS = ("backbone", "backbone_kwargs", "use_pretrained_backbone")
 
 CELL = 32  # pixels of a cell's side: the stride of the backbone
 
@@ -32,13 +36,14 @@ def load_detr(folder: Path) -> nn.Module:
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import DetrForObjectDetection
+    from transformers import DetrConfig, DetrForObjectDetection
 
     unfit = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError, StrictDataclassError)
     try:
         with _quiet():
             model, report = DetrForObjectDetection.from_pretrained(
                 folder,
+                config=DetrConfig.from_dict(_own_settings(folder)),
                 local_files_only=True,
                 use_safetensors=True,
                 attn_implementation="eager",
@@ -50,6 +55,22 @@ def load_detr(folder: Path) -> nn.Module:
     _check_complete(folder, report)
     frozen: nn.Module = model.float().eval().requires_grad_(requires_grad=False)
     return frozen
+
+
+def _own_settings(folder: Path) -> dict[str, Any]:
+    """What `config.json` says, without what it says of `timm`.
+
+    Files written by older versions of `transformers` keep a backbone's `timm` name, or nulls in its place. The name
+    would make `transformers` ask the hub about it; the nulls it no longer takes.
+    """
+    stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if stated.get("model_type") != "detr":
+        raise ValueError(f"config.json is of a model of type {stated.get('model_type')!r}")
+    kept = {key: value for key, value in stated.items() if key not in _TIMM_KEYS and value is not None}
+    by_timm = stated.get("use_timm_backbone", "backbone_config" not in kept)
+    if by_timm or kept.get("backbone_config", {}).get("model_type") == "timm_backbone":
+        raise ValueError("its backbone needs timm; take the revision no_timm")
+    return {**kept, "use_timm_backbone": False}
 
 
 def _check_complete(folder: Path, report: dict[str, set[str]]) -> None:
