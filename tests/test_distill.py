@@ -259,6 +259,19 @@ def test_import(store: Path, arrays: Path, options: DistillOptions) -> None:
         distill_cache(store, options)
 
 
+def test_import_knows_both_spellings_of_a_vggsound_id(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    clip = replace(make_clip(0, None), id="-0xzrMun0Rs_000030")
+    store = make_store(folder, 1, sources=False, start=5)
+    with StoreWriter(folder, store.header) as writer:
+        writer.add(clip)
+    (tmp_path / "detr_dec_feats").mkdir()
+    np.save(tmp_path / "detr_dec_feats" / "-0xzrMun0Rs_30000_40000.jpg.npy", np.full((25, 25), 0.25))
+    report = distill_cache(folder, DistillOptions(import_npy=tmp_path, teachers=("detr",)))
+    assert (report.teachers[0].done, report.teachers[0].missing) == (1, 1)
+    assert Hints(folder, "detr").read(clip.id) is not None
+
+
 def test_import_of_other_material_is_foreign(store: Path, arrays: Path) -> None:
     distill_cache(store, DistillOptions(import_npy=arrays))
     np.save(arrays / "audio_feats/clip003_000010.flac.npy", np.zeros(2048, np.float32))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avloc.annotations import canonical_id, media_id
 from avloc.distill.sources import Answers, HintSource
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress
@@ -40,14 +41,13 @@ def imported_sources(folder: Path, teachers: Sequence[str], listener: Listener) 
 
 
 def _source(teacher: str, folder: Path, listener: Listener) -> HintSource:
-    from avloc.annotations import canonical_id
     from avloc.store import HintStamp
 
     shape = LAYOUT[teacher][1]
     paths = sorted(folder.rglob("*.npy"))
     by_id: dict[str, list[Path]] = {}
     for path in paths:
-        by_id.setdefault(canonical_id(path.name.partition(".")[0]), []).append(path)
+        by_id.setdefault(media_id(path, to_first_dot=True), []).append(path)
 
     def answers(ids: Sequence[str]) -> Answers:
         for clip_id in ids:
