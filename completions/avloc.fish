@@ -1,0 +1,1 @@
+complete --command avloc --no-files --arguments "(env _AVLOC_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) avloc)" --condition "env _AVLOC_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) avloc"

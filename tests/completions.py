@@ -1,0 +1,30 @@
+"""Writes `completions/`: `python -m tests.completions`.
+
+The scripts are Typer's own; on TAB they ask `avloc` itself, so they never fall behind its options.
+"""
+
+from __future__ import annotations
+
+from typer._completion_shared import get_completion_script
+
+from tests.program import ROOT
+
+FOLDER = ROOT / "completions"
+FILES = {"bash": "avloc.bash", "zsh": "_avloc", "fish": "avloc.fish"}
+
+
+def script(shell: str) -> str:
+    """What the completion file of a shell has to hold."""
+    text = get_completion_script(prog_name="avloc", complete_var="_AVLOC_COMPLETE", shell=shell)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
+
+
+def main() -> None:
+    """Write the three files."""
+    FOLDER.mkdir(exist_ok=True)
+    for shell, name in FILES.items():
+        (FOLDER / name).write_text(script(shell), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
