@@ -1,0 +1,257 @@
+"""What the documents and the package promise, held against the program."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import avloc as package
+from avloc import console, errors
+from avloc.annotations import published_boxes, published_list
+from avloc.cli import app, edge
+from avloc.config import Protocol
+from avloc.evaluate import EvalReport
+from avloc.metrics import Summary, ciou, ground_truth, summarise
+from tests import readme
+from tests.program import ROOT, avloc
+
+README = readme.README.read_text(encoding="utf-8")
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+COMMANDS = ("prepare", "distill-cache", "train", "eval", "localize")
+HEAVY = ("torch", "torchvision", "transformers", "h5py", "av", "rich", "matplotlib", "librosa", "scipy", "numpy", "PIL")
+TOP_LEVEL = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "avloc", "tests", "completions"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# --- README against the program
+
+
+@pytest.mark.parametrize("arguments", readme.shown(README))
+def test_readme_shows_what_the_program_prints(arguments: str) -> None:
+    assert readme.shown(README)[arguments] == readme.output(arguments), "refresh: python -m tests.readme"
+
+
+def test_readme_shows_the_help_of_every_command() -> None:
+    assert {command.name for command in app.registered_commands} == set(COMMANDS)
+    assert {f"{command} --help" for command in COMMANDS} <= set(readme.shown(README))
+
+
+def typed_commands() -> list[str]:
+    """Every `avloc ...` of README's and CHANGELOG's shell blocks, backslash continuations joined."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", README + CHANGELOG, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    parts = [part.strip() for line in lines for part in re.split(r"&&|\|", line.partition(" #")[0])]
+    return [part for part in parts if re.match(r"avloc\s", part)]
+
+
+def parsed(line: str) -> tuple[str, list[str]]:
+    """The subcommand and its arguments; output redirection is the shell's."""
+    _, name, *arguments = shlex.split(line.partition(">")[0])
+    return name, arguments
+
+
+@pytest.mark.parametrize("line", typed_commands())
+def test_readme_types_only_what_the_program_understands(line: str) -> None:
+    name, arguments = parsed(line)
+    group: Any = typer.main.get_command(app)
+    with group.commands[name].make_context(name, list(arguments)) as context:
+        assert context.info_name == name
+    if name == "train":  # settings are judged inside the command
+        result = CliRunner().invoke(app, [name, *arguments, "--print-config"])
+        assert result.exit_code == 0, result.output
+
+
+def test_readme_types_every_command() -> None:
+    assert {parsed(line)[0] for line in typed_commands()} == set(COMMANDS)
+
+
+def test_readme_names_every_published_list() -> None:
+    data = ROOT / "avloc" / "annotations" / "data"
+    lists = [path.name.removesuffix(".txt.xz") for path in data.glob("*.txt.xz")]
+    assert lists
+    assert [name for name in lists if f"`{name}`" not in README] == []
+
+
+def exit_codes() -> set[int]:
+    family = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AvlocError)]
+    edges = {value for name, value in vars(edge).items() if name.startswith("EXIT_")}
+    return {0, 130, 143} | {kind.exit_code for kind in family} | edges
+
+
+def test_readme_has_exactly_the_exit_codes_there_are() -> None:
+    section = README.partition("## Exit codes\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+(?:, \d+)*) \|", section, re.MULTILINE)
+    assert {int(code) for row in rows for code in row.split(", ")} == exit_codes()
+
+
+def test_readme_names_every_field_of_a_json_line() -> None:
+    from avloc.localize import Localization
+
+    assert [field for field in Localization(input="").as_json() if f"`{field}`" not in README] == []
+
+
+def test_readme_names_every_field_of_a_report() -> None:
+    fields = [field.name for field in dataclasses.fields(EvalReport)] + [
+        field.name for field in dataclasses.fields(Summary)
+    ]
+    assert [field for field in fields if f"`{field}`" not in README] == []
+
+
+def test_readme_shows_the_protocol_line(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing: dict[str, Any] = {"model_card": {}, "missing": {}, "maps": {}, "not_run": {}, "clips": []}
+    names = {"testset": "vggss", "model": "", "model_hash": "", "data_hash": "", "box_rule": "union"}
+    console.print_scores([EvalReport(protocol=Protocol(), n_expected=0, **names, **nothing)], as_json=False)
+    assert readme.block(README, "the protocol line") in capsys.readouterr().out
+
+
+def test_readme_names_every_published_weight_and_where_it_lies() -> None:
+    from avloc.weights import CNN14, DETR, imagenet_weights
+
+    for weight in (CNN14, DETR, imagenet_weights("resnet18")):
+        assert [path for path in weight.files_under(Path()) if f"`{path.as_posix()}`" not in README] == []
+        assert weight.files[0].url.split("/resolve/")[0].split("/files/")[0] in README
+
+
+def test_the_overlap_that_readme_states_is_that_of_the_lists() -> None:
+    overlap = set(published_list("vggss_144k")) & set(published_list("vggss_test"))
+    assert f"holds {len(overlap)} of the 5158 VGG-SS test clips" in README
+
+
+def test_the_scores_without_a_model_that_readme_states_follow_from_the_boxes() -> None:
+    rows, columns = np.mgrid[:224, :224] - 111.5
+    distance = np.hypot(rows, columns)
+    disc = distance <= np.median(distance)
+    every = np.ones_like(disc)
+    boxes = published_boxes()
+    truths = [ground_truth(entry.boxes, boxes.rule, 224)[None] for entry in boxes.by_id.values()]
+    assert len(truths) == 5158
+    scores = [summarise([ciou(mask[None], truth)[0] for truth in truths]) for mask in (disc, every)]
+    shown = [f"{100 * value:.1f}" for score in scores for value in (score.ciou_50, score.auc)]
+    assert "cIoU@0.5 {} and AUC {}. The whole picture reaches {} and {}.".format(*shown) in README
+    covered = np.array([truth.mean() for truth in truths])
+    best = np.divide(np.minimum(covered, 0.5), np.maximum(covered, 0.5))
+    assert f"any mask of half the picture can reach is {100 * np.mean(best >= 0.5):.1f}." in README
+
+
+# --- the two commands for a fresh machine
+
+
+def test_ci_runs_the_commands_of_readme() -> None:
+    result = subprocess.run(
+        ["bash", str(ROOT / ".ci" / "run"), "--commands"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout == readme.block(README, "run the main job") + readme.block(README, "run the tests")
+
+
+def test_each_of_the_two_commands_is_one_line_that_starts_from_nothing() -> None:
+    for name in ("run the main job", "run the tests"):
+        (line,) = readme.block(README, name).splitlines()
+        assert line.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install ")
+
+
+def test_the_main_job_needs_nothing_but_what_is_shipped() -> None:
+    last = readme.block(README, "run the main job").strip().rpartition("&& ")[2]
+    _, arguments = parsed(last)
+    assert arguments[0] == "tests/media/frame.jpg"
+    assert arguments[arguments.index("--audio") + 1] == "tests/media/sound.wav"
+
+
+# --- the package
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    result = avloc("--help", loaded=tmp_path / "loaded.txt")
+    assert result.returncode == 0, result.stderr
+    assert "Usage: avloc" in result.stdout
+    loaded = set((tmp_path / "loaded.txt").read_text().split())
+    assert "avloc.cli" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "avloc/__init__.py"
+    assert "version" in PYPROJECT["project"]["dynamic"]
+    assert avloc("--version").stdout == f"avloc {package.__version__}\n"
+
+
+def test_the_changelog_begins_with_what_is_unreleased_and_knows_the_version() -> None:
+    first, *released = re.findall(r"^## \[(.+?)\]", CHANGELOG, re.MULTILINE)
+    assert first == "Unreleased"
+    assert released[:1] in ([], [package.__version__])
+
+
+def foreign_imports() -> dict[str, set[str]]:
+    """Packages imported anywhere in `avloc`, by the file that imports them."""
+    out: dict[str, set[str]] = {}
+    for path in (ROOT / "avloc").rglob("*.py"):
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add((node.module or "").partition(".")[0])
+        out[path.relative_to(ROOT).as_posix()] = names - sys.stdlib_module_names - {"avloc"}
+    return out
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    declared = {normal(re.split(r"[^\w.-]", text)[0]) for text in PYPROJECT["project"]["dependencies"]}
+    providers = packages_distributions()
+    undeclared = {
+        (path, name)
+        for path, names in foreign_imports().items()
+        for name in names
+        if not declared & {normal(provider) for provider in providers.get(name, [])}
+    }
+    assert undeclared == set()
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """Files under version control; none where there is no checkout."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return tuple(Path(name) for name in listed.stdout.split("\0") if name)
+
+
+def test_the_top_level_holds_nothing_else() -> None:
+    if not tracked():
+        pytest.skip("not a checkout")
+    top = {path.parts[0] for path in tracked()}
+    assert {name for name in top if not name.startswith(".")} <= TOP_LEVEL
+
+
+MACHINE_PATH = re.compile(r"(?<![\w.$}/~-])/(?:home|root|Users|work|tmp|mnt|media|scratch|opt|srv|data\d*)/\w+")
+
+
+def shipped_texts() -> Iterator[Path]:
+    yield from (ROOT / name for name in ("README.md", "CHANGELOG.md", "pyproject.toml", ".ci/run"))
+    yield from (ROOT / "completions").iterdir()
+    yield from (path for path in (ROOT / "avloc").rglob("*") if path.suffix in (".py", ".md", ".json", ".toml", ".txt"))
+
+
+def test_no_file_knows_a_machine() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in shipped_texts()
+        for match in MACHINE_PATH.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert found == set()
