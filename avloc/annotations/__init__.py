@@ -1,0 +1,37 @@
+"""Which clips a set consists of, and where the sounding object is in each: published lists, ids and boxes."""
+
+from avloc.annotations.boxes import Annotation, Annotations, published_boxes, read_annotations
+from avloc.annotations.ids import canonical_id, media_id
+from avloc.annotations.lists import (
+    TEST_LISTS,
+    TESTSETS,
+    IdList,
+    SilentPair,
+    list_name,
+    list_names,
+    published_list,
+    read_ids,
+    silent_pairs,
+    test_ids,
+    testset_list,
+)
+
+__all__ = [
+    "TESTSETS",
+    "TEST_LISTS",
+    "Annotation",
+    "Annotations",
+    "IdList",
+    "SilentPair",
+    "canonical_id",
+    "list_name",
+    "list_names",
+    "media_id",
+    "published_boxes",
+    "published_list",
+    "read_annotations",
+    "read_ids",
+    "silent_pairs",
+    "test_ids",
+    "testset_list",
+]

@@ -1,0 +1,146 @@
+"""Where the sounding object is: the annotation formats people have, read into one form.
+
+Boxes are `[n, 4]` float64: x0, y0, x1, y1 in fractions of the picture, in the order of the annotation and exactly as
+published. VGG-SS has 30 broken ones; what a protocol makes of them is the protocol's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.annotations.ids import canonical_id, media_id
+from avloc.annotations.lists import shipped
+from avloc.errors import InputError, UsageError
+
+_FLICKR_FRAME = 256
+"""Side in pixels of the square frame in which Flickr-SoundNet boxes are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What is known of one clip."""
+
+    boxes: NDArray[np.float64]
+    """[n, 4] x0, y0, x1, y1 in fractions."""
+    label: str = ""
+    problem: str = ""
+    """Why the annotation cannot be read; '' where it can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """A set of annotations, found by clip id or by path."""
+
+    rule: str
+    """How boxes become ground truth: `union` or `consensus`."""
+    by_id: Mapping[str, Annotation]
+    """Canonical id -> annotation."""
+    by_path: Mapping[str, Annotation] = field(default_factory=dict)
+    """Relative path as written in the file -> annotation; only boxes of our own have paths."""
+
+    def find(self, clip_id: str, path: PurePath) -> Annotation | None:
+        """The annotation of a clip: by the longest tail of its path that is annotated, else by its id.
+
+        Raises:
+            InputError: it is there but cannot be read.
+        """
+        parts = path.parts
+        tails = ("/".join(parts[i:]) for i in range(len(parts)))
+        found = next((self.by_path[tail] for tail in tails if tail in self.by_path), self.by_id.get(clip_id))
+        if found is not None and found.problem:
+            raise InputError(found.problem)
+        return found
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read a Flickr-SoundNet XML folder, a VGG-SS json, or boxes of our own, told apart by what they are.
+
+    Raises:
+        UsageError: not there, or none of these.
+    """
+    if path.is_dir():
+        return _read_flickr(path)
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"--annotations {path}: no such file or folder") from None
+    except ValueError as error:
+        raise UsageError(f"--annotations {path} is not valid JSON: {error}") from None
+    try:
+        return _from_vggss(data) if isinstance(data, list) else _from_own(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        expected = 'VGG-SS\'s list of {"file", "class", "bbox"}, or {path: [[x0, y0, x1, y1], ...]} in fractions'
+        raise UsageError(f"--annotations {path} cannot be read ({error!r}); valid: {expected}") from None
+
+
+@cache
+def published_boxes() -> Annotations:
+    """The VGG-SS boxes shipped with the package."""
+    return _from_vggss(json.loads(shipped("vggss.json")))
+
+
+def _boxes(rows: Iterable[Iterable[float]]) -> NDArray[np.float64]:
+    boxes = np.array([list(row) for row in rows], np.float64).reshape(-1, 4)
+    if not np.isfinite(boxes).all():
+        raise ValueError("a box holds values that are not numbers")
+    return boxes
+
+
+def _from_vggss(items: list[dict[str, Any]]) -> Annotations:
+    return Annotations(
+        rule="union",
+        by_id={
+            canonical_id(item["file"]): Annotation(boxes=_boxes(item["bbox"]), label=item["class"]) for item in items
+        },
+    )
+
+
+def _from_own(data: dict[str, Any]) -> Annotations:
+    by_path: dict[str, Annotation] = {}
+    by_id: dict[str, Annotation] = {}
+    for name, value in data.items():
+        detailed = isinstance(value, dict)
+        boxes = _boxes(value["boxes"] if detailed else value)
+        annotation = Annotation(boxes=boxes, label=str(value.get("label", "")) if detailed else "")
+        path = PurePosixPath(name)
+        by_path[str(path)] = annotation
+        by_id.setdefault(_id_of_key(path), annotation)
+    return Annotations(rule="union", by_id=by_id, by_path=by_path)
+
+
+def _id_of_key(path: PurePosixPath) -> str:
+    # A key may be a bare id, and ids may hold dots only as file name endings.
+    return media_id(path) if path.suffix else canonical_id(path.name)
+
+
+def _read_flickr(folder: Path) -> Annotations:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".xml")
+    if not paths:
+        raise UsageError(f"--annotations {folder} holds no .xml file; valid: a Flickr-SoundNet annotation folder")
+    return Annotations(rule="consensus", by_id={media_id(path): _flickr(path) for path in paths})
+
+
+def _flickr(path: Path) -> Annotation:
+    """Boxes of one XML file: of every element `bbox`, wherever it is, the last four integer children."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        return Annotation(boxes=_boxes([]), problem=f"annotation {path.name} cannot be read ({error})")
+    corners = [values[-4:] for element in root.iter("bbox") if len(values := list(_integers(element))) >= 4]
+    return Annotation(boxes=_boxes(corners) / _FLICKR_FRAME)
+
+
+def _integers(element: ElementTree.Element) -> Iterator[int]:
+    for child in element:
+        text = (child.text or "").strip()
+        if text.removeprefix("-").isdecimal():
+            yield int(text)

@@ -1,0 +1,26 @@
+"""One clip, one id, however it is spelt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+_SPAN = re.compile(r"([\w-]{11})_(\d+)_(\d+)", re.ASCII)
+_SPAN_MS = 10_000
+
+
+def canonical_id(clip_id: str) -> str:
+    """`clip_id` in the one spelling used in stores.
+
+    VGGSound clips go by `ytid_ssssss` (start in seconds) in most lists and by `ytid_startms_endms` (always ten seconds)
+    in others; the former is canonical. Every other id is its own spelling.
+    """
+    match = _SPAN.fullmatch(clip_id)
+    if match and int(match[3]) - int(match[2]) == _SPAN_MS:
+        return f"{match[1]}_{int(match[2]) // 1000:06d}"
+    return clip_id
+
+
+def media_id(path: PurePath, *, to_first_dot: bool = False) -> str:
+    """Canonical id of a file: its stem, or its name up to the first dot, as the frame + sound folders have it."""
+    return canonical_id(path.name.split(".", maxsplit=1)[0] if to_first_dot else path.stem)
