@@ -212,11 +212,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 
-def write_toml(config: Any) -> str:
-    """A record as TOML text that `read_toml` and `from_dict` turn back into the same record."""
+def write_toml(table: Mapping[str, Any]) -> str:
+    """Tables (`to_dict` of a record) as TOML text that `read_toml` and `from_dict` turn back."""
     import tomli_w
 
-    return tomli_w.dumps(to_dict(config))
+    return tomli_w.dumps(table)
 
 
 def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,9 @@ def heat_maps(maps_Bhw: Tensor, size: tuple[int, int]) -> Tensor:
 
     Source: EZ-VSL and AVC `test.py`.
     """
-    return _min_max(resize(maps_Bhw, size))
+    # Flatness is judged on the cells: interpolation's rounding errors would otherwise be blown up to a pattern.
+    flat = maps_Bhw.amax((1, 2), keepdim=True) == maps_Bhw.amin((1, 2), keepdim=True)
+    return torch.where(flat, 0.0, _min_max(resize(maps_Bhw, size)))
 
 
 def fuse(maps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -52,4 +54,4 @@ def median_masks(heat_BHW: Tensor) -> Tensor:
 def _min_max(maps_BHW: Tensor) -> Tensor:
     low = maps_BHW.amin((1, 2), keepdim=True)
     span = maps_BHW.amax((1, 2), keepdim=True) - low
-    return torch.where(span > 0, (maps_BHW - low) / span.clamp_min(torch.finfo(span.dtype).tiny), 0.0)
+    return torch.where(span > 0, (maps_BHW - low) / span, 0.0)

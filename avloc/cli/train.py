@@ -64,7 +64,7 @@ def train(
     table = configs.merged(table, configs.parse_settings(settings or []))
     settled = configs.from_dict(configs.TrainConfig, table)
     if print_config:
-        typer.echo(configs.write_toml(settled), nl=False)
+        typer.echo(configs.write_toml(configs.to_dict(settled)), nl=False)
         return
 
     from avloc import console

@@ -1,0 +1,136 @@
+"""Model files explain themselves; published ones come in; nothing they carry is run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from avloc.checkpoint import default_model, load_model, put_weights, save_model
+from avloc.config import ModelConfig
+from avloc.engine import Engine
+from avloc.errors import UsageError, WeightsError
+from tests.parity import drawing
+
+CPU = torch.device("cpu")
+SMALL = ModelConfig(dim=8, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", tau=0.05)
+
+
+def test_a_model_comes_back_with_its_configuration_and_card(tmp_path):
+    engine = Engine(SMALL, CPU)
+    save_model(tmp_path / "m.safetensors", SMALL, engine.model.state_dict(), {"name": "mine", "epoch": 3})
+    again = load_model(tmp_path / "m.safetensors")
+    assert again.config == SMALL
+    assert again.card == {"name": "mine", "epoch": 3}
+    for key, value in Engine.from_file(again, CPU).model.state_dict().items():
+        assert torch.equal(value, engine.model.state_dict()[key])
+
+
+def test_a_run_folder_means_its_selected_model(tmp_path):
+    save_model(tmp_path / "model.safetensors", SMALL, Engine(SMALL, CPU).model.state_dict(), {})
+    assert load_model(tmp_path).path == tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("system", "prefix", "method", "dim", "rate"),
+    [("avc", "", "avc", 2048, 44_100), ("avc", "module.", "avc", 2048, 44_100), ("ezvsl", "", "ezvsl", 512, 0)],
+)
+def test_published_checkpoints_come_in(tmp_path, system, prefix, method, dim, rate):
+    drawn = drawing.weights(f"{system}_keys.json", 5)
+    state = {prefix + key.removeprefix("module."): torch.from_numpy(value) for key, value in drawn.items()}
+    content = {"model": state, "optimizer": {"state": {}}, "epoch": 7, "best_cIoU": np.float64(0.5), "best_Auc": 0.4}
+    torch.save(content, tmp_path / "best.pth")
+    model = load_model(tmp_path / "best.pth")
+    assert (model.config.method, model.config.dim, model.config.rate) == (method, dim, rate)
+    assert model.card["epoch"] == 7
+    engine = Engine.from_file(model, CPU)
+    assert torch.equal(engine.model.img_proj.bias, state[prefix + "img_proj.bias"])
+
+
+def test_numpy_scalars_of_old_numpy_are_read(tmp_path):
+    """Checkpoints written under numpy 1 name the scalar's rebuilder by its old module."""
+    torch.save({"model": {"w": torch.zeros(1)}, "best": np.float64(0.25)}, tmp_path / "new.pth")
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "new.pth") as old, zipfile.ZipFile(tmp_path / "old.pth", "w") as new:
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    from avloc.networks.plain import load_plain
+
+    assert load_plain(tmp_path / "old.pth")["best"] == 0.25
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("bomb-went-off",)
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch, writer):
+    monkeypatch.chdir(tmp_path)
+    writer({"model": {"x": Bomb()}}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match=r"evil\.pth"):
+        load_model(tmp_path / "evil.pth")
+    assert not (tmp_path / "bomb-went-off").exists()
+
+
+def published_without(key: str, path) -> None:
+    drawn = drawing.weights("ezvsl_keys.json", 5)
+    state = {name.removeprefix("module."): torch.from_numpy(value) for name, value in drawn.items()}
+    del state[key]
+    torch.save({"model": state}, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: torch.save([1, 2], path), "not a dictionary"),
+        (lambda path: torch.save({"model": {"conv.weight": torch.zeros(1)}}, path), "no img_proj"),
+        (lambda path: torch.save({"model": 3}, path), "no state dictionary"),
+    ],
+    ids=["text", "empty", "list", "other network", "number"],
+)
+def test_foreign_files_are_named_with_the_reason(tmp_path, make, words):
+    make(tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_model(tmp_path / "odd.pth")
+    assert "odd.pth" in str(caught.value)
+
+
+def test_a_checkpoint_with_a_missing_tensor_is_refused(tmp_path):
+    published_without("audnet.conv1.weight", tmp_path / "short.pth")
+    model = load_model(tmp_path / "short.pth")
+    with pytest.raises(WeightsError, match=r"audnet\.conv1\.weight"):
+        put_weights(Engine(model.config, CPU).model, model)
+
+
+def test_a_safetensors_of_somebody_else_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(1)}, tmp_path / "theirs.safetensors")
+    with pytest.raises(WeightsError, match="no model of avloc"):
+        load_model(tmp_path / "theirs.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "theirs.safetensors").read_bytes()[:20])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_model(tmp_path / "cut.safetensors")
+
+
+def test_no_file_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="no model"):
+        load_model(tmp_path / "nothing.pth")
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(UsageError, match="published"):
+        load_model(tmp_path / "model.onnx")
+
+
+def test_the_shipped_model_says_that_it_is_a_placeholder():
+    path = default_model()
+    assert path.stat().st_size <= 3_000_000
+    model = load_model(path)
+    assert model.card["placeholder"] is True
+    Engine.from_file(model, CPU)

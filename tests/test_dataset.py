@@ -1,0 +1,163 @@
+"""Stores as batches: geometry, hints, order, what does not fit."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from avloc.config import LossWeights, ModelConfig, StoreSpec, TrainConfig
+from avloc.dataset import ClipSet, EpochBatches, check_fit, fit_sound, load, shorter_side_to, training_set
+from avloc.errors import Refused
+from avloc.store import Clip, Store, StoreHeader, StoreWriter
+from tests.world import write_store
+
+CONFIG = ModelConfig(frame=64, dim=16)
+
+
+def picture(rgb: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, format="PNG")
+    return out.getvalue()
+
+
+def odd_store(folder):
+    """Frames of three sizes, the middle one damaged."""
+    spec = StoreSpec(seconds=3.0, rate=22_050)
+    rng = np.random.default_rng(0)
+    with StoreWriter(folder, StoreHeader(spec=spec)) as writer:
+        for name, size in (("a", (90, 120)), ("b", (50, 50)), ("c", (200, 100))):
+            sound = rng.integers(-99, 99, spec.samples, dtype=np.int16)
+            data = b"damaged" if name == "b" else picture(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+            writer.add(Clip(id=name, picture=data, sound=sound, frame_hw=size))
+    return Store(folder)
+
+
+def test_a_damaged_picture_is_listed_and_nothing_takes_its_place(tmp_path):
+    store = odd_store(tmp_path)
+    (batch,) = load(ClipSet(store, store.ids, CONFIG), batch=3)
+    assert batch.ids == ["a", "c"]
+    assert [name for name, _ in batch.failures] == ["b"]
+    assert batch.frames.shape == (2, 3, 64, 64)
+    (alone,) = load(ClipSet(store, ["b"], CONFIG), batch=3)
+    assert (alone.ids, len(alone.failures)) == ([], 1)
+
+
+def test_training_frames_keep_their_shape_under_the_padding(tmp_path):
+    store = odd_store(tmp_path)
+    (batch,) = load(ClipSet(store, ["a", "c"], CONFIG, shorter_side=70), batch=2)
+    assert batch.sizes.tolist() == [[70, 93], [140, 70]]
+    assert batch.frames.shape == (2, 3, 140, 93)
+    assert batch.frames[0, :, 70:].max() == 0
+    assert batch.frames[1, :, :, 70:].max() == 0
+
+
+def test_a_square_keeps_its_place(tmp_path):
+    """A bright square in the upper right quarter is there in the network's input too."""
+    rgb = np.zeros((120, 200, 3), np.uint8)
+    rgb[10:50, 120:180] = 255
+    spec = StoreSpec()
+    with StoreWriter(tmp_path, StoreHeader(spec=spec)) as writer:
+        writer.add(Clip(id="x", picture=picture(rgb), sound=np.zeros(spec.samples, np.int16), frame_hw=(120, 200)))
+    (batch,) = load(ClipSet(Store(tmp_path), ["x"], CONFIG))
+    rows, columns = np.nonzero(batch.frames[0, 0].numpy() > 127)
+    assert abs(rows.mean() / 64 - 30 / 120) < 0.02
+    assert abs(columns.mean() / 64 - 150 / 200) < 0.02
+
+
+def test_hints_come_with_their_clips(tmp_path):
+    store = Store(write_store(tmp_path, 4, hints=True))
+    clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
+    (batch,) = load(clips, batch=4)
+    assert batch.hints.audio.shape == (4, 16)
+    assert batch.hints.visual.shape == (4, 25, 25)
+    assert batch.hints.visual_present.tolist() == [True, True, True, False]
+    assert batch.hints.visual[3].abs().max() == 0
+    for row, name in enumerate(batch.ids):
+        assert np.array_equal(batch.hints.audio[row], clips.audio_hints.read(name).astype(np.float32))
+
+
+def test_a_weight_of_zero_asks_for_no_hints(tmp_path):
+    store = Store(write_store(tmp_path, 2))
+    off = TrainConfig(model=CONFIG, loss=LossWeights(audio_hint=0, visual_hint=0))
+    (batch,) = load(training_set(store, store.ids, off), batch=2)
+    assert batch.hints.audio is None
+    assert batch.hints.visual is None
+    with pytest.raises(Refused, match="no hints of panns"):
+        training_set(store, store.ids, TrainConfig(model=CONFIG))
+
+
+def test_incomplete_hints_are_refused(tmp_path):
+    store = Store(write_store(tmp_path, 3, hints=True))
+    with pytest.raises(Refused, match="1 of 4 clips have no hints of panns, first never-run"):
+        training_set(store, [*store.ids, "never-run"], TrainConfig(model=CONFIG))
+
+
+@given(st.integers(2, 30), st.integers(2, 12), st.integers(0, 5), st.integers(1, 4))
+def test_every_epoch_is_a_permutation_in_full_batches(clips, batch, seed, epochs):
+    stream = list(EpochBatches(clips, batch, seed, epochs))
+    size = min(clips, batch)
+    assert len(stream) == epochs * (clips // size)
+    assert all(len(positions) == size for positions in stream)
+    steps = clips // size
+    for epoch in range(epochs):
+        seen = sum(stream[epoch * steps : (epoch + 1) * steps], [])
+        assert len(set(seen)) == len(seen)
+        assert set(seen) <= set(range(clips))
+
+
+@given(st.integers(2, 30), st.integers(2, 12), st.integers(0, 5), st.data())
+def test_a_stream_goes_on_from_any_step(clips, batch, seed, data):
+    whole = list(EpochBatches(clips, batch, seed, 3))
+    first = data.draw(st.integers(0, len(whole)))
+    rest = EpochBatches(clips, batch, seed, 3, first_step=first)
+    assert list(rest) == whole[first:]
+    assert len(rest) == len(whole) - first
+
+
+def test_epochs_and_seeds_differ():
+    one, other = EpochBatches(50, 10, 1, 2), EpochBatches(50, 10, 2, 2)
+    assert list(one)[:5] != list(one)[5:]
+    assert list(one) != list(other)
+
+
+def test_an_unfit_store_is_refused():
+    check_fit(StoreSpec(seconds=10, rate=44_100), CONFIG)
+    for spec in (StoreSpec(seconds=2), StoreSpec(rate=16_000)):
+        with pytest.raises(Refused, match="the model needs 3 s at 22050 Hz"):
+            check_fit(spec, CONFIG)
+
+
+def test_a_longer_and_finer_sound_is_cut_and_brought_down():
+    rate, seconds = 44_100, 5
+    time = np.arange(rate * seconds) / rate
+    tone = np.where((time >= 2) & (time < 3), 12_000 * np.sin(2 * np.pi * 1000 * time), 0).astype(np.int16)
+    sound, out_rate = fit_sound(tone, rate, CONFIG)
+    assert (len(sound), out_rate, sound.dtype) == (66_150, 22_050, np.int16)
+    loud = np.nonzero(np.abs(sound.astype(int)) > 3_000)[0] / 22_050
+    assert abs(loud.min() - 1.0) < 0.01
+    assert abs(loud.max() - 2.0) < 0.01
+    as_it_is, own_rate = fit_sound(tone, rate, ModelConfig(rate=0))
+    assert (len(as_it_is), own_rate) == (132_300, 44_100)
+    assert np.array_equal(as_it_is, tone[44_100:-44_100])
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40))
+def test_the_shorter_side_is_exact(height, width, side):
+    out = shorter_side_to(np.zeros((height, width, 3), np.uint8), side)
+    assert min(out.shape[:2]) == side
+
+
+def test_a_batch_is_the_same_with_loader_processes(tmp_path):
+    store = Store(write_store(tmp_path, 4, hints=True))
+    clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
+    stream = [list(load(clips, EpochBatches(4, 2, 0, 2), workers=workers)) for workers in (0, 2)]
+    for alone, worked in zip(*stream, strict=True):
+        assert alone.ids == worked.ids
+        assert torch.equal(alone.frames, worked.frames)
+        assert torch.equal(alone.sound, worked.sound)

@@ -1,0 +1,114 @@
+"""Training and prediction are the same computation; every parameter learns; batches do not mix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
+from avloc.dataset import Batch
+from avloc.engine import Engine, pick_device, pick_precision, weighted_total
+from avloc.errors import UsageError
+from avloc.losses import contrastive
+from avloc.methods import HintBatch
+from avloc.networks.trunks import TRUNKS, build_trunk
+from avloc.transforms import normalise_frames
+
+CPU = torch.device("cpu")
+SMALL = ModelConfig(dim=16, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return Batch(
+        ids=["a", "b", "c"],
+        frames=torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator),
+        sizes=torch.full((3, 2), 64),
+        sound=torch.randint(-9000, 9000, (3, 12_000), dtype=torch.int16, generator=generator),
+        rate=22_050,
+        hints=HintBatch(
+            audio=torch.randn(3, 16, generator=generator),
+            visual=torch.rand(3, 25, 25, generator=generator),
+            visual_present=torch.tensor([True, False, True]),
+        ),
+        boxes=[],
+        failures=[],
+    )
+
+
+def test_prediction_is_the_diagonal_of_the_training_similarity(batch):
+    """One encode, one similarity: the loss computed from what `predict` shows equals the loss of the training step."""
+    engine = Engine(SMALL, CPU)
+    engine.model.eval()
+    shown = engine.predict(batch.frames, batch.sound, batch.rate)
+    embeddings = engine.encode(normalise_frames(batch.frames), engine.spectrogram(batch.sound, batch.rate))
+    all_pairs = torch.einsum("ndhw,md->nmhw", embeddings.image, embeddings.audio)
+    assert torch.allclose(shown, all_pairs[range(3), range(3)], atol=1e-6)
+    config = TrainConfig(model=SMALL, augment=AugmentConfig(scale=1.0, flip=0.0))
+    terms = engine.training_step(batch, config, torch.Generator().manual_seed(0))
+    assert torch.allclose(terms["contrastive"], contrastive(embeddings.image, embeddings.audio, SMALL.tau))
+
+
+def test_after_one_step_every_parameter_has_a_gradient(batch):
+    torch.manual_seed(0)
+    engine = Engine(SMALL, CPU)
+    config = TrainConfig(model=SMALL)
+    weighted_total(engine.training_step(batch, config, torch.Generator()), config.loss).backward()
+    for name, parameter in engine.model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        # A bias under a batch norm, or a ReLU that is shut for three clips, may stay at exactly zero; a layer may not.
+        assert parameter.dim() == 1 or parameter.grad.abs().sum() > 0, name
+
+
+def test_a_map_does_not_depend_on_its_batch(batch):
+    engine = Engine(SMALL, CPU)
+    engine.model.eval()
+    together = engine.predict(batch.frames, batch.sound, batch.rate)
+    order = torch.tensor([2, 0, 1])
+    assert torch.allclose(
+        engine.predict(batch.frames[order], batch.sound[order], batch.rate), together[order], atol=1e-5
+    )
+    for row in range(3):
+        alone = engine.predict(batch.frames[row : row + 1], batch.sound[row : row + 1], batch.rate)
+        assert torch.allclose(alone[0], together[row], atol=1e-5)
+
+
+def test_the_total_is_the_weighted_sum():
+    terms = {"contrastive": torch.tensor(2.0), "audio_hint": torch.tensor(0.003), "visual_hint": torch.tensor(1e-5)}
+    assert weighted_total(terms, LossWeights()).item() == pytest.approx(2 + 3 + 1)
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_every_trunk_sees_and_hears(name):
+    sees, width = build_trunk(name)
+    hears, same_width = build_trunk(name, channels=1)
+    assert width == same_width
+    with torch.no_grad():
+        assert sees.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, width, 7, 7)
+        assert hears.eval()(torch.zeros(1, 1, 257, 276)).shape[:2] == (1, width)
+
+
+def test_impossible_parts_are_named():
+    with pytest.raises(UsageError, match="resnet18"):
+        build_trunk("resnet19")
+    with pytest.raises(UsageError, match="avc, ezvsl"):
+        Engine(ModelConfig(method="avd"), CPU)
+    with pytest.raises(UsageError, match="--device"):
+        pick_device("abacus")
+
+
+def test_precision_is_taken_at_its_word():
+    assert pick_precision("fp32", CPU) == "fp32"
+    assert pick_precision("bf16", CPU) == "bf16"
+    assert pick_precision("auto", CPU) in ("fp32", "bf16")
+
+
+def test_bf16_maps_are_close_to_fp32(batch):
+    torch.manual_seed(0)
+    exact, rough = Engine(SMALL, CPU), Engine(SMALL, CPU, "bf16")
+    rough.model.load_state_dict(exact.model.state_dict())
+    exact.model.eval(), rough.model.eval()
+    inputs = (batch.frames, batch.sound, batch.rate)
+    assert (exact.predict(*inputs) - rough.predict(*inputs)).abs().max() < 0.05

@@ -1,0 +1,110 @@
+"""Every loss term against a double loop over its definition, values and gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avloc import losses
+from avloc.config import LossWeights, ModelConfig
+from avloc.methods import AVC, Embeddings, HintBatch
+
+
+def units(batch: int, dim: int, cells: int, seed: int, *, grad: bool = False):
+    generator = torch.Generator().manual_seed(seed)
+    image = F.normalize(torch.randn(batch, dim, cells, cells, generator=generator, dtype=torch.float64), dim=1)
+    audio = F.normalize(torch.randn(batch, dim, generator=generator, dtype=torch.float64), dim=1)
+    return image.requires_grad_(grad), audio.requires_grad_(grad)
+
+
+def contrastive_twin(image, audio, tau):
+    batch = len(audio)
+    best = [
+        [
+            max((image[n, :, y, x] @ audio[m]) / tau for y in range(image.shape[2]) for x in range(image.shape[3]))
+            for m in range(batch)
+        ]
+        for n in range(batch)
+    ]
+    total = 0.0
+    for n in range(batch):
+        total = total - best[n][n] + torch.logsumexp(torch.stack(best[n]), 0)
+        total = total - best[n][n] + torch.logsumexp(torch.stack([best[m][n] for m in range(batch)]), 0)
+    return total / batch
+
+
+@given(st.integers(2, 5), st.integers(2, 6), st.integers(1, 3), st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_contrastive_equals_its_definition(batch, dim, cells, seed):
+    image, audio = units(batch, dim, cells, seed, grad=True)
+    ours, twin = losses.contrastive(image, audio, 0.3), contrastive_twin(image, audio, 0.3)
+    assert torch.allclose(ours, twin)
+    for mine, other in zip(
+        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
+    ):
+        assert torch.allclose(mine, other, atol=1e-9)
+
+
+def test_contrastive_of_indistinguishable_pairs_is_two_log_batch():
+    image = F.normalize(torch.ones(6, 4, 2, 2), dim=1)
+    audio = F.normalize(torch.ones(6, 4), dim=1)
+    assert losses.contrastive(image, audio, 0.03).item() == pytest.approx(2 * math.log(6), rel=1e-5)
+
+
+def test_contrastive_does_not_depend_on_the_order_of_the_batch():
+    image, audio = units(5, 8, 3, 0)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    assert torch.allclose(losses.contrastive(image, audio, 0.03), losses.contrastive(image[order], audio[order], 0.03))
+
+
+def test_audio_hint_is_a_mean_over_all_elements():
+    _, audio = units(3, 7, 1, 1)
+    hint = torch.randn(3, 7, dtype=torch.float64)
+    twin = sum((audio[n, d] - hint[n, d]) ** 2 for n in range(3) for d in range(7)) / 21
+    assert torch.allclose(losses.audio_hint(audio, hint), twin)
+
+
+def visual_twin(image, hint, present):
+    kept = [row for row in range(len(hint)) if present[row]]
+    errors = []
+    for row in kept:
+        small = sum(image[row, channel] for channel in range(image.shape[1])) / image.shape[1]
+        large = F.interpolate(small[None, None], size=hint.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+        errors += [(large[y, x] - hint[row, y, x]) ** 2 for y in range(hint.shape[1]) for x in range(hint.shape[2])]
+    return sum(errors) / len(errors)
+
+
+@pytest.mark.parametrize("present", [(True, False, True), (True, True, True), (False, False, True)])
+def test_visual_hint_equals_its_definition_over_the_rows_that_have_one(present):
+    image, _ = units(3, 5, 4, 2, grad=True)
+    hint = torch.rand(3, 6, 6, dtype=torch.float64)
+    hint[~torch.tensor(present)] = float("nan")
+    ours = losses.visual_hint(image, hint, torch.tensor(present))
+    twin = visual_twin(image, hint, present)
+    assert torch.allclose(ours, twin)
+    assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(twin, image)[0])
+
+
+def test_a_batch_without_any_visual_hint_skips_the_term():
+    image, audio = units(3, 5, 4, 3, grad=True)
+    hints = HintBatch(visual=torch.full((3, 25, 25), float("nan")), visual_present=torch.zeros(3, dtype=torch.bool))
+    model = AVC(ModelConfig(dim=5, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5"))
+    terms = model.losses(Embeddings(image, audio), hints, LossWeights())
+    assert set(terms) == {"contrastive"}
+    assert torch.isfinite(torch.autograd.grad(terms["contrastive"], image)[0]).all()
+
+
+def test_a_weight_of_zero_leaves_its_term_out():
+    image, audio = units(2, 5, 4, 4)
+    hints = HintBatch(audio=audio.clone(), visual=torch.rand(2, 25, 25), visual_present=torch.ones(2, dtype=torch.bool))
+    model = AVC(ModelConfig(dim=5, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5"))
+    named = {
+        name: set(model.losses(Embeddings(image, audio), hints, LossWeights(**{name: 0.0})))
+        for name in ("audio_hint", "visual_hint")
+    }
+    assert named == {"audio_hint": {"contrastive", "visual_hint"}, "visual_hint": {"contrastive", "audio_hint"}}

@@ -1,0 +1,202 @@
+"""Clips and hints come back as they went in; half-written files are never seen."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avloc.config import StoreSpec
+from avloc.errors import Refused, StoreNotFound
+from avloc.files import atomic_path, folder_lock, remove_leftovers
+from avloc.store import FLAGS, Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
+
+SPEC = StoreSpec(seconds=0.01, rate=8_000)
+
+
+def clip(name: str, seed: int = 0, **more) -> Clip:
+    rng = np.random.default_rng([seed, *name.encode()])
+    return Clip(
+        id=name,
+        picture=rng.bytes(rng.integers(1, 50)),
+        sound=rng.integers(-32768, 32767, SPEC.samples, dtype=np.int16),
+        frame_hw=(3, 4),
+        boxes=rng.random((rng.integers(0, 4), 4)),
+        **more,
+    )
+
+
+def fill(folder, names, *, shard_clips=3, seed=0):
+    with StoreWriter(folder, StoreHeader(spec=SPEC), shard_clips=shard_clips) as writer:
+        for name in names:
+            writer.add(clip(name, seed))
+    return Store(folder)
+
+
+def same(one: Clip, other: Clip) -> bool:
+    plain = [{k: v for k, v in vars(c).items() if k not in ("sound", "boxes")} for c in (one, other)]
+    return plain[0] == plain[1] and np.array_equal(one.sound, other.sound) and np.array_equal(one.boxes, other.boxes)
+
+
+@given(
+    st.sets(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1), min_size=1, max_size=7),
+    st.integers(1, 4),
+)
+@settings(max_examples=25, deadline=None)
+def test_clips_come_back_whole(tmp_path_factory, names, shard_clips):
+    store = fill(tmp_path_factory.mktemp("store"), sorted(names, reverse=True), shard_clips=shard_clips)
+    assert store.ids == sorted(names)
+    assert all(same(store.read(name), clip(name)) for name in names)
+
+
+def test_every_field_comes_back(tmp_path):
+    more = clip(
+        "full",
+        flags=FLAGS,
+        label="dog, barking",
+        split="val",
+        sound_source="/somewhere/ä.wav",
+        source_bytes=2**40,
+        source_rate=44_100,
+        window_s=1.5,
+        time_s=3.0,
+    )
+    with StoreWriter(tmp_path, StoreHeader(spec=SPEC)) as writer:
+        writer.add(more)
+    store = Store(tmp_path)
+    assert same(store.read("full"), more)
+    assert store.flag_counts() == dict.fromkeys(FLAGS, 1)
+    assert json.loads((tmp_path / "store.json").read_text())["counts"]["clips"] == 1
+
+
+def test_the_data_hash_names_the_clips_and_not_their_shards(tmp_path):
+    one = fill(tmp_path / "one", "abcdef", shard_clips=2).data_hash()
+    assert one == fill(tmp_path / "two", "fedcba", shard_clips=5).data_hash()
+    assert one != fill(tmp_path / "three", "abcdeg", shard_clips=2).data_hash()
+    assert one != fill(tmp_path / "four", "abcdef", shard_clips=2, seed=1).data_hash()
+
+
+def test_what_was_finished_before_an_interrupt_is_kept(tmp_path):
+    writer = StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=10)
+    with pytest.raises(KeyboardInterrupt), writer:
+        writer.add(clip("done"))
+        raise KeyboardInterrupt
+    assert Store(tmp_path).ids == ["done"]
+
+
+def test_two_shards_with_one_id_are_refused(tmp_path):
+    fill(tmp_path, "ab")
+    shutil.copy(tmp_path / "shard-00000.h5", tmp_path / "shard-00001.h5")
+    with pytest.raises(Refused, match="both hold clip 'a'"):
+        Store(tmp_path)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    fill(tmp_path, "ab")
+    shard = tmp_path / "shard-00000.h5"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(Refused, match="shard-00000"):
+        Store(tmp_path)
+
+
+def test_no_store_and_a_damaged_header(tmp_path):
+    with pytest.raises(StoreNotFound, match="not a prepared store") as caught:
+        Store(tmp_path)
+    assert "avloc prepare" in caught.value.hint
+    for text in ("{", "[]", '{"schema": 1}', '{"schema": 99, "spec": {}, "expected": []}'):
+        (tmp_path / "store.json").write_text(text)
+        with pytest.raises(Refused, match=r"store\.json"):
+            Store(tmp_path)
+
+
+def test_a_sound_of_another_length_is_our_bug(tmp_path):
+    with pytest.raises(ValueError, match="spec wants"), StoreWriter(tmp_path, StoreHeader(spec=SPEC)) as writer:
+        writer.add(Clip(id="x", picture=b"x", sound=np.zeros(3, np.int16), frame_hw=(1, 1)))
+
+
+def read_in_child(store: Store, name: str, out) -> None:
+    out.put(store.read(name).picture)
+
+
+def test_handles_do_not_cross_a_fork_or_a_pickle(tmp_path):
+    store = fill(tmp_path, "abc")
+    expected = store.read("b").picture
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=read_in_child, args=(store, "b", queue))
+    child.start()
+    assert queue.get(timeout=30) == expected
+    child.join()
+    assert pickle.loads(pickle.dumps(store)).read("b").picture == expected
+
+
+STAMP = HintStamp(teacher="panns", shape=(4,), weights={"file": "hash"}, settings={"normalise": True})
+
+
+def test_hints_and_their_absence_come_back(tmp_path):
+    values = {"a": np.arange(4.0), "b": None, "c": np.full(4, 0.5)}
+    with HintWriter(tmp_path, STAMP, shard_clips=2) as writer:
+        for name, value in values.items():
+            writer.add(name, value)
+    hints = Hints(tmp_path, "panns")
+    assert hints.read("a").tolist() == [0, 1, 2, 3]
+    assert hints.read("a").dtype == np.float16
+    assert hints.read("b") is None
+    assert hints.stamp["weights"] == {"file": "hash"}
+    with pytest.raises(KeyError):
+        hints.read("never run")
+
+
+def test_a_foreign_stamp_is_refused_and_names_what_differs(tmp_path):
+    with HintWriter(tmp_path, STAMP):
+        pass
+    with HintWriter(tmp_path, STAMP):
+        pass
+    other = HintStamp(teacher="panns", shape=(4,), weights={"file": "other"}, settings={"normalise": True})
+    with pytest.raises(Refused, match="weights differ"), HintWriter(tmp_path, other):
+        pass
+
+
+def test_absent_hints_say_how_to_make_them(tmp_path):
+    with pytest.raises(Refused) as caught:
+        Hints(tmp_path, "detr")
+    assert "distill-cache" in caught.value.hint
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+    (tmp_path / ".shard-00000.h5.123.part").write_bytes(b"half")
+    (tmp_path / "kept.h5").write_bytes(b"")
+    remove_leftovers(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.h5"]
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with folder_lock(tmp_path):
+        with pytest.raises(Refused, match="another avloc process"), folder_lock(tmp_path):
+            pass
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_shards_hold_plain_hdf5(tmp_path):
+    """Others can read them: one data set a field, rows in step."""
+    fill(tmp_path, "abc", shard_clips=3)
+    with h5py.File(tmp_path / "shard-00000.h5") as file:
+        assert len(file["id"]) == len(file["sound"]) == len(file["picture_offset"]) - 1 == 3

@@ -1,0 +1,137 @@
+"""Log-spectrograms, crops and the maps that follow them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avloc.transforms import (
+    Crops,
+    crop_frames,
+    crop_maps,
+    draw_crops,
+    int16_to_float,
+    log_spectrogram,
+    normalise_frames,
+)
+
+RATES = (16_000, 22_050, 44_100, 48_000)
+
+
+def scipy_twin(wave: np.ndarray, rate: int) -> np.ndarray:
+    """What the published loaders call, in double precision."""
+    window = scipy.signal.windows.tukey(513, 0.25)[:-1]  # periodic
+    _, _, power = scipy.signal.spectrogram(wave, rate, window=window, nperseg=512, noverlap=274, detrend="constant")
+    return np.log(power + 1e-7) / 12
+
+
+@pytest.mark.parametrize(("rate", "frames"), [(16_000, 200), (22_050, 276), (44_100, 554), (48_000, 603)])
+def test_equals_scipys_spectrogram_at_every_rate(rate, frames):
+    wave = np.random.default_rng(rate).uniform(-1, 1, 3 * rate).astype(np.float32)
+    ours = log_spectrogram(torch.from_numpy(wave)[None], rate)
+    assert ours.shape == (1, 1, 257, frames)
+    assert ours.dtype == torch.float32
+    np.testing.assert_allclose(ours[0, 0], scipy_twin(wave.astype(np.float64), rate), atol=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-4, 0.3, 5.0]), st.integers(512, 4000))
+@settings(max_examples=25, deadline=None)
+def test_equals_scipys_spectrogram_for_any_sound(seed, level, samples):
+    rng = np.random.default_rng(seed)
+    wave = (level * rng.standard_normal(samples) + rng.uniform(-0.5, 0.5)).clip(-1, 1).astype(np.float32)
+    ours = log_spectrogram(torch.from_numpy(wave)[None], 22_050)[0, 0]
+    np.testing.assert_allclose(ours, scipy_twin(wave.astype(np.float64), 22_050), atol=1e-5)
+
+
+def test_silence_is_one_level_everywhere():
+    spectrogram = log_spectrogram(torch.zeros(1, 22_050), 22_050)
+    assert torch.allclose(spectrogram, torch.tensor(np.log(1e-7) / 12, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_tone_peaks_in_its_bin_and_frames(rate):
+    time = np.arange(3 * rate) / rate
+    wave = np.where((time >= 1) & (time < 2), 0.5 * np.sin(2 * np.pi * 1000 * time), 0).astype(np.float32)
+    spectrogram = log_spectrogram(torch.from_numpy(wave)[None], rate)[0, 0]
+    assert abs(int(spectrogram.sum(1).argmax()) - 1000 * 512 / rate) <= 1
+    loud = spectrogram.amax(0) > -1.0
+    centres = (torch.arange(spectrogram.shape[1]) * 238 + 256) / rate
+    assert 0.97 <= centres[loud].min() <= 1.03
+    assert 1.97 <= centres[loud].max() <= 2.03
+
+
+def test_a_clip_does_not_depend_on_its_batch():
+    waves = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 5000)).astype(np.float32))
+    together = log_spectrogram(waves, 22_050)
+    assert torch.equal(together[1:2], log_spectrogram(waves[1:2], 22_050))
+
+
+def test_full_scale_int16_is_one():
+    assert int16_to_float(torch.tensor([-32768, -32767, 0, 32767], dtype=torch.int16)).tolist() == [-1, -1, 0, 1]
+
+
+def test_normalised_white_and_black():
+    frames = torch.stack([torch.zeros(3, 2, 2), torch.full((3, 2, 2), 255)]).to(torch.uint8)
+    black, white = normalise_frames(frames)[:, :, 0, 0]
+    np.testing.assert_allclose(black, [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-6)
+    np.testing.assert_allclose(white, [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225], rtol=1e-6)
+
+
+sizes_strategy = st.lists(st.tuples(st.integers(8, 20), st.integers(8, 20)), min_size=1, max_size=5)
+
+
+@given(sizes_strategy, st.integers(1, 8), st.floats(0, 1), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_crops_equal_slices_of_each_frame(sizes, side, flip, seed):
+    rng = np.random.default_rng(seed)
+    frames = [torch.from_numpy(rng.integers(1, 255, (3, h, w), dtype=np.uint8)) for h, w in sizes]
+    padded = torch.zeros(len(frames), 3, 20, 20, dtype=torch.uint8)
+    for row, frame in enumerate(frames):
+        padded[row, :, : frame.shape[1], : frame.shape[2]] = frame
+    crops = draw_crops(torch.tensor(sizes), side, flip, torch.Generator().manual_seed(seed))
+    cut = crop_frames(padded, crops)
+    for row, frame in enumerate(frames):
+        top, left = int(crops.top[row]), int(crops.left[row])
+        twin = frame[:, top : top + side, left : left + side]
+        assert twin.shape == (3, side, side), "the crop stays inside its frame"
+        assert torch.equal(cut[row], twin.flip(-1) if crops.flip[row] else twin)
+
+
+def test_every_offset_is_drawn():
+    sizes = torch.tensor([[10, 12]]).expand(2000, 2)
+    crops = draw_crops(sizes, 8, 0.5, torch.Generator().manual_seed(0))
+    assert set(crops.top.tolist()) == {0, 1, 2}
+    assert set(crops.left.tolist()) == {0, 1, 2, 3, 4}
+    assert 0.45 < crops.flip.float().mean() < 0.55
+
+
+def one_crop(left: int, top: int, side: int, *, flip: bool) -> Crops:
+    return Crops(left=torch.tensor([left]), top=torch.tensor([top]), flip=torch.tensor([flip]), side=side)
+
+
+def test_a_whole_frame_crop_leaves_the_map_alone():
+    maps = torch.rand(1, 25, 25)
+    sizes = torch.tensor([[224, 224]])
+    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=False), sizes), maps, atol=1e-6)
+    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=True), sizes), maps.flip(-1), atol=1e-6)
+
+
+@given(st.integers(0, 76), st.integers(0, 24), st.booleans(), st.floats(0.2, 0.8), st.floats(0.2, 0.8))
+@settings(max_examples=40, deadline=None)
+def test_the_map_follows_the_picture(left, top, flip, x, y):
+    """A bump at a place of the frame lies at the same place of the crop as a pixel painted there."""
+    height, width, side = 248, 300, 224
+    ys, xs = (torch.arange(25) + 0.5) / 25, (torch.arange(25) + 0.5) / 25
+    bump = torch.exp(-((xs[None, :] - x) ** 2 + (ys[:, None] - y) ** 2) / 0.01)[None]
+    crops = one_crop(left, top, side, flip=flip)
+    followed = crop_maps(bump, crops, torch.tensor([[height, width]]))[0]
+    expected_x, expected_y = (x * width - left) / side, (y * height - top) / side
+    expected_x = 1 - expected_x if flip else expected_x
+    if 0.1 < expected_x < 0.9 and 0.1 < expected_y < 0.9:
+        row, column = divmod(int(followed.argmax()), 25)
+        assert abs((column + 0.5) / 25 - expected_x) <= 0.05
+        assert abs((row + 0.5) / 25 - expected_y) <= 0.05
