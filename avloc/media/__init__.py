@@ -7,7 +7,7 @@ time means the same moment for the picture and for the sound. Whatever is wrong 
 
 from avloc.media.containers import MediaSource
 from avloc.media.pictures import decode_picture, encode_jpeg, encode_png, shrink
-from avloc.media.sounds import SILENCE_PEAK, SoundWindow, read_sound
+from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
 from avloc.media.videos import Moment, read_frame, read_moment
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -28,6 +28,7 @@ __all__ = [
     "MediaSource",
     "Moment",
     "SoundWindow",
+    "cut_window",
     "decode_picture",
     "encode_jpeg",
     "encode_png",

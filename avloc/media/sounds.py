@@ -113,6 +113,17 @@ def read_sound(source: MediaSource, *, seconds: float, rate: int = 0, centre_s: 
     return _window(track, extent, seconds=seconds, rate=rate, centre_s=centre_s, clip_end_s=clip_end_s)
 
 
+def cut_window(samples: NDArray[np.float32], own_rate: int, *, seconds: float, rate: int = 0) -> SoundWindow:
+    """The window of `seconds` in the middle of `samples` [n] mono at `own_rate` Hz; see `read_sound`.
+
+    Raises:
+        InputError: there are no samples, or some are not numbers.
+    """
+    track = _joined([(0, np.asarray(samples, np.float32))] if len(samples) else [], own_rate, [])
+    extent = (0.0, len(samples) / own_rate)
+    return _window(track, extent, seconds=seconds, rate=rate, centre_s=None, clip_end_s=extent[1])
+
+
 def _decode_around(
     container: InputContainer,
     stream: AudioStream,

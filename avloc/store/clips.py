@@ -152,11 +152,12 @@ class Store:
 
     def column(self, name: str) -> list[Any]:
         """`label`, `split`, `flags` or any other per-clip field without its media, in the order of `ids`."""
-        out = []
+        out, whole = [], {}
         for clip_id in self.ids:
             file, row = self.shards.locate(clip_id)
-            values = file[name].asstr() if name in _TEXTS else file[name]
-            out.append(values[row])
+            if file.filename not in whole:  # one read a shard: row by row takes minutes on a large store
+                whole[file.filename] = (file[name].asstr() if name in _TEXTS else file[name])[:]
+            out.append(whole[file.filename][row])
         return out
 
     def data_hash(self) -> str:

@@ -1,0 +1,116 @@
+"""One input becomes one clip. Runs in a worker process; everything it takes and gives can be pickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.config import StoreSpec
+from avloc.errors import InputError
+from avloc.media import (
+    SoundWindow,
+    cut_window,
+    decode_picture,
+    encode_jpeg,
+    encode_png,
+    read_moment,
+    read_sound,
+    shrink,
+)
+from avloc.prepare.packed import PACKED_RATE, read_row
+from avloc.prepare.sources import Skip, Source
+from avloc.store import Clip
+
+_TRAIN_QUALITY = 90
+_TEST_QUALITY = 95
+_FULL_SCALE = 32_767
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An input with all that is needed to make a clip of it."""
+
+    source: Source
+    spec: StoreSpec
+    at: float | None = None
+    """Time of the frame in a video in seconds; None is the middle."""
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    label: str = ""
+
+
+def make_clip(job: Job) -> Clip | Skip:
+    """The clip, or the reason why there is none."""
+    makers = {"video": _from_video, "pair": _from_pair, "packed": _from_packed}
+    try:
+        return makers[job.source.kind](job)
+    except InputError as error:
+        return Skip(id=job.source.id, input=job.source.input, reason=str(error))
+
+
+def _from_video(job: Job) -> Clip:
+    path, spec = job.source.path, job.spec
+    moment = read_moment(path, seconds=spec.seconds, rate=spec.rate, at=job.at)
+    clip = _clip(job, _encoded(moment.picture, spec), moment.picture, moment.sound, _origin(path))
+    flags = ("still", *clip.flags) if moment.still else clip.flags
+    return replace(clip, flags=flags, time_s=moment.time_s)
+
+
+def _from_pair(job: Job) -> Clip:
+    source, spec = job.source, job.spec
+    assert source.sound is not None
+    data = _read(source.path)
+    try:
+        picture = decode_picture(data)
+    except InputError as error:
+        raise InputError(f"frame: {error}") from error
+    try:
+        sound = read_sound(source.sound, seconds=spec.seconds, rate=spec.rate)
+    except InputError as error:
+        raise InputError(f"sound {source.sound}: {error}") from error
+    own_bytes = data if data.startswith(b"\xff\xd8") else encode_png(picture)
+    stored = _encoded(picture, spec) if spec.shorter_side else own_bytes
+    return _clip(job, stored, picture, sound, _origin(source.sound))
+
+
+def _from_packed(job: Job) -> Clip:
+    picture, samples = read_row(job.source)
+    sound = cut_window(samples, PACKED_RATE, seconds=job.spec.seconds, rate=job.spec.rate)
+    stored = _encoded(picture, job.spec) if job.spec.shorter_side else encode_png(picture)
+    return _clip(job, stored, picture, sound, ("", 0))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from error
+
+
+def _origin(path: Path) -> tuple[str, int]:
+    return str(path.resolve()), path.stat().st_size
+
+
+def _encoded(picture: NDArray[np.uint8], spec: StoreSpec) -> bytes:
+    if spec.shorter_side:
+        return encode_jpeg(shrink(picture, spec.shorter_side), quality=_TRAIN_QUALITY)
+    return encode_jpeg(picture, quality=_TEST_QUALITY, subsampling=0)
+
+
+def _clip(job: Job, stored: bytes, picture: NDArray[np.uint8], sound: SoundWindow, origin: tuple[str, int]) -> Clip:
+    conditions = {"silent": sound.silent, "short": sound.short, "narrowband": sound.source_rate < job.spec.rate}
+    return Clip(
+        id=job.source.id,
+        picture=stored,
+        sound=np.rint(sound.waveform * _FULL_SCALE).astype(np.int16),
+        frame_hw=(picture.shape[0], picture.shape[1]),
+        boxes=job.boxes,
+        flags=tuple(name for name, on in conditions.items() if on),
+        label=job.label,
+        sound_source=origin[0],
+        source_bytes=origin[1],
+        source_rate=sound.source_rate,
+        window_s=sound.start_s,
+    )

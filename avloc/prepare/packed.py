@@ -1,0 +1,129 @@
+"""The HDF5 sets of SSPL and SACL: frames and sounds in row order, the ids beside them.
+
+`h5py_{train,test}_frames_<set>.h5` holds [N, 256, 256, 3] float32 RGB in 0..255, its partner with `audios` in the name
+[N, 48000] float32 at 16 kHz, min-max normalised by the packer. The 144k set comes as ten shards. Rows are read one by
+one, never a whole file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.annotations import media_id, published_list
+from avloc.errors import InputError
+from avloc.prepare.sources import Skip, Source
+
+PACKED_RATE = 16_000
+"""Sample rate of packed sounds in Hz."""
+PACKED_NOTE = "16 kHz sound, min-max normalised by the packer of the HDF5 set"
+TEST_ROWS_LIST = "vggss_test_4692"
+"""The published list in whose order the packed test files are."""
+
+_SET = re.compile(r"_(?P<set>\d+k)(?:_(?P<shard>\d+))?$")
+
+
+def rows(paths: list[Path], skips: list[Skip]) -> Iterator[Source]:
+    """The clips in packed sets; a file that is no half of a pair of frames and sounds goes to `skips`.
+
+    Spectrogram files are passed over: they hold nothing that the sounds do not.
+    """
+    there = {path: path.name for path in sorted(paths, key=_in_order)}
+    partners = {path: path.with_name(name.replace("frames", "audios")) for path, name in there.items()}
+    used = set()
+    for path, name in there.items():
+        if "frames" not in name:
+            continue
+        sound = partners[path]
+        used.add(sound)
+        try:
+            ids = _ids(path, _shared_rows(path, sound))
+        except InputError as error:
+            skips.append(Skip(id="", input=str(path), reason=str(error)))
+            continue
+        yield from (
+            Source(id=clip_id, kind="packed", path=path, sound=sound, row=row) for row, clip_id in enumerate(ids)
+        )
+    for path, name in there.items():
+        if "frames" not in name and "spects" not in name and path not in used:
+            skips.append(Skip(id="", input=str(path), reason="is an HDF5 file without a partner with frames"))
+
+
+def _in_order(path: Path) -> tuple[str, int, str]:
+    match = _SET.search(path.stem)
+    return str(path.parent), int(match["shard"] or 0) if match else 0, path.name
+
+
+def _shared_rows(frames: Path, sounds: Path) -> int:
+    if not sounds.is_file():
+        raise InputError(f"has no sounds: {sounds.name} is not beside it")
+    counts = [len(_values(path, part)) for path, part in ((frames, "frames"), (sounds, "audios"))]
+    if counts[0] != counts[1]:
+        raise InputError(f"holds {counts[0]} frames, but {sounds.name} holds {counts[1]} sounds")
+    return counts[0]
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path) -> Any:
+    import h5py
+
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read as HDF5 ({error})") from error
+
+
+def _values(path: Path, part: str) -> Any:
+    file = _opened(path)
+    key = next((key for key in file if key.endswith(part)), None)
+    if key is None:
+        raise InputError(f"{path.name} holds no data set that ends in {part!r}")
+    return file[key]
+
+
+def _ids(path: Path, count: int) -> list[str]:
+    """Ids of the rows: from the csv beside the set, the published list, or made from the file's name."""
+    if "test" in path.name and count == len(published_list(TEST_ROWS_LIST)):
+        return list(published_list(TEST_ROWS_LIST))
+    match = _SET.search(path.stem)
+    if match and count:
+        listed = _listed_ids(path, match["set"], count)
+        start = (int(match["shard"] or 1) - 1) * count
+        if len(listed) >= start + count:
+            return listed[start : start + count]
+    return [f"{path.stem}-{row:06d}" for row in range(count)]
+
+
+def _listed_ids(path: Path, name: str, count: int) -> list[str]:
+    """Ids in the csv beside a set or one folder up; none if its length is no multiple of a shard's."""
+    lists = [entry for folder in (path.parent, path.parent.parent) for entry in sorted(folder.glob(f"*_{name}.csv"))]
+    if not lists:
+        return []
+    lines = [line for line in lists[0].read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = lines[len(lines) % count :] if len(lines) % count <= 1 else []  # one line too many is a header
+    return [media_id(PurePath(line.split(",")[0].strip()), to_first_dot=True) for line in lines]
+
+
+def read_row(source: Source) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Frame [H, W, 3] RGB and sound [n] of one packed clip.
+
+    Raises:
+        InputError: the row cannot be read or has another shape.
+    """
+    assert source.sound is not None
+    try:
+        frame = _values(source.path, "frames")[source.row]
+        sound = _values(source.sound, "audios")[source.row]
+    except OSError as error:
+        raise InputError(f"row {source.row} cannot be read ({error})") from error
+    if frame.ndim != 3 or frame.shape[2] != 3 or sound.ndim != 1:
+        raise InputError(f"row {source.row} has shapes {frame.shape} and {sound.shape}, not [H, W, 3] and [n]")
+    if not np.isfinite(frame).all():
+        raise InputError(f"row {source.row} has pixels that are not numbers")
+    return np.clip(np.rint(frame), 0, 255).astype(np.uint8), sound.astype(np.float32)

@@ -1,0 +1,171 @@
+"""What the store is to hold: options checked, lists and annotations read, and whether a store already there fits."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from avloc import __version__
+from avloc.annotations import Annotations, IdList, published_boxes, published_list, read_annotations, read_ids
+from avloc.config import METHOD_SPECS, TRAIN_SHORTER_SIDE, StoreSpec
+from avloc.errors import Refused, UsageError
+from avloc.prepare.sources import LAYOUTS
+from avloc.store import StoreHeader
+
+_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """What to prepare, and for whom."""
+
+    layout: str = "auto"
+    """`auto`, or the only kind of input to take: `videos`, `folders` (frame + sound), `hdf5`."""
+    annotations: Path | None = None
+    """Flickr-SoundNet XML folder, VGG-SS json or boxes of one's own; makes a test store."""
+    ids: str = ""
+    """A file with ids, or the name of a published list: only these clips."""
+    method: str = "avc"
+    """Whose seconds and rate the store gets."""
+    rate: int = 0
+    """Sample rate in Hz; 0 is the method's."""
+    seconds: float = 0.0
+    """Length of the sound; 0 is the method's."""
+    frame: str = "middle"
+    """Which frame of a video: `middle`, or a time as `5s` or `7.5`."""
+    kind: str = ""
+    """`train` or `test`; '' is test with annotations or a test list, else train."""
+    allow_test_overlap: bool = False
+    """Keep test clips of VGG-SS and Flickr-SoundNet in a training store."""
+    workers: int = 0
+    """Processes; 0 is one a core. The store does not depend on it."""
+    dry_run: bool = False
+    """Only say what would be done."""
+
+    def __post_init__(self) -> None:
+        _one_of("--layout", self.layout, LAYOUTS)
+        _one_of("--for", self.method, tuple(METHOD_SPECS))
+        _one_of("kind", self.kind, ("", "train", "test"))
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers} is impossible; valid: 0 (one a core) or more")
+        if self.frame != "middle" and not _SECONDS.fullmatch(self.frame):
+            raise UsageError(f"--frame {self.frame} is impossible; valid: middle, or seconds as in 5s or 7.5")
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What every clip of the store holds, but for the size of its frame."""
+        spec = METHOD_SPECS[self.method]
+        return replace(spec, rate=self.rate or spec.rate, seconds=self.seconds or spec.seconds)
+
+    @property
+    def at(self) -> float | None:
+        """Time of the frame in seconds; None is the middle."""
+        return None if self.frame == "middle" else float(self.frame.removesuffix("s"))
+
+
+def _one_of(flag: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UsageError(f"{flag} {value} is unknown; valid: {', '.join(filter(None, valid))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Options turned into facts."""
+
+    header: StoreHeader
+    ids: IdList | None
+    annotations: Annotations | None
+
+
+def make_plan(options: PrepareOptions) -> Plan:
+    """Read the list and the annotations, and draft the store's header.
+
+    Raises:
+        UsageError: one of them does not exist or cannot be read.
+    """
+    ids = read_ids(options.ids) if options.ids else None
+    annotations = read_annotations(options.annotations) if options.annotations else None
+    is_test_list = ids is not None and (ids.is_test or bool(annotations))
+    kind = options.kind or ("test" if annotations or is_test_list else "train")
+    if annotations is None and ids is not None and kind == "test" and _within_vggss(ids):
+        annotations = published_boxes()
+    header = StoreHeader(
+        spec=replace(options.spec, shorter_side=TRAIN_SHORTER_SIDE if kind == "train" else 0),
+        kind=kind,
+        box_rule=annotations.rule if annotations else "union",
+        testset=ids.name if ids and kind == "test" else "",
+        expected=_expected(kind, ids, annotations),
+        provenance={
+            "avloc": __version__,
+            "method": options.method,
+            "frame": "middle" if options.at is None else options.at,
+            "annotations": _digest(annotations),
+            "ids": (ids.name or Path(options.ids).name) if ids else "",
+            "allow_test_overlap": options.allow_test_overlap,
+        },
+    )
+    return Plan(header=header, ids=ids, annotations=annotations)
+
+
+def _within_vggss(ids: IdList) -> bool:
+    return frozenset(published_list("vggss_test")).issuperset(ids.ids)
+
+
+def _expected(kind: str, ids: IdList | None, annotations: Annotations | None) -> tuple[str, ...]:
+    if kind == "train":
+        return ()
+    if ids is not None:
+        return ids.ids
+    return tuple(annotations.by_id) if annotations else ()
+
+
+def _digest(annotations: Annotations | None) -> str:
+    """Hex SHA-256 of the boxes and labels, whatever file they came from; '' for none."""
+    if annotations is None:
+        return ""
+    digest = hashlib.sha256(annotations.rule.encode())
+    for name, annotation in sorted({**annotations.by_id, **annotations.by_path}.items()):
+        digest.update(f"\n{name}\t{annotation.label}\t".encode())
+        digest.update(annotation.boxes.tobytes())
+    return digest.hexdigest()
+
+
+def fitting_header(out: Path, header: StoreHeader) -> StoreHeader:
+    """The header of the store in `out` if it has clips, else `header`.
+
+    Raises:
+        Refused: the store there was made otherwise; names what differs.
+    """
+    if not (out / "store.json").is_file() or not any(out.glob("shard-*.h5")):
+        return header
+    there = StoreHeader.read(out)
+    old, new = _identity(there), _identity(header)
+    differing = [
+        f"{name} ({_shown(old[name])} there, {_shown(new[name])} asked)" for name in new if old[name] != new[name]
+    ]
+    if differing:
+        reason = f"{out} holds a store made otherwise: {', '.join(differing)}"
+        raise Refused(reason, hint="Prepare into another folder with --out, or use the settings of the store there.")
+    return there
+
+
+def _identity(header: StoreHeader) -> dict[str, Any]:
+    """What must be the same for clips to lie in one store."""
+    return {
+        **asdict(header.spec),
+        "kind": header.kind,
+        "box_rule": header.box_rule,
+        "testset": header.testset,
+        "expected ids": header.expected,
+        "frame": header.provenance.get("frame"),
+        "annotations": header.provenance.get("annotations", ""),
+    }
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} ids"
+    return (str(value)[:12] or "none") if isinstance(value, str) else str(value)

@@ -1,0 +1,161 @@
+"""Which inputs lie in the places a person named: videos, pairs of frame and sound, rows of packed sets."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from avloc.annotations import media_id
+from avloc.errors import UsageError
+from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+
+LAYOUTS = ("auto", "videos", "folders", "hdf5")
+PACKED_SUFFIXES = frozenset({".h5", ".hdf5"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One input that can become a clip."""
+
+    id: str
+    kind: Literal["video", "pair", "packed"]
+    path: Path
+    """The video, the frame, or the HDF5 file with the frames."""
+    sound: Path | None = None
+    """The sound file of a pair, or the HDF5 file with the sounds."""
+    row: int = 0
+    """Row of a packed set."""
+
+    @property
+    def input(self) -> str:
+        """How reports name it."""
+        return f"{self.path}[{self.row}]" if self.kind == "packed" else str(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skip:
+    """An input that did not make it."""
+
+    id: str
+    """Id of the clip that is not to be; '' where a whole file of clips is meant."""
+    input: str
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Found:
+    """Everything found, in the order it will be stored."""
+
+    sources: list[Source] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    packed: list[Path] = field(default_factory=list)
+    """HDF5 files found; `packed.rows` turns them into sources."""
+    ignored: int = 0
+    """Lone pictures and sounds that are no halves of a clip: beside videos of the same id, or without any partner."""
+
+
+def files_in(sources: Sequence[str], out: Path) -> list[Path]:
+    """The files meant by paths, folders (all the way down) and globs; each once, folders in sorted order.
+
+    Hidden files, prepared stores and `out` itself are passed over.
+
+    Raises:
+        UsageError: a source does not exist, or a glob matches nothing.
+    """
+    found: dict[Path, None] = {}
+    for text in sources:
+        matches = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))  # noqa: PTH207
+        if not matches:
+            raise UsageError(f"no such file or folder: {text}")
+        for match in matches:
+            found.update(dict.fromkeys(_files_at(Path(match), out.resolve())))
+    return list(found)
+
+
+def _files_at(path: Path, out: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    seen: set[Path] = set()
+    for parent, folders, names in os.walk(path, followlinks=True):
+        here = Path(parent)
+        real = here.resolve()
+        if real in seen or real == out or "store.json" in names:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (here / name for name in sorted(names) if not name.startswith("."))
+
+
+def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> Found:
+    """Tell videos, pairs and packed sets apart by their file name endings.
+
+    Args:
+        paths: the files, in order.
+        layout: one of `LAYOUTS`; other kinds than the one named are passed over.
+        named: files a person named one by one: taken for videos if their ending says nothing.
+    """
+    found = Found()
+    pictures: dict[str, list[Path]] = {}
+    sounds: dict[str, list[Path]] = {}
+    for path in paths:
+        suffix = path.suffix.lower()
+        if suffix in PICTURE_SUFFIXES:
+            pictures.setdefault(media_id(path, to_first_dot=True), []).append(path)
+        elif suffix in SOUND_SUFFIXES:
+            sounds.setdefault(media_id(path, to_first_dot=True), []).append(path)
+        elif suffix in PACKED_SUFFIXES:
+            found.packed.append(path)
+        elif suffix in VIDEO_SUFFIXES or path in named:
+            found.sources.append(Source(id=media_id(path), kind="video", path=path))
+    _keep(found, layout)
+    if layout in ("auto", "folders"):
+        _pair(found, pictures, sounds, strays_matter=layout == "folders")
+    return found
+
+
+def _keep(found: Found, layout: str) -> None:
+    if layout not in ("auto", "videos"):
+        found.sources.clear()
+    if layout not in ("auto", "hdf5"):
+        found.packed.clear()
+
+
+def _pair(found: Found, pictures: dict[str, list[Path]], sounds: dict[str, list[Path]], *, strays_matter: bool) -> None:
+    """Match frames and sounds by id. Halves without partner are failures where pairs are what the folder holds."""
+    videos = {source.id for source in found.sources}
+    strays_matter = strays_matter or (bool(pictures) and bool(sounds)) or not (videos or found.packed)
+    for clip_id, paths in pictures.items():
+        heard = sounds.pop(clip_id, [])
+        if heard:
+            found.sources.append(Source(id=clip_id, kind="pair", path=paths[0], sound=heard[0]))
+            second = [(path, f"a second file for clip {clip_id}; {paths[0]} is used") for path in paths[1:]]
+            second += [(path, f"a second file for clip {clip_id}; {heard[0]} is used") for path in heard[1:]]
+            found.skips += [Skip(id=clip_id, input=str(path), reason=reason) for path, reason in second]
+        else:
+            _stray(found, clip_id, paths, "a frame without a sound", counts=strays_matter and clip_id not in videos)
+    for clip_id, paths in sounds.items():
+        _stray(found, clip_id, paths, "a sound without a frame", counts=strays_matter and clip_id not in videos)
+
+
+def _stray(found: Found, clip_id: str, paths: list[Path], reason: str, *, counts: bool) -> None:
+    if counts:
+        found.skips += [Skip(id=clip_id, input=str(path), reason=f"is {reason}") for path in paths]
+    else:
+        found.ignored += len(paths)
+
+
+def without_doubles(sources: Iterable[Source], skips: list[Skip]) -> list[Source]:
+    """The first input of each id; later ones go to `skips`."""
+    first: dict[str, Source] = {}
+    for source in sources:
+        earlier = first.setdefault(source.id, source)
+        if earlier is not source:
+            reason = f"has the same id as {earlier.input}, which is used"
+            skips.append(Skip(id=source.id, input=source.input, reason=reason))
+    return list(first.values())

@@ -1,0 +1,86 @@
+"""Many inputs at once, results in the order of the inputs whatever the number of processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from avloc.prepare.clips import Job, make_clip
+from avloc.prepare.sources import Skip
+from avloc.store import Clip
+
+_AHEAD = 4
+"""Inputs in flight for each process: enough to keep it busy, few enough to bound memory."""
+
+
+def worker_count(asked: int) -> int:
+    """Processes to use; 0 means one a core that this process may run on."""
+    if asked:
+        return asked
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def results(jobs: Sequence[Job], workers: int) -> Generator[Clip | Skip, None, None]:
+    """Make each job's clip, in order. An input on which a process dies is skipped with that reason, not retried."""
+    if workers == 1 or len(jobs) == 1:
+        yield from map(make_clip, jobs)
+        return
+    done = 0
+    while done < len(jobs):
+        try:
+            for result in _pooled(jobs[done:], workers):
+                done += 1
+                yield result
+        except BrokenProcessPool:
+            # Any input in flight may be the one: try them one by one, each in a process of its own.
+            for job in jobs[done : done + workers * _AHEAD]:
+                done += 1
+                yield _alone(job)
+
+
+def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Clip | Skip]:
+    pool = _pool(min(workers, len(jobs)))
+    waiting: deque[Future[Clip | Skip]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(make_clip, job))
+            if len(waiting) >= workers * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _alone(job: Job) -> Clip | Skip:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(make_clip, job).result()
+        except BrokenProcessPool:
+            reason = "cannot be decoded: the process that decoded it died"
+            return Skip(id=job.source.id, input=job.source.input, reason=reason)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: decoders and HDF5 have threads and state that do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_settle)
+
+
+def _settle() -> None:
+    """Ctrl-C is the parent's to handle; and a worker must not outlive a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
