@@ -73,11 +73,12 @@ def list_names() -> tuple[str, ...]:
 def list_name(text: str) -> str:
     """The published list that `text` means: its name with `_` or `-`, or a test set as `eval --testset` calls it.
 
+    One pair is told apart by the dash alone: `vggss_heard` is the training list, `vggss-heard` the test set.
+
     Raises:
         UsageError: there is none.
     """
-    dashed = text.replace("_", "-")
-    name = TESTSETS.get(dashed, dashed.replace("-", "_"))
+    name = TESTSETS.get(text, text.replace("-", "_"))
     if name not in list_names():
         raise UsageError(f"--ids {text}: neither a file nor a published list; valid: {', '.join(list_names())}")
     return name

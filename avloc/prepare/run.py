@@ -170,7 +170,7 @@ def _add_job(choice: _Choice, source: Source, plan: Plan, options: PrepareOption
 def _announce(choice: _Choice, plan: Plan, options: PrepareOptions, listener: Listener) -> None:
     if choice.overlap:
         verdict = "kept, as asked" if options.allow_test_overlap else "left out; --allow-test-overlap keeps them"
-        listener(Notice(f"{len(choice.overlap)} inputs are test clips of VGG-SS or Flickr-SoundNet: {verdict}"))
+        listener(Notice(f"test clips of VGG-SS or Flickr-SoundNet among the inputs: {len(choice.overlap)}, {verdict}"))
     if plan.header.kind == "test":
         bare = sum(not len(job.boxes) for job in choice.jobs)
         if bare:
