@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -375,6 +376,31 @@ def test_a_worker_that_dies_costs_one_clip(tmp_path):
     assert [isinstance(result, Skip) for result in made] == [False, False, True, False, False]
     assert made[2].reason == "cannot be decoded: the process that decoded it died"
     assert [result.id for result in made] == [f"clip{i}" for i in range(5)]
+
+
+def test_a_full_disk_leaves_whole_shards_only(tmp_path, monkeypatch):
+    source = pairs(tmp_path / "in", 2)
+    write = Path.write_bytes
+
+    def full(path, data):
+        if ".h5" in path.name:
+            write(path, bytes(data)[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(source, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "skipped.jsonl", "store.json"]
+    assert run(source, tmp_path / "out").stored == 2
+
+
+def test_large_pictures_make_smaller_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("avloc.store.clips._SHARD_BYTES", 200_000)  # two clips, each 132 kB of sound and a picture
+    run(pairs(tmp_path / "in", 4), tmp_path / "out")
+    assert len(shards(tmp_path / "out")) == 2
+    assert len(Store(tmp_path / "out")) == 4
 
 
 def test_a_held_lock_is_respected(tmp_path):

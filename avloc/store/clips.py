@@ -20,6 +20,8 @@ from avloc.files import write_json
 from avloc.store.shards import ShardFolder, write_next_shard
 
 SCHEMA = 1
+_SHARD_BYTES = 1 << 27
+"""A shard is also full at this many bytes of pictures and sound: large pictures must not fill the memory."""
 FLAGS = ("silent", "still", "short", "narrowband")
 """silent: digital silence; still: the picture does not change; short: the sound had to be tiled; narrowband: the
 source was sampled at a lower rate than the store."""
@@ -189,6 +191,7 @@ class StoreWriter:
         self.header = header
         self.shard_clips = shard_clips
         self._buffer: list[Clip] = []
+        self._bytes = 0
         self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> StoreWriter:
@@ -208,14 +211,15 @@ class StoreWriter:
         if clip.sound.shape != (self.header.spec.samples,):
             raise ValueError(f"clip {clip.id}: sound {clip.sound.shape}, spec wants ({self.header.spec.samples},)")
         self._buffer.append(clip)
-        if len(self._buffer) >= self.shard_clips:
+        self._bytes += len(clip.picture) + clip.sound.nbytes
+        if len(self._buffer) >= self.shard_clips or self._bytes >= _SHARD_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write the buffered clips as one shard."""
         if self._buffer:
             write_next_shard(self.folder, lambda file: _fill(file, self._buffer))
-            self._buffer = []
+            self._buffer, self._bytes = [], 0
 
 
 def _fill(file: Any, clips: list[Clip]) -> None:

@@ -6,6 +6,7 @@ in the process that reads and never cross a fork or a pickle (h5py handles survi
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,10 @@ def write_next_shard(folder: Path, fill: Callable[[Any], None]) -> Path:
     """Write one more shard: `fill` gets the open HDF5 file. Atomic; returns the path."""
     numbers = [int(path.stem.removeprefix("shard-")) for path in shard_paths(folder)]
     path = folder / f"shard-{max(numbers, default=-1) + 1:05d}.h5"
-    with atomic_path(path) as part, h5py.File(part, "w") as file:
+    # Built in memory: HDF5 that runs into a full disk itself cannot close its file and takes the process down at exit.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
         fill(file)
+    with atomic_path(path) as part:
+        part.write_bytes(image.getbuffer())
     return path
