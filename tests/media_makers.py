@@ -108,7 +108,7 @@ def make_coded_sound(path: Path, sound: NDArray, rate: int, codec: str, *, cover
         if cover is not None:
             art = container.add_stream("mjpeg", rate=1)
             art.width, art.height, art.pix_fmt = cover.shape[1], cover.shape[0], "yuvj420p"
-            art.disposition = av.stream.Disposition.attached_pic
+            art.disposition = av.stream.Disposition.attached_pic.value
             container.mux(art.encode(av.VideoFrame.from_ndarray(cover, format="rgb24")))
             container.mux(art.encode(None))
         _encode_sound(container, audio, sound, rate, 0.0)
