@@ -93,6 +93,8 @@ def find_store(testset: str, store: Path | None) -> Path:
             return place
     known = testset_list(testset)
     ids = f" --ids {known}" if known else " --annotations BOXES.json"
+    if testset == "flickr":  # VGG-SS boxes come with the package, Flickr-SoundNet's do not
+        ids += " --annotations XML_FOLDER"
     hint = f"Prepare it from the material you have: avloc prepare MEDIA{ids} --out {places[0]}"
     raise StoreNotFound(f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=hint)
 

@@ -106,7 +106,7 @@ def test_every_epoch_is_a_permutation_in_full_batches(clips, batch, seed, epochs
     assert all(len(positions) == size for positions in stream)
     steps = clips // size
     for epoch in range(epochs):
-        seen = sum(stream[epoch * steps : (epoch + 1) * steps], [])
+        seen = [place for positions in stream[epoch * steps : (epoch + 1) * steps] for place in positions]
         assert len(set(seen)) == len(seen)
         assert set(seen) <= set(range(clips))
 

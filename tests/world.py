@@ -95,8 +95,10 @@ def scenes(clips: int, *, held_out: bool, seed: int) -> Iterator[Scene]:
 
 
 def write_store(folder: Path, clips: int, *, held_out: bool = False, seed: int = 0, hints: bool = False) -> Path:
-    """Scenes straight into a store, with hints of perfect teachers if asked for: a vector of its own for each tone, a
-    map of the sounding shape. The last clip has no visual hint."""
+    """Scenes straight into a store, with hints of perfect teachers if asked for.
+
+    Each tone has an audio hint of its own; the visual hint is a map of the sounding shape, absent for the last clip.
+    """
     made = list(scenes(clips, held_out=held_out, seed=seed))
     spec = StoreSpec(seconds=SECONDS, rate=RATE, shorter_side=SIDE)
     with StoreWriter(folder, StoreHeader(spec=spec, kind="train", expected=())) as writer:

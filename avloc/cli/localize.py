@@ -14,7 +14,7 @@ from avloc.errors import NoInputLeft
 
 def localize(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Videos, or one picture with --audio; - is standard input.")
+        list[str], typer.Argument(metavar="FILE", help="Videos, or one picture with --audio; - is standard input.")
     ],
     out: Annotated[
         str,

@@ -11,7 +11,7 @@ from avloc.cli.options import DryRun, Json
 
 
 def prepare(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders or globs.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Files, folders or globs.")],
     out: Annotated[Path, typer.Option(help="Store folder; running again finishes what is missing.")],
     layout: Annotated[
         str,

@@ -1,0 +1,312 @@
+"""Training: resumes bit for bit, stops cleanly, selects honestly, refuses what would poison it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from avloc.checkpoint import load_model
+from avloc.config import LossWeights, ModelConfig, OptimConfig, TrainConfig
+from avloc.errors import Refused, UsageError, WeightsError
+from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
+from avloc.train import TrainOptions, train
+from tests.world import HINT_WIDTH, write_store
+
+SMALL = ModelConfig(dim=HINT_WIDTH, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
+CONFIG = TrainConfig(model=SMALL, init="random", batch=4, epochs=2, workers=0, precision="fp32")
+SMALL_FLAGS = [
+    *("--dim", str(HINT_WIDTH), "--vision-trunk", "shufflenet_v2_x0_5", "--audio-trunk", "shufflenet_v2_x0_5"),
+    *("--init", "random", "--batch", "4", "--set", "model.frame=64", "--set", "workers=1", "--set", "precision=fp32"),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("train") / "store", 14, hints=True)
+
+
+def changed(config: TrainConfig, **more) -> TrainConfig:
+    return TrainConfig(**{**vars(config), **more})
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def same_run(one: Path, other: Path) -> bool:
+    """Weights, optimiser and log, bit for bit."""
+    names = ("model.safetensors", "last.safetensors")
+    weights = all(
+        torch.equal(value, tensors(other / name)[key]) for name in names for key, value in tensors(one / name).items()
+    )
+    states = [torch.load(folder / "trainer-state.pt", weights_only=True) for folder in (one, other)]
+    moments = [
+        torch.equal(value, states[1]["optimiser"]["state"][index][key])
+        for index, entry in states[0]["optimiser"]["state"].items()
+        for key, value in entry.items()
+    ]
+    logs = [(folder / "metrics.jsonl").read_text() for folder in (one, other)]
+    return weights and all(moments) and logs[0] == logs[1] and states[0]["progress"] == states[1]["progress"]
+
+
+def command(store: Path, out: Path, epochs: int) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "avloc",
+        "train",
+        str(store),
+        "--out",
+        str(out),
+        "--epochs",
+        str(epochs),
+        *SMALL_FLAGS,
+    ]
+
+
+def wait_for_epochs(process: subprocess.Popen, out: Path, epochs: int) -> None:
+    log = out / "metrics.jsonl"
+    while process.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < epochs):
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(store, tmp_path, blow):
+    """4 epochs = 2 + kill + 2, through the real entry point; the run is killed somewhere after its second epoch."""
+    epochs = 8
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    subprocess.run(command(store, whole, epochs), check=True, capture_output=True)
+    process = subprocess.Popen(command(store, stopped, epochs), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    wait_for_epochs(process, stopped, 2)
+    process.send_signal(blow)
+    process.communicate()
+    assert process.returncode == (-9 if blow == signal.SIGKILL else 128 + blow), "it was stopped, not finished"
+    subprocess.run(command(store, stopped, epochs), check=True, capture_output=True)
+    assert same_run(whole, stopped)
+
+
+def test_two_epochs_and_two_more_are_four(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "four"), changed(CONFIG, epochs=4))
+    train(TrainOptions(store=store, out=tmp_path / "two"), CONFIG)
+    report = train(TrainOptions(store=store, out=tmp_path / "two"), changed(CONFIG, epochs=4))
+    assert report.epochs_done == 4
+    assert same_run(tmp_path / "four", tmp_path / "two")
+
+
+def test_a_stop_within_an_epoch_loses_nothing(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "whole"), CONFIG)
+    steps = iter([False, True])
+    report = train(TrainOptions(store=store, out=tmp_path / "cut"), CONFIG, should_stop=lambda: next(steps, False))
+    assert (report.interrupted, report.epochs_done) == (True, 0)
+    train(TrainOptions(store=store, out=tmp_path / "cut"), CONFIG)
+    assert same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_same_command_twice_changes_nothing(store, tmp_path):
+    for _ in range(2):
+        train(TrainOptions(store=store, out=tmp_path), CONFIG)
+        files = {
+            path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in (".safetensors", ".jsonl")
+        }
+    train(TrainOptions(store=store, out=tmp_path), CONFIG)
+    assert files == {name: (tmp_path / name).read_bytes() for name in files}
+
+
+def test_the_number_of_loader_processes_does_not_matter(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "none"), CONFIG)
+    train(TrainOptions(store=store, out=tmp_path / "two"), changed(CONFIG, workers=2))
+    assert same_run(tmp_path / "none", tmp_path / "two")
+
+
+def test_the_seed_matters(store, tmp_path):
+    for seed in (1, 2):
+        train(TrainOptions(store=store, out=tmp_path / str(seed)), changed(CONFIG, seed=seed, epochs=1))
+    assert not same_run(tmp_path / "1", tmp_path / "2")
+
+
+def test_the_run_folder_and_the_model_explain_themselves(store, tmp_path):
+    report = train(TrainOptions(store=store, out=tmp_path), CONFIG)
+    names = {path.name for path in tmp_path.iterdir()} - {".lock"}
+    assert names == {
+        "model.safetensors",
+        "last.safetensors",
+        "trainer-state.pt",
+        "config.toml",
+        "metrics.jsonl",
+        "curves.png",
+    }
+    model = load_model(tmp_path)
+    assert model.config == SMALL
+    assert model.card["data_hash"] == Store(store).data_hash()
+    assert model.card["selection"] == report.selection == "last epoch"
+    assert model.card["config"]["loss"] == {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0}
+    assert set(model.card["hints"]) == {"panns", "detr"}
+    assert model.card["precision"] == "fp32"
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert all({"loss", "contrastive", "audio_hint", "visual_hint"} <= set(line) for line in lines)
+    assert Image.open(tmp_path / "curves.png").size[0] > 400
+
+
+def test_logged_terms_add_up_to_the_loss(store, tmp_path):
+    (line,) = train(TrainOptions(store=store, out=tmp_path), changed(CONFIG, epochs=1)).metrics
+    total = line["contrastive"] + 1_000 * line["audio_hint"] + 100_000 * line["visual_hint"]
+    assert line["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_hint_losses_fall(store, tmp_path):
+    config = changed(CONFIG, epochs=15, batch=7, optim=OptimConfig(lr=1e-3))
+    lines = train(TrainOptions(store=store, out=tmp_path), config).metrics
+    assert lines[-1]["audio_hint"] < 0.7 * lines[0]["audio_hint"]
+    assert lines[-1]["visual_hint"] < 0.9 * lines[0]["visual_hint"]
+
+
+def test_teachers_can_be_left_out(store, tmp_path):
+    config = changed(CONFIG, epochs=1, loss=LossWeights(audio_hint=0.0))
+    (line,) = train(TrainOptions(store=store, out=tmp_path), config).metrics
+    assert "audio_hint" not in line
+    assert "visual_hint" in line
+
+
+def test_another_run_in_the_folder_is_refused(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, epochs=1))
+    with pytest.raises(Refused, match=r"optim\.lr was 0\.0001, now 0\.5"):
+        train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, optim=OptimConfig(lr=0.5)))
+    other = write_store(tmp_path / "other", 6, seed=5, hints=True)
+    with pytest.raises(Refused, match="the store's clips"):
+        train(TrainOptions(store=other, out=tmp_path / "run"), CONFIG)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path):
+    """A hint of 60000 squares to infinity under the weight; the weights on disk stay those of the last good step."""
+    store = write_store(tmp_path / "store", 4)
+    with HintWriter(store, HintStamp(teacher="panns", shape=(HINT_WIDTH,))) as writer:
+        for name in Store(store).ids:
+            writer.add(name, np.full(HINT_WIDTH, 60_000.0))
+    config = changed(CONFIG, loss=LossWeights(audio_hint=1e38, visual_hint=0))
+    with pytest.raises(Refused, match="not finite at step 1: loss inf, contrastive"):
+        train(TrainOptions(store=store, out=tmp_path / "run"), config)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert not (tmp_path / "run" / "trainer-state.pt").exists()
+
+
+def test_a_damaged_clip_stops_training_by_name(tmp_path):
+    spec = Store(write_store(tmp_path / "store", 3)).spec
+    with StoreWriter(tmp_path / "store", StoreHeader(spec=spec)) as writer:
+        writer.add(Clip(id="broken", picture=b"no", sound=np.zeros(spec.samples, np.int16), frame_hw=(1, 1)))
+    config = changed(CONFIG, loss=LossWeights(audio_hint=0, visual_hint=0))
+    with pytest.raises(Refused, match=r"clip broken .* is damaged"):
+        train(TrainOptions(store=tmp_path / "store", out=tmp_path / "run"), config)
+
+
+def test_fewer_clips_than_a_batch_make_one_batch(store, tmp_path):
+    heard = []
+    report = train(TrainOptions(store=store, out=tmp_path), changed(CONFIG, epochs=1, batch=128), heard.append)
+    assert report.steps_per_epoch == 1
+    assert any("all 14 make one batch" in getattr(event, "text", "") for event in heard)
+
+
+def test_dry_run_writes_nothing(store, tmp_path):
+    report = train(TrainOptions(store=store, out=tmp_path / "run", dry_run=True), CONFIG)
+    assert (report.clips, report.steps_per_epoch, report.epochs_done) == (14, 3, 0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_absent_imagenet_weights_are_named_and_never_replaced(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match="shufflenetv2") as caught:
+        train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init="imagenet"))
+    assert "--init random" in caught.value.hint
+
+
+def test_a_model_can_be_the_start(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "first"), changed(CONFIG, epochs=1))
+    slow = changed(CONFIG, epochs=1, init=str(tmp_path / "first"), optim=OptimConfig(lr=1e-12))
+    train(TrainOptions(store=store, out=tmp_path / "second"), slow)
+    one, other = (tensors(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert torch.allclose(one["img_proj.weight"], other["img_proj.weight"], atol=1e-6)
+    with pytest.raises(WeightsError, match="does not fit"):
+        wide = changed(slow, model=ModelConfig(**{**vars(SMALL), "dim": 8}))
+        train(TrainOptions(store=store, out=tmp_path / "third"), wide)
+
+
+@pytest.mark.parametrize("kind", ["store", "share", "split"])
+def test_validation_chooses_the_epoch_and_keeps_its_clips_out(store, tmp_path, kind):
+    if kind == "store":
+        val, held_out = str(write_store(tmp_path / "val", 4, held_out=True, seed=3)), 0
+    elif kind == "share":
+        val, held_out = "0.3", None
+    else:
+        val, held_out = "val", 1
+        source = Store(store)
+        split = tmp_path / "split"
+        with StoreWriter(split, StoreHeader(spec=source.spec)) as writer:
+            for row, name in enumerate(source.ids):
+                writer.add(Clip(**{**vars(source.read(name)), "split": "val" if row == 0 else "train"}))
+        store = split
+    config = changed(CONFIG, epochs=3, loss=LossWeights(audio_hint=0, visual_hint=0))
+    report = train(TrainOptions(store=store, out=tmp_path / "run", val=val), config)
+    assert "cIoU@0.5" in report.selection
+    assert report.clips < 14 if held_out is None else report.clips == 14 - held_out
+    values = [line["val"] for line in report.metrics]
+    assert load_model(tmp_path / "run").card["epoch"] == 1 + values.index(max(values))
+    assert load_model(tmp_path / "run" / "last.safetensors").card["epoch"] == 3
+
+
+def test_validation_without_boxes_goes_by_the_loss(tmp_path, store):
+    source = Store(store)
+    with StoreWriter(tmp_path / "bare", StoreHeader(spec=source.spec)) as writer:
+        for name in source.ids[:4]:
+            writer.add(Clip(**{**vars(source.read(name)), "boxes": np.zeros((0, 4)), "id": f"val-{name}"}))
+    config = changed(CONFIG, loss=LossWeights(audio_hint=0, visual_hint=0))
+    report = train(TrainOptions(store=store, out=tmp_path / "run", val=str(tmp_path / "bare")), config)
+    values = [line["val"] for line in report.metrics]
+    assert "contrastive loss" in report.selection
+    assert load_model(tmp_path / "run").card["epoch"] == 1 + values.index(min(values))
+
+
+def test_a_known_test_set_as_validation_is_labelled(tmp_path, store):
+    source = Store(store)
+    with StoreWriter(tmp_path / "flickr", StoreHeader(spec=source.spec, kind="test", testset="flickr")) as writer:
+        writer.add(Clip(**{**vars(source.read(source.ids[0])), "id": "t"}))
+    config = changed(CONFIG, epochs=1, loss=LossWeights(audio_hint=0, visual_hint=0))
+    report = train(TrainOptions(store=store, out=tmp_path / "run", val=str(tmp_path / "flickr")), config)
+    assert report.selection.startswith("test-selected")
+
+
+@pytest.mark.parametrize(("val", "words"), [("2.0", "share between 0 and 1"), ("nosuch", "no such store or split")])
+def test_an_impossible_validation_is_named(store, tmp_path, val, words):
+    with pytest.raises(UsageError, match=words):
+        train(TrainOptions(store=store, out=tmp_path, val=val), CONFIG)
+
+
+def test_a_second_trainer_in_the_folder_is_refused(store, tmp_path):
+    from avloc.files import folder_lock
+
+    with folder_lock(tmp_path), pytest.raises(Refused, match="another avloc process"):
+        train(TrainOptions(store=store, out=tmp_path), CONFIG)
+
+
+def test_nothing_but_the_environment_differs_between_two_processes(store, tmp_path):
+    """The model file holds no path and no clock: two machines make the same bytes."""
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run(command(store, tmp_path / "one", 1), check=True, capture_output=True, env=environment)
+    subprocess.run(command(store, tmp_path / "other", 1), check=True, capture_output=True)
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
+        tmp_path / "other" / "model.safetensors"
+    ).read_bytes()
