@@ -26,9 +26,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield part
         with part.open("rb+") as written:
             os.fsync(written.fileno())
+        part.chmod(0o666 & ~_umask())  # some writers make private files; a result has the permissions of any other
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -24,14 +24,16 @@ finally:
 """
 
 
-def avloc(*arguments: str, loaded: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def avloc(
+    *arguments: str, loaded: Path | None = None, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run `avloc ARGUMENTS`; `loaded` gets the names of all modules that were imported on the way, one a line."""
     return subprocess.run(
         [sys.executable, "-c", _launcher(loaded), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(WIDTH), "NO_COLOR": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
 

@@ -90,6 +90,17 @@ def test_every_trunk_sees_and_hears(name):
         assert hears.eval()(torch.zeros(1, 1, 257, 276)).shape[:2] == (1, width)
 
 
+def test_a_trunk_can_be_cut_short():
+    whole, _ = build_trunk("resnet18")
+    cut, width = build_trunk("resnet18:layer2")
+    assert width == 128
+    assert set(cut.state_dict()) == {key for key in whole.state_dict() if not key.startswith(("layer3", "layer4"))}
+    with torch.no_grad():
+        assert cut.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 128, 28, 28)
+    with pytest.raises(UsageError, match="layer1, layer2"):
+        build_trunk("resnet18:layer9")
+
+
 def test_impossible_parts_are_named():
     with pytest.raises(UsageError, match="resnet18"):
         build_trunk("resnet19")

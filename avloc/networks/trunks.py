@@ -29,20 +29,25 @@ def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
     """A torchvision network up to its last feature map, with torchvision's random initial weights and key names.
 
     Args:
-        name: one of `TRUNKS`.
+        name: one of `TRUNKS`; `resnet18:layer2` and the like stop after that part, which keeps a network small and
+            its cells' view of the picture narrow.
         channels: input channels; another number than 3 replaces the first convolution (no bias, as in the original).
 
     Returns:
-        The network ([B, channels, H, W] -> [B, width, H/32, W/32]) and its width.
+        The network ([B, channels, H, W] -> [B, width, H/32, W/32], a finer grid if cut short) and its width.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: unknown name or part.
     """
-    if name not in TRUNKS:
-        raise UsageError(f"unknown trunk {name!r}; valid: {', '.join(TRUNKS)}")
-    whole = torchvision.models.get_model(name, weights=None)
+    network, cut, last = name.partition(":")
+    if network not in TRUNKS:
+        raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(TRUNKS)}")
+    whole = torchvision.models.get_model(network, weights=None)
     parts = OrderedDict((key, part) for key, part in whole.named_children() if key not in _HEADS)
-    trunk = nn.Sequential(parts)
+    if cut and last not in parts:
+        raise UsageError(f"{network} has no part {last!r}; valid: {', '.join(parts)}")
+    keep = list(parts)[: list(parts).index(last) + 1] if cut else list(parts)
+    trunk = nn.Sequential(OrderedDict((key, parts[key]) for key in keep))
     if channels != 3:
         _replace_stem(trunk, channels)
     return trunk, _width(trunk, channels)
@@ -72,12 +77,13 @@ def _width(trunk: nn.Module, channels: int) -> int:
 
 
 def load_imagenet(trunk: nn.Module, path: Path) -> None:
-    """Put torchvision's published ImageNet weights into a trunk; the classifier's tensors are ignored.
+    """Put torchvision's published ImageNet weights into a trunk; tensors of parts that it lacks are ignored.
 
     Raises:
         WeightsError: the file is not a torchvision state dict of this trunk.
     """
-    kept = {key: value for key, value in load_plain(path).items() if key.split(".")[0] not in _HEADS}
+    wanted = {key for key, _ in trunk.named_children()}
+    kept = {key: value for key, value in load_plain(path).items() if key.split(".")[0] in wanted}
     try:
         trunk.load_state_dict(kept)
     except RuntimeError as error:

@@ -138,7 +138,9 @@ def start_engine(
     if config.init == "imagenet":
         try:
             located = locate(
-                imagenet_weights(config.model.vision_trunk), weights_dir=options.weights_dir, listener=listener
+                imagenet_weights(config.model.vision_trunk.partition(":")[0]),
+                weights_dir=options.weights_dir,
+                listener=listener,
             )
         except WeightsError as error:
             raise WeightsError(str(error), hint=f"{error.hint} Or start untaught: --init random.".strip()) from error

@@ -1,0 +1,121 @@
+"""All five commands in a row, through the real entry point, on videos made here; and that training learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avloc.heatmap import median_masks
+from avloc.metrics import ciou, summarise
+from avloc.store import Store
+from tests.media_makers import make_video
+from tests.placeholder import train_in_the_world
+from tests.program import ROOT, avloc
+from tests.teacher_makers import saved_teachers
+from tests.world import RATE, SIDE, scenes
+
+
+def ran(*arguments: str, code: int = 0, **environment: str) -> str:
+    done = avloc(*arguments, timeout=600, **environment)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Eight videos of 3.2 s, one with neither sound nor box, and their boxes."""
+    folder = tmp_path_factory.mktemp("videos")
+    boxes = {}
+    for number, scene in enumerate(scenes(7, held_out=False, seed=4)):
+        rgb = np.asarray(scene.picture)
+        sound = np.concatenate([scene.waveform, scene.waveform[: RATE // 5]])
+        make_video(
+            folder / f"clip{number}.mp4",
+            seconds=3.2,
+            fps=5,
+            size=(SIDE, SIDE),
+            frame_fn=lambda _time, rgb=rgb: rgb,
+            sound=sound,
+        )
+        boxes[f"clip{number}.mp4"] = [list(scene.box)]
+    make_video(folder / "mute.mp4", seconds=3.2, fps=5, sound=None)
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    return folder
+
+
+@pytest.mark.slow
+def test_five_commands_from_videos_to_a_picture(videos, tmp_path, tmp_path_factory):
+    store, test, run = str(tmp_path / "train"), str(tmp_path / "data" / "mine"), str(tmp_path / "run")
+    weights = ("--weights-dir", str(saved_teachers(tmp_path_factory)))
+    out = ran("prepare", str(videos), "--out", store, "--json", code=1)
+    assert (json.loads(out)["stored"], json.loads(out)["failed"]) == (7, 1)
+    assert "has no sound" in (tmp_path / "train" / "skipped.jsonl").read_text()
+    ran("prepare", str(videos), "--annotations", str(videos / "boxes.json"), "--out", test, code=1)
+
+    cached = json.loads(ran("distill-cache", store, *weights, "--json"))
+    assert {row["teacher"]: row["done"] for row in cached["teachers"]} == {"panns": 7, "detr": 7}
+    again = json.loads(ran("distill-cache", store, *weights, "--json"))
+    assert {row["teacher"]: (row["done"], row["already"]) for row in again["teachers"]} == {
+        "panns": (0, 7),
+        "detr": (0, 7),
+    }
+
+    trunks = ("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--init", "random")
+    small = ("--set", "model.frame=96", "--epochs", "3", "--batch", "4", "--set", "optim.lr=0.001")
+    trained = json.loads(ran("train", store, "--out", run, *trunks, *small, "--json"))
+    assert trained["epochs_done"] == 3
+    first, *_, last = trained["metrics"]
+    assert last["audio_hint"] < first["audio_hint"]
+    assert {"visual_hint", "contrastive"} <= set(last)
+
+    report = json.loads(
+        ran("eval", "--testset", "mine", "--model", run, "--maps", "av", "--json", AVLOC_DATA=f"{tmp_path}/data")
+    )
+    assert (report["n_scored"], report["n_expected"], report["missing"]) == (7, 7, {})
+    assert set(report["maps"]) == {"av"}
+
+    heat = tmp_path / "heat.png"
+    shown = ran("localize", str(videos / "clip0.mp4"), "--model", run, "--out", str(heat))
+    assert shown.strip() == str(heat)
+    assert Image.open(heat).size == (SIDE, SIDE)
+
+
+@pytest.mark.slow
+def test_training_learns_what_sounds(tmp_path):
+    """On combinations of colours that were never seen together, far above what the place alone can give."""
+    report = train_in_the_world(tmp_path, clips=288)
+    truth = Store(tmp_path / "test")
+    assert report["n_scored"] == len(truth)
+    assert report["maps"]["av"]["ciou_50"] >= 0.7
+    assert report["maps"]["av"]["ciou_50"] >= centre_score(truth) + 0.5
+
+
+def centre_score(store: Store) -> float:
+    """cIoU@0.5 of a centred disc of half the area: the best that can be said without looking or listening."""
+    import torch
+
+    from avloc.metrics import ground_truth
+
+    y, x = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
+    disc = median_masks(-((x - 111.5) ** 2 + (y - 111.5) ** 2)[None]).numpy()
+    scores = [ciou(disc, ground_truth(store.read(name).boxes, "union", 224)[None])[0] for name in store.ids]
+    return summarise(scores).ciou_50
+
+
+def test_the_shipped_model_finds_the_shipped_sound(tmp_path):
+    """README's first command, on the media in the repository, offline."""
+    media = ROOT / "tests" / "media"
+    flags = ("--audio", str(media / "sound.wav"), "--out", str(tmp_path / "heat.png"), "--json")
+    line = json.loads(ran("localize", str(media / "frame.jpg"), *flags, https_proxy="http://127.0.0.1:9"))
+    scene = next(scenes(1, held_out=True, seed=3))
+    x, y = (value / SIDE for value in line["peak_xy"])
+    x0, y0, x1, y1 = scene.box
+    assert x0 <= x <= x1
+    assert y0 <= y <= y1
+    assert line["model"] == "placeholder"
+    assert Image.open(tmp_path / "heat.png").size == (SIDE, SIDE)
