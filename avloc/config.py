@@ -171,6 +171,9 @@ class Protocol:
     """Boxes of an annotation that count."""
     precision: str = "fp32"
 
+    def __post_init__(self) -> None:
+        _check(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32, bf16")
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A record as plain dictionaries, for TOML and JSON."""

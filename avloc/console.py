@@ -81,7 +81,9 @@ class _Drawer:
 
 def _print_json(value: object) -> None:
     """One JSON value a line; not-a-number becomes null, since JSON has no such thing."""
-    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False) + "\n")
+    text = json.dumps(_finite(value), ensure_ascii=False)
+    # A file name that is no UTF-8 holds lone surrogates; `\udce9` is also how JSON writes one.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 
 

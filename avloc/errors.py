@@ -5,7 +5,8 @@ AvlocError
 ├── UsageError        2   a flag, a value or a path that cannot be meant
 ├── InputError        1   one input cannot be used; the batch goes on
 ├── NoInputLeft       3   every input failed
-├── WeightsError      4   weights absent, or not what they should be
+├── WeightsError      4   weights not what they should be
+│   └── WeightsAbsent
 └── Refused           5   the material is there but must not be used as asked
     ├── StoreNotFound
     └── MissingClips
@@ -50,6 +51,10 @@ class WeightsError(AvlocError):
     """A weight file is absent, damaged or of another kind."""
 
     exit_code = 4
+
+
+class WeightsAbsent(WeightsError):
+    """Published weights are nowhere on disk and cannot be downloaded."""
 
 
 class Refused(AvlocError):

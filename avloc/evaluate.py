@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from avloc import __version__
 from avloc.annotations import canonical_id, published_list, testset_list
 from avloc.config import Protocol
-from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
+from avloc.errors import Refused, StoreNotFound, UsageError, WeightsAbsent
 from avloc.events import Listener, Notice, silent
 from avloc.metrics import Summary, summarise
 from avloc.store import Store
@@ -42,6 +42,15 @@ class EvalOptions:
     batch: int = 16
     workers: int = 2
     max_missing: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.maps:
+            if name not in MAPS:
+                raise UsageError(f"--maps {name} is unknown; valid: {', '.join(MAPS)}")
+        for flag, value, least in (("--batch", self.batch, 1), ("--max-missing", self.max_missing, 0)):
+            if value < least:
+                raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
+        Protocol(precision=self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +120,14 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> list[EvalRepo
 
     Raises:
         StoreNotFound: the test set was not prepared.
-        Refused: the store has no boxes, or does not fit a model.
-        WeightsError: a model cannot be read, or a map was asked for by name whose weights are absent.
+        Refused: the store has no boxes, does not fit a model, or none of its clips can be scored.
+        WeightsError: a model or the prior's weights cannot be read, or a map was asked for by name whose weights are
+            absent.
     """
+    store = Store(find_store(options.testset, options.store))
     from avloc.checkpoint import default_model, load_model
     from avloc.engine import pick_device
 
-    unknown = [name for name in options.maps if name not in MAPS]
-    if unknown:
-        raise UsageError(f"--maps {unknown[0]} is unknown; valid: {', '.join(MAPS)}")
-    store = Store(find_store(options.testset, options.store))
     expected = _expected(options.testset, store)
     models = [load_model(path) for path in options.models or (default_model(),)]
     device = pick_device(options.device)
@@ -143,7 +150,7 @@ def _prior(options: EvalOptions, device: Any, listener: Listener) -> tuple[Objec
         return None, {}
     try:
         return ObjectPrior(options.weights_dir, device, listener), {}
-    except WeightsError as error:
+    except WeightsAbsent as error:
         if options.maps:
             raise
         listener(Notice(f"object prior not run: {error}"))
@@ -175,6 +182,8 @@ def _report(
     clips: list[dict[str, Any]] = [
         {"id": s.id, "ciou": {kind: s.ciou[kind] for kind in kinds}} for s in scores if s.ciou
     ]
+    if not clips:
+        raise Refused(f"none of {len(scores)} clips could be scored; the first: {scores[0].id}: {scores[0].reason}")
     return EvalReport(
         testset=options.testset or store.folder.resolve().name,
         model=model.name,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from avloc import __version__
-from avloc.errors import UsageError, WeightsError
+from avloc.errors import UsageError, WeightsAbsent, WeightsError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import atomic_path, sha256_of
 
@@ -157,7 +157,8 @@ def locate(weight: Weight, *, weights_dir: Path | None = None, listener: Listene
 
     Raises:
         UsageError: `weights_dir` is not a folder.
-        WeightsError: a file does not agree with its published hash, or is absent and cannot be downloaded.
+        WeightsError: a file does not agree with its published hash.
+        WeightsAbsent: it is not there and cannot be downloaded.
     """
     if weights_dir is not None and not weights_dir.is_dir():
         raise UsageError(f"--weights-dir {weights_dir} is not a folder")
@@ -219,7 +220,7 @@ def _downloaded(weight: Weight, places: dict[str, Path], listener: Listener) -> 
             promises.append(_download(file, path, listener))
         except (*_NETWORK_ERRORS, PermissionError) as error:
             searched = "; ".join(f"{name} {folder}" for name, folder in places.items())
-            raise WeightsError(
+            raise WeightsAbsent(
                 f"weights {weight.label} are absent (looked in: {searched}) and cannot be downloaded from {file.url}: "
                 f"{error}",
                 hint=f"Get {file.name} from {file.url} and save it as {path}, or name its folder with --weights-dir.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import signal
 import sys
 import traceback
@@ -16,20 +17,28 @@ from avloc.errors import AvlocError
 EXIT_FAILED_INPUTS = 1
 EXIT_REFUSED = 5
 EXIT_BUG = 70
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def run(app: Callable[[], object]) -> None:
     """Run the command line; never returns a traceback for what a user can meet, never hides one that is our bug."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is no UTF-8 is printed as its own bytes
     try:
         app()
     except AvlocError as error:
         _say(str(error), error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _DISK_FULL:
+            hint = "Free some space and run the same command again; it goes on from here."
+            _say(f"the disk is full: {error}", hint)
+        elif error.errno in _FORBIDDEN and error.filename is not None:
+            _say(f"no permission: {error}", "Change the permissions, or name another place.")
+        else:
             _bug()
-        _say(f"the disk is full: {error}", "Free some space and run the same command again; it goes on from here.")
         sys.exit(EXIT_REFUSED)
     except Exception:  # noqa: BLE001 (whatever reaches this edge is our bug and is shown whole)
         _bug()

@@ -73,10 +73,13 @@ def _score_batch(
 
 
 def _heats(engine: Engine, batch: Batch, side: int, prior: ObjectPrior | None) -> dict[str, Tensor]:
+    # One clip at a time: kernels round differently for other batch sizes, and a rounding can move a pixel over the cut.
+    frames, sounds = batch.frames.split(1), batch.sound.split(1)
     with torch.inference_mode():
-        maps = engine.predict(batch.frames, batch.sound, batch.rate)
-        heats = {"av": heat_maps(maps.cpu(), (side, side))}
+        maps = [engine.predict(frame, sound, batch.rate) for frame, sound in zip(frames, sounds, strict=True)]
+        heats = {"av": heat_maps(torch.cat(maps).cpu(), (side, side))}
         if prior is not None:
-            heats["object"] = heat_maps(prior.maps(batch.frames).cpu(), (side, side))
+            objects = torch.cat([prior.maps(frame) for frame in frames])
+            heats["object"] = heat_maps(objects.cpu(), (side, side))
             heats["fused"] = fuse([heats["av"], heats["object"]], [FUSED_WEIGHTS["av"], FUSED_WEIGHTS["object"]])
     return heats

@@ -50,6 +50,9 @@ class LocalizeOptions:
     device: str = "auto"
     precision: str = "fp32"
 
+    def __post_init__(self) -> None:
+        Protocol(precision=self.precision)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Localization:
@@ -99,7 +102,7 @@ def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:
     if heat[y, x] < _HALF:
         return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
     regions, _ = label(heat >= _HALF)
-    rows, columns = find_objects(regions == regions[y, x])[0]
+    rows, columns = find_objects(regions)[regions[y, x] - 1]
     return [x, y], [columns.start, rows.start, columns.stop, rows.stop]
 
 
@@ -113,13 +116,13 @@ def plan_outputs(inputs: Sequence[str], out: str, *, pictures: bool = True) -> l
         UsageError: several inputs with one file name, an ending we do not write, or a folder that does not exist.
     """
     if not out:
-        return _unique_names([f"{_stem(name)}.heat" for name in inputs], Path()) if pictures else [None] * len(inputs)
+        return [*_unique_names(inputs, Path(), ".heat.png")] if pictures else [None] * len(inputs)
     target = Path(out)
-    if out.endswith("/") or target.is_dir():
-        return _unique_names([_stem(name) for name in inputs], target)
+    if out.endswith("/") or target.is_dir() or (len(inputs) > 1 and not target.suffix):
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"--out {out} is a file; valid: a folder, new or there already")
+        return [*_unique_names(inputs, target, ".png")]
     if len(inputs) > 1:
-        if not target.suffix:
-            return _unique_names([_stem(name) for name in inputs], target)
         raise UsageError(
             f"--out {out} is one file for {len(inputs)} inputs; valid: a folder, as in --out {target.stem}/"
         )
@@ -134,17 +137,15 @@ def _stem(name: str) -> str:
     return "stdin" if name == STDIN else Path(name).stem
 
 
-def _unique_names(stems: Sequence[str], folder: Path) -> list[Path | None]:
-    taken: set[str] = set()
-    out: list[Path | None] = []
-    for stem in stems:
+def _unique_names(inputs: Sequence[str], folder: Path, ending: str) -> list[Path]:
+    taken: dict[str, None] = {}
+    for stem in map(_stem, inputs):
         name, number = stem, 1
         while name in taken:
             number += 1
             name = f"{stem}-{number}"
-        taken.add(name)
-        out.append(folder / f"{name}.png")
-    return out
+        taken[name] = None
+    return [folder / f"{name}{ending}" for name in taken]
 
 
 def localize(options: LocalizeOptions, listener: Listener = silent) -> Iterator[Localization]:
@@ -154,11 +155,11 @@ def localize(options: LocalizeOptions, listener: Listener = silent) -> Iterator[
         UsageError: a path does not exist, or the outputs cannot be meant.
         WeightsError: the model cannot be read.
     """
+    outputs = plan_outputs(options.inputs, options.out, pictures=options.pictures)
+    _check_inputs(options, outputs)
     from avloc.checkpoint import default_model, load_model
     from avloc.engine import Engine, pick_device
 
-    outputs = plan_outputs(options.inputs, options.out, pictures=options.pictures)
-    _check_inputs(options)
     model = load_model(options.model or default_model())
     if model.card.get("placeholder"):
         listener(
@@ -181,7 +182,7 @@ def _protocol(options: LocalizeOptions) -> str:
     return f"{Protocol().name}/{options.precision}"
 
 
-def _check_inputs(options: LocalizeOptions) -> None:
+def _check_inputs(options: LocalizeOptions, outputs: Sequence[Path | None]) -> None:
     for name in options.inputs:
         if name != STDIN and not Path(name).is_file():
             raise UsageError(f"no such file: {name}")
@@ -192,6 +193,10 @@ def _check_inputs(options: LocalizeOptions) -> None:
             raise UsageError(f"--audio goes with one picture, not with {len(options.inputs)} inputs")
         if not options.audio.is_file():
             raise UsageError(f"--audio: no such file: {options.audio}")
+    sources = [Path(name) for name in options.inputs if name != STDIN]
+    overwritten = {path.resolve() for path in outputs if path} & {path.resolve() for path in sources}
+    if overwritten:
+        raise UsageError(f"--out {options.out} would overwrite the input {min(overwritten)}; valid: another folder")
 
 
 def _localize_one(

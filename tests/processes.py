@@ -1,0 +1,48 @@
+"""The program in a process that a test can talk to, and the same entry point without the wait for a new process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from avloc.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(*arguments: object, **popen) -> subprocess.Popen:
+    """`python -m avloc ARGUMENTS` with pipes for its outputs, at the head of a process group of its own."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    command = [sys.executable, "-m", "avloc", *map(str, arguments)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes | popen)
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    out: str
+    err: str
+
+
+class Here:
+    """Calls the entry point in this process: what it prints, and the code it exits with."""
+
+    def __init__(self, monkeypatch, capfd) -> None:
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+
+    def __call__(self, *arguments: object) -> Finished:
+        self.monkeypatch.setattr(sys, "argv", ["avloc", *map(str, arguments)])
+        self.capfd.readouterr()
+        before = signal.getsignal(signal.SIGTERM)
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return Finished(code, *self.capfd.readouterr())
