@@ -74,12 +74,12 @@ def _score_batch(
 
 def _heats(engine: Engine, batch: Batch, side: int, prior: ObjectPrior | None) -> dict[str, Tensor]:
     # One clip at a time: kernels round differently for other batch sizes, and a rounding can move a pixel over the cut.
-    frames, sounds = batch.frames.split(1), batch.sound.split(1)
+    rows = [slice(row, row + 1) for row in range(len(batch.ids))]
     with torch.inference_mode():
-        maps = [engine.predict(frame, sound, batch.rate) for frame, sound in zip(frames, sounds, strict=True)]
+        maps = [engine.predict(batch.frames[row], batch.sound[row], batch.rate) for row in rows]
         heats = {"av": heat_maps(torch.cat(maps).cpu(), (side, side))}
         if prior is not None:
-            objects = torch.cat([prior.maps(frame) for frame in frames])
+            objects = torch.cat([prior.maps(batch.frames[row]) for row in rows])
             heats["object"] = heat_maps(objects.cpu(), (side, side))
             heats["fused"] = fuse([heats["av"], heats["object"]], [FUSED_WEIGHTS["av"], FUSED_WEIGHTS["object"]])
     return heats
