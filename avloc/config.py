@@ -94,6 +94,10 @@ class LossWeights:
     audio_hint: float = 1_000.0
     visual_hint: float = 100_000.0
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _check(0 <= value < float("inf"), f"loss.{name}", value, "0 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -105,7 +109,10 @@ class OptimConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.lr > 0, "optim.lr", self.lr, "a positive number")
+        _check(0 < self.lr < float("inf"), "optim.lr", self.lr, "a positive number")
+        for name in ("beta1", "beta2"):
+            _check(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 or more, less than 1")
+        _check(0 <= self.weight_decay < float("inf"), "optim.weight_decay", self.weight_decay, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +158,7 @@ class TrainConfig:
             self.batch,
             "2 or more: the negatives of a clip are the rest of its batch",
         )
+        _check(self.seed >= 0, "seed", self.seed, "0 or more")
         _check(self.workers >= 0, "workers", self.workers, "0 or more")
         valid = ("auto", "fp32", "bf16")
         _check(self.precision in valid, "precision", self.precision, ", ".join(valid))

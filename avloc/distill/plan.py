@@ -8,6 +8,7 @@ from pathlib import Path
 from avloc.errors import UsageError
 
 TEACHERS = ("panns", "detr")
+SOUNDS = ("auto", "source", "store")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,10 @@ class DistillOptions:
                 raise UsageError(f"--teacher {name} is unknown; valid: {', '.join(TEACHERS)}")
         if not self.teachers:
             raise UsageError(f"no --teacher is named; valid: {', '.join(TEACHERS)}")
+        if self.sound not in SOUNDS:
+            raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(SOUNDS)}")
+        if not 0 <= self.confidence < 1:
+            raise UsageError(f"--confidence {self.confidence} is impossible; valid: 0 or more, less than 1")
         for flag, value in (("--batch", self.batch), ("--workers", self.workers)):
             if value < 1:
                 raise UsageError(f"{flag} {value} is impossible; valid: 1 or more")
