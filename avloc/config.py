@@ -59,7 +59,7 @@ class ModelConfig:
     method: str = "avc"
     """Published method, a file of `avloc.methods`."""
     vision_trunk: str = "resnet18"
-    """torchvision network that sees."""
+    """torchvision network that sees; `resnet18:layer2` stops after that part."""
     audio_trunk: str = "resnet18"
     """torchvision network that hears, its first convolution taking one channel."""
     dim: int = 2048
