@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 from avloc.prepare.clips import Job, make_clip
 from avloc.prepare.sources import Skip
@@ -49,7 +50,8 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Clip | Skip]:
     waiting: deque[Future[Clip | Skip]] = deque()
     try:
         for job in jobs:
-            waiting.append(pool.submit(make_clip, job))
+            with _uninterrupted():
+                waiting.append(pool.submit(make_clip, job))
             if len(waiting) >= workers * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -61,7 +63,9 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Clip | Skip]:
 def _alone(job: Job) -> Clip | Skip:
     with _pool(1) as pool:
         try:
-            return pool.submit(make_clip, job).result()
+            with _uninterrupted():
+                future = pool.submit(make_clip, job)
+            return future.result()
         except BrokenProcessPool:
             reason = "cannot be decoded: the process that decoded it died"
             return Skip(id=job.source.id, input=job.source.input, reason=reason)
@@ -71,6 +75,19 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, not forked: decoders and HDF5 have threads and state that do not survive a fork.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_settle)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started inside inherit a blocked Ctrl-C: one that is still importing must not complain of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _settle() -> None:
