@@ -26,6 +26,11 @@ def ran(*arguments: str, code: int = 0, **environment: str) -> str:
     return done.stdout
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
     """Eight videos of 3.2 s, one with neither sound nor box, and their boxes."""
@@ -82,7 +87,7 @@ def test_five_commands_from_videos_to_a_picture(videos, tmp_path, tmp_path_facto
     heat = tmp_path / "heat.png"
     shown = ran("localize", str(videos / "clip0.mp4"), "--model", run, "--out", str(heat))
     assert shown.strip() == str(heat)
-    assert Image.open(heat).size == (SIDE, SIDE)
+    assert size_of(heat) == (SIDE, SIDE)
 
 
 @pytest.mark.slow
@@ -118,4 +123,4 @@ def test_the_shipped_model_finds_the_shipped_sound(tmp_path):
     assert x0 <= x <= x1
     assert y0 <= y <= y1
     assert line["model"] == "placeholder"
-    assert Image.open(tmp_path / "heat.png").size == (SIDE, SIDE)
+    assert size_of(tmp_path / "heat.png") == (SIDE, SIDE)

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avloc.metrics import ground_truth
 from tests.program import ROOT, avloc
 from tests.teacher_makers import saved_teachers
 
@@ -32,22 +31,28 @@ def ran(*arguments: str, code: int = 0, timeout: float = 800) -> str:
 
 
 def write_visual_hints(folder: Path, boxes: dict[str, list]) -> None:
-    """25x25 attention maps that a perfect object teacher would give: even inside the boxes, summing to 1."""
+    """25x25 attention maps that a perfect object teacher might give: a bump in each box, summing to 1."""
     (folder / "detr_dec_feats").mkdir(parents=True)
+    places = (np.arange(25) + 0.5) / 25
     for name, these in boxes.items():
-        truth = ground_truth(np.array(these), "union", 25)
-        np.save(folder / "detr_dec_feats" / f"{Path(name).stem}.jpg.npy", truth / truth.sum())
+        bumps = np.zeros((25, 25))
+        for x0, y0, x1, y1 in these:
+            across = (places - (x0 + x1) / 2) / ((x1 - x0) / 4)
+            down = (places - (y0 + y1) / 2) / ((y1 - y0) / 4)
+            bumps += np.exp(-(across[None, :] ** 2 + down[:, None] ** 2) / 2)
+        np.save(folder / "detr_dec_feats" / f"{Path(name).stem}.jpg.npy", bumps / bumps.sum())
 
 
 def overfit(store: Path, folder: Path, boxes: dict[str, list], weights: Path, *, epochs: int) -> dict:
     """Hints, training of the paper's networks, and the report on the very clips they were trained on.
 
-    The visual term weighs ten times more than in the paper: a hundred steps have to do.
+    The hint terms weigh ten times more than in the paper: a hundred steps have to do.
     """
     write_visual_hints(folder / "npy", boxes)
     ran("distill-cache", str(store), "--teacher", "panns", "--weights-dir", str(weights))
     ran("distill-cache", str(store), "--teacher", "detr", "--import-npy", str(folder / "npy"))
-    flags = ("--set", "optim.lr=0.0003", "--set", "loss.visual_hint=1000000", "--set", "augment.flip=0")
+    flags = ("--set", "optim.lr=0.0003", "--set", "augment.flip=0")
+    flags += ("--set", "loss.audio_hint=10000", "--set", "loss.visual_hint=1000000")
     ran("train", str(store), "--out", str(folder / "run"), "--init", "random", "--epochs", str(epochs), *flags)
     report = ran("eval", "--store", str(store), "--model", str(folder / "run"), "--maps", "av", "--json")
     return json.loads(report)
@@ -78,29 +83,35 @@ def test_a_handful_of_real_clips_is_overfitted(tmp_path, tmp_path_factory):
     assert "no sound" in json.loads(mute)["error"]
 
 
-def labelled_pairs(folder: Path, count: int) -> dict[str, list]:
-    """One boxed picture and one sound of each of the first classes that have both, as frames/ and audio/."""
+def area(box: list[float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def labelled_pairs(folder: Path, each: int) -> dict[str, list]:
+    """Pictures with one box of some size, each with a sound of its class, as frames/ and audio/."""
     listed = json.loads((DATA / "boxes.json").read_text())
     boxes = {}
     for kind in ("frames", "audio"):
         (folder / kind).mkdir(parents=True)
-    for name in sorted(p.name for p in (DATA / "sounds").iterdir() if any(p.iterdir())):
-        whole = [path for path in sorted(listed) if path.startswith(f"images/{name}/cocotrain_")]
-        if whole and len(boxes) < count:
-            shutil.copy(DATA / whole[0], folder / "frames" / f"{name}.jpg")
-            shutil.copy(sorted((DATA / "sounds" / name).iterdir())[0], folder / "audio" / f"{name}.ogg")
-            boxes[f"frames/{name}.jpg"] = listed[whole[0]]
+    for kind in sorted(path.name for path in (DATA / "sounds").iterdir()):
+        mine = [name for name in sorted(listed) if name.startswith(f"images/{kind}/cocotrain_")]
+        pictures = [name for name in mine if len(listed[name]) == 1 and area(listed[name][0]) >= 0.1][:each]
+        sounds = sorted((DATA / "sounds" / kind).iterdir())
+        for number, (picture, sound) in enumerate(zip(pictures, sounds, strict=False)):
+            shutil.copy(DATA / picture, folder / "frames" / f"{kind}{number}.jpg")
+            shutil.copy(sound, folder / "audio" / f"{kind}{number}.ogg")
+            boxes[f"frames/{kind}{number}.jpg"] = listed[picture]
     (folder / "boxes.json").write_text(json.dumps(boxes))
     return boxes
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no labelled pictures and sounds beside the repository")
 def test_labelled_pictures_and_sounds_are_overfitted(tmp_path, tmp_path_factory):
-    boxes = labelled_pairs(tmp_path / "pairs", 6)
-    assert len(boxes) >= 4
+    boxes = labelled_pairs(tmp_path / "pairs", 2)
+    assert len(boxes) >= 6
     store = tmp_path / "store"
     ran("prepare", str(tmp_path / "pairs"), "--annotations", str(tmp_path / "pairs/boxes.json"), "--out", str(store))
-    report = overfit(store, tmp_path, boxes, saved_teachers(tmp_path_factory), epochs=120)
+    report = overfit(store, tmp_path, boxes, saved_teachers(tmp_path_factory), epochs=60)
     assert (report["n_scored"], report["n_expected"]) == (len(boxes), len(boxes))
     inside = 0
     for name, these in boxes.items():
@@ -108,4 +119,4 @@ def test_labelled_pictures_and_sounds_are_overfitted(tmp_path, tmp_path_factory)
         sound = tmp_path / "pairs" / "audio" / f"{picture.stem}.ogg"
         flags = ("--audio", str(sound), "--model", str(tmp_path / "run"), "--json")
         inside += is_inside(json.loads(ran("localize", str(picture), *flags)), these)
-    assert inside >= len(boxes) - 1
+    assert inside >= 2 / 3 * len(boxes), "by chance it would be about the boxes' mean area, a third"

@@ -158,7 +158,8 @@ def test_the_run_folder_and_the_model_explain_themselves(store, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all({"loss", "contrastive", "audio_hint", "visual_hint"} <= set(line) for line in lines)
-    assert Image.open(tmp_path / "curves.png").size[0] > 400
+    with Image.open(tmp_path / "curves.png") as curves:
+        assert curves.size[0] > 400
 
 
 def test_logged_terms_add_up_to_the_loss(store, tmp_path):
