@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avloc import __version__
-from avloc.config import ModelConfig, from_dict, to_dict
+from avloc.config import ModelConfig, Protocol, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import atomic_path, sha256_of
 from avloc.networks.plain import load_plain
@@ -50,7 +50,14 @@ def default_model() -> Path:
 
 def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: dict[str, Any]) -> None:
     """Write one self-describing `.safetensors` file, atomically."""
-    about = {"schema": SCHEMA, "version": __version__, "config": to_dict(config), "card": card}
+    protocol = to_dict(Protocol())
+    about = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "config": to_dict(config),
+        "protocol": protocol,
+        "card": card,
+    }
     metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with atomic_path(path) as part:

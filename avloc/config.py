@@ -76,7 +76,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check(self.dim > 0, "model.dim", self.dim, "a positive integer")
         _check(self.tau > 0, "model.tau", self.tau, "a positive number")
-        _check(self.seconds > 0, "model.seconds", self.seconds, "a positive number of seconds")
+        _check(0.1 <= self.seconds <= 600, "model.seconds", self.seconds, "0.1 to 600 seconds")
         _check(
             self.rate == 0 or self.rate >= 8_000,
             "model.rate",
@@ -127,7 +127,7 @@ class AugmentConfig:
     """`follow` cuts and flips the DETR map like the picture; `legacy` leaves it, as the published code does."""
 
     def __post_init__(self) -> None:
-        _check(self.scale >= 1, "augment.scale", self.scale, "1 or more")
+        _check(1 <= self.scale <= 10, "augment.scale", self.scale, "1 to 10")
         _check(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability")
         _check(self.map in ("follow", "legacy"), "augment.map", self.map, "follow or legacy")
 
@@ -158,7 +158,7 @@ class TrainConfig:
             self.batch,
             "2 or more: the negatives of a clip are the rest of its batch",
         )
-        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
         _check(self.workers >= 0, "workers", self.workers, "0 or more")
         valid = ("auto", "fp32", "bf16")
         _check(self.precision in valid, "precision", self.precision, ", ".join(valid))
@@ -217,7 +217,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Settings from a TOML file."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"no such configuration file: {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error

@@ -6,7 +6,7 @@ Shape letters: B batch, N samples, H W pixels.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig, StoreSpec, TrainConfig
-from avloc.errors import InputError, Refused
+from avloc.errors import InputError, Refused, UsageError
 from avloc.media import decode_picture
 from avloc.methods import HintBatch
 from avloc.store import Clip, Hints, Store
@@ -190,27 +190,41 @@ def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
 def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipSet:
     """Clips for training, with the hints that the loss weights ask for.
 
+    Clips whose teacher is known to have failed, or that an import did not cover, are left out: the set is shorter.
+
     Raises:
         Refused: the store does not fit the model, or hints are absent or incomplete.
+        UsageError: the sound teacher's hints have another width than the model.
     """
     wants_hints = config.model.method == "avc"
+    audio = Hints(store.folder, "panns") if wants_hints and config.loss.audio_hint else None
+    visual = Hints(store.folder, "detr") if wants_hints and config.loss.visual_hint else None
+    for hints in (audio, visual):
+        ids = ids if hints is None else _with_hints(store, hints, ids)
+    if audio is not None and audio.stamp["shape"] != [config.model.dim]:
+        (width,) = audio.stamp["shape"]
+        valid = f"--dim {width}, or --no-audio-hint"
+        raise UsageError(f"--dim {config.model.dim} does not fit the audio hints of width {width}; valid: {valid}")
     return ClipSet(
         store,
         ids,
         config.model,
         shorter_side=int(config.model.frame * config.augment.scale),
-        audio_hints=_hints(store, "panns", ids) if wants_hints and config.loss.audio_hint else None,
-        visual_hints=_hints(store, "detr", ids) if wants_hints and config.loss.visual_hint else None,
+        audio_hints=audio,
+        visual_hints=visual,
     )
 
 
-def _hints(store: Store, teacher: str, ids: Sequence[str]) -> Hints:
-    hints = Hints(store.folder, teacher)
+def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
+    teacher = hints.stamp["teacher"]
     absent = [clip_id for clip_id in ids if clip_id not in hints.shards]
-    if absent:
+    unexplained = [] if hints.imported else [clip_id for clip_id in absent if clip_id not in hints.failed]
+    if unexplained:
         hint = f"Finish them: avloc distill-cache {store.folder} --teacher {teacher}"
-        raise Refused(f"{len(absent)} of {len(ids)} clips have no hints of {teacher}, first {absent[0]}", hint=hint)
-    return hints
+        reason = f"{len(unexplained)} of {len(ids)} clips have no hints of {teacher}, first {unexplained[0]}"
+        raise Refused(reason, hint=hint)
+    gone = set(absent)
+    return [clip_id for clip_id in ids if clip_id not in gone]
 
 
 class EpochBatches:
@@ -250,7 +264,7 @@ def _ignore_interrupt(_worker: int) -> None:
 
 
 def load(
-    clips: ClipSet, batches: EpochBatches | None = None, *, batch: int = 1, workers: int = 0
+    clips: ClipSet, batches: Iterable[list[int]] | None = None, *, batch: int = 1, workers: int = 0
 ) -> DataLoader[_Item | _Failure]:
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time."""
     how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}

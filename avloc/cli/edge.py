@@ -62,17 +62,22 @@ def _terminated(signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM, for work that wants to finish its step; a second one interrupts."""
+    """Remembers the first SIGINT or SIGTERM, for work that wants to finish its step.
+
+    A second one interrupts at once, and so does the first as long as the work has not begun to ask.
+    """
 
     def __init__(self) -> None:
         self.signum = 0
+        self.asked = False
 
     def __call__(self) -> bool:
         """Whether to stop."""
+        self.asked = True
         return self.signum != 0
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signum:
+        if self.signum or not self.asked:
             sys.exit(128 + signum)
         self.signum = signum
 

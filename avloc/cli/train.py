@@ -60,7 +60,8 @@ def train(
     }
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
-    table = configs.merged(table.get("train", table), _given(chosen))
+    settings_table = table["train"] if isinstance(table.get("train"), dict) else table
+    table = configs.merged(settings_table, _given(chosen))
     table = configs.merged(table, configs.parse_settings(settings or []))
     settled = configs.from_dict(configs.TrainConfig, table)
     if print_config:

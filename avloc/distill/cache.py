@@ -14,12 +14,11 @@ from avloc.distill.sources import HintSource, teacher_sources
 from avloc.errors import InputError, NoInputLeft
 from avloc.events import Listener, Progress, silent
 from avloc.files import folder_lock, remove_leftovers, write_bytes
+from avloc.store.hints import FAILED
 
 if TYPE_CHECKING:
     from avloc.store import HintWriter, Store
     from avloc.teachers import Hint
-
-FAILED = "failed.jsonl"
 
 
 def distill_cache(store: Path, options: DistillOptions, listener: Listener = silent) -> DistillReport:

@@ -17,6 +17,7 @@ from avloc.store.shards import ShardFolder, write_next_shard
 
 SCHEMA = 1
 STAMP = "stamp.json"
+FAILED = "failed.jsonl"
 
 
 def hint_folder(store: Path, teacher: str) -> Path:
@@ -55,6 +56,18 @@ class Hints:
             raise Refused(f"{store} has no hints of {teacher}", hint=hint)
         self.stamp: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         self.shards = ShardFolder(self.folder)
+
+    @property
+    def imported(self) -> bool:
+        """Whether they came from somebody's arrays, which need not cover every clip."""
+        return "imported" in self.stamp["settings"]
+
+    @property
+    def failed(self) -> set[str]:
+        """Ids on which the teacher was run in vain (`failed.jsonl`)."""
+        path = self.folder / FAILED
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return {json.loads(line)["id"] for line in lines}
 
     def read(self, clip_id: str) -> NDArray[np.float16] | None:
         """The hint of one clip; None where the teacher had nothing to say ("no hint").

@@ -19,7 +19,7 @@ from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
 from avloc.files import folder_lock, remove_leftovers
 from avloc.metrics import summarise
-from avloc.train.plan import Plan, TrainOptions, Validation, make_plan, provenance, start_engine
+from avloc.train.plan import Plan, TrainOptions, Validation, identity, make_plan, provenance, start_engine
 from avloc.train.run_folder import Progress, RunFolder
 
 SAVE_EVERY_S = 300.0  # an epoch longer than this is saved on the way
@@ -63,17 +63,27 @@ def train(
     plan = make_plan(options, config)
     device = pick_device(options.device)
     precision = pick_precision(config.precision, device)
-    engine = start_engine(options, config, precision, device, listener)
+    if plan.without_hints:
+        listener(Notice(f"{plan.without_hints} clips are left out: the teachers have no hint of them"))
     if options.dry_run:
-        return _Trainer(options, config, plan, engine, listener).report(dry_run=True)
+        trainer = _Trainer(options, config, plan, Engine(config.model, device, precision), {}, listener)
+        trainer.look_ahead()
+        return trainer.report(dry_run=True)
+    engine, init = start_engine(options, config, precision, device, listener)
     with folder_lock(options.out):
         remove_leftovers(options.out)
-        return _Trainer(options, config, plan, engine, listener).run(should_stop)
+        return _Trainer(options, config, plan, engine, init, listener).run(should_stop)
 
 
 class _Trainer:
     def __init__(
-        self, options: TrainOptions, config: TrainConfig, plan: Plan, engine: Engine, listener: Listener
+        self,
+        options: TrainOptions,
+        config: TrainConfig,
+        plan: Plan,
+        engine: Engine,
+        init: dict[str, Any],
+        listener: Listener,
     ) -> None:
         self.config, self.plan, self.engine, self.listener = config, plan, engine, listener
         self.folder = RunFolder(options.out)
@@ -86,13 +96,28 @@ class _Trainer:
         self.steps_per_epoch = EpochBatches(len(plan.clips), config.batch, config.seed, 1).steps_per_epoch
         self.progress = Progress()
         self.lines: list[dict[str, Any]] = []
-        self.card: dict[str, Any] = {}
+        self.identity = {**identity(plan), "init": init}
+        self.card = provenance(plan, to_dict(config), engine.precision, self.identity)
+
+    def look_ahead(self) -> None:
+        """Refuse what a real run would refuse, and see how far a run that is there has come; write nothing."""
+        self.folder.check_config(self.config, {k: v for k, v in self.identity.items() if k != "init"})
+        self.progress = self.folder.peek()
+        self._check_epochs()
+
+    def _check_epochs(self) -> None:
+        done = self.progress.step // self.steps_per_epoch
+        if done > self.config.epochs:
+            raise Refused(
+                f"{self.folder.path} has {done} epochs already; --epochs {self.config.epochs} would be fewer",
+                hint="Take another --out.",
+            )
 
     def run(self, should_stop: Callable[[], bool]) -> TrainReport:
-        self.card = provenance(self.plan, to_dict(self.config), self.engine.precision)
-        self.folder.check_config(self.config, self.card["data_hash"])
-        self.folder.write_config(self.config, self.card["data_hash"])
+        self.folder.check_config(self.config, self.identity)
         self.progress = self.folder.load_state(self.engine.model, self.optimiser)
+        self._check_epochs()
+        self.folder.write_config(self.config, self.identity)
         epochs_done = self.progress.step // self.steps_per_epoch
         self.lines = [line for line in self.folder.metrics() if line["epoch"] <= epochs_done]
         if len(self.plan.clips) < self.config.batch:
@@ -124,6 +149,7 @@ class _Trainer:
         total = batches.steps
         saved_at = time.monotonic()
         self.engine.model.train()
+        should_stop()  # from here on a stop waits for the end of a step
         for batch in load(self.plan.clips, batches, workers=config.workers):
             terms = self._step(batch)
             self._announce(total, terms)
@@ -139,13 +165,11 @@ class _Trainer:
         return False
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        if batch.failures:
-            clip_id, reason = batch.failures[0]
-            hint = "Delete the shard that holds it and run prepare again."
-            raise Refused(f"clip {clip_id} in {self.plan.store.folder} is damaged: {reason}", hint=hint)
+        self._check_damage(batch.failures)
         # A stream for each step, so that a resumed run draws what the uninterrupted one would have drawn.
         seed = np.random.SeedSequence((self.config.seed, self.progress.step)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
+        torch.manual_seed(int(seed))  # for layers that draw, such as stochastic depth
         terms = self.engine.training_step(batch, self.config, generator)
         total = weighted_total(terms, self.config.loss)
         values = {"loss": total.item(), **{name: term.item() for name, term in terms.items()}}
@@ -162,6 +186,12 @@ class _Trainer:
             entry[0] += value
             entry[1] += 1
         return values
+
+    @staticmethod
+    def _check_damage(failures: list[tuple[str, str]]) -> None:
+        for clip_id, reason in failures:
+            hint = "Delete the shard that holds it and run prepare again."
+            raise Refused(f"clip {clip_id} of the store is damaged: {reason}", hint=hint)
 
     def _announce(self, total: int, terms: dict[str, float]) -> None:
         epoch = (self.progress.step - 1) // self.steps_per_epoch + 1
@@ -183,7 +213,7 @@ class _Trainer:
             score, line["val"] = self._validate(self.plan.validation)
             chosen = self.progress.best is None or score > self.progress.best
             if chosen:
-                self.progress.best, self.progress.best_epoch = score, epoch
+                self.progress.best = score
         self.folder.save_last(self.config.model, self.engine.model, {**self.card, "epoch": epoch}, select=chosen)
         self.lines.append(line)
         self.folder.write_metrics(self.lines)
@@ -191,10 +221,15 @@ class _Trainer:
     def _validate(self, validation: Validation) -> tuple[float, float]:
         """The score that selects (higher is better) and the value to log."""
         self.engine.model.eval()
-        loader = load(validation.clips, batch=self.config.batch)
+        positions = range(len(validation.clips))
+        # A remainder joins the batch before it: a loss over one clip has no negatives and is always zero.
+        parts = np.array_split(positions, max(1, len(positions) // self.config.batch))
+        loader = load(validation.clips, [part.tolist() for part in parts])
         if validation.by_boxes:
             scores = score_clips(self.engine, loader, Protocol(), box_rule=validation.box_rule)
-            value = summarise([score.ciou["av"] for score in scores if score.ciou]).ciou_50
+            for entry in scores:
+                self._check_damage([(entry.id, entry.reason)] if entry.reason else [])
+            value = summarise([entry.ciou["av"] for entry in scores]).ciou_50
             score = value
         else:
             value = self._validation_loss(loader)
@@ -206,6 +241,7 @@ class _Trainer:
     def _validation_loss(self, loader: Any) -> float:
         losses = []
         for batch in loader:
+            self._check_damage(batch.failures)
             embeddings = self.engine.embed(batch.frames, batch.sound, batch.rate)
             terms = self.engine.model.losses(embeddings, batch.hints, self.config.loss)
             losses += [terms["contrastive"].item()] * len(batch.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 
 from avloc import __version__
-from avloc.checkpoint import load_model, put_weights
-from avloc.config import Protocol, TrainConfig
+from avloc.annotations import test_ids
+from avloc.checkpoint import ModelFile, load_model, put_weights
+from avloc.config import ModelConfig, Protocol, TrainConfig, to_dict
 from avloc.dataset import ClipSet, training_set
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
@@ -54,6 +56,8 @@ class Plan:
     store: Store
     clips: ClipSet
     validation: Validation | None
+    without_hints: int
+    """Clips left out because no teacher could say anything about them."""
 
     @property
     def selection(self) -> str:
@@ -73,7 +77,21 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     train_ids, validation = _split(store, options.val, config)
     if len(train_ids) < 2:
         raise Refused(f"{options.store} leaves {len(train_ids)} clips to train on; 2 are the least")
-    return Plan(store=store, clips=training_set(store, train_ids, config), validation=validation)
+    clips = training_set(store, train_ids, config)
+    if len(clips) < 2:
+        raise Refused(f"{len(clips)} clips of {options.store} have hints; 2 are the least")
+    return Plan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """What makes a run this run, beside its configuration."""
+    parts = (("panns", plan.clips.audio_hints), ("detr", plan.clips.visual_hints))
+    return {
+        "data_hash": plan.store.data_hash(),
+        "clips_hash": hashlib.sha256("\n".join(plan.clips.ids).encode()).hexdigest(),
+        "selection": plan.selection,
+        "hints": {name: json.dumps(part.stamp, sort_keys=True) for name, part in parts if part is not None},
+    }
 
 
 def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Validation | None]:
@@ -91,7 +109,11 @@ def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Vali
 
 
 def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _share(ids: Sequence[str], text: str) -> set[str]:
@@ -112,11 +134,14 @@ def _named_split(store: Store, name: str) -> set[str]:
 
 
 def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: str) -> Validation:
-    if not ids:
-        raise UsageError(f"--val holds out no clip ({label})")
-    by_boxes = any(len(store.read(clip_id).boxes) for clip_id in ids)
+    boxed = [clip_id for clip_id in ids if len(store.read(clip_id).boxes)]
+    by_boxes = bool(boxed)
+    ids = boxed or ids
+    least = 1 if by_boxes else 2
+    if len(ids) < least:
+        raise UsageError(f"--val holds out {len(ids)} clips ({label}); valid: {least} or more")
     criterion = f"cIoU@0.5, protocol {Protocol().name}" if by_boxes else "contrastive loss"
-    known_test = "test-selected: " if store.header.testset else ""
+    known_test = "test-selected: " if store.header.testset or test_ids() & set(ids) else ""
     return Validation(
         clips=ClipSet(store, ids, config.model),
         box_rule=store.header.box_rule,
@@ -127,11 +152,12 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
 
 def start_engine(
     options: TrainOptions, config: TrainConfig, precision: str, device: torch.device, listener: Listener
-) -> Engine:
-    """A seeded engine with its initial weights.
+) -> tuple[Engine, dict[str, Any]]:
+    """A seeded engine with its initial weights, and what they were.
 
     Raises:
         WeightsError: `--init` asks for weights that are not there; never random ones unasked.
+        UsageError: the model file to start from is of another configuration.
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
@@ -145,28 +171,37 @@ def start_engine(
         except WeightsError as error:
             raise WeightsError(str(error), hint=f"{error.hint} Or start untaught: --init random.".strip()) from error
         load_imagenet(engine.model.imgnet, located.path)
-    elif config.init != "random":
-        put_weights(engine.model, load_model(Path(config.init)))
-    return engine
+        return engine, {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
+    if config.init == "random":
+        return engine, {"weights": "random"}
+    model = load_model(Path(config.init))
+    _check_same_model(model, config.model)
+    put_weights(engine.model, model)
+    return engine, {"weights": model.path.name, "sha256": model.sha256}
 
 
-def provenance(plan: Plan, config_table: dict[str, Any], precision: str) -> dict[str, Any]:
+def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
+    """A start from another configuration must be asked for: weights do not say what they were trained to hear."""
+    theirs, ours = to_dict(model.config), to_dict(config)
+    differ = [name for name in theirs if name != "tau" and theirs[name] != ours[name]]
+    if differ:
+        said = ", ".join(f"{name} {theirs[name]!r} (here {ours[name]!r})" for name in differ)
+        settings = " ".join(f"--set model.{name}={theirs[name]}" for name in differ)
+        raise UsageError(f"--init {model.path} is a model with {said}", hint=f"Train one like it: {settings}")
+
+
+def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]) -> dict[str, Any]:
     """What the model file will say about its training. Nothing in it depends on the clock or the machine's paths."""
-    hints = {
-        name: part.stamp
-        for name, part in (("panns", plan.clips.audio_hints), ("detr", plan.clips.visual_hints))
-        if part is not None
-    }
     header = plan.store.header
     return {
         "version": __version__,
         "torch": torch.__version__,
-        "config": config_table,
+        "config": {**config_table, "init": identity["init"].get("weights", "")},
         "precision": precision,
-        "data_hash": plan.store.data_hash(),
+        **identity,
+        "hints": {name: json.loads(stamp) for name, stamp in identity["hints"].items()},
         "clips": len(plan.clips),
+        "clips_without_hints": plan.without_hints,
         "store_kind": header.kind,
         "ids": header.provenance.get("ids", ""),
-        "hints": hints,
-        "selection": plan.selection,
     }

@@ -30,7 +30,6 @@ class Progress:
     """Sum and count of each loss term in the epoch that is under way."""
     best: float | None = None
     """Best validation score so far, the higher the better."""
-    best_epoch: int = 0
 
 
 class RunFolder:
@@ -39,27 +38,31 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def check_config(self, config: TrainConfig, data_hash: str) -> None:
+    def check_config(self, config: TrainConfig, identity: dict[str, Any]) -> None:
         """A run goes on only as what it was.
 
+        Args:
+            config: the settings of this run.
+            identity: what else makes it this run: clips, selection, hints, initial weights.
+
         Raises:
-            Refused: the folder holds a run with other settings or other data.
+            Refused: the folder holds a run with other settings, data, hints or initial weights.
         """
         path = self.path / "config.toml"
         if not path.is_file():
             return
         table = read_toml(path)
-        there, ours = from_dict(TrainConfig, table["train"]), config
-        differ = _differences(to_dict(there), to_dict(ours))
-        if table["data_hash"] != data_hash:
-            differ.append("the store's clips")
+        if "train" not in table or "run" not in table:
+            raise Refused(f"{path} is not the configuration of a run", hint="Take another --out.")
+        differ = _differences(to_dict(from_dict(TrainConfig, table["train"])), to_dict(config))
+        differ += [f"{name} (not as before)" for name, value in identity.items() if table["run"].get(name) != value]
         if differ:
             hint = "Take another --out, or delete the folder."
             raise Refused(f"{self.path} holds a run made otherwise: {', '.join(differ)}", hint=hint)
 
-    def write_config(self, config: TrainConfig, data_hash: str) -> None:
+    def write_config(self, config: TrainConfig, identity: dict[str, Any]) -> None:
         """Write `config.toml`."""
-        table = {"data_hash": data_hash, "train": to_dict(config)}
+        table = {"run": identity, "train": to_dict(config)}
         write_bytes(self.path / "config.toml", write_toml(table).encode())
 
     def save_state(self, progress: Progress, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -77,6 +80,11 @@ class RunFolder:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         return Progress(**state["progress"])
+
+    def peek(self) -> Progress:
+        """How far the run that is there has come."""
+        path = self.path / "trainer-state.pt"
+        return Progress(**load_plain(path)["progress"]) if path.is_file() else Progress()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one an epoch."""
