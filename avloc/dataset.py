@@ -38,6 +38,8 @@ class Batch:
     """[B, N] int16."""
     rate: int
     """Sample rate of `sound` in Hz."""
+    prior_frames: Tensor | None = None
+    """[B, 3, h, w] uint8, the pictures at the object prior's own size, if one was asked for."""
     hints: HintBatch
     boxes: list[NDArray[np.float64]]
     """Annotated boxes of each clip in fractions of the picture."""
@@ -50,6 +52,7 @@ class _Item:
     clip: Clip
     frame: NDArray[np.uint8]
     sound: NDArray[np.int16]
+    prior_frame: NDArray[np.uint8] | None = None
     audio_hint: NDArray[np.float16] | None = None
     visual_hint: NDArray[np.float16] | None = None
 
@@ -108,6 +111,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         ids: which clips, in which order.
         config: what the model sees and hears.
         shorter_side: for training, the frames' shorter side in pixels; 0 stretches them to the model's square.
+        prior_side: side of the square pictures for an object prior in pixels; 0 for none.
         audio_hints: hints of the sound teacher, if in use.
         visual_hints: hints of the object teacher, if in use.
     """
@@ -119,6 +123,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         config: ModelConfig,
         *,
         shorter_side: int = 0,
+        prior_side: int = 0,
         audio_hints: Hints | None = None,
         visual_hints: Hints | None = None,
     ) -> None:
@@ -127,6 +132,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         self.ids = list(ids)
         self.config = config
         self.shorter_side = shorter_side
+        self.prior_side = prior_side
         self.audio_hints = audio_hints
         self.visual_hints = visual_hints
 
@@ -145,6 +151,7 @@ class ClipSet(Dataset[_Item | _Failure]):
             clip=clip,
             frame=shorter_side_to(rgb, side) if side else square(rgb, self.config.frame),
             sound=sound,
+            prior_frame=square(rgb, self.prior_side) if self.prior_side else None,
             audio_hint=self.audio_hints.read(clip.id) if self.audio_hints else None,
             visual_hint=self.visual_hints.read(clip.id) if self.visual_hints else None,
         )
@@ -158,6 +165,9 @@ class ClipSet(Dataset[_Item | _Failure]):
             sizes=torch.tensor([item.frame.shape[:2] for item in items], dtype=torch.int64).reshape(-1, 2),
             sound=torch.from_numpy(np.stack([item.sound for item in items])) if items else torch.zeros(0, 0),
             rate=self.config.rate or self.store.spec.rate,
+            prior_frames=_padded([item.prior_frame for item in items if item.prior_frame is not None])
+            if self.prior_side
+            else None,
             hints=self._hint_batch(items),
             boxes=[item.clip.boxes for item in items],
             failures=[(entry.clip_id, entry.reason) for entry in entries if isinstance(entry, _Failure)],

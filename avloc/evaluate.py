@@ -210,8 +210,9 @@ def _score(
 ) -> list[ClipScore]:
     from avloc.dataset import ClipSet, load
     from avloc.engine import score_clips
+    from avloc.priors import SIDE
 
-    clips = ClipSet(store, ids, engine.config)
+    clips = ClipSet(store, ids, engine.config, prior_side=SIDE if prior else 0)
     return score_clips(
         engine,
         load(clips, batch=options.batch, workers=options.workers),

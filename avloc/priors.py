@@ -13,6 +13,7 @@ from avloc.transforms import normalise_frames
 from avloc.weights import imagenet_weights, locate
 
 TRUNK = "resnet18"
+SIDE = 224  # pixels of the square it sees, whatever the model that is scored beside it sees
 
 
 def mean_activation(features_BCHW: Tensor) -> Tensor:

@@ -94,8 +94,8 @@ def scored(report) -> dict[str, float]:
     return {row["id"]: row["ciou"]["av"] for row in report.clips}
 
 
-def inputs(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    picture = Image.open(io.BytesIO(clip.picture)).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
+def inputs(clip: Clip, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    picture = Image.open(io.BytesIO(clip.picture)).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None], torch.from_numpy(clip.sound)[None]
 
 
@@ -371,7 +371,7 @@ def test_object_and_fused_maps_equal_their_definition(model, store, found):
     for row in report.clips:
         clip = clips.read(row["id"])
         with torch.inference_mode():
-            features = cells((inputs(clip)[0] / 255 - mean) / std)[0]
+            features = cells((inputs(clip, 224)[0] / 255 - mean) / std)[0]
         av, prior = av_twin(model, clip), heat_twin(features.abs().mean(0))
         for kind, heat in {"av": av, "object": prior, "fused": 0.6 * av + 0.4 * prior}.items():
             twin = ciou_twin(heat, clip.boxes, "union")

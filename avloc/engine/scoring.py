@@ -79,7 +79,8 @@ def _heats(engine: Engine, batch: Batch, side: int, prior: ObjectPrior | None) -
         maps = [engine.predict(batch.frames[row], batch.sound[row], batch.rate) for row in rows]
         heats = {"av": heat_maps(torch.cat(maps).cpu(), (side, side))}
         if prior is not None:
-            objects = torch.cat([prior.maps(batch.frames[row]) for row in rows])
+            assert batch.prior_frames is not None, "clips for a prior are loaded with prior_side"
+            objects = torch.cat([prior.maps(batch.prior_frames[row]) for row in rows])
             heats["object"] = heat_maps(objects.cpu(), (side, side))
             heats["fused"] = fuse([heats["av"], heats["object"]], [FUSED_WEIGHTS["av"], FUSED_WEIGHTS["object"]])
     return heats
