@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media import decode_picture, encode_jpeg, encode_png, read_frame, read_moment, read_sound, shrink
+from avloc.media import decode_picture, encode_jpeg, encode_png, read_frame, read_moment, read_sound, shrink, sounds
 from tests.media_makers import (
     disc,
     grey_ramp,
@@ -54,6 +55,26 @@ def test_tone_lands_at_its_samples(tmp_path, rate, ending):
     spectrum = np.abs(np.fft.rfft(inside * np.hanning(len(inside))))
     assert np.argmax(spectrum) * 22_050 / len(inside) == pytest.approx(1000, abs=2)
     assert np.abs(inside).max() == pytest.approx(0.5, abs=0.03)
+
+
+class _DamagedFrame:
+    """What damaged AAC decodes to; the real thing kills the process."""
+
+    def __init__(self, channels: int, planes: int, *, planar: bool) -> None:
+        self.layout = SimpleNamespace(nb_channels=channels)
+        self.format = SimpleNamespace(is_planar=planar)
+        self.planes = (b"",) * planes
+
+    def to_ndarray(self) -> None:
+        raise AssertionError("would follow wild pointers")
+
+
+@pytest.mark.parametrize(
+    ("channels", "planes", "planar"), [(2, 1, True), (1, 2, True), (2, 2, False), (9, 9, True), (0, 0, True)]
+)
+def test_a_frame_whose_planes_are_not_its_channels_is_not_touched(channels, planes, planar):
+    with pytest.raises(InputError, match="its sound is damaged"):
+        sounds._mono(_DamagedFrame(channels, planes, planar=planar))
 
 
 def test_own_rate_gives_the_files_samples(tmp_path):

@@ -37,6 +37,8 @@ _SHORTFALL_S = 0.1
 """A sound that ends this much before its declared end is measured anew."""
 _FILTER_S = 0.1
 """Heard beyond either end of a window, so that the resampling filter does not see an edge."""
+_MOST_CHANNELS = 8
+"""7.1; a frame that claims more is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +239,13 @@ def _position(frame: AudioFrame, origin: float, position: int, *, fresh: bool) -
 
 
 def _mono(frame: AudioFrame) -> NDArray[np.float32]:
+    channels, planar = frame.layout.nb_channels, frame.format.is_planar
+    # Damaged AAC yields frames that claim channels they do not have; `to_ndarray` would follow wild pointers.
+    if not 1 <= channels <= _MOST_CHANNELS or len(frame.planes) != (channels if planar else 1):
+        raise InputError("cannot be decoded: its sound is damaged")
     data = frame.to_ndarray()
-    if not frame.format.is_planar:
-        data = data.reshape(-1, frame.layout.nb_channels).T
+    if not planar:
+        data = data.reshape(-1, channels).T
     if data.dtype == np.uint8:
         data = (data.astype(np.float32) - 128.0) / 128.0
     elif data.dtype.kind == "i":
