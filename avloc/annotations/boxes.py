@@ -45,7 +45,15 @@ class Annotations:
     by_id: Mapping[str, Annotation]
     """Canonical id -> annotation."""
     by_path: Mapping[str, Annotation] = field(default_factory=dict)
-    """Relative path as written in the file -> annotation; only boxes of our own have paths."""
+    """Relative path as written in the file -> annotation; only boxes of our own have paths.
+
+    Keys with a folder stand here alone: they are for that folder's clip and not for another of the same name.
+    """
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Canonical ids of every annotated clip, each once."""
+        return tuple(dict.fromkeys([*(_id_of_key(PurePosixPath(name)) for name in self.by_path), *self.by_id]))
 
     def find(self, clip_id: str, path: PurePath) -> Annotation | None:
         """The annotation of a clip: by the longest tail of its path that is annotated, else by its id.
@@ -109,12 +117,26 @@ def _from_own(data: dict[str, Any]) -> Annotations:
     by_id: dict[str, Annotation] = {}
     for name, value in data.items():
         detailed = isinstance(value, dict)
-        boxes = _boxes(value["boxes"] if detailed else value)
+        boxes = _fractions(name, value["boxes"] if detailed else value)
         annotation = Annotation(boxes=boxes, label=str(value.get("label", "")) if detailed else "")
         path = PurePosixPath(name)
         by_path[str(path)] = annotation
-        by_id.setdefault(_id_of_key(path), annotation)
+        if len(path.parts) == 1:  # a key with a folder means that folder's clip, not its namesakes
+            by_id.setdefault(_id_of_key(path), annotation)
     return Annotations(rule="union", by_id=by_id, by_path=by_path)
+
+
+def _fractions(name: str, rows: Any) -> NDArray[np.float64]:
+    """Boxes of our own, which unlike published ones have to be sound."""
+    if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != 4 for row in rows):
+        raise ValueError(f"{name}: a box is a list of 4 numbers")
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for row in rows for value in row):
+        raise ValueError(f"{name}: a box holds values that are not numbers")
+    for x0, y0, x1, y1 in rows:
+        if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+            wanted = "fractions of the picture are wanted, not pixels: 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
+            raise ValueError(f"{name}: box {[x0, y0, x1, y1]} is impossible; {wanted}")
+    return _boxes(rows)
 
 
 def _id_of_key(path: PurePosixPath) -> str:
