@@ -288,6 +288,32 @@ def test_only_the_ids_asked_for(tmp_path):
     assert Store(tmp_path / "out").ids == ["clip0", "clip2"]
 
 
+def test_a_store_without_clips_is_no_success(tmp_path):
+    pair(tmp_path / "in", "zpWuikVorYg_32000_42000")
+    with pytest.raises(NoInputLeft, match="no clip to store: 1 test clips"):
+        run(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "ids.txt").write_text("clip7\n")
+    listed = replace(ONE, ids=str(tmp_path / "ids.txt"))
+    with pytest.raises(UsageError, match=r"no clip to store: inputs 1 not in --ids .*ids\.txt"):
+        run(tmp_path / "in", tmp_path / "out", listed)
+    assert not (tmp_path / "out" / "store.json").exists()
+    assert run(tmp_path / "in", tmp_path / "out", replace(listed, dry_run=True)).outside == 1
+
+
+def test_provenance_of_a_grown_store_names_every_run(tmp_path):
+    pair(tmp_path / "in", "zpWuikVorYg_32000_42000")
+    pairs(tmp_path / "in", 2)
+    for name, clip_id in (("a.txt", "clip0"), ("b.txt", "clip1")):
+        (tmp_path / name).write_text(clip_id)
+        run(tmp_path / "in", tmp_path / "out", replace(ONE, ids=str(tmp_path / name)))
+    before = Store(tmp_path / "out").header.provenance
+    assert (before["ids"], before["allow_test_overlap"]) == ("a.txt, b.txt", False)
+    run(tmp_path / "in", tmp_path / "out", replace(ONE, allow_test_overlap=True))
+    run(tmp_path / "in", tmp_path / "out")
+    after = Store(tmp_path / "out").header.provenance
+    assert after == {**before, "ids": "a.txt, b.txt, (no list)", "allow_test_overlap": True}
+
+
 # --- running, stopping, running again ---------------------------------------------------------------------------
 
 

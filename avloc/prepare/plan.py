@@ -17,6 +17,10 @@ from avloc.store import StoreHeader
 
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
 
+_LISTS = ", "
+_NO_LIST = "(no list)"
+"""Stands in the provenance of a grown store for a run without `--ids`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
@@ -119,7 +123,7 @@ def _expected(kind: str, ids: IdList | None, annotations: Annotations | None) ->
         return ()
     if ids is not None:
         return ids.ids
-    return tuple(annotations.by_id) if annotations else ()
+    return annotations.ids if annotations else ()
 
 
 def _digest(annotations: Annotations | None) -> str:
@@ -134,7 +138,7 @@ def _digest(annotations: Annotations | None) -> str:
 
 
 def fitting_header(out: Path, header: StoreHeader) -> StoreHeader:
-    """The header of the store in `out` if it has clips, else `header`.
+    """The header of the store in `out` if it has clips, with what this run adds to its provenance; else `header`.
 
     Raises:
         Refused: the store there was made otherwise; names what differs.
@@ -149,7 +153,15 @@ def fitting_header(out: Path, header: StoreHeader) -> StoreHeader:
     if differing:
         reason = f"{out} holds a store made otherwise: {', '.join(differing)}"
         raise Refused(reason, hint="Prepare into another folder with --out, or use the settings of the store there.")
-    return there
+    return replace(there, provenance=_grown(there.provenance, header.provenance))
+
+
+def _grown(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Provenance of a store that several runs filled: overlap once allowed stays so, lists are joined."""
+    lists = dict.fromkeys(name or _NO_LIST for name in (*str(old.get("ids", "")).split(_LISTS), new["ids"]))
+    ids = _LISTS.join(lists) if len(lists) > 1 else new["ids"]
+    allowed = bool(old.get("allow_test_overlap")) or new["allow_test_overlap"]
+    return {**old, "ids": ids, "allow_test_overlap": allowed}
 
 
 def _identity(header: StoreHeader) -> dict[str, Any]:

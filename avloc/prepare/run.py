@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 from avloc.annotations import test_ids
 from avloc.errors import InputError, NoInputLeft, UsageError
@@ -86,8 +87,8 @@ def prepare(sources: Sequence[str], out: Path, options: PrepareOptions, listener
         listener: hears progress, and a notice for each thing a person should know.
 
     Raises:
-        UsageError: a source does not exist, nothing is found, or an option cannot be meant.
-        NoInputLeft: every input failed.
+        UsageError: a source does not exist, nothing is found or named by `--ids`, or an option cannot be meant.
+        NoInputLeft: every input failed or was left out.
         Refused: another process writes to `out`, or it holds a store made otherwise.
         OSError: the disk is full or not writable.
     """
@@ -112,7 +113,19 @@ def prepare(sources: Sequence[str], out: Path, options: PrepareOptions, listener
             f"every input failed ({len(choice.skips)}); the first: {first.input} {first.reason}",
             hint=f"{out / SKIPPED} gives the reason for each.",
         )
+    if not _stored_ids(out):
+        _explain_nothing(choice, options)
     return replace(report, seconds=time.monotonic() - started)
+
+
+def _explain_nothing(choice: _Choice, options: PrepareOptions) -> NoReturn:
+    """No input failed, and still there is no store."""
+    outside = f"{choice.outside} not in --ids {options.ids}"
+    if not choice.overlap:
+        raise UsageError(f"no clip to store: inputs {outside}", hint="Ids are file names without their ending.")
+    left_out = f"{len(choice.overlap)} test clips of VGG-SS or Flickr-SoundNet left out"
+    reason = f"{left_out}, {outside}" if choice.outside else left_out
+    raise NoInputLeft(f"no clip to store: {reason}", hint="--allow-test-overlap keeps test clips.")
 
 
 def _find(sources: Sequence[str], out: Path, options: PrepareOptions, listener: Listener) -> Found:
