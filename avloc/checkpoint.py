@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avloc import __version__
-from avloc.config import ModelConfig, Protocol, from_dict, to_dict
+from avloc.config import METHOD_SPECS, ModelConfig, Protocol, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import atomic_path, sha256_of
 from avloc.networks.plain import load_plain
@@ -87,15 +87,26 @@ def _load_own(path: Path) -> ModelFile:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})[METADATA_KEY])
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+        if not isinstance(about, dict):
+            raise ValueError(f"its description is a {type(about).__name__}, not a table")
         if about["schema"] != SCHEMA:
             raise WeightsError(f"{path} has schema {about['schema']}; this avloc reads {SCHEMA}")
-        config = from_dict(ModelConfig, about["config"])
+        config, card = from_dict(ModelConfig, _table(about, "config")), _table(about, "card")
+        if config.method not in METHOD_SPECS:
+            raise ValueError(f"unknown method {config.method!r}; valid: {', '.join(METHOD_SPECS)}")
     except KeyError:
         raise WeightsError(f"{path} is no model of avloc: its metadata does not describe one") from None
     except (SafetensorError, ValueError, OSError, UsageError) as error:
         raise WeightsError(f"{path} cannot be read as a model: {error}") from error
     full = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    return ModelFile(config=config, state=full, card=about["card"], path=path, sha256=sha256_of(path))
+    return ModelFile(config=config, state=full, card=card, path=path, sha256=sha256_of(path))
+
+
+def _table(about: dict[str, Any], name: str) -> dict[str, Any]:
+    table = about[name]
+    if not isinstance(table, dict):
+        raise ValueError(f"its {name} is a {type(table).__name__}, not a table")
+    return table
 
 
 def _load_published(path: Path) -> ModelFile:
@@ -111,6 +122,8 @@ def _load_published(path: Path) -> ModelFile:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if "img_proj.weight" not in state or "aud_proj.weight" not in state:
         raise WeightsError(f"{path} is not a checkpoint of AVC or EZ-VSL: it has no img_proj and aud_proj")
+    if not state["img_proj.weight"].ndim:
+        raise WeightsError(f"{path} is not a checkpoint of AVC or EZ-VSL: its img_proj.weight is a single number")
     dim = int(state["img_proj.weight"].shape[0])
     if dim == _PUBLISHED_AVC_DIM:
         config = ModelConfig(method="avc", dim=dim, rate=44_100)

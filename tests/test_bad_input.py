@@ -222,6 +222,7 @@ NEEDS_TORCH = [
     ((*EVAL, "--device", "abacus"), "--device abacus is not usable here"),
     ((*EVAL, "--model", "absent.pth"), "no model at absent.pth"),
     ((*LOCALIZE, "--device", "abacus"), "--device abacus is not usable here"),
+    ((*LOCALIZE, "--device", "meta"), "--device meta is not usable here"),
     ((*LOCALIZE, "--model", "absent"), "no model at absent"),
 ]
 
@@ -456,6 +457,14 @@ def test_a_place_that_may_not_be_written_is_named(media, model, tmp_path, here, 
     assert (done.code, done.out) == (5, "")
     assert "no permission" in done.err
     assert str(tmp_path) in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", [("prepare", "good.mp4"), (*LOCALIZE[:2], "--model", "small.safetensors")])
+def test_a_place_under_a_plain_file_is_named(at_home, here, command):
+    Path("plain").write_text("")
+    done = here(*command, "--out", "plain/new/")
+    assert (done.code, done.out, "plain" in done.err) == (2, "", True)
     assert "Traceback" not in done.err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 
@@ -92,8 +93,12 @@ def published_without(key: str, path) -> None:
         (lambda path: torch.save([1, 2], path), "not a dictionary"),
         (lambda path: torch.save({"model": {"conv.weight": torch.zeros(1)}}, path), "no img_proj"),
         (lambda path: torch.save({"model": 3}, path), "no state dictionary"),
+        (
+            lambda path: torch.save({"img_proj.weight": torch.tensor(1.0), "aud_proj.weight": torch.zeros(1)}, path),
+            "single number",
+        ),
     ],
-    ids=["text", "empty", "list", "other network", "number"],
+    ids=["text", "empty", "list", "other network", "number", "no width"],
 )
 def test_foreign_files_are_named_with_the_reason(tmp_path, make, words):
     make(tmp_path / "odd.pth")
@@ -118,6 +123,24 @@ def test_a_safetensors_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "theirs.safetensors").read_bytes()[:20])
     with pytest.raises(WeightsError, match="cannot be read"):
         load_model(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ([], "not a table"),
+        ({"schema": 1, "config": {}}, "does not describe one"),
+        ({"schema": 1, "config": {}, "card": []}, "its card is a list"),
+        ({"schema": 1, "config": [], "card": {}}, "its config is a list"),
+        ({"schema": 1, "config": {"method": "avd"}, "card": {}}, "unknown method 'avd'; valid: avc, ezvsl"),
+    ],
+)
+def test_metadata_that_describes_no_model_is_refused(tmp_path, about, words):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"avloc": json.dumps(about)})
+    with pytest.raises(WeightsError, match=words):
+        load_model(tmp_path / "odd.safetensors")
 
 
 def test_no_file_is_a_usage_error(tmp_path):

@@ -15,9 +15,11 @@ from typing import NoReturn
 from avloc.errors import AvlocError
 
 EXIT_FAILED_INPUTS = 1
+EXIT_USAGE = 2
 EXIT_REFUSED = 5
 EXIT_BUG = 70
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -37,6 +39,9 @@ def run(app: Callable[[], object]) -> None:
             _say(f"the disk is full: {error}", hint)
         elif error.errno in _FORBIDDEN and error.filename is not None:
             _say(f"no permission: {error}", "Change the permissions, or name another place.")
+        elif error.errno in _IN_THE_WAY and error.filename is not None:
+            _say(f"a file is where a folder has to be, or the reverse: {error}", "Name another place.")
+            sys.exit(EXIT_USAGE)
         else:
             _bug()
         sys.exit(EXIT_REFUSED)

@@ -6,6 +6,8 @@ N samples, H W pixels, h w cells.
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -23,21 +25,27 @@ from avloc.transforms import (
     normalise_frames,
 )
 
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?", re.ASCII)
+
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA where there is one; any other name is torch's.
+    """`auto` takes CUDA where there is one; else `cpu`, `cuda`, `cuda:N` or `mps`, as torch calls them.
 
     Raises:
         UsageError: no such device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not _DEVICE.fullmatch(name):
+        raise UsageError(f"--device {name} is not usable here; valid: auto, cpu, cuda, cuda:0, mps")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise UsageError(f"--device {name} is not usable here: {reason}; valid: auto, cpu, cuda, cuda:0") from error
+        raise UsageError(
+            f"--device {name} is not usable here: {reason}; valid: auto, cpu, cuda, cuda:0, mps"
+        ) from error
     return device
 
 
