@@ -107,7 +107,7 @@ def labelled_pairs(folder: Path, each: int) -> dict[str, list]:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no labelled pictures and sounds beside the repository")
 def test_labelled_pictures_and_sounds_are_learned_by_heart(tmp_path, tmp_path_factory):
-    """All three loss terms fall; where the peaks lie is asked of the clips above only, whose hints bind it."""
+    """All three loss terms fall; where the peaks lie is asked of the clips above only."""
     boxes = labelled_pairs(tmp_path / "pairs", 2)
     assert len(boxes) >= 6
     store = tmp_path / "store"
