@@ -294,3 +294,13 @@ def test_wrong_detr_folders(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(WeightsError, match="does not hold a DETR"):
         load_detr(tmp_path)
+
+
+def test_matplotlib_stays_whole_beside_the_teacher():
+    """Whether or not it was loaded before, drawing works after PANNs was loaded (here: with its core loaded only)."""
+    code = (
+        "import matplotlib, sys; from avloc.networks.cnn14 import build_cnn14; build_cnn14();"
+        "assert not [m for m in sys.modules if m.startswith('panns_inference')];"
+        "from matplotlib.figure import Figure; Figure().subplots(1, 3); import matplotlib.pyplot"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

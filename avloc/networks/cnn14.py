@@ -82,14 +82,14 @@ def _stand_ins() -> Iterator[None]:
     before = dict(sys.modules)
     sys.modules[_PACKAGE] = _shell()
     sys.modules[f"{_PACKAGE}.config"] = _config()
-    if "matplotlib" not in before:
-        plain = ModuleType("matplotlib")
-        plain.pyplot = ModuleType("matplotlib.pyplot")  # type: ignore[attr-defined]
-        sys.modules |= {"matplotlib": plain, "matplotlib.pyplot": plain.pyplot}
+    # Where the real matplotlib is loaded but its pyplot is not, only that is played: no part of the real one may come
+    # in here, since it would be taken out again and leave the rest in pieces.
+    played = [name for name in ("matplotlib", "matplotlib.pyplot") if name not in before]
+    sys.modules |= {name: ModuleType(name) for name in played}
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] in (_PACKAGE, "matplotlib")]:
+        for name in [name for name in sys.modules if name in played or name.partition(".")[0] == _PACKAGE]:
             if name in before:
                 sys.modules[name] = before[name]
             else:
