@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avloc import __version__
-from avloc.config import METHOD_SPECS, ModelConfig, Protocol, from_dict, to_dict
+from avloc.config import METHOD_SPECS, ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import atomic_path, sha256_of
 from avloc.networks.plain import load_plain
+from avloc.protocols import Protocol
 
 SCHEMA = 1
 METADATA_KEY = "avloc"
@@ -50,7 +51,7 @@ def default_model() -> Path:
 
 def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: dict[str, Any]) -> None:
     """Write one self-describing `.safetensors` file, atomically."""
-    protocol = to_dict(Protocol())
+    protocol = Protocol().as_json()
     about = {
         "schema": SCHEMA,
         "version": __version__,

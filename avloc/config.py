@@ -164,25 +164,6 @@ class TrainConfig:
         _check(self.precision in valid, "precision", self.precision, ", ".join(valid))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """The exact rule that turns heat maps into scores (reference: AVC and EZ-VSL test scripts)."""
-
-    name: str = "avloc"
-    side: int = 224
-    """Maps and boxes are compared on a square of this many pixels."""
-    resize: str = "bilinear, corners aligned"
-    normalise: str = "min-max after the resize"
-    threshold: str = "median"
-    """The value at rank side*side/2 of the sorted map; pixels at or above it are inside."""
-    boxes: str = "all"
-    """Boxes of an annotation that count."""
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        _check(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32, bf16")
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """A record as plain dictionaries, for TOML and JSON."""
     return dataclasses.asdict(config)

@@ -24,7 +24,7 @@ import avloc as package
 from avloc import console, errors
 from avloc.annotations import published_boxes, published_list
 from avloc.cli import app, edge
-from avloc.config import Protocol
+from avloc.protocols import Protocol
 from avloc.evaluate import EvalReport
 from avloc.metrics import Summary, ciou, ground_truth, summarise
 from tests import readme

@@ -17,13 +17,14 @@ from torchvision.models import resnet18
 
 from avloc.annotations import published_list
 from avloc.checkpoint import load_model
-from avloc.config import ModelConfig, Protocol, StoreSpec
+from avloc.config import ModelConfig, StoreSpec
 from avloc.dataset import ClipSet, load
 from avloc.engine import Engine, score_clips
 from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate, find_store
 from avloc.events import Notice
 from avloc.files import sha256_of
+from avloc.protocols import Protocol
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
 from avloc.weights import Located
 from tests.processes import Here

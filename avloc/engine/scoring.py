@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avloc.config import Protocol
+from avloc.protocols import Protocol
 from avloc.dataset import Batch
 from avloc.engine.core import Engine
 from avloc.events import Listener, Progress, silent

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avloc.config import Protocol
+from avloc.protocols import Protocol
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import atomic_path

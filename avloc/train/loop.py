@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from avloc.config import Protocol, TrainConfig, to_dict
+from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, EpochBatches, load
 from avloc.engine import Engine, pick_device, pick_precision, score_clips, weighted_total
 from avloc.errors import Refused
@@ -19,6 +19,7 @@ from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
 from avloc.files import folder_lock, remove_leftovers
 from avloc.metrics import summarise
+from avloc.protocols import Protocol
 from avloc.train.plan import Plan, TrainOptions, Validation, identity, make_plan, provenance, start_engine
 from avloc.train.run_folder import Progress, RunFolder
 

@@ -14,12 +14,13 @@ import torch
 from avloc import __version__
 from avloc.annotations import test_ids
 from avloc.checkpoint import ModelFile, load_model, put_weights
-from avloc.config import ModelConfig, Protocol, TrainConfig, to_dict
+from avloc.config import ModelConfig, TrainConfig, to_dict
 from avloc.dataset import ClipSet, training_set
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.events import Listener
 from avloc.networks.trunks import load_imagenet
+from avloc.protocols import Protocol
 from avloc.store import Store
 from avloc.weights import imagenet_weights, locate
 

@@ -1,0 +1,164 @@
+"""Evaluation protocols: the exact rules that turn maps into scores, as frozen records under the names of their systems.
+
+Every field steers the scoring; nothing in a record is only descriptive. `sspl`, `sacl`, `lvs`, `ezvsl` and `avc-code`
+are held by numbers of the published code (`tests/parity`), `slavc` and `sslalign` by slow twins of their formulas only.
+All seven clip boxes to the picture and truncate corners to whole pixels (`avloc.metrics.ground_truth`); the published
+loaders differ there in ways that no box of VGG-SS or Flickr-SoundNet shows.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from avloc.errors import UsageError
+
+RESIZES = ("bilinear-corners", "bilinear-halfpixel", "bicubic-corners")
+"""`-corners`: the outer cells' centres lie on the border; `-halfpixel`: cells are areas, as OpenCV has it."""
+FLATS = ("zeros", "nan")
+THRESHOLDS = ("median", "half")
+COMPARISONS = (">=", ">")
+BOXES = ("all", "first")
+LISTS = ("named", "store")
+
+
+def _fused() -> Mapping[str, float]:
+    return types.MappingProxyType({"av": 0.6, "object": 0.4})
+
+
+def _thirds() -> Mapping[str, float]:
+    return types.MappingProxyType({"av": 1 / 3, "object": 1 / 3, "detr": 1 / 3})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """The exact rule that turns similarity maps into scores. The defaults are avloc's own protocol.
+
+    Source of the defaults: EZ-VSL and AVC `test.py`, with all boxes of an annotation instead of AVC's first one.
+    """
+
+    name: str = "avloc"
+    side: int = 224
+    """Maps and boxes are compared on a square of this many pixels."""
+    resize: str = "bilinear-corners"
+    """How a map reaches that size: one of `RESIZES`."""
+    flat: str = "zeros"
+    """What min-max makes of a map without any contrast: `zeros` (then everything lies above the median: the whole
+    picture), or `nan`, which no comparison lets through: an empty mask and a score of 0."""
+    threshold: str = "median"
+    """`median`: the value at rank side*side/2 of the sorted map; `half`: 0.5."""
+    comparison: str = ">="
+    """How a pixel has to compare with the threshold to be inside."""
+    success: str = ">="
+    """How a picture's cIoU has to compare with 0.5 to count in cIoU@0.5; the curve behind AUC is always `>=`."""
+    boxes: str = "all"
+    """Boxes of an annotation that count: `all`, or `first`."""
+    clips: str = "named"
+    """`named`: the clips of the test set's list; `store`: every clip of the store that has boxes."""
+    lists: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
+    """Test set -> test set: where the system scores on a list of its own."""
+    fused: Mapping[str, float] = field(default_factory=_fused)
+    """Weights of the audio-visual map and the object prior in the fused map."""
+    fused_detr: Mapping[str, float] = field(default_factory=_thirds)
+    """The same with DETR's attention as a third."""
+    no_query: str = "zeros"
+    """DETR's map where no query is confident: `zeros`, or `nan` as the mean over none of them."""
+    precision: str = "fp32"
+    """Precision of the networks."""
+    source: str = "avloc's own"
+    """Whose rule this is, and what holds it."""
+
+    def __post_init__(self) -> None:
+        valid = {
+            "resize": RESIZES,
+            "flat": FLATS,
+            "threshold": THRESHOLDS,
+            "comparison": COMPARISONS,
+            "success": COMPARISONS,
+            "boxes": BOXES,
+            "clips": LISTS,
+            "no_query": FLATS,
+            "precision": ("fp32", "bf16"),
+        }
+        for name, choices in valid.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} = {getattr(self, name)!r} is impossible; valid: {', '.join(choices)}")
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data for reports and model files."""
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
+
+
+_VGGSS_4692 = types.MappingProxyType({"vggss": "vggss-4692"})
+
+PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
+    {
+        record.name: record
+        for record in (
+            Protocol(),
+            Protocol(
+                name="ezvsl",
+                fused=types.MappingProxyType({"av": 0.4, "object": 0.6}),
+                source="EZ-VSL test.py; parity numbers",
+            ),
+            Protocol(
+                name="lvs",
+                resize="bilinear-halfpixel",
+                flat="nan",
+                comparison=">",
+                source="LVS test.py; parity numbers. Its centre crop of the frame is not part of the rule",
+            ),
+            Protocol(
+                name="sspl",
+                resize="bilinear-halfpixel",
+                flat="nan",
+                threshold="half",
+                lists=_VGGSS_4692,
+                source="SSPL utils.py; parity numbers. Not comparable with the median rule",
+            ),
+            Protocol(
+                name="sacl",
+                resize="bilinear-halfpixel",
+                flat="nan",
+                threshold="half",
+                lists=_VGGSS_4692,
+                source="SACL utils.py; parity numbers. Not comparable with the median rule",
+            ),
+            Protocol(
+                name="slavc",
+                resize="bicubic-corners",
+                success=">",
+                fused=types.MappingProxyType({"av": 0.9, "object": 0.1}),
+                source="SLAVC test.py with --relative_prediction --alpha 0.9; twin test only",
+            ),
+            Protocol(
+                name="sslalign",
+                resize="bilinear-halfpixel",
+                flat="nan",
+                comparison=">",
+                source="SSLalignment test.py; twin test only",
+            ),
+            Protocol(
+                name="avc-code",
+                boxes="first",
+                clips="store",
+                fused=types.MappingProxyType({"av": 1.0, "object": 0.4}),
+                no_query="nan",
+                source="AVC test_N_times.py; parity numbers. On Flickr-SoundNet its fused map is `fused-detr`",
+            ),
+        )
+    }
+)
+"""Name -> protocol, the default first."""
+
+
+def protocol_named(name: str, precision: str = "fp32") -> Protocol:
+    """A protocol by name, with the precision the networks run in.
+
+    Raises:
+        UsageError: there is none of that name, or no such precision.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(f"--protocol {name} is unknown; valid: {', '.join(PROTOCOLS)}")
+    return replace(PROTOCOLS[name], precision=precision)
