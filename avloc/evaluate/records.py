@@ -1,0 +1,123 @@
+"""What an evaluation says: plain records that become JSON, tables and the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from avloc import __version__
+from avloc.metrics import ExtendedScores, NegativeScores, SourceScores, Summary
+from avloc.protocols import Protocol
+
+SCHEMA = "avloc.eval/2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScore:
+    """One kind of map on one clip."""
+
+    ciou: float
+    """cIoU under the protocol's threshold."""
+    area_ciou: float
+    """cIoU of as many pixels as the truth has: the ground-truth-area threshold."""
+    hit: bool
+    """Whether the hottest pixel lies inside the truth (pointing game)."""
+
+    @property
+    def outcome(self) -> str:
+        """`found` (cIoU of 0.5 or more), `peak inside` (right place, wrong extent) or `elsewhere`."""
+        return "found" if self.ciou >= 0.5 else "peak inside" if self.hit else "elsewhere"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRow:
+    """One clip under one protocol."""
+
+    id: str
+    label: str
+    flags: tuple[str, ...]
+    """What `prepare` noticed: `silent`, `still`, `short`, `narrowband`."""
+    area: float
+    """Share of the picture that the truth covers."""
+    size: str
+    """`small`, `medium`, `large` or `huge` (`avloc.metrics.size_of`)."""
+    scores: dict[str, ClipScore]
+    """Kind of map -> scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScores:
+    """One kind of map over all clips of a protocol."""
+
+    overall: Summary
+    interval: dict[str, list[float]]
+    """95 % bootstrap intervals of `ciou_50`, `auc` and `mean_ciou`; empty where there is no clip."""
+    area: Summary
+    """The same clips under the ground-truth-area threshold."""
+    pointing: float
+    """Share of clips whose hottest pixel lies inside the truth; NaN for a map without a peak."""
+    sizes: dict[str, Summary]
+    """Size of the truth -> summary."""
+    miou: float = float("nan")
+    """Mean IoU of mask and truth, where the truths are masks."""
+    max_f: float = float("nan")
+    """Largest F-score (beta^2 0.3) of the mean curve, where the truths are masks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalReport:
+    """One model on one test set under one protocol."""
+
+    testset: str
+    model: str
+    """Name of the model; '' where only baselines were scored."""
+    model_hash: str
+    model_card: dict[str, Any]
+    data_hash: str
+    protocol: Protocol
+    box_rule: str
+    n_expected: int
+    missing: dict[str, str]
+    """Expected ids without a score, and why."""
+    maps: dict[str, MapScores]
+    """`av`, `object`, `fused`, `detr`, `fused-detr`, as far as they were asked for and could be run."""
+    baselines: dict[str, MapScores]
+    """`centre disc`, `centre square`, `whole frame`, `truth prior`, `random`, `sound ignored`, `ceiling`."""
+    sweep: dict[str, MapScores]
+    """Weights, as `0.7 av + 0.3 object` -> scores."""
+    not_run: dict[str, str]
+    """Maps that were left out, and why."""
+    no_query: int = 0
+    """Clips in which DETR was sure of nothing."""
+    extended: dict[str, ExtendedScores] = field(default_factory=dict)
+    """Kind of map -> scores on an extended set."""
+    negatives: dict[str, NegativeScores] = field(default_factory=dict)
+    """Rule of the universal threshold -> scores with wrong sounds."""
+    sources: dict[str, SourceScores] = field(default_factory=dict)
+    """Kind of map -> scores of pictures with several sources."""
+    cost: list[dict[str, Any]] = field(default_factory=list)
+    """Parameters and multiply-adds of the model alone and with its priors."""
+    priors: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Prior -> its network and the SHA-256 of its weights."""
+    clips: list[ClipRow] = field(repr=False)
+    """Per-clip rows, sorted by id."""
+
+    @property
+    def n_scored(self) -> int:
+        """Clips with a score."""
+        return len(self.clips)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain data. The same command on the same files gives the same bytes."""
+        fields = {name: value for name, value in vars(self).items() if name != "protocol"}
+        data = {name: _plain(value) for name, value in fields.items()}
+        head = {"schema": SCHEMA, "version": __version__, "protocol": self.protocol.as_json()}
+        return {**head, "n_scored": self.n_scored, **data}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
