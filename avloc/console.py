@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from avloc.distill import DistillReport
-    from avloc.evaluate import EvalReport
+    from avloc.evaluate import EvalReport, MapScores
     from avloc.localize import Localization
     from avloc.prepare import PrepareReport
     from avloc.train import TrainReport
@@ -152,24 +152,25 @@ def print_training(report: TrainReport, *, as_json: bool) -> None:
     _lines(rows)
 
 
-MAP_NAMES = {"av": "audio-visual", "object": "object prior", "fused": "0.6 AV + 0.4 object"}
+_LEGEND = (
+    "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the truth has; peak: hottest pixel in the truth"
+)
+_SINGLE = {"av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
 
 def print_scores(reports: Sequence[EvalReport], *, as_json: bool) -> None:
-    """A table a model on a terminal, one JSON object a line for pipes."""
+    """Scores of each model under each protocol, with what they mean and what is missing."""
     if as_json:
         for report in reports:
             _print_json(report.as_json())
         return
     out = _console(stderr=False)
     for report in reports:
-        protocol = report.protocol
-        out.print(f"{report.testset}: {report.model} (sha256 {report.model_hash[:12]})")
+        title = f"{report.model} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
+        out.print(f"{report.testset}: {title}")
         out.print(_score_table(report))
-        out.print(
-            f"protocol {protocol.name}: {protocol.resize}, {protocol.side} px, {protocol.normalise}, "
-            f"cut at the {protocol.threshold}, {protocol.boxes} boxes ({report.box_rule}), {protocol.precision}"
-        )
+        out.print(_LEGEND)
+        out.print(_protocol_line(report))
         out.print(f"scored {report.n_scored} of {report.n_expected} expected clips, {len(report.missing)} missing")
         for clip_id, reason in list(report.missing.items())[:10]:
             out.print(f"  missing {clip_id}: {reason}")
@@ -177,16 +178,49 @@ def print_scores(reports: Sequence[EvalReport], *, as_json: bool) -> None:
             out.print(f"  ... and {len(report.missing) - 10} more (--json names all)")
 
 
+def _protocol_line(report: EvalReport) -> str:
+    protocol = report.protocol
+    cut = "the median" if protocol.threshold == "median" else "0.5"
+    return (
+        f"protocol {protocol.name}: {protocol.resize} to {protocol.side} px, min-max, inside where {protocol.comparison} "
+        f"{cut}, {protocol.boxes} boxes ({report.box_rule}), {protocol.precision}"
+    )
+
+
 def _score_table(report: EvalReport) -> Table:
     from rich.table import Table
 
-    table = Table("map", "cIoU@0.5", "AUC", "mean cIoU", "n")
-    for kind, score in report.maps.items():
-        values = (f"{100 * value:.2f}" for value in (score.ciou_50, score.auc, score.mean_ciou))
-        table.add_row(MAP_NAMES[kind], *values, str(score.n))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")  # 80 columns hold it
+    for name in ("map", "cIoU@0.5", "95 %", "AUC", "mean", "@area", "peak", "n"):
+        table.add_column(name, no_wrap=True, justify="left" if name == "map" else "right")
+    for kind, scores in report.maps.items():
+        table.add_row(_map_name(kind, report), *_cells(scores))
     for kind, reason in report.not_run.items():
-        table.add_row(MAP_NAMES[kind], f"not run: {reason}")
+        table.add_row(_map_name(kind, report), "not run", reason)
+    for kind, scores in {**report.sweep, **report.baselines}.items():
+        table.add_row(kind, *_cells(scores), style="dim")
     return table
+
+
+def _cells(scores: MapScores) -> list[str]:
+    low, high = scores.interval.get("ciou_50", (math.nan, math.nan))
+    values = (scores.overall.auc, scores.overall.mean_ciou, scores.area.ciou_50, scores.pointing)
+    interval = "-" if math.isnan(low) else f"{100 * low:.1f}-{100 * high:.1f}"
+    return [_percent(scores.overall.ciou_50), interval, *map(_percent, values), str(scores.overall.n)]
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _map_name(kind: str, report: EvalReport) -> str:
+    weights = {"fused": report.protocol.fused, "fused-detr": report.protocol.fused_detr}.get(kind)
+    if weights is None:
+        return _SINGLE[kind]
+    short = {"av": "AV", "object": "object", "detr": "DETR"}
+    if len(set(weights.values())) == 1:
+        return " + ".join(short[name] for name in weights)
+    return " + ".join(f"{weight:g} {short[name]}" for name, weight in weights.items())
 
 
 def print_localization(result: Localization, listener: Listener, *, as_json: bool) -> None:

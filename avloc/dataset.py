@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig, StoreSpec, TrainConfig
 from avloc.errors import InputError, Refused, UsageError
-from avloc.media import decode_picture
+from avloc.media import decode_mask, decode_picture
 from avloc.methods import HintBatch
+from avloc.networks.detr import stretched
 from avloc.store import Clip, Hints, Store
 
 
@@ -40,9 +41,13 @@ class Batch:
     """Sample rate of `sound` in Hz."""
     prior_frames: Tensor | None = None
     """[B, 3, h, w] uint8, the pictures at the object prior's own size, if one was asked for."""
+    detr_frames: Tensor | None = None
+    """The same at DETR's size, stretched as DETR has them."""
     hints: HintBatch
     boxes: list[NDArray[np.float64]]
     """Annotated boxes of each clip in fractions of the picture."""
+    masks: list[bytes]
+    """Annotated PNG masks; b"" where there is none."""
     failures: list[tuple[str, str]]
     """Ids and reasons of clips of this batch that could not be decoded; they are in none of the fields above."""
 
@@ -53,6 +58,7 @@ class _Item:
     frame: NDArray[np.uint8]
     sound: NDArray[np.int16]
     prior_frame: NDArray[np.uint8] | None = None
+    detr_frame: NDArray[np.uint8] | None = None
     audio_hint: NDArray[np.float16] | None = None
     visual_hint: NDArray[np.float16] | None = None
 
@@ -112,6 +118,8 @@ class ClipSet(Dataset[_Item | _Failure]):
         config: what the model sees and hears.
         shorter_side: for training, the frames' shorter side in pixels; 0 stretches them to the model's square.
         prior_side: side of the square pictures for an object prior in pixels; 0 for none.
+        detr_side: the same for DETR.
+        sound_ids: clips whose sounds are heard with the pictures of `ids`, one each; by default their own.
         audio_hints: hints of the sound teacher, if in use.
         visual_hints: hints of the object teacher, if in use.
     """
@@ -124,6 +132,8 @@ class ClipSet(Dataset[_Item | _Failure]):
         *,
         shorter_side: int = 0,
         prior_side: int = 0,
+        detr_side: int = 0,
+        sound_ids: Sequence[str] | None = None,
         audio_hints: Hints | None = None,
         visual_hints: Hints | None = None,
     ) -> None:
@@ -133,6 +143,8 @@ class ClipSet(Dataset[_Item | _Failure]):
         self.config = config
         self.shorter_side = shorter_side
         self.prior_side = prior_side
+        self.detr_side = detr_side
+        self.sound_ids = self.ids if sound_ids is None else list(sound_ids)
         self.audio_hints = audio_hints
         self.visual_hints = visual_hints
 
@@ -141,17 +153,21 @@ class ClipSet(Dataset[_Item | _Failure]):
 
     def __getitem__(self, index: int) -> _Item | _Failure:
         clip = self.store.read(self.ids[index])
+        heard = clip if self.sound_ids[index] == clip.id else self.store.read(self.sound_ids[index])
         try:
             rgb = decode_picture(clip.picture)
+            if clip.mask:
+                decode_mask(clip.mask)  # a damaged one makes the clip fail here, by name, and not in the scoring
         except InputError as error:
             return _Failure(clip.id, str(error))
         side = self.shorter_side
-        sound, _ = fit_sound(clip.sound, self.store.spec.rate, self.config)
+        sound, _ = fit_sound(heard.sound, self.store.spec.rate, self.config)
         return _Item(
             clip=clip,
             frame=shorter_side_to(rgb, side) if side else square(rgb, self.config.frame),
             sound=sound,
             prior_frame=square(rgb, self.prior_side) if self.prior_side else None,
+            detr_frame=stretched(rgb, self.detr_side) if self.detr_side else None,
             audio_hint=self.audio_hints.read(clip.id) if self.audio_hints else None,
             visual_hint=self.visual_hints.read(clip.id) if self.visual_hints else None,
         )
@@ -165,11 +181,11 @@ class ClipSet(Dataset[_Item | _Failure]):
             sizes=torch.tensor([item.frame.shape[:2] for item in items], dtype=torch.int64).reshape(-1, 2),
             sound=torch.from_numpy(np.stack([item.sound for item in items])) if items else torch.zeros(0, 0),
             rate=self.config.rate or self.store.spec.rate,
-            prior_frames=_padded([item.prior_frame for item in items if item.prior_frame is not None])
-            if self.prior_side
-            else None,
+            prior_frames=_stacked_frames([item.prior_frame for item in items], self.prior_side),
+            detr_frames=_stacked_frames([item.detr_frame for item in items], self.detr_side),
             hints=self._hint_batch(items),
             boxes=[item.clip.boxes for item in items],
+            masks=[item.clip.mask for item in items],
             failures=[(entry.clip_id, entry.reason) for entry in entries if isinstance(entry, _Failure)],
         )
 
@@ -186,6 +202,10 @@ class ClipSet(Dataset[_Item | _Failure]):
 def _stacked(hints: Sequence[NDArray[np.float16] | None], shape: Sequence[int]) -> Tensor:
     blank = np.zeros(shape, np.float16)
     return torch.from_numpy(np.stack([blank if hint is None else hint for hint in hints])).float()
+
+
+def _stacked_frames(frames: Sequence[NDArray[np.uint8] | None], side: int) -> Tensor | None:
+    return _padded([frame for frame in frames if frame is not None]) if side else None
 
 
 def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:

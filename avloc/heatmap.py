@@ -5,53 +5,87 @@ Shape letters: B batch, h w cells, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-FUSED_WEIGHTS: Mapping[str, float] = {"av": 0.6, "object": 0.4}
-"""OG-AVC: weights of the audio-visual map and the object prior (paper, section 3.5)."""
+_FILL = {"zeros": 0.0, "nan": math.nan}
 
 
-def resize(maps_Bhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps at another size [B, H, W], bilinear with corners aligned: the outer cells' centres lie on the border."""
-    return F.interpolate(maps_Bhw.float().unsqueeze(1), size=size, mode="bilinear", align_corners=True).squeeze(1)
+def resize(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corners") -> Tensor:
+    """Maps at another size, [B, H, W] float32.
+
+    Args:
+        maps_Bhw: maps of any type.
+        size: height and width of the result in pixels.
+        how: `bilinear-corners` or `bicubic-corners`: the outer cells' centres lie on the border;
+            `bilinear-halfpixel`: cells are areas, as in OpenCV's linear resize, with which it agrees to the last bit
+            on the reference maps.
+    """
+    mode, _, anchor = how.partition("-")
+    grown = F.interpolate(maps_Bhw.float().unsqueeze(1), size=size, mode=mode, align_corners=anchor == "corners")
+    return grown.squeeze(1)
 
 
-def heat_maps(maps_Bhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps (bilinear, corners aligned) and bring each to [0, 1] by its own minimum and maximum.
+def heat_maps(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corners", flat: str = "zeros") -> Tensor:
+    """Resize maps and bring each to [0, 1] by its own minimum and maximum.
 
     Args:
         maps_Bhw: similarity or activation maps; only their order and ratios of differences matter.
         size: height and width of the result in pixels.
+        how: see `resize`.
+        flat: what a map without contrast becomes, `zeros` or `nan`.
 
     Returns:
-        [B, H, W] float32. A flat map becomes all zeros. A map never depends on its neighbours in the batch.
+        [B, H, W] float32. A map with a NaN becomes NaN throughout. A map never depends on its neighbours in the batch.
 
-    Source: EZ-VSL and AVC `test.py`.
+    Source: EZ-VSL and AVC `test.py`; the other rules are those of `avloc.protocols`.
     """
     # Flatness is judged on the cells: interpolation's rounding errors would otherwise be blown up to a pattern.
-    flat = maps_Bhw.amax((1, 2), keepdim=True) == maps_Bhw.amin((1, 2), keepdim=True)
-    return torch.where(flat, 0.0, _min_max(resize(maps_Bhw, size)))
+    is_flat = maps_Bhw.amax((1, 2), keepdim=True) == maps_Bhw.amin((1, 2), keepdim=True)
+    return torch.where(is_flat, _FILL[flat], _min_max(resize(maps_Bhw, size, how), flat))
 
 
-def fuse(maps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def fuse(maps: Sequence[Tensor], weights: Sequence[float], flat: str = "zeros") -> Tensor:
     """Weighted sum of heat maps [B, H, W], brought to [0, 1] again. Weights belong to the maps in order."""
     terms = [weight * heat for weight, heat in zip(weights, maps, strict=True)]
-    return _min_max(torch.stack(terms).sum(0))
+    return _min_max(torch.stack(terms).sum(0), flat)
 
 
-def median_masks(heat_BHW: Tensor) -> Tensor:
-    """Boolean [B, H, W]: pixels at or above the value at rank H*W/2 of the sorted map: half if no values tie."""
-    flat = heat_BHW.flatten(1)
-    rank = flat.shape[1] // 2
-    threshold = flat.sort(1).values[:, rank]
-    return heat_BHW >= threshold[:, None, None]
-
-
-def _min_max(maps_BHW: Tensor) -> Tensor:
+def _min_max(maps_BHW: Tensor, flat: str) -> Tensor:
     low = maps_BHW.amin((1, 2), keepdim=True)
     span = maps_BHW.amax((1, 2), keepdim=True) - low
-    return torch.where(span > 0, (maps_BHW - low) / span, 0.0)
+    return torch.where(span == 0, _FILL[flat], (maps_BHW - low) / span)
+
+
+def ranked(heat_HW: NDArray[np.float32], ranks: Sequence[int]) -> list[float]:
+    """The values at some places of the sorted map; NaN for each where the map holds a NaN."""
+    values = heat_HW.ravel()
+    if np.isnan(values).any():
+        return [math.nan] * len(ranks)
+    parted = np.partition(values, sorted(set(ranks)))
+    return [float(parted[rank]) for rank in ranks]
+
+
+def median_rank(pixels: int) -> int:
+    """Where the threshold of the median rule stands in the sorted map: half of the pixels lie at or above it."""
+    return pixels // 2
+
+
+def area_rank(pixels: int, wanted: int) -> int:
+    """The same for a mask of `wanted` pixels; half of the picture where none are wanted.
+
+    Source: Senocak et al., TPAMI 2025 (SSLalignment `test.py`): the ground-truth-area threshold.
+    """
+    return pixels - wanted if wanted else median_rank(pixels)
+
+
+def cut(heat_HW: NDArray[np.float32], threshold: float, comparison: str = ">=") -> NDArray[np.bool_]:
+    """Boolean [H, W]: the pixels that compare with the threshold. NaN, on either side, is never inside."""
+    value = heat_HW.dtype.type(threshold)
+    return heat_HW >= value if comparison == ">=" else heat_HW > value

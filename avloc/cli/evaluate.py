@@ -13,7 +13,11 @@ from avloc.errors import MissingClips
 
 def evaluate(
     testset: Annotated[
-        str, typer.Option(help="flickr, vggss, vggss-heard, vggss-unheard, or a name of your own.", show_default=False)
+        str,
+        typer.Option(
+            help="flickr, flickr-250, flickr-ext, vggss, vggss-4692, vggss-heard, vggss-unheard, vggss-ext, or your own.",
+            show_default=False,
+        ),
     ] = "",
     store: Annotated[
         Path | None,
@@ -29,8 +33,23 @@ def evaluate(
         ),
     ] = None,
     maps: Annotated[
-        str, typer.Option(help="av, object, fused; several with commas.  [default: all]", show_default=False)
+        str,
+        typer.Option(
+            help="av, object, fused, detr, baselines, sweep; several with commas.  [default: av,object,fused]",
+            show_default=False,
+        ),
     ] = "",
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="avloc, ezvsl, lvs, sspl, sacl, slavc, sslalign, avc-code; may repeat.  [default: avloc]",
+            show_default=False,
+        ),
+    ] = None,
+    prior: Annotated[str, typer.Option(help="ImageNet network of the object prior.")] = "resnet18",
+    negatives: Annotated[
+        int, typer.Option(help="Wrong sounds of each kind for every picture; 0 leaves them out.")
+    ] = 0,
     max_missing: Annotated[int, typer.Option(help="Missing clips that are still fine; more give exit code 5.")] = 0,
     batch: Annotated[int, typer.Option(help="Clips at once; the scores do not depend on it.")] = 16,
     weights_dir: WeightsDir = None,
@@ -48,6 +67,9 @@ def evaluate(
         store=store,
         models=tuple(model or ()),
         maps=tuple(name.strip() for name in maps.split(",") if name.strip()),
+        protocols=tuple(protocol or ()),
+        prior=prior,
+        negatives=negatives,
         weights_dir=weights_dir,
         device=device,
         precision=precision,
@@ -55,7 +77,7 @@ def evaluate(
         max_missing=max_missing,
     )
     with console.live() as listener:
-        reports = run(options, listener)
+        reports = run(options, listener).reports
     console.print_scores(reports, as_json=as_json)
     missing = max(len(report.missing) for report in reports)
     if missing > max_missing:

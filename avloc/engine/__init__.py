@@ -1,6 +1,23 @@
 """The core: one model on one device, for training and for heat maps."""
 
+from avloc.engine.cells import NOISE, OTHER, SILENCE, ClipCells, WrongSounds, predict_cells
 from avloc.engine.core import Engine, pick_device, pick_precision, weighted_total
-from avloc.engine.scoring import ClipScore, score_clips
+from avloc.engine.scoring import Cut, Heats, kinds_of, score_heat, truth_of
 
-__all__ = ["ClipScore", "Engine", "pick_device", "pick_precision", "score_clips", "weighted_total"]
+__all__ = [
+    "NOISE",
+    "OTHER",
+    "SILENCE",
+    "ClipCells",
+    "Cut",
+    "Engine",
+    "Heats",
+    "WrongSounds",
+    "kinds_of",
+    "pick_device",
+    "pick_precision",
+    "predict_cells",
+    "score_heat",
+    "truth_of",
+    "weighted_total",
+]

@@ -1,86 +1,100 @@
-"""Clips and a model to per-clip scores; validation during training and `avloc eval` share it."""
+"""Maps of cells and a protocol to scores; validation during training and `avloc eval` share it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from avloc.engine.cells import ClipCells
+from avloc.heatmap import area_rank, cut, fuse, heat_maps, median_rank, ranked
+from avloc.media import decode_mask
+from avloc.metrics import ClipScore, Truth, ground_truth, intersection_over_union, mask_truth
 from avloc.protocols import Protocol
-from avloc.dataset import Batch
-from avloc.engine.core import Engine
-from avloc.events import Listener, Progress, silent
-from avloc.heatmap import FUSED_WEIGHTS, fuse, heat_maps, median_masks
-from avloc.metrics import ciou, ground_truth
-from avloc.priors import ObjectPrior
+
+SINGLE = ("av", "object", "detr")
+"""Maps that come straight from a network."""
+
+
+def kinds_of(protocol: Protocol, names: Sequence[str]) -> dict[str, Mapping[str, float]]:
+    """The weights behind each kind of map: `av`, `object`, `detr`, and by the protocol `fused` and `fused-detr`."""
+    mixed = {"fused": protocol.fused, "fused-detr": protocol.fused_detr}
+    return {name: mixed.get(name, {name: 1.0}) for name in names}
+
+
+def truth_of(cells: ClipCells, protocol: Protocol, box_rule: str) -> Truth:
+    """What the protocol takes for the truth of a clip.
+
+    Args:
+        cells: with boxes or a mask.
+        protocol: which boxes count, and on which square.
+        box_rule: how boxes become a map (`avloc.metrics.ground_truth`); a mask needs no rule.
+    """
+    if cells.mask:
+        return Truth(mask_truth(decode_mask(cells.mask), protocol.side))
+    boxes = cells.boxes[:1] if protocol.boxes == "first" else cells.boxes
+    return Truth(ground_truth(boxes, box_rule, protocol.side))
+
+
+class Heats:
+    """Heat maps of one clip, each made once for all protocols that resize alike."""
+
+    def __init__(self, cells: ClipCells) -> None:
+        self.cells = cells
+        self._made: dict[tuple[object, ...], Tensor] = {}
+
+    def heat(self, weights: Mapping[str, float], protocol: Protocol) -> NDArray[np.float32]:
+        """[side, side] heat map of one source, or of several by their weights."""
+        maps = [self._single(name, protocol) for name in weights]
+        heat = maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
+        values: NDArray[np.float32] = heat[0].numpy()
+        return values
+
+    def _single(self, name: str, protocol: Protocol) -> Tensor:
+        key = (name, protocol.side, protocol.resize, protocol.flat, protocol.no_query)
+        if key not in self._made:
+            size = (protocol.side, protocol.side)
+            if name in self.cells.maps:
+                cells = torch.from_numpy(self.cells.maps[name])[None]
+                self._made[key] = heat_maps(cells, size, protocol.resize, protocol.flat)
+            else:  # DETR was sure of nothing
+                fill = 0.0 if protocol.no_query == "zeros" else float("nan")
+                self._made[key] = torch.full((1, *size), fill)
+        return self._made[key]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipScore:
-    """cIoU of one clip under each kind of map; `reason` says why there is none."""
+class Cut:
+    """A heat map under a protocol's threshold."""
 
-    id: str
-    ciou: Mapping[str, float]
-    reason: str = ""
+    mask: NDArray[np.bool_]
+    """[side, side] pixels inside."""
+    score: ClipScore
 
 
-def score_clips(
-    engine: Engine,
-    batches: Iterable[Batch],
-    protocol: Protocol,
-    *,
-    box_rule: str,
-    prior: ObjectPrior | None = None,
-    total: int | None = None,
-    task: str = "scoring",
-    listener: Listener = silent,
-) -> list[ClipScore]:
-    """Score every clip by the protocol, one entry each, in the order of the batches.
+def score_heat(heat: NDArray[np.float32], truth: Truth, protocol: Protocol, *, is_mask: bool = False) -> Cut:
+    """Cut one heat map [side, side] by the protocol and compare it with the truth.
 
     Args:
-        engine: the model, in evaluation mode.
-        batches: square frames with sound and boxes.
-        protocol: how maps become masks.
-        box_rule: how boxes become ground truth (`avloc.metrics.ground_truth`).
-        prior: with it, `object` and `fused` maps are scored beside `av`.
-        total: number of clips, for the progress.
-        task: what the progress is called.
-        listener: hears the progress.
+        heat: in [0, 1]; the threshold of the `half` rule is taken literally.
+        truth: of the same size.
+        protocol: threshold and comparison.
+        is_mask: whether the truth is a mask, which has a plain IoU too.
     """
-    scores: list[ClipScore] = []
-    for batch in batches:
-        if batch.ids:
-            scores += _score_batch(engine, batch, protocol, box_rule, prior)
-        scores += [ClipScore(id=clip_id, ciou={}, reason=reason) for clip_id, reason in batch.failures]
-        listener(Progress(task=task, done=len(scores), total=total))
-    return scores
-
-
-def _score_batch(
-    engine: Engine, batch: Batch, protocol: Protocol, box_rule: str, prior: ObjectPrior | None
-) -> list[ClipScore]:
-    side = protocol.side
-    heats = _heats(engine, batch, side, prior)
-    truths = np.stack([ground_truth(boxes, box_rule, side) for boxes in batch.boxes])
-    by_map = {name: ciou(median_masks(heat).numpy(), truths) for name, heat in heats.items()}
-    return [
-        ClipScore(id=clip_id, ciou={name: float(values[row]) for name, values in by_map.items()})
-        for row, clip_id in enumerate(batch.ids)
-    ]
-
-
-def _heats(engine: Engine, batch: Batch, side: int, prior: ObjectPrior | None) -> dict[str, Tensor]:
-    # One clip at a time: kernels round differently for other batch sizes, and a rounding can move a pixel over the cut.
-    rows = [slice(row, row + 1) for row in range(len(batch.ids))]
-    with torch.inference_mode():
-        maps = [engine.predict(batch.frames[row], batch.sound[row], batch.rate) for row in rows]
-        heats = {"av": heat_maps(torch.cat(maps).cpu(), (side, side))}
-        if prior is not None:
-            assert batch.prior_frames is not None, "clips for a prior are loaded with prior_side"
-            objects = torch.cat([prior.maps(batch.prior_frames[row]) for row in rows])
-            heats["object"] = heat_maps(objects.cpu(), (side, side))
-            heats["fused"] = fuse([heats["av"], heats["object"]], [FUSED_WEIGHTS["av"], FUSED_WEIGHTS["object"]])
-    return heats
+    ranks = [median_rank(heat.size), area_rank(heat.size, truth.pixels)]
+    median, at_area = ranked(heat, ranks)
+    mask = cut(heat, median if protocol.threshold == "median" else 0.5, protocol.comparison)
+    peak = int(heat.argmax())
+    return Cut(
+        mask=mask,
+        score=ClipScore(
+            ciou=truth.ciou(mask),
+            area_ciou=truth.ciou(cut(heat, at_area, protocol.comparison)),
+            hit=bool(heat.flat[peak] > 0) and truth.holds(peak),
+            iou=float(intersection_over_union(mask[None], (truth.map > 0)[None])[0]) if is_mask else float("nan"),
+        ),
+    )

@@ -6,27 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from avloc import __version__
-from avloc.metrics import ExtendedScores, NegativeScores, SourceScores, Summary
+from avloc.metrics import ClipScore, ExtendedScores, NegativeScores, SourceScores, Summary
 from avloc.protocols import Protocol
 
 SCHEMA = "avloc.eval/2"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipScore:
-    """One kind of map on one clip."""
-
-    ciou: float
-    """cIoU under the protocol's threshold."""
-    area_ciou: float
-    """cIoU of as many pixels as the truth has: the ground-truth-area threshold."""
-    hit: bool
-    """Whether the hottest pixel lies inside the truth (pointing game)."""
-
-    @property
-    def outcome(self) -> str:
-        """`found` (cIoU of 0.5 or more), `peak inside` (right place, wrong extent) or `elsewhere`."""
-        return "found" if self.ciou >= 0.5 else "peak inside" if self.hit else "elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,121 +2,66 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from avloc import __version__
-from avloc.annotations import canonical_id, published_list, testset_list
-from avloc.config import Protocol
-from avloc.errors import Refused, StoreNotFound, UsageError, WeightsAbsent
-from avloc.events import Listener, Notice, silent
-from avloc.metrics import Summary, summarise
+from avloc.annotations import published_boxes
+from avloc.errors import Refused, StoreNotFound
+from avloc.evaluate.gather import Gathered, Priors, boxes_alone, flags_of, gather, load_priors
+from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions, expected_ids, find_store, pairs_of
+from avloc.evaluate.records import EvalReport
+from avloc.events import Listener, silent
+from avloc.protocols import Protocol
 from avloc.store import Store
 
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
-    from avloc.engine import ClipScore, Engine
-    from avloc.priors import ObjectPrior
-
-SCHEMA = "avloc.eval/1"
-MAPS = ("av", "object", "fused")
-PRIOR_MAPS = ("object", "fused")
+    from avloc.engine import ClipCells
+    from avloc.evaluate.score import Clip, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
-    """What to score, on what, and how."""
+class Evaluation:
+    """Everything that one command scored."""
 
-    testset: str = ""
-    store: Path | None = None
-    models: tuple[Path, ...] = ()
-    """Empty: the model shipped with the package."""
-    maps: tuple[str, ...] = ()
-    """Empty: all three, the prior's only where its weights are there."""
-    weights_dir: Path | None = None
-    device: str = "auto"
-    precision: str = "fp32"
-    batch: int = 16
-    workers: int = 2
-    max_missing: int = 0
-
-    def __post_init__(self) -> None:
-        for name in self.maps:
-            if name not in MAPS:
-                raise UsageError(f"--maps {name} is unknown; valid: {', '.join(MAPS)}")
-        for flag, value, least in (("--batch", self.batch, 1), ("--max-missing", self.max_missing, 0)):
-            if value < least:
-                raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
-        Protocol(precision=self.precision)
+    reports: list[EvalReport]
+    """Model by model, each under every protocol."""
+    store: Store | None
+    cells: list[list[ClipCells]] = field(default_factory=list, repr=False)
+    """The maps of each model's clips, for pictures of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalReport:
-    """One model on one test set."""
+class _TestSet:
+    """What is known of a test set before any model is run."""
 
-    testset: str
-    model: str
-    model_hash: str
-    model_card: dict[str, Any]
-    data_hash: str
-    protocol: Protocol
+    name: str
+    store: Store | None
+    boxed: list[str]
+    """Clips with a truth, sorted."""
+    expected: dict[str, list[str]]
+    """Protocol -> the clips it wants."""
+    labels: dict[str, str]
+    flags: dict[str, tuple[str, ...]]
     box_rule: str
-    n_expected: int
-    missing: dict[str, str]
-    """Expected ids without a score, and why."""
-    maps: dict[str, Summary]
-    not_run: dict[str, str]
-    """Maps that were left out, and why."""
-    clips: list[dict[str, Any]] = field(repr=False)
-    """Per-clip rows: id and cIoU of each map."""
 
     @property
-    def n_scored(self) -> int:
-        """Clips with a score."""
-        return len(self.clips)
-
-    def as_json(self) -> dict[str, Any]:
-        """The report as plain data. The same command on the same files gives the same bytes."""
-        data = asdict(self)
-        return {"schema": SCHEMA, "version": __version__, "n_scored": self.n_scored, **data}
+    def wanted(self) -> list[str]:
+        """Clips that a protocol wants and that have a truth, sorted."""
+        every = {clip_id for ids in self.expected.values() for clip_id in ids}
+        return sorted(every.intersection(self.boxed))
 
 
-def find_store(testset: str, store: Path | None) -> Path:
-    """`--store`, else `$AVLOC_DATA/<testset>`, else `./data/<testset>`.
-
-    Raises:
-        UsageError: neither a test set nor a store was named.
-        StoreNotFound: none of the places holds a store; says what to prepare.
-    """
-    if store is not None:
-        return store
-    if not testset:
-        raise UsageError("name what to score: --testset vggss, or --store DIR")
-    roots = [Path(os.environ["AVLOC_DATA"])] if os.environ.get("AVLOC_DATA") else []
-    places = [root / testset for root in [*roots, Path("data")]]
-    for place in places:
-        if (place / "store.json").is_file():
-            return place
-    known = testset_list(testset)
-    ids = f" --ids {known}" if known else " --annotations BOXES.json"
-    if testset == "flickr":  # VGG-SS boxes come with the package, Flickr-SoundNet's do not
-        ids += " --annotations XML_FOLDER"
-    hint = f"Prepare it from the material you have: avloc prepare MEDIA{ids} --out {places[0]}"
-    raise StoreNotFound(f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=hint)
-
-
-def evaluate(options: EvalOptions, listener: Listener = silent) -> list[EvalReport]:
-    """Score every model on one test set.
+def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
+    """Score every model on one test set under every protocol; each network runs once.
 
     Args:
         options: what to score.
         listener: hears notices and progress.
 
     Returns:
-        One report a model. Whether too many clips are missing is for the caller to judge.
+        One report a model and protocol. Whether too many clips are missing is for the caller to judge.
 
     Raises:
         StoreNotFound: the test set was not prepared.
@@ -124,101 +69,182 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> list[EvalRepo
         WeightsError: a model or the prior's weights cannot be read, or a map was asked for by name whose weights are
             absent.
     """
-    store = Store(find_store(options.testset, options.store))
+    testset = _open(options)
+    if not testset.wanted:
+        place = testset.store.folder if testset.store else testset.name
+        n = len(testset.store or ())
+        hint = "Prepare it with --annotations, or with --ids naming a published test list."
+        raise Refused(f"no clip to score in {place}: none of {n} clips has boxes and is in the test set", hint=hint)
+    if options.baselines_only:
+        cells = boxes_alone(testset.store, testset.wanted)
+        nothing = Gathered(cells=cells, silent=[], failures={})
+        return Evaluation(reports=_reports(None, testset, nothing, Priors(), options), store=testset.store)
     from avloc.checkpoint import default_model, load_model
     from avloc.engine import pick_device
 
-    expected = _expected(options.testset, store)
+    assert testset.store is not None
     models = [load_model(path) for path in options.models or (default_model(),)]
-    device = pick_device(options.device)
-    prior, not_run = _prior(options, device, listener)
-    return [_report(options, model, store, expected, prior, not_run, listener) for model in models]
+    priors = load_priors(options, pick_device(options.device), listener)
+    reports, cells_of = [], []
+    for model in models:
+        maps = gather(
+            model,
+            testset.store,
+            testset.wanted,
+            pairs_of(testset.name),
+            {clip_id: testset.labels[clip_id] for clip_id in testset.wanted},
+            priors,
+            options,
+            listener,
+        )
+        if not maps.cells:
+            first, reason = next(iter(maps.failures.items()))
+            raise Refused(f"none of {len(testset.wanted)} clips could be scored; the first: {first}: {reason}")
+        reports += _reports(model, testset, maps, priors, options)
+        cells_of.append(maps.cells)
+    return Evaluation(reports=reports, store=testset.store, cells=cells_of)
 
 
-def _expected(testset: str, store: Store) -> list[str]:
-    known = testset_list(testset) if testset else ""
-    if known:
-        return [canonical_id(name) for name in published_list(known)]
-    return list(store.header.expected) or store.ids
-
-
-def _prior(options: EvalOptions, device: Any, listener: Listener) -> tuple[ObjectPrior | None, dict[str, str]]:
-    from avloc.priors import ObjectPrior
-
-    wanted = [name for name in options.maps or MAPS if name in PRIOR_MAPS]
-    if not wanted:
-        return None, {}
+def _open(options: EvalOptions) -> _TestSet:
     try:
-        return ObjectPrior(options.weights_dir, device, listener), {}
-    except WeightsAbsent as error:
-        if options.maps:
+        store = Store(find_store(options.testset, options.store))
+    except StoreNotFound:
+        if not (options.baselines_only and options.testset.startswith("vggss") and options.store is None):
             raise
-        listener(Notice(f"object prior not run: {error}"))
-        return None, dict.fromkeys(wanted, "weights absent")
+        return _from_package(options)
+    boxed = store.annotated()
+    return _TestSet(
+        name=options.testset or store.folder.resolve().name,
+        store=store,
+        boxed=boxed,
+        expected={p.name: expected_ids(p, options.testset, store, boxed) for p in options.records()},
+        labels=dict(zip(store.ids, store.column("label"), strict=True)),
+        flags=flags_of(store),
+        box_rule=store.header.box_rule,
+    )
+
+
+def _from_package(options: EvalOptions) -> _TestSet:
+    """VGG-SS's boxes are in the package: its baselines need no store."""
+    known = published_boxes()
+    boxed = sorted(known.by_id)
+    return _TestSet(
+        name=options.testset,
+        store=None,
+        boxed=boxed,
+        expected={p.name: expected_ids(p, options.testset, None, boxed) for p in options.records()},
+        labels={clip_id: annotation.label for clip_id, annotation in known.by_id.items()},
+        flags={},
+        box_rule=known.rule,
+    )
+
+
+def _reports(
+    model: ModelFile | None, testset: _TestSet, maps: Gathered, priors: Priors, options: EvalOptions
+) -> list[EvalReport]:
+    from avloc.evaluate.score import Clip, score_protocols
+
+    protocols = options.records()
+    kinds = [] if model is None else _kinds(options, priors)
+    out = []
+    for protocols_alike in _alike(protocols, testset):
+        wanted = set(testset.expected[protocols_alike[0].name])
+        cells = [entry for entry in maps.cells if entry.id in wanted]
+        clips = [
+            Clip(cells=entry, label=testset.labels[entry.id], flags=testset.flags.get(entry.id, ())) for entry in cells
+        ]
+        sweep = "sweep" in options.maps and priors.object is not None
+        scored = score_protocols(clips, protocols_alike, testset.box_rule, kinds, sweep=sweep)
+        out += [
+            _report(model, testset, maps, priors, protocol, result, clips)
+            for protocol, result in zip(protocols_alike, scored, strict=True)
+        ]
+    order = [protocol.name for protocol in protocols]
+    return sorted(out, key=lambda report: order.index(report.protocol.name))
+
+
+def _alike(protocols: Sequence[Protocol], testset: _TestSet) -> list[list[Protocol]]:
+    """Protocols that want the same clips; they share what is made of each clip."""
+    groups: dict[tuple[str, ...], list[Protocol]] = {}
+    for protocol in protocols:
+        groups.setdefault(tuple(testset.expected[protocol.name]), []).append(protocol)
+    return list(groups.values())
+
+
+def _kinds(options: EvalOptions, priors: Priors) -> list[str]:
+    asked = options.maps or DEFAULT_MAPS
+    kinds = [name for name in DEFAULT_MAPS if name in asked and name not in priors.not_run]
+    return [*kinds, *(("detr", "fused-detr") if "detr" in asked else ())]
 
 
 def _report(
-    options: EvalOptions,
-    model: ModelFile,
-    store: Store,
-    expected: Sequence[str],
-    prior: ObjectPrior | None,
-    not_run: dict[str, str],
-    listener: Listener,
+    model: ModelFile | None,
+    testset: _TestSet,
+    maps: Gathered,
+    priors: Priors,
+    protocol: Protocol,
+    scored: Scored,
+    clips: Sequence[Clip],
 ) -> EvalReport:
-    from avloc.engine import Engine, pick_device
-
-    engine = Engine.from_file(model, pick_device(options.device), options.precision)
-    there = [clip_id for clip_id in expected if clip_id in store.shards]
-    boxed = {clip_id for clip_id in there if len(store.read(clip_id).boxes)}
-    if not boxed:
-        hint = "Prepare it with --annotations, or with --ids naming a published test list."
-        raise Refused(f"no clip to score in {store.folder}: none of {len(there)} clips has boxes", hint=hint)
-    scores = _score(engine, store, sorted(boxed), prior, options, listener)
-    kinds = [name for name in options.maps or MAPS if name not in not_run]
-    reasons = dict.fromkeys([clip_id for clip_id in expected if clip_id not in store.shards], "not in the store")
-    reasons |= dict.fromkeys([clip_id for clip_id in there if clip_id not in boxed], "no boxes")
-    reasons |= {score.id: score.reason for score in scores if not score.ciou}
-    clips: list[dict[str, Any]] = [
-        {"id": s.id, "ciou": {kind: s.ciou[kind] for kind in kinds}} for s in scores if s.ciou
-    ]
-    if not clips:
-        raise Refused(f"none of {len(scores)} clips could be scored; the first: {scores[0].id}: {scores[0].reason}")
+    expected = testset.expected[protocol.name]
     return EvalReport(
-        testset=options.testset or store.folder.resolve().name,
-        model=model.name,
-        model_hash=model.sha256,
-        model_card=model.card,
-        data_hash=store.data_hash(),
-        protocol=Protocol(precision=options.precision),
-        box_rule=store.header.box_rule,
+        testset=testset.name,
+        model=model.name if model else "",
+        model_hash=model.sha256 if model else "",
+        model_card=model.card if model else {},
+        data_hash=testset.store.data_hash() if testset.store else "",
+        protocol=protocol,
+        box_rule=testset.box_rule,
         n_expected=len(expected),
-        missing=dict(sorted(reasons.items())),
-        maps={kind: summarise([clip["ciou"][kind] for clip in clips]) for kind in kinds},
-        not_run=not_run,
-        clips=clips,
+        missing=_missing(expected, testset, maps),
+        maps=scored.maps,
+        baselines=scored.baselines,
+        sweep=scored.sweep,
+        not_run=priors.not_run,
+        no_query=sum("detr" not in clip.cells.maps for clip in clips) if priors.detr else 0,
+        cost=_cost(model),
+        priors=priors.names,
+        clips=scored.rows,
+        **_further(testset, maps, protocol, scored, clips),
     )
 
 
-def _score(
-    engine: Engine,
-    store: Store,
-    ids: Sequence[str],
-    prior: ObjectPrior | None,
-    options: EvalOptions,
-    listener: Listener,
-) -> list[ClipScore]:
-    from avloc.dataset import ClipSet, load
-    from avloc.engine import score_clips
-    from avloc.priors import SIDE
+def _further(
+    testset: _TestSet, maps: Gathered, protocol: Protocol, scored: Scored, clips: Sequence[Clip]
+) -> dict[str, Any]:
+    """Scores that only some test sets and options have."""
+    from avloc.evaluate.extended import extended
+    from avloc.evaluate.negatives import has_negatives, score_negatives
+    from avloc.metrics import source_scores
 
-    clips = ClipSet(store, ids, engine.config, prior_side=SIDE if prior else 0)
-    return score_clips(
-        engine,
-        load(clips, batch=options.batch, workers=options.workers),
-        Protocol(precision=options.precision),
-        box_rule=store.header.box_rule,
-        prior=prior,
-        total=len(ids),
-        listener=listener,
-    )
+    cells = [clip.cells for clip in clips]
+    out: dict[str, Any] = {}
+    if maps.silent:
+        out["extended"] = extended(scored.rows, cells, maps.silent, protocol, list(scored.maps))
+    if has_negatives(cells):
+        out["negatives"] = score_negatives(cells, protocol, testset.box_rule)
+    groups = testset.store.picture_groups() if testset.store else {}
+    pictures = [groups.get(row.id, row.id) for row in scored.rows]
+    if len(set(pictures)) < len(pictures):
+        out["sources"] = {
+            kind: source_scores(pictures, [row.scores[kind].ciou for row in scored.rows]) for kind in scored.maps
+        }
+    return out
+
+
+def _missing(expected: Sequence[str], testset: _TestSet, maps: Gathered) -> dict[str, str]:
+    boxed = set(testset.boxed)
+    reasons = {clip_id: "no boxes" for clip_id in expected if clip_id not in boxed}
+    if testset.store is not None:
+        reasons |= {clip_id: "not in the store" for clip_id in expected if clip_id not in testset.store.shards}
+    wanted = set(expected)
+    others = {name: reason for name, reason in maps.failures.items() if name in wanted or name not in boxed}
+    return dict(sorted({**reasons, **others}.items()))
+
+
+def _cost(model: ModelFile | None) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from avloc.cost import cost_rows
+
+    return [asdict(row) for row in cost_rows(model.config)] if model else []

@@ -1,4 +1,4 @@
-"""Ground truth, cIoU and what is made of it. Pure functions of arrays.
+"""Ground truth, cIoU and what is made of it.
 
 *cIoU* of one picture is a consensus intersection over union; *cIoU@0.5* the share of pictures that reach 0.5 ("AP50"
 or simply "cIoU" in the published tables); *AUC* the area under that share as the bar moves from 0 to 1; *mean cIoU*
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 AUC_THRESHOLDS = tuple(0.05 * step for step in range(21))
 """Bars of the success curve; the float products are the published code's own."""
+
+SIZES = (("small", 32), ("medium", 96), ("large", 144))
+"""Truths of fewer than side*side pixels on a square of 224, smallest first; the rest is `huge` (SLAVC `utils.py`)."""
+_SIZE_SIDE = 224
 
 
 def ground_truth(boxes: NDArray[np.float64], rule: str, side: int) -> NDArray[np.float32]:
@@ -35,23 +39,67 @@ def ground_truth(boxes: NDArray[np.float64], rule: str, side: int) -> NDArray[np
     return np.minimum(count / 2 if rule == "consensus" else count, 1)
 
 
-def ciou(masks: NDArray[np.bool_], truths: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Consensus intersection over union of each mask with its ground truth.
+def mask_truth(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """A mask [h, w] as a truth map [side, side]: the mask's pixel under the centre of each pixel of the map."""
+    rows, columns = (((np.arange(side) + 0.5) * length / side).astype(np.int64) for length in mask.shape)
+    return mask[np.ix_(rows, columns)].astype(np.float32)
+
+
+class Truth:
+    """A ground-truth map, ready to be compared with many masks.
 
     Args:
-        masks: [B, H, W] bool.
-        truths: [B, H, W] in [0, 1]. Mask pixels count against the score only where the truth is 0.
-
-    Returns:
-        [B] float64: sum(mask * truth) / (sum(truth) + sum(mask where truth is 0)); 0 for an empty truth.
-
-    Source: Senocak et al. 2018; EZ-VSL `utils.py`.
+        truth_HW: values in [0, 1]. Mask pixels count against a score only where it is 0.
     """
-    truths = truths.astype(np.float64)
-    hit = (masks * truths).sum((1, 2))
-    whole = truths.sum((1, 2)) + (masks & (truths == 0)).sum((1, 2))
-    scores: NDArray[np.float64] = np.divide(hit, whole, out=np.zeros_like(hit), where=whole > 0)
-    return scores
+
+    def __init__(self, truth_HW: NDArray[np.float32]) -> None:
+        values = truth_HW.ravel()
+        self.map = truth_HW
+        self.places = np.flatnonzero(values)
+        self.weights = values[self.places].astype(np.float64)
+        self.total = float(self.weights.sum())
+
+    @property
+    def pixels(self) -> int:
+        """Pixels where the truth is not 0."""
+        return len(self.places)
+
+    @property
+    def area(self) -> float:
+        """Share of the map where the truth is not 0."""
+        return self.pixels / self.map.size
+
+    def holds(self, place: int) -> bool:
+        """Whether the truth is not 0 at a place of the flattened map."""
+        at = int(np.searchsorted(self.places, place))
+        return at < len(self.places) and int(self.places[at]) == place
+
+    def ciou(self, mask_HW: NDArray[np.bool_]) -> float:
+        """Consensus intersection over union: sum(mask * truth) / (sum(truth) + sum(mask where truth is 0)).
+
+        0 for an empty truth. Source: Senocak et al. 2018; EZ-VSL `utils.py`.
+        """
+        inside = mask_HW.ravel()[self.places]
+        hit = float(self.weights[inside].sum())
+        whole = self.total + int(np.count_nonzero(mask_HW)) - int(np.count_nonzero(inside))
+        return hit / whole if whole > 0 else 0.0
+
+    def best_ciou(self, pixels: int) -> float:
+        """The largest cIoU that any mask of so many pixels can have: it takes the heaviest pixels first."""
+        taken = np.sort(self.weights)[::-1][:pixels]
+        whole = self.total + max(0, pixels - self.pixels)
+        return float(taken.sum()) / whole if whole > 0 else 0.0
+
+
+def ciou(masks: NDArray[np.bool_], truths: NDArray[np.float32]) -> NDArray[np.float64]:
+    """`Truth.ciou` of each mask [B, H, W] with its own truth [B, H, W], as [B] float64."""
+    return np.array([Truth(truth).ciou(mask) for mask, truth in zip(masks, truths, strict=True)], np.float64)
+
+
+def size_of(area: float) -> str:
+    """`small`, `medium`, `large` or `huge`, for a truth that covers `area` of the picture."""
+    pixels = area * _SIZE_SIDE**2
+    return next((name for name, side in SIZES if pixels < side**2), "huge")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +110,50 @@ class Summary:
     ciou_50: float
     auc: float
     mean_ciou: float
+    curve: list[float]
+    """Share of pictures that reach each of `AUC_THRESHOLDS`; empty where there is no picture."""
 
 
-def summarise(scores: Sequence[float] | NDArray[np.float64]) -> Summary:
-    """cIoU@0.5, AUC and mean cIoU of per-picture scores; NaN for none at all."""
+def summarise(scores: Sequence[float] | NDArray[np.float64], success: str = ">=") -> Summary:
+    """cIoU@0.5, AUC and mean cIoU of per-picture scores; NaN for none at all.
+
+    Args:
+        scores: cIoU of each picture.
+        success: how a score has to compare with 0.5 to count in cIoU@0.5: `>=` or `>`.
+    """
     values = np.asarray(scores, np.float64)
     if not len(values):
-        return Summary(n=0, ciou_50=float("nan"), auc=float("nan"), mean_ciou=float("nan"))
+        return Summary(n=0, ciou_50=float("nan"), auc=float("nan"), mean_ciou=float("nan"), curve=[])
     curve = success_curve(values)
     return Summary(
         n=len(values),
-        ciou_50=float(np.mean(values >= 0.5)),
+        ciou_50=float(np.mean(values >= 0.5 if success == ">=" else values > 0.5)),
         auc=float(np.trapezoid(curve, AUC_THRESHOLDS)),
         mean_ciou=float(values.mean()),
+        curve=curve.tolist(),
     )
 
 
 def success_curve(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """[21] share of pictures whose cIoU reaches each of `AUC_THRESHOLDS`."""
     return np.array([np.mean(scores >= bar) for bar in AUC_THRESHOLDS])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScore:
+    """One map against one truth."""
+
+    ciou: float
+    """cIoU under the protocol's threshold."""
+    area_ciou: float
+    """cIoU of as many of the hottest pixels as the truth has: the ground-truth-area threshold."""
+    hit: bool
+    """Whether the hottest pixel lies inside the truth (pointing game); the first of several. A map without contrast,
+    or with a NaN, has none."""
+    iou: float = float("nan")
+    """Plain IoU of mask and truth, where the truth is a mask."""
+
+    @property
+    def outcome(self) -> str:
+        """`found` (cIoU of 0.5 or more), `peak inside` (right place, wrong extent) or `elsewhere`."""
+        return "found" if self.ciou >= 0.5 else "peak inside" if self.hit else "elsewhere"

@@ -3,62 +3,117 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from avloc.heatmap import FUSED_WEIGHTS, fuse, heat_maps, median_masks
-from avloc.metrics import ciou, ground_truth, summarise
+from avloc.engine import ClipCells, Heats, kinds_of, score_heat, truth_of
+from avloc.metrics import summarise
+from avloc.protocols import PROTOCOLS, Protocol
 from tests.parity import drawing
 
-SIDE = 224
 RULES = {"flickr": "consensus", "vggss": "union"}
+MEDIAN_OF_SSPL = replace(PROTOCOLS["sspl"], threshold="median")
+"""The other branch of SSPL's function, which its scripts never take."""
 
 
-def scores(heat: torch.Tensor, boxes: list[np.ndarray], rule: str) -> np.ndarray:
-    truths = np.stack([ground_truth(these / 256, rule, SIDE) for these in boxes])
-    return ciou(median_masks(heat).numpy(), truths)
+def score(cells: list[ClipCells], kind: str, protocol: Protocol, rule: str) -> np.ndarray:
+    weights = kinds_of(protocol, [kind])[kind]
+    return np.array(
+        [
+            score_heat(Heats(entry).heat(weights, protocol), truth_of(entry, protocol, rule), protocol).score.ciou
+            for entry in cells
+        ]
+    )
 
 
-def check(heat: torch.Tensor, boxes: list[np.ndarray], rule: str, reference, prefix: str) -> None:
-    ours = scores(heat, boxes, rule)
-    theirs = reference[f"{prefix}/ciou"]
-    deviation = np.abs(ours - theirs)
-    assert deviation.max() <= 1e-3  # one pixel may flip where two values are equal up to rounding
-    assert np.mean(deviation > 1e-6) <= 0.1
+FLIPS = 2 if "AVLOC_PARITY" in os.environ else 0
+"""Pictures in which one pixel may lie on the other side of the cut: none in the numbers shipped here; other seeds may
+draw two values that are equal up to rounding."""
+
+
+def check(ours: np.ndarray, reference, prefix: str) -> None:
+    deviation = np.abs(ours - reference[f"{prefix}/ciou"])
+    assert np.sum(deviation > 1e-6) <= FLIPS, np.flatnonzero(deviation > 1e-6)
+    assert deviation.max() <= 1e-3
+    if f"{prefix}/ap50" not in reference:
+        return
     result = summarise(ours)
-    assert abs(result.ciou_50 - reference[f"{prefix}/ap50"]) <= 1 / len(ours) * np.any(deviation > 1e-6) + 1e-12
-    assert result.auc == pytest.approx(reference[f"{prefix}/auc"].item(), abs=1e-6 if deviation.max() < 1e-6 else 3e-3)
-    assert result.mean_ciou == pytest.approx(reference[f"{prefix}/mean"].item(), abs=1e-4)
+    assert result.ciou_50 == pytest.approx(reference[f"{prefix}/ap50"].item(), abs=1e-9 if not FLIPS else 1 / len(ours))
+    assert result.auc == pytest.approx(reference[f"{prefix}/auc"].item(), abs=1e-9 if not FLIPS else 3e-3)
+    assert result.mean_ciou == pytest.approx(reference[f"{prefix}/mean"].item(), abs=1e-6 if not FLIPS else 1e-4)
 
 
-def heat(maps: np.ndarray) -> torch.Tensor:
-    return heat_maps(torch.from_numpy(maps), (SIDE, SIDE))
-
-
-@pytest.mark.parametrize("truth", RULES)
-@pytest.mark.parametrize("kind", ["av", "obj", "og_0.4", "og_detr"])
-def test_parity_avc_scores(truth, kind):
-    reference = drawing.vectors("avc")
-    listed = json.loads((drawing.folder() / "avc_boxes_256px.json").read_text())
-    boxes = [np.array(these, np.float64).reshape(-1, 4) for these in listed]
-    av, prior, detr = (heat(reference[f"low_{name}"]) for name in ("av", "obj", "detr"))
-    maps = {
-        "av": av,
-        "obj": prior,
-        "og_0.4": fuse([av, prior], [FUSED_WEIGHTS["av"], FUSED_WEIGHTS["object"]]),
-        "og_detr": fuse([av, prior, detr], [1 / 3, 1 / 3, 1 / 3]),
-    }
-    check(maps[kind], boxes, RULES[truth], reference, f"{truth}/{kind}")
-
-
-@pytest.mark.parametrize("truth", RULES)
-@pytest.mark.parametrize("kind", ["av", "obj", "av_obj"])
-def test_parity_ezvsl_scores(truth, kind):
-    reference = drawing.vectors("ezvsl")
+def case(system: str, **maps: str) -> tuple[list[ClipCells], object]:
+    """The scoring case of a system; `maps` says which of its arrays is which kind of map."""
+    reference = drawing.vectors(system)
     rows = reference["scoring/boxes_256px"]
-    boxes = [rows[rows[:, 0] == image, 1:].astype(np.float64) for image in range(len(reference["scoring/map"]))]
-    av, prior = heat(reference["scoring/map"]), heat(reference["scoring/prior"])
-    maps = {"av": av, "obj": prior, "av_obj": fuse([av, prior], [0.4, 0.6])}  # EZ-VSL's alpha weighs its own map
-    check(maps[kind], boxes, RULES[truth], reference, f"scoring/{truth}/{kind}")
+    cells = [
+        ClipCells(
+            id=str(image),
+            boxes=rows[rows[:, 0] == image, 1:] / 256,
+            maps={kind: reference[name][image].astype(np.float32) for kind, name in maps.items()},
+        )
+        for image in range(len(reference["scoring/map"]))
+    ]
+    return cells, reference
+
+
+@pytest.mark.parametrize("truth", RULES)
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("av", "av"), ("obj", "object"), ("og_0.4", "fused"), ("og_detr", "fused-detr")]
+)
+def test_parity_avc_scores(truth, theirs, ours):
+    """Its numbers are of all boxes and of 0.6 AV + 0.4 object, as avloc has them, not as AVC's script does."""
+    reference = drawing.vectors("avc")
+    boxes = json.loads((drawing.folder() / "avc_boxes_256px.json").read_text())
+    cells = [
+        ClipCells(
+            id=str(image),
+            boxes=np.array(these, np.float64).reshape(-1, 4) / 256,
+            maps={"av": reference["low_av"][image], "object": reference["low_obj"][image]}
+            | {"detr": reference["low_detr"][image]},
+        )
+        for image, these in enumerate(boxes)
+    ]
+    check(score(cells, ours, Protocol(), RULES[truth]), reference, f"{truth}/{theirs}")
+
+
+@pytest.mark.parametrize("truth", RULES)
+@pytest.mark.parametrize(("theirs", "ours"), [("av", "av"), ("obj", "object"), ("av_obj", "fused")])
+def test_parity_ezvsl_scores(truth, theirs, ours):
+    cells, reference = case("ezvsl", av="scoring/map", object="scoring/prior")
+    check(score(cells, ours, PROTOCOLS["ezvsl"], RULES[truth]), reference, f"scoring/{truth}/{theirs}")
+
+
+@pytest.mark.parametrize("truth", RULES)
+def test_parity_lvs_scores(truth):
+    cells, reference = case("lvs", av="scoring/map")
+    check(score(cells, "av", PROTOCOLS["lvs"], RULES[truth]), reference, f"scoring/{truth}")
+
+
+def test_parity_lvs_heat_maps_and_masks():
+    cells, reference = case("lvs", av="scoring/map")
+    protocol = PROTOCOLS["lvs"]
+    heats = [Heats(entry).heat({"av": 1.0}, protocol) for entry in cells]
+    assert np.abs(np.stack(heats)[:, ::8, ::8] - reference["scoring/heat_map_every_8th"]).max() <= 1e-6
+    assert np.abs(heats[0] - reference["scoring/heat_map_first"]).max() <= 1e-6
+    cuts = [
+        score_heat(heat, truth_of(entry, protocol, "union"), protocol)
+        for heat, entry in zip(heats, cells, strict=True)
+    ]
+    assert [int(cut.mask.sum()) for cut in cuts] == reference["scoring/mask_pixels"].tolist()
+
+
+@pytest.mark.parametrize("truth", RULES)
+@pytest.mark.parametrize(("rule", "protocol"), [("fixed", PROTOCOLS["sspl"]), ("median", MEDIAN_OF_SSPL)])
+def test_parity_sspl_scores(truth, rule, protocol):
+    cells, reference = case("sspl", av="scoring/map")
+    check(score(cells, "av", protocol, RULES[truth]), reference, f"scoring/{truth}/{rule}")
+
+
+def test_parity_sacl_scores():
+    cells, reference = case("sacl", av="scoring/map")
+    check(score(cells, "av", PROTOCOLS["sacl"], "union"), reference, "scoring/vggss/fixed")

@@ -1,0 +1,156 @@
+"""A model and a store to maps of cells: everything that scoring needs, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from avloc.annotations import SilentPair, published_boxes
+from avloc.errors import WeightsAbsent
+from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions
+from avloc.events import Listener, Notice
+from avloc.store import FLAGS, Store
+
+if TYPE_CHECKING:
+    from avloc.checkpoint import ModelFile
+    from avloc.engine import ClipCells, Engine
+    from avloc.priors import DetrPrior, ObjectPrior
+
+_NEEDS = {"object": ("object",), "fused": ("object",), "sweep": ("object",), "detr": ("detr", "object")}
+"""Map as asked for -> priors that it needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Priors:
+    """The sound-blind networks that could be had."""
+
+    object: ObjectPrior | None = None
+    detr: DetrPrior | None = None
+    not_run: dict[str, str] = field(default_factory=dict)
+    """Kinds of map that are left out, and why."""
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Prior -> its network and the SHA-256 of its weights."""
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """Sides of the pictures they take, as `ClipSet` wants them."""
+        return {
+            "prior_side": self.object.side if self.object else 0,
+            "detr_side": self.detr.side if self.detr else 0,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """One model's maps of all clips, in the order of their ids."""
+
+    cells: list[ClipCells]
+    silent: list[ClipCells]
+    """Of the pairs of an extended set."""
+    failures: dict[str, str]
+    """Clip or pair -> why it has no map."""
+
+
+def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors:
+    """The priors that the maps need.
+
+    Raises:
+        WeightsAbsent: weights of a map that was asked for by name are absent. Otherwise the map is not run.
+    """
+    from avloc.priors import DetrPrior, ObjectPrior
+
+    wanted = {prior for name in options.maps or DEFAULT_MAPS for prior in _NEEDS.get(name, ())}
+    prior = detr = None
+    not_run: dict[str, str] = {}
+    if "object" in wanted:
+        try:
+            prior = ObjectPrior(options.prior, options.weights_dir, device, listener)
+        except WeightsAbsent as error:
+            if options.maps:
+                raise
+            listener(Notice(f"object prior not run: {error}"))
+            not_run = dict.fromkeys(("object", "fused"), "weights absent")
+    if "detr" in wanted:
+        detr = DetrPrior(options.weights_dir, device, listener)
+    names = {"object": {"network": prior.trunk, "sha256": prior.sha256}} if prior else {}
+    names |= {"detr": {"network": "detr-resnet-50", "sha256": detr.sha256}} if detr else {}
+    return Priors(object=prior, detr=detr, not_run=not_run, names=names)
+
+
+def gather(
+    model: ModelFile,
+    store: Store,
+    ids: Sequence[str],
+    pairs: Sequence[SilentPair],
+    labels: Mapping[str, str],
+    priors: Priors,
+    options: EvalOptions,
+    listener: Listener,
+) -> Gathered:
+    """Run a model and the priors over clips and pairs.
+
+    Args:
+        model: to be scored.
+        store: holds the clips.
+        ids: clips with a truth.
+        pairs: of an extended set; those that the store lacks are failures.
+        labels: clip id -> class, for sounds of other classes.
+        priors: run beside the model.
+        options: loader, device, precision, wrong sounds.
+        listener: hears the progress.
+    """
+    from avloc.dataset import ClipSet, load
+    from avloc.engine import Engine, WrongSounds, pick_device, predict_cells
+    from avloc.evaluate.negatives import wrong_sounds
+
+    engine = Engine.from_file(model, pick_device(options.device), options.precision)
+    wrong = wrong_sounds(engine, store, labels, options.negatives) if options.negatives else WrongSounds()
+
+    def run(clips: ClipSet, task: str, wrong: WrongSounds) -> list[ClipCells]:
+        batches = load(clips, batch=options.batch, workers=options.workers)
+        beside = {"prior": priors.object, "detr": priors.detr, "wrong": wrong}
+        return list(predict_cells(engine, batches, **beside, total=len(clips), task=task, listener=listener))
+
+    cells = run(ClipSet(store, sorted(ids), engine.config, **priors.sides), "scoring", wrong)
+    failures = {entry.id: entry.reason for entry in cells if entry.reason}
+    silent, missing = _silent_pairs(engine, store, pairs, priors, run) if pairs else ([], {})
+    return Gathered(cells=[c for c in cells if not c.reason], silent=silent, failures={**failures, **missing})
+
+
+def _silent_pairs(
+    engine: Engine, store: Store, pairs: Sequence[SilentPair], priors: Priors, run: Any
+) -> tuple[list[ClipCells], dict[str, str]]:
+    from avloc.dataset import ClipSet
+    from avloc.engine import WrongSounds
+
+    there = [pair for pair in pairs if pair.video in store.shards and pair.audio in store.shards]
+    missing = {_pair_name(pair): "not in the store" for pair in pairs if pair not in set(there)}
+    seen, heard = [pair.video for pair in there], [pair.audio for pair in there]
+    cells = run(ClipSet(store, seen, engine.config, sound_ids=heard, **priors.sides), "silent pairs", WrongSounds())
+    missing |= {f"{entry.id} (silent pair)": entry.reason for entry in cells if entry.reason}
+    return [entry for entry in cells if not entry.reason], missing
+
+
+def _pair_name(pair: SilentPair) -> str:
+    return f"{pair.video} with the sound of {pair.audio}"
+
+
+def boxes_alone(store: Store | None, ids: Sequence[str]) -> list[ClipCells]:
+    """Clips with their truths and nothing else, from a store or from the boxes in the package."""
+    from avloc.engine import ClipCells
+
+    if store is not None:
+        clips = (store.read(clip_id) for clip_id in ids)
+        return [ClipCells(id=clip.id, boxes=clip.boxes, mask=clip.mask) for clip in clips]
+    known = published_boxes().by_id
+    return [ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in ids]
+
+
+def flags_of(store: Store) -> dict[str, tuple[str, ...]]:
+    """Clip id -> what `prepare` noticed about it."""
+    rows = store.column("flags")
+    return {
+        clip_id: tuple(name for name, on in zip(FLAGS, row, strict=True) if on)
+        for clip_id, row in zip(store.ids, rows, strict=True)
+    }

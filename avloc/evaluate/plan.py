@@ -1,0 +1,127 @@
+"""What is going to be scored: the store, the clips of each protocol, the pairs of an extended set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avloc.annotations import SilentPair, silent_pairs, testset_ids, testset_list
+from avloc.errors import StoreNotFound, UsageError
+from avloc.protocols import PROTOCOLS, Protocol, protocol_named
+from avloc.store import Store
+
+MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
+DEFAULT_MAPS = ("av", "object", "fused")
+EXTENDED = ("flickr-ext", "vggss-ext")
+_BASES = {"flickr-250": "flickr", "flickr-ext": "flickr", "vggss-4692": "vggss", "vggss-ext": "vggss"}
+"""Test sets whose clips may also lie in the store of another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """What to score, on what, and how."""
+
+    testset: str = ""
+    store: Path | None = None
+    models: tuple[Path, ...] = ()
+    """Empty: the model shipped with the package."""
+    maps: tuple[str, ...] = ()
+    """Empty: `av`, `object` and `fused`, the prior's only where its weights are there. Baselines are always scored."""
+    protocols: tuple[str, ...] = ()
+    """Empty: `avloc`."""
+    prior: str = "resnet18"
+    """ImageNet network of the object prior."""
+    negatives: int = 0
+    """Wrong sounds of each kind that a picture is shown with; 0 leaves them out."""
+    weights_dir: Path | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    batch: int = 16
+    workers: int = 2
+    max_missing: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.maps:
+            if name not in MAPS:
+                raise UsageError(f"--maps {name} is unknown; valid: {', '.join(MAPS)}")
+        for flag, value, least in (
+            ("--batch", self.batch, 1),
+            ("--max-missing", self.max_missing, 0),
+            ("--negatives", self.negatives, 0),
+        ):
+            if value < least:
+                raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
+        self.records()
+
+    def records(self) -> list[Protocol]:
+        """The protocols, each once.
+
+        Raises:
+            UsageError: an unknown protocol or precision.
+        """
+        names = dict.fromkeys(self.protocols or (next(iter(PROTOCOLS)),))
+        return [protocol_named(name, self.precision) for name in names]
+
+    @property
+    def baselines_only(self) -> bool:
+        """Whether neither pictures nor a model are needed."""
+        return self.maps == ("baselines",)
+
+
+def find_store(testset: str, store: Path | None) -> Path:
+    """`--store`, else `$AVLOC_DATA/<testset>`, else `./data/<testset>`.
+
+    A test set that is a part or an extension of another is also looked for under the other's name.
+
+    Raises:
+        UsageError: neither a test set nor a store was named.
+        StoreNotFound: none of the places holds a store; says what to prepare.
+    """
+    if store is not None:
+        return store
+    if not testset:
+        raise UsageError("name what to score: --testset vggss, or --store DIR")
+    roots = [Path(os.environ["AVLOC_DATA"])] if os.environ.get("AVLOC_DATA") else []
+    names = [testset, *([_BASES[testset]] if testset in _BASES else [])]
+    places = [root / name for name in names for root in [*roots, Path("data")]]
+    for place in places:
+        if (place / "store.json").is_file():
+            return place
+    raise StoreNotFound(
+        f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=_how_to_prepare(testset, places[0])
+    )
+
+
+def _how_to_prepare(testset: str, place: Path) -> str:
+    known = testset_list(testset)
+    if not known:
+        return f"Prepare it from the material you have: avloc prepare MEDIA --annotations BOXES.json --out {place}"
+    if testset.startswith("flickr"):
+        source = "SoundNet-Flickr clips and their XML annotations come from ardasnck/learning_to_localize_sound_source"
+        return f"{source}: avloc prepare Data --ids {known} --annotations Annotations --out {place}"
+    source = "The clips are VGGSound's test videos (10 s from YouTube); the boxes come with avloc"
+    return f"{source}: avloc prepare VIDEOS --ids {known} --out {place}"
+
+
+def expected_ids(protocol: Protocol, testset: str, store: Store | None, boxed: Sequence[str]) -> list[str]:
+    """The clips that a protocol wants a score of, canonical.
+
+    Args:
+        protocol: may score on a list of its own, or on whatever the store holds.
+        testset: as typed; '' for a store of one's own.
+        store: None where only baselines are scored.
+        boxed: clips with a truth.
+    """
+    if protocol.clips == "store" and store is not None:
+        return list(boxed)
+    name = protocol.lists.get(testset, testset)
+    if testset_list(name):
+        return list(testset_ids(name))
+    return list(boxed) if store is None else list(store.header.expected) or store.ids
+
+
+def pairs_of(testset: str) -> tuple[SilentPair, ...]:
+    """Pairs of a picture and a sound that must show nothing; none for a set that is not extended."""
+    return silent_pairs(testset) if testset in EXTENDED else ()

@@ -1,0 +1,193 @@
+"""Maps of cells to scores under many protocols, one clip at a time: memory does not grow with the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avloc.engine import SILENCE, ClipCells, Cut, Heats, kinds_of, score_heat, truth_of
+from avloc.evaluate.baselines import CEILING, RANDOM, SOUND_IGNORED, Fixed, ceiling, fixed_baselines, random_cells
+from avloc.evaluate.records import ClipRow, MapScores
+from avloc.metrics import ClipScore, Summary, f_curves, interval, max_f, size_of, summarise
+from avloc.protocols import Protocol
+
+SWEEP = tuple(round(0.1 * step, 1) for step in range(11))
+_PEAKLESS = ("whole frame", CEILING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One clip with everything that its scores need."""
+
+    cells: ClipCells
+    label: str = ""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """All clips under one protocol."""
+
+    maps: dict[str, MapScores]
+    baselines: dict[str, MapScores]
+    sweep: dict[str, MapScores]
+    rows: list[ClipRow]
+    """Sorted by id; `scores` holds the maps only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """One clip under one protocol."""
+
+    area: float
+    by_kind: dict[str, ClipScore]
+    f_curves: dict[str, NDArray[np.float64]]
+
+
+def sweep_kinds() -> dict[str, Mapping[str, float]]:
+    """Fused maps by their weights: `0.7 av + 0.3 object`."""
+    return {f"{av} av + {round(1 - av, 1)} object": {"av": av, "object": round(1 - av, 1)} for av in SWEEP}
+
+
+def score_protocols(
+    clips: Sequence[Clip],
+    protocols: Sequence[Protocol],
+    box_rule: str,
+    kinds: Sequence[str],
+    *,
+    sweep: bool = False,
+    threads: int = 2,
+) -> list[Scored]:
+    """Score the same maps under several protocols.
+
+    Args:
+        clips: with boxes or a mask each; the order does not matter.
+        protocols: the rules.
+        box_rule: how boxes become a map.
+        kinds: of map, `avloc.engine.kinds_of`; empty for baselines alone.
+        sweep: also fuse `av` and `object` by eleven weights.
+        threads: that share the work; the scores do not depend on them.
+    """
+    ordered = sorted(clips, key=lambda clip: clip.cells.id)
+    fixed = [fixed_baselines(_prior(ordered, protocol, box_rule)) for protocol in protocols]
+
+    def score(clip: Clip) -> list[_Scores]:
+        heats = Heats(_with_stand_ins(clip.cells))
+        return [
+            _score_clip(heats, protocol, box_rule, _weights(protocol, kinds, clip.cells, sweep=sweep), baselines)
+            for protocol, baselines in zip(protocols, fixed, strict=True)
+        ]
+
+    with ThreadPoolExecutor(threads) as pool, _one_torch_thread():
+        table = list(pool.map(score, ordered))
+    names = [*kinds, *(sweep_kinds() if sweep else ())]
+    return [
+        _collect(ordered, [row[column] for row in table], protocol, list(kinds), names)
+        for column, protocol in enumerate(protocols)
+    ]
+
+
+class _one_torch_thread:  # noqa: N801 (a context, used like a function)
+    """The clips are shared between threads already; maps this small gain nothing from torch's own."""
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.before)
+
+
+def _prior(clips: Sequence[Clip], protocol: Protocol, box_rule: str) -> NDArray[np.float64]:
+    total = np.zeros((protocol.side, protocol.side))
+    for clip in clips:
+        total += truth_of(clip.cells, protocol, box_rule).map
+    return total
+
+
+def _with_stand_ins(cells: ClipCells) -> ClipCells:
+    """The clip with maps of the baselines that are resized and cut like any other map."""
+    maps = {**cells.maps, RANDOM: random_cells(cells.id)}
+    if SILENCE in cells.wrong:
+        maps[SOUND_IGNORED] = cells.wrong[SILENCE][0]
+    return replace(cells, maps=maps)
+
+
+def _weights(
+    protocol: Protocol, kinds: Sequence[str], cells: ClipCells, *, sweep: bool
+) -> dict[str, Mapping[str, float]]:
+    stand_ins = [RANDOM, *([SOUND_IGNORED] if SILENCE in cells.wrong else [])]
+    return {**kinds_of(protocol, [*kinds, *stand_ins]), **(sweep_kinds() if sweep else {})}
+
+
+def _score_clip(
+    heats: Heats,
+    protocol: Protocol,
+    box_rule: str,
+    weights: Mapping[str, Mapping[str, float]],
+    baselines: Mapping[str, Fixed],
+) -> _Scores:
+    truth = truth_of(heats.cells, protocol, box_rule)
+    is_mask = bool(heats.cells.mask)
+    by_kind, curves = {}, {}
+    for name, parts in weights.items():
+        heat = heats.heat(parts, protocol)
+        result: Cut = score_heat(heat, truth, protocol, is_mask=is_mask)
+        by_kind[name] = result.score
+        if is_mask:
+            curves[name] = f_curves(heat[None], (truth.map > 0)[None])[0]
+    for name, baseline in baselines.items():
+        by_kind[name] = baseline.score(truth, protocol.comparison)
+    by_kind[CEILING] = ceiling(truth)
+    return _Scores(area=truth.area, by_kind=by_kind, f_curves=curves)
+
+
+def _collect(
+    clips: Sequence[Clip], scores: Sequence[_Scores], protocol: Protocol, kinds: list[str], names: list[str]
+) -> Scored:
+    sizes = [size_of(entry.area) for entry in scores]
+    every = list(scores[0].by_kind) if scores else []
+    summaries = {name: _summary(name, scores, sizes, protocol) for name in every}
+    return Scored(
+        maps={name: summaries[name] for name in kinds if name in summaries},
+        baselines={name: scores for name, scores in summaries.items() if name not in names},
+        sweep={name: summaries[name] for name in names if name not in kinds and name in summaries},
+        rows=[
+            ClipRow(
+                id=clip.cells.id,
+                label=clip.label,
+                flags=clip.flags,
+                area=entry.area,
+                size=size,
+                scores={name: entry.by_kind[name] for name in kinds},
+            )
+            for clip, entry, size in zip(clips, scores, sizes, strict=True)
+        ],
+    )
+
+
+def _summary(name: str, scores: Sequence[_Scores], sizes: Sequence[str], protocol: Protocol) -> MapScores:
+    of_map = [entry.by_kind[name] for entry in scores]
+    cious = np.array([score.ciou for score in of_map])
+    ious = [score.iou for score in of_map if not np.isnan(score.iou)]
+    curves = [entry.f_curves[name] for entry in scores if name in entry.f_curves]
+    return MapScores(
+        overall=summarise(cious, protocol.success),
+        interval=interval(cious),
+        area=summarise([score.area_ciou for score in of_map], protocol.success),
+        pointing=float("nan") if name in _PEAKLESS else float(np.mean([score.hit for score in of_map])),
+        sizes=_by_size(cious, sizes, protocol),
+        miou=float(np.mean(ious)) if ious else float("nan"),
+        max_f=max_f(np.stack(curves)) if curves else float("nan"),
+    )
+
+
+def _by_size(cious: NDArray[np.float64], sizes: Sequence[str], protocol: Protocol) -> dict[str, Summary]:
+    places = np.array(sizes)
+    present = (name for name in ("small", "medium", "large", "huge") if name in set(sizes))
+    return {name: summarise(cious[places == name], protocol.success) for name in present}
