@@ -1,0 +1,47 @@
+"""Pictures with several sources, each with its own sound: is every one of them found?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from avloc.metrics.scores import summarise
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceScores:
+    """IIoU@0.5 and IAUC over `n_pictures` pictures that have two sources or more."""
+
+    n_pictures: int
+    iiou_50: float
+    iauc: float
+
+
+def source_scores(groups: Sequence[str], cious: ArrayLike) -> SourceScores:
+    """cIoU@0.5 and AUC of pictures, where a picture has the cIoU of its worst source.
+
+    Pictures with a single source are left out: they say nothing about telling sources apart. The published code counts
+    whatever it is given.
+
+    Args:
+        groups: [n] the picture each source belongs to, in any order.
+        cious: [n] of the sources. A picture with a NaN reaches no bar.
+
+    Returns:
+        NaN for both scores without such pictures.
+
+    Raises:
+        ValueError: the two have different lengths.
+
+    Source: Senocak et al., TPAMI 2025 (IS3); SSLalignment `utils.py` (`Evaluator_iiou`).
+    """
+    members: defaultdict[str, list[float]] = defaultdict(list)
+    for group, value in zip(groups, np.asarray(cious, np.float64), strict=True):
+        members[group].append(value)
+    # np.min carries a NaN on wherever it stands; Python's min depends on the order.
+    summary = summarise([float(np.min(values)) for values in members.values() if len(values) > 1])
+    return SourceScores(n_pictures=summary.n, iiou_50=summary.ciou_50, iauc=summary.auc)
