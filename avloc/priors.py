@@ -1,18 +1,28 @@
-"""Object priors: where a picture has something to look at, whatever is heard."""
+"""Object priors: where a picture has something to look at, whatever is heard.
+
+A prior takes square frames of `side` pixels and answers for each of them alone. Its network sees one frame at a time:
+kernels round differently for other batch sizes, and a rounding can move a pixel over a threshold.
+
+Shape letters: B batch, C channels, H W pixels, h w cells.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from avloc.errors import UsageError
 from avloc.events import Listener, silent
-from avloc.networks.trunks import build_trunk, load_imagenet
+from avloc.networks import detr
+from avloc.networks.exact import exactly
+from avloc.networks.trunks import TRUNKS, build_trunk, load_imagenet
 from avloc.transforms import normalise_frames
-from avloc.weights import imagenet_weights, locate
+from avloc.weights import DETR, imagenet_weights, locate
 
-TRUNK = "resnet18"
+TRUNK = "resnet18"  # the prior of EZ-VSL's and AVC's "OBJ"
 SIDE = 224  # pixels of the square it sees, whatever the model that is scored beside it sees
 
 
@@ -22,26 +32,97 @@ def mean_activation(features_BCHW: Tensor) -> Tensor:
 
 
 class ObjectPrior:
-    """An ImageNet ResNet18 whose mean activation marks objects (OG-AVC's "OBJ").
+    """An ImageNet network whose mean activation marks objects (OG-AVC's "OBJ" is that of ResNet18).
+
+    The weights are torchvision's IMAGENET1K_V1 for every trunk, the older of two sets where there are two: those were
+    torchvision's only ones when EZ-VSL published this prior. What is averaged is the trunk's last feature map, as
+    `build_trunk` gives it. For `vgg16` that is the map after the fifth pooling, not conv5_3, and for `efficientnet_b0`
+    the one after the last 1x1 convolution; so each of them has 7x7 cells.
 
     Args:
+        trunk: one of `avloc.networks.trunks.TRUNKS`.
         weights_dir: folder searched first for the ImageNet weights.
-        device: where it runs.
+        device: where it runs; float32 throughout.
         listener: hears about a download.
 
+    Attributes:
+        trunk: the trunk's name.
+        sha256: of its weights.
+        side: pixels of the square frames that it takes.
+
     Raises:
+        UsageError: no such trunk.
         WeightsError: the weights are absent or damaged.
     """
 
-    def __init__(self, weights_dir: Path | None, device: torch.device, listener: Listener = silent) -> None:
-        located = locate(imagenet_weights(TRUNK), weights_dir=weights_dir, listener=listener)
+    side = SIDE
+
+    def __init__(self, trunk: str, weights_dir: Path | None, device: torch.device, listener: Listener = silent) -> None:
+        if trunk not in TRUNKS:
+            raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}")
+        located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener)
+        self.trunk = trunk
         self.sha256 = located.sha256
-        self.trunk, _ = build_trunk(TRUNK)
-        load_imagenet(self.trunk, located.path)
-        self.trunk.eval().to(device)
+        self.network, _ = build_trunk(trunk)
+        load_imagenet(self.network, located.path)
+        self.network.eval().to(device)
         self.device = device
 
-    @torch.inference_mode()
     def maps(self, frames_B3HW: Tensor) -> Tensor:
-        """Activation maps [B, h, w] of uint8 frames already at the network's input size."""
-        return mean_activation(self.trunk(normalise_frames(frames_B3HW.to(self.device))))
+        """Activation maps [B, h, w] of uint8 frames already at `side` pixels."""
+        with exactly():
+            features = [self.network(normalise_frames(frame)) for frame in _one_by_one(frames_B3HW.to(self.device))]
+            return mean_activation(torch.cat(features))
+
+
+class DetrPrior:
+    """Where DETR-R50 looks for the objects it is sure of (the "DETR" of OG-AVC-DETR).
+
+    The same map as the hint of `avloc.teachers.DetrTeacher`. The paper says "confidence >= 0.3"; the published code
+    compares with `>`, and so do we.
+
+    Args:
+        weights_dir: folder searched first for DETR's weights.
+        device: where it runs; float32 throughout.
+        listener: hears about a download.
+        confidence: a query counts if its best class is more probable than this ("no object" is not a class).
+
+    Attributes:
+        sha256: of its weights: of the hashes of the folder's files (`avloc.weights.Located`).
+        side: pixels of the square frames that it takes.
+
+    Raises:
+        UsageError: an impossible confidence.
+        WeightsError: the weights are absent or damaged.
+    """
+
+    side = detr.SIDE
+
+    def __init__(
+        self,
+        weights_dir: Path | None,
+        device: torch.device,
+        listener: Listener = silent,
+        confidence: float = detr.CONFIDENCE,
+    ) -> None:
+        detr.check_confidence(confidence)
+        located = locate(DETR, weights_dir=weights_dir, listener=listener)
+        self.sha256 = located.sha256
+        self.confidence = confidence
+        self.network = detr.load_detr(located.path).to(device)
+        self.device = device
+
+    def maps(self, frames_B3HW: Tensor) -> list[Tensor | None]:
+        """Attention on objects, for each frame [side/32, side/32] summing to 1, or None where no query is confident.
+
+        Args:
+            frames_B3HW: uint8 RGB squares of `side` pixels, stretched as `avloc.networks.detr.stretched` does.
+        """
+        with exactly():
+            frames = _one_by_one(frames_B3HW.to(self.device))
+            return [detr.attention_maps(self.network, frame, confidence=self.confidence)[0] for frame in frames]
+
+
+def _one_by_one(frames_B3HW: Tensor) -> Iterator[Tensor]:
+    """Each frame as a batch of one, laid out alike: kernels are also chosen by memory layout."""
+    return (frame_3HW.contiguous().unsqueeze(0) for frame_3HW in frames_B3HW.unbind())

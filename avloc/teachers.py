@@ -28,7 +28,8 @@ from avloc.config import StoreSpec
 from avloc.errors import InputError, Refused, UsageError
 from avloc.media import decode_picture, read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
-from avloc.networks.detr import CELL, attention_maps, load_detr, stretched
+from avloc.networks.detr import CELL, CONFIDENCE, SIDE, attention_maps, check_confidence, load_detr, stretched
+from avloc.networks.exact import exactly
 from avloc.store import Clip, HintStamp, Store, hint_folder
 from avloc.store.hints import STAMP
 from avloc.transforms import INT16_SCALE
@@ -78,14 +79,13 @@ class PannsSettings:
 class DetrSettings:
     """What changes the hints of DETR."""
 
-    confidence: float = 0.3
+    confidence: float = CONFIDENCE
     """A query counts if its best class is more probable than this ("no object" is not a class)."""
-    side: int = 800
+    side: int = SIDE
     """The frame is stretched to a square of this many pixels; a hint has side/32 cells each way."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.confidence < 1:
-            raise UsageError(f"confidence = {self.confidence!r} is impossible; valid: 0 or more, less than 1")
+        check_confidence(self.confidence)
         if self.side < CELL or self.side % CELL:
             raise UsageError(f"side = {self.side!r} is impossible; valid: a multiple of {CELL}")
 
@@ -211,8 +211,7 @@ def _numpy(attention: Tensor | None) -> Hint:
 
 def _in_slabs(batch: Sequence[NDArray[Any]], size: int, ask: Callable[[NDArray[Any]], list[Hint]]) -> list[Hint]:
     hints: list[Hint] = []
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact:
+    with exactly():
         for start in range(0, len(batch), size):
             rows = batch[start : start + size]
             slab = np.zeros((size, *rows[0].shape), rows[0].dtype)

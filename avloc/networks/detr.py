@@ -17,12 +17,54 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from avloc.errors import WeightsError
+from avloc.errors import UsageError, WeightsError
 from avloc.transforms import normalise_frames
 
 _TIMM_KEYS = ("backbone", "backbone_kwargs", "use_pretrained_backbone")
 
 CELL = 32  # pixels of a cell's side: the stride of the backbone
+SIDE = 800  # pixels of the square that AVC stretches a frame to
+CONFIDENCE = 0.3  # AVC's: a query counts if its best class is more probable than this
+
+
+def check_confidence(value: float) -> None:
+    """Refuse what cannot be a confidence.
+
+    Raises:
+        UsageError: it is below 0, or so high that no query could ever exceed it.
+    """
+    if not 0 <= value < 1:
+        raise UsageError(f"confidence = {value!r} is impossible; valid: 0 or more, less than 1")
+
+
+def build_detr() -> nn.Module:
+    """DETR-R50 of the published size with random weights: for counting, since answers need `load_detr`.
+
+    Layout: ResNet-50, width 256, six layers each way with 8 heads and 2048 hidden units, 100 queries, 91 classes and
+    "no object" (Carion et al., 2020; the `config.json` of `facebook/detr-resnet-50`, revision `no_timm`). Attention is
+    spelled out in matrix products, as in `load_detr`.
+    """
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+    backbone = ResNetConfig(
+        embedding_size=64,
+        hidden_sizes=[256, 512, 1024, 2048],
+        depths=[3, 4, 6, 3],
+        layer_type="bottleneck",
+        out_features=["stage4"],
+    )
+    sizes = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
+    config = DetrConfig(
+        use_timm_backbone=False,
+        backbone_config=backbone,
+        d_model=256,
+        num_queries=100,
+        num_labels=91,
+        attn_implementation="eager",
+        **{f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in sizes.items()},
+    )
+    model: nn.Module = DetrForObjectDetection(config).eval()
+    return model
 
 
 def load_detr(folder: Path) -> nn.Module:
