@@ -1,0 +1,138 @@
+"""The page: one file that holds its data, style and script, and asks for nothing else.
+
+Names of clips, classes and files come from strangers. They enter the page as JSON in elements that never run, and the
+script writes them as text only. On top of it the page forbids itself every script but its own and every address but
+`data:` (Content Security Policy with the hashes of what is inlined).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import resources
+from string import Template
+from typing import Any
+
+from avloc.metrics import AUC_THRESHOLDS, ClipScore
+from avloc.report.pictures import ReportPicture
+from avloc.report.plain import to_json
+from avloc.report.tables import NOTHING, flat, number, overview, tables_of
+from avloc.report.words import boxes_in_words, in_words
+
+SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
+"""Parts of the one inlined script, in this order."""
+MAP_KINDS = ("av", "object", "detr", "fused", "fused-detr")
+"""Columns of the gallery after the frame; the order of the paper's Figure 3."""
+OUTCOMES = ("found", "peak inside", "elsewhere")
+_DIGITS = 6  # of the scores in the page; the files beside it have all
+
+
+def page(about: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], pictures: Sequence[ReportPicture]) -> str:
+    """The whole page as HTML."""
+    style, script = _part("page.css"), "\n".join(map(_part, SCRIPTS))
+    data = {
+        "about": list(flat(about)),
+        "overview": asdict(overview(reports)) if len(reports) > 1 else None,
+        "bars": AUC_THRESHOLDS,
+        "mapKinds": MAP_KINDS,
+        "outcomes": OUTCOMES,
+        "pictures": [[picture.id, *picture.size] for picture in pictures],
+        "reports": [_shown(report) for report in reports],
+    }
+    holders = [
+        f'<script type="application/json" id="picture-{n}">{inert(picture.as_json())}</script>'
+        for n, picture in enumerate(pictures)
+    ]
+    return Template(_part("page.html")).substitute(
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        data=inert(data),
+        pictures="\n".join(holders),
+    )
+
+
+def inert(value: Any) -> str:
+    """JSON that cannot end the element it stands in nor begin another; the same data to every JSON parser."""
+    text = to_json(value)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _part(name: str) -> str:
+    return resources.files("avloc.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    own = f"img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of one report."""
+    protocol = report["protocol"]
+    kinds = list(dict.fromkeys(kind for clip in report["clips"] for kind in clip["scores"]))
+    return {
+        "testset": report["testset"],
+        "model": report["model"],
+        "hash": report["model_hash"],
+        "protocol": protocol["name"],
+        "threshold": protocol["threshold"],
+        "comparison": protocol["comparison"],
+        "facts": _facts(report),
+        "rule": in_words(protocol),
+        "card": list(flat(report["model_card"])),
+        "notRun": list(report["not_run"].items()),
+        "missing": list(report["missing"].items()),
+        "tables": [asdict(table) for table in tables_of(report)],
+        "curves": _curves(report),
+        "kinds": kinds,
+        "clips": [_clip(clip, kinds) for clip in report["clips"]],
+    }
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    missing = len(report["missing"])
+    priors = [(f"Prior {name}", ", ".join(map(str, of.values()))) for name, of in report.get("priors", {}).items()]
+    unsure = report.get("no_query", 0)
+    return [
+        ("Test set", report["testset"]),
+        ("Data hash", report["data_hash"] or NOTHING),
+        ("Model", report["model"] or "none: baselines only"),
+        ("Model hash", report["model_hash"] or NOTHING),
+        *priors,
+        ("Clips", f"{number(report['n_scored'])} scored of {number(report['n_expected'])} expected, {missing} missing"),
+        ("Truth", boxes_in_words(report["box_rule"])),
+        *([("DETR was sure of nothing in", f"{unsure} clips")] if unsure else []),
+    ]
+
+
+def _curves(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    groups = (("map", report["maps"]), ("baseline", report["baselines"]))
+    return [
+        {"name": name, "group": group, "shares": scores["overall"]["curve"]}
+        for group, scored in groups
+        for name, scores in scored.items()
+        if scores["overall"]["curve"]
+    ]
+
+
+def _clip(clip: Mapping[str, Any], kinds: Sequence[str]) -> list[Any]:
+    scores = [_score(clip["scores"][kind]) if kind in clip["scores"] else None for kind in kinds]
+    return [clip["id"], clip["label"], clip["size"], round(clip["area"], _DIGITS), list(clip["flags"]), scores]
+
+
+def _score(score: Mapping[str, Any]) -> list[Any]:
+    return [round(score["ciou"], _DIGITS), round(score["area_ciou"], _DIGITS), OUTCOMES.index(outcome(score))]
+
+
+def outcome(score: Mapping[str, Any]) -> str:
+    """One of `OUTCOMES`."""
+    return ClipScore(ciou=score["ciou"], area_ciou=score["area_ciou"], hit=score["hit"]).outcome

@@ -1,0 +1,68 @@
+"""The files of a report."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from avloc.files import atomic_path, write_bytes
+from avloc.report.page import outcome, page
+from avloc.report.pictures import ReportPicture
+from avloc.report.plain import finite, to_json
+
+SCHEMA = "avloc.report/1"
+COLUMNS = (
+    *("testset", "model", "protocol", "id", "label", "size", "area", "flags"),
+    *("map", "ciou", "area_ciou", "iou", "hit", "outcome"),
+)
+"""Columns of `clips.csv`, one line for each map on each clip."""
+
+
+def write_report(
+    folder: Path, about: dict[str, Any], reports: Sequence[dict[str, Any]], pictures: Sequence[ReportPicture]
+) -> None:
+    """Write `summary.json`, `clips.jsonl`, `clips.csv` and `index.html`, each atomically, replacing older ones.
+
+    The same arguments give the same bytes. The page comes last, so that it never tells of files that are not there.
+
+    Args:
+        folder: made if it is not there.
+        about: plain data on the run as a whole: `command`, versions.
+        reports: `EvalReport.as_json()` of every model under every protocol; NaN becomes null (empty in the CSV).
+        pictures: clips to be looked at. The page lists every clip, with or without a picture.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    heads = [{name: value for name, value in report.items() if name != "clips"} for report in reports]
+    summary = {"schema": SCHEMA, "about": about, "reports": heads}
+    write_bytes(folder / "summary.json", f"{to_json(summary, indent=2)}\n".encode())
+    with atomic_path(folder / "clips.jsonl") as part, part.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(f"{to_json(row)}\n" for row in _rows(reports))
+    # JSON escapes a lone surrogate by itself; here it is written as the same escape.
+    with (
+        atomic_path(folder / "clips.csv") as part,
+        part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(line for row in _rows(reports) for line in _flat_lines(row))
+    write_bytes(folder / "index.html", page(about, reports, pictures).encode())
+
+
+def _rows(reports: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each clip of each report; each score says its outcome."""
+    for report in reports:
+        head = {"testset": report["testset"], "model": report["model"], "protocol": report["protocol"]["name"]}
+        for clip in report["clips"]:
+            scores = {kind: {**score, "outcome": outcome(score)} for kind, score in clip["scores"].items()}
+            yield {**head, **clip, "scores": scores}
+
+
+def _flat_lines(row: dict[str, Any]) -> Iterator[list[Any]]:
+    for kind, score in finite(row["scores"]).items():
+        fields = {**row, "flags": " ".join(row["flags"]), "map": kind, **score, "hit": int(score["hit"])}
+        yield [fields.get(name) for name in COLUMNS]
