@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -289,6 +290,15 @@ def test_absent_imagenet_weights_are_named_and_never_replaced(store, tmp_path, m
     with pytest.raises(WeightsError, match="shufflenetv2") as caught:
         train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init="imagenet"))
     assert "--init random" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "start.txt"])
+def test_an_absent_start_is_answered_with_what_init_takes(store, tmp_path, name):
+    (tmp_path / "start.txt").write_text("no model")
+    with pytest.raises(UsageError, match=re.escape(name)) as caught:
+        train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init=str(tmp_path / name)))
+    assert caught.value.hint.startswith("--init takes imagenet, random, a run folder")
+    assert "--model" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_model_can_be_the_start(store, tmp_path):

@@ -158,7 +158,7 @@ def start_engine(
 
     Raises:
         WeightsError: `--init` asks for weights that are not there; never random ones unasked.
-        UsageError: the model file to start from is of another configuration.
+        UsageError: the model file to start from is not there, or is of another configuration.
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
@@ -175,7 +175,11 @@ def start_engine(
         return engine, {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
     if config.init == "random":
         return engine, {"weights": "random"}
-    model = load_model(Path(config.init))
+    try:
+        model = load_model(Path(config.init))
+    except UsageError as error:
+        hint = "--init takes imagenet, random, a run folder, a .safetensors or a published .pth."
+        raise UsageError(str(error), hint=hint) from error
     _check_same_model(model, config.model)
     put_weights(engine.model, model)
     return engine, {"weights": model.path.name, "sha256": model.sha256}
