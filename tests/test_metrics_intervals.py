@@ -18,6 +18,7 @@ NAN = float("nan")
 # Steps of 1/20 sit on the bars of the success curve; few of them, so that scores and differences tie.
 scores = st.sampled_from([0.0, 0.05 * 3, 0.15, 0.45, math.nextafter(0.5, 0), 0.5, 0.75, 1.0])
 score_lists = st.lists(scores, min_size=2, max_size=8)
+comparisons = st.sampled_from([">=", ">"])
 score_pairs = st.lists(st.tuples(scores, scores), min_size=2, max_size=8)
 
 
@@ -26,8 +27,8 @@ def draws_of(n) -> list[list[int]]:
     return [random.integers(n, size=n).tolist() for _ in range(RESAMPLES)]
 
 
-def redrawn(values) -> dict[str, list[float]]:
-    drawn = [summarise([values[clip] for clip in clips]) for clips in draws_of(len(values))]
+def redrawn(values, success) -> dict[str, list[float]]:
+    drawn = [summarise([values[clip] for clip in clips], success) for clips in draws_of(len(values))]
     return {name: [getattr(summary, name) for summary in drawn] for name in METRICS}
 
 
@@ -37,32 +38,32 @@ def percentile_twin(numbers, percent) -> float:
     return low + (high - low) * (rank - math.floor(rank))
 
 
-@given(score_lists)
-@example([0.5, 0.5, 0.5])
+@given(score_lists, comparisons)
+@example([0.5, 0.5, 0.5], ">=")
+@example([0.5, 0.5, 1.0], ">")
 @settings(max_examples=12, deadline=None)
-def test_the_interval_equals_scoring_the_drawn_clips_again(values):
-    result = interval(values)
+def test_the_interval_equals_scoring_the_drawn_clips_again(values, success):
+    result = interval(values, success)
     assert list(result) == list(METRICS)
-    for name, numbers in redrawn(values).items():
+    for name, numbers in redrawn(values, success).items():
         expected = [percentile_twin(numbers, 2.5), percentile_twin(numbers, 97.5)]
         assert result[name] == pytest.approx(expected, abs=1e-12)
 
 
-@given(score_pairs)
-@example([(0.5, 0.5), (1.0, 1.0)])
-@example([(1.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+@given(score_pairs, comparisons)
+@example([(0.5, 0.5), (1.0, 1.0)], ">=")
+@example([(0.5, 0.0), (1.0, 0.0), (0.0, 1.0)], ">")
 @settings(max_examples=12, deadline=None)
-def test_the_paired_difference_equals_scoring_the_drawn_clips_again(pairs):
+def test_the_paired_difference_equals_scoring_the_drawn_clips_again(pairs, success):
     a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    result = paired_difference(a, b)
+    result = paired_difference(a, b, success)
     assert list(result) == list(METRICS)
-    of_a, of_b = redrawn(a), redrawn(b)
+    of_a, of_b = redrawn(a, success), redrawn(b, success)
     for name, found in result.items():
         numbers = [round(left - right, 12) for left, right in zip(of_a[name], of_b[name], strict=True)]
         at_most, at_least = sum(number <= 0 for number in numbers), sum(number >= 0 for number in numbers)
-        assert found["difference"] == pytest.approx(
-            getattr(summarise(a), name) - getattr(summarise(b), name), abs=1e-12
-        )
+        apart = getattr(summarise(a, success), name) - getattr(summarise(b, success), name)
+        assert found["difference"] == pytest.approx(apart, abs=1e-12)
         assert found["low"] == pytest.approx(percentile_twin(numbers, 2.5), abs=1e-11)
         assert found["high"] == pytest.approx(percentile_twin(numbers, 97.5), abs=1e-11)
         assert found["p"] == min(1.0, 2 * (min(at_most, at_least) + 1) / (RESAMPLES + 1))

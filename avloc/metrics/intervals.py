@@ -24,7 +24,7 @@ COVERAGE = 95
 """Percent of the resampled scores inside the interval, the rest left out evenly at both ends."""
 
 
-def interval(scores: ArrayLike) -> dict[str, list[float]]:
+def interval(scores: ArrayLike, success: str = ">=") -> dict[str, list[float]]:
     """95 % percentile intervals of the summary scores.
 
     The same scores in the same order give the same numbers: the draws are seeded. Clips that all score alike give an
@@ -32,6 +32,7 @@ def interval(scores: ArrayLike) -> dict[str, list[float]]:
 
     Args:
         scores: [n] cIoU of the clips in an order of their own (by id), so that batches and shuffling change nothing.
+        success: how a score has to compare with 0.5, as in `summarise`.
 
     Returns:
         For each of `METRICS` the lower and the upper end. NaN for fewer than two clips, which say nothing of spread.
@@ -39,11 +40,11 @@ def interval(scores: ArrayLike) -> dict[str, list[float]]:
     Raises:
         ValueError: a score is NaN.
     """
-    resampled = _resampled(_clip_values(scores))
+    resampled = _resampled(_clip_values(scores, success))
     return {name: [*map(float, _ends(drawn))] for name, drawn in zip(METRICS, resampled, strict=True)}
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike) -> dict[str, dict[str, float]]:
+def paired_difference(a: ArrayLike, b: ArrayLike, success: str = ">=") -> dict[str, dict[str, float]]:
     """Scores of `a` minus scores of `b` over the same clips, with 95 % percentile intervals and p.
 
     p is two-sided: twice the share of resampled differences on the rarer side of zero, at most 1. Differences of
@@ -53,6 +54,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> dict[str, dict[str, float]]
     Args:
         a: [n] cIoU of the clips.
         b: [n] cIoU of the same clips in the same order.
+        success: how a score has to compare with 0.5, as in `summarise`.
 
     Returns:
         For each of `METRICS` `difference`, `low`, `high` and `p`. NaN for no clips; with one clip only `difference` is
@@ -61,7 +63,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> dict[str, dict[str, float]]
     Raises:
         ValueError: different lengths, or a score is NaN.
     """
-    left, right = _clip_values(a), _clip_values(b)
+    left, right = _clip_values(a, success), _clip_values(b, success)
     if left.shape != right.shape:
         raise ValueError(f"{left.shape[1]} scores against {right.shape[1]}: a pair needs the same clips")
     values = left - right
@@ -77,13 +79,14 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> dict[str, dict[str, float]]
     }
 
 
-def _clip_values(scores: ArrayLike) -> NDArray[np.float64]:
+def _clip_values(scores: ArrayLike, success: str) -> NDArray[np.float64]:
     """[3, n] the values whose means over the clips are `METRICS`; AUC's is the area under the clip's own curve."""
     values = np.asarray(scores, np.float64)
     if np.isnan(values).any():
         raise ValueError("a NaN is no score: leave the clip out or score it 0")
     reached = (values[:, None] >= np.array(AUC_THRESHOLDS)).astype(np.float64)
-    return np.stack([values >= 0.5, np.trapezoid(reached, AUC_THRESHOLDS, axis=1), values])
+    half = values >= 0.5 if success == ">=" else values > 0.5
+    return np.stack([half, np.trapezoid(reached, AUC_THRESHOLDS, axis=1), values])
 
 
 def _resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
