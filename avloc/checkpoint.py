@@ -23,6 +23,9 @@ from avloc.protocols import Protocol
 SCHEMA = 1
 METADATA_KEY = "avloc"
 MODEL_NAME = "model.safetensors"
+"""The chosen epoch, in a run folder."""
+LAST_NAME = "last.safetensors"
+"""The last epoch, in a run folder."""
 _PUBLISHED_AVC_DIM = 2048
 
 
@@ -40,8 +43,11 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """Short name for tables and JSON."""
-        return str(self.card.get("name") or self.path.stem)
+        """Short name for tables and JSON; files of a run go by the run's folder."""
+        if self.card.get("name"):
+            return str(self.card["name"])
+        run = self.path.resolve().parent.name
+        return {MODEL_NAME: run, "last.safetensors": f"{run} (last epoch)"}.get(self.path.name, self.path.stem)
 
 
 def default_model() -> Path:

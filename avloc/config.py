@@ -52,6 +52,12 @@ TRAIN_SHORTER_SIDE = 256
 """Shorter side of the frames of a training store in pixels."""
 
 
+LAST_EPOCH = "last epoch"
+"""`selection` in the card of a model that nothing chose."""
+TEST_SELECTED = "test-selected"
+"""How `selection` begins in the card of a model whose epoch was chosen on clips of a known test set."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which networks, and what they hear and see."""

@@ -18,11 +18,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+import avloc.train as avloc_train
+from avloc.annotations import published_list
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, OptimConfig, TrainConfig
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train import TrainOptions, train
+from tests.processes import Here
 from tests.world import HINT_WIDTH, write_store
 
 SMALL = ModelConfig(dim=HINT_WIDTH, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
@@ -49,9 +52,10 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def same_run(one: Path, other: Path) -> bool:
     """Weights, optimiser and log, bit for bit."""
-    names = ("model.safetensors", "last.safetensors")
+    pairs = [(tensors(one / name), tensors(other / name)) for name in ("model.safetensors", "last.safetensors")]
     weights = all(
-        torch.equal(value, tensors(other / name)[key]) for name in names for key, value in tensors(one / name).items()
+        mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+        for mine, theirs in pairs
     )
     states = [torch.load(folder / "trainer-state.pt", weights_only=True) for folder in (one, other)]
     moments = [
@@ -393,3 +397,138 @@ def test_nothing_but_the_environment_differs_between_two_processes(store, tmp_pa
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
         tmp_path / "other" / "model.safetensors"
     ).read_bytes()
+
+
+def many(store: Path, out: Path, seeds: str, *more: str) -> list[object]:
+    """`avloc train` over several seeds, one epoch each, without hints."""
+    start = ("train", store, "--out", out, "--seeds", seeds, "--epochs", "1", "--no-audio-hint", "--no-visual-hint")
+    return [*start, *SMALL_FLAGS, "--set", "workers=0", *more]
+
+
+def alone(store: Path, out: Path, seed: int) -> None:
+    none = LossWeights(audio_hint=0.0, visual_hint=0.0)
+    train(TrainOptions(store=store, out=out), changed(CONFIG, epochs=1, seed=seed, loss=none))
+
+
+def test_several_seeds_are_several_runs(store, tmp_path, monkeypatch, capfd):
+    """Each is the run that its seed alone would have made; the command twice changes nothing."""
+    avloc = Here(monkeypatch, capfd)
+    done = avloc(*many(store, tmp_path / "many", "3,1", "--json"))
+    reports = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 0
+    assert [report["seed"] for report in reports] == [3, 1]
+    assert [report["run"] for report in reports] == [str(tmp_path / "many" / f"seed-{seed}") for seed in (3, 1)]
+    for seed in (3, 1):
+        alone(store, tmp_path / str(seed), seed)
+        model = tmp_path / "many" / f"seed-{seed}" / "model.safetensors"
+        assert model.read_bytes() == (tmp_path / str(seed) / "model.safetensors").read_bytes()
+    before = {path: path.read_bytes() for path in (tmp_path / "many").rglob("*.safetensors")}
+    assert avloc(*many(store, tmp_path / "many", "3,1", "--json")).out == done.out
+    assert before == {path: path.read_bytes() for path in before}
+    assert set(before) == set((tmp_path / "many").rglob("*.safetensors"))
+
+
+def test_a_stopped_command_over_seeds_goes_on_where_it_was(store, tmp_path, monkeypatch, capfd):
+    """Ctrl-C within the second run ends the whole; the same command finishes it and makes the third."""
+    real, calls = avloc_train.train, []
+
+    def interrupted(options, config, listener, stop):
+        calls.append(config.seed)
+        if len(calls) == 2:
+            stop()  # from here on the run, not the signal, decides when to end
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(options, config, listener, stop)
+
+    avloc, out = Here(monkeypatch, capfd), tmp_path / "many"
+    monkeypatch.setattr(avloc_train, "train", interrupted)
+    assert avloc(*many(store, out, "1,2,3")).code == 130
+    assert calls == [1, 2]
+    assert not (out / "seed-2" / "model.safetensors").exists()
+    assert not (out / "seed-3").exists()
+    first = (out / "seed-1" / "model.safetensors").read_bytes()
+    monkeypatch.setattr(avloc_train, "train", real)
+    assert avloc(*many(store, out, "1,2,3")).code == 0
+    assert (out / "seed-1" / "model.safetensors").read_bytes() == first
+    for seed in (2, 3):
+        alone(store, tmp_path / str(seed), seed)
+        assert same_run(tmp_path / str(seed), out / f"seed-{seed}")
+
+
+def test_ctrl_c_between_two_runs_ends_the_whole(store, tmp_path, monkeypatch, capfd):
+    real = avloc_train.train
+
+    def interrupted(*arguments):
+        report = real(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return report
+
+    monkeypatch.setattr(avloc_train, "train", interrupted)
+    done = Here(monkeypatch, capfd)(*many(store, tmp_path, "1,2", "--json"))
+    assert (done.code, len(done.out.splitlines())) == (130, 1)
+    assert not (tmp_path / "seed-2").exists()
+
+
+def test_a_seed_folder_that_holds_another_run_is_found_before_the_first_step(store, tmp_path, monkeypatch, capfd):
+    avloc = Here(monkeypatch, capfd)
+    alone(store, tmp_path / "seed-2", 7)
+    done = avloc(*many(store, tmp_path, "1,2"))
+    assert (done.code, "seed was 7, now 2" in done.err) == (5, True)
+    assert not (tmp_path / "seed-1").exists()
+    done = avloc(*many(store, tmp_path / "seed-2", "1,2"))
+    assert (done.code, "is a run" in done.err) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--seeds", "1,2", "--seed", "3"), "--seeds and --seed"),
+        (("--seeds", "1,2", "--set", "seed=3"), "--seeds and --seed"),
+        (("--seeds", ""), "'' is no seed"),
+        (("--seeds", "1,,2"), "'' is no seed"),
+        (("--seeds", "1,-2"), "'-2' is no seed"),
+        (("--seeds", "1,two"), "'two' is no seed"),
+        (("--seeds", "1,٢"), "is no seed"),
+        (("--seeds", "1," + 5_000 * "9"), "is no seed"),
+        (("--seeds", "9999999999999999999"), "below 2^63"),
+        (("--seeds", "1,01"), "names a seed twice"),
+    ],
+)
+def test_impossible_seeds_are_named(store, tmp_path, monkeypatch, capfd, flags, words):
+    done = Here(monkeypatch, capfd)("train", store, "--out", tmp_path / "run", *flags, *SMALL_FLAGS)
+    assert (done.code, words in done.err) == (2, True), done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("ids", "clips", "listed"),
+    [
+        ("flickr_10k", "flickr_10k", "flickr_10k"),
+        ("flickr_10k.txt", "flickr_10k", "flickr_10k"),
+        ("flickr-10k.csv", "flickr_10k", "flickr_10k"),
+        ("mine.txt", "flickr_10k", ""),
+        ("", "flickr_10k", ""),
+        ("flickr_10k.txt", "vggss_10k", ""),
+        ("flickr_10k, vggss_10k", "flickr_10k", ""),
+    ],
+)
+def test_the_card_names_the_published_list_that_was_trained_on(store, tmp_path, ids, clips, listed):
+    """The name counts only if the clips are on the list."""
+    source = Store(store)
+    header = StoreHeader(spec=source.spec, provenance={"ids": ids})
+    with StoreWriter(tmp_path / "store", header) as writer:
+        for name, clip_id in zip(source.ids[:4], published_list(clips), strict=False):
+            writer.add(Clip(**{**vars(source.read(name)), "id": clip_id}))
+    config = changed(CONFIG, epochs=1, loss=LossWeights(audio_hint=0, visual_hint=0))
+    train(TrainOptions(store=tmp_path / "store", out=tmp_path / "run"), config)
+    card = load_model(tmp_path / "run").card
+    assert (card["ids"], card["training_list"]) == (ids, listed)
+    assert (card["clips"], card["training_list_clips"]) == (4, 10_000 if listed else 0)
+    assert (card["config"]["seed"], card["hints"]) == (CONFIG.seed, {})
+
+
+def test_the_last_epoch_is_never_called_a_chosen_one(store, tmp_path):
+    none = LossWeights(audio_hint=0, visual_hint=0)
+    train(TrainOptions(store=store, out=tmp_path, val="0.3"), changed(CONFIG, loss=none))
+    cards = [load_model(tmp_path / name).card for name in ("model.safetensors", "last.safetensors")]
+    assert [card["selection"].split()[0] for card in cards] == ["best", "last"]
+    assert cards[0]["validation_data_hash"] == Store(store).data_hash()

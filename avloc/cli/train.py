@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,10 @@ import typer
 from avloc import config as configs
 from avloc.cli.edge import StopRequest
 from avloc.cli.options import Device, DryRun, Json, WeightsDir
+from avloc.errors import UsageError
+from avloc.events import Notice
+
+_SEED = re.compile(r"[0-9]{1,19}")
 
 
 def train(
@@ -21,6 +26,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs.  [default: 100]", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(help="Clips in a batch.  [default: 128]", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.  [default: 10]", show_default=False)] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Several, as 10,20,30: one run each, in OUT/seed-10 and so on.", show_default=False),
+    ] = None,
     dim: Annotated[
         int | None, typer.Option(help="Width of the common space.  [default: 2048]", show_default=False)
     ] = None,
@@ -58,27 +67,53 @@ def train(
         "model": {"dim": dim, "vision_trunk": vision_trunk, "audio_trunk": audio_trunk},
         "loss": {"audio_hint": 0.0 if no_audio_hint else None, "visual_hint": 0.0 if no_visual_hint else None},
     }
+    many = () if seeds is None else _seeds(seeds)
+    typed = configs.parse_settings(settings or [])
+    if many and (seed is not None or "seed" in typed):
+        raise UsageError("--seeds and --seed (or --set seed=N) together are impossible; valid: one of them")
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
     table = configs.merged(settings_table, _given(chosen))
-    table = configs.merged(table, configs.parse_settings(settings or []))
+    table = configs.merged(table, typed)
     settled = configs.from_dict(configs.TrainConfig, table)
     if print_config:
         typer.echo(configs.write_toml(configs.to_dict(settled)), nl=False)
         return
 
     from avloc import console
-    from avloc.train import TrainOptions
+    from avloc.train import TrainOptions, seed_runs
     from avloc.train import train as run
 
     options = TrainOptions(store=store, out=out, val=val, weights_dir=weights_dir, device=device, dry_run=dry_run)
+    runs = seed_runs(options, settled, many) if many else [(options, settled)]
     stop = StopRequest()
-    with console.live() as listener, stop.listening():
-        report = run(options, settled, listener, stop)
-    console.print_training(report, as_json=as_json)
-    if report.interrupted:
-        raise typer.Exit(128 + stop.signum)
+    with stop.listening():
+        for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
+            stop.asked = False  # a stop is obeyed at once until this run asks for it
+            with console.live() as listener:
+                if many:
+                    listener(Notice(f"seed {what.seed}: {where.out}"))
+                report = run(where, what, listener, stop)
+            console.print_training(report, as_json=as_json)
+            if report.interrupted or (left and stop.signum):
+                raise typer.Exit(128 + stop.signum)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """What `--seeds` lists, in its order.
+
+    Raises:
+        UsageError: something that is no seed, or one seed twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    wrong = next((name for name in names if not _SEED.fullmatch(name)), None)
+    if wrong is not None:
+        raise UsageError(f"--seeds {text}: {wrong!r} is no seed; valid: whole numbers with commas, as 10,20,30")
+    found = tuple(int(name) for name in names)
+    if len(set(found)) < len(found):
+        raise UsageError(f"--seeds {text} names a seed twice; valid: each seed once")
+    return found
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,5 +2,6 @@
 
 from avloc.train.loop import TrainReport, train
 from avloc.train.plan import TrainOptions
+from avloc.train.seeds import seed_runs
 
-__all__ = ["TrainOptions", "TrainReport", "train"]
+__all__ = ["TrainOptions", "TrainReport", "seed_runs", "train"]

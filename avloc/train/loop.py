@@ -13,7 +13,16 @@ import torch
 
 from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, EpochBatches, load
-from avloc.engine import Engine, pick_device, pick_precision, score_clips, weighted_total
+from avloc.engine import (
+    Engine,
+    Heats,
+    pick_device,
+    pick_precision,
+    predict_cells,
+    score_heat,
+    truth_of,
+    weighted_total,
+)
 from avloc.errors import Refused
 from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
@@ -31,6 +40,7 @@ class TrainReport:
     """What a run is, or with `--dry-run` would be."""
 
     run: str
+    seed: int
     clips: int
     steps_per_epoch: int
     epochs_done: int
@@ -129,6 +139,7 @@ class _Trainer:
     def report(self, *, interrupted: bool = False, dry_run: bool = False) -> TrainReport:
         return TrainReport(
             run=str(self.folder.path),
+            seed=self.config.seed,
             clips=len(self.plan.clips),
             steps_per_epoch=self.steps_per_epoch,
             epochs_done=self.progress.step // self.steps_per_epoch,
@@ -227,16 +238,20 @@ class _Trainer:
         parts = np.array_split(positions, max(1, len(positions) // self.config.batch))
         loader = load(validation.clips, [part.tolist() for part in parts])
         if validation.by_boxes:
-            scores = score_clips(self.engine, loader, Protocol(), box_rule=validation.box_rule)
-            for entry in scores:
-                self._check_damage([(entry.id, entry.reason)] if entry.reason else [])
-            value = summarise([entry.ciou["av"] for entry in scores]).ciou_50
-            score = value
+            score = value = self._validation_score(loader, validation.box_rule)
         else:
             value = self._validation_loss(loader)
             score = -value
         self.engine.model.train()
         return score, value
+
+    def _validation_score(self, loader: Any, box_rule: str) -> float:
+        protocol, scores = Protocol(), []
+        for cells in predict_cells(self.engine, loader):
+            self._check_damage([(cells.id, cells.reason)] if cells.reason else [])
+            heat = Heats(cells).heat({"av": 1.0}, protocol)
+            scores.append(score_heat(heat, truth_of(cells, protocol, box_rule), protocol).score.ciou)
+        return summarise(scores, protocol.success).ciou_50
 
     @torch.inference_mode()
     def _validation_loss(self, loader: Any) -> float:

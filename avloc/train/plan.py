@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from avloc import __version__
-from avloc.annotations import test_ids
+from avloc.annotations import list_names, published_list, test_ids
 from avloc.checkpoint import ModelFile, load_model, put_weights
-from avloc.config import ModelConfig, TrainConfig, to_dict
+from avloc.config import LAST_EPOCH, TEST_SELECTED, ModelConfig, TrainConfig, to_dict
 from avloc.dataset import ClipSet, training_set
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
@@ -63,7 +63,7 @@ class Plan:
     @property
     def selection(self) -> str:
         """How the epoch that becomes `model.safetensors` is chosen."""
-        return self.validation.selection if self.validation else "last epoch"
+        return self.validation.selection if self.validation else LAST_EPOCH
 
 
 def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
@@ -142,7 +142,7 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
     if len(ids) < least:
         raise UsageError(f"--val holds out {len(ids)} clips ({label}); valid: {least} or more")
     criterion = f"cIoU@0.5, protocol {Protocol().name}" if by_boxes else "contrastive loss"
-    known_test = "test-selected: " if store.header.testset or test_ids() & set(ids) else ""
+    known_test = f"{TEST_SELECTED}: " if store.header.testset or test_ids() & set(ids) else ""
     return Validation(
         clips=ClipSet(store, ids, config.model),
         box_rule=store.header.box_rule,
@@ -198,6 +198,7 @@ def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
 def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]) -> dict[str, Any]:
     """What the model file will say about its training. Nothing in it depends on the clock or the machine's paths."""
     header = plan.store.header
+    listed = _training_list(plan.store)
     return {
         "version": __version__,
         "torch": torch.__version__,
@@ -209,4 +210,17 @@ def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identit
         "clips_without_hints": plan.without_hints,
         "store_kind": header.kind,
         "ids": header.provenance.get("ids", ""),
+        "training_list": listed,
+        "training_list_clips": len(published_list(listed)) if listed else 0,
+        "validation_data_hash": plan.validation.clips.store.data_hash() if plan.validation else "",
     }
+
+
+def _training_list(store: Store) -> str:
+    """Name of the published list behind a store; '' where there is none.
+
+    A file of ids may bear the name of a published list and hold others: the clips of the store must be on the list.
+    """
+    ids = str(store.header.provenance.get("ids", ""))
+    name = ids.partition(".")[0].replace("-", "_")
+    return name if name in list_names() and frozenset(published_list(name)).issuperset(store.ids) else ""

@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 
-from avloc.checkpoint import MODEL_NAME, save_model
-from avloc.config import ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
+from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
+from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
 from avloc.files import atomic_path, write_bytes
 from avloc.networks.plain import load_plain
 
 FREE_TO_CHANGE = ("epochs", "workers")
 """Settings that a resumed run may change without being another run."""
-LAST_NAME = "last.safetensors"
 
 
 @dataclass
@@ -101,9 +100,13 @@ class RunFolder:
             draw_curves(self.path / "curves.png", lines)
 
     def save_last(self, config: ModelConfig, model: torch.nn.Module, card: dict[str, Any], *, select: bool) -> None:
-        """Write `last.safetensors`, and the same as `model.safetensors` if this epoch is the chosen one so far."""
-        for name in (LAST_NAME, MODEL_NAME) if select else (LAST_NAME,):
-            save_model(self.path / name, config, model.state_dict(), card)
+        """Write `last.safetensors`, and the same weights as `model.safetensors` if this epoch is the chosen one so far.
+
+        However a run chooses its epoch, the card of `last.safetensors` says that it is the last one.
+        """
+        save_model(self.path / LAST_NAME, config, model.state_dict(), {**card, "selection": LAST_EPOCH})
+        if select:
+            save_model(self.path / MODEL_NAME, config, model.state_dict(), card)
 
 
 def _differences(there: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
