@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from avloc.distill import DistillReport
-    from avloc.evaluate import EvalReport, MapScores
+    from avloc.evaluate import EvalReport, MapScores, Session
+    from avloc.evaluate.runs import Comparison, RunsSummary
     from avloc.localize import Localization
     from avloc.prepare import PrepareReport
     from avloc.train import TrainReport
@@ -158,32 +159,92 @@ _LEGEND = (
 _SINGLE = {"av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
 
-def print_scores(reports: Sequence[EvalReport], *, as_json: bool) -> None:
-    """Scores of each model under each protocol, with what they mean and what is missing."""
+def print_session(session: Session, *, as_json: bool) -> None:
+    """Scores of each model under each protocol, then of groups of runs and of pairs of models."""
     if as_json:
-        for report in reports:
-            _print_json(report.as_json())
+        records: list[EvalReport | RunsSummary | Comparison] = list(session.evaluation.reports)
+        for entry in (*records, *session.summaries, *session.comparisons):
+            _print_json(entry.as_json())
         return
     out = _console(stderr=False)
-    for report in reports:
-        title = f"{report.model} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
-        out.print(f"{report.testset}: {title}")
-        out.print(_score_table(report))
-        out.print(_LEGEND)
-        out.print(_protocol_line(report))
-        out.print(f"scored {report.n_scored} of {report.n_expected} expected clips, {len(report.missing)} missing")
-        for clip_id, reason in list(report.missing.items())[:10]:
-            out.print(f"  missing {clip_id}: {reason}")
-        if len(report.missing) > 10:
-            out.print(f"  ... and {len(report.missing) - 10} more (--json names all)")
+    for report in session.chosen:
+        _print_scores(out, report)
+    for summary in session.summaries:
+        _print_runs(out, summary)
+    for comparison in session.comparisons:
+        _print_comparison(out, comparison)
+
+
+def _print_scores(out: Console, report: EvalReport) -> None:
+    title = f"{report.model} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
+    out.print(f"{report.testset}: {title}")
+    out.print(_score_table(report))
+    out.print(_LEGEND)
+    out.print(_protocol_line(report))
+    _print_further(out, report)
+    for row in report.cost:
+        size = f"{row['parameters'] / 1e6:.2f} M parameters, {row['multiply_adds'] / 1e9:.2f} G multiply-adds"
+        out.print(f"{row['name']}: {size}, {row['spectrogram_frames']} spectrogram frames {row['note']}".rstrip())
+    out.print(f"scored {report.n_scored} of {report.n_expected} expected clips, {len(report.missing)} missing")
+    for clip_id, reason in list(report.missing.items())[:10]:
+        out.print(f"  missing {clip_id}: {reason}")
+    if len(report.missing) > 10:
+        out.print(f"  ... and {len(report.missing) - 10} more (--json names all)")
+
+
+def _print_further(out: Console, report: EvalReport) -> None:
+    """Scores that only extended sets, wrong sounds, masks or several sources have."""
+    for kind, ext in report.extended.items():
+        exact = f"AP {_percent(ext.ap)}  max F1 {_percent(ext.max_f1)}  LocAcc {_percent(ext.loc_acc)}"
+        slavc = (
+            f"AP {_percent(ext.slavc_ap)}  max F1 {_percent(ext.slavc_max_f1)}  LocAcc {_percent(ext.slavc_loc_acc)}"
+        )
+        out.print(f"{kind}: {exact}  ({ext.n_sounding} sounding, {ext.n_silent} silent; as SLAVC counts: {slavc})")
+    for rule, neg in report.negatives.items():
+        pia = ", ".join(f"{kind} {_percent(value)}" for kind, value in neg.pia.items())
+        scores = f"cIoU@0.5 {_percent(neg.ciou_50)}  F_LOC {_percent(neg.f_loc)}  F_AUC {_percent(neg.f_auc)}"
+        out.print(f"wrong sounds, threshold {rule} = {neg.threshold:.4f}: {scores}  pIA: {pia}")
+    for kind, src in report.sources.items():
+        out.print(f"{kind}: IIoU@0.5 {_percent(src.iiou_50)}  IAUC {_percent(src.iauc)}  ({src.n_pictures} pictures)")
+    for kind, scores_of in report.maps.items():
+        if not math.isnan(scores_of.miou):
+            out.print(f"{kind}: mIoU {_percent(scores_of.miou)}  F-score {_percent(scores_of.max_f)}")
+
+
+def _print_runs(out: Console, summary: RunsSummary) -> None:
+    for rule, block in summary.blocks.items():
+        n = len(block.runs)
+        out.print(f"{summary.testset}, protocol {summary.protocol.name}: {n} run{'s' * (n > 1)}, {rule}")
+        for kind, metrics in block.maps.items():
+            values = (_mean_std(metrics[name]) for name in ("ciou_50", "auc", "mean_ciou"))
+            out.print("  {:<12} cIoU@0.5 {}  AUC {}  mean cIoU {}".format(kind, *values))
+        for run in block.runs:
+            scores = "  ".join(f"{kind} {_percent(values['ciou_50'])}" for kind, values in run.maps.items())
+            out.print(f"    {run.run}, seed {run.seed}, epoch {run.epoch}: {scores}")
+    if summary.unfinished:
+        out.print(f"  not trained to the end: {', '.join(summary.unfinished)}")
+
+
+def _mean_std(value: dict[str, float]) -> str:
+    return f"{_percent(value['mean'])} +- {_percent(value['std'])}"
+
+
+def _print_comparison(out: Console, comparison: Comparison) -> None:
+    out.print(f"{comparison.a} minus {comparison.b}, {comparison.n} clips, protocol {comparison.protocol.name}")
+    for kind, metrics in comparison.maps.items():
+        for name, value in metrics.items():
+            low, high = _percent(value["low"]), _percent(value["high"])
+            out.print(
+                f"  {kind:<12} {name:<9} {100 * value['difference']:+.2f} (95 % {low} to {high}, p {value['p']:.3f})"
+            )
 
 
 def _protocol_line(report: EvalReport) -> str:
     protocol = report.protocol
     cut = "the median" if protocol.threshold == "median" else "0.5"
     return (
-        f"protocol {protocol.name}: {protocol.resize} to {protocol.side} px, min-max, inside where {protocol.comparison} "
-        f"{cut}, {protocol.boxes} boxes ({report.box_rule}), {protocol.precision}"
+        f"protocol {protocol.name}: {protocol.resize} to {protocol.side} px, min-max, inside where "
+        f"{protocol.comparison} {cut}, {protocol.boxes} boxes ({report.box_rule}), {protocol.precision}"
     )
 
 

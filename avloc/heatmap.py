@@ -63,7 +63,7 @@ def _min_max(maps_BHW: Tensor, flat: str) -> Tensor:
     return torch.where(span == 0, _FILL[flat], (maps_BHW - low) / span)
 
 
-def ranked(heat_HW: NDArray[np.float32], ranks: Sequence[int]) -> list[float]:
+def ranked(heat_HW: NDArray[np.floating], ranks: Sequence[int]) -> list[float]:
     """The values at some places of the sorted map; NaN for each where the map holds a NaN."""
     values = heat_HW.ravel()
     if np.isnan(values).any():
@@ -85,7 +85,7 @@ def area_rank(pixels: int, wanted: int) -> int:
     return pixels - wanted if wanted else median_rank(pixels)
 
 
-def cut(heat_HW: NDArray[np.float32], threshold: float, comparison: str = ">=") -> NDArray[np.bool_]:
+def cut(heat_HW: NDArray[np.floating], threshold: float, comparison: str = ">=") -> NDArray[np.bool_]:
     """Boolean [H, W]: the pixels that compare with the threshold. NaN, on either side, is never inside."""
     value = heat_HW.dtype.type(threshold)
     return heat_HW >= value if comparison == ">=" else heat_HW > value

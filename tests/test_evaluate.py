@@ -19,11 +19,12 @@ from avloc.annotations import published_list
 from avloc.checkpoint import load_model
 from avloc.config import ModelConfig, StoreSpec
 from avloc.dataset import ClipSet, load
-from avloc.engine import Engine, score_clips
+from avloc.engine import Engine, Heats, predict_cells, score_heat, truth_of
 from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate, find_store
 from avloc.events import Notice
 from avloc.files import sha256_of
+from avloc.methods import Embeddings
 from avloc.protocols import Protocol
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
 from avloc.weights import Located
@@ -88,11 +89,22 @@ def write(folder: Path, clips: Sequence[Clip], *, expected=None, shard_clips: in
 
 def run(store: Path, *models: Path, maps=("av",), **options):
     given = {"workers": 0, "device": "cpu", **options}
-    return evaluate(EvalOptions(store=store, models=models, maps=maps, **given))
+    return evaluate(EvalOptions(store=store, models=models, maps=maps, **given)).reports
 
 
 def scored(report) -> dict[str, float]:
-    return {row["id"]: row["ciou"]["av"] for row in report.clips}
+    return {row.id: row.scores["av"].ciou for row in report.clips}
+
+
+def av_scores(engine, batches) -> dict[str, float]:
+    """Every clip's cIoU, straight from the engine."""
+    protocol = Protocol()
+    return {
+        cells.id: score_heat(
+            Heats(cells).heat({"av": 1.0}, protocol), truth_of(cells, protocol, "union"), protocol
+        ).score.ciou
+        for cells in predict_cells(engine, batches)
+    }
 
 
 def inputs(clip: Clip, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,7 +144,7 @@ def test_each_clips_score_equals_its_definition(model, store):
         clip = clips.read(clip_id)
         assert ours == pytest.approx(ciou_twin(av_twin(model, clip), clip.boxes, "union"), abs=TOLERANCE)
     values = list(scored(report).values())
-    summary = report.maps["av"]
+    summary = report.maps["av"].overall
     assert summary.n == COUNT == report.n_scored == report.n_expected
     assert summary.mean_ciou == pytest.approx(sum(values) / COUNT)
     assert summary.ciou_50 == sum(value >= 0.5 for value in values) / COUNT
@@ -144,8 +156,14 @@ def test_each_clips_score_equals_its_definition(model, store):
 class _Known:
     """An engine whose map is hot in the left half, whatever is seen and heard."""
 
-    def predict(self, frames, sound, rate):
-        return torch.linspace(1, 0, 224).repeat(len(frames), 224, 1)
+    def embed(self, frames, sound, rate):
+        return Embeddings(torch.linspace(1, 0, 224).repeat(len(frames), 224, 1), sound)
+
+    def encode_sound(self, sound, rate):
+        return sound
+
+    def similarity(self, embeddings):
+        return embeddings.image
 
 
 def test_known_maps_get_known_scores(tmp_path, world):
@@ -153,8 +171,7 @@ def test_known_maps_get_known_scores(tmp_path, world):
     clips = [to_clip(world[0], id=name, boxes=np.array([box])) for name, box in boxes.items()]
     opened = Store(write(tmp_path / "store", clips))
     batches = load(ClipSet(opened, opened.ids, SMALL), batch=3)
-    scores = {s.id: s.ciou["av"] for s in score_clips(_Known(), batches, Protocol(), box_rule="union")}
-    assert scores == {"left": 1.0, "right": 0.0, "all": 0.5, "quarter": 0.5}
+    assert av_scores(_Known(), batches) == {"left": 1.0, "right": 0.0, "all": 0.5, "quarter": 0.5}
 
 
 def test_batch_order_and_shards_change_nothing(model, store, world, tmp_path):
@@ -168,8 +185,7 @@ def test_batch_order_and_shards_change_nothing(model, store, world, tmp_path):
     opened, engine = Store(store), Engine.from_file(load_model(model), CPU)
 
     def by_id(order):
-        clips = ClipSet(opened, order, SMALL)
-        return {s.id: s.ciou for s in score_clips(engine, load(clips, batch=4), Protocol(), box_rule="union")}
+        return av_scores(engine, load(ClipSet(opened, order, SMALL), batch=4))
 
     assert by_id(opened.ids) == by_id(opened.ids[::-1])
 
@@ -212,7 +228,7 @@ def holes(tmp_path_factory, world) -> Path:
 
 def test_nothing_missing_is_passed_over(model, holes, store, world):
     (report,) = run(holes, model, batch=3)
-    assert (report.n_scored, report.n_expected, report.maps["av"].n) == (4, 8, 4)
+    assert (report.n_scored, report.n_expected, report.maps["av"].overall.n) == (4, 8, 4)
     assert list(report.missing) == ["gone1", "gone2", world[2].name, world[4].name]
     assert report.missing["gone1"] == report.missing["gone2"] == "not in the store"
     assert "picture cannot be decoded" in report.missing[world[2].name]
@@ -227,7 +243,7 @@ def test_too_many_missing_are_refused_after_the_scores_are_printed(here, model, 
     command = ("eval", "--store", holes, "--model", model, "--maps", "av")
     refused = here(*command, "--json")
     assert refused.code == 5
-    assert json.loads(refused.out)["maps"]["av"]["n"] == 4
+    assert json.loads(refused.out)["maps"]["av"]["overall"]["n"] == 4
     assert "4 clips are missing; --max-missing allows 0" in refused.err
     assert "--max-missing 4" in refused.err
     assert here(*command, "--max-missing", 3).code == 5
@@ -282,8 +298,8 @@ def test_where_a_store_is_looked_for(tmp_path, monkeypatch, world):
 @pytest.mark.parametrize(
     ("testset", "line"),
     [
-        ("flickr", "avloc prepare MEDIA --ids flickr_test --annotations XML_FOLDER --out data/flickr"),
-        ("vggss", "avloc prepare MEDIA --ids vggss_test --out data/vggss"),
+        ("flickr", "avloc prepare Data --ids flickr_test --annotations Annotations --out data/flickr"),
+        ("vggss", "avloc prepare VIDEOS --ids vggss_test --out data/vggss"),
         ("mine", "avloc prepare MEDIA --annotations BOXES.json --out data/mine"),
     ],
 )
@@ -324,7 +340,7 @@ def test_a_prior_without_weights_is_a_row(here, model, store):
     assert PUBLISHED_NAME in done.err
     table = here("eval", "--store", store, "--model", model)
     assert table.code == 0
-    assert table.out.count("not run: weights absent") == 2
+    assert table.out.count("not run  weights absent") == 2
 
 
 @pytest.mark.parametrize("maps", ["object", "fused", "av,object"])
@@ -370,15 +386,15 @@ def test_object_and_fused_maps_equal_their_definition(model, store, found):
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     cells = torch.nn.Sequential(*list(found.children())[:-2])
     for row in report.clips:
-        clip = clips.read(row["id"])
+        clip = clips.read(row.id)
         with torch.inference_mode():
             features = cells((inputs(clip, 224)[0] / 255 - mean) / std)[0]
         av, prior = av_twin(model, clip), heat_twin(features.abs().mean(0))
         for kind, heat in {"av": av, "object": prior, "fused": 0.6 * av + 0.4 * prior}.items():
             twin = ciou_twin(heat, clip.boxes, "union")
-            assert row["ciou"][kind] == pytest.approx(twin, abs=TOLERANCE), (row["id"], kind)
-    for kind, summary in report.maps.items():
-        assert summary.mean_ciou == pytest.approx(np.mean([row["ciou"][kind] for row in report.clips]))
+            assert row.scores[kind].ciou == pytest.approx(twin, abs=TOLERANCE), (row.id, kind)
+    for kind, scores in report.maps.items():
+        assert scores.overall.mean_ciou == pytest.approx(np.mean([row.scores[kind].ciou for row in report.clips]))
 
 
 def test_scores_with_a_prior_do_not_depend_on_the_batch(model, store, found):
@@ -389,7 +405,7 @@ def test_scores_with_a_prior_do_not_depend_on_the_batch(model, store, found):
 def test_only_the_maps_asked_for(model, store, found):
     (report,) = run(store, model, maps=("object",))
     assert list(report.maps) == ["object"]
-    assert all(list(row["ciou"]) == ["object"] for row in report.clips)
+    assert all(list(row.scores) == ["object"] for row in report.clips)
 
 
 # --- the report -------------------------------------------------------------------------------------------------
@@ -401,19 +417,11 @@ def test_json_is_one_object_a_line_with_everything_beside_the_score(here, model,
     lines = [json.loads(line) for line in done.out.splitlines()]
     assert (done.code, done.err, len(lines)) == (0, "", 2)
     for line, path in zip(lines, (model, other), strict=True):
-        assert (line["schema"], line["testset"], line["model"]) == ("avloc.eval/1", "store", path.stem)
+        assert (line["schema"], line["testset"], line["model"]) == ("avloc.eval/2", "store", path.stem)
         assert (line["n_scored"], line["n_expected"], line["missing"]) == (COUNT, COUNT, {})
         assert (line["model_hash"], line["data_hash"]) == (sha256_of(path), Store(store).data_hash())
-        assert line["protocol"] == {
-            "name": "avloc",
-            "side": 224,
-            "resize": "bilinear, corners aligned",
-            "normalise": "min-max after the resize",
-            "threshold": "median",
-            "boxes": "all",
-            "precision": "fp32",
-        }
-        assert set(line["maps"]["av"]) == {"n", "ciou_50", "auc", "mean_ciou"}
+        assert line["protocol"] == Protocol().as_json()
+        assert set(line["maps"]["av"]["overall"]) == {"n", "ciou_50", "auc", "mean_ciou", "curve"}
         assert [row["id"] for row in line["clips"]] == Store(store).ids
 
 
@@ -434,16 +442,13 @@ def test_the_table_is_plain_text_with_its_protocol(here, model, holes, world):
     done = here("eval", "--store", holes, "--model", model, "--maps", "av", "--max-missing", 9)
     assert done.code == 0
     assert "\x1b" not in done.out
-    assert (
-        "protocol avloc: bilinear, corners aligned, 224 px, min-max after the resize, cut at the median, all boxes"
-        in (done.out)
-    )
+    assert "protocol avloc: bilinear-corners to 224 px, min-max, inside where >= the median, all boxes" in done.out
     assert "scored 4 of 8 expected clips, 4 missing" in done.out
     assert "missing gone1: not in the store" in done.out
     assert "cIoU@0.5" in done.out
     (row,) = [line for line in done.out.splitlines() if "audio-visual" in line]
     (report,) = run(holes, model)
-    summary = report.maps["av"]
+    summary = report.maps["av"].overall
     for value in (summary.ciou_50, summary.auc, summary.mean_ciou):
         assert f"{100 * value:.2f}" in row
 
@@ -472,7 +477,10 @@ def test_a_damaged_prior_model_or_shard_is_named(here, model, store, world, tmp_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--maps", "nonsense"], "--maps nonsense is unknown; valid: av, object, fused"),
+        (["--maps", "nonsense"], "--maps nonsense is unknown; valid: av, object, fused, detr, baselines, sweep"),
+        (["--protocol", "nonsense"], "--protocol nonsense is unknown; valid: avloc, ezvsl"),
+        (["--negatives", "-1"], "--negatives -1 is impossible; valid: 0 or more"),
+        (["--prior", "abacus"], "unknown object prior 'abacus'; valid: resnet18"),
         (["--batch", "0"], "--batch 0 is impossible; valid: 1 or more"),
         (["--max-missing", "-1"], "--max-missing -1 is impossible; valid: 0 or more"),
         (["--precision", "fp16"], "precision = 'fp16' is impossible; valid: fp32, bf16"),

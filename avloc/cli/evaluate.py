@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +14,19 @@ from avloc.errors import MissingClips
 
 
 def evaluate(
+    run: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Models: run folders, folders of seed-N runs, .safetensors or published .pth.  "
+            "[default: the model in the package]",
+            show_default=False,
+        ),
+    ] = None,
     testset: Annotated[
         str,
         typer.Option(
-            help="flickr, flickr-250, flickr-ext, vggss, vggss-4692, vggss-heard, vggss-unheard, vggss-ext, or your own.",
+            help="flickr, flickr-250, flickr-ext, vggss, vggss-4692, vggss-heard, vggss-unheard, vggss-ext, "
+            "or a name of your own.",
             show_default=False,
         ),
     ] = "",
@@ -28,7 +39,7 @@ def evaluate(
     model: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Run folder, .safetensors, or a published .pth; may repeat.  [default: the model in the package]",
+            help="The same as an argument; may repeat.",
             show_default=False,
         ),
     ] = None,
@@ -47,9 +58,15 @@ def evaluate(
         ),
     ] = None,
     prior: Annotated[str, typer.Option(help="ImageNet network of the object prior.")] = "resnet18",
-    negatives: Annotated[
-        int, typer.Option(help="Wrong sounds of each kind for every picture; 0 leaves them out.")
-    ] = 0,
+    negatives: Annotated[int, typer.Option(help="Wrong sounds of each kind for every picture; 0 leaves them out.")] = 0,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="Another model or run: paired differences clip by clip.", show_default=False),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for per-clip tables, a summary and a page to look at.", show_default=False),
+    ] = None,
     max_missing: Annotated[int, typer.Option(help="Missing clips that are still fine; more give exit code 5.")] = 0,
     batch: Annotated[int, typer.Option(help="Clips at once; the scores do not depend on it.")] = 16,
     weights_dir: WeightsDir = None,
@@ -59,13 +76,11 @@ def evaluate(
 ) -> None:
     """Score models on a prepared test set, with the protocol and what is missing beside every number."""
     from avloc import console
-    from avloc.evaluate import EvalOptions
-    from avloc.evaluate import evaluate as run
+    from avloc.evaluate import EvalOptions, evaluate_runs, report_evaluation
 
     options = EvalOptions(
         testset=testset,
         store=store,
-        models=tuple(model or ()),
         maps=tuple(name.strip() for name in maps.split(",") if name.strip()),
         protocols=tuple(protocol or ()),
         prior=prior,
@@ -77,9 +92,11 @@ def evaluate(
         max_missing=max_missing,
     )
     with console.live() as listener:
-        reports = run(options, listener).reports
-    console.print_scores(reports, as_json=as_json)
-    missing = max(len(report.missing) for report in reports)
+        session = evaluate_runs(options, [*(run or ()), *(model or ())], compare, listener)
+        if report is not None:
+            report_evaluation(report, session.evaluation, shlex.join(["avloc", *sys.argv[1:]]))
+    console.print_session(session, as_json=as_json)
+    missing = max(len(entry.missing) for entry in session.evaluation.reports)
     if missing > max_missing:
         hint = f"Allow it with --max-missing {missing}."
         raise MissingClips(f"{missing} clips are missing; --max-missing allows {max_missing}", hint=hint)

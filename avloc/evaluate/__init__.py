@@ -1,7 +1,20 @@
 """`avloc eval`: scores that can be trusted and repeated."""
 
+from avloc.evaluate.pictures import report_evaluation
 from avloc.evaluate.plan import EvalOptions, find_store
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
 from avloc.evaluate.run import Evaluation, evaluate
+from avloc.evaluate.session import Session, evaluate_runs
 
-__all__ = ["ClipRow", "EvalOptions", "EvalReport", "Evaluation", "MapScores", "evaluate", "find_store"]
+__all__ = [
+    "ClipRow",
+    "EvalOptions",
+    "EvalReport",
+    "Evaluation",
+    "MapScores",
+    "Session",
+    "evaluate",
+    "evaluate_runs",
+    "find_store",
+    "report_evaluation",
+]

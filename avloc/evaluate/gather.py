@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from avloc.annotations import SilentPair, published_boxes
@@ -14,7 +14,7 @@ from avloc.store import FLAGS, Store
 
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
-    from avloc.engine import ClipCells, Engine
+    from avloc.engine import ClipCells, Engine, WrongSounds
     from avloc.priors import DetrPrior, ObjectPrior
 
 _NEEDS = {"object": ("object",), "fused": ("object",), "sweep": ("object",), "detr": ("detr", "object")}
@@ -31,14 +31,6 @@ class Priors:
     """Kinds of map that are left out, and why."""
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     """Prior -> its network and the SHA-256 of its weights."""
-
-    @property
-    def sides(self) -> dict[str, int]:
-        """Sides of the pictures they take, as `ClipSet` wants them."""
-        return {
-            "prior_side": self.object.side if self.object else 0,
-            "detr_side": self.detr.side if self.detr else 0,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +79,7 @@ def gather(
     priors: Priors,
     options: EvalOptions,
     listener: Listener,
+    known: Gathered | None = None,
 ) -> Gathered:
     """Run a model and the priors over clips and pairs.
 
@@ -99,37 +92,71 @@ def gather(
         priors: run beside the model.
         options: loader, device, precision, wrong sounds.
         listener: hears the progress.
+        known: of another model on the same clips; its priors' maps are taken over and not computed again.
     """
-    from avloc.dataset import ClipSet, load
-    from avloc.engine import Engine, WrongSounds, pick_device, predict_cells
+    from avloc.engine import Engine, WrongSounds, pick_device
     from avloc.evaluate.negatives import wrong_sounds
 
     engine = Engine.from_file(model, pick_device(options.device), options.precision)
     wrong = wrong_sounds(engine, store, labels, options.negatives) if options.negatives else WrongSounds()
-
-    def run(clips: ClipSet, task: str, wrong: WrongSounds) -> list[ClipCells]:
-        batches = load(clips, batch=options.batch, workers=options.workers)
-        beside = {"prior": priors.object, "detr": priors.detr, "wrong": wrong}
-        return list(predict_cells(engine, batches, **beside, total=len(clips), task=task, listener=listener))
-
-    cells = run(ClipSet(store, sorted(ids), engine.config, **priors.sides), "scoring", wrong)
-    failures = {entry.id: entry.reason for entry in cells if entry.reason}
-    silent, missing = _silent_pairs(engine, store, pairs, priors, run) if pairs else ([], {})
-    return Gathered(cells=[c for c in cells if not c.reason], silent=silent, failures={**failures, **missing})
-
-
-def _silent_pairs(
-    engine: Engine, store: Store, pairs: Sequence[SilentPair], priors: Priors, run: Any
-) -> tuple[list[ClipCells], dict[str, str]]:
-    from avloc.dataset import ClipSet
-    from avloc.engine import WrongSounds
-
+    runner = _Runner(engine, store, Priors() if known else priors, options, listener)
+    cells = runner.run("scoring", sorted(ids), wrong=wrong)
     there = [pair for pair in pairs if pair.video in store.shards and pair.audio in store.shards]
-    missing = {_pair_name(pair): "not in the store" for pair in pairs if pair not in set(there)}
     seen, heard = [pair.video for pair in there], [pair.audio for pair in there]
-    cells = run(ClipSet(store, seen, engine.config, sound_ids=heard, **priors.sides), "silent pairs", WrongSounds())
-    missing |= {f"{entry.id} (silent pair)": entry.reason for entry in cells if entry.reason}
-    return [entry for entry in cells if not entry.reason], missing
+    silent = runner.run("silent pairs", seen, sound_ids=heard) if there else []
+    absent = {_pair_name(pair): "not in the store" for pair in set(pairs).difference(there)}
+    broken = {_pair_name(pair): entry.reason for pair, entry in zip(there, silent, strict=True) if entry.reason}
+    return Gathered(
+        cells=_with_priors([entry for entry in cells if not entry.reason], known.cells if known else None),
+        silent=_with_priors([entry for entry in silent if not entry.reason], known.silent if known else None),
+        failures={**{entry.id: entry.reason for entry in cells if entry.reason}, **absent, **broken},
+    )
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """A model and priors over parts of one store."""
+
+    engine: Engine
+    store: Store
+    priors: Priors
+    options: EvalOptions
+    listener: Listener
+
+    def run(
+        self, task: str, ids: Sequence[str], *, sound_ids: Sequence[str] | None = None, wrong: WrongSounds | None = None
+    ) -> list[ClipCells]:
+        from avloc.dataset import ClipSet, load
+        from avloc.engine import predict_cells
+
+        prior, detr = self.priors.object, self.priors.detr
+        clips = ClipSet(
+            self.store,
+            ids,
+            self.engine.config,
+            prior_side=prior.side if prior else 0,
+            detr_side=detr.side if detr else 0,
+            sound_ids=sound_ids,
+        )
+        batches = load(clips, batch=self.options.batch, workers=self.options.workers)
+        return list(
+            predict_cells(
+                self.engine,
+                batches,
+                prior=prior,
+                detr=detr,
+                wrong=wrong,
+                total=len(ids),
+                task=task,
+                listener=self.listener,
+            )
+        )
+
+
+def _with_priors(cells: list[ClipCells], known: list[ClipCells] | None) -> list[ClipCells]:
+    if known is None:
+        return cells
+    return [replace(mine, maps={**theirs.maps, **mine.maps}) for mine, theirs in zip(cells, known, strict=True)]
 
 
 def _pair_name(pair: SilentPair) -> str:

@@ -72,7 +72,7 @@ def _other_clips(labels: Mapping[str, str], draws: int) -> dict[str, list[str]]:
 
 def _key(text: str) -> np.uint64:
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-    return np.frombuffer(digest[:8], "<u8")[0]
+    return np.uint64(int.from_bytes(digest[:8], "little"))
 
 
 def score_negatives(clips: Sequence[ClipCells], protocol: Protocol, box_rule: str) -> dict[str, NegativeScores]:

@@ -27,6 +27,8 @@ class EvalOptions:
     store: Path | None = None
     models: tuple[Path, ...] = ()
     """Empty: the model shipped with the package."""
+    names: tuple[str, ...] = ()
+    """What the reports call the models, one each; empty: by their own names."""
     maps: tuple[str, ...] = ()
     """Empty: `av`, `object` and `fused`, the prior's only where its weights are there. Baselines are always scored."""
     protocols: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ class MapScores:
 
     overall: Summary
     interval: dict[str, list[float]]
-    """95 % bootstrap intervals of `ciou_50`, `auc` and `mean_ciou`; empty where there is no clip."""
+    """95 % bootstrap intervals of `ciou_50`, `auc` and `mean_ciou`; NaN for fewer than two clips."""
     area: Summary
     """The same clips under the ground-truth-area threshold."""
     pointing: float

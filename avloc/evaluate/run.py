@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from avloc.annotations import published_boxes
@@ -86,7 +86,8 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
     models = [load_model(path) for path in options.models or (default_model(),)]
     priors = load_priors(options, pick_device(options.device), listener)
     reports, cells_of = [], []
-    for model in models:
+    maps: Gathered | None = None
+    for number, model in enumerate(models):
         maps = gather(
             model,
             testset.store,
@@ -96,11 +97,13 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
             priors,
             options,
             listener,
+            known=maps,
         )
         if not maps.cells:
             first, reason = next(iter(maps.failures.items()))
             raise Refused(f"none of {len(testset.wanted)} clips could be scored; the first: {first}: {reason}")
-        reports += _reports(model, testset, maps, priors, options)
+        name = options.names[number] if options.names else model.name
+        reports += [replace(report, model=name) for report in _reports(model, testset, maps, priors, options)]
         cells_of.append(maps.cells)
     return Evaluation(reports=reports, store=testset.store, cells=cells_of)
 
@@ -243,8 +246,6 @@ def _missing(expected: Sequence[str], testset: _TestSet, maps: Gathered) -> dict
 
 
 def _cost(model: ModelFile | None) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
     from avloc.cost import cost_rows
 
     return [asdict(row) for row in cost_rows(model.config)] if model else []

@@ -178,7 +178,7 @@ def _summary(name: str, scores: Sequence[_Scores], sizes: Sequence[str], protoco
     curves = [entry.f_curves[name] for entry in scores if name in entry.f_curves]
     return MapScores(
         overall=summarise(cious, protocol.success),
-        interval=interval(cious),
+        interval=interval(cious, protocol.success),
         area=summarise([score.area_ciou for score in of_map], protocol.success),
         pointing=float("nan") if name in _PEAKLESS else float(np.mean([score.hit for score in of_map])),
         sizes=_by_size(cious, sizes, protocol),

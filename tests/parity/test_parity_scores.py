@@ -101,8 +101,7 @@ def test_parity_lvs_heat_maps_and_masks():
     assert np.abs(np.stack(heats)[:, ::8, ::8] - reference["scoring/heat_map_every_8th"]).max() <= 1e-6
     assert np.abs(heats[0] - reference["scoring/heat_map_first"]).max() <= 1e-6
     cuts = [
-        score_heat(heat, truth_of(entry, protocol, "union"), protocol)
-        for heat, entry in zip(heats, cells, strict=True)
+        score_heat(heat, truth_of(entry, protocol, "union"), protocol) for heat, entry in zip(heats, cells, strict=True)
     ]
     assert [int(cut.mask.sum()) for cut in cuts] == reference["scoring/mask_pixels"].tolist()
 

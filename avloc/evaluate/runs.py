@@ -1,0 +1,367 @@
+"""Many runs: which models a path means, what they score together, and how two models differ clip by clip.
+
+A group is made of runs that differ in their seed alone. How the epoch of a model was chosen names the numbers: what was
+chosen on the test set itself is never mixed with what was not, and never printed without saying so.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from avloc import __version__
+from avloc.config import LAST_EPOCH, TEST_SELECTED
+from avloc.errors import Refused, UsageError
+from avloc.evaluate.records import EvalReport
+from avloc.metrics import paired_difference
+from avloc.protocols import Protocol
+
+RUNS_SCHEMA = "avloc.runs/1"
+COMPARE_SCHEMA = "avloc.compare/1"
+METRICS = ("ciou_50", "auc", "mean_ciou")
+HELD_OUT = "held-out"
+NOT_STATED = "not stated"
+_OWN_TO_A_RUN = ("name", "source", "version", "torch", "epoch", "config.seed", "config.workers")
+"""Entries of a model's card in which runs of one group may differ."""
+
+
+@dataclass(frozen=True)
+class RunModels:
+    """The models that a path given to `eval` means."""
+
+    name: str
+    """As it stands in tables; no two of one command are the same."""
+    group: str
+    """Name of the folder of `seed-N` runs that it was found in; '' for a run or a model that was named itself."""
+    selected: Path
+    """The chosen epoch."""
+    last: Path | None
+    """The last epoch: the same path where it is the same file, byte for byte; None where only one model is known."""
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """The files to score, each once."""
+        return (self.selected,) if self.last in (None, self.selected) else (self.selected, self.last)
+
+
+def expand(paths: Sequence[Path]) -> list[RunModels]:
+    """What each path means: a model file, a run folder, or a folder of `seed-N` runs. A model named twice counts once.
+
+    Raises:
+        UsageError: nothing of the kind lies there, or a run in the folder has no model yet.
+    """
+    found = [run for path in paths for run in _expand(path)]
+    runs = list({run.selected.resolve(): run for run in reversed(found)}.values())[::-1]
+    names = [run.name for run in runs]
+    typed = {run.name: names.count(run.name) > 1 for run in runs}
+    return [
+        RunModels(str(_place(run)) if typed[run.name] else run.name, run.group, run.selected, run.last) for run in runs
+    ]
+
+
+def _expand(path: Path) -> list[RunModels]:
+    if not path.is_dir():
+        if not path.is_file():
+            hint = "Name a run folder, a folder of seed-N runs, a .safetensors or a published .pth."
+            raise UsageError(f"no model at {path}", hint=hint)
+        return [RunModels(path.stem, "", path, None)]
+    from avloc.checkpoint import MODEL_NAME
+
+    own = (path / MODEL_NAME).is_file()
+    members = sorted((entry for entry in path.glob("seed-*") if entry.is_dir()), key=_by_number)
+    if own and members:
+        raise UsageError(f"{path} is a run and holds others ({members[0].name}, ...)", hint="Name the runs one by one.")
+    if own:
+        return [_run(path, path.resolve().name, "")]
+    without = [member.name for member in members if not (member / MODEL_NAME).is_file()]
+    if without or not members:
+        hint = "Name the runs that have one, or finish the others: type the same avloc train again."
+        what = f"{', '.join(without)} of {path} has no {MODEL_NAME} yet" if without else f"no {MODEL_NAME} in {path}"
+        raise UsageError(what, hint=hint if without else "Name a run folder or a folder of seed-N runs.")
+    group = path.resolve().name
+    return [_run(member, f"{group}/{member.name}", group) for member in members]
+
+
+def _run(folder: Path, name: str, group: str) -> RunModels:
+    from avloc.checkpoint import LAST_NAME, MODEL_NAME
+
+    selected, last = folder / MODEL_NAME, folder / LAST_NAME
+    if not last.is_file():
+        return RunModels(name, group, selected, None)
+    same = filecmp.cmp(selected, last, shallow=False)
+    return RunModels(name, group, selected, selected if same else last)
+
+
+def _place(run: RunModels) -> Path:
+    return run.selected.parent if run.last is not None else run.selected
+
+
+def _by_number(folder: Path) -> tuple[int, str]:
+    number = folder.name.removeprefix("seed-")
+    return (int(number) if number.isdecimal() else -1, folder.name)
+
+
+def rule_of(report: EvalReport) -> str:
+    """How the epoch of a scored model was chosen: `test-selected`, `held-out`, `last epoch` or `not stated`.
+
+    An epoch that was chosen on the very store that is scored is test-selected too, whatever its name.
+    """
+    selection = str(report.model_card.get("selection") or "")
+    if not selection or selection == LAST_EPOCH:
+        return selection or NOT_STATED
+    chosen_here = report.data_hash and report.model_card.get("validation_data_hash") == report.data_hash
+    return TEST_SELECTED if chosen_here or selection.startswith(TEST_SELECTED) else HELD_OUT
+
+
+def settings_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of its training, flat, without what runs of one group may differ in."""
+    flat: dict[str, Any] = {}
+    for name, value in card.items():
+        entries = {f"{name}.{key}": entry for key, entry in value.items()} if name == "config" else {name: value}
+        flat |= {key: entry for key, entry in entries.items() if key not in _OWN_TO_A_RUN}
+    return flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunScore:
+    """One model of a group."""
+
+    run: str
+    seed: int | None
+    """None where the card does not say."""
+    epoch: int | None
+    model_hash: str
+    maps: dict[str, dict[str, float]]
+    """Kind of map -> `ciou_50`, `auc`, `mean_ciou`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """The same kind of model of every run."""
+
+    selection: str
+    """How the epochs were chosen, in full."""
+    runs: list[RunScore]
+    maps: dict[str, dict[str, dict[str, float]]]
+    """Kind of map -> metric -> `mean` and sample standard deviation `std` over the runs; NaN for one run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsSummary:
+    """A group of runs on one test set under one protocol."""
+
+    testset: str
+    data_hash: str
+    protocol: Protocol
+    box_rule: str
+    n_scored: int
+    n_expected: int
+    blocks: dict[str, Block]
+    """How the epochs were chosen (`rule_of`) -> numbers. There is no number without that."""
+    unfinished: list[str]
+    """Runs whose last epoch is not yet the last of their training."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        fields = {**vars(self), "protocol": self.protocol.as_json()}
+        fields["blocks"] = {name: asdict(block) for name, block in self.blocks.items()}
+        return {"schema": RUNS_SCHEMA, "version": __version__, **fields}
+
+
+def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] = ()) -> RunsSummary:
+    """Mean and spread of runs that differ in their seed alone.
+
+    Args:
+        selected: the chosen epoch of each run.
+        last: the last epoch of each run in the same order, or nothing at all; None where it is not known. The same
+            report where both are the same model.
+
+    Raises:
+        Refused: there is no run, a model counts twice, or the runs differ in test set, data, protocol, maps, clips, the
+            way their epochs were chosen, or another setting than the seed.
+    """
+    if not selected:
+        raise Refused("no run to summarise")
+    last = last or [None] * len(selected)
+    if len(last) != len(selected):
+        raise ValueError(f"{len(last)} last epochs for {len(selected)} runs")
+    known = [report for report in last if report is not None]
+    _check_alike([*selected, *known])
+    _check_group(selected)
+    first, rule = selected[0], rule_of(selected[0])
+    blocks = {rule: _block(selected)}
+    if known and rule != LAST_EPOCH:
+        blocks[LAST_EPOCH] = _block(known, LAST_EPOCH)
+    return RunsSummary(
+        testset=first.testset,
+        data_hash=first.data_hash,
+        protocol=first.protocol,
+        box_rule=first.box_rule,
+        n_scored=first.n_scored,
+        n_expected=first.n_expected,
+        blocks=blocks,
+        unfinished=[one.model for one, final in zip(selected, last, strict=True) if _unfinished(one, final)],
+    )
+
+
+def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] = ()) -> list[RunsSummary]:
+    """`summarise_runs` of each set of runs that belong together, singles included, in the order of their first run.
+
+    Runs belong together that differ in their seed alone and were scored alike; a model that is there twice counts once.
+    A model whose card holds no configuration belongs to nobody: nothing says what it was trained with.
+    """
+    last = last or [None] * len(selected)
+    groups: dict[str, dict[str, tuple[EvalReport, EvalReport | None]]] = {}
+    for position, pair in enumerate(zip(selected, last, strict=True)):
+        alone = "" if "config" in pair[0].model_card else f" {position}"
+        groups.setdefault(group_key(pair[0]) + alone, {}).setdefault(pair[0].model_hash, pair)
+    return [
+        summarise_runs([one for one, _ in pairs.values()], [other for _, other in pairs.values()])
+        for pairs in groups.values()
+    ]
+
+
+def group_key(report: EvalReport) -> str:
+    """The same text for reports whose models differ in their seed alone and were scored alike."""
+    scored = [report.testset, report.data_hash, report.protocol.as_json(), report.box_rule, rule_of(report)]
+    parts = [scored, list(report.maps), [row.id for row in report.clips], settings_of(report.model_card)]
+    return json.dumps(parts, sort_keys=True)
+
+
+def _check_alike(reports: Sequence[EvalReport]) -> None:
+    """Scored on the same clips by the same rule."""
+    sides: dict[str, Callable[[EvalReport], Any]] = {
+        "test set": lambda report: report.testset,
+        "data": lambda report: report.data_hash,
+        "protocol": lambda report: report.protocol,
+        "box rule": lambda report: report.box_rule,
+    }
+    first = reports[0]
+    for other in reports[1:]:
+        differ = [name for name, side in sides.items() if side(other) != side(first)]
+        if differ:
+            raise Refused(f"{first.model} and {other.model} were scored differently: {', '.join(differ)}")
+
+
+def _check_group(reports: Sequence[EvalReport]) -> None:
+    """Runs of one group: the same maps of the same clips, the same training but for the seed, no model twice."""
+    first, hashes = reports[0], {reports[0].model_hash: reports[0].model}
+    settings = settings_of(first.model_card)
+    for other in reports[1:]:
+        names = f"{first.model} and {other.model}"
+        if rule_of(other) != rule_of(first):
+            hint = "Score them apart: their means do not belong together."
+            raise Refused(f"{names} chose their epochs differently ({rule_of(first)}, {rule_of(other)})", hint=hint)
+        theirs = settings_of(other.model_card)
+        differ = sorted(name for name in {**settings, **theirs} if settings.get(name) != theirs.get(name))
+        if differ:
+            raise Refused(f"{names} differ in more than the seed: {', '.join(differ)}")
+        if list(other.maps) != list(first.maps) or [c.id for c in other.clips] != [c.id for c in first.clips]:
+            raise Refused(f"{names} have scores of different maps or clips")
+        if other.model_hash in hashes:
+            raise Refused(f"{hashes[other.model_hash]} and {other.model} are the same model; it counts once")
+        hashes[other.model_hash] = other.model
+
+
+def _block(reports: Sequence[EvalReport], selection: str = "") -> Block:
+    stated = str(reports[0].model_card.get("selection") or NOT_STATED)
+    return Block(
+        selection=selection or stated,
+        runs=[_score(report) for report in reports],
+        maps={
+            kind: {name: spread([getattr(r.maps[kind].overall, name) for r in reports]) for name in METRICS}
+            for kind in reports[0].maps
+        },
+    )
+
+
+def _score(report: EvalReport) -> RunScore:
+    card = report.model_card
+    return RunScore(
+        run=report.model,
+        seed=card.get("config", {}).get("seed"),
+        epoch=card.get("epoch"),
+        model_hash=report.model_hash,
+        maps={kind: {name: getattr(scores.overall, name) for name in METRICS} for kind, scores in report.maps.items()},
+    )
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation (n - 1 in the denominator); the latter NaN for one value."""
+    std = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return {"mean": statistics.fmean(values), "std": std}
+
+
+def _unfinished(report: EvalReport, last: EvalReport | None) -> bool:
+    final = last or (report if rule_of(report) == LAST_EPOCH else None)
+    card = final.model_card if final else {}
+    epoch, epochs = card.get("epoch"), card.get("config", {}).get("epochs")
+    return epoch is not None and epochs is not None and epoch < epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Model `a` against model `b` on the clips that both scored."""
+
+    a: str
+    b: str
+    a_hash: str
+    b_hash: str
+    testset: str
+    data_hash: str
+    protocol: Protocol
+    box_rule: str
+    n: int
+    """Clips that both scored."""
+    only_a: list[str]
+    only_b: list[str]
+    maps: dict[str, dict[str, dict[str, float]]]
+    """Kind of map -> metric -> `difference` (a - b), `low` and `high` of its 95 % interval, `p`
+    (`avloc.metrics.paired_difference`)."""
+    not_compared: list[str]
+    """Kinds of map that only one of the two has."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        fields = {**vars(self), "protocol": self.protocol.as_json()}
+        return {"schema": COMPARE_SCHEMA, "version": __version__, **fields}
+
+
+def compare(a: EvalReport, b: EvalReport) -> Comparison:
+    """Paired differences between two models, over the clips that both scored.
+
+    Raises:
+        Refused: they were scored on different data or by different rules.
+    """
+    _check_alike([a, b])
+    rows_a, rows_b = ({row.id: row for row in report.clips} for report in (a, b))
+    both = sorted(rows_a.keys() & rows_b.keys())
+    pairs = {
+        kind: paired_difference(
+            [rows_a[clip_id].scores[kind].ciou for clip_id in both],
+            [rows_b[clip_id].scores[kind].ciou for clip_id in both],
+            a.protocol.success,
+        )
+        for kind in a.maps
+        if kind in b.maps
+    }
+    return Comparison(
+        a=a.model,
+        b=b.model,
+        a_hash=a.model_hash,
+        b_hash=b.model_hash,
+        testset=a.testset,
+        data_hash=a.data_hash,
+        protocol=a.protocol,
+        box_rule=a.box_rule,
+        n=len(both),
+        only_a=sorted(rows_a.keys() - rows_b.keys()),
+        only_b=sorted(rows_b.keys() - rows_a.keys()),
+        maps=pairs,
+        not_compared=sorted(a.maps.keys() ^ b.maps.keys()),
+    )

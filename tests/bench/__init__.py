@@ -1,0 +1,1 @@
+"""Timings, by hand: `python -m tests.bench`. No test measures time."""
