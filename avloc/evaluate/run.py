@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from avloc.annotations import published_boxes
+from avloc.annotations import published_boxes, testset_list
 from avloc.errors import Refused, StoreNotFound
 from avloc.evaluate.gather import Gathered, Priors, boxes_alone, flags_of, gather, load_priors
 from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions, expected_ids, find_store, pairs_of
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
     from avloc.engine import ClipCells
     from avloc.evaluate.score import Clip, Scored
+
+
+_RULES = {"flickr": "consensus", "vggss": "union"}
+"""Beginning of a test list's name -> the rule of its boxes."""
+_RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union": "1 inside any box"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +120,7 @@ def _open(options: EvalOptions) -> _TestSet:
         if not (options.baselines_only and options.testset.startswith("vggss") and options.store is None):
             raise
         return _from_package(options)
+    _check_rule(options.testset, store)
     boxed = store.annotated()
     return _TestSet(
         name=options.testset or store.folder.resolve().name,
@@ -125,6 +131,15 @@ def _open(options: EvalOptions) -> _TestSet:
         flags=flags_of(store),
         box_rule=store.header.box_rule,
     )
+
+
+def _check_rule(testset: str, store: Store) -> None:
+    rule = next((rule for name, rule in _RULES.items() if testset_list(testset).startswith(name)), None)
+    if rule is not None and store.header.box_rule != rule:
+        has, needs = store.header.box_rule, rule
+        hint = "Prepare it with the annotations of the test set: Flickr-SoundNet's are a folder of XML files."
+        reason = f"{store.folder} holds boxes of the rule {has!r}; {testset} is scored by {needs!r}"
+        raise Refused(f"{reason} ({_RULES_IN_WORDS[needs]})", hint=hint)
 
 
 def _from_package(options: EvalOptions) -> _TestSet:

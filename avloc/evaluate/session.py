@@ -80,14 +80,18 @@ def _names(run: RunModels) -> list[str]:
 
 
 def _summaries(runs: Sequence[RunModels], of: dict[Path, list[EvalReport]], width: int) -> list[RunsSummary]:
-    """Nothing to sum up where a single file was named."""
-    if len(runs) == 1 and runs[0].last is None:
-        return []
-    return [
+    """Of run folders, and of model files that differ in their seed alone; a file by itself sums up to nothing."""
+    found = [
         summary
         for column in range(width)
         for summary in summaries(
             [of[run.selected][column] for run in runs],
             [of[run.last][column] if run.last else None for run in runs],
         )
+    ]
+    folders = {run.name for run in runs if run.last is not None}
+    return [
+        summary
+        for summary in found
+        if any(len(block.runs) > 1 or block.runs[0].run in folders for block in summary.blocks.values())
     ]

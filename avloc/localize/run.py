@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avloc.protocols import Protocol
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import atomic_path
 from avloc.localize.overlay import SILENT_CAPTION, draw_caption, draw_overlay
 from avloc.media import PICTURE_SUFFIXES, SoundWindow, decode_picture, read_moment, read_sound
+from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor

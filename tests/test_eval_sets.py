@@ -1,0 +1,196 @@
+"""`avloc eval` on test sets with something special: silent pairs, masks, several sources, no store, other lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avloc.annotations import silent_pairs
+from avloc.checkpoint import load_model
+from avloc.dataset import ClipSet, load
+from avloc.engine import predict_cells
+from avloc.engine.core import Engine
+from avloc.errors import Refused
+from avloc.evaluate import EvalOptions, evaluate
+from avloc.media import encode_mask
+from avloc.metrics import confidence, extended_scores, source_scores
+from avloc.store import Store
+from tests.processes import Here
+from tests.small_models import SMALL, save_small
+from tests.test_evaluate import CPU, to_clip, write
+from tests.world import Scene, scenes
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    for name in ("AVLOC_WEIGHTS", "AVLOC_DATA", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def here(monkeypatch, capfd) -> Here:
+    return Here(monkeypatch, capfd)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def world() -> list[Scene]:
+    return list(scenes(8, held_out=False, seed=6))
+
+
+def run(*models: Path, **options):
+    given = {"workers": 0, "device": "cpu", "maps": ("av",), **options}
+    return evaluate(EvalOptions(models=models, **given)).reports
+
+
+# --- extended sets ----------------------------------------------------------------------------------------------
+
+
+def test_silent_pairs_show_one_clip_and_let_another_be_heard(model, world, tmp_path):
+    pairs = silent_pairs("flickr-ext")[:5]
+    ids = sorted({name for pair in pairs for name in (pair.video, pair.audio)})
+    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(list(world) * 2, ids, strict=False)]
+    store = write(tmp_path / "flickr", clips, box_rule="consensus")
+    (report,) = run(model, store=store, testset="flickr-ext")
+    (scores,) = report.extended.values()
+    opened, engine = Store(store), Engine.from_file(load_model(model), CPU)
+    there = [pair for pair in silent_pairs("flickr-ext") if {pair.video, pair.audio} <= set(ids)]
+
+    def heights(seen, heard):
+        batches = load(ClipSet(opened, seen, SMALL, sound_ids=heard))
+        return [grown(cells.maps["av"]) for cells in predict_cells(engine, batches)]
+
+    def grown(cells):
+        import torch
+        import torch.nn.functional as F
+
+        big = F.interpolate(torch.from_numpy(cells)[None, None], size=(224, 224), mode="bilinear", align_corners=True)
+        return confidence(((big[0, 0] + 1) / 2).numpy())
+
+    own = [row.id for row in report.clips]
+    twin = extended_scores(
+        [*heights(own, own), *heights([p.video for p in there], [p.audio for p in there])],
+        [*(row.scores["av"].ciou for row in report.clips), *[float("nan")] * len(there)],
+    )
+    assert (scores.n_sounding, scores.n_silent) == (len(own), len(there)) == (len(ids), len(there))
+    assert vars(scores) == pytest.approx(vars(twin), nan_ok=True)
+    absent = [name for name in report.missing if " with the sound of " in name]
+    assert len(absent) == 250 - len(there)
+
+
+def test_other_sets_have_no_silent_pairs(model, world, tmp_path):
+    (report,) = run(model, store=write(tmp_path / "store", [to_clip(scene) for scene in world[:3]]))
+    assert (report.extended, report.negatives, report.sources) == ({}, {}, {})
+
+
+# --- masks and several sources ----------------------------------------------------------------------------------
+
+
+def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
+    """A mask that is exactly a box has the box's scores, and an IoU and an F-score beside them."""
+    boxes = [np.array([[0.25, 0.125, 0.75, 0.5 + 0.0625 * i]]) for i in range(4)]
+    masks = []
+    for ((x0, y0, x1, y1),) in boxes:
+        mask = np.zeros((224, 224), np.bool_)
+        mask[int(224 * y0) : int(224 * y1), int(224 * x0) : int(224 * x1)] = True
+        masks.append(encode_mask(mask))
+    drawn = [to_clip(s, boxes=np.zeros((0, 4)), mask=m) for s, m in zip(world, masks, strict=False)]
+    boxed = [to_clip(s, boxes=b) for s, b in zip(world, boxes, strict=False)]
+    (by_mask,) = run(model, store=write(tmp_path / "masks", drawn, box_rule="mask"))
+    (by_box,) = run(model, store=write(tmp_path / "boxes", boxed))
+    for ours, theirs in zip(by_mask.clips, by_box.clips, strict=True):
+        assert (ours.id, ours.area, ours.scores["av"].ciou) == (theirs.id, theirs.area, theirs.scores["av"].ciou)
+        assert ours.scores["av"].iou == pytest.approx(ours.scores["av"].ciou)
+        assert np.isnan(theirs.scores["av"].iou)
+    assert by_mask.maps["av"].miou == pytest.approx(np.mean([row.scores["av"].iou for row in by_mask.clips]))
+    assert 0 < by_mask.maps["av"].max_f <= 1
+    assert np.isnan(by_box.maps["av"].miou)
+
+
+def test_a_damaged_mask_is_a_missing_clip(model, world, tmp_path):
+    good = encode_mask(np.eye(64, dtype=np.bool_))
+    clips = [to_clip(s, boxes=np.zeros((0, 4)), mask=good) for s in world[:3]]
+    clips[1] = to_clip(world[1], boxes=np.zeros((0, 4)), mask=good[:40])
+    (report,) = run(model, store=write(tmp_path / "masks", clips, box_rule="mask"))
+    assert list(report.missing) == [world[1].name]
+    assert "mask cannot be decoded" in report.missing[world[1].name]
+    assert report.n_scored == 2
+
+
+def test_pictures_with_several_sources_need_all_of_them(model, world, tmp_path):
+    shared = to_clip(world[0]).picture
+    clips = [
+        to_clip(scene, id=f"duet{i // 2}_{i % 2}", picture=shared if i < 2 else to_clip(world[2]).picture)
+        for i, scene in enumerate(world[:4])
+    ]
+    (report,) = run(model, store=write(tmp_path / "duets", [*clips, to_clip(world[5])]))
+    cious = {row.id: row.scores["av"].ciou for row in report.clips}
+    duets = [name for name in cious if name.startswith("duet")]
+    twin = source_scores([name[:5] for name in duets], [cious[name] for name in duets])
+    assert report.sources == {"av": twin}
+    assert twin.n_pictures == 2
+
+
+# --- lists and rules --------------------------------------------------------------------------------------------
+
+
+def test_vggss_baselines_need_nothing_but_the_package(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = here("eval", "--testset", "vggss-4692", "--maps", "baselines", "--json")
+    line = json.loads(done.out)
+    assert (done.code, line["model"], line["maps"], line["n_scored"]) == (0, "", {}, 4692)
+    assert set(line["baselines"]) == {
+        *("centre disc", "centre square", "whole frame", "truth prior", "random", "ceiling"),
+    }
+    missing = here("eval", "--testset", "flickr", "--maps", "baselines")
+    assert (missing.code, "avloc prepare" in missing.err) == (5, True), "its boxes are not in the package"
+
+
+def test_protocols_with_lists_of_their_own_say_so(model, world, tmp_path):
+    from avloc.annotations import testset_ids
+
+    all_ids, fewer = testset_ids("vggss"), set(testset_ids("vggss-4692"))
+    inside = next(i for i in all_ids if i in fewer)
+    outside = next(i for i in all_ids if i not in fewer)
+    ids = [inside, outside, "elsewhere"]
+    store = write(tmp_path / "s", [to_clip(s, id=i) for s, i in zip(world, ids, strict=False)])
+    reports = {
+        report.protocol.name: report
+        for report in run(model, store=store, testset="vggss", protocols=("avloc", "sspl", "avc-code"))
+    }
+    assert {name: sorted(row.id for row in report.clips) for name, report in reports.items()} == {
+        "avloc": sorted([inside, outside]),
+        "sspl": [inside],
+        "avc-code": sorted(ids),
+    }
+    assert [report.n_expected for report in reports.values()] == [5158, 4692, 3]
+    assert outside not in reports["sspl"].missing
+    assert reports["avc-code"].missing == {}
+
+
+def test_the_boxes_of_a_known_set_are_read_by_its_rule(model, world, tmp_path):
+    store = write(tmp_path / "s", [to_clip(world[0], id="9456627660")], box_rule="union")
+    with pytest.raises(Refused, match="annotators"):
+        run(model, store=store, testset="flickr")
+
+
+def test_several_protocols_run_the_networks_once(here, model, world, tmp_path, monkeypatch):
+    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:3]])
+    calls = []
+    embed = Engine.embed
+    monkeypatch.setattr(Engine, "embed", lambda *given: calls.append(1) or embed(*given))
+    reports = run(model, store=store, protocols=("avloc", "lvs", "sspl", "slavc"))
+    assert [report.protocol.name for report in reports] == ["avloc", "lvs", "sspl", "slavc"]
+    assert len(calls) == 3
+    for report in reports:
+        (alone,) = run(model, store=store, protocols=(report.protocol.name,))
+        assert json.dumps(alone.as_json()) == json.dumps(report.as_json())
