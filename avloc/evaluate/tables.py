@@ -1,0 +1,195 @@
+"""The paper's tables with our runs beside the published rows, matched by what the model files say of their training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from avloc import __version__
+from avloc.annotations import testset_ids
+from avloc.config import TrainConfig, to_dict
+from avloc.evaluate.paper import PAPER_TABLES, TABLES, TRAINING_LISTS, PaperRow, find_table
+from avloc.evaluate.records import EvalReport
+from avloc.evaluate.runs import group_key, rule_of, spread
+
+SCHEMA = "avloc.table/1"
+_METHOD = "avc"
+_HINTS: Mapping[str, str] = {"panns": "audio", "detr": "visual"}
+_SAME_TESTSETS: Mapping[str, tuple[str, ...]] = {"flickr": ("flickr", "flickr-250")}
+"""The paper says 250 test clips; its code scores the list of 249."""
+_FREE = ("seed", "workers", "precision", "init")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OurRow:
+    """Runs of ours that a published row speaks of: they differ in their seed alone."""
+
+    runs: list[str]
+    seeds: list[int | None]
+    training_list: str
+    testset: str
+    protocol: str
+    selection: str
+    """How the epochs were chosen: `test-selected` is the paper's rule; `held-out`, `last epoch`."""
+    n_scored: int
+    n_expected: int
+    ciou_50: dict[str, float]
+    """`mean` and sample standard deviation `std` over the runs; NaN for one run."""
+    auc: dict[str, float]
+    notes: list[str]
+    """Wherein these runs are not what the paper describes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledRow:
+    """A published row and what is ours of it."""
+
+    row: PaperRow
+    status: str
+    """`run`, `not run`, or `context` for another system."""
+    reason: str = ""
+    """Why a row was not run."""
+    ours: list[OurRow]
+    """One entry for each way in which runs were trained, chosen and scored."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def known_tables() -> list[str]:
+    """One line a table of the paper and a line a table without a number, for a list of what can be asked for."""
+    numbered = {table.number: table for table in TABLES.values() if table.certain}
+    lines = [
+        f"{number}: {numbered[number].name}: {numbered[number].title}"
+        if number in numbered
+        else f"{number}: its rows are not known to avloc"
+        for number in range(1, PAPER_TABLES + 1)
+    ]
+    return lines + [f"{table.name}: {table.title}" for table in TABLES.values() if not table.certain]
+
+
+def rows_for(table: str) -> tuple[PaperRow, ...]:
+    """Rows of a table, by its name or its number in the paper.
+
+    Raises:
+        UsageError: a number whose rows are not known to avloc, or no table at all.
+    """
+    return find_table(table).rows
+
+
+def fill(table: str, reports: Iterable[EvalReport]) -> list[FilledRow]:
+    """Every row of a table, with the runs that belong to it.
+
+    A run belongs to a row if its model file says so: the method, the published list that it was trained on, the hints;
+    and if it was scored on the row's test set with the mask of the row, the hotter half of the map.
+
+    Args:
+        table: name or number.
+        reports: the chosen epoch of each run, under any protocols.
+
+    Raises:
+        UsageError: see `rows_for`.
+    """
+    rows = rows_for(table)
+    reports = list(reports)
+    return [_filled(row, reports) for row in rows]
+
+
+def table_json(table: str, filled: Sequence[FilledRow]) -> dict[str, Any]:
+    """A filled table as plain data."""
+    found = find_table(table)
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "table": found.name,
+        "number": found.number or None,
+        "title": found.title,
+        "rows": [row.as_json() for row in filled],
+    }
+
+
+def _filled(row: PaperRow, reports: Sequence[EvalReport]) -> FilledRow:
+    if row.context:
+        return FilledRow(row=row, status="context", ours=[])
+    trained = [report for report in reports if _is_training_of(row, report)]
+    groups: dict[str, dict[str, EvalReport]] = {}
+    for report in trained:
+        if row.kind in report.maps:
+            groups.setdefault(group_key(report), {})[report.model_hash] = report
+    if groups:
+        return FilledRow(row=row, status="run", ours=[_ours(row, list(runs.values())) for runs in groups.values()])
+    return FilledRow(row=row, status="not run", reason=_reason(row, trained), ours=[])
+
+
+def _is_training_of(row: PaperRow, report: EvalReport) -> bool:
+    card = report.model_card
+    config = card.get("config", {})
+    return (
+        config.get("model", {}).get("method") == _METHOD
+        and card.get("training_list", "") in TRAINING_LISTS[row.train_list]
+        and sorted(_HINTS.get(name, name) for name in card.get("hints", {})) == sorted(row.hints)
+        and _is_testset(report, _SAME_TESTSETS.get(row.testset, (row.testset,)))
+        and report.protocol.threshold == "median"
+    )
+
+
+def _is_testset(report: EvalReport, names: Sequence[str]) -> bool:
+    """A folder may bear the name of a known test set and hold other clips."""
+    known = frozenset(testset_ids(report.testset)) if report.testset in names else frozenset()
+    return known.issuperset(row.id for row in report.clips)
+
+
+def _reason(row: PaperRow, trained: Sequence[EvalReport]) -> str:
+    if trained:
+        return f"map {row.kind}: {trained[0].not_run.get(row.kind, 'not asked for')}"
+    hints = " and ".join(row.hints) or "no"
+    lists = " or ".join(TRAINING_LISTS[row.train_list])
+    return f"no model trained on {lists} with {hints} hint{'s' * (len(row.hints) != 1)}, scored on {row.testset}"
+
+
+def _ours(row: PaperRow, runs: Sequence[EvalReport]) -> OurRow:
+    first = runs[0]
+    overall = [report.maps[row.kind].overall for report in runs]
+    return OurRow(
+        runs=[report.model for report in runs],
+        seeds=[report.model_card["config"].get("seed") for report in runs],
+        training_list=first.model_card["training_list"],
+        testset=first.testset,
+        protocol=first.protocol.name,
+        selection=rule_of(first),
+        n_scored=first.n_scored,
+        n_expected=first.n_expected,
+        ciou_50=spread([summary.ciou_50 for summary in overall]),
+        auc=spread([summary.auc for summary in overall]),
+        notes=_notes(row, first),
+    )
+
+
+def _notes(row: PaperRow, report: EvalReport) -> list[str]:
+    card = report.model_card
+    notes = [f"{name} {value} (paper: {paper})" for name, value, paper in _deviations(row, card["config"])]
+    if "verified" not in card.get("init", {}):
+        notes.append(f"init {card['config'].get('init', '')} (paper: ImageNet)")
+    clips, whole = card.get("clips", 0), card.get("training_list_clips", 0)
+    if clips < whole:
+        notes.append(f"trained on {clips} of the {whole} clips of the list")
+    if report.n_scored < report.n_expected:
+        notes.append(f"{report.n_expected - report.n_scored} test clips missing")
+    return notes
+
+
+def _deviations(row: PaperRow, config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings that are not the paper's, which are the defaults of avloc. A hint that the row leaves out has none."""
+    paper = _flat(to_dict(TrainConfig()))
+    without = {f"loss.{name}_hint" for name in ("audio", "visual") if name not in row.hints}
+    ours = {name: value for name, value in _flat(config).items() if name not in without and name not in _FREE}
+    return [(name, ours[name], paper[name]) for name in sorted(ours) if name in paper and ours[name] != paper[name]]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in config.items():
+        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return out
