@@ -3,9 +3,11 @@
 const CANVAS_LEAST = 64;
 const CANVAS_MOST = 512; // pixels, of either side
 const OPACITY = 0.75; // as in the overlays of `avloc localize`
-// Matplotlib's inferno at 0, 1/8, ... 1; between them it is close to straight.
+// Matplotlib's inferno at 0, 1/16, ... 1; between them it is close to straight.
 const INFERNO = [
-  [0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84], [228, 90, 49], [249, 142, 9], [249, 203, 53], [252, 255, 164],
+  [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110], [113, 25, 110],
+  [138, 34, 106], [163, 44, 97], [188, 55, 84], [210, 70, 68], [228, 90, 49], [241, 115, 29],
+  [249, 142, 9], [252, 172, 17], [249, 203, 53], [242, 234, 105], [252, 255, 164],
 ];
 
 const palette = Array.from({ length: 256 }, (_, level) => {

@@ -78,7 +78,8 @@ def _hash(text: str) -> str:
 def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of one report."""
     protocol = report["protocol"]
-    kinds = list(dict.fromkeys(kind for clip in report["clips"] for kind in clip["scores"]))
+    scored = dict.fromkeys(kind for clip in report["clips"] for kind in clip["scores"])
+    kinds = [*(kind for kind in MAP_KINDS if kind in scored), *(kind for kind in scored if kind not in MAP_KINDS)]
     return {
         "testset": report["testset"],
         "model": report["model"],
