@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.errors import Refused, UsageError
+from avloc.evaluate.comparison import compare
 from avloc.evaluate.runs import (
     METRICS,
-    compare,
     expand,
     group_key,
     rule_of,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from avloc.cli.options import Device, Json, Precision, WeightsDir
-from avloc.errors import MissingClips
+from avloc.errors import MissingClips, UsageError
 
 
 def evaluate(
@@ -63,6 +63,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Another model or run: paired differences clip by clip.", show_default=False),
     ] = None,
+    paper_table: Annotated[
+        str,
+        typer.Option(
+            help="A table of the AVC paper, ours beside it: 2, ablation, flickr, vggss, cross.", show_default=False
+        ),
+    ] = "",
     report: Annotated[
         Path | None,
         typer.Option(help="Folder for per-clip tables, a summary and a page to look at.", show_default=False),
@@ -76,7 +82,7 @@ def evaluate(
 ) -> None:
     """Score models on a prepared test set, with the protocol and what is missing beside every number."""
     from avloc import console
-    from avloc.evaluate import EvalOptions, evaluate_runs, report_evaluation
+    from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_evaluation
 
     options = EvalOptions(
         testset=testset,
@@ -91,12 +97,18 @@ def evaluate(
         batch=batch,
         max_missing=max_missing,
     )
+    paths = [*(run or ()), *(model or ())]
+    if paper_table and (compare or report):
+        raise UsageError("--paper-table goes alone: without --compare and --report")
     with console.live() as listener:
-        session = evaluate_runs(options, [*(run or ()), *(model or ())], compare, listener)
+        if paper_table:
+            session = evaluate_table(paper_table, options, paths, listener)
+        else:
+            session = evaluate_runs(options, paths, compare, listener)
         if report is not None:
             report_evaluation(report, session.evaluation, shlex.join(["avloc", *sys.argv[1:]]))
     console.print_session(session, as_json=as_json)
-    missing = max(len(entry.missing) for entry in session.evaluation.reports)
+    missing = max((len(entry.missing) for entry in session.evaluation.reports), default=0)
     if missing > max_missing:
         hint = f"Allow it with --max-missing {missing}."
         raise MissingClips(f"{missing} clips are missing; --max-missing allows {max_missing}", hint=hint)

@@ -4,7 +4,7 @@ from avloc.evaluate.pictures import report_evaluation
 from avloc.evaluate.plan import EvalOptions, find_store
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
 from avloc.evaluate.run import Evaluation, evaluate
-from avloc.evaluate.session import Session, evaluate_runs
+from avloc.evaluate.session import Session, evaluate_runs, evaluate_table
 
 __all__ = [
     "ClipRow",
@@ -15,6 +15,7 @@ __all__ = [
     "Session",
     "evaluate",
     "evaluate_runs",
+    "evaluate_table",
     "find_store",
     "report_evaluation",
 ]

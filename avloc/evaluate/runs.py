@@ -18,11 +18,9 @@ from avloc import __version__
 from avloc.config import LAST_EPOCH, TEST_SELECTED
 from avloc.errors import Refused, UsageError
 from avloc.evaluate.records import EvalReport
-from avloc.metrics import paired_difference
 from avloc.protocols import Protocol
 
 RUNS_SCHEMA = "avloc.runs/1"
-COMPARE_SCHEMA = "avloc.compare/1"
 METRICS = ("ciou_50", "auc", "mean_ciou")
 HELD_OUT = "held-out"
 NOT_STATED = "not stated"
@@ -191,7 +189,7 @@ def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | N
     if len(last) != len(selected):
         raise ValueError(f"{len(last)} last epochs for {len(selected)} runs")
     known = [report for report in last if report is not None]
-    _check_alike([*selected, *known])
+    check_alike([*selected, *known])
     _check_group(selected)
     first, rule = selected[0], rule_of(selected[0])
     blocks = {rule: _block(selected)}
@@ -233,7 +231,7 @@ def group_key(report: EvalReport) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _check_alike(reports: Sequence[EvalReport]) -> None:
+def check_alike(reports: Sequence[EvalReport]) -> None:
     """Scored on the same clips by the same rule."""
     sides: dict[str, Callable[[EvalReport], Any]] = {
         "test set": lambda report: report.testset,
@@ -302,66 +300,3 @@ def _unfinished(report: EvalReport, last: EvalReport | None) -> bool:
     card = final.model_card if final else {}
     epoch, epochs = card.get("epoch"), card.get("config", {}).get("epochs")
     return epoch is not None and epochs is not None and epoch < epochs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Model `a` against model `b` on the clips that both scored."""
-
-    a: str
-    b: str
-    a_hash: str
-    b_hash: str
-    testset: str
-    data_hash: str
-    protocol: Protocol
-    box_rule: str
-    n: int
-    """Clips that both scored."""
-    only_a: list[str]
-    only_b: list[str]
-    maps: dict[str, dict[str, dict[str, float]]]
-    """Kind of map -> metric -> `difference` (a - b), `low` and `high` of its 95 % interval, `p`
-    (`avloc.metrics.paired_difference`)."""
-    not_compared: list[str]
-    """Kinds of map that only one of the two has."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        fields = {**vars(self), "protocol": self.protocol.as_json()}
-        return {"schema": COMPARE_SCHEMA, "version": __version__, **fields}
-
-
-def compare(a: EvalReport, b: EvalReport) -> Comparison:
-    """Paired differences between two models, over the clips that both scored.
-
-    Raises:
-        Refused: they were scored on different data or by different rules.
-    """
-    _check_alike([a, b])
-    rows_a, rows_b = ({row.id: row for row in report.clips} for report in (a, b))
-    both = sorted(rows_a.keys() & rows_b.keys())
-    pairs = {
-        kind: paired_difference(
-            [rows_a[clip_id].scores[kind].ciou for clip_id in both],
-            [rows_b[clip_id].scores[kind].ciou for clip_id in both],
-            a.protocol.success,
-        )
-        for kind in a.maps
-        if kind in b.maps
-    }
-    return Comparison(
-        a=a.model,
-        b=b.model,
-        a_hash=a.model_hash,
-        b_hash=b.model_hash,
-        testset=a.testset,
-        data_hash=a.data_hash,
-        protocol=a.protocol,
-        box_rule=a.box_rule,
-        n=len(both),
-        only_a=sorted(rows_a.keys() - rows_b.keys()),
-        only_b=sorted(rows_b.keys() - rows_a.keys()),
-        maps=pairs,
-        not_compared=sorted(a.maps.keys() ^ b.maps.keys()),
-    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from avloc.errors import UsageError
+from avloc.errors import StoreNotFound, UsageError
 from avloc.evaluate.plan import EvalOptions
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.run import Evaluation, evaluate
-from avloc.evaluate.runs import Comparison, RunModels, RunsSummary, compare, expand, summaries
-from avloc.events import Listener, silent
+from avloc.evaluate.comparison import Comparison, compare
+from avloc.evaluate.runs import RunModels, RunsSummary, expand, summaries
+from avloc.evaluate.tables import fill, rows_for, table_json
+from avloc.events import Listener, Notice, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,8 @@ class Session:
     """Reports of the models that were named and of the chosen epoch of each run."""
     summaries: list[RunsSummary] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    table: dict[str, Any] = field(default_factory=dict)
+    """One of the paper's tables with our rows beside its own, as plain data."""
 
 
 def evaluate_runs(
@@ -63,6 +68,34 @@ def evaluate_runs(
             if rival and run.selected != rival.selected
             for mine, theirs in zip(of[run.selected], of[rival.selected], strict=True)
         ],
+    )
+
+
+def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], listener: Listener = silent) -> Session:
+    """Score runs on the test sets of one of the paper's tables, and put them beside its rows.
+
+    Args:
+        table: number or name (`avloc.evaluate.paper`).
+        options: as for `evaluate_runs`; with a test set, the others of the table are left out.
+        paths: runs and models; without any, every row is "not run".
+        listener: hears notices, of test sets too that are not prepared.
+
+    Raises:
+        UsageError: avloc does not know the rows of that table.
+    """
+    testsets = dict.fromkeys(row.testset for row in rows_for(table) if not row.context)
+    found = [testset for testset in testsets if options.testset in ("", testset)]
+    sessions = []
+    for testset in found if paths else ():
+        try:
+            sessions.append(evaluate_runs(replace(options, testset=testset), paths, listener=listener))
+        except StoreNotFound as error:
+            listener(Notice(f"{testset} is not run: {error}"))
+    reports = [report for session in sessions for report in session.evaluation.reports]
+    return Session(
+        evaluation=Evaluation(reports=reports, store=None),
+        chosen=[],
+        table=table_json(table, fill(table, reports)),
     )
 
 

@@ -1,157 +1,19 @@
-"""The terminal: progress and notices on standard error, results on standard output. Nobody else knows Rich."""
+"""What `eval` prints: tables of scores, runs, comparisons and the paper's rows."""
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from avloc.events import Event, Listener, Notice, Progress
+from avloc.console.terminal import console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as Bars
     from rich.table import Table
 
-    from avloc.distill import DistillReport
     from avloc.evaluate import EvalReport, MapScores, Session
-    from avloc.evaluate.runs import Comparison, RunsSummary
-    from avloc.localize import Localization
-    from avloc.prepare import PrepareReport
-    from avloc.train import TrainReport
-
-
-def _console(*, stderr: bool) -> Console:
-    from rich.console import Console
-
-    # soft_wrap keeps one message one line in logs and pipes; markup off, so that a path with brackets stays itself.
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
-
-
-def print_error(text: str, hint: str) -> None:
-    """One line of what went wrong and one of what to do."""
-    out = _console(stderr=True)
-    out.print(f"avloc: {text}", style="bold red")
-    if hint:
-        out.print(f"  {hint}")
-
-
-@contextmanager
-def live() -> Iterator[Listener]:
-    """A listener that draws bars with rate and time left on a terminal, and prints notices everywhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    out = _console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-    with Bars(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
-        yield _Drawer(bars, out).hear
-
-
-class _Drawer:
-    def __init__(self, bars: Bars, out: Console) -> None:
-        self.bars, self.out = bars, out
-        self.tasks: dict[str, Any] = {}
-
-    def hear(self, event: Event) -> None:
-        match event:
-            case Notice():
-                self.out.print(f"avloc: {event.text}", style="yellow")
-            case Progress():
-                self._draw(event)
-
-    def _draw(self, event: Progress) -> None:
-        if event.task not in self.tasks:
-            self.tasks[event.task] = self.bars.add_task(event.task, total=event.total, detail="", rate="")
-        task = self.tasks[event.task]
-        speed = self.bars.tasks[self.bars.task_ids.index(task)].speed
-        rate = f"{speed:.3g}/s" if speed else ""
-        self.bars.update(task, completed=event.done, total=event.total, detail=event.detail, rate=rate)
-
-
-def _print_json(value: object) -> None:
-    """One JSON value a line; not-a-number becomes null, since JSON has no such thing."""
-    text = json.dumps(_finite(value), ensure_ascii=False)
-    # A file name that is no UTF-8 holds lone surrogates; `\udce9` is also how JSON writes one.
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
-    sys.stdout.flush()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value
-
-
-def _lines(rows: Sequence[tuple[str, object]]) -> None:
-    out = _console(stderr=False)
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        out.print(f"{name:<{width}}  {value}")
-
-
-def print_preparation(report: PrepareReport, *, as_json: bool) -> None:
-    """What `prepare` did, or would do."""
-    data = {**asdict(report), "exit_code": report.exit_code}
-    if as_json:
-        _print_json(data)
-        return
-    _lines([(name.replace("_", " "), _short(value)) for name, value in data.items() if name != "exit_code"])
-
-
-def _short(value: object) -> object:
-    """Long lists by their length and first entries; the whole stands in the files."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        more = ", ..." if len(value) > 5 else ""
-        shown = ", ".join(str(_short(entry)) for entry in value[:5])
-        return f"{len(value)}" + (f": {shown}{more}" if value else "")
-    return f"{value:.3g}" if isinstance(value, float) else value
-
-
-def print_distillation(report: DistillReport, *, as_json: bool) -> None:
-    """What `distill-cache` did."""
-    if as_json:
-        _print_json(asdict(report))
-        return
-    for teacher in asdict(report)["teachers"]:
-        _lines([(name.replace("_", " "), _short(value)) for name, value in teacher.items()])
-
-
-def print_training(report: TrainReport, *, as_json: bool) -> None:
-    """Where a run stands."""
-    if as_json:
-        _print_json(asdict(report))
-        return
-    rows: list[tuple[str, object]] = [
-        ("run", report.run + (" (dry run)" if report.dry_run else "")),
-        ("clips", f"{report.clips}, {report.steps_per_epoch} steps an epoch"),
-        ("parameters", f"{report.parameters:,}"),
-        ("precision", report.precision),
-        ("epochs", f"{report.epochs_done} of {report.epochs}" + (" (interrupted)" if report.interrupted else "")),
-        ("selection", report.selection),
-    ]
-    if report.metrics:
-        last = report.metrics[-1]
-        rows.append(("last epoch", "  ".join(f"{key} {value:.4g}" for key, value in last.items() if key != "epoch")))
-    _lines(rows)
-
+    from avloc.evaluate.comparison import Comparison
+    from avloc.evaluate.runs import RunsSummary
 
 _LEGEND = (
     "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the truth has; peak: hottest pixel in the truth"
@@ -164,9 +26,13 @@ def print_session(session: Session, *, as_json: bool) -> None:
     if as_json:
         records: list[EvalReport | RunsSummary | Comparison] = list(session.evaluation.reports)
         for entry in (*records, *session.summaries, *session.comparisons):
-            _print_json(entry.as_json())
+            print_json(entry.as_json())
+        if session.table:
+            print_json(session.table)
         return
-    out = _console(stderr=False)
+    out = console(stderr=False)
+    if session.table:
+        _print_table(out, session.table)
     for report in session.chosen:
         _print_scores(out, report)
     for summary in session.summaries:
@@ -223,6 +89,27 @@ def _print_runs(out: Console, summary: RunsSummary) -> None:
             out.print(f"    {run.run}, seed {run.seed}, epoch {run.epoch}: {scores}")
     if summary.unfinished:
         out.print(f"  not trained to the end: {', '.join(summary.unfinished)}")
+
+
+def _print_table(out: Console, table: dict[str, Any]) -> None:
+    """Published rows, and below each what is ours of it."""
+    number = f"Table {table['number']}: " if table["number"] else ""
+    out.print(f"{number}{table['title']} (published by the source in brackets; cIoU@0.5, AUC)")
+    for line in table["rows"]:
+        row = line["row"]
+        std = f" +- {_percent(row['ciou_50_std'])}" if row["ciou_50_std"] is not None else ""
+        auc = "-" if row["auc"] is None else _percent(row["auc"])
+        where = f"{row['train_list'] or 'not said'} -> {row['testset']}"
+        notes = f"; {row['note']}" if row["note"] else ""
+        out.print(f"{row['label']}, {where}: {_percent(row['ciou_50'])}{std}, {auc} [{row['source']}{notes}]")
+        if line["status"] == "not run":
+            out.print(f"    ours: not run: {line['reason']}")
+        for ours in line["ours"]:
+            scores = f"{_mean_std(ours['ciou_50'])}, {_mean_std(ours['auc'])}"
+            runs = f"{len(ours['runs'])} run{'s' * (len(ours['runs']) != 1)}, {ours['selection']}"
+            out.print(f"    ours: {scores} ({runs}, {ours['n_scored']} of {ours['n_expected']} clips)")
+            for note in ours["notes"]:
+                out.print(f"      {note}")
 
 
 def _mean_std(value: dict[str, float]) -> str:
@@ -282,14 +169,3 @@ def _map_name(kind: str, report: EvalReport) -> str:
     if len(set(weights.values())) == 1:
         return " + ".join(short[name] for name in weights)
     return " + ".join(f"{weight:g} {short[name]}" for name, weight in weights.items())
-
-
-def print_localization(result: Localization, listener: Listener, *, as_json: bool) -> None:
-    """One line a result: JSON, or the path that was written."""
-    if result.error:
-        listener(Notice(f"{result.input}: {result.error}"))
-    if as_json:
-        _print_json(result.as_json())
-    elif result.written is not None:
-        sys.stdout.write(f"{result.written}\n")
-        sys.stdout.flush()

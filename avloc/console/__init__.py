@@ -1,0 +1,21 @@
+"""The terminal: progress and notices on standard error, results on standard output. Nobody else knows Rich."""
+
+from avloc.console.scores import print_session
+from avloc.console.terminal import (
+    live,
+    print_distillation,
+    print_error,
+    print_localization,
+    print_preparation,
+    print_training,
+)
+
+__all__ = [
+    "live",
+    "print_distillation",
+    "print_error",
+    "print_localization",
+    "print_preparation",
+    "print_session",
+    "print_training",
+]
