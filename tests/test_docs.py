@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 
 import avloc as package
 from avloc import console, errors
-from avloc.annotations import published_boxes, published_list
+from avloc.annotations import TESTSETS, published_boxes, published_list
 from avloc.cli import app, edge
-from avloc.protocols import Protocol
-from avloc.evaluate import EvalReport
-from avloc.metrics import Summary, ciou, ground_truth, summarise
+from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
+from avloc.metrics import ClipScore, Summary, ciou, ground_truth, summarise
+from avloc.protocols import PROTOCOLS, Protocol
 from tests import readme
 from tests.program import ROOT, avloc
 
@@ -110,16 +110,24 @@ def test_readme_names_every_field_of_a_json_line() -> None:
 
 
 def test_readme_names_every_field_of_a_report() -> None:
-    fields = [field.name for field in dataclasses.fields(EvalReport)] + [
-        field.name for field in dataclasses.fields(Summary)
-    ]
+    kinds = (EvalReport, MapScores, Summary, ClipRow, ClipScore)
+    fields = [field.name for kind in kinds for field in dataclasses.fields(kind)]
     assert [field for field in fields if f"`{field}`" not in README] == []
 
 
+def test_readme_and_help_name_every_test_set_and_protocol() -> None:
+    told = re.sub(r"-\s+", "-", " ".join(avloc("eval", "--help").stdout.split()))  # lines break at hyphens
+    section = README.partition("### eval\n")[2].partition("\n### ")[0]
+    for names in (TESTSETS, PROTOCOLS):
+        assert [name for name in names if f"`{name}`" not in section] == []
+        assert [name for name in names if not re.search(rf"[ ,]{name}[ ,.]", told)] == []
+
+
 def test_readme_shows_the_protocol_line(capsys: pytest.CaptureFixture[str]) -> None:
-    nothing: dict[str, Any] = {"model_card": {}, "missing": {}, "maps": {}, "not_run": {}, "clips": []}
+    nothing: dict[str, Any] = {"model_card": {}, "missing": {}, "maps": {}, "baselines": {}, "sweep": {}, "clips": []}
     names = {"testset": "vggss", "model": "", "model_hash": "", "data_hash": "", "box_rule": "union"}
-    console.print_scores([EvalReport(protocol=Protocol(), n_expected=0, **names, **nothing)], as_json=False)
+    report = EvalReport(protocol=Protocol(), n_expected=0, not_run={}, **names, **nothing)
+    console.print_session(Session(evaluation=Evaluation(reports=[report], store=None), chosen=[report]), as_json=False)
     assert readme.block(README, "the protocol line") in capsys.readouterr().out
 
 
