@@ -17,11 +17,14 @@ SIZES = {
     "flickr_10k_random": 10_000,
     "flickr_144k": 144_000,
     "flickr_144k_random": 144_000,
+    "flickr_250": 250,
+    "flickr_ext": 250,
     "flickr_test": 249,
     "vggsound_10k_random": 10_000,
     "vggsound_144k_random": 144_000,
     "vggss_10k": 10_000,
     "vggss_144k": 144_000,
+    "vggss_ext": 5158 + 379,
     "vggss_heard": 59_468,
     "vggss_heard_test": 2564,
     "vggss_test": 5158,
@@ -39,10 +42,12 @@ OVERLAPS = {
     "flickr_144k": ("flickr_test", 20),
     "flickr_144k_random": ("flickr_test", 13),
 }
+EXTENDED = {"flickr_250": "flickr_test", "flickr_ext": "flickr_test", "vggss_ext": "vggss_test"}
 METADATA = Path(__file__).parents[2] / "shared" / "data" / "metadata"
 
 
 def test_every_list_has_its_published_size():
+    assert {name: len(ann.published_list(name)) for name in ann.list_names()} == SIZES
     assert {name: len(set(ann.published_list(name))) for name in ann.list_names()} == SIZES
 
 
@@ -50,10 +55,11 @@ def test_every_list_has_its_published_size():
 def test_training_lists_overlap_the_test_sets_as_published(training):
     test, count = OVERLAPS[training]
     assert len(set(ann.published_list(training)) & set(ann.published_list(test))) == count
+    assert not ann.pair_only_ids() & set(ann.published_list(training)), "the pairs' own clips are in no training list"
 
 
 @pytest.mark.skipif(not METADATA.is_dir(), reason="the published lists lie beside the checkout and are not there")
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", sorted(SIZES.keys() - EXTENDED))
 def test_shipped_lists_are_the_published_ones(name):
     path = next(p for p in METADATA.iterdir() if p.name.split(".")[0] == name)
     data = path.read_bytes()
@@ -72,18 +78,91 @@ def test_test_sets_and_their_names():
     assert ann.list_name("vggss-test-4692") == ann.list_name("vggss_test_4692") == "vggss_test_4692"
     assert ann.list_name("vggss-unheard") == "vggss_unheard_test"
     assert (ann.list_name("vggss-heard"), ann.list_name("vggss_heard")) == ("vggss_heard_test", "vggss_heard")
-    assert len(ann.test_ids()) == 5158 + 250
-    assert "3908875357" in ann.test_ids(), "Flickr's 250th test clip is in no published list, and yet one to leave out"
+    assert len(ann.test_ids()) == 5158 + 250 + 379
+    assert ann.test_ids() > ann.pair_only_ids()
     assert all(ann.test_ids().issuperset(ann.published_list(name)) for name in ann.TEST_LISTS)
     with pytest.raises(UsageError, match=r"vgg_test: .*valid: flickr_10k"):
         ann.list_name("vgg_test")
 
 
-def test_silent_pairs_keep_their_three_columns():
-    assert len(ann.silent_pairs("flickr")) == 250
-    pairs = ann.silent_pairs("vggss")
-    assert len(pairs) == 5158
-    assert pairs[0] == ann.SilentPair("9PmzQI8ZYpg_000147", "9PmzQI8ZYpg_000147", "non-sounding")
+def test_the_sounding_clips_of_every_test_set():
+    counts = {name: len(ann.testset_ids(name)) for name in ann.TESTSETS}
+    assert counts == {
+        "flickr": 249,
+        "flickr-250": 250,
+        "flickr-ext": 250,
+        "vggss": 5158,
+        "vggss-4692": 4692,
+        "vggss-ext": 5158,
+        "vggss-heard": 2564,
+        "vggss-unheard": 2575,
+    }
+    assert ann.testset_ids("vggss-ext") == ann.testset_ids("vggss")
+    assert ann.testset_ids("flickr-ext") == ann.testset_ids("flickr-250")
+    assert ann.testset_ids("mine") == ()
+    for name in ann.TESTSETS:
+        assert set(ann.testset_ids(name)) <= set(ann.published_list(ann.testset_list(name)))
+
+
+def test_flickrs_250th_clip_is_the_one_that_the_published_list_lacks():
+    """`test_list.txt` of Senocak et al. names the 249 clips and this one."""
+    assert ann.published_list("flickr-250") == (*ann.published_list("flickr_test"), "3908875350")
+
+
+@pytest.mark.parametrize(
+    ("testset", "pairs", "more", "first"),
+    [
+        ("flickr-ext", 250, 0, ann.SilentPair("10000130166", "10437048305", "non-sounding")),
+        ("vggss-ext", 5158, 379, ann.SilentPair("9PmzQI8ZYpg_000147", "9PmzQI8ZYpg_000147", "non-sounding")),
+    ],
+)
+def test_extended_sets_name_every_clip_that_they_need(testset, pairs, more, first):
+    found = ann.silent_pairs(testset)
+    assert len(found) == len(set(found)) == pairs
+    assert found[0] == first
+    assert {pair.label for pair in found} == {"non-sounding"}
+    assert all(ann.canonical_id(name) == name for pair in found for name in (pair.video, pair.audio))
+    sounding, every = ann.testset_ids(testset), ann.published_list(ann.testset_list(testset))
+    expected = list(sounding)
+    for pair in found:
+        for clip_id in (pair.video, pair.audio):
+            if clip_id not in expected:
+                expected.append(clip_id)
+    assert list(every) == expected
+    assert len(every) - len(sounding) == more
+    own = {pair.video for pair in found if pair.video == pair.audio}
+    assert own == set(every) - set(sounding), "a clip that is added is heard with its own picture and no other"
+
+
+@pytest.mark.skipif(not METADATA.is_dir(), reason="the published lists lie beside the checkout and are not there")
+@pytest.mark.parametrize("testset", ["flickr-ext", "vggss-ext"])
+def test_silent_pairs_are_the_published_ones_in_their_order(testset):
+    name = f"{testset.removesuffix('-ext')}_test_plus_silent.csv"
+    rows = [line.split(",") for line in (METADATA / name).read_text().splitlines()]
+    assert rows[0] == ["video", "audio", "label"]
+    assert [[pair.video, pair.audio, pair.label] for pair in ann.silent_pairs(testset)] == rows[1:]
+
+
+@pytest.mark.parametrize("testset", ["flickr", "vggss", "mine", ""])
+def test_other_test_sets_have_no_silent_pairs(testset):
+    with pytest.raises(UsageError, match="valid: flickr-ext, vggss-ext"):
+        ann.silent_pairs(testset)
+
+
+@pytest.mark.parametrize(
+    ("clip_id", "is_vggsound"),
+    [
+        ("e_2-tPyNgcw_000090", True),
+        ("9PmzQI8ZYpg_000147", True),
+        ("9PmzQI8ZYpg_147", False),
+        ("9PmzQI8ZYpg", False),
+        ("10000130166", False),
+        ("duet1_dog", False),
+        ("a_9PmzQI8ZYpg_000147", False),
+    ],
+)
+def test_ids_of_vggsound_are_told_by_their_form(clip_id, is_vggsound):
+    assert ann.is_vggsound_id(clip_id) is is_vggsound
 
 
 @pytest.mark.parametrize(
@@ -184,6 +263,57 @@ def test_a_clip_does_not_get_the_boxes_of_its_namesake(tmp_path):
     assert read.find("dog", PurePath("/data/b/dog.mp4")) is None
     assert read.find("dog", PurePath("/data/a/dog.mp4")) is not None
     assert read.ids == ("dog",)
+
+
+def test_a_folder_of_masks_is_matched_by_id(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "duet1_dog.png").write_bytes(b"dog")
+    (tmp_path / "deep" / "er" / "e_2-tPyNgcw_90000_100000.PNG").write_bytes(b"horn")
+    (tmp_path / "deep" / "notes.txt").write_text("no mask")
+    read = ann.read_annotations(tmp_path)
+    assert (read.rule, set(read.ids)) == ("mask", {"duet1_dog", "e_2-tPyNgcw_000090"})
+    dog = read.find("duet1_dog", PurePath("frames/duet1.jpg"))
+    assert (dog.mask, dog.mask_name, dog.boxes.shape) == (b"dog", "duet1_dog.png", (0, 4))
+    assert read.find("e_2-tPyNgcw_000090", PurePath("x/e_2-tPyNgcw_000090.jpg")).mask == b"horn"
+    assert read.find("duet1", PurePath("frames/duet1.jpg")) is None
+
+
+def test_masks_that_cannot_be_used_are_named(tmp_path):
+    for name in ("twice.png", "sub/twice.png", "empty.png", "huge.png", "folder.png/inside.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for name in ("twice.png", "sub/twice.png", "folder.png/inside.png"):
+        (tmp_path / name).write_bytes(b"mask")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate((1 << 26) + 1)  # a hole in the file: it takes no room
+    read = ann.read_annotations(tmp_path)
+    problems = {
+        "twice": r"two masks for clip twice: .*twice\.png and .*twice\.png",
+        "empty": r"empty\.png has 0 bytes",
+        "huge": r"huge\.png has 67108865 bytes; valid: 1 to 67108864",
+        "folder": r"folder\.png cannot be read",
+    }
+    for clip_id, problem in problems.items():
+        with pytest.raises(InputError, match=problem):
+            read.find(clip_id, PurePath(f"{clip_id}.jpg"))
+    assert read.find("inside", PurePath("inside.jpg")).mask == b"mask"
+
+
+def test_boxes_and_masks_in_one_folder_cannot_both_be_meant(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.xml").write_text("<root/>")
+    (tmp_path / "sub" / "b.png").write_bytes(b"mask")
+    with pytest.raises(UsageError, match=r"holds \.xml and \.png files"):
+        ann.read_annotations(tmp_path)
+
+
+def test_an_annotation_is_found_by_the_first_path_that_has_one(tmp_path):
+    (tmp_path / "boxes.json").write_text('{"frames/d_1.jpg": [[0, 0, 1, 1]], "a/d_1.wav": [], "d_1": [[0, 0, 0.5, 1]]}')
+    read = ann.read_annotations(tmp_path / "boxes.json")
+    frame, sound = PurePath("/x/frames/d_1.jpg"), PurePath("/x/a/d_1.wav")
+    assert read.find("d_1", frame, sound).boxes.tolist() == [[0, 0, 1, 1]]
+    assert read.find("d_1", sound, frame).boxes.tolist() == []
+    assert read.find("d_1", PurePath("/x/b/d_1.wav")).boxes.tolist() == [[0, 0, 0.5, 1]]
 
 
 def test_annotations_that_are_not_there(tmp_path):

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media import decode_picture, encode_jpeg, encode_png, read_frame, read_moment, read_sound, shrink, sounds
+from avloc.media import (
+    decode_mask,
+    decode_picture,
+    encode_jpeg,
+    encode_mask,
+    encode_png,
+    read_frame,
+    read_moment,
+    read_sound,
+    shrink,
+    sounds,
+)
 from tests.media_makers import (
     disc,
     grey_ramp,
@@ -322,6 +338,99 @@ def test_encoders_and_shrinking():
     assert np.abs(decode_picture(encode_jpeg(rgb, quality=95, subsampling=0)).astype(int) - rgb).mean() < 2
     assert shrink(rgb, 24).shape == (24, 32, 3)
     assert shrink(rgb, 480) is rgb
+
+
+# --- masks ------------------------------------------------------------------------------------------------------
+
+
+def _png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """A PNG put together by hand: `rows` with a filter byte before each, `more` chunks after the pixels."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    every = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), *more, (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in every
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
+def test_masks_come_back_pixel_by_pixel(height, width, random):
+    mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
+    back = decode_mask(encode_mask(mask))
+    assert back.dtype == np.bool_
+    np.testing.assert_array_equal(back, mask)
+
+
+def test_every_kind_of_png_is_a_mask():
+    """Rows of three pixels: black, nearly black, white. Alpha says nothing."""
+    rgb = np.array([[[0, 0, 0], [0, 0, 1], [255, 255, 255]]], np.uint8)
+    grey = rgb.max(axis=2)
+    alphas = np.array([[[255], [0], [0]]], np.uint8)
+    clear = np.array([[[0], [255], [7]]], np.uint8)
+    paletted = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    paletted.putpalette([0, 0, 0, 0, 0, 1, 255, 255, 255])
+    images = {
+        "L": Image.fromarray(grey),
+        "RGB": Image.fromarray(rgb),
+        "LA": Image.fromarray(np.concatenate([grey[..., None], alphas], axis=2)),
+        "LA, clear": Image.fromarray(np.concatenate([grey[..., None], clear], axis=2)),
+        "RGBA": Image.fromarray(np.concatenate([rgb, alphas], axis=2)),
+        "RGBA, clear": Image.fromarray(np.concatenate([rgb, clear], axis=2)),
+        "16 bits": Image.fromarray(np.array([[0, 1, 0x100]], np.uint16)),
+        "P": paletted,
+    }
+    for name, image in images.items():
+        assert decode_mask(_encoded(image, "PNG")).tolist() == [[False, True, True]], name
+    for transparency in (0, 1, bytes([0, 0, 255])):
+        file = io.BytesIO()
+        paletted.save(file, "PNG", transparency=transparency)
+        assert decode_mask(file.getvalue()).tolist() == [[False, True, True]], transparency
+    one_bit = Image.fromarray(np.array([[False, True, True]]))
+    assert decode_mask(_encoded(one_bit, "PNG")).tolist() == [[False, True, True]]
+
+
+def test_the_palette_says_what_is_black():
+    """AVSBench's masks have a palette; index 0 need not be the background, nor be the only one."""
+    image = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8)).convert("P")
+    image.putpalette([255, 255, 255, 0, 0, 0, 128, 0, 0, 0, 0, 0])
+    assert decode_mask(_encoded(image, "PNG")).tolist() == [[True, False, True, False]]
+
+
+def test_colours_of_16_bits_count_by_their_upper_eight():
+    pixels = struct.pack(">9H", 0, 0, 0, 0x00FF, 0, 0, 0, 0x0100, 0)
+    assert decode_mask(_png(3, 1, 16, 2, b"\0" + pixels)).tolist() == [[False, False, True]]
+
+
+def test_masks_that_cannot_be_used_say_why():
+    whole = _encoded(Image.effect_noise((64, 64), 50), "PNG")
+    for data, reason in (
+        (b"", "is empty"),
+        (_encoded(Image.new("L", (8, 8)), "JPEG"), "not a PNG"),
+        (whole[: len(whole) // 2], "truncated"),
+        (_png(3, 1, 8, 3, b"\0\0\0\0"), "no palette"),
+        (_png(30_000, 30_000, 1, 0, b""), "exceeds limit"),
+        (_png(1, 1, 8, 0, b"\0\1", (b"iCCP", b"")), "index out of range"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            decode_mask(data)
+
+
+def test_a_picture_whose_palette_is_lost_is_refused_in_words():
+    with pytest.raises(InputError, match="no palette"):
+        decode_picture(_png(3, 1, 8, 3, b"\0\0\0\0"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4), st.integers(0, 10_000))
+@example([], 0)
+def test_damaged_masks_never_raise_anything_else(changes, cut):
+    """The header is left alone: one that claims a large picture is decoded for seconds before it is refused."""
+    mask = np.arange(48).reshape(6, 8) % 3 == 0
+    data = bytearray(encode_mask(mask))
+    header = 8 + 25
+    for place, value in changes:
+        data[header + place % (len(data) - header)] = value
+    with contextlib.suppress(InputError):
+        assert decode_mask(bytes(data[: len(data) - cut % len(data)])).shape == mask.shape
 
 
 # --- real clips -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from avloc.annotations import published_list
+from avloc.annotations import Annotation, published_list
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.events import Notice, Progress
 from avloc.files import folder_lock
@@ -394,7 +394,7 @@ def test_a_worker_that_dies_costs_one_clip(tmp_path):
                 sound=tmp_path / f"audio/clip{i}.wav",
             ),
             spec=PrepareOptions().spec,
-            label=_Bomb() if i == 2 else "",
+            annotation=Annotation(boxes=np.zeros((0, 4)), label=_Bomb() if i == 2 else ""),
         )
         for i in range(5)
     ]

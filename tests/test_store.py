@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import pickle
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from avloc.config import StoreSpec
 from avloc.errors import Refused, StoreNotFound
 from avloc.files import atomic_path, folder_lock, remove_leftovers
-from avloc.store import FLAGS, Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
+from avloc.store import FLAGS, Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter, clip_digest
 
 SPEC = StoreSpec(seconds=0.01, rate=8_000)
 
@@ -59,6 +61,7 @@ def test_clips_come_back_whole(tmp_path_factory, names, shard_clips):
 def test_every_field_comes_back(tmp_path):
     more = clip(
         "full",
+        mask=b"a mask",
         flags=FLAGS,
         label="dog, barking",
         split="val",
@@ -81,6 +84,48 @@ def test_the_data_hash_names_the_clips_and_not_their_shards(tmp_path):
     assert one == fill(tmp_path / "two", "fedcba", shard_clips=5).data_hash()
     assert one != fill(tmp_path / "three", "abcdeg", shard_clips=2).data_hash()
     assert one != fill(tmp_path / "four", "abcdef", shard_clips=2, seed=1).data_hash()
+
+
+@given(st.lists(st.binary(max_size=5), min_size=1, max_size=6), st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_masks_come_back_with_their_clips(tmp_path_factory, masks, shard_clips):
+    clips = [clip(f"{place}", mask=mask) for place, mask in enumerate(masks)]
+    folder = tmp_path_factory.mktemp("store")
+    with StoreWriter(folder, StoreHeader(spec=SPEC, box_rule="mask"), shard_clips=shard_clips) as writer:
+        for one in clips:
+            writer.add(one)
+    store = Store(folder)
+    assert store.header.box_rule == "mask"
+    assert all(same(store.read(one.id), one) for one in clips)
+    for number, path in enumerate(sorted(folder.glob("shard-*.h5"))):
+        held = masks[number * shard_clips : (number + 1) * shard_clips]
+        with h5py.File(path, locking=False) as file:  # as the store, which still holds it open, has it
+            assert ("mask" in file) == any(held), "a shard without masks is what it was before there were any"
+
+
+def test_a_mask_changes_the_name_of_what_a_clip_holds_and_its_absence_does_not():
+    plain = clip("a")
+    digest = hashlib.sha256()
+    for part in (b"a", plain.picture, plain.sound.tobytes(), plain.boxes.tobytes()):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    assert clip_digest(plain) == digest.digest(), "stores made before there were masks keep their hash"
+    digests = {clip_digest(replace(plain, mask=mask)) for mask in (b"", b"m", b"mm")}
+    assert len(digests) == 3
+
+
+@given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=6), st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_clips_with_one_picture_are_a_group(tmp_path_factory, pictures, shard_clips):
+    folder = tmp_path_factory.mktemp("store")
+    with StoreWriter(folder, StoreHeader(spec=SPEC), shard_clips=shard_clips) as writer:
+        for place, picture in enumerate(pictures):
+            writer.add(replace(clip(f"{place}"), picture=picture))
+    groups = Store(folder).picture_groups()
+    assert list(groups) == [f"{place}" for place in range(len(pictures))]
+    for one, picture in enumerate(pictures):
+        assert groups[f"{one}"] == hashlib.sha256(picture).hexdigest()[:16]
+        for other, second in enumerate(pictures):
+            assert (groups[f"{one}"] == groups[f"{other}"]) == (picture == second)
 
 
 def test_what_was_finished_before_an_interrupt_is_kept(tmp_path):

@@ -1,7 +1,7 @@
 """Which clips a set consists of, and where the sounding object is in each: published lists, ids and boxes."""
 
 from avloc.annotations.boxes import Annotation, Annotations, published_boxes, read_annotations
-from avloc.annotations.ids import canonical_id, media_id
+from avloc.annotations.ids import canonical_id, is_vggsound_id, media_id
 from avloc.annotations.lists import (
     TEST_LISTS,
     TESTSETS,
@@ -9,10 +9,12 @@ from avloc.annotations.lists import (
     SilentPair,
     list_name,
     list_names,
+    pair_only_ids,
     published_list,
     read_ids,
     silent_pairs,
     test_ids,
+    testset_ids,
     testset_list,
 )
 
@@ -24,14 +26,17 @@ __all__ = [
     "IdList",
     "SilentPair",
     "canonical_id",
+    "is_vggsound_id",
     "list_name",
     "list_names",
     "media_id",
+    "pair_only_ids",
     "published_boxes",
     "published_list",
     "read_annotations",
     "read_ids",
     "silent_pairs",
     "test_ids",
+    "testset_ids",
     "testset_list",
 ]

@@ -1,7 +1,8 @@
 """Where the sounding object is: the annotation formats people have, read into one form.
 
 Boxes are `[n, 4]` float64: x0, y0, x1, y1 in fractions of the picture, in the order of the annotation and exactly as
-published. VGG-SS has 30 broken ones; what a protocol makes of them is the protocol's business.
+published. VGG-SS has 30 broken ones; what a protocol makes of them is the protocol's business. Masks are PNG files, one
+a clip, and stay undecoded here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from avloc.errors import InputError, UsageError
 
 _FLICKR_FRAME = 256
 """Side in pixels of the square frame in which Flickr-SoundNet boxes are given."""
+_LARGEST_MASK = 1 << 26
+"""Bytes of a PNG file that can be a mask; a set of masks is read into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,10 @@ class Annotation:
 
     boxes: NDArray[np.float64]
     """[n, 4] x0, y0, x1, y1 in fractions."""
+    mask: bytes = b""
+    """The PNG that shows which pixels sound (`avloc.media.decode_mask`); b'' where there is none."""
+    mask_name: str = ""
+    """Name of its file, for whoever finds it broken."""
     label: str = ""
     problem: str = ""
     """Why the annotation cannot be read; '' where it can."""
@@ -41,7 +48,7 @@ class Annotations:
     """A set of annotations, found by clip id or by path."""
 
     rule: str
-    """How boxes become ground truth: `union` or `consensus`."""
+    """How boxes become ground truth: `union` or `consensus`; `mask` where the ground truth is drawn."""
     by_id: Mapping[str, Annotation]
     """Canonical id -> annotation."""
     by_path: Mapping[str, Annotation] = field(default_factory=dict)
@@ -55,14 +62,13 @@ class Annotations:
         """Canonical ids of every annotated clip, each once."""
         return tuple(dict.fromkeys([*(_id_of_key(PurePosixPath(name)) for name in self.by_path), *self.by_id]))
 
-    def find(self, clip_id: str, path: PurePath) -> Annotation | None:
-        """The annotation of a clip: by the longest tail of its path that is annotated, else by its id.
+    def find(self, clip_id: str, *paths: PurePath) -> Annotation | None:
+        """The annotation of a clip: by the longest tail of its paths that is annotated, else by its id.
 
         Raises:
             InputError: it is there but cannot be read.
         """
-        parts = path.parts
-        tails = ("/".join(parts[i:]) for i in range(len(parts)))
+        tails = ("/".join(path.parts[i:]) for path in paths for i in range(len(path.parts)))
         found = next((self.by_path[tail] for tail in tails if tail in self.by_path), self.by_id.get(clip_id))
         if found is not None and found.problem:
             raise InputError(found.problem)
@@ -70,13 +76,15 @@ class Annotations:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a Flickr-SoundNet XML folder, a VGG-SS json, or boxes of our own, told apart by what they are.
+    """Read a Flickr-SoundNet XML folder, a folder of PNG masks, a VGG-SS json, or boxes of our own.
+
+    They are told apart by what they are. The folders are searched all the way down.
 
     Raises:
-        UsageError: not there, or none of these.
+        UsageError: not there, none of these, or a folder with both XML and PNG files.
     """
     if path.is_dir():
-        return _read_flickr(path)
+        return _read_folder(path)
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -144,11 +152,42 @@ def _id_of_key(path: PurePosixPath) -> str:
     return media_id(path) if path.suffix else canonical_id(path.name)
 
 
-def _read_flickr(folder: Path) -> Annotations:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".xml")
-    if not paths:
-        raise UsageError(f"--annotations {folder} holds no .xml file; valid: a Flickr-SoundNet annotation folder")
-    return Annotations(rule="consensus", by_id={media_id(path): _flickr(path) for path in paths})
+def _read_folder(folder: Path) -> Annotations:
+    valid = "valid: a Flickr-SoundNet annotation folder (.xml), or a folder of masks (.png)"
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".xml", ".png"))
+    kinds = {path.suffix.lower() for path in paths}
+    if not kinds:
+        raise UsageError(f"--annotations {folder} holds no .xml and no .png file; {valid}")
+    if len(kinds) > 1:
+        raise UsageError(f"--annotations {folder} holds .xml and .png files, which cannot both be meant; {valid}")
+    if kinds == {".xml"}:
+        return Annotations(rule="consensus", by_id={media_id(path): _flickr(path) for path in paths})
+    return Annotations(rule="mask", by_id=_masks(paths))
+
+
+def _masks(paths: Iterable[Path]) -> dict[str, Annotation]:
+    by_id: dict[str, Annotation] = {}
+    first: dict[str, Path] = {}
+    for path in paths:
+        clip_id = media_id(path)
+        earlier = first.setdefault(clip_id, path)
+        problem = "" if earlier is path else f"there are two masks for clip {clip_id}: {earlier} and {path}"
+        by_id[clip_id] = _unreadable(problem) if problem else _mask(path)
+    return by_id
+
+
+def _mask(path: Path) -> Annotation:
+    try:
+        size = path.stat().st_size
+        if not 0 < size <= _LARGEST_MASK:
+            return _unreadable(f"mask {path.name} has {size} bytes; valid: 1 to {_LARGEST_MASK}")
+        return Annotation(boxes=_boxes([]), mask=path.read_bytes(), mask_name=path.name)
+    except OSError as error:
+        return _unreadable(f"mask {path.name} cannot be read ({error})")
+
+
+def _unreadable(problem: str) -> Annotation:
+    return Annotation(boxes=_boxes([]), problem=problem)
 
 
 def _flickr(path: Path) -> Annotation:
@@ -156,7 +195,7 @@ def _flickr(path: Path) -> Annotation:
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, OSError, ValueError) as error:
-        return Annotation(boxes=_boxes([]), problem=f"annotation {path.name} cannot be read ({error})")
+        return _unreadable(f"annotation {path.name} cannot be read ({error})")
     corners = [values[-4:] for element in root.iter("bbox") if len(values := list(_integers(element))) >= 4]
     return Annotation(boxes=_boxes(corners) / _FLICKR_FRAME)
 

@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 _SPAN = re.compile(r"([\w-]{11})_(\d+)_(\d+)", re.ASCII)
 _SPAN_MS = 10_000
+_VGGSOUND = re.compile(r"[\w-]{11}_\d{6}", re.ASCII)
 
 
 def canonical_id(clip_id: str) -> str:
@@ -19,6 +20,11 @@ def canonical_id(clip_id: str) -> str:
     if match and int(match[3]) - int(match[2]) == _SPAN_MS:
         return f"{match[1]}_{int(match[2]) // 1000:06d}"
     return clip_id
+
+
+def is_vggsound_id(clip_id: str) -> bool:
+    """Whether a canonical id is one of VGGSound: what follows its last `_` is a time and not a name."""
+    return _VGGSOUND.fullmatch(clip_id) is not None
 
 
 def media_id(path: PurePath, *, to_first_dot: bool = False) -> str:

@@ -16,18 +16,31 @@ from avloc.errors import UsageError
 TESTSETS: Mapping[str, str] = types.MappingProxyType(
     {
         "flickr": "flickr_test",
+        "flickr-250": "flickr_250",
+        "flickr-ext": "flickr_ext",
         "vggss": "vggss_test",
+        "vggss-4692": "vggss_test_4692",
+        "vggss-ext": "vggss_ext",
         "vggss-heard": "vggss_heard_test",
         "vggss-unheard": "vggss_unheard_test",
     }
 )
-"""`eval --testset` -> name of its published list."""
+"""`eval --testset` -> name of the list of every clip it needs."""
 
-TEST_LISTS = frozenset({*TESTSETS.values(), "vggss_test_4692"})
+TEST_LISTS = frozenset(TESTSETS.values())
 """The published lists that are test sets."""
 
-_UNLISTED = frozenset({"3908875357"})
-"""Flickr-SoundNet has 250 test clips; the list that systems publish and score on has 249 of them."""
+_SOUNDING: Mapping[str, str] = types.MappingProxyType({"flickr-ext": "flickr_250", "vggss-ext": "vggss_test"})
+"""Extended test set -> list of its sounding clips; every clip of any other test set sounds."""
+
+_EXTENDED: Mapping[str, str] = types.MappingProxyType(
+    {"flickr_250": "flickr_test", "flickr_ext": "flickr_test", "vggss_ext": "vggss_test"}
+)
+"""List that is not shipped -> shipped list that it adds to: the clips of SLAVC's pairs come after those.
+
+Flickr-SoundNet has 250 test clips (github.com/ardasnck/learning_to_localize_sound_source, `test_list.txt`); the list
+that systems publish and score on lacks one of them, 3908875350. SLAVC's pairs show it.
+"""
 
 _ENDING = ".txt.xz"
 _PAIRED = "_plus_silent"
@@ -54,7 +67,7 @@ class IdList:
     name: str
     """Name of the published list that these are, or ''."""
     is_test: bool
-    """Whether every id is a test clip of VGG-SS or Flickr-SoundNet."""
+    """Whether every id is in `test_ids`."""
 
 
 def shipped(name: str) -> bytes:
@@ -64,13 +77,13 @@ def shipped(name: str) -> bytes:
 
 @cache
 def list_names() -> tuple[str, ...]:
-    """Names of the published id lists, sorted."""
+    """Names of the published id lists, sorted: those shipped, and those that add SLAVC's pairs to them."""
     names = (
         entry.name.removesuffix(_ENDING)
         for entry in files("avloc.annotations").joinpath("data").iterdir()
         if entry.name.endswith(_ENDING)
     )
-    return tuple(sorted(name for name in names if not name.endswith(_PAIRED)))
+    return tuple(sorted([*_EXTENDED, *(name for name in names if not name.endswith(_PAIRED))]))
 
 
 def list_name(text: str) -> str:
@@ -91,33 +104,62 @@ def list_name(text: str) -> str:
 def published_list(name: str) -> tuple[str, ...]:
     """Ids of a published list, canonical; test lists in their published order, training lists sorted.
 
+    `vggss_ext` and `flickr_ext` name every clip that the extended test set needs: the sounding ones first, then those
+    that only its silent pairs show or let hear, in the order of the pairs.
+
     Raises:
         UsageError: there is no list of this name.
     """
-    return tuple(shipped(f"{list_name(name)}.txt").decode().split())
+    name = list_name(name)
+    base = _EXTENDED.get(name, name)
+    ids = shipped(f"{base}.txt").decode().split()
+    if base != name:
+        ids += [clip_id for pair in _pairs(base) for clip_id in (pair.video, pair.audio)]
+    return tuple(dict.fromkeys(ids))
 
 
 def testset_list(testset: str) -> str:
-    """Name of the published list behind a test set as `eval --testset` names it; '' where there is none."""
+    """Name of the list of every clip that a test set of `eval --testset` needs; '' where there is none."""
     return TESTSETS.get(testset, "")
 
 
+def testset_ids(testset: str) -> tuple[str, ...]:
+    """Canonical ids of the sounding clips of a test set as `eval --testset` names it; none where it is not a known one.
+
+    The extended sets score the clips of `flickr-250` and `vggss`; their silent pairs come from `silent_pairs`.
+    """
+    name = _SOUNDING.get(testset) or testset_list(testset)
+    return published_list(name) if name else ()
+
+
+@cache
 def silent_pairs(testset: str) -> tuple[SilentPair, ...]:
-    """SLAVC's extension of `flickr` or `vggss` by pairs that must show nothing.
+    """The pairs of `flickr-ext` or `vggss-ext` that must show nothing, in SLAVC's order.
 
     Raises:
-        UsageError: that test set has no such extension.
+        UsageError: that test set has no silent pairs.
     """
-    if testset not in ("flickr", "vggss"):
-        raise UsageError(f"{testset} has no extension with silent pairs; valid: flickr, vggss")
-    lines = shipped(f"{TESTSETS[testset]}{_PAIRED}.txt").decode().splitlines()[1:]
+    if testset not in _SOUNDING:
+        raise UsageError(f"{testset} has no silent pairs; valid: {', '.join(_SOUNDING)}")
+    return _pairs(_EXTENDED[TESTSETS[testset]])
+
+
+@cache
+def _pairs(base: str) -> tuple[SilentPair, ...]:
+    lines = shipped(f"{base}{_PAIRED}.txt").decode().splitlines()[1:]
     return tuple(SilentPair(*line.split(",")) for line in lines)
 
 
 @cache
+def pair_only_ids() -> frozenset[str]:
+    """The clips of `vggss-ext` that are in no other test list; they have no boxes. Those of Flickr all are in one."""
+    return frozenset(published_list("vggss_ext")).difference(published_list("vggss_test"))
+
+
+@cache
 def test_ids() -> frozenset[str]:
-    """Every test clip of VGG-SS and Flickr-SoundNet, also the one that the published list of the latter lacks."""
-    return frozenset(clip_id for name in TEST_LISTS for clip_id in published_list(name)) | _UNLISTED
+    """Every clip of a known test set: VGG-SS, Flickr-SoundNet, and what only SLAVC's pairs use (`pair_only_ids`)."""
+    return frozenset(clip_id for name in TEST_LISTS for clip_id in published_list(name))
 
 
 def read_ids(text: str) -> IdList:

@@ -6,7 +6,7 @@ time means the same moment for the picture and for the sound. Whatever is wrong 
 """
 
 from avloc.media.containers import MediaSource
-from avloc.media.pictures import decode_picture, encode_jpeg, encode_png, shrink
+from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink
 from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
 from avloc.media.videos import Moment, read_frame, read_moment
 
@@ -29,8 +29,10 @@ __all__ = [
     "Moment",
     "SoundWindow",
     "cut_window",
+    "decode_mask",
     "decode_picture",
     "encode_jpeg",
+    "encode_mask",
     "encode_png",
     "read_frame",
     "read_moment",

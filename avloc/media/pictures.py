@@ -1,4 +1,4 @@
-"""Still pictures: decode as shown, encode, shrink."""
+"""Still pictures: decode as shown, encode, shrink; and masks drawn as pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from avloc.errors import InputError
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError)
 _ORIENTATION = 0x0112
 _AS_SHOWN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,19 +35,52 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: not such a picture, cut off, damaged or absurdly large.
     """
-    if not data:
-        raise InputError("is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns at half the size that it refuses; what it does not refuse is a picture.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        image.load()
+        image = _loaded(data, _FORMATS)
     except _BROKEN as error:
         reason = "not a JPEG, PNG, WEBP or BMP picture" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"picture cannot be decoded ({reason})") from error
     turn = _AS_SHOWN.get(_orientation(image))
     return np.array(_rgb(image if turn is None else image.transpose(turn)))
+
+
+def decode_mask(png: bytes) -> NDArray[np.bool_]:
+    """Which pixels of a PNG sound: those that are not black, whatever their transparency.
+
+    A pixel of a palette PNG has the colour that the palette gives it, so there too black is what does not sound.
+    Colours of 16 bits count by their upper eight.
+
+    Returns:
+        [H, W], True where it sounds.
+
+    Raises:
+        InputError: not a PNG, cut off, damaged or absurdly large.
+    """
+    try:
+        image = _loaded(png, ("PNG",))
+        # Through RGBA, because Pillow warns of palettes with transparency on the way to RGB.
+        values = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
+    except _BROKEN as error:
+        reason = "not a PNG picture" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"mask cannot be decoded ({reason})") from error
+    bands = np.atleast_3d(values)
+    if bands.shape[2] in (2, 4):  # the last one is alpha
+        bands = bands[..., :-1]
+    mask: NDArray[np.bool_] = (bands != 0).any(axis=2)
+    return mask
+
+
+def _loaded(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    if not data:
+        raise InputError("is empty (0 bytes)")
+    with warnings.catch_warnings():
+        # Pillow warns of large pictures and of odd animations; what it does not refuse is a picture.
+        warnings.simplefilter("ignore")
+        image = Image.open(io.BytesIO(data), formats=formats)
+        image.load()
+    if image.mode == "P" and image.palette is None:
+        raise ValueError("it has no palette")
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -79,6 +112,13 @@ def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     """PNG bytes of `rgb` [H, W, 3]: lossless."""
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "PNG")
+    return file.getvalue()
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """PNG bytes of `mask` [H, W], one bit a pixel."""
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
     return file.getvalue()
 
 

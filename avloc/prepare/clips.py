@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avloc.annotations import Annotation
 from avloc.config import StoreSpec
 from avloc.errors import InputError
 from avloc.media import (
     SoundWindow,
     cut_window,
+    decode_mask,
     decode_picture,
     encode_jpeg,
+    encode_mask,
     encode_png,
     read_moment,
     read_sound,
@@ -37,8 +40,8 @@ class Job:
     spec: StoreSpec
     at: float | None = None
     """Time of the frame in a video in seconds; None is the middle."""
-    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
-    label: str = ""
+    annotation: Annotation | None = None
+    """Boxes, label and mask of the clip, if there are any."""
 
 
 def make_clip(job: Job) -> Clip | Skip:
@@ -100,17 +103,29 @@ def _encoded(picture: NDArray[np.uint8], spec: StoreSpec) -> bytes:
 
 
 def _clip(job: Job, stored: bytes, picture: NDArray[np.uint8], sound: SoundWindow, origin: tuple[str, int]) -> Clip:
+    known = job.annotation or Annotation(boxes=np.zeros((0, 4)))
     conditions = {"silent": sound.silent, "short": sound.short, "narrowband": sound.source_rate < job.spec.rate}
     return Clip(
         id=job.source.id,
         picture=stored,
         sound=np.rint(sound.waveform * _FULL_SCALE).astype(np.int16),
         frame_hw=(picture.shape[0], picture.shape[1]),
-        boxes=job.boxes,
+        boxes=known.boxes,
+        mask=_mask(known),
         flags=tuple(name for name, on in conditions.items() if on),
-        label=job.label,
+        label=known.label,
         sound_source=origin[0],
         source_bytes=origin[1],
         source_rate=sound.source_rate,
         window_s=sound.start_s,
     )
+
+
+def _mask(annotation: Annotation) -> bytes:
+    """The mask as small as it gets, however it was drawn: one bit a pixel."""
+    if not annotation.mask:
+        return b""
+    try:
+        return encode_mask(decode_mask(annotation.mask))
+    except InputError as error:
+        raise InputError(f"mask {annotation.mask_name}: {error}") from error

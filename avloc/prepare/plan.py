@@ -29,7 +29,7 @@ class PrepareOptions:
     layout: str = "auto"
     """`auto`, or the only kind of input to take: `videos`, `folders` (frame + sound), `hdf5`."""
     annotations: Path | None = None
-    """Flickr-SoundNet XML folder, VGG-SS json or boxes of one's own; makes a test store."""
+    """Flickr-SoundNet XML folder, VGG-SS json, boxes of one's own or a folder of masks; makes a test store."""
     ids: str = ""
     """A file with ids, or the name of a published list: only these clips."""
     method: str = "avc"
@@ -115,7 +115,8 @@ def make_plan(options: PrepareOptions) -> Plan:
 
 
 def _within_vggss(ids: IdList) -> bool:
-    return frozenset(published_list("vggss_test")).issuperset(ids.ids)
+    """Whether the boxes of VGG-SS are all that is known of these clips; those of its silent pairs have none."""
+    return frozenset(published_list("vggss_ext")).issuperset(ids.ids)
 
 
 def _expected(kind: str, ids: IdList | None, annotations: Annotations | None) -> tuple[str, ...]:
@@ -127,13 +128,14 @@ def _expected(kind: str, ids: IdList | None, annotations: Annotations | None) ->
 
 
 def _digest(annotations: Annotations | None) -> str:
-    """Hex SHA-256 of the boxes and labels, whatever file they came from; '' for none."""
+    """Hex SHA-256 of boxes, labels and masks, whatever file they came from; '' for none."""
     if annotations is None:
         return ""
     digest = hashlib.sha256(annotations.rule.encode())
     for name, annotation in sorted({**annotations.by_id, **annotations.by_path}.items()):
         digest.update(f"\n{name}\t{annotation.label}\t".encode())
         digest.update(annotation.boxes.tobytes())
+        digest.update(annotation.mask)
     return digest.hexdigest()
 
 

@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from avloc.annotations import test_ids
+from avloc.annotations import pair_only_ids
 from avloc.errors import InputError, NoInputLeft, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import folder_lock, remove_leftovers, write_bytes
 from avloc.prepare import packed
 from avloc.prepare.clips import Job, make_clip
+from avloc.prepare.finding import find
+from avloc.prepare.overlap import Overlap
 from avloc.prepare.plan import Plan, PrepareOptions, fitting_header, make_plan
-from avloc.prepare.sources import Found, Skip, Source, files_in, sort_out, without_doubles
+from avloc.prepare.sources import Found, Skip, Source, without_doubles
 from avloc.prepare.workers import results, worker_count
 from avloc.store import Store, StoreHeader, StoreWriter
 
@@ -26,7 +28,6 @@ _SAMPLE = 4
 """Clips that a dry run makes to estimate sizes."""
 _NAMED = 20
 """Failures named one by one on the way; all of them stand in `skipped.jsonl`."""
-_OVERLAP = "is a test clip of VGG-SS or Flickr-SoundNet; --allow-test-overlap keeps it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class PrepareReport:
     """How many clips of the store carry each flag."""
     overlap: tuple[str, ...] = ()
     """Test clips of VGG-SS or Flickr-SoundNet among the inputs of a training store."""
+    overlap_paired: tuple[str, ...] = ()
+    """Further ones, which only the silent pairs of SLAVC's extended VGG-SS use."""
     overlap_kept: bool = False
     """They were kept, as `--allow-test-overlap` asks; else left out."""
     missing: tuple[str, ...] = ()
@@ -71,7 +74,7 @@ class _Choice:
     jobs: list[Job] = field(default_factory=list)
     already: int = 0
     skips: list[Skip] = field(default_factory=list)
-    overlap: list[Source] = field(default_factory=list)
+    overlap: Overlap = field(default_factory=Overlap)
     outside: int = 0
     inputs: set[str] = field(default_factory=set)
     """Every input of this run: what earlier runs said of them is out of date."""
@@ -96,7 +99,8 @@ def prepare(sources: Sequence[str], out: Path, options: PrepareOptions, listener
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; valid: a folder, new or a store begun earlier")
     plan = make_plan(options)
-    found = _find(sources, out, options, listener)
+    masks = options.annotations if plan.header.box_rule == "mask" else None
+    found = find(sources, out, layout=options.layout, masks=masks, listener=listener)
     header = fitting_header(out, plan.header)
     if options.dry_run:
         return replace(_rehearse(found, out, plan, options, listener), seconds=time.monotonic() - started)
@@ -123,21 +127,9 @@ def _explain_nothing(choice: _Choice, options: PrepareOptions) -> NoReturn:
     outside = f"{choice.outside} not in --ids {options.ids}"
     if not choice.overlap:
         raise UsageError(f"no clip to store: inputs {outside}", hint="Ids are file names without their ending.")
-    left_out = f"{len(choice.overlap)} test clips of VGG-SS or Flickr-SoundNet left out"
+    left_out = choice.overlap.left_out()
     reason = f"{left_out}, {outside}" if choice.outside else left_out
     raise NoInputLeft(f"no clip to store: {reason}", hint="--allow-test-overlap keeps test clips.")
-
-
-def _find(sources: Sequence[str], out: Path, options: PrepareOptions, listener: Listener) -> Found:
-    paths = files_in(sources, out)
-    found = sort_out(paths, options.layout, named=frozenset(Path(text) for text in sources))
-    rows = list(packed.rows(found.packed, found.skips))
-    found.sources += rows
-    if not found.sources and not found.skips:
-        raise UsageError(f"nothing to prepare in {', '.join(sources)} (--layout {options.layout}, {len(paths)} files)")
-    if found.ignored:
-        listener(Notice(f"{found.ignored} pictures and sounds are no halves of a clip and are passed over"))
-    return found
 
 
 def _stored_ids(out: Path) -> frozenset[str]:
@@ -153,15 +145,12 @@ def _choose(found: Found, plan: Plan, options: PrepareOptions, stored: frozenset
     )
     listed = frozenset(plan.ids.ids) if plan.ids else None
     choice.skips = [skip for skip in skips if listed is None or not skip.id or skip.id in listed]
-    known = test_ids() if plan.header.kind == "train" else frozenset()
     for source in sources:
         if listed is not None and source.id not in listed:
             choice.outside += 1
             continue
-        if source.id in known:
-            choice.overlap.append(source)
-            if not options.allow_test_overlap:
-                continue
+        if plan.header.kind == "train" and choice.overlap.notes(source) and not options.allow_test_overlap:
+            continue
         if source.id in stored:
             choice.already += 1
         else:
@@ -173,25 +162,35 @@ def _choose(found: Found, plan: Plan, options: PrepareOptions, stored: frozenset
 def _add_job(choice: _Choice, source: Source, plan: Plan, options: PrepareOptions) -> None:
     job = Job(source=source, spec=plan.header.spec, at=options.at)
     try:
-        found = plan.annotations.find(source.id, source.path) if plan.annotations else None
+        found = plan.annotations.find(source.id, *source.annotated_as) if plan.annotations else None
     except InputError as error:
         choice.skips.append(Skip(id=source.id, input=source.input, reason=str(error)))
         return
-    choice.jobs.append(job if found is None else replace(job, boxes=found.boxes, label=found.label))
+    choice.jobs.append(replace(job, annotation=found))
 
 
 def _announce(choice: _Choice, plan: Plan, options: PrepareOptions, listener: Listener) -> None:
-    if choice.overlap:
-        verdict = "kept, as asked" if options.allow_test_overlap else "left out; --allow-test-overlap keeps them"
-        listener(Notice(f"test clips of VGG-SS or Flickr-SoundNet among the inputs: {len(choice.overlap)}, {verdict}"))
+    for text in choice.overlap.notices(kept=options.allow_test_overlap):
+        listener(Notice(text))
     if plan.header.kind == "test":
-        bare = sum(not len(job.boxes) for job in choice.jobs)
-        if bare:
-            listener(Notice(f"clips without annotation: {bare}; kept, but no score can count them"))
+        _announce_bare([job.source.id for job in choice.jobs if not _is_annotated(job)], listener)
     for skip in choice.skips[:_NAMED]:
         listener(Notice(f"{skip.input} {skip.reason}"))
     if len(choice.skips) > _NAMED:
         listener(Notice(f"{len(choice.skips) - _NAMED} more inputs cannot be used; {SKIPPED} names them"))
+
+
+def _is_annotated(job: Job) -> bool:
+    return job.annotation is not None and bool(len(job.annotation.boxes) or job.annotation.mask)
+
+
+def _announce_bare(ids: Sequence[str], listener: Listener) -> None:
+    """Say which clips have neither boxes nor a mask. Those that only silent pairs use have none by right."""
+    silent = len(pair_only_ids().intersection(ids))
+    if silent:
+        listener(Notice(f"clips of the silent pairs of vggss-ext, which have no boxes: {silent}"))
+    if len(ids) > silent:
+        listener(Notice(f"clips without annotation: {len(ids) - silent}; kept, but no score can count them"))
 
 
 def _make(choice: _Choice, out: Path, header: StoreHeader, options: PrepareOptions, listener: Listener) -> int:
@@ -225,8 +224,7 @@ def _write_skips(out: Path, choice: _Choice, *, keep_overlap: bool) -> None:
     path = out / SKIPPED
     earlier = [Skip(**json.loads(line)) for line in _lines(path)]
     kept = [skip for skip in earlier if skip.input not in choice.inputs and skip.id not in stored]
-    left_out = [] if keep_overlap else [Skip(id=s.id, input=s.input, reason=_OVERLAP) for s in choice.overlap]
-    entries = [*kept, *choice.skips, *left_out]
+    entries = [*kept, *choice.skips, *([] if keep_overlap else choice.overlap.skips())]
     text = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
     write_bytes(path, text.encode())
 
@@ -244,7 +242,8 @@ def _report(choice: _Choice, plan: Plan, options: PrepareOptions, out: Path, sto
         failed=len(choice.skips),
         outside=choice.outside,
         flags=Store(out).flag_counts() if there else {},
-        overlap=tuple(source.id for source in choice.overlap),
+        overlap=tuple(source.id for source in choice.overlap.listed),
+        overlap_paired=tuple(source.id for source in choice.overlap.paired),
         overlap_kept=options.allow_test_overlap,
         missing=_missing(choice, plan, options, there),
         bytes=sum(path.stat().st_size for path in out.glob("shard-*.h5")),
@@ -253,8 +252,7 @@ def _report(choice: _Choice, plan: Plan, options: PrepareOptions, out: Path, sto
 
 def _missing(choice: _Choice, plan: Plan, options: PrepareOptions, there: Iterable[str]) -> tuple[str, ...]:
     wanted = plan.ids.ids if plan.ids else plan.header.expected
-    left_out = () if options.allow_test_overlap else (source.id for source in choice.overlap)
-    present = {*there, *left_out}
+    present = {*there, *(() if options.allow_test_overlap else choice.overlap.ids)}
     return tuple(clip_id for clip_id in wanted if clip_id not in present)
 
 
@@ -275,7 +273,8 @@ def _rehearse(found: Found, out: Path, plan: Plan, options: PrepareOptions, list
         already=choice.already,
         failed=len(choice.skips),
         outside=choice.outside,
-        overlap=tuple(source.id for source in choice.overlap),
+        overlap=tuple(source.id for source in choice.overlap.listed),
+        overlap_paired=tuple(source.id for source in choice.overlap.paired),
         overlap_kept=options.allow_test_overlap,
         missing=_missing(choice, plan, options, stored | planned),
         bytes=sum(path.stat().st_size for path in out.glob("shard-*.h5"))

@@ -1,15 +1,19 @@
-"""Which inputs lie in the places a person named: videos, pairs of frame and sound, rows of packed sets."""
+"""Which inputs lie in the places a person named: videos, pairs of frame and sound, rows of packed sets.
+
+A frame and a sound of one id are a pair. Several sounds can share a frame, as where one picture has several sources:
+`duet1_dog.wav` and `duet1_cat.wav` go with `duet1.jpg`. See `_guests` for when.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from avloc.annotations import media_id
+from avloc.annotations import is_vggsound_id, media_id
 from avloc.errors import UsageError
 from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 
@@ -31,9 +35,27 @@ class Source:
     """Row of a packed set."""
 
     @property
+    def frame_id(self) -> str:
+        """Id that its picture goes by: not its own where several sounds share the picture."""
+        return media_id(self.path, to_first_dot=True) if self.kind == "pair" else self.id
+
+    @property
     def input(self) -> str:
         """How reports name it."""
+        if self.frame_id != self.id:
+            return str(self.sound)
         return f"{self.path}[{self.row}]" if self.kind == "packed" else str(self.path)
+
+    @property
+    def annotated_as(self) -> tuple[Path, ...]:
+        """The paths by which annotations can name it.
+
+        A clip that shares its picture goes by the frame it would have of its own, and by its sound. The boxes of the
+        shared picture are not its own: they do not say which of its sources sounds.
+        """
+        if self.frame_id == self.id or self.sound is None:
+            return (self.path,)
+        return self.path.with_name(self.sound.name.split(".", maxsplit=1)[0] + self.path.suffix), self.sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +152,42 @@ def _pair(found: Found, pictures: dict[str, list[Path]], sounds: dict[str, list[
     """Match frames and sounds by id. Halves without partner are failures where pairs are what the folder holds."""
     videos = {source.id for source in found.sources}
     strays_matter = strays_matter or (bool(pictures) and bool(sounds)) or not (videos or found.packed)
-    for clip_id, paths in pictures.items():
-        heard = sounds.pop(clip_id, [])
-        if heard:
-            found.sources.append(Source(id=clip_id, kind="pair", path=paths[0], sound=heard[0]))
-            second = [(path, f"a second file for clip {clip_id}; {paths[0]} is used") for path in paths[1:]]
-            second += [(path, f"a second file for clip {clip_id}; {heard[0]} is used") for path in heard[1:]]
-            found.skips += [Skip(id=clip_id, input=str(path), reason=reason) for path, reason in second]
+    guests = _guests(pictures, sounds, videos)
+    for frame_id, paths in pictures.items():
+        clip_ids = [frame_id] if frame_id in sounds else guests.get(frame_id, [])
+        if clip_ids:
+            found.skips += _seconds(frame_id, paths)
         else:
-            _stray(found, clip_id, paths, "a frame without a sound", counts=strays_matter and clip_id not in videos)
+            _stray(found, frame_id, paths, "a frame without a sound", counts=strays_matter and frame_id not in videos)
+        for clip_id in clip_ids:
+            heard = sounds.pop(clip_id)
+            found.sources.append(Source(id=clip_id, kind="pair", path=paths[0], sound=heard[0]))
+            found.skips += _seconds(clip_id, heard)
     for clip_id, paths in sounds.items():
         _stray(found, clip_id, paths, "a sound without a frame", counts=strays_matter and clip_id not in videos)
+
+
+def _guests(
+    pictures: Mapping[str, list[Path]], sounds: Mapping[str, list[Path]], videos: Container[str]
+) -> dict[str, list[str]]:
+    """Frame id -> ids of the sounds that share the frame, for frames without a sound of their own.
+
+    A sound without a frame of its own goes with the frame of its id less the last `_token`. Where that frame has a
+    sound of its own it is that sound's frame, and a lost one of another clip is not replaced by it. The last token of
+    an id of VGGSound is a time: another moment of the video is another picture.
+    """
+    guests: dict[str, list[str]] = {}
+    for clip_id in sounds:
+        frame_id = clip_id.rpartition("_")[0]
+        alone = clip_id not in pictures and clip_id not in videos and not is_vggsound_id(clip_id)
+        if alone and frame_id in pictures and frame_id not in sounds and frame_id not in videos:
+            guests.setdefault(frame_id, []).append(clip_id)
+    return guests
+
+
+def _seconds(clip_id: str, paths: list[Path]) -> list[Skip]:
+    reason = f"a second file for clip {clip_id}; {paths[0]} is used"
+    return [Skip(id=clip_id, input=str(path), reason=reason) for path in paths[1:]]
 
 
 def _stray(found: Found, clip_id: str, paths: list[Path], reason: str, *, counts: bool) -> None:

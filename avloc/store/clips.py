@@ -43,6 +43,9 @@ class Clip:
     """Height and width of the picture as shown at its source, in pixels."""
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """[n, 4] x0, y0, x1, y1 in fractions of the picture, in the order of the annotation."""
+    mask: bytes = b""
+    """PNG of the pixels that sound (`avloc.media.decode_mask`), of any size and meant for the whole picture; b'' for
+    none."""
     flags: tuple[str, ...] = ()
     label: str = ""
     split: str = ""
@@ -61,7 +64,8 @@ class Clip:
 def clip_digest(clip: Clip) -> bytes:
     """32 bytes that name what the clip holds, whatever shard it lies in."""
     digest = hashlib.sha256()
-    for part in (clip.id.encode(), clip.picture, clip.sound.tobytes(), clip.boxes.tobytes()):
+    parts = [clip.id.encode(), clip.picture, clip.sound.tobytes(), clip.boxes.tobytes()]
+    for part in [*parts, clip.mask] if clip.mask else parts:  # clips without a mask keep the name they always had
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.digest()
@@ -75,7 +79,7 @@ class StoreHeader:
     kind: str = "train"
     """`train`, or `test`: pictures kept as they are, nothing dropped."""
     box_rule: str = "union"
-    """How boxes become ground truth: `union`, or Flickr's `consensus` of annotators."""
+    """How boxes become ground truth: `union`, or Flickr's `consensus` of annotators; `mask` where clips have masks."""
     testset: str = ""
     """Name of the published list the store was prepared for, if any."""
     expected: tuple[str, ...] = ()
@@ -141,6 +145,7 @@ class Store:
             sound=file["sound"][row],
             frame_hw=(height, width),
             boxes=self._ragged(file, "boxes", row),
+            mask=self._ragged(file, "mask", row).tobytes() if "mask" in file else b"",
             flags=tuple(name for name, on in zip(FLAGS, file["flags"][row], strict=True) if on),
             **values,
             **numbers,
@@ -162,6 +167,28 @@ class Store:
             out.append(whole[file.filename][row])
         return out
 
+    def picture_groups(self) -> dict[str, str]:
+        """Clip id -> name of its picture: clips with the same encoded picture, byte for byte, have the same name.
+
+        The name is the first 16 hex digits of the SHA-256 of the picture's bytes. Nothing is decoded.
+        """
+        groups = {}
+        for clip_id in self.ids:
+            file, row = self.shards.locate(clip_id)
+            groups[clip_id] = hashlib.sha256(self._ragged(file, "picture", row).tobytes()).hexdigest()[:16]
+        return groups
+
+    def annotated(self) -> list[str]:
+        """Ids of the clips that have a box or a mask, sorted."""
+        out, filled = [], {}
+        for clip_id in self.ids:
+            file, row = self.shards.locate(clip_id)
+            if file.filename not in filled:
+                filled[file.filename] = _filled(file)
+            if filled[file.filename][row]:
+                out.append(clip_id)
+        return out
+
     def data_hash(self) -> str:
         """Hex digest of all clips, independent of the shards they lie in."""
         digest = hashlib.sha256()
@@ -173,6 +200,12 @@ class Store:
         """How many clips carry each flag."""
         rows = self.column("flags")
         return {name: int(sum(bool(row[i]) for row in rows)) for i, name in enumerate(FLAGS)}
+
+
+def _filled(file: Any) -> NDArray[np.bool_]:
+    names = [name for name in ("boxes_offset", "mask_offset") if name in file]
+    lengths: NDArray[np.bool_] = sum(np.diff(file[name][:]) for name in names) > 0
+    return lengths
 
 
 class StoreWriter:
@@ -211,7 +244,7 @@ class StoreWriter:
         if clip.sound.shape != (self.header.spec.samples,):
             raise ValueError(f"clip {clip.id}: sound {clip.sound.shape}, spec wants ({self.header.spec.samples},)")
         self._buffer.append(clip)
-        self._bytes += len(clip.picture) + clip.sound.nbytes
+        self._bytes += len(clip.picture) + len(clip.mask) + clip.sound.nbytes
         if len(self._buffer) >= self.shard_clips or self._bytes >= _SHARD_BYTES:
             self.flush()
 
@@ -234,6 +267,8 @@ def _fill(file: Any, clips: list[Clip]) -> None:
     file.create_dataset("sound", data=sounds, chunks=(1, sounds.shape[1]))
     _fill_ragged(file, "picture", [np.frombuffer(clip.picture, np.uint8) for clip in clips])
     _fill_ragged(file, "boxes", [np.asarray(clip.boxes, np.float64).reshape(-1, 4) for clip in clips])
+    if any(clip.mask for clip in clips):  # shards without masks stay what they were before there were any
+        _fill_ragged(file, "mask", [np.frombuffer(clip.mask, np.uint8) for clip in clips])
 
 
 def _fill_ragged(file: Any, name: str, rows: list[NDArray[Any]]) -> None:
