@@ -11,12 +11,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
-from avloc.annotations import Annotation, published_list
+from avloc.annotations import Annotation, pair_only_ids, published_list
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.events import Notice, Progress
 from avloc.files import folder_lock
-from avloc.media import decode_picture
+from avloc.media import decode_mask, decode_picture
 from avloc.prepare import PrepareOptions, prepare
 from avloc.prepare.clips import Job
 from avloc.prepare.sources import Skip, Source
@@ -196,6 +197,220 @@ def test_a_store_inside_the_source_is_no_source(tmp_path):
     assert run(tmp_path, tmp_path / "second").found == 2
 
 
+# --- several sources in one picture -----------------------------------------------------------------------------
+
+
+def frame(folder: Path, name: str, *, colour=(200, 30, 30)) -> None:
+    make_picture(folder / "frames" / name, disc((80, 60), (0.5, 0.5), colour=colour), quality=92)
+
+
+def sounds(folder: Path, *names: str) -> None:
+    for place, name in enumerate(names):
+        make_sound(folder / "audio" / name, tone(4, RATE, hz=300 + 100 * place), RATE)
+
+
+def origins(out: Path) -> dict[str, str]:
+    """Clip id -> name of the file its sound came from."""
+    store = Store(out)
+    return {clip_id: Path(store.read(clip_id).sound_source).name for clip_id in store.ids}
+
+
+def test_several_sounds_share_a_picture(tmp_path):
+    frame(tmp_path / "in", "duet1.jpg")
+    frame(tmp_path / "in", "solo.jpg", colour=(10, 200, 10))
+    sounds(tmp_path / "in", "duet1_dog.wav", "duet1_cat.wav", "solo.wav")
+    notices = []
+    report = run(tmp_path / "in", tmp_path / "out", listener=notices.append)
+    assert (report.found, report.stored, report.failed) == (3, 3, 0)
+    assert skipped(tmp_path / "out") == {}
+    assert origins(tmp_path / "out") == {
+        "duet1_cat": "duet1_cat.wav",
+        "duet1_dog": "duet1_dog.wav",
+        "solo": "solo.wav",
+    }
+    groups = Store(tmp_path / "out").picture_groups()
+    assert groups["duet1_cat"] == groups["duet1_dog"] != groups["solo"]
+    assert sum("2 sounds share 1 pictures" in getattr(notice, "text", "") for notice in notices) == 1
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("duet1_dog", "duet1_cat"),
+        ("duet1_dog.jpg", "duet1_cat.jpg"),
+        ("frames/duet1_dog.jpg", "frames/duet1_cat.jpg"),
+        ("audio/duet1_dog.wav", "audio/duet1_cat.wav"),
+    ],
+)
+@pytest.mark.parametrize("whole", [{}, {"duet1.jpg": [[0, 0, 1, 1]]}])
+def test_each_source_of_a_picture_has_its_own_boxes(tmp_path, keys, whole):
+    frame(tmp_path / "in", "duet1.jpg")
+    sounds(tmp_path / "in", "duet1_dog.wav", "duet1_cat.wav")
+    boxes = {keys[0]: [[0, 0, 0.5, 1]], keys[1]: [[0.5, 0, 1, 1]], **whole}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    report = run(tmp_path / "in", tmp_path / "out", replace(ONE, annotations=tmp_path / "boxes.json"))
+    assert (report.stored, report.failed, report.missing) == (2, 0, ("duet1",) if whole else ())
+    store = Store(tmp_path / "out")
+    assert store.read("duet1_dog").boxes.tolist() == [[0, 0, 0.5, 1]]
+    assert store.read("duet1_cat").boxes.tolist() == [[0.5, 0, 1, 1]]
+    assert store.read("duet1_dog").picture == (tmp_path / "in" / "frames" / "duet1.jpg").read_bytes()
+
+
+def test_boxes_of_a_shared_picture_are_nobodys(tmp_path):
+    frame(tmp_path / "in", "duet1.jpg")
+    sounds(tmp_path / "in", "duet1_dog.wav")
+    (tmp_path / "boxes.json").write_text('{"frames/duet1.jpg": [[0, 0, 1, 1]]}')
+    report = run(tmp_path / "in", tmp_path / "out", replace(ONE, annotations=tmp_path / "boxes.json"))
+    assert (report.stored, report.missing) == (1, ("duet1",))
+    assert Store(tmp_path / "out").read("duet1_dog").boxes.shape == (0, 4)
+
+
+def test_a_frame_of_the_same_name_always_wins(tmp_path):
+    for place, name in enumerate(("a.jpg", "a_1.jpg", "a_1_2.jpg")):
+        frame(tmp_path / "in", name, colour=(70 * place, 0, 0))
+    sounds(tmp_path / "in", "a_1.wav", "a_1_2.wav", "a_1_3.wav", "a_4.wav")
+    run(tmp_path / "in", tmp_path / "out", replace(ONE, kind="test"))
+    assert origins(tmp_path / "out") == {"a_1": "a_1.wav", "a_1_2": "a_1_2.wav", "a_4": "a_4.wav"}
+    for clip_id, name in (("a_1", "a_1.jpg"), ("a_1_2", "a_1_2.jpg"), ("a_4", "a.jpg")):
+        assert Store(tmp_path / "out").read(clip_id).picture == (tmp_path / "in" / "frames" / name).read_bytes()
+    assert skipped(tmp_path / "out") == {"a_1_3": "is a sound without a frame"}
+
+
+def test_a_frame_with_a_sound_of_its_own_replaces_no_lost_one(tmp_path):
+    frame(tmp_path / "in", "dog.jpg")
+    frame(tmp_path / "in", "dog_1.jpg")
+    sounds(tmp_path / "in", "dog.wav", "dog_1.wav", "dog_2.wav")
+    report = run(tmp_path / "in", tmp_path / "out")
+    assert (report.stored, report.exit_code) == (2, 1)
+    assert skipped(tmp_path / "out") == {"dog_2": "is a sound without a frame"}
+
+
+@pytest.mark.parametrize("sound", ["9PmzQI8ZYpg_000147.wav", "9PmzQI8ZYpg_147000_157000.wav", "e_2-tPyNgcw_000090.wav"])
+def test_another_moment_of_a_vggsound_video_is_another_picture(tmp_path, sound):
+    frame(tmp_path / "in", f"{sound[:11]}.jpg")
+    frame(tmp_path / "in", f"{sound[:11]}_000001.jpg")
+    frame(tmp_path / "in", "good.jpg")
+    sounds(tmp_path / "in", sound, "good.wav")
+    run(tmp_path / "in", tmp_path / "out", replace(ONE, allow_test_overlap=True))
+    assert Store(tmp_path / "out").ids == ["good"]
+    reasons = sorted(reason for reason in skipped(tmp_path / "out").values())
+    assert reasons == ["is a frame without a sound", "is a frame without a sound", "is a sound without a frame"]
+
+
+def test_halves_beside_videos_are_no_shared_pictures(tmp_path):
+    for name in ("duet1.mp4", "trio_dog.mp4"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        make_video(tmp_path / "in" / name, sound=tone(4, RATE), rate=RATE)
+    frame(tmp_path / "in", "duet1.jpg")
+    frame(tmp_path / "in", "trio.jpg")
+    sounds(tmp_path / "in", "duet1_dog.wav", "trio_dog.wav")
+    run(tmp_path / "in", tmp_path / "out")
+    assert Store(tmp_path / "out").ids == ["duet1", "trio_dog"]
+    assert sorted(skipped(tmp_path / "out")) == ["duet1_dog", "trio"]
+    assert origins(tmp_path / "out")["trio_dog"] == "trio_dog.mp4"
+
+
+def test_a_broken_sound_of_a_shared_picture_is_named_and_costs_no_other(tmp_path):
+    frame(tmp_path / "in", "duet1.jpg")
+    sounds(tmp_path / "in", "duet1_dog.wav", "duet1_cat.wav")
+    broken = tmp_path / "in" / "audio" / "duet1_cat.wav"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    assert run(tmp_path / "in", tmp_path / "out").failed == 1
+    (entry,) = map(json.loads, (tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
+    assert (entry["id"], entry["input"]) == ("duet1_cat", str(broken))
+    assert Store(tmp_path / "out").ids == ["duet1_dog"]
+    broken.write_bytes(whole)
+    again = run(tmp_path / "in", tmp_path / "out")
+    assert (again.stored, again.already, skipped(tmp_path / "out")) == (1, 1, {})
+
+
+# --- masks ------------------------------------------------------------------------------------------------------
+
+
+def masks(folder: Path) -> dict[str, np.ndarray]:
+    """Three masks of different kinds and sizes; the last name is in another folder than the others."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    drawn = {name: rng.random(shape) < 0.5 for name, shape in (("a", (6, 8)), ("b", (60, 80)), ("c", (3, 5)))}
+    make_picture(folder / "a.png", drawn["a"].astype(np.uint8))
+    paletted = Image.fromarray(drawn["b"].astype(np.uint8)).convert("P")
+    paletted.putpalette([0, 0, 0, 128, 0, 0])
+    paletted.save(folder / "b.png")
+    coloured = np.zeros((3, 5, 4), np.uint8)
+    coloured[drawn["c"], 1] = 255
+    make_picture(folder / "deeper" / "c.PNG", coloured)
+    return drawn
+
+
+@pytest.mark.parametrize("place", ["masks", "in/annotations", "in/masks"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_masks_are_stored_with_their_clips_and_are_no_frames(tmp_path, place, workers):
+    """Also where the folder of masks lies among the sources and comes before the frames."""
+    drawn = masks(tmp_path / place)
+    for name in "abd":
+        pair(tmp_path / "in", name)
+    make_picture(tmp_path / "in" / "frames" / "c.png", disc((80, 60), (0.5, 0.5)))
+    make_sound(tmp_path / "in" / "audio" / "c.wav", tone(4, RATE), RATE)
+    notices = []
+    options = PrepareOptions(workers=workers, annotations=tmp_path / place)
+    report = run(tmp_path / "in", tmp_path / "out", options, notices.append)
+    assert (report.found, report.stored, report.failed, report.missing) == (4, 4, 0, ())
+    store = Store(tmp_path / "out")
+    assert (store.header.kind, store.header.box_rule, store.header.expected) == ("test", "mask", ("a", "b", "c"))
+    for name, mask in drawn.items():
+        clip = store.read(name)
+        np.testing.assert_array_equal(decode_mask(clip.mask), mask)
+        assert (clip.frame_hw, clip.boxes.shape) == ((60, 80), (0, 4))
+    assert (store.read("d").mask, store.read("a").picture[:2]) == (b"", b"\xff\xd8")
+    assert any(getattr(n, "text", "").startswith("clips without annotation: 1;") for n in notices)
+    again = run(tmp_path / "in", tmp_path / "out", options)
+    assert (again.stored, again.already) == (0, 4)
+
+
+def test_broken_masks_are_named_and_the_others_stay(tmp_path):
+    masks(tmp_path / "masks")
+    whole = (tmp_path / "masks" / "b.png").read_bytes()
+    (tmp_path / "masks" / "a.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "masks" / "b.png").write_bytes(b"")
+    (tmp_path / "masks" / "d.png").write_bytes(b"no picture")
+    for name in "abcd":
+        pair(tmp_path / "in", name)
+    report = run(tmp_path / "in", tmp_path / "out", replace(ONE, annotations=tmp_path / "masks"))
+    assert (report.stored, report.failed, report.exit_code, report.missing) == (1, 3, 1, ("a", "b", "d"))
+    assert Store(tmp_path / "out").ids == ["c"]
+    reasons = skipped(tmp_path / "out")
+    assert reasons["a"].startswith("mask a.png: mask cannot be decoded (")
+    assert reasons["b"].startswith("mask b.png has 0 bytes")
+    assert reasons["d"] == "mask d.png: mask cannot be decoded (not a PNG picture)"
+
+
+def test_other_masks_make_another_store(tmp_path):
+    masks(tmp_path / "masks")
+    for name in "abc":
+        pair(tmp_path / "in", name)
+    options = replace(ONE, annotations=tmp_path / "masks")
+    run(tmp_path / "in", tmp_path / "out", options)
+    before = Store(tmp_path / "out").data_hash()
+    make_picture(tmp_path / "masks" / "a.png", np.ones((6, 8), np.uint8))
+    with pytest.raises(Refused, match=r"made otherwise: annotations \("):
+        run(tmp_path / "in", tmp_path / "out", options)
+    run(tmp_path / "in", tmp_path / "second", options)
+    assert Store(tmp_path / "second").data_hash() != before
+
+
+def test_each_source_of_a_picture_has_its_own_mask(tmp_path):
+    frame(tmp_path / "in", "duet1.jpg")
+    sounds(tmp_path / "in", "duet1_dog.wav", "duet1_cat.wav")
+    for name, value in (("duet1_dog", 255), ("duet1_cat", 0)):
+        make_picture(tmp_path / "masks" / f"{name}.png", np.full((4, 4), value, np.uint8))
+    report = run(tmp_path / "in", tmp_path / "out", replace(ONE, annotations=tmp_path / "masks"))
+    assert (report.stored, report.failed, report.missing) == (2, 0, ())
+    store = Store(tmp_path / "out")
+    assert decode_mask(store.read("duet1_dog").mask).all()
+    assert not decode_mask(store.read("duet1_cat").mask).any()
+
+
 # --- packed sets ------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +493,49 @@ def test_test_clips_are_left_out_of_a_training_store(tmp_path):
     kept = run(tmp_path / "in", tmp_path / "out", replace(ONE, allow_test_overlap=True))
     assert (kept.stored, kept.already, kept.overlap_kept) == (1, 1, True)
     assert skipped(tmp_path / "out") == {}
+
+
+def test_clips_of_the_silent_pairs_are_left_out_too_and_counted_apart(tmp_path):
+    (silent,) = sorted(pair_only_ids())[:1]
+    for name in (silent, "zpWuikVorYg_000032", "mine"):
+        pair(tmp_path / "in", name)
+    notices = []
+    report = run(tmp_path / "in", tmp_path / "out", listener=notices.append)
+    assert (report.stored, report.overlap, report.overlap_paired) == (1, ("zpWuikVorYg_000032",), (silent,))
+    assert Store(tmp_path / "out").ids == ["mine"]
+    texts = [n.text for n in notices if isinstance(n, Notice)]
+    assert any(t.startswith("test clips of VGG-SS or Flickr-SoundNet among the inputs: 1, left out") for t in texts)
+    assert any(t.startswith("test clips of SLAVC's extended VGG-SS among the inputs: 1, left out") for t in texts)
+    assert skipped(tmp_path / "out")[silent].startswith("is a test clip of SLAVC's extended VGG-SS;")
+    dry = run(tmp_path / "in", tmp_path / "dry", replace(ONE, dry_run=True))
+    assert (dry.overlap, dry.overlap_paired) == (report.overlap, report.overlap_paired)
+    kept = run(tmp_path / "in", tmp_path / "out", replace(ONE, allow_test_overlap=True))
+    assert (kept.stored, kept.already, kept.overlap_paired) == (2, 1, (silent,))
+
+
+def test_the_picture_of_a_test_clip_is_left_out_whatever_sound_shares_it(tmp_path):
+    frame(tmp_path / "in", "10000130166.jpg")
+    sounds(tmp_path / "in", "10000130166_dog.wav")
+    pair(tmp_path / "in", "mine")
+    report = run(tmp_path / "in", tmp_path / "out")
+    assert (report.stored, report.overlap) == (1, ("10000130166_dog",))
+    assert Store(tmp_path / "out").ids == ["mine"]
+
+
+def test_an_extended_set_is_a_test_store_with_the_clips_of_its_pairs(tmp_path):
+    (silent,) = sorted(pair_only_ids())[:1]
+    for name in (silent, "zpWuikVorYg_000032", "mine"):
+        pair(tmp_path / "in", name)
+    notices = []
+    report = run(tmp_path / "in", tmp_path / "out", replace(ONE, ids="vggss-ext"), notices.append)
+    assert (report.stored, report.failed, report.outside, report.overlap) == (2, 0, 1, ())
+    assert len(report.missing) == 5158 + 379 - 2
+    store = Store(tmp_path / "out")
+    assert (store.header.kind, store.header.testset, len(store.header.expected)) == ("test", "vggss_ext", 5537)
+    assert (len(store.read("zpWuikVorYg_000032").boxes), len(store.read(silent).boxes)) == (1, 0)
+    texts = [n.text for n in notices if isinstance(n, Notice)]
+    assert any(text.endswith("of vggss-ext, which have no boxes: 1") for text in texts)
+    assert not any("without annotation" in text for text in texts)
 
 
 def test_only_the_ids_asked_for(tmp_path):
