@@ -17,6 +17,7 @@ def evaluate(
     run: Annotated[
         list[Path] | None,
         typer.Argument(
+            metavar="RUN",
             help="Models: run folders, folders of seed-N runs, .safetensors or published .pth.  "
             "[default: the model in the package]",
             show_default=False,

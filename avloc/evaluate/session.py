@@ -48,9 +48,9 @@ def evaluate_runs(
     if options.baselines_only:
         evaluation = evaluate(options, listener)
         return Session(evaluation=evaluation, chosen=evaluation.reports)
-    runs, rival = expand(paths), _one(against)
-    if rival is not None and not runs:
+    if against is not None and not paths:
         raise UsageError("--compare needs a model to compare with, as in: avloc eval RUN --compare OTHER")
+    runs, rival = expand(paths), _one(against)
     every = [*runs, *([rival] if rival and rival.selected not in [run.selected for run in runs] else [])]
     named = {path: name for run in every for path, name in zip(run.models, _names(run), strict=True)}
     evaluation = evaluate(replace(options, models=tuple(named), names=tuple(named.values())), listener)
