@@ -19,7 +19,7 @@ from avloc.config import ModelConfig
 from avloc.files import folder_lock
 from avloc.store import HintStamp, HintWriter, Store, hint_folder
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
-from tests.processes import Here, start
+from tests.processes import start
 from tests.program import ROOT, avloc
 from tests.small_models import SMALL, save_small
 from tests.world import write_store
@@ -29,25 +29,12 @@ NO_HINTS = ("--no-audio-hint", "--no-visual-hint")
 SMALL_TRUNKS = ("--vision-trunk", "shufflenet_v2_x0_5", "--audio-trunk", "shufflenet_v2_x0_5", "--dim", "16")
 
 
+pytestmark = pytest.mark.usefixtures("offline")
+
+
 @pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    """No weights in any cache folder, and no way to fetch them."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("AVLOC_WEIGHTS", "AVLOC_DATA", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture
-def here(monkeypatch, capfd) -> Here:
-    return Here(monkeypatch, capfd)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")

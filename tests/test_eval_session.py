@@ -11,23 +11,11 @@ import pytest
 
 from avloc.checkpoint import LAST_NAME, MODEL_NAME
 from avloc.metrics import paired_difference
-from tests.processes import Here
 from tests.small_models import save_small
 from tests.test_evaluate import to_clip, write
 from tests.world import scenes
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    for name in ("AVLOC_WEIGHTS", "AVLOC_DATA", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def here(monkeypatch, capfd) -> Here:
-    return Here(monkeypatch, capfd)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture(scope="module")

@@ -18,28 +18,11 @@ from avloc.evaluate import EvalOptions, evaluate
 from avloc.media import encode_mask
 from avloc.metrics import confidence, extended_scores, source_scores
 from avloc.store import Store
-from tests.processes import Here
-from tests.small_models import SMALL, save_small
+from tests.small_models import SMALL
 from tests.test_evaluate import CPU, to_clip, write
 from tests.world import Scene, scenes
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    for name in ("AVLOC_WEIGHTS", "AVLOC_DATA", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def here(monkeypatch, capfd) -> Here:
-    return Here(monkeypatch, capfd)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,6 @@ from avloc.methods import Embeddings
 from avloc.protocols import Protocol
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
 from avloc.weights import Located
-from tests.processes import Here
 from tests.small_models import SMALL, save_small
 from tests.world import RATE, SECONDS, SIDE, Scene, scenes
 
@@ -40,24 +39,7 @@ TOLERANCE = 5e-4
 """A pixel at the cut may fall on either side of it in the twins; the map has 50 176."""
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    """No weights in any cache folder, and no way to fetch them."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("AVLOC_WEIGHTS", "AVLOC_DATA", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def here(monkeypatch, capfd) -> Here:
-    return Here(monkeypatch, capfd)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from avloc.methods import METHODS
 from avloc.transforms import log_spectrogram
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 from tests.parity import drawing
-from tests.processes import Here, start
+from tests.processes import start
 from tests.small_models import SMALL, save_small
 
 RATE = 22_050
@@ -49,11 +49,6 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     return video(tmp_path_factory.mktemp("clip") / "clip.mp4")
-
-
-@pytest.fixture
-def here(monkeypatch, capfd) -> Here:
-    return Here(monkeypatch, capfd)
 
 
 def video(path: Path, **changes) -> Path:

@@ -1,0 +1,30 @@
+"""What several test files start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Here
+from tests.small_models import save_small
+
+
+@pytest.fixture
+def here(monkeypatch, capfd) -> Here:
+    return Here(monkeypatch, capfd)
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No weights in any cache folder, and no way to fetch them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("AVLOC_WEIGHTS", "AVLOC_DATA", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
