@@ -42,13 +42,15 @@ def heat_maps(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corn
         flat: what a map without contrast becomes, `zeros` or `nan`.
 
     Returns:
-        [B, H, W] float32. A map with a NaN becomes NaN throughout. A map never depends on its neighbours in the batch.
+        [B, H, W] float32. A map with a NaN becomes NaN throughout; one with an infinity has a NaN somewhere, so that
+        `ranked` knows no threshold for it. A map never depends on its neighbours in the batch.
 
     Source: EZ-VSL and AVC `test.py`; the other rules are those of `avloc.protocols`.
     """
     # Flatness is judged on the cells: interpolation's rounding errors would otherwise be blown up to a pattern.
-    is_flat = maps_Bhw.amax((1, 2), keepdim=True) == maps_Bhw.amin((1, 2), keepdim=True)
-    return torch.where(is_flat, _FILL[flat], _min_max(resize(maps_Bhw, size, how), flat))
+    # A difference, because a map of nothing but infinity is broken, not flat.
+    contrast = maps_Bhw.amax((1, 2), keepdim=True) - maps_Bhw.amin((1, 2), keepdim=True)
+    return torch.where(contrast == 0, _FILL[flat], _min_max(resize(maps_Bhw, size, how), flat))
 
 
 def fuse(maps: Sequence[Tensor], weights: Sequence[float], flat: str = "zeros") -> Tensor:
@@ -73,7 +75,10 @@ def ranked(heat_HW: NDArray[np.floating], ranks: Sequence[int]) -> list[float]:
 
 
 def median_rank(pixels: int) -> int:
-    """Where the threshold of the median rule stands in the sorted map: half of the pixels lie at or above it."""
+    """Where the threshold of the median rule stands in the sorted map: half of the pixels lie at or above it.
+
+    The middle one of an odd number lies at the threshold too.
+    """
     return pixels // 2
 
 

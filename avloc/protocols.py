@@ -8,8 +8,9 @@ loaders differ there in ways that no box of VGG-SS or Flickr-SoundNet shows.
 
 from __future__ import annotations
 
+import math
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from avloc.errors import UsageError
@@ -21,6 +22,8 @@ THRESHOLDS = ("median", "half")
 COMPARISONS = (">=", ">")
 BOXES = ("all", "first")
 LISTS = ("named", "store")
+SOURCES = ("av", "object", "detr")
+"""What a fused map may be made of."""
 
 
 def _fused() -> Mapping[str, float]:
@@ -29,6 +32,10 @@ def _fused() -> Mapping[str, float]:
 
 def _thirds() -> Mapping[str, float]:
     return types.MappingProxyType({"av": 1 / 3, "object": 1 / 3, "detr": 1 / 3})
+
+
+def _can_weigh(weights: Collection[float]) -> bool:
+    return all(math.isfinite(weight) and weight >= 0 for weight in weights) and sum(weights) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,12 @@ class Protocol:
         for name, choices in valid.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} = {getattr(self, name)!r} is impossible; valid: {', '.join(choices)}")
+        if not (isinstance(self.side, int) and self.side > 0):
+            raise UsageError(f"side = {self.side!r} is impossible; valid: 1 or more")
+        for name, weights in (("fused", self.fused), ("fused_detr", self.fused_detr)):
+            if not (set(weights) <= set(SOURCES) and _can_weigh(weights.values())):
+                wanted = f"weights of {', '.join(SOURCES)}, none below 0 and one above"
+                raise UsageError(f"{name} = {dict(weights)} is impossible; valid: {wanted}")
 
     def as_json(self) -> dict[str, object]:
         """Plain data for reports and model files."""

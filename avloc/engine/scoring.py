@@ -48,22 +48,24 @@ class Heats:
         self._made: dict[tuple[object, ...], Tensor] = {}
 
     def heat(self, weights: Mapping[str, float], protocol: Protocol) -> NDArray[np.float32]:
-        """[side, side] heat map of one source, or of several by their weights."""
+        """[side, side] heat map of one source, or of several by their weights.
+
+        Raises:
+            KeyError: there is no such map; only `detr` may be absent.
+        """
         maps = [self._single(name, protocol) for name in weights]
         heat = maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
         values: NDArray[np.float32] = heat[0].numpy()
         return values
 
     def _single(self, name: str, protocol: Protocol) -> Tensor:
-        key = (name, protocol.side, protocol.resize, protocol.flat, protocol.no_query)
+        size = (protocol.side, protocol.side)
+        if name == "detr" and name not in self.cells.maps:  # DETR was sure of nothing
+            return torch.full((1, *size), 0.0 if protocol.no_query == "zeros" else float("nan"))
+        key = (name, protocol.side, protocol.resize, protocol.flat)
         if key not in self._made:
-            size = (protocol.side, protocol.side)
-            if name in self.cells.maps:
-                cells = torch.from_numpy(self.cells.maps[name])[None]
-                self._made[key] = heat_maps(cells, size, protocol.resize, protocol.flat)
-            else:  # DETR was sure of nothing
-                fill = 0.0 if protocol.no_query == "zeros" else float("nan")
-                self._made[key] = torch.full((1, *size), fill)
+            cells = torch.from_numpy(self.cells.maps[name])[None]
+            self._made[key] = heat_maps(cells, size, protocol.resize, protocol.flat)
         return self._made[key]
 
 

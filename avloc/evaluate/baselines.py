@@ -65,8 +65,8 @@ def _hotter_half(heat: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def ceiling(truth: Truth) -> ClipScore:
-    """The best that any mask of half the picture could do."""
-    best = truth.best_ciou(median_rank(truth.map.size))
+    """The best that any mask of half the picture could do; of an odd number of pixels the larger half."""
+    best = truth.best_ciou(truth.map.size - median_rank(truth.map.size))
     return ClipScore(ciou=best, area_ciou=float(truth.pixels > 0), hit=truth.pixels > 0)
 
 

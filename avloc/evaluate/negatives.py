@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from avloc.engine import NOISE, OTHER, SILENCE, ClipCells, WrongSounds, truth_of
 from avloc.heatmap import resize
-from avloc.metrics import NegativeScores, negative_scores, overlap, share_above, universal_thresholds
+from avloc.metrics import NegativeScores, Truth, negative_scores, overlap, share_above, universal_thresholds
 from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -91,10 +91,14 @@ def score_negatives(clips: Sequence[ClipCells], protocol: Protocol, box_rule: st
         if kind in cells.wrong
         for map_HW in _grown(cells.wrong[kind], protocol)
     ]
-    return {
-        rule: _at_threshold(rule, threshold, ordered, protocol, box_rule)
-        for rule, threshold in universal_thresholds(np.array(peaks)).items()
-    }
+    tallies = [_Tally(rule, threshold) for rule, threshold in universal_thresholds(np.array(peaks)).items()]
+    for cells in ordered:
+        truth = truth_of(cells, protocol, box_rule)
+        own = _grown(cells.maps["av"][None], protocol)[0]
+        wrong = {kind: _grown(cells.wrong[kind], protocol) for kind in KINDS if kind in cells.wrong}
+        for tally in tallies:
+            tally.add(truth, own, wrong)
+    return {tally.rule: tally.scores() for tally in tallies}
 
 
 def _grown(cells_Nhw: NDArray[np.float32], protocol: Protocol) -> NDArray[np.float32]:
@@ -102,28 +106,32 @@ def _grown(cells_Nhw: NDArray[np.float32], protocol: Protocol) -> NDArray[np.flo
     return maps
 
 
-def _at_threshold(
-    rule: str, threshold: float, clips: Sequence[ClipCells], protocol: Protocol, box_rule: str
-) -> NegativeScores:
-    cious: list[float] = []
-    shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    moved: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for cells in clips:
-        own = _grown(cells.maps["av"][None], protocol)[0] > np.float64(threshold)
-        cious.append(truth_of(cells, protocol, box_rule).ciou(own))
-        for kind in KINDS:
-            if kind in cells.wrong:
-                maps = _grown(cells.wrong[kind], protocol)
-                shares[kind].append(float(np.mean(share_above(maps, threshold))))
-                alike = [float(overlap(own, map_HW > np.float64(threshold))) for map_HW in maps]
-                moved[kind].append(float(np.mean(alike)))
-    return negative_scores(
-        rule,
-        threshold,
-        np.array(cious),
-        {kind: np.array(values) for kind, values in shares.items()},
-        {kind: np.array(values) for kind, values in moved.items()},
-    )
+class _Tally:
+    """The clips so far at one universal threshold; a pixel strictly above it is marked, compared in double precision.
+
+    Args:
+        rule: name of the threshold.
+        threshold: a cosine.
+    """
+
+    def __init__(self, rule: str, threshold: float) -> None:
+        self.rule, self._threshold = rule, np.float64(threshold)
+        self._cious: list[float] = []
+        self._shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self._overlaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
+
+    def add(self, truth: Truth, own_HW: NDArray[np.float32], wrong: Mapping[str, NDArray[np.float32]]) -> None:
+        """Count one clip: its map, and maps [draws, H, W] of the same picture with each kind of wrong sound."""
+        own = own_HW > self._threshold
+        self._cious.append(truth.ciou(own))
+        for kind, maps in wrong.items():
+            self._shares[kind].append(float(np.mean(share_above(maps, self._threshold))))
+            alike = [float(overlap(own, map_HW > self._threshold)) for map_HW in maps]
+            self._overlaps[kind].append(float(np.mean(alike)))
+
+    def scores(self) -> NegativeScores:
+        """Of all clips counted."""
+        return negative_scores(self.rule, float(self._threshold), self._cious, self._shares, self._overlaps)
 
 
 def has_negatives(clips: Sequence[ClipCells]) -> bool:

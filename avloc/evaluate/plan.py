@@ -15,7 +15,14 @@ from avloc.store import Store
 MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
 DEFAULT_MAPS = ("av", "object", "fused")
 EXTENDED = ("flickr-ext", "vggss-ext")
-_BASES = {"flickr-250": "flickr", "flickr-ext": "flickr", "vggss-4692": "vggss", "vggss-ext": "vggss"}
+_BASES = {
+    "flickr-250": "flickr",
+    "flickr-ext": "flickr",
+    "vggss-4692": "vggss",
+    "vggss-ext": "vggss",
+    "vggss-heard": "vggss",
+    "vggss-unheard": "vggss",
+}
 """Test sets whose clips may also lie in the store of another one."""
 
 

@@ -46,7 +46,25 @@ class _Scores:
 
     area: float
     by_kind: dict[str, ClipScore]
-    f_curves: dict[str, NDArray[np.float64]]
+
+
+class _FCurves:
+    """Sums over clips of each kind's F-score curves. The curves of thousands of clips would not be small."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, curves: Mapping[str, NDArray[np.float64]]) -> None:
+        """Count one clip; curves of an empty truth are NaN and left out, as by `max_f`."""
+        for name, curve in curves.items():
+            if not np.isnan(curve).any():
+                self._sums[name] = self._sums.get(name, 0.0) + curve
+                self._counts[name] = self._counts.get(name, 0) + 1
+
+    def max_f(self, name: str) -> float:
+        """`max_f` of the clips so far; NaN without any."""
+        return max_f(self._sums[name][None] / self._counts[name]) if name in self._sums else float("nan")
 
 
 def sweep_kinds() -> dict[str, Mapping[str, float]]:
@@ -76,19 +94,25 @@ def score_protocols(
     ordered = sorted(clips, key=lambda clip: clip.cells.id)
     fixed = [fixed_baselines(_prior(ordered, protocol, box_rule)) for protocol in protocols]
 
-    def score(clip: Clip) -> list[_Scores]:
+    def score(clip: Clip) -> list[tuple[_Scores, dict[str, NDArray[np.float64]]]]:
         heats = Heats(_with_stand_ins(clip.cells))
         return [
             _score_clip(heats, protocol, box_rule, _weights(protocol, kinds, clip.cells, sweep=sweep), baselines)
             for protocol, baselines in zip(protocols, fixed, strict=True)
         ]
 
+    table: list[list[_Scores]] = [[] for _ in protocols]
+    curves = [_FCurves() for _ in protocols]
     with ThreadPoolExecutor(threads) as pool, _one_torch_thread():
-        table = list(pool.map(score, ordered))
+        # Results come in the order of the clips, whichever thread is done first, so that sums are always the same.
+        for row in pool.map(score, ordered):
+            for (scores, of_clip), column, of_all in zip(row, table, curves, strict=True):
+                column.append(scores)
+                of_all.add(of_clip)
     names = [*kinds, *(sweep_kinds() if sweep else ())]
     return [
-        _collect(ordered, [row[column] for row in table], protocol, list(kinds), names)
-        for column, protocol in enumerate(protocols)
+        _collect(ordered, column, of_all, protocol, list(kinds), names)
+        for column, of_all, protocol in zip(table, curves, protocols, strict=True)
     ]
 
 
@@ -131,7 +155,8 @@ def _score_clip(
     box_rule: str,
     weights: Mapping[str, Mapping[str, float]],
     baselines: Mapping[str, Fixed],
-) -> _Scores:
+) -> tuple[_Scores, dict[str, NDArray[np.float64]]]:
+    """Scores of one clip and, where its truth is a mask, the F-score curves of its maps."""
     truth = truth_of(heats.cells, protocol, box_rule)
     is_mask = bool(heats.cells.mask)
     by_kind, curves = {}, {}
@@ -144,15 +169,20 @@ def _score_clip(
     for name, baseline in baselines.items():
         by_kind[name] = baseline.score(truth, protocol.comparison)
     by_kind[CEILING] = ceiling(truth)
-    return _Scores(area=truth.area, by_kind=by_kind, f_curves=curves)
+    return _Scores(area=truth.area, by_kind=by_kind), curves
 
 
 def _collect(
-    clips: Sequence[Clip], scores: Sequence[_Scores], protocol: Protocol, kinds: list[str], names: list[str]
+    clips: Sequence[Clip],
+    scores: Sequence[_Scores],
+    curves: _FCurves,
+    protocol: Protocol,
+    kinds: list[str],
+    names: list[str],
 ) -> Scored:
     sizes = [size_of(entry.area) for entry in scores]
     every = list(scores[0].by_kind) if scores else []
-    summaries = {name: _summary(name, scores, sizes, protocol) for name in every}
+    summaries = {name: _summary(name, scores, curves, sizes, protocol) for name in every}
     return Scored(
         maps={name: summaries[name] for name in kinds if name in summaries},
         baselines={name: scores for name, scores in summaries.items() if name not in names},
@@ -171,11 +201,12 @@ def _collect(
     )
 
 
-def _summary(name: str, scores: Sequence[_Scores], sizes: Sequence[str], protocol: Protocol) -> MapScores:
+def _summary(
+    name: str, scores: Sequence[_Scores], curves: _FCurves, sizes: Sequence[str], protocol: Protocol
+) -> MapScores:
     of_map = [entry.by_kind[name] for entry in scores]
     cious = np.array([score.ciou for score in of_map])
     ious = [score.iou for score in of_map if not np.isnan(score.iou)]
-    curves = [entry.f_curves[name] for entry in scores if name in entry.f_curves]
     return MapScores(
         overall=summarise(cious, protocol.success),
         interval=interval(cious, protocol.success),
@@ -183,7 +214,7 @@ def _summary(name: str, scores: Sequence[_Scores], sizes: Sequence[str], protoco
         pointing=float("nan") if name in _PEAKLESS else float(np.mean([score.hit for score in of_map])),
         sizes=_by_size(cious, sizes, protocol),
         miou=float(np.mean(ious)) if ious else float("nan"),
-        max_f=max_f(np.stack(curves)) if curves else float("nan"),
+        max_f=curves.max_f(name),
     )
 
 
