@@ -107,6 +107,7 @@ def test_the_report_holds_what_was_printed(here, runs, store, tmp_path):
     assert summary["about"]["command"].startswith("avloc eval ")
     assert "--report" in summary["about"]["command"]
     assert summary["reports"] == [{k: v for k, v in report.items() if k != "clips"} for report in reports]
+    assert summary["further"] == lines(done)["avloc.runs/1"]
     with (folder / "clips.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 2 * 5

@@ -21,7 +21,8 @@ from avloc.protocols import PROTOCOLS, Protocol
 from avloc.report import ReportPicture, write_report
 from avloc.report.page import SCRIPTS, inert
 from avloc.report.plain import finite, to_json
-from avloc.report.tables import NOTHING, overview, percent, tables_of
+from avloc.report.several import overview, tables_over
+from avloc.report.tables import NOTHING, percent, tables_of
 from avloc.report.words import BOX_RULES, LABELS, VALUES, in_words
 from avloc.report.write import COLUMNS
 from tests.report_makers import ABOUT, KINDS, NAN, make_clips, make_map, make_picture, make_report, make_score
@@ -338,6 +339,22 @@ def test_scores_are_in_percent_with_their_interval() -> None:
 def test_a_size_without_clips_is_a_dash() -> None:
     shown = table(make_report(maps={"av": make_map([0.9])}, baselines={}), "By size")
     assert shown.rows == [["av", "0", NOTHING, NOTHING, "1", "100.00", "92.50"]]
+
+
+def test_groups_and_comparisons_have_tables_of_their_own():
+    protocol = {"name": "avloc"}
+    means = {name: {"mean": 0.5, "std": 0.125} for name in ("ciou_50", "auc", "mean_ciou")}
+    run = {"run": "seed-10", "maps": {"av": {"ciou_50": 0.375, "auc": 0.25, "mean_ciou": 0.75}}}
+    block = {"maps": {"av": means}, "runs": [run]}
+    runs = {"schema": "avloc.runs/1", "testset": "mine", "protocol": protocol}
+    difference = {"difference": -0.25, "low": -0.5, "high": 0.125, "p": float("nan")}
+    pair = {"schema": "avloc.compare/1", "a": "one", "b": "other", "n": 7, "protocol": protocol}
+    pair["maps"] = {"av": dict.fromkeys(("ciou_50", "auc", "mean_ciou"), difference)}
+    first, second = tables_over([make_report()], [{**runs, "blocks": {"test-selected": block}}, pair])
+    assert first.rows[0][:4] == ["test-selected", "mean of 1", "av", "50.00 ± 12.50"]
+    assert first.rows[1] == ["test-selected", "seed-10", "av", "37.50", "25.00", "75.00"]
+    assert second.rows[0][:5] == ["one - other", "avloc", "av", "7", ("-25.00", "-50.0 to 12.5, p –")]
+    assert tables_over([make_report()], []) == []
 
 
 def test_the_overview_has_a_row_for_each_report_and_a_dash_for_maps_it_lacks() -> None:

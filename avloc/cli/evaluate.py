@@ -83,7 +83,7 @@ def evaluate(
 ) -> None:
     """Score models on a prepared test set, with the protocol and what is missing beside every number."""
     from avloc import console
-    from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_evaluation
+    from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_session
 
     options = EvalOptions(
         testset=testset,
@@ -107,7 +107,7 @@ def evaluate(
         else:
             session = evaluate_runs(options, paths, compare, listener)
         if report is not None:
-            report_evaluation(report, session.evaluation, shlex.join(["avloc", *sys.argv[1:]]))
+            report_session(report, session, shlex.join(["avloc", *sys.argv[1:]]))
     console.print_session(session, as_json=as_json)
     missing = max((len(entry.missing) for entry in session.evaluation.reports), default=0)
     if missing > max_missing:

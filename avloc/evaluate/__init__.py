@@ -1,6 +1,6 @@
 """`avloc eval`: scores that can be trusted and repeated."""
 
-from avloc.evaluate.pictures import report_evaluation
+from avloc.evaluate.pictures import report_session
 from avloc.evaluate.plan import EvalOptions, find_store
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
 from avloc.evaluate.run import Evaluation, evaluate
@@ -17,5 +17,5 @@ __all__ = [
     "evaluate_runs",
     "evaluate_table",
     "find_store",
-    "report_evaluation",
+    "report_session",
 ]

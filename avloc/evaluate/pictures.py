@@ -13,6 +13,7 @@ import numpy as np
 from avloc import __version__
 from avloc.evaluate.records import ClipRow
 from avloc.evaluate.run import Evaluation
+from avloc.evaluate.session import Session
 from avloc.report import ReportPicture, write_report
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ _FRAME_SIDE = 224
 _QUALITY = 85
 
 
-def report_evaluation(folder: Path, evaluation: Evaluation, command: str) -> None:
-    """Write the report of an evaluation into a folder.
+def report_session(folder: Path, session: Session, command: str) -> None:
+    """Write the report of a command into a folder.
 
     Args:
         folder: made if it is not there; older files of a report are replaced.
-        evaluation: of one command.
+        session: what the command scored.
         command: as it was typed.
     """
     import torch
@@ -45,7 +46,9 @@ def report_evaluation(folder: Path, evaluation: Evaluation, command: str) -> Non
         "numpy": np.__version__,
         "platform": platform.platform(),
     }
-    write_report(folder, about, [report.as_json() for report in evaluation.reports], _pictures(evaluation))
+    reports = [report.as_json() for report in session.evaluation.reports]
+    further = [entry.as_json() for entry in session.summaries] + [entry.as_json() for entry in session.comparisons]
+    write_report(folder, about, reports, _pictures(session.evaluation), further)
 
 
 def _pictures(evaluation: Evaluation) -> list[ReportPicture]:

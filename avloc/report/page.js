@@ -59,7 +59,7 @@ function showReport() {
 }
 
 fillList(byId("about-list"), data.about);
-if (data.overview) byId("overview").replaceChildren(tableOf(data.overview));
+byId("overview").replaceChildren(...data.overview.map(tableOf));
 if (data.reports.length) {
   byId("choice").hidden = data.reports.length === 1;
   offerModels();

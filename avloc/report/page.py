@@ -18,7 +18,8 @@ from typing import Any
 from avloc.metrics import AUC_THRESHOLDS, ClipScore
 from avloc.report.pictures import ReportPicture
 from avloc.report.plain import to_json
-from avloc.report.tables import NOTHING, flat, number, overview, tables_of
+from avloc.report.several import tables_over
+from avloc.report.tables import NOTHING, flat, number, tables_of
 from avloc.report.words import boxes_in_words, in_words
 
 SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
@@ -29,12 +30,17 @@ OUTCOMES = ("found", "peak inside", "elsewhere")
 _DIGITS = 6  # of the scores in the page; the files beside it have all
 
 
-def page(about: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], pictures: Sequence[ReportPicture]) -> str:
+def page(
+    about: Mapping[str, Any],
+    reports: Sequence[Mapping[str, Any]],
+    pictures: Sequence[ReportPicture],
+    further: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The whole page as HTML."""
     style, script = _part("page.css"), "\n".join(map(_part, SCRIPTS))
     data = {
         "about": list(flat(about)),
-        "overview": asdict(overview(reports)) if len(reports) > 1 else None,
+        "overview": [asdict(table) for table in tables_over(reports, further)],
         "bars": AUC_THRESHOLDS,
         "mapKinds": MAP_KINDS,
         "outcomes": OUTCOMES,

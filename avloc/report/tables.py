@@ -13,11 +13,11 @@ Cell = str | tuple[str, str]
 """Text, or text with a remark set smaller: an interval, an exact number."""
 
 NOTHING = "–"
-_METRICS = (("ciou_50", "cIoU@0.5"), ("auc", "AUC"), ("mean_ciou", "mean cIoU"))
+METRICS = (("ciou_50", "cIoU@0.5"), ("auc", "AUC"), ("mean_ciou", "mean cIoU"))
 _MASKS = (("miou", "mIoU"), ("max_f", "max F"))
-_PERCENT_NOTE = "Scores in percent, the 95 % bootstrap interval below."
+PERCENT_NOTE = "Scores in percent, the 95 % bootstrap interval below."
 _SCORES_NOTE = (
-    f"{_PERCENT_NOTE} Truth's area: the mask is given as many pixels as the truth "
+    f"{PERCENT_NOTE} Truth's area: the mask is given as many pixels as the truth "
     "has. Pointing: the hottest pixel lies inside the truth."
 )
 _LABELS = {
@@ -77,32 +77,6 @@ def tables_of(report: Mapping[str, Any]) -> list[Table]:
     return [table for table in every if table.rows]
 
 
-def overview(reports: Sequence[Mapping[str, Any]]) -> Table:
-    """A row for each report, with the two usual scores of every map."""
-    kinds = list(dict.fromkeys(kind for report in reports for kind in report["maps"]))
-    metrics = _METRICS[:2]
-    rows: list[list[Cell]] = []
-    for report in reports:
-        row: list[Cell] = [
-            report["model"] or NOTHING,
-            report["testset"],
-            report["protocol"]["name"],
-            str(report["n_scored"]),
-        ]
-        for kind in kinds:
-            scores = report["maps"].get(kind)
-            row += [_with_interval(scores, metric) if scores else NOTHING for metric, _ in metrics]
-        rows.append(row)
-    columns = [
-        "model",
-        "test set",
-        "protocol",
-        "clips",
-        *[f"{kind}: {label}" for kind in kinds for _, label in metrics],
-    ]
-    return Table(title="All models and protocols", note=_PERCENT_NOTE, columns=columns, rows=rows, headings=3)
-
-
 def number(value: int) -> str:
     """An integer with narrow spaces between thousands."""
     return f"{value:,}".replace(",", "\u202f")
@@ -124,7 +98,8 @@ def flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
         yield name, NOTHING if value is None else str(value)
 
 
-def _with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
+def with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
+    """A score of a map with its bootstrap interval, if it has one."""
     value = percent(scores["overall"][metric])
     low, high = scores["interval"].get(metric, (None, None))
     ends = percent(low, 1), percent(high, 1)
@@ -134,12 +109,12 @@ def _with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
 def _scores(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
     masks = [(name, label) for name, label in _MASKS if any(percent(s.get(name)) != NOTHING for s in scores.values())]
     area = ("ciou_50", "auc")
-    columns = ["map", "clips", *[label for _, label in _METRICS], "cIoU@0.5, truth's area", "AUC, truth's area"]
+    columns = ["map", "clips", *[label for _, label in METRICS], "cIoU@0.5, truth's area", "AUC, truth's area"]
     rows: list[list[Cell]] = [
         [
             kind,
             str(entry["overall"]["n"]),
-            *[_with_interval(entry, metric) for metric, _ in _METRICS],
+            *[with_interval(entry, metric) for metric, _ in METRICS],
             *[percent(entry["area"][metric]) for metric in area],
             percent(entry["pointing"]),
             *[percent(entry.get(name)) for name, _ in masks],

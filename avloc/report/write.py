@@ -21,7 +21,11 @@ COLUMNS = (
 
 
 def write_report(
-    folder: Path, about: dict[str, Any], reports: Sequence[dict[str, Any]], pictures: Sequence[ReportPicture]
+    folder: Path,
+    about: dict[str, Any],
+    reports: Sequence[dict[str, Any]],
+    pictures: Sequence[ReportPicture],
+    further: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write `summary.json`, `clips.jsonl`, `clips.csv` and `index.html`, each atomically, replacing older ones.
 
@@ -32,13 +36,14 @@ def write_report(
         about: plain data on the run as a whole: `command`, versions.
         reports: `EvalReport.as_json()` of every model under every protocol; NaN becomes null (empty in the CSV).
         pictures: clips to be looked at. The page lists every clip, with or without a picture.
+        further: plain data of groups of runs and of comparisons.
 
     Raises:
         OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     heads = [{name: value for name, value in report.items() if name != "clips"} for report in reports]
-    summary = {"schema": SCHEMA, "about": about, "reports": heads}
+    summary = {"schema": SCHEMA, "about": about, "reports": heads, "further": list(further)}
     write_bytes(folder / "summary.json", f"{to_json(summary, indent=2)}\n".encode())
     with atomic_path(folder / "clips.jsonl") as part, part.open("w", encoding="utf-8", newline="") as file:
         file.writelines(f"{to_json(row)}\n" for row in _rows(reports))
@@ -50,7 +55,7 @@ def write_report(
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(line for row in _rows(reports) for line in _flat_lines(row))
-    write_bytes(folder / "index.html", page(about, reports, pictures).encode())
+    write_bytes(folder / "index.html", page(about, reports, pictures, further).encode())
 
 
 def _rows(reports: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
