@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,21 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.metrics import AUC_THRESHOLDS, ciou, ground_truth, success_curve, summarise
+from avloc.metrics import (
+    AUC_THRESHOLDS,
+    ClipScore,
+    Truth,
+    ciou,
+    ground_truth,
+    mask_truth,
+    size_of,
+    success_curve,
+    summarise,
+)
+from tests import slow_scoring as slow
 
 masks = hnp.arrays(np.bool_, (6, 7))
 truths = hnp.arrays(np.float32, (6, 7), elements=st.sampled_from([0.0, 0.5, 1.0]))
 boxes = hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(4)), elements=st.floats(-3e16, 3e16))
-
-
-def ciou_twin(mask, truth) -> float:
-    hit = whole = 0.0
-    for y in range(mask.shape[0]):
-        for x in range(mask.shape[1]):
-            value = float(truth[y, x])
-            hit += value if mask[y, x] else 0
-            whole += value + (1 if mask[y, x] and value == 0 else 0)
-    return hit / whole if whole else 0.0
+fractions = hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(4)), elements=st.floats(0, 1))
 
 
 @given(st.lists(st.tuples(masks, truths), min_size=1, max_size=4))
@@ -32,7 +35,7 @@ def ciou_twin(mask, truth) -> float:
 def test_ciou_equals_its_definition(pairs):
     scores = ciou(np.stack([mask for mask, _ in pairs]), np.stack([truth for _, truth in pairs]))
     for score, (mask, truth) in zip(scores, pairs, strict=True):
-        assert score == pytest.approx(ciou_twin(mask, truth), abs=1e-12)
+        assert score == pytest.approx(slow.ciou(mask, truth.tolist()), abs=1e-12)
         assert 0 <= score <= 1
 
 
@@ -62,11 +65,41 @@ def test_an_empty_truth_scores_zero():
     assert ciou(np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), np.float32))[0] == 0
 
 
-@given(boxes, st.sampled_from(["union", "consensus"]))
+@given(truths)
+@settings(max_examples=60, deadline=None)
+def test_a_truth_knows_its_pixels(values):
+    truth = Truth(values)
+    inside = [place for place, value in enumerate(values.ravel()) if value]
+    assert (truth.pixels, truth.area) == (len(inside), len(inside) / values.size)
+    assert [place for place in range(values.size) if truth.holds(place)] == inside
+
+
+@given(hnp.arrays(np.float32, (3, 3), elements=st.sampled_from([0.0, 0.5, 1.0])), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_no_mask_of_so_many_pixels_is_better_than_the_best(values, pixels):
+    """Every mask there is, one after the other."""
+    truth, best = Truth(values), 0.0
+    for chosen in combinations(range(9), pixels):
+        mask = np.zeros(9, bool)
+        mask[list(chosen)] = True
+        best = max(best, slow.ciou(mask.reshape(3, 3), values.tolist()))
+    assert truth.best_ciou(pixels) == pytest.approx(best, abs=1e-12)
+
+
+@given(boxes | fractions, st.sampled_from(["union", "consensus"]), st.sampled_from([1, 7, 32]))
 @settings(max_examples=80, deadline=None)
-def test_ground_truth_survives_any_numbers(these, rule):
-    truth = ground_truth(these, rule, 32)
+def test_ground_truth_equals_its_definition(these, rule, side):
+    truth = ground_truth(these, rule, side)
+    assert truth.tolist() == slow.truth(these, slow.RULES["avloc"], rule, side)
     assert set(np.unique(truth)) <= ({0, 1} if rule == "union" else {0, 0.5, 1})
+
+
+@given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.sampled_from([1, 7, 16, 21]))
+@settings(max_examples=60, deadline=None)
+def test_a_mask_is_seen_through_the_centres_of_the_pixels(mask, side):
+    truth = mask_truth(mask, side)
+    assert truth.dtype == np.float32
+    assert truth.tolist() == slow.drawn_truth(mask.tolist(), side)
 
 
 def test_consensus_needs_two_boxes():
@@ -99,3 +132,24 @@ def test_no_scores_are_not_a_score():
     result = summarise([])
     assert result.n == 0
     assert all(math.isnan(value) for value in (result.ciou_50, result.auc, result.mean_ciou))
+
+
+def test_exactly_half_counts_only_with_at_least():
+    assert [summarise([0.5, 0.6, 0.4], success).ciou_50 for success in (">=", ">")] == [2 / 3, 1 / 3]
+    assert summarise([0.5, 0.6], ">").curve == summarise([0.5, 0.6]).curve
+
+
+def test_every_count_of_pixels_has_its_size():
+    """A share of the picture times its pixels is often off by a rounding, and 32 by 32 pixels are not small."""
+    for side, below, at in ((32, "small", "medium"), (96, "medium", "large"), (144, "large", "huge")):
+        n = side * side
+        assert [size_of(pixels / 224**2) for pixels in (n - 1, n, n + 1)] == [below, at, at]
+    assert (size_of(0.0), size_of(1.0)) == ("small", "huge")
+
+
+@pytest.mark.parametrize(
+    ("score", "hit", "outcome"),
+    [(0.5, False, "found"), (0.8, True, "found"), (0.49, True, "peak inside"), (0.49, False, "elsewhere")],
+)
+def test_a_clip_has_one_of_three_outcomes(score, hit, outcome):
+    assert ClipScore(ciou=score, area_ciou=0.0, hit=hit).outcome == outcome

@@ -20,7 +20,8 @@ def prepare(
     annotations: Annotated[
         Path | None,
         typer.Option(
-            help="Flickr-SoundNet XML folder, VGG-SS json, or {path: boxes} json; makes a test store.",
+            help="Flickr-SoundNet XML folder, folder of PNG masks, VGG-SS json, or {path: boxes} json; "
+            "makes a test store.",
             show_default=False,
         ),
     ] = None,

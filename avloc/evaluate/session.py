@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from avloc.errors import StoreNotFound, UsageError
+from avloc.evaluate.comparison import Comparison, compare
 from avloc.evaluate.plan import EvalOptions
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.run import Evaluation, evaluate
-from avloc.evaluate.comparison import Comparison, compare
 from avloc.evaluate.runs import RunModels, RunsSummary, expand, summaries
 from avloc.evaluate.tables import fill, rows_for, table_json
 from avloc.events import Listener, Notice, silent
