@@ -139,7 +139,7 @@ def test_exactly_half_counts_only_with_at_least():
     assert summarise([0.5, 0.6], ">").curve == summarise([0.5, 0.6]).curve
 
 
-def test_every_count_of_pixels_has_its_size():
+def test_sizes_change_at_their_squares():
     """A share of the picture times its pixels is often off by a rounding, and 32 by 32 pixels are not small."""
     for side, below, at in ((32, "small", "medium"), (96, "medium", "large"), (144, "large", "huge")):
         n = side * side
