@@ -1,7 +1,7 @@
 """Evaluation protocols: the exact rules that turn maps into scores, as frozen records under the names of their systems.
 
-Every field steers the scoring; nothing in a record is only descriptive. `sspl`, `sacl`, `lvs`, `ezvsl` and `avc-code`
-are held by numbers of the published code (`tests/parity`), `slavc` and `sslalign` by slow twins of their formulas only.
+Every field but `name` and `source` steers the scoring. `sspl`, `sacl`, `lvs`, `ezvsl` and `avc-code` are held by
+numbers of the published code (`tests/parity`), `slavc` and `sslalign` by slow twins of their formulas only.
 All seven clip boxes to the picture and truncate corners to whole pixels (`avloc.metrics.ground_truth`); the published
 loaders differ there in ways that no box of VGG-SS or Flickr-SoundNet shows.
 """
