@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,15 +117,15 @@ def score_protocols(
     ]
 
 
-class _one_torch_thread:  # noqa: N801 (a context, used like a function)
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
     """The clips are shared between threads already; maps this small gain nothing from torch's own."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _prior(clips: Sequence[Clip], protocol: Protocol, box_rule: str) -> NDArray[np.float64]:
