@@ -1,4 +1,4 @@
-"""Many runs: which models a path means, what they score together, and how two models differ clip by clip.
+"""Many runs: which models a path means, and what they score together.
 
 A group is made of runs that differ in their seed alone. How the epoch of a model was chosen names the numbers: what was
 chosen on the test set itself is never mixed with what was not, and never printed without saying so.
