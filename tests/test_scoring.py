@@ -218,6 +218,25 @@ def test_the_median_of_distinct_values_marks_half_and_the_middle_of_an_odd_numbe
             assert cut.mask.sum() == math.ceil(side * side / 2) - slow.RULES[name].strictly
 
 
+def test_a_fusion_without_contrast_follows_the_rule_for_flat_maps():
+    ramp = np.arange(36, dtype=np.float32).reshape(6, 6)
+    clip = ClipCells(id="a", boxes=LEFT_HALF, maps={"av": ramp, "object": 35 - ramp})
+    protocol = Protocol(side=6, fused={"av": 0.5, "object": 0.5})
+    assert scored(clip, "fused", protocol, "union").score.ciou == 0.5
+    assert scored(clip, "fused", replace(protocol, flat="nan"), "union").score.ciou == 0.0
+
+
+def test_protocols_share_only_maps_that_are_made_alike():
+    maps = {"av": np.ones((3, 3), np.float32), "object": np.arange(12, dtype=np.float32).reshape(3, 4) % 5}
+    changes = [{}, {"side": 9}, {"resize": "bilinear-halfpixel"}, {"flat": "nan"}, {"no_query": "nan"}]
+    protocols = [Protocol(**change) for change in changes]
+    shared = Heats(ClipCells(id="a", maps=maps))
+    for weights in ({"av": 1.0}, {"object": 1.0}, {"detr": 1.0}, Protocol().fused, Protocol().fused_detr):
+        for protocol in protocols:
+            alone = Heats(ClipCells(id="a", maps=maps)).heat(weights, protocol)
+            np.testing.assert_array_equal(shared.heat(weights, protocol), alone)
+
+
 def test_only_detr_may_be_absent():
     with pytest.raises(KeyError, match="object"):
         scored(ClipCells(id="a", maps={"av": np.eye(3, dtype=np.float32)}), "fused", Protocol(), "union")
