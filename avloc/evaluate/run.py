@@ -98,7 +98,7 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
             testset.store,
             testset.wanted,
             pairs_of(testset.name),
-            {clip_id: testset.labels[clip_id] for clip_id in testset.wanted},
+            {clip_id: testset.labels[clip_id] for clip_id in testset.boxed},
             priors,
             options,
             listener,
