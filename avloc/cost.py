@@ -48,19 +48,20 @@ class CostRow:
     """What a reader must know beside the numbers, or ''."""
 
 
-def cost_rows(config: ModelConfig) -> list[CostRow]:
-    """The model, the model with the ResNet18 prior (`OG-`), and with the DETR prior too (`OG-...-DETR`).
+def cost_rows(config: ModelConfig, prior: str = "resnet18") -> list[CostRow]:
+    """The model, the model with an object prior (`OG-`), and with the DETR prior too (`OG-...-DETR`).
 
     A row is the sum of its parts, which run side by side.
 
     Args:
         config: of a method that is one of `avloc.methods.METHODS`.
+        prior: trunk of the object prior.
 
     Raises:
         UsageError: unknown trunk.
     """
     name, model = config.method.upper(), model_cost(config)
-    object_prior, detr = object_prior_cost(), detr_prior_cost()
+    object_prior, detr = object_prior_cost(prior), detr_prior_cost()
     lines = {name: [model], f"OG-{name}": [model, object_prior], f"OG-{name}-DETR": [model, object_prior, detr]}
     return [
         CostRow(
@@ -143,7 +144,6 @@ def _measured(build: Callable[[], Network], forward: Callable[[Network], None]) 
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    # Meta tensors alone would do, but `transformers` asks a mask for its values unless it knows it to be fake.
     # Meta tensors alone would do, but `transformers` asks a mask for its values unless it knows it to be fake.
     with FakeTensorMode(), torch.device("meta"), torch.no_grad():
         network = build()

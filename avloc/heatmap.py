@@ -50,16 +50,17 @@ def heat_maps(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corn
     # Flatness is judged on the cells: interpolation's rounding errors would otherwise be blown up to a pattern.
     # A difference, because a map of nothing but infinity is broken, not flat.
     contrast = maps_Bhw.amax((1, 2), keepdim=True) - maps_Bhw.amin((1, 2), keepdim=True)
-    return torch.where(contrast == 0, _FILL[flat], _min_max(resize(maps_Bhw, size, how), flat))
+    return torch.where(contrast == 0, _FILL[flat], stretch(resize(maps_Bhw, size, how), flat))
 
 
 def fuse(maps: Sequence[Tensor], weights: Sequence[float], flat: str = "zeros") -> Tensor:
     """Weighted sum of heat maps [B, H, W], brought to [0, 1] again. Weights belong to the maps in order."""
     terms = [weight * heat for weight, heat in zip(weights, maps, strict=True)]
-    return _min_max(torch.stack(terms).sum(0), flat)
+    return stretch(torch.stack(terms).sum(0), flat)
 
 
-def _min_max(maps_BHW: Tensor, flat: str) -> Tensor:
+def stretch(maps_BHW: Tensor, flat: str) -> Tensor:
+    """Maps [B, H, W] brought to [0, 1], each by its own minimum and maximum; `flat` as in `heat_maps`."""
     low = maps_BHW.amin((1, 2), keepdim=True)
     span = maps_BHW.amax((1, 2), keepdim=True) - low
     return torch.where(span == 0, _FILL[flat], (maps_BHW - low) / span)

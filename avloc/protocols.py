@@ -22,6 +22,7 @@ THRESHOLDS = ("median", "half")
 COMPARISONS = (">=", ">")
 BOXES = ("all", "first")
 LISTS = ("named", "store")
+FUSIONS = ("heats", "fixed")
 SOURCES = ("av", "object", "detr")
 """What a fused map may be made of."""
 
@@ -50,6 +51,8 @@ class Protocol:
     """Maps and boxes are compared on a square of this many pixels."""
     resize: str = "bilinear-corners"
     """How a map reaches that size: one of `RESIZES`."""
+    resize_elsewhere: str = ""
+    """The same on test sets other than VGG-SS, where it differs there (`on`)."""
     flat: str = "zeros"
     """What min-max makes of a map without any contrast: `zeros` (then everything lies above the median: the whole
     picture), or `nan`, which no comparison lets through: an empty mask and a score of 0."""
@@ -62,13 +65,16 @@ class Protocol:
     boxes: str = "all"
     """Boxes of an annotation that count: `all`, or `first`."""
     clips: str = "named"
-    """`named`: the clips of the test set's list; `store`: every clip of the store that has boxes."""
+    """`named`: the clips of the test set's list; `store`: on `vggss`, every clip of the store that has boxes."""
     lists: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
     """Test set -> test set: where the system scores on a list of its own."""
     fused: Mapping[str, float] = field(default_factory=_fused)
     """Weights of the audio-visual map and the object prior in the fused map."""
     fused_detr: Mapping[str, float] = field(default_factory=_thirds)
     """The same with DETR's attention as a third."""
+    fusion: str = "heats"
+    """What is weighed: `heats`, each in [0, 1] by its own minimum and maximum; or `fixed`, the cosine c as (c + 1) / 2
+    and the activation x as x / 2.5. DETR's attention has no fixed range: `fused-detr` is always of heats."""
     no_query: str = "zeros"
     """DETR's map where no query is confident: `zeros`, or `nan` as the mean over none of them."""
     precision: str = "fp32"
@@ -86,6 +92,8 @@ class Protocol:
             "boxes": BOXES,
             "clips": LISTS,
             "no_query": FLATS,
+            "resize_elsewhere": ("", *RESIZES),
+            "fusion": FUSIONS,
             "precision": ("fp32", "bf16"),
         }
         for name, choices in valid.items():
@@ -97,6 +105,12 @@ class Protocol:
             if not (set(weights) <= set(SOURCES) and _can_weigh(weights.values())):
                 wanted = f"weights of {', '.join(SOURCES)}, none below 0 and one above"
                 raise UsageError(f"{name} = {dict(weights)} is impossible; valid: {wanted}")
+
+    def on(self, testset: str) -> Protocol:
+        """The rule as it stands on a test set."""
+        if testset.startswith("vggss") or not self.resize_elsewhere:
+            return replace(self, resize_elsewhere="")
+        return replace(self, resize=self.resize_elsewhere, resize_elsewhere="")
 
     def as_json(self) -> dict[str, object]:
         """Plain data for reports and model files."""
@@ -120,7 +134,7 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 resize="bilinear-halfpixel",
                 flat="nan",
                 comparison=">",
-                source="LVS test.py; parity numbers. Its centre crop of the frame is not part of the rule",
+                source="LVS test.py; parity numbers. Not part of the rule: its centre crop, flat maps, fused maps",
             ),
             Protocol(
                 name="sspl",
@@ -128,7 +142,7 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 flat="nan",
                 threshold="half",
                 lists=_VGGSS_4692,
-                source="SSPL utils.py; parity numbers. Not comparable with the median rule",
+                source="SSPL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
             ),
             Protocol(
                 name="sacl",
@@ -136,20 +150,23 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 flat="nan",
                 threshold="half",
                 lists=_VGGSS_4692,
-                source="SACL utils.py; parity numbers. Not comparable with the median rule",
+                source="SACL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
             ),
             Protocol(
                 name="slavc",
                 resize="bicubic-corners",
                 success=">",
                 fused=types.MappingProxyType({"av": 0.9, "object": 0.1}),
+                fusion="fixed",
                 source="SLAVC test.py with --relative_prediction --alpha 0.9; twin test only",
             ),
             Protocol(
                 name="sslalign",
                 resize="bilinear-halfpixel",
+                resize_elsewhere="bilinear-corners",
                 flat="nan",
                 comparison=">",
+                fused=types.MappingProxyType({"av": 0.4, "object": 0.6}),
                 source="SSLalignment test.py; twin test only",
             ),
             Protocol(
@@ -158,7 +175,8 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 clips="store",
                 fused=types.MappingProxyType({"av": 1.0, "object": 0.4}),
                 no_query="nan",
-                source="AVC test_N_times.py; parity numbers. On Flickr-SoundNet its fused map is `fused-detr`",
+                source="AVC test_N_times.py; parity numbers, made with all boxes, for resize and cut; a twin test for "
+                "the first box and 1 + 0.4. On Flickr-SoundNet its fused map is `fused-detr`",
             ),
         )
     }

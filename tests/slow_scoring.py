@@ -32,6 +32,8 @@ class Rule:
     weights_detr: dict[str, float]
     unsure_is_nan: bool
     """DETR's map where it is sure of nothing."""
+    fixed: bool
+    """Fused on scales that all clips share, `(c + 1) / 2` and `x / 2.5`; else each map in [0, 1] by itself."""
     more_than_half: bool
     """Whether a picture counts in cIoU@0.5 only above 0.5."""
 
@@ -44,7 +46,7 @@ def _rule(resize, **changes) -> Rule:
         "boxes": ALL,
         "weights": {"av": 0.6, "object": 0.4},
     }
-    values |= {"weights_detr": THIRDS, "unsure_is_nan": False, "more_than_half": False}
+    values |= {"weights_detr": THIRDS, "unsure_is_nan": False, "fixed": False, "more_than_half": False}
     return Rule(resize=resize, **values | changes)
 
 
@@ -54,8 +56,8 @@ RULES = {
     "lvs": _rule("areas", flat_is_nan=True, strictly=True),
     "sspl": _rule("areas", flat_is_nan=True, half=True),
     "sacl": _rule("areas", flat_is_nan=True, half=True),
-    "slavc": _rule("cubic", weights={"av": 0.9, "object": 0.1}, more_than_half=True),
-    "sslalign": _rule("areas", flat_is_nan=True, strictly=True),
+    "slavc": _rule("cubic", weights={"av": 0.9, "object": 0.1}, fixed=True, more_than_half=True),
+    "sslalign": _rule("areas", flat_is_nan=True, strictly=True, weights={"av": 0.4, "object": 0.6}),
     "avc-code": _rule("corners", boxes=FIRST, weights={"av": 1.0, "object": 0.4}, unsure_is_nan=True),
 }
 EXACT_SIZES = {
@@ -118,6 +120,8 @@ def _filled(side: int, value: float) -> Grid:
 
 def heat(maps: Mapping[str, Sequence[Sequence[float]]], weights: Mapping[str, float], rule: Rule, side: int) -> Grid:
     """One map, or several by their weights, in [0, 1]."""
+    if rule.fixed and set(weights) == {"av", "object"}:
+        return _fixed(maps, weights, rule, side)
     heats = []
     for name in weights:
         if name not in maps:
@@ -135,6 +139,15 @@ def heat(maps: Mapping[str, Sequence[Sequence[float]]], weights: Mapping[str, fl
         for y in range(side):
             for x in range(side):
                 total[y][x] += weight * one[y][x]
+    return stretched(total, rule.flat_is_nan)
+
+
+def _fixed(maps, weights: Mapping[str, float], rule: Rule, side: int) -> Grid:
+    av, prior = (resized(maps[name], side, rule.resize) for name in ("av", "object"))
+    total = _filled(side, 0.0)
+    for y in range(side):
+        for x in range(side):
+            total[y][x] = weights["av"] * (av[y][x] + 1) / 2 + weights["object"] * prior[y][x] / 2.5
     return stretched(total, rule.flat_is_nan)
 
 

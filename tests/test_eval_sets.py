@@ -118,7 +118,8 @@ def test_pictures_with_several_sources_need_all_of_them(model, world, tmp_path):
     (report,) = run(model, store=write(tmp_path / "duets", [*clips, to_clip(world[5])]))
     cious = {row.id: row.scores["av"].ciou for row in report.clips}
     duets = [name for name in cious if name.startswith("duet")]
-    twin = source_scores([name[:5] for name in duets], [cious[name] for name in duets])
+    at_area = {row.id: row.scores["av"].area_ciou for row in report.clips}
+    twin = source_scores([n[:5] for n in duets], [cious[n] for n in duets], [at_area[n] for n in duets])
     assert report.sources == {"av": twin}
     assert twin.n_pictures == 2
 
@@ -134,6 +135,8 @@ def test_vggss_baselines_need_nothing_but_the_package(here, tmp_path, monkeypatc
     assert set(line["baselines"]) == {
         *("centre disc", "centre square", "whole frame", "truth prior", "random", "ceiling"),
     }
+    for more in (["absent"], ["--compare", "absent"], ["--negatives", "2"]):
+        assert here("eval", *more, "--testset", "vggss", "--maps", "baselines").code == 2
     missing = here("eval", "--testset", "flickr", "--maps", "baselines")
     assert (missing.code, "avloc prepare" in missing.err) == (5, True), "its boxes are not in the package"
 

@@ -244,8 +244,11 @@ def heard(labels, draws: int) -> dict[str, list[str]]:
     """Clip -> the clips whose sounds it is shown with."""
     store = Sounds(labels)
     names = {number: name for name, number in store.numbers.items()}
-    other = wrong_sounds(Ear(), store, labels, draws).other
-    return {clip_id: [names[int(number)] for number in vectors[:, 0]] for clip_id, vectors in other.items()}
+    sounds = wrong_sounds(Ear(), store, labels, draws)
+    assert {name: names[int(vector[0, 0])] for name, vector in sounds.of_clips.items()} == {
+        n: n for n in sounds.of_clips
+    }
+    return {clip_id: list(others) for clip_id, others in sounds.others.items()}
 
 
 labelled = st.dictionaries(
@@ -316,7 +319,7 @@ def test_each_sound_is_encoded_once_and_noise_is_the_same_for_all():
     assert len({tuple(draw) for draw in sounds.noise.tolist()}) == 5
     fewer = wrong_sounds(Ear(), Sounds({}), {}, 2)
     assert torch.equal(fewer.noise, sounds.noise[:2])
-    assert fewer.other == {}
+    assert (fewer.of_clips, fewer.others) == ({}, {})
 
 
 def test_a_model_that_takes_any_rate_hears_noise_at_the_stores():

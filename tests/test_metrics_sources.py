@@ -37,30 +37,35 @@ def twin(sources) -> tuple[int, float, float]:
 @example([("a", 1.0), ("a", NAN)])
 @settings(max_examples=200, deadline=None)
 def test_a_picture_counts_if_all_its_sources_do(sources):
-    result = source_scores([name for name, _ in sources], [ciou for _, ciou in sources])
-    expected = twin(sources)
+    doubled = [(name, min(1.0, 2 * ciou)) for name, ciou in sources]
+    result = source_scores([name for name, _ in sources], [c for _, c in sources], [c for _, c in doubled])
+    expected, at_area = twin(sources), twin(doubled)
     assert result.n_pictures == expected[0]
     assert (result.iiou_50, result.iauc) == pytest.approx(expected[1:], abs=1e-12, nan_ok=True)
+    assert (result.area_iiou_50, result.area_iauc) == pytest.approx(at_area[1:], abs=1e-12, nan_ok=True)
 
 
 @given(source_lists, st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_the_order_of_the_sources_changes_no_bit(sources, random):
     shuffled = random.sample(sources, len(sources))
-    plain, mixed = (source_scores([s[0] for s in these], [s[1] for s in these]) for these in (sources, shuffled))
+    plain, mixed = (
+        source_scores(*zip(*[(s[0], s[1], s[1]) for s in these], strict=True)) if these else None
+        for these in (sources, shuffled)
+    )
     assert repr(plain) == repr(mixed)
 
 
 def test_one_miss_among_three_sources_loses_the_picture():
-    result = source_scores(["a", "b", "a", "b", "a"], np.array([1.0, 0.9, 1.0, 0.5, 0.49]))
+    result = source_scores(["a", "b", "a", "b", "a"], np.array([1.0, 0.9, 1.0, 0.5, 0.49]), np.ones(5))
     assert (result.n_pictures, result.iiou_50) == (2, 0.5)
 
 
 def test_a_single_source_says_nothing():
-    assert source_scores(["a", "b", "b"], [0.0, 1.0, 1.0]).iiou_50 == 1
-    assert math.isnan(source_scores(["a"], [1.0]).iauc)
+    assert source_scores(["a", "b", "b"], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]).iiou_50 == 1
+    assert math.isnan(source_scores(["a"], [1.0], [1.0]).iauc)
 
 
 def test_every_source_has_a_score():
     with pytest.raises(ValueError, match="zip"):
-        source_scores(["a", "b"], [1.0])
+        source_scores(["a", "b"], [1.0, 1.0], [1.0])

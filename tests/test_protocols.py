@@ -80,6 +80,7 @@ STEERS = {
     "boxes": ("first", "av", {"av": RAMP}, TWO),
     "fused": ({"av": 0.1, "object": 0.9}, "fused", MIXED, LOW),
     "fused_detr": ({"av": 0.1, "object": 0.1, "detr": 0.8}, "fused-detr", MIXED, LOW),
+    "fusion": ("fixed", "fused", {**MIXED, "object": 9 * MIXED["object"]}, LOW),
     "no_query": ("nan", "fused-detr", {"av": RAMP, "object": RAMP}, LOW),
 }
 """Field -> another value, and a kind of map, maps and boxes on which it shows."""
@@ -92,7 +93,7 @@ def overall(protocol: Protocol, kind: str, maps, boxes) -> dict[str, object]:
 
 
 def test_every_field_is_tried():
-    of_the_list = {"clips", "lists"}
+    of_the_list = {"clips", "lists", "resize_elsewhere"}
     assert {entry.name for entry in fields(Protocol)} == {*STEERS, *of_the_list, *DESCRIPTIVE, *OF_THE_NETWORKS}
 
 
@@ -118,10 +119,20 @@ def test_a_protocol_may_have_a_list_of_its_own_or_take_what_is_there():
     assert expected_ids(PROTOCOLS["sspl"], "vggss", store, boxed) == list(published_list("vggss_test_4692"))
     assert expected_ids(PROTOCOLS["sspl"], "flickr", store, boxed) == list(published_list("flickr_test"))
     assert expected_ids(PROTOCOLS["avc-code"], "vggss", store, boxed) == boxed
+    assert expected_ids(PROTOCOLS["avc-code"], "", store, boxed) == boxed
+    assert expected_ids(PROTOCOLS["avc-code"], "vggss-heard", store, boxed) == list(published_list("vggss_heard_test"))
+    assert expected_ids(PROTOCOLS["avc-code"], "flickr", store, boxed) == list(published_list("flickr_test"))
     assert expected_ids(PROTOCOLS["avc-code"], "vggss", None, boxed) == list(published_list("vggss_test"))
     assert expected_ids(Protocol(), "mine", store, boxed) == ["b", "a"]
     store.header.expected = ()
     assert expected_ids(Protocol(), "mine", store, boxed) == ["a", "b", "c"]
+
+
+def test_a_rule_may_be_another_on_other_sets():
+    for testset, resize in (("vggss-4692", "bilinear-halfpixel"), ("flickr", "bilinear-corners")):
+        (settled,) = EvalOptions(testset=testset, protocols=("sslalign",)).records()
+        assert settled == replace(PROTOCOLS["sslalign"], resize=resize, resize_elsewhere="")
+    assert EvalOptions(testset="flickr", protocols=("lvs",)).records() == [PROTOCOLS["lvs"]]
 
 
 # --- what cannot be meant ----------------------------------------------------------------------------------------
@@ -137,6 +148,7 @@ def test_a_protocol_may_have_a_list_of_its_own_or_take_what_is_there():
         ({"success": "<"}, "success = '<' is impossible; valid: >=, >"),
         ({"boxes": "last"}, "boxes = 'last' is impossible; valid: all, first"),
         ({"clips": "some"}, "clips = 'some' is impossible; valid: named, store"),
+        ({"fusion": "cells"}, "fusion = 'cells' is impossible; valid: heats, fixed"),
         ({"no_query": "ones"}, "no_query = 'ones' is impossible; valid: zeros, nan"),
         ({"precision": "fp64"}, "precision = 'fp64' is impossible; valid: fp32, bf16"),
         ({"side": 0}, "side = 0 is impossible; valid: 1 or more"),

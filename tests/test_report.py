@@ -286,10 +286,11 @@ def test_every_field_of_a_protocol_and_every_choice_has_words() -> None:
         "success": protocols.COMPARISONS,
         "boxes": protocols.BOXES,
         "clips": protocols.LISTS,
+        "fusion": protocols.FUSIONS,
         "no_query": protocols.FLATS,
         "precision": ("fp32", "bf16"),
     }
-    assert {name: tuple(words) for name, words in VALUES.items()} == choices
+    assert {name: tuple(words) for name, words in VALUES.items() if name != "resize_elsewhere"} == choices
     assert set(BOX_RULES) == {"union", "consensus"}
 
 
@@ -373,7 +374,7 @@ def test_every_field_of_the_other_scores_is_in_a_table() -> None:
         **{field.name: 0.25 for field in dataclasses.fields(NegativeScores)}
         | {"threshold_rule": "max", "threshold": 0.61, "n": 7, "pia": kinds, "auc_n": kinds, "overlap": kinds}
     )
-    sources = SourceScores(n_pictures=4, iiou_50=0.5, iauc=NAN)
+    sources = SourceScores(n_pictures=4, iiou_50=0.5, iauc=NAN, area_iiou_50=0.25, area_iauc=0.125)
     cost = [{"name": "AVC", "parameters": 24_300_111, "multiply_adds": 7_130_000_000, "frames": 554, "note": ""}]
     report = make_report(
         extended={"av": dataclasses.asdict(extended)},
@@ -390,7 +391,7 @@ def test_every_field_of_the_other_scores_is_in_a_table() -> None:
         NOTHING,
     )
     assert len(wrong) == len(dataclasses.fields(NegativeScores)) - 1 - 3 + 3 * len(kinds)
-    assert table(report, "Several").rows == [["av", "4", "50.00", NOTHING]]
+    assert table(report, "Several").rows == [["av", "4", "50.00", NOTHING, "25.00", "12.50"]]
     narrow = "\u202f"
     assert table(report, "Cost").rows == [
         [

@@ -373,9 +373,9 @@ def assert_summary(ours, scores, strictly) -> None:
     assert (ours.ciou_50, ours.auc, ours.mean_ciou) == pytest.approx(summary_twin(scores, strictly), abs=1e-9)
 
 
-def class_of_size(area: float) -> str:
+def class_of_size(weight: float) -> str:
     """By the pixels of a square of 224, at 32^2, 96^2 and 144^2."""
-    pixels = area * 224 * 224
+    pixels = weight * 224 * 224
     return "small" if pixels < 1024 else "medium" if pixels < 9216 else "large" if pixels < 20736 else "huge"
 
 
@@ -388,9 +388,11 @@ def each_score(clips, kind, protocol) -> list[ClipScore]:
     return [scored(clip.cells, kind, protocol, "consensus").score for clip in clips]
 
 
-def areas_of(clips, protocol) -> list[float]:
+def shares_of(clips, protocol) -> list[tuple[float, float]]:
+    """Of each truth the share of the picture where it is not 0, and the mean of the truth."""
     truths = [slow.truth(clip.cells.boxes, slow.RULES[protocol.name], "consensus", SIDE) for clip in clips]
-    return [sum(value != 0 for row in truth for value in row) / SIDE**2 for truth in truths]
+    values = [[value for row in truth for value in row] for truth in truths]
+    return [(sum(value != 0 for value in truth) / SIDE**2, sum(truth) / SIDE**2) for truth in values]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -398,7 +400,7 @@ def test_a_whole_set_is_summed_up_as_by_loops(name, clips):
     protocol, strictly = replace(PROTOCOLS[name], side=SIDE), slow.RULES[name].more_than_half
     (result,) = score_protocols(clips, [protocol], "consensus", KINDS)
     assert list(result.maps) == KINDS
-    sizes = [class_of_size(area) for area in areas_of(clips, protocol)]
+    sizes = [class_of_size(weight) for _, weight in shares_of(clips, protocol)]
     for kind in [*KINDS, "random", "sound ignored"]:
         each = each_score(clips, kind, protocol)
         ours = result.maps[kind] if kind in KINDS else result.baselines[kind]
@@ -417,8 +419,9 @@ def test_a_row_says_what_is_known_of_its_clip(name, clips):
     (result,) = score_protocols(clips, [protocol], "consensus", KINDS)
     assert [row.id for row in result.rows] == [clip.cells.id for clip in clips]
     scores = {kind: each_score(clips, kind, protocol) for kind in KINDS}
-    for place, (row, clip, area) in enumerate(zip(result.rows, clips, areas_of(clips, protocol), strict=True)):
-        assert (row.area, row.size, row.label, row.flags) == (area, class_of_size(area), clip.label, clip.flags)
+    shares = shares_of(clips, protocol)
+    for place, (row, clip, (area, weight)) in enumerate(zip(result.rows, clips, shares, strict=True)):
+        assert (row.area, row.size, row.label, row.flags) == (area, class_of_size(weight), clip.label, clip.flags)
         for kind in KINDS:
             assert as_bytes_of(row.scores[kind]) == as_bytes_of(scores[kind][place])
 

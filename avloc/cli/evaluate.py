@@ -67,7 +67,7 @@ def evaluate(
     paper_table: Annotated[
         str,
         typer.Option(
-            help="A table of the AVC paper, ours beside it: 2, ablation, flickr, vggss, cross.", show_default=False
+            help="A table of the AVC paper, ours beside it: 1 to 7, ablation, flickr, vggss, cross.", show_default=False
         ),
     ] = "",
     report: Annotated[

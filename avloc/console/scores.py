@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from avloc.console.terminal import console, print_json
@@ -33,6 +34,7 @@ def print_session(session: Session, *, as_json: bool) -> None:
     out = console(stderr=False)
     if session.table:
         _print_table(out, session.table)
+        _print_baselines(out, session.evaluation.reports)
     for report in session.chosen:
         _print_scores(out, report)
     for summary in session.summaries:
@@ -107,9 +109,18 @@ def _print_table(out: Console, table: dict[str, Any]) -> None:
         for ours in line["ours"]:
             scores = f"{_mean_std(ours['ciou_50'])}, {_mean_std(ours['auc'])}"
             runs = f"{len(ours['runs'])} run{'s' * (len(ours['runs']) != 1)}, {ours['selection']}"
-            out.print(f"    ours: {scores} ({runs}, {ours['n_scored']} of {ours['n_expected']} clips)")
+            clips = f"{ours['n_scored']} of {ours['n_expected']} clips, protocol {ours['protocol']}"
+            out.print(f"    ours: {scores} ({runs}, {clips})")
             for note in ours["notes"]:
                 out.print(f"      {note}")
+
+
+def _print_baselines(out: Console, reports: Sequence[EvalReport]) -> None:
+    """Below a table of the paper: what needs no model, once for each test set and protocol."""
+    for report in {(report.testset, report.protocol.name): report for report in reports}.values():
+        out.print(f"baselines on {report.testset}, protocol {report.protocol.name}, {report.n_scored} clips:")
+        for name, scores in report.baselines.items():
+            out.print(f"    {name}: {_percent(scores.overall.ciou_50)}, {_percent(scores.overall.auc)}")
 
 
 def _mean_std(value: dict[str, float]) -> str:
@@ -129,9 +140,10 @@ def _print_comparison(out: Console, comparison: Comparison) -> None:
 def _protocol_line(report: EvalReport) -> str:
     protocol = report.protocol
     cut = "the median" if protocol.threshold == "median" else "0.5"
+    strict = "" if protocol.success == ">=" else "success above 0.5, "
     return (
         f"protocol {protocol.name}: {protocol.resize} to {protocol.side} px, min-max, inside where "
-        f"{protocol.comparison} {cut}, {protocol.boxes} boxes ({report.box_rule}), {protocol.precision}"
+        f"{protocol.comparison} {cut}, {strict}{protocol.boxes} boxes ({report.box_rule}), {protocol.precision}"
     )
 
 
@@ -164,7 +176,8 @@ def _percent(value: float) -> str:
 def _map_name(kind: str, report: EvalReport) -> str:
     weights = {"fused": report.protocol.fused, "fused-detr": report.protocol.fused_detr}.get(kind)
     if weights is None:
-        return _SINGLE[kind]
+        network = report.priors.get(kind, {}).get("network", "")
+        return f"object ({network})" if kind == "object" and network else _SINGLE[kind]
     short = {"av": "AV", "object": "object", "detr": "DETR"}
     if len(set(weights.values())) == 1:
         return " + ".join(short[name] for name in weights)

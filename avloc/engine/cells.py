@@ -5,7 +5,7 @@ Shape letters: B batch, D common space, N samples, h w cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,8 +49,10 @@ class WrongSounds:
     silence: Tensor | None = None
     noise: Tensor | None = None
     """The same for every picture, as silence is."""
-    other: Mapping[str, Tensor] = field(default_factory=dict)
-    """Clip id -> sounds of clips of other classes."""
+    of_clips: Mapping[str, Tensor] = field(default_factory=dict)
+    """Clip id -> its own sound, [1, D]."""
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Clip id -> clips of other classes, keys of `of_clips`, that it is heard with."""
 
 
 def predict_cells(
@@ -97,9 +99,9 @@ def _silence(engine: Engine, batch: Batch) -> Tensor:
 
 
 def _maps(
-    engine: Engine, batch: Batch, row: int, others: tuple[WrongSounds, ObjectPrior | None, DetrPrior | None]
+    engine: Engine, batch: Batch, row: int, beside: tuple[WrongSounds, ObjectPrior | None, DetrPrior | None]
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    wrong, prior, detr = others
+    wrong, prior, detr = beside
     one = slice(row, row + 1)
     heard = engine.embed(batch.frames[one], batch.sound[one], batch.rate)
     maps = {"av": _numpy(engine.similarity(heard)[0])}
@@ -109,10 +111,11 @@ def _maps(
         (attention,) = detr.maps(_given(batch.detr_frames)[one])
         if attention is not None:
             maps["detr"] = _numpy(attention)
+    others = [wrong.of_clips[name] for name in wrong.others.get(batch.ids[row], ())]
     sounds = {
         SILENCE: wrong.silence,
         NOISE: wrong.noise,
-        OTHER: wrong.other.get(batch.ids[row]),
+        OTHER: torch.cat(others) if others else None,
     }
     return maps, {
         kind: np.stack([_numpy(engine.similarity(Embeddings(heard.image, draw[None]))[0]) for draw in vectors])

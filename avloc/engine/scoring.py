@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avloc.engine.cells import ClipCells
-from avloc.heatmap import area_rank, cut, fuse, heat_maps, median_rank, ranked
+from avloc.heatmap import area_rank, cut, fuse, heat_maps, median_rank, ranked, resize, stretch
 from avloc.media import decode_mask
 from avloc.metrics import ClipScore, Truth, ground_truth, intersection_over_union, mask_truth
 from avloc.protocols import Protocol
 
-SINGLE = ("av", "object", "detr")
-"""Maps that come straight from a network."""
+_RANGES = {"av": (-1.0, 2.0), "object": (0.0, 2.5)}
+"""Map -> lowest value and span; DETR's attention has none that all clips share."""
 
 
 def kinds_of(protocol: Protocol, names: Sequence[str]) -> dict[str, Mapping[str, float]]:
@@ -53,10 +53,25 @@ class Heats:
         Raises:
             KeyError: there is no such map; only `detr` may be absent.
         """
-        maps = [self._single(name, protocol) for name in weights]
-        heat = maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
+        if len(weights) > 1 and protocol.fusion == "fixed" and set(weights) <= set(_RANGES):
+            heat = stretch(self.in_fixed_range(weights, protocol)[None], protocol.flat)
+        else:
+            maps = [self._single(name, protocol) for name in weights]
+            heat = maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
         values: NDArray[np.float32] = heat[0].numpy()
         return values
+
+    def in_fixed_range(self, weights: Mapping[str, float], protocol: Protocol) -> Tensor:
+        """[side, side] weighted mean of maps on scales that all clips share.
+
+        A cosine c counts as (c + 1) / 2, an activation x as x / 2.5. Source: SLAVC `test.py`.
+        """
+        total = torch.zeros(protocol.side, protocol.side)
+        for name, weight in weights.items():
+            low, span = _RANGES[name]
+            scaled = (torch.from_numpy(self.cells.maps[name]) - low) / span
+            total += weight / sum(weights.values()) * resize(scaled[None], (protocol.side,) * 2, protocol.resize)[0]
+        return total
 
     def _single(self, name: str, protocol: Protocol) -> Tensor:
         size = (protocol.side, protocol.side)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from avloc.engine import ClipCells, kinds_of
+from avloc.engine import ClipCells, Heats, kinds_of
 from avloc.evaluate.records import ClipRow
-from avloc.heatmap import resize
 from avloc.metrics import ExtendedScores, confidence, extended_scores
 from avloc.protocols import Protocol
-
-_OBJECT_RANGE = 2.5
-"""What SLAVC divides the object prior by."""
 
 
 def extended(
@@ -34,7 +28,7 @@ def extended(
         protocol: resize, side and the weights of the fused map.
         kinds: of map.
 
-    Source: SLAVC `test.py`: a cosine c counts as (c + 1) / 2, an activation x as x / 2.5, fused by their weights.
+    Source: SLAVC `test.py`.
     """
     by_id = {cells.id: cells for cells in sounding}
     weights = {name: parts for name, parts in kinds_of(protocol, kinds).items() if set(parts) <= {"av", "object"}}
@@ -42,16 +36,6 @@ def extended(
     for name, parts in weights.items():
         cious = [row.scores[name].ciou for row in rows] + [float("nan")] * len(silent)
         ordered = [*(by_id[row.id] for row in rows), *silent]
-        heights = [confidence(_in_fixed_range(cells, parts, protocol)) for cells in ordered]
+        heights = [confidence(Heats(cells).in_fixed_range(parts, protocol).numpy()) for cells in ordered]
         out[name] = extended_scores(np.array(heights), np.array(cious))
     return out
-
-
-def _in_fixed_range(cells: ClipCells, parts: Mapping[str, float], protocol: Protocol) -> NDArray[np.float32]:
-    total = torch.zeros(protocol.side, protocol.side)
-    for name, weight in parts.items():
-        values = torch.from_numpy(cells.maps[name])
-        scaled = (values + 1) / 2 if name == "av" else values / _OBJECT_RANGE
-        total += weight / sum(parts.values()) * resize(scaled[None], (protocol.side,) * 2, protocol.resize)[0]
-    result: NDArray[np.float32] = total.numpy()
-    return result

@@ -48,8 +48,7 @@ def wrong_sounds(engine: Engine, store: Store, labels: Mapping[str, str], draws:
         clip_id: encode([fit_sound(store.read(clip_id).sound, store.spec.rate, engine.config)[0]], rate)
         for clip_id in needed
     }
-    other = {clip_id: torch.cat([vectors[name] for name in others]) for clip_id, others in chosen.items()}
-    return WrongSounds(noise=encode(noise, rate), other=other)
+    return WrongSounds(noise=encode(noise, rate), of_clips=vectors, others=chosen)
 
 
 def _other_clips(labels: Mapping[str, str], draws: int) -> dict[str, list[str]]:

@@ -227,16 +227,18 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
 def find_table(text: str) -> PaperTable:
     """The table that `--paper-table` means: a name, or a number of the paper.
 
+    Which rows stand in which numbered table is known for one of them. For the others the answer is every row that has
+    no numbered place yet, under a title that says so.
+
     Raises:
-        UsageError: a number whose rows are not known to avloc, or no table at all; names those that are known.
+        UsageError: no such table; names those that are known.
     """
     known = ", ".join(f"{table.number} ({name})" if table.certain else name for name, table in TABLES.items())
     for name, table in TABLES.items():
         if text == name or (table.certain and text == str(table.number)):
             return table
     if text in map(str, range(1, PAPER_TABLES + 1)):
-        raise UsageError(
-            f"--paper-table {text}: which rows Table {text} of the paper holds is not known to avloc; known: {known}",
-            hint="The paper's other rows are in those without a number.",
-        )
+        title = f"which of these rows Table {text} of the paper prints is not known to avloc; all that it may be"
+        loose = [row for table in TABLES.values() if not table.certain for row in table.rows]
+        return PaperTable(name="unplaced", title=title, rows=tuple(loose))
     raise UsageError(f"--paper-table {text} is unknown; known: {known}")

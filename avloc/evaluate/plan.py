@@ -71,7 +71,7 @@ class EvalOptions:
             UsageError: an unknown protocol or precision.
         """
         names = dict.fromkeys(self.protocols or (next(iter(PROTOCOLS)),))
-        return [protocol_named(name, self.precision) for name in names]
+        return [protocol_named(name, self.precision).on(self.testset) for name in names]
 
     @property
     def baselines_only(self) -> bool:
@@ -123,7 +123,7 @@ def expected_ids(protocol: Protocol, testset: str, store: Store | None, boxed: S
         store: None where only baselines are scored.
         boxed: clips with a truth.
     """
-    if protocol.clips == "store" and store is not None:
+    if protocol.clips == "store" and store is not None and testset in ("", "vggss"):
         return list(boxed)
     name = protocol.lists.get(testset, testset)
     if testset_list(name):

@@ -220,7 +220,7 @@ def _report(
         sweep=scored.sweep,
         not_run=priors.not_run,
         no_query=sum("detr" not in clip.cells.maps for clip in clips) if priors.detr else 0,
-        cost=_cost(model),
+        cost=_cost(model, testset, priors),
         priors=priors.names,
         clips=scored.rows,
         **_further(testset, maps, protocol, scored, clips),
@@ -245,7 +245,12 @@ def _further(
     pictures = [groups.get(row.id, row.id) for row in scored.rows]
     if len(set(pictures)) < len(pictures):
         out["sources"] = {
-            kind: source_scores(pictures, [row.scores[kind].ciou for row in scored.rows]) for kind in scored.maps
+            kind: source_scores(
+                pictures,
+                [row.scores[kind].ciou for row in scored.rows],
+                [row.scores[kind].area_ciou for row in scored.rows],
+            )
+            for kind in scored.maps
         }
     return out
 
@@ -260,7 +265,12 @@ def _missing(expected: Sequence[str], testset: _TestSet, maps: Gathered) -> dict
     return dict(sorted({**reasons, **others}.items()))
 
 
-def _cost(model: ModelFile | None) -> list[dict[str, Any]]:
+def _cost(model: ModelFile | None, testset: _TestSet, priors: Priors) -> list[dict[str, Any]]:
+    """At the width of the spectrograms in use: a model without a rate of its own hears the store's."""
     from avloc.cost import cost_rows
 
-    return [asdict(row) for row in cost_rows(model.config)] if model else []
+    if model is None or testset.store is None:
+        return []
+    config = replace(model.config, rate=model.config.rate or testset.store.spec.rate)
+    prior = {"prior": priors.object.trunk} if priors.object else {}
+    return [asdict(row) for row in cost_rows(config, **prior)]

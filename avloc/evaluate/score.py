@@ -46,6 +46,7 @@ class _Scores:
     """One clip under one protocol."""
 
     area: float
+    size: str
     by_kind: dict[str, ClipScore]
 
 
@@ -170,7 +171,7 @@ def _score_clip(
     for name, baseline in baselines.items():
         by_kind[name] = baseline.score(truth, protocol.comparison)
     by_kind[CEILING] = ceiling(truth)
-    return _Scores(area=truth.area, by_kind=by_kind), curves
+    return _Scores(area=truth.area, size=size_of(truth.weight), by_kind=by_kind), curves
 
 
 def _collect(
@@ -181,7 +182,7 @@ def _collect(
     kinds: list[str],
     names: list[str],
 ) -> Scored:
-    sizes = [size_of(entry.area) for entry in scores]
+    sizes = [entry.size for entry in scores]
     every = list(scores[0].by_kind) if scores else []
     summaries = {name: _summary(name, scores, curves, sizes, protocol) for name in every}
     return Scored(

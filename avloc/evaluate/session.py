@@ -46,6 +46,10 @@ def evaluate_runs(
         Refused: see `evaluate` and `avloc.evaluate.runs`.
     """
     if options.baselines_only:
+        if paths or against or options.negatives:
+            raise UsageError(
+                "--maps baselines takes no model, no --compare and no --negatives: it looks at boxes alone"
+            )
         evaluation = evaluate(options, listener)
         return Session(evaluation=evaluation, chosen=evaluation.reports)
     if against is not None and not paths:

@@ -9,7 +9,7 @@ from typing import Any
 from avloc import __version__
 from avloc.annotations import testset_ids
 from avloc.config import TrainConfig, to_dict
-from avloc.evaluate.paper import PAPER_TABLES, TABLES, TRAINING_LISTS, PaperRow, find_table
+from avloc.evaluate.paper import TRAINING_LISTS, PaperRow, find_table
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.runs import group_key, rule_of, spread
 
@@ -56,18 +56,6 @@ class FilledRow:
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
-
-
-def known_tables() -> list[str]:
-    """One line a table of the paper and a line a table without a number, for a list of what can be asked for."""
-    numbered = {table.number: table for table in TABLES.values() if table.certain}
-    lines = [
-        f"{number}: {numbered[number].name}: {numbered[number].title}"
-        if number in numbered
-        else f"{number}: its rows are not known to avloc"
-        for number in range(1, PAPER_TABLES + 1)
-    ]
-    return lines + [f"{table.name}: {table.title}" for table in TABLES.values() if not table.certain]
 
 
 def rows_for(table: str) -> tuple[PaperRow, ...]:

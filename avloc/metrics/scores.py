@@ -65,6 +65,11 @@ class Truth:
         return len(self.places)
 
     @property
+    def weight(self) -> float:
+        """Sum of the map as a share of its pixels."""
+        return self.total / self.map.size
+
+    @property
     def area(self) -> float:
         """Share of the map where the truth is not 0."""
         return self.pixels / self.map.size
@@ -96,10 +101,13 @@ def ciou(masks: NDArray[np.bool_], truths: NDArray[np.float32]) -> NDArray[np.fl
     return np.array([Truth(truth).ciou(mask) for mask, truth in zip(masks, truths, strict=True)], np.float64)
 
 
-def size_of(area: float) -> str:
-    """`small`, `medium`, `large` or `huge`, for a truth that covers `area` of the picture."""
+def size_of(weight: float) -> str:
+    """`small`, `medium`, `large` or `huge`, by the sum of a truth as a share of the picture.
+
+    Where annotators disagree a pixel weighs half, as in SLAVC.
+    """
     # A share times the whole may miss the count by a rounding: 1024 / 50176 * 50176 lies below 1024.
-    pixels = round(area * _SIZE_SIDE**2, 6)
+    pixels = round(weight * _SIZE_SIDE**2, 6)
     return next((name for name, side in SIZES if pixels < side**2), "huge")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from avloc.metrics.scores import summarise
+from avloc.metrics.scores import Summary, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +19,12 @@ class SourceScores:
     n_pictures: int
     iiou_50: float
     iauc: float
+    area_iiou_50: float
+    """The same with masks of as many pixels as each truth has."""
+    area_iauc: float
 
 
-def source_scores(groups: Sequence[str], cious: ArrayLike) -> SourceScores:
+def source_scores(groups: Sequence[str], cious: ArrayLike, area_cious: ArrayLike) -> SourceScores:
     """cIoU@0.5 and AUC of pictures, where a picture has the cIoU of its worst source.
 
     Pictures with a single source are left out: they say nothing about telling sources apart. The published code counts
@@ -30,18 +33,29 @@ def source_scores(groups: Sequence[str], cious: ArrayLike) -> SourceScores:
     Args:
         groups: [n] the picture each source belongs to, in any order.
         cious: [n] of the sources. A picture with a NaN reaches no bar.
+        area_cious: [n] of the sources, under the ground-truth-area threshold.
 
     Returns:
-        NaN for both scores without such pictures.
+        NaN for the scores without such pictures.
 
     Raises:
-        ValueError: the two have different lengths.
+        ValueError: their lengths differ.
 
     Source: Senocak et al., TPAMI 2025 (IS3); SSLalignment `utils.py` (`Evaluator_iiou`).
     """
+    fixed, at_area = _worst(groups, cious), _worst(groups, area_cious)
+    return SourceScores(
+        n_pictures=fixed.n,
+        iiou_50=fixed.ciou_50,
+        iauc=fixed.auc,
+        area_iiou_50=at_area.ciou_50,
+        area_iauc=at_area.auc,
+    )
+
+
+def _worst(groups: Sequence[str], cious: ArrayLike) -> Summary:
     members: defaultdict[str, list[float]] = defaultdict(list)
     for group, value in zip(groups, np.asarray(cious, np.float64), strict=True):
         members[group].append(value)
     # np.min carries a NaN on wherever it stands; Python's min depends on the order.
-    summary = summarise([float(np.min(values)) for values in members.values() if len(values) > 1])
-    return SourceScores(n_pictures=summary.n, iiou_50=summary.ciou_50, iauc=summary.auc)
+    return summarise([float(np.min(values)) for values in members.values() if len(values) > 1])

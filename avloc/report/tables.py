@@ -42,6 +42,8 @@ _LABELS = {
     "f_loc_mean": "F_LOC of the mean cIoU",
     "iiou_50": "IIoU@0.5",
     "iauc": "IAUC",
+    "area_iiou_50": "IIoU@0.5, truth's area",
+    "area_iauc": "IAUC, truth's area",
     "multiply_adds": "multiply-adds",
 }
 _AS_THEY_ARE = ("threshold",)

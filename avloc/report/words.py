@@ -9,6 +9,7 @@ LABELS: Mapping[str, str] = {
     "name": "Name",
     "side": "Maps and truths are compared on",
     "resize": "A map gets there by",
+    "resize_elsewhere": "Resize on sets other than VGG-SS",
     "flat": "A map without contrast",
     "threshold": "Threshold of the mask",
     "comparison": "A pixel is inside if",
@@ -18,6 +19,7 @@ LABELS: Mapping[str, str] = {
     "lists": "Test sets with a list of its own",
     "fused": "Map fused",
     "fused_detr": "Map fused-detr",
+    "fusion": "Fused are",
     "no_query": "DETR where no query is confident",
     "precision": "Precision of the networks",
     "source": "Whose rule this is",
@@ -30,6 +32,11 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "bilinear-halfpixel": "bilinear interpolation, cells being areas (as OpenCV does it)",
         "bicubic-corners": "bicubic interpolation, the centres of the outer cells on the border",
     },
+    "fusion": {
+        "heats": "heat maps, each in [0, 1] by its own minimum and maximum",
+        "fixed": "maps on scales that all clips share: (cosine + 1) / 2, activation / 2.5",
+    },
+    "resize_elsewhere": {"": "the same"},
     "flat": {
         "zeros": "becomes 0 everywhere: at the median the whole picture is inside",
         "nan": "is no number: nothing is inside and the score is 0",
@@ -41,7 +48,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "comparison": {">=": "it reaches the threshold (>=)", ">": "it is above the threshold (>)"},
     "success": {">=": "its cIoU is 0.5 or more", ">": "its cIoU is more than 0.5"},
     "boxes": {"all": "all", "first": "the first one only"},
-    "clips": {"named": "those on the list of the test set", "store": "all in the store that have boxes"},
+    "clips": {"named": "those on the list of the test set", "store": "on vggss all in the store that have boxes"},
     "no_query": {"zeros": "a map of zeros", "nan": "no number: the mean over no query"},
     "precision": {"fp32": "32-bit floating point", "bf16": "bfloat16"},
 }
