@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torchvision.models import resnet34
 
 from avloc.annotations import silent_pairs
 from avloc.checkpoint import load_model
@@ -18,7 +20,9 @@ from avloc.evaluate import EvalOptions, evaluate
 from avloc.media import encode_mask
 from avloc.metrics import confidence, extended_scores, source_scores
 from avloc.store import Store
+from avloc.weights import DETR, Located, locate
 from tests.small_models import SMALL
+from tests.teacher_makers import save_detr
 from tests.test_evaluate import CPU, to_clip, write
 from tests.world import Scene, scenes
 
@@ -53,10 +57,9 @@ def test_silent_pairs_show_one_clip_and_let_another_be_heard(model, world, tmp_p
         return [grown(cells.maps["av"]) for cells in predict_cells(engine, batches)]
 
     def grown(cells):
-        import torch
-        import torch.nn.functional as F
-
-        big = F.interpolate(torch.from_numpy(cells)[None, None], size=(224, 224), mode="bilinear", align_corners=True)
+        big = torch.nn.functional.interpolate(
+            torch.from_numpy(cells)[None, None], size=(224, 224), mode="bilinear", align_corners=True
+        )
         return confidence(((big[0, 0] + 1) / 2).numpy())
 
     own = [row.id for row in report.clips]
@@ -180,3 +183,34 @@ def test_several_protocols_run_the_networks_once(here, model, world, tmp_path, m
     for report in reports:
         (alone,) = run(model, store=store, protocols=(report.protocol.name,))
         assert json.dumps(alone.as_json()) == json.dumps(report.as_json())
+
+
+# --- all maps ---------------------------------------------------------------------------------------------------
+
+
+def test_every_map_runs_and_says_what_it_is_made_of(here, model, world, tmp_path, monkeypatch):
+    """DETR and a ResNet34 with random weights, through the real command."""
+    save_detr(tmp_path / "detr-resnet-50")
+    torch.manual_seed(4)
+    torch.save(resnet34(weights=None).state_dict(), tmp_path / "resnet34.pth")
+    trunk = Located(path=tmp_path / "resnet34.pth", hashes={"resnet34.pth": "0" * 64}, verified=False)
+    monkeypatch.setattr("avloc.priors.locate", lambda what, **more: locate(what, **more) if what is DETR else trunk)
+    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+    command = ("eval", model, "--store", store, "--weights-dir", tmp_path, "--prior", "resnet34")
+    command = (*command, "--maps", "av,object,fused,detr,sweep")
+    report = json.loads(here(*command, "--json").out)
+    assert list(report["maps"]) == ["av", "object", "fused", "detr", "fused-detr"]
+    assert len(report["sweep"]) == 11
+    assert report["sweep"]["1.0 av + 0.0 object"]["overall"] == report["maps"]["av"]["overall"]
+    assert report["sweep"]["0.6 av + 0.4 object"]["overall"] == report["maps"]["fused"]["overall"]
+    assert {name: prior["network"] for name, prior in report["priors"].items()} == {
+        "object": "resnet34",
+        "detr": "detr-resnet-50",
+    }
+    own, with_prior, with_both = (row["parameters"] for row in report["cost"])
+    assert with_prior - own == sum(p.numel() for p in resnet34(weights=None).parameters()) - 513_000, "no classifier"
+    assert with_both > with_prior
+    shown = here(*command).out
+    assert "object (resnet34)" in shown
+    assert "AV + object + DETR" in shown
+    assert json.loads(here(*command, "--json", "--batch", 1).out) == report
