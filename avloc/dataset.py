@@ -50,6 +50,8 @@ class Batch:
     """Annotated PNG masks; b"" where there is none."""
     failures: list[tuple[str, str]]
     """Ids and reasons of clips of this batch that could not be decoded; they are in none of the fields above."""
+    failed_at: list[int]
+    """Where these stood among all clips of the batch, in rising order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +189,7 @@ class ClipSet(Dataset[_Item | _Failure]):
             boxes=[item.clip.boxes for item in items],
             masks=[item.clip.mask for item in items],
             failures=[(entry.clip_id, entry.reason) for entry in entries if isinstance(entry, _Failure)],
+            failed_at=[place for place, entry in enumerate(entries) if isinstance(entry, _Failure)],
         )
 
     def _hint_batch(self, items: Sequence[_Item]) -> HintBatch:

@@ -56,7 +56,10 @@ def ship_model(run_folder: Path, report: dict) -> None:
     """The trained model in half precision, labelled for what it is."""
     model = load_model(run_folder)
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state.items()}
-    score = {"unseen combinations of the synthetic world": report["maps"]["av"], "protocol": report["protocol"]}
+    score = {
+        "unseen combinations of the synthetic world": report["maps"]["av"]["overall"],
+        "protocol": report["protocol"],
+    }
     default_model().parent.mkdir(exist_ok=True)
     save_model(default_model(), model.config, half, {**model.card, **CARD, "score": score})
 

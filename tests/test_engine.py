@@ -33,7 +33,9 @@ def batch() -> Batch:
             visual_present=torch.tensor([True, False, True]),
         ),
         boxes=[],
+        masks=[],
         failures=[],
+        failed_at=[],
     )
 
 

@@ -62,6 +62,7 @@ def test_a_folder_of_seeds_gives_mean_and_spread(here, runs, store):
     assert "protocol avloc: 2 runs, held-out" in shown
     assert "protocol avloc: 2 runs, last epoch" in shown
     assert "test-selected" not in shown
+    assert "epoch chosen by: held-out" in shown
     assert f"many/seed-10, seed 10, epoch 2: av {100 * reports[0]['maps']['av']['overall']['ciou_50']:.2f}" in shown
 
 

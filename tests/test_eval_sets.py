@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torchvision.models import resnet34
 
 from avloc.annotations import silent_pairs
-from avloc.checkpoint import load_model
+from avloc.checkpoint import load_model, save_model
 from avloc.dataset import ClipSet, load
 from avloc.engine import predict_cells
 from avloc.engine.core import Engine
@@ -21,7 +22,7 @@ from avloc.media import encode_mask
 from avloc.metrics import confidence, extended_scores, source_scores
 from avloc.store import Store
 from avloc.weights import DETR, Located, locate
-from tests.small_models import SMALL
+from tests.small_models import SMALL, save_small
 from tests.teacher_makers import save_detr
 from tests.test_evaluate import CPU, to_clip, write
 from tests.world import Scene, scenes
@@ -69,8 +70,25 @@ def test_silent_pairs_show_one_clip_and_let_another_be_heard(model, world, tmp_p
     )
     assert (scores.n_sounding, scores.n_silent) == (len(own), len(there)) == (len(ids), len(there))
     assert vars(scores) == pytest.approx(vars(twin), nan_ok=True)
-    absent = [name for name in report.missing if " with the sound of " in name]
-    assert len(absent) == 250 - len(there)
+    assert len(report.missing_pairs) == 250 - len(there)
+    assert all(" with the sound of " in name for name in report.missing_pairs)
+    assert not any(" with the sound of " in name for name in report.missing)
+
+
+def test_a_broken_picture_in_the_middle_of_a_batch_is_named_as_itself(model, world, tmp_path):
+    """Whatever the batch: the pair whose picture is damaged is missing, and no other changes."""
+    pairs = silent_pairs("flickr-ext")[:6]
+    ids = sorted({name for pair in pairs for name in (pair.video, pair.audio)})
+    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(list(world) * 2, ids, strict=False)]
+    broken = pairs[2].video
+    clips = [replace(clip, picture=b"junk") if clip.id == broken else clip for clip in clips]
+    store = write(tmp_path / "flickr", clips, box_rule="consensus")
+    reports = [run(model, store=store, testset="flickr-ext", batch=size)[0] for size in (1, 2, 16)]
+    lines = {json.dumps(report.as_json()) for report in reports}
+    assert len(lines) == 1
+    named = {name: reason for name, reason in reports[0].missing_pairs.items() if "cannot be decoded" in reason}
+    shown = [p for p in silent_pairs("flickr-ext") if {p.video, p.audio} <= set(ids) and p.video == broken]
+    assert set(named) == {f"{pair.video} with the sound of {pair.audio}" for pair in shown}
 
 
 def test_other_sets_have_no_silent_pairs(model, world, tmp_path):
@@ -214,3 +232,53 @@ def test_every_map_runs_and_says_what_it_is_made_of(here, model, world, tmp_path
     assert "object (resnet34)" in shown
     assert "AV + object + DETR" in shown
     assert json.loads(here(*command, "--json", "--batch", 1).out) == report
+
+
+# --- what must not pass in silence ------------------------------------------------------------------------------
+
+
+def test_maps_that_are_no_numbers_are_missing_clips(here, world, tmp_path):
+    good = load_model(save_small(tmp_path / "good.safetensors"))
+    broken = {key: value * float("nan") if "img_proj" in key else value for key, value in good.state.items()}
+    save_model(tmp_path / "nan.safetensors", good.config, broken, {})
+    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+    done = here("eval", tmp_path / "nan.safetensors", "--store", store, "--maps", "av")
+    assert done.code == 3
+    assert done.out.count("the av map is not finite") == 2
+
+
+def test_a_store_is_what_it_was_prepared_for_and_not_what_its_folder_is_called(model, world, tmp_path):
+    from avloc.annotations import testset_ids
+
+    inside, outside = testset_ids("vggss-4692")[0], (set(testset_ids("vggss")) - set(testset_ids("vggss-4692"))).pop()
+    clips = [to_clip(scene, id=name) for scene, name in zip(world, (inside, outside), strict=False)]
+    prepared = write(tmp_path / "any", clips, testset="vggss_test", expected=testset_ids("vggss"))
+    (report,) = run(model, store=prepared, protocols=("sspl",))
+    assert (report.testset, report.n_expected, [row.id for row in report.clips]) == ("vggss", 4692, [inside])
+    (mine,) = run(model, store=write(tmp_path / "flickr-ext", clips), protocols=("sspl",))
+    assert (mine.testset, mine.n_expected, mine.missing_pairs) == (str(tmp_path / "flickr-ext"), 2, {})
+
+
+def test_names_from_strangers_reach_the_terminal_as_plain_text(here, model, world, tmp_path):
+    names = ["\x1b[31mred", "two\nlines", "right\u202eleft", "x" * 300]
+    store = write(tmp_path / "s", [to_clip(world[0])], expected=[world[0].name, *names])
+    done = here("eval", model, "--store", store, "--maps", "av", "--max-missing", 9)
+    assert done.code == 0
+    lines = [line for line in done.out.splitlines() if line.startswith("  missing ")]
+    assert len(lines) == len(names)
+    assert all(line.isprintable() and len(line) < 130 for line in lines)
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(here, model, world, tmp_path, monkeypatch):
+    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+    (tmp_path / "taken").write_text("mine")
+    monkeypatch.setattr(Engine, "embed", lambda *given: pytest.fail("work was done"))
+    done = here("eval", model, "--store", store, "--maps", "av", "--report", tmp_path / "taken")
+    assert (done.code, done.out, "no folder can be made here" in done.err) == (2, "", True)
+
+
+def test_detr_alone_needs_no_other_weights(model, world, tmp_path):
+    save_detr(tmp_path / "detr-resnet-50")
+    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+    (report,) = run(model, store=store, maps=("detr",), weights_dir=tmp_path)
+    assert (list(report.maps), report.not_run) == (["detr"], {"fused-detr": "weights absent"})

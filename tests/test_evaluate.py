@@ -247,14 +247,22 @@ def test_a_test_set_of_ones_own_expects_what_its_store_does(model, holes):
     assert run(holes, model, testset="mine")[0].n_expected == 8
 
 
-def test_no_score_at_all_is_refused(here, model, world, tmp_path):
+def test_no_score_at_all_is_no_success(here, model, world, tmp_path):
     bare = write(tmp_path / "bare", [to_clip(world[0], boxes=np.zeros((0, 4)))])
     with pytest.raises(Refused, match="none of 1 clips has boxes"):
         run(bare, model)
     broken = write(tmp_path / "broken", [to_clip(scene, picture=b"\xff\xd8 no") for scene in world[:2]])
     done = here("eval", "--store", broken, "--model", model, "--max-missing", 99)
-    assert (done.code, done.out) == (5, "")
+    assert done.code == 3
+    assert "scored 0 of 2 expected clips, 2 missing" in done.out
+    assert all(f"missing {scene.name}: picture cannot be decoded" in done.out for scene in world[:2])
     assert "none of 2 clips could be scored; the first: " + world[0].name in done.err
+    told = here(
+        "eval", "--store", broken, "--model", model, "--json", "--report", tmp_path / "report", "--negatives", 1
+    )
+    line = json.loads(told.out)
+    assert (told.code, line["n_scored"], list(line["missing"])) == (3, 0, [scene.name for scene in world[:2]])
+    assert (tmp_path / "report" / "index.html").is_file()
 
 
 # --- which store ------------------------------------------------------------------------------------------------
@@ -462,7 +470,7 @@ def test_a_damaged_prior_model_or_shard_is_named(here, model, store, world, tmp_
         (["--maps", "nonsense"], "--maps nonsense is unknown; valid: av, object, fused, detr, baselines, sweep"),
         (["--protocol", "nonsense"], "--protocol nonsense is unknown; valid: avloc, ezvsl"),
         (["--negatives", "-1"], "--negatives -1 is impossible; valid: 0 or more"),
-        (["--prior", "abacus"], "unknown object prior 'abacus'; valid: resnet18"),
+        (["--prior", "abacus"], "--prior abacus is unknown; valid: resnet18"),
         (["--batch", "0"], "--batch 0 is impossible; valid: 1 or more"),
         (["--max-missing", "-1"], "--max-missing -1 is impossible; valid: 0 or more"),
         (["--precision", "fp16"], "precision = 'fp16' is impossible; valid: fp32, bf16"),

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc import protocols
+from avloc.errors import UsageError
 from avloc.metrics import ExtendedScores, NegativeScores, SourceScores
 from avloc.protocols import PROTOCOLS, Protocol
 from avloc.report import ReportPicture, write_report
@@ -165,7 +166,7 @@ def test_a_report_without_clips_or_maps_is_written_too(tmp_path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_left_alone(tmp_path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UsageError, match="no folder can be made here"):
         write(tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -350,21 +351,31 @@ def test_groups_and_comparisons_have_tables_of_their_own():
     runs = {"schema": "avloc.runs/1", "testset": "mine", "protocol": protocol}
     difference = {"difference": -0.25, "low": -0.5, "high": 0.125, "p": float("nan")}
     pair = {"schema": "avloc.compare/1", "a": "one", "b": "other", "n": 7, "protocol": protocol}
+    pair |= {"a_selection": "test-selected", "b_selection": "last epoch"}
     pair["maps"] = {"av": dict.fromkeys(("ciou_50", "auc", "mean_ciou"), difference)}
     first, second = tables_over([make_report()], [{**runs, "blocks": {"test-selected": block}}, pair])
     assert first.rows[0][:4] == ["test-selected", "mean of 1", "av", "50.00 ± 12.50"]
     assert first.rows[1] == ["test-selected", "seed-10", "av", "37.50", "25.00", "75.00"]
-    assert second.rows[0][:5] == ["one - other", "avloc", "av", "7", ("-25.00", "-50.0 to 12.5, p –")]
+    assert second.rows[0][:5] == [
+        "one (test-selected) - other (last epoch)",
+        "avloc",
+        "av",
+        "7",
+        ("-25.00", "-50.0 to 12.5, p –"),
+    ]
     assert tables_over([make_report()], []) == []
 
 
 def test_the_overview_has_a_row_for_each_report_and_a_dash_for_maps_it_lacks() -> None:
     second = make_report("lvs", model="run-2", clips=make_clips(2, kinds=("av",)))
     shown = overview([make_report(), second])
-    assert [row[: shown.headings] for row in shown.rows] == [["run-1", "made-up", "avloc"], ["run-2", "made-up", "lvs"]]
-    assert shown.columns[4:] == [f"{kind}: {score}" for kind in KINDS for score in ("cIoU@0.5", "AUC")]
-    assert shown.rows[1][6:] == [NOTHING] * 6
-    assert NOTHING not in shown.rows[0]
+    assert [row[: shown.headings] for row in shown.rows] == [
+        ["run-1", NOTHING, "made-up", "avloc"],
+        ["run-2", NOTHING, "made-up", "lvs"],
+    ]
+    assert shown.columns[5:] == [f"{kind}: {score}" for kind in KINDS for score in ("cIoU@0.5", "AUC")]
+    assert shown.rows[1][7:] == [NOTHING] * 6
+    assert NOTHING not in shown.rows[0][2:]
 
 
 def test_every_field_of_the_other_scores_is_in_a_table() -> None:

@@ -20,7 +20,6 @@ from avloc.evaluate.runs import (
     METRICS,
     expand,
     group_key,
-    rule_of,
     settings_of,
     spread,
     summaries,
@@ -137,10 +136,10 @@ def test_chosen_epochs_and_last_epochs_never_share_a_number(selection, rule):
 
 def test_an_epoch_chosen_on_the_scored_store_is_test_selected_whatever_its_name():
     own = card(selection="best cIoU@0.5, protocol avloc on store mine, 9 clips", validation_data_hash="data")
-    assert rule_of(report("a", {"av": LOW}, model_card=own)) == "test-selected"
-    assert rule_of(report("a", {"av": LOW}, model_card=own, data_hash="other")) == "held-out"
-    assert rule_of(report("a", {"av": LOW}, model_card={"name": "best_10"}, data_hash="")) == "not stated"
-    assert rule_of(report("a", {"av": LOW}, model_card={**own, "selection": "last epoch"})) == "last epoch"
+    assert report("a", {"av": LOW}, model_card=own).selection == "test-selected"
+    assert report("a", {"av": LOW}, model_card=own, data_hash="other").selection == "held-out"
+    assert report("a", {"av": LOW}, model_card={"name": "best_10"}, data_hash="").selection == "not stated"
+    assert report("a", {"av": LOW}, model_card={**own, "selection": "last epoch"}).selection == "last epoch"
 
 
 def test_last_epochs_stand_once_and_unknown_ones_are_left_out():

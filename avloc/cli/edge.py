@@ -35,7 +35,7 @@ def run(app: Callable[[], object]) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno in _DISK_FULL:
-            hint = "Free some space and run the same command again; it goes on from here."
+            hint = "Free some space and run the same command again."
             _say(f"the disk is full: {error}", hint)
         elif error.errno in _FORBIDDEN and error.filename is not None:
             _say(f"no permission: {error}", "Change the permissions, or name another place.")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avloc.cli.options import Device, Json, Precision, WeightsDir
-from avloc.errors import MissingClips, UsageError
+from avloc.errors import MissingClips, NoInputLeft, UsageError
+
+if TYPE_CHECKING:
+    from avloc.evaluate import EvalReport
 
 
 def evaluate(
@@ -84,6 +88,7 @@ def evaluate(
     """Score models on a prepared test set, with the protocol and what is missing beside every number."""
     from avloc import console
     from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_session
+    from avloc.report import prepare_folder
 
     options = EvalOptions(
         testset=testset,
@@ -101,15 +106,28 @@ def evaluate(
     paths = [*(run or ()), *(model or ())]
     if paper_table and (compare or report):
         raise UsageError("--paper-table goes alone: without --compare and --report")
+    if report is not None:
+        prepare_folder(report)
     with console.live() as listener:
         if paper_table:
             session = evaluate_table(paper_table, options, paths, listener)
         else:
             session = evaluate_runs(options, paths, compare, listener)
-        if report is not None:
-            report_session(report, session, shlex.join(["avloc", *sys.argv[1:]]))
     console.print_session(session, as_json=as_json)
-    missing = max((len(entry.missing) for entry in session.evaluation.reports), default=0)
-    if missing > max_missing:
-        hint = f"Allow it with --max-missing {missing}."
-        raise MissingClips(f"{missing} clips are missing; --max-missing allows {max_missing}", hint=hint)
+    if report is not None:
+        report_session(report, session, shlex.join(["avloc", *sys.argv[1:]]))
+    _judge(session.evaluation.reports, max_missing)
+
+
+def _judge(reports: Sequence[EvalReport], max_missing: int) -> None:
+    """After everything is said: was enough of it scored?"""
+    if reports and not any(report.n_scored for report in reports):
+        clip_id, reason = next(iter(reports[0].missing.items()))
+        raise NoInputLeft(f"none of {reports[0].n_expected} clips could be scored; the first: {clip_id}: {reason}")
+    clips = max((len(report.missing) for report in reports), default=0)
+    pairs = max((len(report.missing_pairs) for report in reports), default=0)
+    if clips + pairs > max_missing:
+        hint = f"Allow it with --max-missing {clips + pairs}."
+        kinds = f"{clips} clips and {pairs} silent pairs" if pairs else f"{clips} clip{'s' * (clips != 1)}"
+        verb = "is" if clips + pairs == 1 else "are"
+        raise MissingClips(f"{kinds} {verb} missing; --max-missing allows {max_missing}", hint=hint)

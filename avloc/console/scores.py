@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from avloc.console.terminal import console, print_json
+from avloc.console.terminal import console, print_json, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _LEGEND = (
     "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the truth has; peak: hottest pixel in the truth"
 )
+_METRICS = {"ciou_50": "cIoU@0.5", "auc": "AUC", "mean_ciou": "mean cIoU"}
 _SINGLE = {"av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
 
@@ -44,8 +45,9 @@ def print_session(session: Session, *, as_json: bool) -> None:
 
 
 def _print_scores(out: Console, report: EvalReport) -> None:
-    title = f"{report.model} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
-    out.print(f"{report.testset}: {title}")
+    title = f"{shown(report.model)} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
+    epoch = "" if report.selection == "not stated" else f", epoch chosen by: {report.selection}"
+    out.print(f"{shown(report.testset)}: {title}{epoch}")
     out.print(_score_table(report))
     out.print(_LEGEND)
     out.print(_protocol_line(report))
@@ -53,11 +55,17 @@ def _print_scores(out: Console, report: EvalReport) -> None:
     for row in report.cost:
         size = f"{row['parameters'] / 1e6:.2f} M parameters, {row['multiply_adds'] / 1e9:.2f} G multiply-adds"
         out.print(f"{row['name']}: {size}, {row['spectrogram_frames']} spectrogram frames {row['note']}".rstrip())
-    out.print(f"scored {report.n_scored} of {report.n_expected} expected clips, {len(report.missing)} missing")
-    for clip_id, reason in list(report.missing.items())[:10]:
-        out.print(f"  missing {clip_id}: {reason}")
-    if len(report.missing) > 10:
-        out.print(f"  ... and {len(report.missing) - 10} more (--json names all)")
+    pairs = f", {len(report.missing_pairs)} silent pairs missing" if report.missing_pairs else ""
+    out.print(f"scored {report.n_scored} of {report.n_expected} expected clips, {len(report.missing)} missing{pairs}")
+    missing = [*report.missing.items(), *report.missing_pairs.items()]
+    for clip_id, reason in missing[:10]:
+        out.print(f"  missing {shown(clip_id)}: {shown(reason)}")
+    if len(missing) > 10:
+        out.print(f"  ... and {len(missing) - 10} more (--json names all)")
+    if report.empty_truths:
+        count = len(report.empty_truths)
+        named = ", ".join(map(shown, report.empty_truths[:3])) + (", ..." if count > 3 else "")
+        out.print(f"{count} of these have a truth without a pixel and score 0: {named}")
 
 
 def _print_further(out: Console, report: EvalReport) -> None:
@@ -71,7 +79,8 @@ def _print_further(out: Console, report: EvalReport) -> None:
     for rule, neg in report.negatives.items():
         pia = ", ".join(f"{kind} {_percent(value)}" for kind, value in neg.pia.items())
         scores = f"cIoU@0.5 {_percent(neg.ciou_50)}  F_LOC {_percent(neg.f_loc)}  F_AUC {_percent(neg.f_auc)}"
-        out.print(f"wrong sounds, threshold {rule} = {neg.threshold:.4f}: {scores}  pIA: {pia}")
+        out.print(f"wrong sounds, cosine above {neg.threshold:.4f} ({rule} of the wrong sounds' peaks):")
+        out.print(f"  {scores}; share of the picture marked (pIA): {pia}")
     for kind, src in report.sources.items():
         out.print(f"{kind}: IIoU@0.5 {_percent(src.iiou_50)}  IAUC {_percent(src.iauc)}  ({src.n_pictures} pictures)")
     for kind, scores_of in report.maps.items():
@@ -82,13 +91,13 @@ def _print_further(out: Console, report: EvalReport) -> None:
 def _print_runs(out: Console, summary: RunsSummary) -> None:
     for rule, block in summary.blocks.items():
         n = len(block.runs)
-        out.print(f"{summary.testset}, protocol {summary.protocol.name}: {n} run{'s' * (n > 1)}, {rule}")
+        out.print(f"{shown(summary.testset)}, protocol {summary.protocol.name}: {n} run{'s' * (n > 1)}, {rule}")
         for kind, metrics in block.maps.items():
             values = (_mean_std(metrics[name]) for name in ("ciou_50", "auc", "mean_ciou"))
             out.print("  {:<12} cIoU@0.5 {}  AUC {}  mean cIoU {}".format(kind, *values))
         for run in block.runs:
             scores = "  ".join(f"{kind} {_percent(values['ciou_50'])}" for kind, values in run.maps.items())
-            out.print(f"    {run.run}, seed {run.seed}, epoch {run.epoch}: {scores}")
+            out.print(f"    {shown(run.run)}, seed {run.seed}, epoch {run.epoch}: {scores}")
     if summary.unfinished:
         out.print(f"  not trained to the end: {', '.join(summary.unfinished)}")
 
@@ -124,17 +133,18 @@ def _print_baselines(out: Console, reports: Sequence[EvalReport]) -> None:
 
 
 def _mean_std(value: dict[str, float]) -> str:
-    return f"{_percent(value['mean'])} +- {_percent(value['std'])}"
+    spread = "" if math.isnan(value["std"]) else f" +- {_percent(value['std'])}"
+    return f"{_percent(value['mean'])}{spread}"
 
 
 def _print_comparison(out: Console, comparison: Comparison) -> None:
-    out.print(f"{comparison.a} minus {comparison.b}, {comparison.n} clips, protocol {comparison.protocol.name}")
+    a, b = f"{shown(comparison.a)} ({comparison.a_selection})", f"{shown(comparison.b)} ({comparison.b_selection})"
+    out.print(f"{a} minus {b}, {comparison.n} clips, protocol {comparison.protocol.name}")
+    out.print("percent points, 95 % interval and p of a paired bootstrap over the clips")
     for kind, metrics in comparison.maps.items():
         for name, value in metrics.items():
-            low, high = _percent(value["low"]), _percent(value["high"])
-            out.print(
-                f"  {kind:<12} {name:<9} {100 * value['difference']:+.2f} (95 % {low} to {high}, p {value['p']:.3f})"
-            )
+            interval = f"95 % {_percent(value['low'])} to {_percent(value['high'])}, p {value['p']:.3f}"
+            out.print(f"  {kind:<12} {_METRICS[name]:<9} {100 * value['difference']:+.2f} ({interval})")
 
 
 def _protocol_line(report: EvalReport) -> str:

@@ -30,6 +30,12 @@ def console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
 
 
+def shown(text: str, most: int = 100) -> str:
+    """A name from a stranger's file on one line: control and direction characters escaped, shortened if very long."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
 def print_error(text: str, hint: str) -> None:
     """One line of what went wrong and one of what to do."""
     out = console(stderr=True)

@@ -82,20 +82,33 @@ def predict_cells(
     for batch in batches:
         if wrong.silence is None and batch.ids:
             wrong = replace(wrong, silence=_silence(engine, batch))
-        # One clip at a time: kernels round differently for other batch sizes, and a rounding moves pixels over a cut.
-        for row, clip_id in enumerate(batch.ids):
-            with torch.inference_mode():
-                maps, wrongs = _maps(engine, batch, row, (wrong, prior, detr))
-            yield ClipCells(id=clip_id, boxes=batch.boxes[row], mask=batch.masks[row], maps=maps, wrong=wrongs)
-        for clip_id, reason in batch.failures:
-            yield ClipCells(id=clip_id, reason=reason)
-        done += len(batch.ids) + len(batch.failures)
+        rows, failures = iter(range(len(batch.ids))), iter(batch.failures)
+        size, failed = len(batch.ids) + len(batch.failures), set(batch.failed_at)
+        for place in range(size):
+            if place in failed:
+                clip_id, reason = next(failures)
+                yield ClipCells(id=clip_id, reason=reason)
+            else:
+                yield _clip_cells(engine, batch, next(rows), (wrong, prior, detr))
+        done += size
         listener(Progress(task=task, done=done, total=total))
 
 
 @torch.inference_mode()
 def _silence(engine: Engine, batch: Batch) -> Tensor:
     return engine.encode_sound(torch.zeros_like(batch.sound[:1]), batch.rate)
+
+
+def _clip_cells(
+    engine: Engine, batch: Batch, row: int, beside: tuple[WrongSounds, ObjectPrior | None, DetrPrior | None]
+) -> ClipCells:
+    # One clip at a time: kernels round differently for other batch sizes, and a rounding moves pixels over a cut.
+    with torch.inference_mode():
+        maps, wrong = _maps(engine, batch, row, beside)
+    broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
+    if broken:
+        return ClipCells(id=batch.ids[row], reason=f"the {broken[0]} map is not finite")
+    return ClipCells(id=batch.ids[row], boxes=batch.boxes[row], mask=batch.masks[row], maps=maps, wrong=wrong)
 
 
 def _maps(

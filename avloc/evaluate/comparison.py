@@ -20,6 +20,9 @@ class Comparison:
 
     a: str
     b: str
+    a_selection: str
+    """How the epoch was chosen (`EvalReport.selection`)."""
+    b_selection: str
     a_hash: str
     b_hash: str
     testset: str
@@ -63,6 +66,8 @@ def compare(a: EvalReport, b: EvalReport) -> Comparison:
     return Comparison(
         a=a.model,
         b=b.model,
+        a_selection=a.selection,
+        b_selection=b.selection,
         a_hash=a.model_hash,
         b_hash=b.model_hash,
         testset=a.testset,

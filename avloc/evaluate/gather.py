@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from avloc.engine import ClipCells, Engine, WrongSounds
     from avloc.priors import DetrPrior, ObjectPrior
 
-_NEEDS = {"object": ("object",), "fused": ("object",), "sweep": ("object",), "detr": ("detr", "object")}
-"""Map as asked for -> priors that it needs."""
+_NEEDS = {"object": ("object",), "fused": ("object",), "sweep": ("object",), "detr": ("detr",)}
+"""Map as asked for -> priors that it needs. DETR beside the two others also takes the object prior, if it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,9 @@ class Gathered:
     silent: list[ClipCells]
     """Of the pairs of an extended set."""
     failures: dict[str, str]
-    """Clip or pair -> why it has no map."""
+    """Clip -> why it has no map."""
+    missing_pairs: dict[str, str]
+    """Silent pair -> why it has none."""
 
 
 def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors:
@@ -55,14 +57,15 @@ def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors
     wanted = {prior for name in options.maps or DEFAULT_MAPS for prior in _NEEDS.get(name, ())}
     prior = detr = None
     not_run: dict[str, str] = {}
-    if "object" in wanted:
+    if wanted:
         try:
             prior = ObjectPrior(options.prior, options.weights_dir, device, listener)
         except WeightsAbsent as error:
-            if options.maps:
+            if options.maps and "object" in wanted:
                 raise
             listener(Notice(f"object prior not run: {error}"))
-            not_run = dict.fromkeys(("object", "fused"), "weights absent")
+            left_out = ("object", "fused") if "object" in wanted else ("fused-detr",)
+            not_run = dict.fromkeys(left_out, "weights absent")
     if "detr" in wanted:
         detr = DetrPrior(options.weights_dir, device, listener)
     names = {"object": {"network": prior.trunk, "sha256": prior.sha256}} if prior else {}
@@ -109,7 +112,8 @@ def gather(
     return Gathered(
         cells=_with_priors([entry for entry in cells if not entry.reason], known.cells if known else None),
         silent=_with_priors([entry for entry in silent if not entry.reason], known.silent if known else None),
-        failures={**{entry.id: entry.reason for entry in cells if entry.reason}, **absent, **broken},
+        failures={entry.id: entry.reason for entry in cells if entry.reason},
+        missing_pairs=dict(sorted({**absent, **broken}.items())),
     )
 
 

@@ -14,6 +14,7 @@ from avloc.store import Store
 
 MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
 DEFAULT_MAPS = ("av", "object", "fused")
+_PRIOR = "resnet18"
 EXTENDED = ("flickr-ext", "vggss-ext")
 _BASES = {
     "flickr-250": "flickr",
@@ -40,7 +41,7 @@ class EvalOptions:
     """Empty: `av`, `object` and `fused`, the prior's only where its weights are there. Baselines are always scored."""
     protocols: tuple[str, ...] = ()
     """Empty: `avloc`."""
-    prior: str = "resnet18"
+    prior: str = _PRIOR
     """ImageNet network of the object prior."""
     negatives: int = 0
     """Wrong sounds of each kind that a picture is shown with; 0 leaves them out."""
@@ -63,6 +64,11 @@ class EvalOptions:
             if value < least:
                 raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
         self.records()
+        if self.prior != _PRIOR:
+            from avloc.networks.trunks import TRUNKS
+
+            if self.prior not in TRUNKS:
+                raise UsageError(f"--prior {self.prior} is unknown; valid: {', '.join(TRUNKS)}")
 
     def records(self) -> list[Protocol]:
         """The protocols, each once.
@@ -108,9 +114,9 @@ def _how_to_prepare(testset: str, place: Path) -> str:
     if not known:
         return f"Prepare it from the material you have: avloc prepare MEDIA --annotations BOXES.json --out {place}"
     if testset.startswith("flickr"):
-        source = "SoundNet-Flickr clips and their XML annotations come from ardasnck/learning_to_localize_sound_source"
+        source = "Clips and XML annotations: https://github.com/ardasnck/learning_to_localize_sound_source"
         return f"{source}: avloc prepare Data --ids {known} --annotations Annotations --out {place}"
-    source = "The clips are VGGSound's test videos (10 s from YouTube); the boxes come with avloc"
+    source = "The clips are VGGSound's (https://www.robots.ox.ac.uk/~vgg/data/vggsound/); their boxes come with avloc"
     return f"{source}: avloc prepare VIDEOS --ids {known} --out {place}"
 
 

@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from avloc import __version__
+from avloc.config import LAST_EPOCH, TEST_SELECTED
 from avloc.metrics import ClipScore, ExtendedScores, NegativeScores, SourceScores, Summary
 from avloc.protocols import Protocol
 
 SCHEMA = "avloc.eval/2"
+HELD_OUT = "held-out"
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,10 @@ class EvalReport:
     n_expected: int
     missing: dict[str, str]
     """Expected ids without a score, and why."""
+    missing_pairs: dict[str, str] = field(default_factory=dict)
+    """Silent pairs of an extended set that could not be run, and why."""
+    empty_truths: list[str] = field(default_factory=list)
+    """Clips whose truth covers no pixel: their cIoU is 0 by definition."""
     maps: dict[str, MapScores]
     """`av`, `object`, `fused`, `detr`, `fused-detr`, as far as they were asked for and could be run."""
     baselines: dict[str, MapScores]
@@ -90,12 +97,24 @@ class EvalReport:
         """Clips with a score."""
         return len(self.clips)
 
+    @property
+    def selection(self) -> str:
+        """How the epoch of the model was chosen: `test-selected`, `held-out`, `last epoch` or `not stated`.
+
+        An epoch that was chosen on the very store that is scored is test-selected too, whatever its name.
+        """
+        stated = str(self.model_card.get("selection") or "")
+        if not stated or stated == LAST_EPOCH:
+            return stated or NOT_STATED
+        chosen_here = self.data_hash and self.model_card.get("validation_data_hash") == self.data_hash
+        return TEST_SELECTED if chosen_here or stated.startswith(TEST_SELECTED) else HELD_OUT
+
     def as_json(self) -> dict[str, Any]:
         """The report as plain data. The same command on the same files gives the same bytes."""
         fields = {name: value for name, value in vars(self).items() if name != "protocol"}
         data = {name: _plain(value) for name, value in fields.items()}
         head = {"schema": SCHEMA, "version": __version__, "protocol": self.protocol.as_json()}
-        return {**head, "n_scored": self.n_scored, **data}
+        return {**head, "n_scored": self.n_scored, "selection": self.selection, **data}
 
 
 def _plain(value: Any) -> Any:

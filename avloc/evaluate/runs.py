@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from avloc import __version__
-from avloc.config import LAST_EPOCH, TEST_SELECTED
+from avloc.config import LAST_EPOCH
 from avloc.errors import Refused, UsageError
-from avloc.evaluate.records import EvalReport
+from avloc.evaluate.records import NOT_STATED, EvalReport
 from avloc.protocols import Protocol
 
 RUNS_SCHEMA = "avloc.runs/1"
 METRICS = ("ciou_50", "auc", "mean_ciou")
-HELD_OUT = "held-out"
-NOT_STATED = "not stated"
 _OWN_TO_A_RUN = ("name", "source", "version", "torch", "epoch", "config.seed", "config.workers")
 """Entries of a model's card in which runs of one group may differ."""
 
@@ -104,18 +102,6 @@ def _by_number(folder: Path) -> tuple[int, str]:
     return (int(number) if number.isdecimal() else -1, folder.name)
 
 
-def rule_of(report: EvalReport) -> str:
-    """How the epoch of a scored model was chosen: `test-selected`, `held-out`, `last epoch` or `not stated`.
-
-    An epoch that was chosen on the very store that is scored is test-selected too, whatever its name.
-    """
-    selection = str(report.model_card.get("selection") or "")
-    if not selection or selection == LAST_EPOCH:
-        return selection or NOT_STATED
-    chosen_here = report.data_hash and report.model_card.get("validation_data_hash") == report.data_hash
-    return TEST_SELECTED if chosen_here or selection.startswith(TEST_SELECTED) else HELD_OUT
-
-
 def settings_of(card: Mapping[str, Any]) -> dict[str, Any]:
     """What a card says of its training, flat, without what runs of one group may differ in."""
     flat: dict[str, Any] = {}
@@ -160,7 +146,7 @@ class RunsSummary:
     n_scored: int
     n_expected: int
     blocks: dict[str, Block]
-    """How the epochs were chosen (`rule_of`) -> numbers. There is no number without that."""
+    """How the epochs were chosen (`EvalReport.selection`) -> numbers. There is no number without that."""
     unfinished: list[str]
     """Runs whose last epoch is not yet the last of their training."""
 
@@ -191,7 +177,7 @@ def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | N
     known = [report for report in last if report is not None]
     check_alike([*selected, *known])
     _check_group(selected)
-    first, rule = selected[0], rule_of(selected[0])
+    first, rule = selected[0], selected[0].selection
     blocks = {rule: _block(selected)}
     if known and rule != LAST_EPOCH:
         blocks[LAST_EPOCH] = _block(known, LAST_EPOCH)
@@ -226,7 +212,7 @@ def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] 
 
 def group_key(report: EvalReport) -> str:
     """The same text for reports whose models differ in their seed alone and were scored alike."""
-    scored = [report.testset, report.data_hash, report.protocol.as_json(), report.box_rule, rule_of(report)]
+    scored = [report.testset, report.data_hash, report.protocol.as_json(), report.box_rule, report.selection]
     parts = [scored, list(report.maps), [row.id for row in report.clips], settings_of(report.model_card)]
     return json.dumps(parts, sort_keys=True)
 
@@ -252,9 +238,9 @@ def _check_group(reports: Sequence[EvalReport]) -> None:
     settings = settings_of(first.model_card)
     for other in reports[1:]:
         names = f"{first.model} and {other.model}"
-        if rule_of(other) != rule_of(first):
+        if other.selection != first.selection:
             hint = "Score them apart: their means do not belong together."
-            raise Refused(f"{names} chose their epochs differently ({rule_of(first)}, {rule_of(other)})", hint=hint)
+            raise Refused(f"{names} chose their epochs differently ({first.selection}, {other.selection})", hint=hint)
         theirs = settings_of(other.model_card)
         differ = sorted(name for name in {**settings, **theirs} if settings.get(name) != theirs.get(name))
         if differ:
@@ -296,7 +282,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _unfinished(report: EvalReport, last: EvalReport | None) -> bool:
-    final = last or (report if rule_of(report) == LAST_EPOCH else None)
+    final = last or (report if report.selection == LAST_EPOCH else None)
     card = final.model_card if final else {}
     epoch, epochs = card.get("epoch"), card.get("config", {}).get("epochs")
     return epoch is not None and epochs is not None and epoch < epochs

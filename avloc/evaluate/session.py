@@ -117,7 +117,7 @@ def _names(run: RunModels) -> list[str]:
 
 
 def _summaries(runs: Sequence[RunModels], of: dict[Path, list[EvalReport]], width: int) -> list[RunsSummary]:
-    """Of run folders, and of model files that differ in their seed alone; a file by itself sums up to nothing."""
+    """Of runs that differ in their seed alone, and of a run whose last epoch is not the chosen one."""
     found = [
         summary
         for column in range(width)
@@ -126,9 +126,4 @@ def _summaries(runs: Sequence[RunModels], of: dict[Path, list[EvalReport]], widt
             [of[run.last][column] if run.last else None for run in runs],
         )
     ]
-    folders = {run.name for run in runs if run.last is not None}
-    return [
-        summary
-        for summary in found
-        if any(len(block.runs) > 1 or block.runs[0].run in folders for block in summary.blocks.values())
-    ]
+    return [summary for summary in found if sum(len(block.runs) for block in summary.blocks.values()) > 1]

@@ -11,7 +11,7 @@ from avloc.annotations import testset_ids
 from avloc.config import TrainConfig, to_dict
 from avloc.evaluate.paper import TRAINING_LISTS, PaperRow, find_table
 from avloc.evaluate.records import EvalReport
-from avloc.evaluate.runs import group_key, rule_of, spread
+from avloc.evaluate.runs import group_key, spread
 
 SCHEMA = "avloc.table/1"
 _METHOD = "avc"
@@ -146,7 +146,7 @@ def _ours(row: PaperRow, runs: Sequence[EvalReport]) -> OurRow:
         training_list=first.model_card["training_list"],
         testset=first.testset,
         protocol=first.protocol.name,
-        selection=rule_of(first),
+        selection=first.selection,
         n_scored=first.n_scored,
         n_expected=first.n_expected,
         ciou_50=spread([summary.ciou_50 for summary in overall]),

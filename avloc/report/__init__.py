@@ -4,6 +4,6 @@ It takes the plain data of `EvalReport.as_json()` and knows nothing of models, s
 """
 
 from avloc.report.pictures import ReportPicture
-from avloc.report.write import write_report
+from avloc.report.write import prepare_folder, write_report
 
-__all__ = ["ReportPicture", "write_report"]
+__all__ = ["ReportPicture", "prepare_folder", "write_report"]

@@ -114,6 +114,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Data hash", report["data_hash"] or NOTHING),
         ("Model", report["model"] or "none: baselines only"),
         ("Model hash", report["model_hash"] or NOTHING),
+        ("Epoch chosen by", report.get("selection") or NOTHING),
         *priors,
         ("Clips", f"{number(report['n_scored'])} scored of {number(report['n_expected'])} expected, {missing} missing"),
         ("Truth", boxes_in_words(report["box_rule"])),

@@ -29,6 +29,7 @@ def overview(reports: Sequence[Mapping[str, Any]]) -> Table:
     for report in reports:
         row: list[Cell] = [
             report["model"] or NOTHING,
+            report.get("selection") or NOTHING,
             report["testset"],
             report["protocol"]["name"],
             str(report["n_scored"]),
@@ -39,12 +40,13 @@ def overview(reports: Sequence[Mapping[str, Any]]) -> Table:
         rows.append(row)
     columns = [
         "model",
+        "epoch chosen by",
         "test set",
         "protocol",
         "clips",
         *[f"{kind}: {label}" for kind in kinds for _, label in metrics],
     ]
-    return Table(title="All models and protocols", note=PERCENT_NOTE, columns=columns, rows=rows, headings=3)
+    return Table(title="All models and protocols", note=PERCENT_NOTE, columns=columns, rows=rows, headings=4)
 
 
 def _runs(summary: Mapping[str, Any]) -> Table:
@@ -72,7 +74,8 @@ def _pairs(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     for pair in comparisons:
         for kind, metrics in pair["maps"].items():
             cells = [(percent(v["difference"]), _spread(v)) for v in (metrics[m] for m, _ in METRICS)]
-            rows.append([f"{pair['a']} - {pair['b']}", pair["protocol"]["name"], kind, str(pair["n"]), *cells])
+            names = f"{pair['a']} ({pair['a_selection']}) - {pair['b']} ({pair['b_selection']})"
+            rows.append([names, pair["protocol"]["name"], kind, str(pair["n"]), *cells])
     return Table(
         title="Models compared, clip by clip",
         note="Differences in percent points, with the 95 % interval and p of the paired bootstrap.",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from avloc.errors import UsageError
 from avloc.files import atomic_path, write_bytes
 from avloc.report.page import outcome, page
 from avloc.report.pictures import ReportPicture
@@ -14,10 +16,25 @@ from avloc.report.plain import finite, to_json
 
 SCHEMA = "avloc.report/1"
 COLUMNS = (
-    *("testset", "model", "protocol", "id", "label", "size", "area", "flags"),
+    *("testset", "model", "selection", "protocol", "id", "label", "size", "area", "flags"),
     *("map", "ciou", "area_ciou", "iou", "hit", "outcome"),
 )
 """Columns of `clips.csv`, one line for each map on each clip."""
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of a report and see that files can be written there, before hours of work depend on it.
+
+    Raises:
+        UsageError: no folder can be here.
+        OSError: nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--report {folder}: no folder can be made here ({error.strerror})") from None
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_report(
@@ -41,7 +58,7 @@ def write_report(
     Raises:
         OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    prepare_folder(folder)
     heads = [{name: value for name, value in report.items() if name != "clips"} for report in reports]
     summary = {"schema": SCHEMA, "about": about, "reports": heads, "further": list(further)}
     write_bytes(folder / "summary.json", f"{to_json(summary, indent=2)}\n".encode())
@@ -61,7 +78,8 @@ def write_report(
 def _rows(reports: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A row for each clip of each report; each score says its outcome."""
     for report in reports:
-        head = {"testset": report["testset"], "model": report["model"], "protocol": report["protocol"]["name"]}
+        head = {"testset": report["testset"], "model": report["model"], "selection": report.get("selection", "")}
+        head["protocol"] = report["protocol"]["name"]
         for clip in report["clips"]:
             scores = {kind: {**score, "outcome": outcome(score)} for kind, score in clip["scores"].items()}
             yield {**head, **clip, "scores": scores}

@@ -1,0 +1,112 @@
+"""The test set of an evaluation: which store, which clips each protocol wants, what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from avloc.annotations import TESTSETS, published_boxes, testset_list
+from avloc.errors import Refused, StoreNotFound
+from avloc.evaluate.gather import flags_of
+from avloc.evaluate.plan import EvalOptions, expected_ids, find_store
+from avloc.events import Listener, Notice, silent
+from avloc.protocols import Protocol
+from avloc.store import Store
+
+_RULES = {"flickr": "consensus", "vggss": "union"}
+"""Beginning of a test list's name -> the rule of its boxes."""
+_RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union": "1 inside any box"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """What is known of a test set before any model is run."""
+
+    name: str
+    """What reports call it."""
+    known: str
+    """As `--testset` names it, or as the store says; '' for a set of one's own."""
+    protocols: list[Protocol]
+    """As they stand on this set."""
+    store: Store | None
+    boxed: list[str]
+    """Clips with a truth, sorted."""
+    expected: dict[str, list[str]]
+    """Protocol -> the clips it wants."""
+    labels: dict[str, str]
+    flags: dict[str, tuple[str, ...]]
+    box_rule: str
+
+    @property
+    def wanted(self) -> list[str]:
+        """Clips that a protocol wants and that have a truth, sorted."""
+        every = {clip_id for ids in self.expected.values() for clip_id in ids}
+        return sorted(every.intersection(self.boxed))
+
+
+def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
+    """Find the store of a test set and see what each protocol wants of it.
+
+    Raises:
+        UsageError: neither a test set nor a store was named.
+        StoreNotFound: it was not prepared, and more than VGG-SS's boxes is needed.
+        Refused: its boxes follow another rule than the test set.
+    """
+    try:
+        store = Store(find_store(options.testset, options.store))
+    except StoreNotFound:
+        if not (options.baselines_only and options.testset.startswith("vggss") and options.store is None):
+            raise
+        return _from_package(options)
+    options = replace(options, testset=options.testset or _prepared_for(store))
+    _check_rule(options.testset, store)
+    if store.header.kind == "train":
+        listener(Notice(f"{store.folder} is a training store: its frames are shrunk, and test clips were left out"))
+    boxed = store.annotated()
+    return TestSet(
+        name=options.testset or _own_name(store),
+        known=options.testset,
+        protocols=options.records(),
+        store=store,
+        boxed=boxed,
+        expected={p.name: expected_ids(p, options.testset, store, boxed) for p in options.records()},
+        labels=dict(zip(store.ids, store.column("label"), strict=True)),
+        flags=flags_of(store),
+        box_rule=store.header.box_rule,
+    )
+
+
+def _prepared_for(store: Store) -> str:
+    """The published test set that a store says it was prepared for; '' for any other."""
+    return next((name for name, listed in TESTSETS.items() if listed == store.header.testset), "")
+
+
+def _own_name(store: Store) -> str:
+    """A folder's name, unless it is that of a published set, which the clips in it are not."""
+    name = store.folder.resolve().name
+    return str(store.folder) if name in TESTSETS else name
+
+
+def _check_rule(testset: str, store: Store) -> None:
+    rule = next((rule for name, rule in _RULES.items() if testset_list(testset).startswith(name)), None)
+    if rule is not None and store.header.box_rule != rule:
+        has, needs = store.header.box_rule, rule
+        hint = "Prepare it with the annotations of the test set: Flickr-SoundNet's are a folder of XML files."
+        reason = f"{store.folder} holds boxes of the rule {has!r}; {testset} is scored by {needs!r}"
+        raise Refused(f"{reason} ({_RULES_IN_WORDS[needs]})", hint=hint)
+
+
+def _from_package(options: EvalOptions) -> TestSet:
+    """VGG-SS's boxes are in the package: its baselines need no store."""
+    known = published_boxes()
+    boxed = sorted(known.by_id)
+    return TestSet(
+        name=options.testset,
+        known=options.testset,
+        protocols=options.records(),
+        store=None,
+        boxed=boxed,
+        expected={p.name: expected_ids(p, options.testset, None, boxed) for p in options.records()},
+        labels={clip_id: annotation.label for clip_id, annotation in known.by_id.items()},
+        flags={},
+        box_rule=known.rule,
+    )
