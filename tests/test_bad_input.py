@@ -393,7 +393,7 @@ def test_a_bug_of_ours_keeps_its_traceback(media, tmp_path):
     sabotage = """
 def broken(*_args):
     raise RuntimeError("nobody foresaw this")
-avloc.prepare.run.files_in = broken
+avloc.prepare.finding.files_in = broken
 """
     done = sabotaged(sabotage, "prepare", media / "good.mp4", "--out", tmp_path / "out")
     assert done.returncode == 70

@@ -134,4 +134,5 @@ def test_a_table_of_the_paper_says_what_was_not_run(here, runs, tmp_path, monkey
     done = here("eval", "--paper-table", "ablation", runs, "--json")
     assert "flickr is not run: no prepared test set 'flickr'" in done.err
     (table,) = lines(done)["avloc.table/1"]
+    assert {row["reason"] for row in table["rows"]} == {"flickr is not prepared"}
     assert (table["number"], [row["status"] for row in table["rows"]]) == (2, ["not run"] * 4)

@@ -77,7 +77,7 @@ def _print_further(out: Console, report: EvalReport) -> None:
         )
         out.print(f"{kind}: {exact}  ({ext.n_sounding} sounding, {ext.n_silent} silent; as SLAVC counts: {slavc})")
     for rule, neg in report.negatives.items():
-        pia = ", ".join(f"{kind} {_percent(value)}" for kind, value in neg.pia.items())
+        pia = ", ".join(f"{kind} {_percent(value)}" for kind, value in neg.pia.items() if not math.isnan(value))
         scores = f"cIoU@0.5 {_percent(neg.ciou_50)}  F_LOC {_percent(neg.f_loc)}  F_AUC {_percent(neg.f_auc)}"
         out.print(f"wrong sounds, cosine above {neg.threshold:.4f} ({rule} of the wrong sounds' peaks):")
         out.print(f"  {scores}; share of the picture marked (pIA): {pia}")

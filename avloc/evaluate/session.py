@@ -89,17 +89,18 @@ def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], list
     """
     testsets = dict.fromkeys(row.testset for row in rows_for(table) if not row.context)
     found = [testset for testset in testsets if options.testset in ("", testset)]
-    sessions = []
+    sessions, absent = [], []
     for testset in found if paths else ():
         try:
             sessions.append(evaluate_runs(replace(options, testset=testset), paths, listener=listener))
         except StoreNotFound as error:
             listener(Notice(f"{testset} is not run: {error}"))
+            absent.append(testset)
     reports = [report for session in sessions for report in session.evaluation.reports]
     return Session(
         evaluation=Evaluation(reports=reports, store=None),
         chosen=[],
-        table=table_json(table, fill(table, reports)),
+        table=table_json(table, fill(table, reports, absent)),
     )
 
 

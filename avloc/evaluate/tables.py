@@ -67,7 +67,7 @@ def rows_for(table: str) -> tuple[PaperRow, ...]:
     return find_table(table).rows
 
 
-def fill(table: str, reports: Iterable[EvalReport]) -> list[FilledRow]:
+def fill(table: str, reports: Iterable[EvalReport], absent: Sequence[str] = ()) -> list[FilledRow]:
     """Every row of a table, with the runs that belong to it.
 
     A run belongs to a row if its model file says so: the method, the published list that it was trained on, the hints;
@@ -76,13 +76,14 @@ def fill(table: str, reports: Iterable[EvalReport]) -> list[FilledRow]:
     Args:
         table: name or number.
         reports: the chosen epoch of each run, under any protocols.
+        absent: test sets that are not prepared.
 
     Raises:
         UsageError: see `rows_for`.
     """
     rows = rows_for(table)
     reports = list(reports)
-    return [_filled(row, reports) for row in rows]
+    return [_filled(row, reports, absent) for row in rows]
 
 
 def table_json(table: str, filled: Sequence[FilledRow]) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def table_json(table: str, filled: Sequence[FilledRow]) -> dict[str, Any]:
     }
 
 
-def _filled(row: PaperRow, reports: Sequence[EvalReport]) -> FilledRow:
+def _filled(row: PaperRow, reports: Sequence[EvalReport], absent: Sequence[str]) -> FilledRow:
     if row.context:
         return FilledRow(row=row, status="context", ours=[])
     trained = [report for report in reports if _is_training_of(row, report)]
@@ -108,7 +109,8 @@ def _filled(row: PaperRow, reports: Sequence[EvalReport]) -> FilledRow:
             groups.setdefault(group_key(report), {})[report.model_hash] = report
     if groups:
         return FilledRow(row=row, status="run", ours=[_ours(row, list(runs.values())) for runs in groups.values()])
-    return FilledRow(row=row, status="not run", reason=_reason(row, trained), ours=[])
+    reason = f"{row.testset} is not prepared" if row.testset in absent else _reason(row, trained)
+    return FilledRow(row=row, status="not run", reason=reason, ours=[])
 
 
 def _is_training_of(row: PaperRow, report: EvalReport) -> bool:
