@@ -1,7 +1,8 @@
 """Evaluation protocols: the exact rules that turn maps into scores, as frozen records under the names of their systems.
 
-Every field but `name` and `source` steers the scoring. `sspl`, `sacl`, `lvs`, `ezvsl` and `avc-code` are held by
-numbers of the published code (`tests/parity`), `slavc` and `sslalign` by slow twins of their formulas only.
+Every field but `name` and `source` steers the scoring. Numbers of the published code (`tests/parity`)
+hold `sspl`, `sacl`, `lvs`, `ezvsl` and the resize and cut of `avc-code`; slow twins of their formulas alone hold the
+boxes and weights of `avc-code`, and `slavc` and `sslalign`.
 All seven clip boxes to the picture and truncate corners to whole pixels (`avloc.metrics.ground_truth`); the published
 loaders differ there in ways that no box of VGG-SS or Flickr-SoundNet shows.
 """
@@ -65,7 +66,8 @@ class Protocol:
     boxes: str = "all"
     """Boxes of an annotation that count: `all`, or `first`."""
     clips: str = "named"
-    """`named`: the clips of the test set's list; `store`: on `vggss`, every clip of the store that has boxes."""
+    """`named`: the clips of the test set's list; `store`: on `vggss` and sets of one's own, every
+    clip of the store that has boxes."""
     lists: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
     """Test set -> test set: where the system scores on a list of its own."""
     fused: Mapping[str, float] = field(default_factory=_fused)
@@ -108,9 +110,8 @@ class Protocol:
 
     def on(self, testset: str) -> Protocol:
         """The rule as it stands on a test set."""
-        if testset.startswith("vggss") or not self.resize_elsewhere:
-            return replace(self, resize_elsewhere="")
-        return replace(self, resize=self.resize_elsewhere, resize_elsewhere="")
+        elsewhere = self.resize_elsewhere and not testset.startswith("vggss")
+        return replace(self, resize=self.resize_elsewhere) if elsewhere else self
 
     def as_json(self) -> dict[str, object]:
         """Plain data for reports and model files."""

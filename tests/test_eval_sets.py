@@ -14,10 +14,11 @@ from torchvision.models import resnet34
 from avloc.annotations import silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.dataset import ClipSet, load
-from avloc.engine import predict_cells
+from avloc.engine import NOT_FINITE, ClipCells, predict_cells
 from avloc.engine.core import Engine
 from avloc.errors import Refused
 from avloc.evaluate import EvalOptions, evaluate
+from avloc.evaluate.gather import _with_priors
 from avloc.media import encode_mask
 from avloc.metrics import confidence, extended_scores, source_scores
 from avloc.store import Store
@@ -245,6 +246,39 @@ def test_maps_that_are_no_numbers_are_missing_clips(here, world, tmp_path):
     done = here("eval", tmp_path / "nan.safetensors", "--store", store, "--maps", "av")
     assert done.code == 3
     assert done.out.count("the av map is not finite") == 2
+
+
+def test_a_model_that_fails_takes_no_priors_from_the_next(model, world, tmp_path):
+    good = load_model(save_small(tmp_path / "good.safetensors"))
+    broken = {key: value * float("nan") if "img_proj" in key else value for key, value in good.state.items()}
+    save_model(tmp_path / "nan.safetensors", good.config, broken, {})
+    save_detr(tmp_path / "detr-resnet-50")
+    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:3]])
+    options = {"store": store, "maps": ("av", "detr"), "weights_dir": tmp_path}
+    (alone,) = run(model, **options)
+    nothing, second, third = run(tmp_path / "nan.safetensors", model, tmp_path / "good.safetensors", **options)
+    assert (nothing.n_scored, list(nothing.missing)) == (0, [scene.name for scene in world[:3]])
+    assert repr([row.scores for row in second.clips]) == repr([row.scores for row in alone.clips])
+    assert repr([row.scores["detr"] for row in third.clips]) == repr([row.scores["detr"] for row in alone.clips])
+
+
+def test_maps_of_priors_stay_with_their_clips():
+    """Whichever clips fail under one model or the other."""
+
+    def cells(name, reason="", **maps):
+        return ClipCells(id=name, reason=reason, maps={k: np.full((1, 1), v, np.float32) for k, v in maps.items()})
+
+    first = [cells("a", object=1), cells("b", NOT_FINITE.format("av"), object=2), cells("c", "cannot be decoded")]
+    second = [cells("a", NOT_FINITE.format("av")), cells("b", av=5), cells("c", "cannot be decoded")]
+    merged = [_with_priors(mine, theirs) for mine, theirs in zip(second, first, strict=True)]
+    assert [{k: float(v[0, 0]) for k, v in entry.maps.items()} for entry in merged] == [
+        {"object": 1},
+        {"av": 5, "object": 2},
+        {},
+    ]
+    assert [entry.reason for entry in merged] == [NOT_FINITE.format("av"), "", "cannot be decoded"]
+    failed = _with_priors(cells("d", av=1), cells("d", NOT_FINITE.format("object"), av=1))
+    assert failed.reason == "the object map is not finite"
 
 
 def test_a_store_is_what_it_was_prepared_for_and_not_what_its_folder_is_called(model, world, tmp_path):

@@ -131,7 +131,7 @@ def test_a_protocol_may_have_a_list_of_its_own_or_take_what_is_there():
 def test_a_rule_may_be_another_on_other_sets():
     for testset, resize in (("vggss-4692", "bilinear-halfpixel"), ("flickr", "bilinear-corners")):
         (settled,) = EvalOptions(testset=testset, protocols=("sslalign",)).records()
-        assert settled == replace(PROTOCOLS["sslalign"], resize=resize, resize_elsewhere="")
+        assert settled == replace(PROTOCOLS["sslalign"], resize=resize)
     assert EvalOptions(testset="flickr", protocols=("lvs",)).records() == [PROTOCOLS["lvs"]]
 
 

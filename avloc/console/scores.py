@@ -46,7 +46,7 @@ def print_session(session: Session, *, as_json: bool) -> None:
 
 def _print_scores(out: Console, report: EvalReport) -> None:
     title = f"{shown(report.model)} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
-    epoch = "" if report.selection == "not stated" else f", epoch chosen by: {report.selection}"
+    epoch = f", epoch chosen by: {report.selection}" if report.model else ""
     out.print(f"{shown(report.testset)}: {title}{epoch}")
     out.print(_score_table(report))
     out.print(_LEGEND)
@@ -99,7 +99,7 @@ def _print_runs(out: Console, summary: RunsSummary) -> None:
             scores = "  ".join(f"{kind} {_percent(values['ciou_50'])}" for kind, values in run.maps.items())
             out.print(f"    {shown(run.run)}, seed {run.seed}, epoch {run.epoch}: {scores}")
     if summary.unfinished:
-        out.print(f"  not trained to the end: {', '.join(summary.unfinished)}")
+        out.print(f"  not trained to the end: {', '.join(map(shown, summary.unfinished))}")
 
 
 def _print_table(out: Console, table: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def _print_table(out: Console, table: dict[str, Any]) -> None:
 def _print_baselines(out: Console, reports: Sequence[EvalReport]) -> None:
     """Below a table of the paper: what needs no model, once for each test set and protocol."""
     for report in {(report.testset, report.protocol.name): report for report in reports}.values():
-        out.print(f"baselines on {report.testset}, protocol {report.protocol.name}, {report.n_scored} clips:")
+        out.print(f"baselines on {shown(report.testset)}, protocol {report.protocol.name}, {report.n_scored} clips:")
         for name, scores in report.baselines.items():
             out.print(f"    {name}: {_percent(scores.overall.ciou_50)}, {_percent(scores.overall.auc)}")
 

@@ -33,7 +33,8 @@ def console(*, stderr: bool) -> Console:
 def shown(text: str, most: int = 100) -> str:
     """A name from a stranger's file on one line: control and direction characters escaped, shortened if very long."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+    half = (most - 3) // 2
+    return plain if len(plain) <= most else f"{plain[:half]}...{plain[-half:]}"
 
 
 def print_error(text: str, hint: str) -> None:

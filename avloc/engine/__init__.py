@@ -1,11 +1,12 @@
 """The core: one model on one device, for training and for heat maps."""
 
-from avloc.engine.cells import NOISE, OTHER, SILENCE, ClipCells, WrongSounds, predict_cells
+from avloc.engine.cells import NOISE, NOT_FINITE, OTHER, SILENCE, ClipCells, WrongSounds, predict_cells
 from avloc.engine.core import Engine, pick_device, pick_precision, weighted_total
 from avloc.engine.scoring import Cut, Heats, kinds_of, score_heat, truth_of
 
 __all__ = [
     "NOISE",
+    "NOT_FINITE",
     "OTHER",
     "SILENCE",
     "ClipCells",

@@ -19,6 +19,7 @@ from avloc.events import Listener, Progress, silent
 from avloc.methods import Embeddings
 from avloc.priors import DetrPrior, ObjectPrior
 
+NOT_FINITE = "the {} map is not finite"
 SILENCE = "silence"
 NOISE = "noise"
 OTHER = "other-class"
@@ -39,7 +40,7 @@ class ClipCells:
     wrong: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """Kind of wrong sound -> cosines of the same picture with it, [draws, h, w]; `silence` is always there."""
     reason: str = ""
-    """Why there are no maps."""
+    """Why the clip cannot be scored; maps that are fine may stand above nevertheless."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,8 @@ def _clip_cells(
         maps, wrong = _maps(engine, batch, row, beside)
     broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
     if broken:
-        return ClipCells(id=batch.ids[row], reason=f"the {broken[0]} map is not finite")
+        whole = {name: cells for name, cells in maps.items() if name not in broken}
+        return ClipCells(id=batch.ids[row], maps=whole, reason=NOT_FINITE.format(broken[0]))
     return ClipCells(id=batch.ids[row], boxes=batch.boxes[row], mask=batch.masks[row], maps=maps, wrong=wrong)
 
 

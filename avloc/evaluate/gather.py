@@ -42,6 +42,8 @@ class Gathered:
     """Of the pairs of an extended set."""
     failures: dict[str, str]
     """Clip -> why it has no map."""
+    every: tuple[list[ClipCells], list[ClipCells]] = ([], [])
+    """Clips and pairs with those that failed, in the order of ids and pairs: the same for every model."""
     missing_pairs: dict[str, str]
     """Silent pair -> why it has none."""
 
@@ -107,11 +109,15 @@ def gather(
     there = [pair for pair in pairs if pair.video in store.shards and pair.audio in store.shards]
     seen, heard = [pair.video for pair in there], [pair.audio for pair in there]
     silent = runner.run("silent pairs", seen, sound_ids=heard) if there else []
+    if known:
+        cells = [_with_priors(*both) for both in zip(cells, known.every[0], strict=True)]
+        silent = [_with_priors(*both) for both in zip(silent, known.every[1], strict=True)]
     absent = {_pair_name(pair): "not in the store" for pair in set(pairs).difference(there)}
     broken = {_pair_name(pair): entry.reason for pair, entry in zip(there, silent, strict=True) if entry.reason}
     return Gathered(
-        cells=_with_priors([entry for entry in cells if not entry.reason], known.cells if known else None),
-        silent=_with_priors([entry for entry in silent if not entry.reason], known.silent if known else None),
+        every=(cells, silent),
+        cells=[entry for entry in cells if not entry.reason],
+        silent=[entry for entry in silent if not entry.reason],
         failures={entry.id: entry.reason for entry in cells if entry.reason},
         missing_pairs=dict(sorted({**absent, **broken}.items())),
     )
@@ -157,10 +163,14 @@ class _Runner:
         )
 
 
-def _with_priors(cells: list[ClipCells], known: list[ClipCells] | None) -> list[ClipCells]:
-    if known is None:
-        return cells
-    return [replace(mine, maps={**theirs.maps, **mine.maps}) for mine, theirs in zip(cells, known, strict=True)]
+def _with_priors(mine: ClipCells, theirs: ClipCells) -> ClipCells:
+    """A model's maps with the priors' maps that were computed beside another model, or with the priors' failure."""
+    from avloc.engine import NOT_FINITE
+
+    if theirs.reason and theirs.reason != NOT_FINITE.format("av"):
+        return replace(mine, reason=theirs.reason)
+    sound_blind = {name: cells for name, cells in theirs.maps.items() if name != "av"}
+    return replace(mine, maps={**mine.maps, **sound_blind})
 
 
 def _pair_name(pair: SilentPair) -> str:

@@ -30,7 +30,8 @@ def wrong_sounds(engine: Engine, store: Store, labels: Mapping[str, str], draws:
     Args:
         engine: the model.
         store: holds the clips.
-        labels: clip id -> class, of the clips to be scored; without two classes there is no sound of another one.
+        labels: clip id -> class, of every clip of the store that has a truth, whichever are scored; without two classes
+            there is no sound of another one.
         draws: of noise, and of other-class sounds for each clip.
     """
     from avloc.dataset import fit_sound

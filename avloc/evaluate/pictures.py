@@ -53,8 +53,8 @@ def report_session(folder: Path, session: Session, command: str) -> None:
 
 def _pictures(evaluation: Evaluation) -> list[ReportPicture]:
     """Of clips spread evenly over the ranks of the first report's first map, the best and the worst among them."""
-    first = evaluation.reports[0]
-    if evaluation.store is None or not first.maps:
+    first = next((report for report in evaluation.reports if report.maps), None)
+    if evaluation.store is None or first is None:
         return []
     models = list(dict.fromkeys(report.model for report in evaluation.reports))
     by_id = [{cells.id: cells for cells in of_model} for of_model in evaluation.cells]

@@ -99,10 +99,12 @@ class EvalReport:
 
     @property
     def selection(self) -> str:
-        """How the epoch of the model was chosen: `test-selected`, `held-out`, `last epoch` or `not stated`.
+        """How the epoch was chosen: `test-selected`, `held-out`, `last epoch`, `not stated`; '' without a model.
 
         An epoch that was chosen on the very store that is scored is test-selected too, whatever its name.
         """
+        if not self.model_hash:
+            return ""
         stated = str(self.model_card.get("selection") or "")
         if not stated or stated == LAST_EPOCH:
             return stated or NOT_STATED

@@ -213,6 +213,7 @@ def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] 
 def group_key(report: EvalReport) -> str:
     """The same text for reports whose models differ in their seed alone and were scored alike."""
     scored = [report.testset, report.data_hash, report.protocol.as_json(), report.box_rule, report.selection]
+    scored += [list(report.maps), [row.id for row in report.clips]]
     parts = [scored, list(report.maps), [row.id for row in report.clips], settings_of(report.model_card)]
     return json.dumps(parts, sort_keys=True)
 

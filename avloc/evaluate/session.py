@@ -117,6 +117,13 @@ def _names(run: RunModels) -> list[str]:
     return [run.name, f"{run.name} (last epoch)"][: len(run.models)]
 
 
+def _same_clips(chosen: EvalReport, last: EvalReport | None) -> EvalReport | None:
+    """The last epoch's report, unless it has scores of other clips: their means do not belong together."""
+    if last is None or [row.id for row in last.clips] != [row.id for row in chosen.clips]:
+        return None
+    return last
+
+
 def _summaries(runs: Sequence[RunModels], of: dict[Path, list[EvalReport]], width: int) -> list[RunsSummary]:
     """Of runs that differ in their seed alone, and of a run whose last epoch is not the chosen one."""
     found = [
@@ -124,7 +131,7 @@ def _summaries(runs: Sequence[RunModels], of: dict[Path, list[EvalReport]], widt
         for column in range(width)
         for summary in summaries(
             [of[run.selected][column] for run in runs],
-            [of[run.last][column] if run.last else None for run in runs],
+            [_same_clips(of[run.selected][column], of[run.last][column] if run.last else None) for run in runs],
         )
     ]
     return [summary for summary in found if sum(len(block.runs) for block in summary.blocks.values()) > 1]

@@ -54,7 +54,8 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
     try:
         store = Store(find_store(options.testset, options.store))
     except StoreNotFound:
-        if not (options.baselines_only and options.testset.startswith("vggss") and options.store is None):
+        known = testset_list(options.testset)
+        if not (options.baselines_only and known.startswith("vggss") and options.store is None):
             raise
         return _from_package(options)
     options = replace(options, testset=options.testset or _prepared_for(store))
@@ -77,7 +78,8 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
 
 def _prepared_for(store: Store) -> str:
     """The published test set that a store says it was prepared for; '' for any other."""
-    return next((name for name, listed in TESTSETS.items() if listed == store.header.testset), "")
+    said = next((name for name, listed in TESTSETS.items() if listed == store.header.testset), "")
+    return said if _rule_of(said) in ("", store.header.box_rule) else ""
 
 
 def _own_name(store: Store) -> str:
@@ -86,9 +88,14 @@ def _own_name(store: Store) -> str:
     return str(store.folder) if name in TESTSETS else name
 
 
+def _rule_of(testset: str) -> str:
+    """The rule of a published set's boxes; '' for any other."""
+    return next((rule for name, rule in _RULES.items() if testset_list(testset).startswith(name)), "")
+
+
 def _check_rule(testset: str, store: Store) -> None:
-    rule = next((rule for name, rule in _RULES.items() if testset_list(testset).startswith(name)), None)
-    if rule is not None and store.header.box_rule != rule:
+    rule = _rule_of(testset)
+    if rule and store.header.box_rule != rule:
         has, needs = store.header.box_rule, rule
         hint = "Prepare it with the annotations of the test set: Flickr-SoundNet's are a folder of XML files."
         reason = f"{store.folder} holds boxes of the rule {has!r}; {testset} is scored by {needs!r}"

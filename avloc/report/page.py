@@ -97,7 +97,7 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
         "rule": in_words(protocol),
         "card": list(flat(report["model_card"])),
         "notRun": list(report["not_run"].items()),
-        "missing": list(report["missing"].items()),
+        "missing": [*report["missing"].items(), *report.get("missing_pairs", {}).items()],
         "tables": [asdict(table) for table in tables_of(report)],
         "curves": _curves(report),
         "kinds": kinds,

@@ -64,7 +64,7 @@ class Table:
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
     """The tables of one report (`EvalReport.as_json()`), those without a row left out."""
     sizes = (
-        f"Truths by area on a square of 224 pixels: {', '.join(f'{n} below {s} x {s}' for n, s in SIZES)}, huge above."
+        f"Truths by size on a square of 224 pixels: {', '.join(f'{n} below {s} x {s}' for n, s in SIZES)}, huge above."
     )
     every = [
         _scores("Maps", report["maps"]),
