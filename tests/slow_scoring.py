@@ -185,6 +185,8 @@ class SlowScore:
     iou: float
     gap: float
     """How far the nearest other value lies from a threshold or the peak: below 1e-5 single precision may differ."""
+    ties: int
+    """Pixels beyond the first that tie with a threshold or the peak; sums need not tie in single precision."""
 
 
 def score(grid: Grid, truth_map: Grid, rule: Rule) -> SlowScore:
@@ -201,7 +203,9 @@ def score(grid: Grid, truth_map: Grid, rule: Rule) -> SlowScore:
             if grid[y][x] > best:
                 peak_y, peak_x, best = y, x, grid[y][x]
     gaps = [abs(value - at) for value in values for at in (middle, at_area, best) if value != at and not math.isnan(at)]
+    ties = sum(values.count(at) - 1 for at in (middle, at_area, best) if at in values)
     return SlowScore(
+        ties=ties,
         mask=mask,
         ciou=ciou(mask, truth_map),
         area_ciou=ciou(marked(grid, at_area, rule.strictly), truth_map),

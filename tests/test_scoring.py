@@ -142,6 +142,8 @@ def test_maps_of_any_size_are_scored_as_by_loops(name, data, these, box_rule):
     protocol = replace(PROTOCOLS[name], side=side)
     for kind in ("av", "object", "detr", "fused", "fused-detr"):
         theirs = twin(clip, kind, protocol, box_rule)
+        if kind.startswith("fused") and theirs.ties:  # of sums; those that are exact have a test of their own
+            continue
         assume(theirs.gap > ROUNDING)
         assert_equal(scored(clip, kind, protocol, box_rule), theirs)
 
