@@ -139,7 +139,7 @@ def _report(
         model=model.name if model else "",
         model_hash=model.sha256 if model else "",
         model_card=model.card if model else {},
-        data_hash=testset.store.data_hash() if testset.store else "",
+        data_hash=testset.data_hash,
         protocol=protocol,
         box_rule=testset.box_rule,
         n_expected=len(expected),
@@ -172,8 +172,7 @@ def _further(
         out["extended"] = extended(scored.rows, cells, maps.silent, protocol, list(scored.maps))
     if has_negatives(cells):
         out["negatives"] = score_negatives(cells, protocol, testset.box_rule)
-    groups = testset.store.picture_groups() if testset.store else {}
-    pictures = [groups.get(row.id, row.id) for row in scored.rows]
+    pictures = [testset.pictures.get(row.id, row.id) for row in scored.rows]
     if len(set(pictures)) < len(pictures):
         out["sources"] = {
             kind: source_scores(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from avloc.annotations import TESTSETS, published_boxes, testset_list
 from avloc.errors import Refused, StoreNotFound
@@ -35,6 +35,10 @@ class TestSet:
     labels: dict[str, str]
     flags: dict[str, tuple[str, ...]]
     box_rule: str
+    data_hash: str = ""
+    """Of all clips of the store."""
+    pictures: dict[str, str] = field(default_factory=dict)
+    """Clip -> name of its picture; clips that share one have several sources."""
 
     @property
     def wanted(self) -> list[str]:
@@ -73,6 +77,8 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
         labels=dict(zip(store.ids, store.column("label"), strict=True)),
         flags=flags_of(store),
         box_rule=store.header.box_rule,
+        data_hash=store.data_hash(),
+        pictures=store.picture_groups(),
     )
 
 
