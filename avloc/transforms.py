@@ -5,11 +5,14 @@ Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W p
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from avloc.errors import UsageError
 
 WINDOW = 512  # samples of one spectrogram frame
 HOP = 238  # samples between frames: 512 - 274, AVC's "around 50 %" overlap
@@ -17,6 +20,14 @@ TUKEY_ALPHA = 0.25
 LOG_FLOOR = 1e-7
 LOG_SCALE = 12.0  # the reference divides the natural log by a standard deviation of 12
 INT16_SCALE = 32_767.0
+
+MEL_RATE = 16_000  # Hz; what YAMNet and VGGish hear
+MEL_WINDOW = 400  # samples: 25 ms
+MEL_HOP = 160  # samples: 10 ms
+MEL_FFT = 512
+MEL_BANDS = 64
+MEL_EDGES_HZ = (125.0, 7_500.0)  # lower edge of the first band, upper edge of the last
+MEL_OFFSET = 0.001  # YAMNet's, added before the logarithm; VGGish adds 0.01
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -54,6 +65,58 @@ def log_spectrogram(sound_BN: Tensor, rate: int) -> Tensor:
     sides[0] = sides[-1] = 1.0  # DC and Nyquist have no mirror image
     log = torch.log(power * (sides * density_scale) + LOG_FLOOR) / LOG_SCALE
     return log.transpose(-1, -2).unsqueeze(1)
+
+
+def log_mel(sound_BN: Tensor, rate: int, *, offset: float = MEL_OFFSET) -> Tensor:
+    """Natural log of mel band magnitudes, as YAMNet hears: frequency down, time across.
+
+    Args:
+        sound_BN: float waveforms in [-1, 1]; N >= 400.
+        rate: sample rate in Hz; only 16 000 will do, since bands and weights were made for it.
+        offset: added to the magnitudes: 0.001 for YAMNet, 0.01 for VGGish.
+
+    Returns:
+        [B, 1, 64, 1 + (N - 400) // 160] float32. 3 s give 298 frames; YAMNet's 15 600 samples give its 96.
+
+    Raises:
+        UsageError: another rate.
+
+    Source: `features.py` and `params.py` of YAMNet (tensorflow/models, research/audioset); same values, own code.
+    """
+    if rate != MEL_RATE:
+        raise UsageError(
+            f"mel bands are made of sound at {MEL_RATE} Hz, not {rate}",
+            hint=f"Set model.rate={MEL_RATE}, or resample first.",
+        )
+    window = torch.hann_window(MEL_WINDOW, periodic=True, device=sound_BN.device)
+    frames = sound_BN.float().unfold(-1, MEL_WINDOW, MEL_HOP)
+    magnitude = torch.fft.rfft(frames * window, n=MEL_FFT).abs()
+    with _full_precision(sound_BN.device):
+        bands = magnitude @ mel_bands().to(magnitude)
+    return torch.log(bands + offset).transpose(-1, -2).unsqueeze(1)
+
+
+def mel_bands() -> Tensor:
+    """[257, 64] float64: what each frequency bin gives to each band, triangles on the HTK mel scale.
+
+    Band k rises from edge k to 1 at edge k + 1 and falls to 0 at edge k + 2, linearly in mel, not in Hz.
+    """
+    bins = _hz_to_mel(torch.linspace(0, MEL_RATE / 2, MEL_FFT // 2 + 1, dtype=torch.float64))
+    low, high = _hz_to_mel(torch.tensor(MEL_EDGES_HZ, dtype=torch.float64)).tolist()
+    edges = torch.linspace(low, high, MEL_BANDS + 2, dtype=torch.float64)
+    rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rise, fall).clamp_min(0)
+
+
+def _hz_to_mel(frequency_hz: Tensor) -> Tensor:
+    return 1127.0 * torch.log1p(frequency_hz / 700.0)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """No autocast here: quiet bands would drown in the rounding of bfloat16."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def int16_to_float(sound: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""torchvision image networks without their classifiers, for pictures and for spectrograms."""
+"""Networks without their classifiers, for pictures and for spectrograms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torchvision
 from torch import Tensor, nn
 
 from avloc.errors import UsageError, WeightsError
+from avloc.networks.lite0 import build_lite0_trunk
 from avloc.networks.plain import load_plain
+from avloc.networks.yamnet import build_yamnet_trunk, read_yamnet_tflite
 
-TRUNKS = (
+TORCHVISION_TRUNKS = (
     "resnet18",
     "resnet34",
     "resnet50",
@@ -22,35 +24,49 @@ TRUNKS = (
     "mobilenet_v3_small",
     "shufflenet_v2_x0_5",
 )
+TRUNKS = (*TORCHVISION_TRUNKS, "efficientnet_lite0")
+"""Trunks that see; they hear too, with another first convolution."""
+SOUND_TRUNKS = ("yamnet",)
+"""Trunks that hear log-mel bands (`avloc.transforms.log_mel`) and cannot see."""
 _HEADS = ("avgpool", "fc", "classifier")
 
 
 def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
-    """A torchvision network up to its last feature map, with torchvision's random initial weights and key names.
+    """A network up to its last feature map, with random initial weights and the key names of its publisher.
 
     Args:
-        name: one of `TRUNKS`; `resnet18:layer2` and the like stop after that part, which keeps a network small and
-            its cells' view of the picture narrow.
+        name: one of `TRUNKS`, or of `SOUND_TRUNKS` for one channel; `resnet18:layer2` and the like stop after that
+            part, which keeps a network small and its cells' view of the picture narrow.
         channels: input channels; another number than 3 replaces the first convolution (no bias, as in the original).
 
     Returns:
         The network ([B, channels, H, W] -> [B, width, H/32, W/32], a finer grid if cut short) and its width.
 
     Raises:
-        UsageError: unknown name or part.
+        UsageError: unknown name or part, or a picture for a trunk that only hears.
     """
     network, cut, last = name.partition(":")
-    if network not in TRUNKS:
-        raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(TRUNKS)}")
-    whole = torchvision.models.get_model(network, weights=None)
-    parts = OrderedDict((key, part) for key, part in whole.named_children() if key not in _HEADS)
+    parts = _parts(network, channels)
     if cut and last not in parts:
         raise UsageError(f"{network} has no part {last!r}; valid: {', '.join(parts)}")
     keep = list(parts)[: list(parts).index(last) + 1] if cut else list(parts)
     trunk = nn.Sequential(OrderedDict((key, parts[key]) for key in keep))
-    if channels != 3:
+    if network in TORCHVISION_TRUNKS and channels != 3:
         _replace_stem(trunk, channels)
     return trunk, _width(trunk, channels)
+
+
+def _parts(network: str, channels: int) -> dict[str, nn.Module]:
+    if network in SOUND_TRUNKS and channels != 1:
+        raise UsageError(f"{network} hears and cannot see; valid for pictures: {', '.join(TRUNKS)}")
+    if network == "yamnet":
+        return dict(build_yamnet_trunk(channels).named_children())
+    if network == "efficientnet_lite0":
+        return dict(build_lite0_trunk(channels).named_children())
+    if network not in TORCHVISION_TRUNKS:
+        raise UsageError(f"unknown trunk {network!r}; valid: {', '.join((*TRUNKS, *SOUND_TRUNKS))}")
+    whole = torchvision.models.get_model(network, weights=None)
+    return {key: part for key, part in whole.named_children() if key not in _HEADS}
 
 
 def _replace_stem(trunk: nn.Module, channels: int) -> None:
@@ -76,14 +92,36 @@ def _width(trunk: nn.Module, channels: int) -> int:
     return out.shape[1]
 
 
-def load_imagenet(trunk: nn.Module, path: Path) -> None:
-    """Put torchvision's published ImageNet weights into a trunk; tensors of parts that it lacks are ignored.
+def load_pretrained(trunk: nn.Module, name: str, path: Path) -> None:
+    """Put published weights into a trunk from `build_trunk`; tensors of parts that it lacks are ignored.
+
+    Args:
+        trunk: what `build_trunk` made, also if cut short.
+        name: the name that it was made under.
+        path: the file that `avloc.weights.trunk_weights` names.
 
     Raises:
-        WeightsError: the file is not a torchvision state dict of this trunk.
+        WeightsError: the file does not hold the weights of this trunk.
     """
+    if name.partition(":")[0] != "yamnet":
+        load_imagenet(trunk, path)
+        return
+    tensors = {key.removeprefix("trunk."): value for key, value in read_yamnet_tflite(path).items()}
+    _fill(trunk, tensors, path)
+
+
+def load_imagenet(trunk: nn.Module, path: Path) -> None:
+    """Put published ImageNet weights into a trunk that sees; tensors of parts that it lacks are ignored.
+
+    Raises:
+        WeightsError: the file is not a state dict of this trunk, as torchvision or its publisher names its tensors.
+    """
+    _fill(trunk, load_plain(path), path)
+
+
+def _fill(trunk: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     wanted = {key for key, _ in trunk.named_children()}
-    kept = {key: value for key, value in load_plain(path).items() if key.split(".")[0] in wanted}
+    kept = {key: value for key, value in tensors.items() if key.split(".")[0] in wanted}
     try:
         trunk.load_state_dict(kept)
     except RuntimeError as error:

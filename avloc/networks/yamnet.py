@@ -1,0 +1,154 @@
+"""YAMNet (Plakal and Ellis, 2019): MobileNet-v1 that hears 521 kinds of sound in log-mel bands.
+
+Frequency runs down and time across, [B, 1, 64, T], as everywhere in avloc; the published network has them the other way
+round, so its kernels are turned when they are read. Batch normalisation is folded into the convolutions, as in the
+published TensorFlow Lite file.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avloc.errors import WeightsError
+from avloc.networks.padding import SameConv2d
+from avloc.networks.tflite import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, Layer, read_layers
+
+CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`
+WIDTH = 1024  # of the last feature map
+SAMPLES = 15_600  # at 16 kHz: what the published network hears at a time
+
+_STEM = 32
+_BLOCKS = (
+    (1, 64),
+    (2, 128),
+    (1, 128),
+    (2, 256),
+    (1, 256),
+    (2, 512),
+    (1, 512),
+    (1, 512),
+    (1, 512),
+    (1, 512),
+    (1, 512),
+    (2, 1024),
+    (1, 1024),
+)
+"""Stride and output channels of each depthwise separable block."""
+
+
+class Stem(nn.Module):
+    """The first convolution and its ReLU: [B, channels, F, T] -> [B, 32, F/2, T/2]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = SameConv2d(channels, _STEM, 3, stride=2)
+
+    def forward(self, features_BCFT: Tensor) -> Tensor:
+        """Filter."""
+        return F.relu(self.conv(features_BCFT))
+
+
+class Separable(nn.Module):
+    """A 3x3 convolution of every channel by itself, then a 1x1 convolution across channels, each with ReLU."""
+
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = SameConv2d(width, width, 3, stride=stride, groups=width)
+        self.pointwise = nn.Conv2d(width, out, 1)
+
+    def forward(self, features_BCFT: Tensor) -> Tensor:
+        """Filter, then mix."""
+        return F.relu(self.pointwise(F.relu(self.depthwise(features_BCFT))))
+
+
+class YAMNet(nn.Module):
+    """The whole network: trunk and classifier.
+
+    Attributes:
+        trunk: [B, 1, 64, T] -> [B, 1024, 2, ceil(T/32)] of `avloc.transforms.log_mel`; children `stem`, `block1` ...
+            `block13`.
+        head: 1024 -> 521.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = build_yamnet_trunk()
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, mel_B1FT: Tensor) -> Tensor:
+        """Logits [B, 521]; their sigmoids are the published scores. Published for T = 96 frames, 0.96 s."""
+        logits: Tensor = self.head(self.trunk(mel_B1FT).mean((2, 3)))
+        return logits
+
+    def logits_in_time(self, mel_B1FT: Tensor) -> Tensor:
+        """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from what the trunk sees around them."""
+        logits: Tensor = self.head(self.trunk(mel_B1FT).mean(2).transpose(1, 2))
+        return logits
+
+
+def build_yamnet_trunk(channels: int = 1) -> nn.Sequential:
+    """YAMNet up to its last feature map, with random weights: [B, channels, F, T] -> [B, 1024, F/32, T/32]."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=Stem(channels))
+    width = _STEM
+    for number, (stride, out) in enumerate(_BLOCKS, 1):
+        parts[f"block{number}"] = Separable(width, out, stride)
+        width = out
+    return nn.Sequential(parts)
+
+
+def load_yamnet(path: Path) -> YAMNet:
+    """YAMNet with the published weights, frozen, in eval mode, on the CPU, in float32.
+
+    Args:
+        path: `yamnet_int8.tflite`.
+
+    Raises:
+        WeightsError: the file cannot be read or holds another network.
+    """
+    tensors = read_yamnet_tflite(path)
+    with torch.device("meta"):
+        network = YAMNet()
+    network.load_state_dict(tensors, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def read_yamnet_tflite(path: Path) -> dict[str, Tensor]:
+    """The state dict of `YAMNet` out of the published file, its 8-bit weights as float32.
+
+    Keys: `trunk.stem.conv`, `trunk.block1.depthwise`, `trunk.block1.pointwise` ... `trunk.block13.pointwise`, `head`,
+    each with `.weight` and `.bias`. The front end that the file carries is left out: `avloc.transforms.log_mel` has it.
+
+    Raises:
+        WeightsError: the file cannot be read or holds another network.
+    """
+    layers = [layer for layer in read_layers(path) if not _is_front_end(layer)]
+    with torch.device("meta"):
+        wanted = YAMNet().state_dict()
+    names = [key.removesuffix(".weight") for key in wanted if key.endswith(".weight")]
+    tensors = {}
+    for name, layer in zip(names, layers, strict=False):
+        tensors[f"{name}.weight"] = _turned(layer)
+        tensors[f"{name}.bias"] = torch.tensor(layer.bias)
+    if len(layers) != len(names) or any(tensors[key].shape != value.shape for key, value in wanted.items()):
+        raise WeightsError(f"{path} does not hold the weights of YAMNet: its layers are others")
+    return tensors
+
+
+def _is_front_end(layer: Layer) -> bool:
+    """The matrix that makes mel bands out of 257 frequency bins."""
+    return layer.kind == FULLY_CONNECTED and layer.weight.shape[1] == 257
+
+
+def _turned(layer: Layer) -> Tensor:
+    """In PyTorch's order of axes, with frequency before time."""
+    weight = torch.tensor(layer.weight)
+    if layer.kind == CONV_2D:
+        weight = weight.permute(0, 3, 2, 1)
+    elif layer.kind == DEPTHWISE_CONV_2D:
+        weight = weight.permute(3, 0, 2, 1)
+    return weight.contiguous()
