@@ -145,7 +145,7 @@ def _measured(build: Callable[[], Network], forward: Callable[[Network], None]) 
     from torch.utils.flop_counter import FlopCounterMode
 
     # Meta tensors alone would do, but `transformers` asks a mask for its values unless it knows it to be fake.
-    with FakeTensorMode(), torch.device("meta"), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"), torch.no_grad():
         network = build()
         network.eval()
         with FlopCounterMode(display=False) as counter:
