@@ -10,7 +10,6 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -24,8 +23,8 @@ from avloc.checkpoint import load_model
 from avloc.config import ModelConfig
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
-from avloc.localize import LocalizeOptions, draw_overlay, localize, plan_outputs
-from avloc.localize.run import peak_and_box
+from avloc.localize import Localization, LocalizeOptions, localize, plan_outputs
+from avloc.localize.result import peak_and_box
 from avloc.media import read_frame, read_moment
 from avloc.methods import METHODS
 from avloc.transforms import log_spectrogram
@@ -36,8 +35,9 @@ from tests.small_models import SMALL, save_small
 
 RATE = 22_050
 FIELDS = (
-    *("schema", "input", "time_s", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity", "mean_similarity"),
-    *("silent", "sound_effect", "model", "protocol", "error"),
+    *("schema", "input", "time_s", "window_s", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity"),
+    *("mean_similarity", "silent", "sound_effect", "sound_effect_noise", "verdict", "model", "protocol", "seconds"),
+    "error",
 )
 
 
@@ -56,12 +56,18 @@ def video(path: Path, **changes) -> Path:
     return make_video(path, **{"seconds": 3, "fps": 5, "sound": tone(3, RATE), "rate": RATE, **changes})
 
 
-def run(model: Path, *inputs: Path, **options):
-    return list(localize(LocalizeOptions(inputs=tuple(map(str, inputs)), model=model, device="cpu", **options)))
+def run(model: Path, *inputs: Path | str, **options) -> list[Localization]:
+    made = localize(LocalizeOptions(inputs=tuple(map(str, inputs)), model=model, device="cpu", **options))
+    return [one for one in made if isinstance(one, Localization)]
 
 
 def json_lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def timeless(line: dict) -> dict:
+    """A line without how long it took."""
+    return {key: value for key, value in line.items() if key != "seconds"}
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -104,8 +110,8 @@ def test_no_output_is_planned_where_none_is_wanted():
     ("inputs", "out", "words"),
     [
         (["a.mp4", "b.mp4"], "h.png", "one file for 2 inputs; valid: a folder"),
-        (["a.mp4"], "h.jpg", r"unknown ending; valid: \.png, \.npy"),
-        (["a.mp4"], "h", r"unknown ending; valid: \.png, \.npy"),
+        (["a.mp4"], "h.gif", r"unknown ending; valid: \.png, \.jpg, \.jpeg, \.npy, \.mp4"),
+        (["a.mp4"], "h", r"unknown ending; valid: \.png, \.jpg"),
         (["a.mp4"], "absent/h.png", "folder absent does not exist"),
         (["a.mp4"], "file.txt/", "is a file; valid: a folder"),
         (["a.mp4", "b.mp4"], "file", "is a file; valid: a folder"),
@@ -215,12 +221,19 @@ def test_the_heat_map_equals_its_definition(model, clip, tmp_path):
     (result,) = run(model, clip, out=str(tmp_path / "h.npy"))
     moment = read_moment(clip, seconds=3.0, rate=RATE)
     grid = similarity_twin(model, moment.picture, moment.sound.waveform)
-    np.testing.assert_allclose(result.similarity, grid, atol=1e-5)
+    np.testing.assert_allclose(result.result.similarity, grid, atol=1e-5)
     heat = np.load(tmp_path / "h.npy")
     assert (heat.dtype, heat.shape, heat.min(), heat.max()) == (np.float32, (48, 64), 0.0, 1.0)
     np.testing.assert_allclose(heat, heat_twin(grid, (48, 64)), atol=1e-3)
-    silence = heat_twin(similarity_twin(model, moment.picture, np.zeros_like(moment.sound.waveform)), (48, 64))
-    assert result.sound_effect == pytest.approx(np.abs(heat - silence).mean(), abs=1e-3)
+    wave = moment.sound.waveform
+    noise = np.random.default_rng(0).standard_normal(len(wave), np.float32) * np.sqrt(np.mean(wave**2))
+    square = heat_twin(grid, (224, 224))
+    for other, effect in (
+        (np.zeros_like(wave), result.result.sound_effect),
+        (np.clip(noise, -1, 1), result.result.sound_effect_noise),
+    ):
+        unlike = heat_twin(similarity_twin(model, moment.picture, other), (224, 224))
+        assert effect == pytest.approx(np.abs(square - unlike).mean(), abs=1e-3)
     line = result.as_json()
     assert line["peak_similarity"] == pytest.approx(grid.max(), abs=1e-5)
     assert line["mean_similarity"] == pytest.approx(grid.mean(), abs=1e-5)
@@ -263,27 +276,14 @@ def test_map_and_overlay_lie_on_the_picture_as_shown(model, tmp_path, make, name
     heat, overlay = np.load(tmp_path / "h.npy"), pixels(tmp_path / "h.png")
     assert (heat.dtype, heat.shape, overlay.shape) == (np.float32, hw, (*hw, 3)), "size and aspect as shown"
     assert result.as_json()["frame_hw"] == list(hw)
+    frame = result.result.frame
     if audio is None:
-        np.testing.assert_array_equal(result.frame, read_frame(source)[0])
+        np.testing.assert_array_equal(frame, read_frame(source)[0])
     else:
-        red = result.frame[..., 0].astype(int) - result.frame[..., 1]
+        red = frame[..., 0].astype(int) - frame[..., 1]
         assert np.nonzero(red > 60)[0].mean() < hw[0] / 2, "EXIF turned the left-hand disc to the top"
-    np.testing.assert_array_equal(overlay, draw_overlay(result.frame, heat), "overlay and array hold one map")
-    np.testing.assert_array_equal(overlay[heat == 0], result.frame[heat == 0], "cold places stay as they were")
-
-
-def test_overlay_equals_its_definition():
-    rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (5, 7, 3), np.uint8)
-    heat = rng.random((5, 7)).astype(np.float32)
-    heat[0] = 0
-    ours = draw_overlay(rgb, heat)
-    for y in range(5):
-        for x in range(7):
-            colour = 255 * np.array(mpl.colormaps["inferno"](float(heat[y, x]))[:3])
-            alpha = 0.75 * heat[y, x]
-            np.testing.assert_allclose(ours[y, x], (1 - alpha) * rgb[y, x] + alpha * colour, atol=0.51)
-    np.testing.assert_array_equal(ours[0], rgb[0])
+    np.testing.assert_array_equal(heat, result.result.heatmap)
+    np.testing.assert_array_equal(overlay, result.result.overlay(), "overlay and array hold one map")
 
 
 def peak_and_box_twin(heat: np.ndarray) -> tuple[list[int], list[int]]:
@@ -348,7 +348,7 @@ def test_a_line_holds_the_settled_fields_and_no_other(here, model, clip):
     done = here("localize", clip, "--model", model, "--json")
     (line,) = json_lines(done.out)
     assert sorted(line) == sorted(FIELDS)
-    assert (line["schema"], line["input"], line["frame_hw"]) == ("avloc.localize/1", str(clip), [48, 64])
+    assert (line["schema"], line["input"], line["frame_hw"]) == ("avloc.localize/2", str(clip), [48, 64])
     assert (line["model"], line["protocol"], line["silent"], line["error"]) == ("small", "avloc/fp32", False, None)
     assert line["time_s"] == pytest.approx(1.5, abs=0.21)
     (x, y), (x0, y0, x1, y1) = line["peak_xy"], line["box_xyxy"]
@@ -356,11 +356,18 @@ def test_a_line_holds_the_settled_fields_and_no_other(here, model, clip):
     assert 0 <= y0 <= y < y1 <= 48
     assert -1 <= line["mean_similarity"] <= line["peak_similarity"] <= 1
     assert 0 <= line["sound_effect"] <= 1
+    assert 0 <= line["sound_effect_noise"] <= 1
+    assert line["window_s"] == pytest.approx([0, 3], abs=0.1)
+    assert line["verdict"] in ("follows", "ignores")
+    assert line["seconds"] > 0
 
 
 def test_the_same_command_gives_the_same_bytes(here, model, clip, tmp_path):
     out = tmp_path / "h.png"
-    runs = [(here("localize", clip, "--model", model, "--json", "--out", out), out.read_bytes()) for _ in range(2)]
+    runs = []
+    for _ in range(2):
+        done = here("localize", clip, "--model", model, "--json", "--out", out)
+        runs.append((done.code, timeless(*json_lines(done.out)), out.read_bytes()))
     assert runs[0] == runs[1]
 
 
@@ -419,7 +426,7 @@ def test_a_picture_with_a_sound(here, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["frame.png", "frame.png", "--audio", "s.wav"], "--audio goes with one picture, not with 2"),
+        (["frame.png", "frame.png", "--audio", "s.wav"], "--audio goes with one picture or video, not with 2"),
         (["frame.png", "--audio", "absent.wav"], "--audio: no such file: absent.wav"),
         (["absent.mp4"], "no such file: absent.mp4"),
         (["-", "-"], "can be read once"),
@@ -499,7 +506,7 @@ def test_a_damaged_model_is_named(clip, tmp_path, name):
 def test_a_model_that_takes_any_rate_hears_the_files_own(tmp_path, clip):
     own = save_small(tmp_path / "any.safetensors", ModelConfig(**{**vars(SMALL), "method": "ezvsl", "rate": 0}))
     slow = video(tmp_path / "slow.mp4", sound=tone(3, 16_000), rate=16_000)
-    assert [result.error for result in run(own, slow, clip, pictures=False)] == ["", ""]
+    assert [result.error for result in run(own, slow, clip, as_json=True)] == ["", ""]
 
 
 def test_a_video_through_a_pipe(model, clip, tmp_path):
@@ -509,9 +516,9 @@ def test_a_video_through_a_pipe(model, clip, tmp_path):
     assert (process.returncode, err) == (0, b"")
     line = json.loads(out)
     assert (line["input"], line["error"]) == ("-", None)
-    (result,) = run(model, clip, pictures=False)
-    assert line == {**result.as_json(), "input": "-"}
-    np.testing.assert_array_equal(np.load(tmp_path / "h.npy"), result.heat)
+    (result,) = run(model, clip, as_json=True)
+    assert timeless(line) == timeless({**result.as_json(), "input": "-"})
+    np.testing.assert_array_equal(np.load(tmp_path / "h.npy"), result.result.heatmap)
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(model, clip):

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from avloc.cli.edge import EXIT_FAILED_INPUTS
-from avloc.cli.options import Device, Json, Precision
+from avloc.cli.options import Device, Json, Precision, WeightsDir
 from avloc.errors import NoInputLeft
 
 
 def localize(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="FILE", help="Videos, or one picture with --audio; - is standard input.")
+        list[str],
+        typer.Argument(
+            metavar="FILE", help="Videos, patterns, folders, @list.txt, or one picture with --audio; - is stdin."
+        ),
     ],
     out: Annotated[
         str,
         typer.Option(
-            help="heat.png (overlay), heat.npy (float32 [H, W]), or a folder with a slash.  [default: STEM.heat.png]",
+            help="heat.png or .jpg (overlay), .npy (float32 [H, W]), .mp4 (overlay video), a folder with a slash, "
+            "or a name with {stem}, {time}.  [default: {stem}.heat.png]",
             show_default=False,
         ),
     ] = "",
-    audio: Annotated[Path | None, typer.Option(help="Sound for one picture.", show_default=False)] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Sound for one picture, or for one video.", show_default=False)
+    ] = None,
+    at: Annotated[
+        float | None, typer.Option(help="Time in seconds.  [default: the middle]", show_default=False)
+    ] = None,
+    every: Annotated[float | None, typer.Option(help="A map each so many seconds.", show_default=False)] = None,
+    start: Annotated[float | None, typer.Option(help="Nothing before, in seconds.", show_default=False)] = None,
+    end: Annotated[float | None, typer.Option(help="Nothing after, in seconds.", show_default=False)] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -31,30 +44,54 @@ def localize(
             show_default=False,
         ),
     ] = None,
+    object_prior: Annotated[
+        str,
+        typer.Option(
+            help="Where objects are, fused in: a trunk as resnet18, detr, both, or none.  [default: the model's own]",
+            show_default=False,
+        ),
+    ] = "",
+    weights: Annotated[str, typer.Option(help="What each map weighs, as av=0.6,object=0.4.", show_default=False)] = "",
+    weights_dir: WeightsDir = None,
+    style: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Look of overlays; may repeat.", show_default=False)
+    ] = None,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")] = False,
     device: Device = "auto",
     precision: Precision = "fp32",
     as_json: Json = False,
 ) -> None:
     """Show where in a picture its sound comes from."""
     from avloc import console
-    from avloc.localize import LocalizeOptions
+    from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights
     from avloc.localize import localize as run
 
     options = LocalizeOptions(
         inputs=tuple(inputs),
         audio=audio,
+        times=Times(at=at, every=every, start=start, end=end),
         model=model,
+        prior=object_prior,
+        weights=parse_weights(weights),
+        weights_dir=weights_dir,
         out=out,
-        pictures=bool(out) or not as_json,
+        as_json=as_json,
+        style=parse_style(style or []),
+        skip_existing=skip_existing,
         device=device,
         precision=precision,
     )
-    failed = 0
-    with console.live() as listener:
-        for result in run(options, listener):
-            failed += bool(result.error)
-            console.print_localization(result, listener, as_json=as_json)
-    if failed == len(inputs):
-        raise NoInputLeft("no input could be localized" if failed > 1 else f"{inputs[0]} could not be localized")
+    failed: list[str] = []
+    count = 0
+    with console.live() as listener, closing(run(options, listener)) as results:
+        for result in results:
+            if isinstance(result, Localization):
+                console.print_localization(result, listener, as_json=as_json)
+                continue
+            console.print_input_done(result, listener, as_json=as_json)
+            count += 1
+            failed += [result.input] if result.failed else []
+    if failed and len(failed) == count:
+        raise NoInputLeft("no input could be localized" if count > 1 else f"{failed[0]} could not be localized")
     if failed:
         raise typer.Exit(EXIT_FAILED_INPUTS)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avloc.events import Event, Listener, Notice, Progress
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
     from avloc.distill import DistillReport
-    from avloc.localize import Localization
+    from avloc.localize import InputDone, Localization
     from avloc.prepare import PrepareReport
     from avloc.train import TrainReport
 
@@ -159,11 +160,25 @@ def print_training(report: TrainReport, *, as_json: bool) -> None:
 
 
 def print_localization(result: Localization, listener: Listener, *, as_json: bool) -> None:
-    """One line a result: JSON, or the path that was written."""
+    """One line a moment: JSON, or the path that was written."""
     if result.error:
         listener(Notice(f"{result.input}: {result.error}"))
     if as_json:
         print_json(result.as_json())
     elif result.written is not None:
-        sys.stdout.write(f"{result.written}\n")
-        sys.stdout.flush()
+        _print_path(result.written)
+
+
+def print_input_done(done: InputDone, listener: Listener, *, as_json: bool) -> None:
+    """The path of the file that holds all moments of an input, and what its maps are worth."""
+    if done.written is not None and not as_json:
+        _print_path(done.written)
+    if done.skipped:
+        listener(Notice(f"{done.input}: skipped, its output is there"))
+    elif done.summary and not as_json:
+        listener(Notice(f"{done.input}: {done.summary}"))
+
+
+def _print_path(path: Path) -> None:
+    sys.stdout.write(f"{path}\n")
+    sys.stdout.flush()

@@ -1,6 +1,27 @@
-"""`avloc localize`: any clip and a model become a picture, an array or a line of JSON."""
+"""`avloc localize` and the library behind it: media and a model become pictures, arrays, videos or lines of JSON."""
 
-from avloc.localize.overlay import draw_overlay
-from avloc.localize.run import Localization, LocalizeOptions, localize, plan_outputs
+from avloc.localize.fusion import parse_weights
+from avloc.localize.model import Model, load
+from avloc.localize.moments import Times
+from avloc.localize.outputs import plan_outputs
+from avloc.localize.result import Result
+from avloc.localize.run import InputDone, Localization, LocalizeOptions, localize
+from avloc.localize.style import Style, parse_style
+from avloc.localize.verdict import Verdict, VerdictRule
 
-__all__ = ["Localization", "LocalizeOptions", "draw_overlay", "localize", "plan_outputs"]
+__all__ = [
+    "InputDone",
+    "Localization",
+    "LocalizeOptions",
+    "Model",
+    "Result",
+    "Style",
+    "Times",
+    "Verdict",
+    "VerdictRule",
+    "load",
+    "localize",
+    "parse_style",
+    "parse_weights",
+    "plan_outputs",
+]

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import io
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import Any
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
-from avloc.files import atomic_path
-from avloc.localize.overlay import SILENT_CAPTION, draw_caption, draw_overlay
-from avloc.media import PICTURE_SUFFIXES, SoundWindow, decode_picture, read_moment, read_sound
+from avloc.localize.ahead import read_ahead
+from avloc.localize.inputs import STDIN, as_files, expand_inputs
+from avloc.localize.model import Model, load
+from avloc.localize.moments import Hears, Scene, Times, is_picture, scene_times, scenes_at
+from avloc.localize.outputs import ARRAY, TIME, VIDEO, Stack, at_time, plan_outputs, write_array, write_picture
+from avloc.localize.result import FIELDS, SCHEMA, Result
+from avloc.localize.style import Style
+from avloc.localize.verdict import Verdict, summary
 from avloc.protocols import Protocol
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from avloc.checkpoint import ModelFile
-    from avloc.engine import Engine
-
-SCHEMA = "avloc.localize/1"
-STDIN = "-"
-OUTPUT_SUFFIXES = (".png", ".npy")
-_SPOOL_BYTES = 64 << 20
-_HALF = 0.5
+VIDEO_STEP_S = 0.5
+"""Seconds from one map of an overlay video to the next, where `every` does not say; between them it interpolates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,246 +31,254 @@ class LocalizeOptions:
     """What to localize, with what, and where to put it."""
 
     inputs: tuple[str, ...]
-    """Paths; `-` is standard input."""
+    """Files, patterns, folders and `@lists`; `-` is standard input."""
     audio: Path | None = None
-    """Sound for a single picture."""
+    """Sound for a single picture, or for a single video in place of its own."""
+    times: Times = field(default_factory=Times)
+    """Which moments of the videos."""
     model: Path | None = None
+    prior: str = ""
+    """Object prior; see `avloc.localize.model.load`."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    weights_dir: Path | None = None
     out: str = ""
     """As the user typed it: a trailing slash means a folder."""
-    pictures: bool = True
-    """False: no picture is written where `out` is empty."""
+    as_json: bool = False
+    """Every moment is wanted as a line, and no picture is written where `out` is empty."""
+    style: Style = field(default_factory=Style)
+    skip_existing: bool = False
+    """Leave out what is there already."""
     device: str = "auto"
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
         Protocol(precision=self.precision)
+        if self.skip_existing and self.as_json and not self.out:
+            raise UsageError("--skip-existing needs --out: lines of JSON are nowhere to be found again")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Localization:
-    """What was found in one input, or why nothing could be."""
+    """What was found in one moment of one input, or why nothing could be."""
 
     input: str
     error: str = ""
-    time_s: float = 0.0
-    frame: NDArray[np.uint8] | None = None
-    """[H, W, 3] as shown."""
-    heat: NDArray[np.float32] | None = None
-    """[H, W] in [0, 1]; all zeros for silence."""
-    similarity: NDArray[np.float32] | None = None
-    """[h, w] cosines."""
-    silent: bool = False
-    sound_effect: float = 0.0
-    """Mean absolute difference, in [0, 1], to the heat map the same picture gets with digital silence."""
+    result: Result | None = None
+    written: Path | None = None
+    """The file of this moment, where it has one of its own."""
     model: str = ""
     protocol: str = ""
-    written: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
         """One line of `--json`; pixels are those of the shown frame."""
-        line: dict[str, Any] = {"schema": SCHEMA, "input": self.input, "model": self.model, "protocol": self.protocol}
-        line |= {"error": self.error or None, "time_s": None, "frame_hw": None, "peak_xy": None, "box_xyxy": None}
-        line |= {"peak_similarity": None, "mean_similarity": None, "silent": None, "sound_effect": None}
-        if self.heat is None or self.similarity is None:
-            return line
-        line |= {"time_s": self.time_s, "frame_hw": list(self.heat.shape), "silent": self.silent}
-        line |= {"sound_effect": self.sound_effect}
-        if not self.silent:
-            peak_xy, box_xyxy = peak_and_box(self.heat)
-            line |= {"peak_xy": peak_xy, "box_xyxy": box_xyxy}
-            line |= {"peak_similarity": float(self.similarity.max())}
-            line |= {"mean_similarity": float(self.similarity.mean())}
-        return line
+        known = self.result.as_json() if self.result else {"model": self.model, "protocol": self.protocol}
+        return {"schema": SCHEMA, "input": self.input, **dict.fromkeys(FIELDS), **known, "error": self.error or None}
 
 
-def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:
-    """Hottest pixel [x, y] and the box [x0, y0, x1, y1] (half-open) of the connected region around it with heat >= 0.5.
+@dataclass(frozen=True, kw_only=True)
+class InputDone:
+    """One input is finished with."""
 
-    A flat map has no region: its box is the whole frame.
-    """
-    from scipy.ndimage import find_objects, label
-
-    y, x = (int(i) for i in np.unravel_index(heat.argmax(), heat.shape))
-    if heat[y, x] < _HALF:
-        return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
-    regions, _ = label(heat >= _HALF)
-    rows, columns = find_objects(regions)[regions[y, x] - 1]
-    return [x, y], [columns.start, rows.start, columns.stop, rows.stop]
-
-
-def plan_outputs(inputs: Sequence[str], out: str, *, pictures: bool = True) -> list[Path | None]:
-    """Where each input's result goes; None for nowhere.
-
-    A file by its ending; a trailing slash, an existing folder or several inputs mean a folder with `<stem>.png` each, a
-    second equal stem getting `-2`; nothing given means `<stem>.heat.png` here.
-
-    Raises:
-        UsageError: several inputs with one file name, an ending we do not write, or a folder that does not exist.
-    """
-    if not out:
-        return [*_unique_names(inputs, Path(), ".heat.png")] if pictures else [None] * len(inputs)
-    target = Path(out)
-    if out.endswith("/") or target.is_dir() or (len(inputs) > 1 and not target.suffix):
-        if target.exists() and not target.is_dir():
-            raise UsageError(f"--out {out} is a file; valid: a folder, new or there already")
-        return [*_unique_names(inputs, target, ".png")]
-    if len(inputs) > 1:
-        raise UsageError(
-            f"--out {out} is one file for {len(inputs)} inputs; valid: a folder, as in --out {target.stem}/"
-        )
-    if target.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise UsageError(f"--out {out}: unknown ending; valid: {', '.join(OUTPUT_SUFFIXES)}, or a folder with a slash")
-    if not target.parent.is_dir():
-        raise UsageError(f"--out {out}: the folder {target.parent} does not exist")
-    return [target]
+    input: str
+    failed: bool = False
+    skipped: bool = False
+    """Its output was there already."""
+    written: Path | None = None
+    """The file that holds all its moments, where there is one."""
+    summary: str = ""
+    """The verdict for a person."""
 
 
-def _stem(name: str) -> str:
-    return "stdin" if name == STDIN else Path(name).stem
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One input: its name as shown, its file, and where its results go."""
+
+    number: int
+    name: str
+    source: Path
+    out: Path | None
+
+    @property
+    def suffix(self) -> str:
+        return self.out.suffix.lower() if self.out else ""
+
+    def path_at(self, time_s: float) -> Path | None:
+        """The file of one moment; None where there is none, or one file holds all moments."""
+        if self.out is None or self.suffix == VIDEO:
+            return None
+        return at_time(self.out, time_s)
+
+    def has(self, time_s: float | None) -> bool:
+        """Whether the file of a moment is there already; the middle has no time by which to look for it."""
+        path = None if time_s is None else self.path_at(time_s)
+        return path is not None and path.exists()
 
 
-def _unique_names(inputs: Sequence[str], folder: Path, ending: str) -> list[Path]:
-    taken: dict[str, None] = {}
-    for stem in map(_stem, inputs):
-        name, number = stem, 1
-        while name in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken[name] = None
-    return [folder / f"{name}{ending}" for name in taken]
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """What the reading thread hands over: a scene, or why there is none; neither where all output is there already."""
+
+    job: _Job
+    time_s: float | None = None
+    """As it was asked for; None is the middle."""
+    count: int = 1
+    """Moments of this input that are worked on."""
+    scene: Scene | None = None
+    error: str = ""
 
 
-def localize(options: LocalizeOptions, listener: Listener = silent) -> Iterator[Localization]:
-    """Localize every input in turn; an input that fails yields its reason, and the rest goes on.
+def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator[Localization | InputDone, None, None]:
+    """Localize every moment of every input in turn; an input that fails yields its reason, and the rest goes on.
 
     Raises:
-        UsageError: a path does not exist, or the outputs cannot be meant.
-        WeightsError: the model cannot be read.
+        UsageError: a path does not exist, or the outputs or times cannot be meant.
+        WeightsError: the model or a prior cannot be read.
     """
-    outputs = plan_outputs(options.inputs, options.out, pictures=options.pictures)
-    _check_inputs(options, outputs)
-    from avloc.checkpoint import default_model, load_model
-    from avloc.engine import Engine, pick_device
-
-    model = load_model(options.model or default_model())
+    names = expand_inputs(options.inputs, pictures=options.audio is not None)
+    wanted = bool(options.out) or not options.as_json
+    outputs = plan_outputs(names, options.out, pictures=wanted, every=options.times.every is not None)
+    _check(options, names, outputs)
+    model = load(
+        options.model,
+        device=options.device,
+        precision=options.precision,
+        prior=options.prior,
+        weights=options.weights,
+        weights_dir=options.weights_dir,
+        listener=listener,
+    )
     if model.card.get("placeholder"):
         listener(
             Notice("this model is a placeholder trained on coloured shapes: its maps mean nothing on real pictures")
         )
-    engine = Engine.from_file(model, pick_device(options.device), options.precision)
-    for done, (name, path) in enumerate(zip(options.inputs, outputs, strict=True)):
-        try:
-            result = _localize_one(engine, model, name, options, listener)
-        except InputError as error:
-            result = Localization(input=name, error=str(error), model=model.name, protocol=_protocol(options))
-        if path is not None and result.heat is not None:
-            write_result(path, result)
-            result = Localization(**{**vars(result), "written": path})
-        yield result
-        listener(Progress(task="localizing", done=done + 1, total=len(options.inputs)))
+    with as_files(names) as files:
+        triples = enumerate(zip(names, files, outputs, strict=True))
+        jobs = [_Job(number=number, name=name, source=file, out=out) for number, (name, file, out) in triples]
+        worker = _Worker(model, options, listener, len(jobs))
+        reads = (read for job in jobs for read in _reads(job, options, model))
+        with closing(read_ahead(reads)) as coming:
+            for job, of_job in groupby(coming, attrgetter("job")):
+                yield from worker.one_input(job, of_job)
 
 
-def _protocol(options: LocalizeOptions) -> str:
-    return f"{Protocol().name}/{options.precision}"
-
-
-def _check_inputs(options: LocalizeOptions, outputs: Sequence[Path | None]) -> None:
-    for name in options.inputs:
-        if name != STDIN and not Path(name).is_file():
-            raise UsageError(f"no such file: {name}")
-    if options.inputs.count(STDIN) > 1:
-        raise UsageError("standard input (-) can be read once")
+def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Path | None]) -> None:
+    sources = [Path(name) for name in names if name != STDIN]
     if options.audio is not None:
-        if len(options.inputs) != 1:
-            raise UsageError(f"--audio goes with one picture, not with {len(options.inputs)} inputs")
+        if len(names) != 1:
+            raise UsageError(f"--audio goes with one picture or video, not with {len(names)} inputs")
         if not options.audio.is_file():
             raise UsageError(f"--audio: no such file: {options.audio}")
-    sources = [Path(name) for name in options.inputs if name != STDIN]
+        sources.append(options.audio)
+    if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
+        raise UsageError(f"--at is one moment and --out {options.out} a video; valid: --start and --end")
     overwritten = {path.resolve() for path in outputs if path} & {path.resolve() for path in sources}
     if overwritten:
         raise UsageError(f"--out {options.out} would overwrite the input {min(overwritten)}; valid: another folder")
 
 
-def _localize_one(
-    engine: Engine, model: ModelFile, name: str, options: LocalizeOptions, listener: Listener
-) -> Localization:
-    frame, sound, time_s = _read(name, options.audio, engine.config.seconds, engine.config.rate)
-    if sound.source_rate < sound.rate:
-        listener(Notice(f"{name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"))
-    heat, similarity, effect = _heat(engine, frame, sound)
-    return Localization(
-        input=name,
-        time_s=time_s,
-        frame=frame,
-        heat=heat,
-        similarity=similarity,
-        silent=sound.silent,
-        sound_effect=effect,
-        model=model.name,
-        protocol=_protocol(options),
-    )
-
-
-def _read(name: str, audio: Path | None, seconds: float, rate: int) -> tuple[NDArray[np.uint8], SoundWindow, float]:
-    if audio is not None:
-        frame = decode_picture(_standard_input().read() if name == STDIN else _file_bytes(Path(name)))
-        return frame, read_sound(audio, seconds=seconds, rate=rate), 0.0
-    if Path(name).suffix.lower() in PICTURE_SUFFIXES:
-        raise InputError("a picture has no sound; give it one with --audio")
-    moment = read_moment(_standard_input() if name == STDIN else Path(name), seconds=seconds, rate=rate)
-    return moment.picture, moment.sound, moment.time_s
-
-
-def _file_bytes(path: Path) -> bytes:
+def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]:
+    """The scenes of an input as they are decoded, without those whose output is there already."""
+    if options.skip_existing and job.out is not None and job.out.exists():
+        yield _Read(job=job)
+        return
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(str(error)) from error
+        times = scene_times(job.source, _sampled(job, options), options.audio)
+        left = [time_s for time_s in times if not (options.skip_existing and job.has(time_s))]
+        for time_s, scene in zip(left, scenes_at(job.source, left, hears, options.audio), strict=True):
+            yield _Read(job=job, time_s=time_s, count=len(left), scene=scene)
+        if not left:
+            yield _Read(job=job)
+    except InputError as error:
+        yield _Read(job=job, error=str(error))
 
 
-def _standard_input() -> BinaryIO:
-    """Standard input as a seekable file: decoders jump about. Long streams go to disk."""
-    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 (the caller reads on)
-    while block := sys.stdin.buffer.read(1 << 20):
-        spool.write(block)
-    spool.seek(0)
-    return spool  # type: ignore[return-value]
+def _sampled(job: _Job, options: LocalizeOptions) -> Times:
+    """The moments that are looked at one by one; a video's own maps are made as it is written."""
+    if job.suffix == VIDEO and not options.as_json:
+        return replace(options.times, every=None)
+    return options.times
 
 
-def _heat(
-    engine: Engine, frame: NDArray[np.uint8], sound: SoundWindow
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """Heat map of the frame, similarity grid, and how far silence would move the map."""
-    import torch
+class _Worker:
+    """Runs the model over what was read and writes the results."""
 
-    from avloc.dataset import square
-    from avloc.heatmap import heat_maps
-    from avloc.methods import Embeddings
+    def __init__(self, model: Model, options: LocalizeOptions, listener: Listener, inputs: int) -> None:
+        self.model, self.options, self.listener = model, options, listener
+        self.inputs, self.moments = inputs, 0
+        self.counts: dict[int, int] = {}
 
-    small = torch.from_numpy(square(frame, engine.config.frame).copy()).permute(2, 0, 1)[None]
-    wave = torch.from_numpy(sound.waveform)[None]
-    with torch.inference_mode():
-        heard = engine.embed(small, wave, sound.rate)
-        unheard = Embeddings(heard.image, engine.encode_sound(torch.zeros_like(wave), sound.rate))
-        grids: Tensor = torch.cat([engine.similarity(heard), engine.similarity(unheard)]).cpu()
-        heat, heat_unheard = heat_maps(grids, (frame.shape[0], frame.shape[1]))
-    if sound.silent:
-        return np.zeros(frame.shape[:2], np.float32), grids[0].numpy(), 0.0
-    return heat.numpy(), grids[0].numpy(), float((heat - heat_unheard).abs().mean())
-
-
-def write_result(path: Path, result: Localization) -> None:
-    """Write the overlay or the array, by the ending of `path`, atomically."""
-    assert result.heat is not None
-    assert result.frame is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as part:
-        if path.suffix.lower() == ".npy":
-            buffer = io.BytesIO()
-            np.save(buffer, result.heat)
-            part.write_bytes(buffer.getvalue())
+    def one_input(self, job: _Job, reads: Iterator[_Read]) -> Iterator[Localization | InputDone]:
+        """The moments of one input, then what became of it."""
+        verdicts: list[Verdict] = []
+        try:
+            with ExitStack() as files:
+                stack = Stack(job.out, files) if job.out is not None and self._is_stack(job.out) else None
+                for read in reads:
+                    if read.scene is not None:
+                        result = self._result(read.scene, job, is_first=not verdicts)
+                        verdicts.append(result.verdict)
+                        written = self._write(job, read, result, stack)
+                        yield Localization(input=job.name, result=result, written=written)
+                    self._tell(job, read)
+                    if read.error:
+                        raise InputError(read.error)
+            whole = self._whole(job, stack) if verdicts else None
+        except InputError as error:
+            yield Localization(input=job.name, error=str(error), model=self.model.name, protocol=self.model.protocol)
+            yield InputDone(input=job.name, failed=True)
             return
-        picture = (
-            draw_caption(result.frame, SILENT_CAPTION) if result.silent else draw_overlay(result.frame, result.heat)
+        yield InputDone(input=job.name, skipped=not verdicts, written=whole, summary=summary(verdicts))
+
+    def _is_stack(self, out: Path) -> bool:
+        return out.suffix.lower() == ARRAY and TIME not in str(out) and self.options.times.every is not None
+
+    def _result(self, scene: Scene, job: _Job, *, is_first: bool) -> Result:
+        sound = scene.sound
+        if is_first and sound.source_rate < sound.rate:
+            text = f"{job.name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"
+            self.listener(Notice(text))
+        return self.model.localize_scene(scene)
+
+    def _write(self, job: _Job, read: _Read, result: Result, stack: Stack | None) -> Path | None:
+        """Write what belongs to one moment; the path if that is a file of its own."""
+        if stack is not None:
+            stack.add(result, read.count)
+            return None
+        path = job.path_at(result.time_s if read.time_s is None else read.time_s)
+        if path is None:
+            return None
+        if path.suffix.lower() == ARRAY:
+            write_array(path, result)
+        else:
+            write_picture(path, result, self.options.style)
+        return path
+
+    def _whole(self, job: _Job, stack: Stack | None) -> Path | None:
+        """Finish the file of all moments, where there is one."""
+        if job.out is None or job.suffix != VIDEO:
+            return stack.path if stack else None
+        from avloc.localize.video import write_video
+
+        if is_picture(job.source):
+            raise InputError("is a picture; an overlay video is made of a video")
+        times = self.options.times
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        write_video(
+            job.source,
+            job.out,
+            self.model,
+            every=times.every or VIDEO_STEP_S,
+            start=times.start,
+            end=times.end,
+            audio=self.options.audio,
+            style=self.options.style,
+            listener=self.listener,
         )
-        Image.fromarray(picture).save(part, format="PNG")
+        return job.out
+
+    def _tell(self, job: _Job, read: _Read) -> None:
+        """Progress in moments; inputs to come are taken to have as many as those so far."""
+        self.moments += 1
+        self.counts[job.number] = read.count
+        total = round(sum(self.counts.values()) * self.inputs / len(self.counts))
+        self.listener(Progress(task="localizing", done=self.moments, total=total, detail=job.name))

@@ -1,0 +1,164 @@
+"""Similarity maps fused with maps of where there is something to look at, cell by cell.
+
+The names of maps: `av` is the similarity map, `object` an ImageNet trunk's activation, `detr` DETR's attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.errors import UsageError
+from avloc.events import Listener, silent
+from avloc.protocols import Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+NONE = "none"
+DETR = "detr"
+PriorMap = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""A frame [H, W, 3] to its map [h, w]."""
+
+
+def fused_cells(maps: Mapping[str, NDArray[np.float32]], weights: Mapping[str, float]) -> NDArray[np.float32]:
+    """Weighted sum of maps, each brought to the finest grid among them and then to [0, 1]; a flat map counts as zeros.
+
+    Args:
+        maps: name -> [h, w], on grids of any size.
+        weights: name -> weight, for every map.
+
+    Returns:
+        [h, w] whose resized min-max form is the heat map. A single map is its own result.
+    """
+    if len(maps) == 1:
+        return next(iter(maps.values()))
+    import torch
+
+    from avloc.heatmap import heat_maps
+
+    rows, columns = zip(*(cells.shape for cells in maps.values()), strict=True)
+    grid = (max(rows), max(columns))
+    terms = [weights[name] * heat_maps(torch.from_numpy(cells)[None], grid)[0] for name, cells in maps.items()]
+    fused: NDArray[np.float32] = torch.stack(terms).sum(0).numpy()
+    return fused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """Which sound-blind maps stand beside the similarity map, and what each weighs."""
+
+    priors: Mapping[str, PriorMap] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=lambda: {"av": 1.0})
+    label: str = ""
+    """For the protocol; empty where nothing is fused."""
+
+    def prior_maps(self, frame: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """What the priors see in a frame [H, W, 3], whatever is heard."""
+        return {name: prior(frame) for name, prior in self.priors.items()}
+
+    def cells(
+        self, similarity: NDArray[np.float32], prior_maps: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """[h, w] cells of the heat map out of cosines [h, w] and the frame's `prior_maps`."""
+        return fused_cells({"av": similarity, **prior_maps}, self.weights)
+
+
+def load_fusion(
+    names: str,
+    weights: Mapping[str, float] | None,
+    weights_dir: Path | None,
+    device: torch.device,
+    listener: Listener = silent,
+) -> Fusion:
+    """The priors by name and their weights.
+
+    Args:
+        names: `none`, `detr`, a trunk of `avloc.networks.trunks.TRUNKS`, or a trunk and `detr` with a comma; empty is
+            the model's own choice, which is `none`.
+        weights: name of a map -> weight; by default those of avloc's protocol.
+        weights_dir: folder searched first for published weights.
+        device: where the priors run.
+        listener: hears about a download.
+
+    Raises:
+        UsageError: no such prior, or weights that do not go with the maps.
+        WeightsError: a prior's weights are absent or damaged.
+    """
+    asked = [name for name in names.split(",") if name and name != NONE]
+    kinds = {DETR if name == DETR else "object": name for name in asked}
+    if len(kinds) != len(asked):
+        raise UsageError(f"--object-prior {names}: valid are one trunk, {DETR}, or both with a comma")
+    chosen = _checked({"av", *kinds}, dict(weights) if weights else _default_weights(set(kinds)))
+    priors = {kind: _load_prior(name, weights_dir, device, listener) for kind, name in kinds.items()}
+    return Fusion(priors=priors, weights=chosen, label=_label(kinds, chosen) if kinds else "")
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """`av=0.6,object=0.4` as a table.
+
+    Raises:
+        UsageError: not of this form.
+    """
+    out: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            out[name.strip()] = float(value)
+        except ValueError:
+            raise UsageError(f"--weights {text}: {part!r} is not name=number; valid: as av=0.6,object=0.4") from None
+    return out
+
+
+def _default_weights(kinds: set[str]) -> dict[str, float]:
+    known = (Protocol().fused, Protocol().fused_detr)
+    fitting = (weights for weights in known if set(weights) == {"av", *kinds})
+    return dict(next(fitting, dict.fromkeys(["av", *sorted(kinds)], 1 / (1 + len(kinds)))))
+
+
+def _checked(names: set[str], weights: dict[str, float]) -> dict[str, float]:
+    if set(weights) != names:
+        raise UsageError(f"--weights names {', '.join(sorted(weights))}; the maps are {', '.join(sorted(names))}")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or sum(weights.values()) <= 0:
+        raise UsageError("--weights are impossible; valid: numbers of 0 or more, not all 0")
+    return weights
+
+
+def _label(kinds: Mapping[str, str], weights: Mapping[str, float]) -> str:
+    names = {"av": "av", **kinds}
+    return " + ".join(f"{weight:g} {names[name]}" for name, weight in weights.items())
+
+
+def _load_prior(name: str, weights_dir: Path | None, device: torch.device, listener: Listener) -> PriorMap:
+    import torch
+
+    from avloc.dataset import square
+    from avloc.networks.detr import stretched
+    from avloc.priors import DetrPrior, ObjectPrior
+
+    def batched(small: NDArray[np.uint8]) -> torch.Tensor:
+        return torch.from_numpy(small.copy()).permute(2, 0, 1)[None]
+
+    if name == DETR:
+        detr = DetrPrior(weights_dir, device, listener)
+
+        def attention(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                found = detr.maps(batched(stretched(frame, detr.side)))[0]
+            return np.zeros((1, 1), np.float32) if found is None else found.cpu().numpy()
+
+        return attention
+    trunk = ObjectPrior(name, weights_dir, device, listener)
+
+    def activation(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = trunk.maps(batched(square(frame, trunk.side)))[0].cpu().numpy()
+        return found
+
+    return activation

@@ -1,0 +1,86 @@
+"""What the user typed, as a list of files; standard input becomes one."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from avloc.errors import UsageError
+from avloc.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+
+STDIN = "-"
+_LIST_MARK = "@"
+
+
+def expand_inputs(typed: Sequence[str], *, pictures: bool) -> list[str]:
+    """Files, globs, folders and lists as paths, in the order typed; `-` stays itself.
+
+    Args:
+        typed: paths; patterns such as `clips/*.mp4`; folders, for the videos that lie directly in them; `@list.txt`, a
+            file with one path a line, in which blank lines and lines with # count for nothing.
+        pictures: whether pictures in a folder are inputs too.
+
+    Raises:
+        UsageError: a path does not exist, or a pattern, a folder or a list holds nothing.
+    """
+    out = [name for text in typed for name in _expanded(text, pictures=pictures)]
+    if out.count(STDIN) > 1:
+        raise UsageError("standard input (-) can be read once")
+    return out
+
+
+def _expanded(text: str, *, pictures: bool) -> list[str]:
+    path = Path(text)
+    if text == STDIN or path.is_file():
+        return [text]
+    if path.is_dir():
+        return _in_folder(path, VIDEO_SUFFIXES | PICTURE_SUFFIXES if pictures else VIDEO_SUFFIXES)
+    if text.startswith(_LIST_MARK):
+        return _in_list(Path(text.removeprefix(_LIST_MARK)))
+    if not glob.has_magic(text):
+        raise UsageError(f"no such file: {text}")
+    found = [name for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]  # noqa: PTH207 (as typed)
+    if not found:
+        raise UsageError(f"no such file: {text} matches nothing")
+    return found
+
+
+def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[str]:
+    inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    found = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
+    if not found:
+        raise UsageError(f"{folder} holds no video; valid: a folder with videos directly in it, files, or patterns")
+    return found
+
+
+def _in_list(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UsageError(f"no such list: {path}", hint="@FILE names a file with one path a line.") from None
+    lines = [line.strip() for line in text.splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    absent = next((name for name in names if not Path(name).is_file()), None)
+    if absent is not None:
+        raise UsageError(f"no such file: {absent}, in the list {path}")
+    if not names:
+        raise UsageError(f"the list {path} names no file")
+    return names
+
+
+@contextmanager
+def as_files(names: Sequence[str]) -> Iterator[list[Path]]:
+    """The inputs as files that decoders can jump about in; standard input is copied to one while the context lasts."""
+    if STDIN not in names:
+        yield [Path(name) for name in names]
+        return
+    with tempfile.TemporaryDirectory(prefix="avloc-") as folder:
+        copy = Path(folder) / "stdin"
+        with copy.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield [copy if name == STDIN else Path(name) for name in names]

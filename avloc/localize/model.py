@@ -1,0 +1,281 @@
+"""The library: a model that localizes frames and sounds in memory, and videos moment by moment. Prints nothing."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.errors import InputError, UsageError
+from avloc.events import Listener, silent
+from avloc.localize.fusion import Fusion, load_fusion
+from avloc.localize.moments import Scene, Times, scene_times, scenes_at
+from avloc.localize.result import Result
+from avloc.localize.verdict import VerdictRule, judge
+from avloc.media import SoundWindow, cut_window
+from avloc.protocols import Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from avloc.checkpoint import ModelFile
+    from avloc.engine import Engine
+    from avloc.methods import Embeddings
+
+_RATES = (1_000, 768_000)
+_SHORTEST_S = 0.05
+_LOUDEST = 8.0
+"""Beyond this a waveform is no overshoot of a decoder but in other units."""
+_NOISE_SEED = 0
+
+
+def load(
+    path: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    prior: str = "",
+    weights: Mapping[str, float] | None = None,
+    weights_dir: Path | None = None,
+    listener: Listener = silent,
+) -> Model:
+    """A model ready to localize.
+
+    Args:
+        path: a run folder, a `.safetensors` of avloc, or a published `.pth` of AVC or EZ-VSL; None is the model in the
+            package.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `fp32` or `bf16`.
+        prior: object prior fused with the similarity map: `resnet18` or another trunk, `detr`, both with a comma, or
+            `none`; empty is the model's own choice.
+        weights: what each map weighs, by name, as `{"av": 0.6, "object": 0.4}`.
+        weights_dir: folder searched first for a prior's published weights.
+        listener: hears about a download.
+
+    Raises:
+        UsageError: nothing lies at `path`, no such device or prior, or weights that do not go with the maps.
+        WeightsError: the model or a prior's weights are absent, damaged or foreign.
+    """
+    from avloc.checkpoint import default_model, load_model
+    from avloc.engine import Engine, pick_device
+
+    Protocol(precision=precision)
+    file = load_model(default_model() if path is None else Path(path))
+    where = pick_device(device)
+    fusion = load_fusion(prior, weights, weights_dir, where, listener)
+    return Model(file, Engine.from_file(file, where, precision), fusion)
+
+
+class Model:
+    """A model file on a device; `avloc.load` makes one. Results do not depend on what was localized before.
+
+    Args:
+        file: weights and card.
+        engine: its networks.
+        fusion: object priors and weights.
+
+    Attributes:
+        name: short name of the model.
+        card: what the model file says of itself.
+        seconds: length of the sound it hears.
+        rate: sample rate it hears in Hz; 0 takes each sound's own.
+        protocol: the rule from cells to heat map, precision and weights of fused maps, in one line.
+    """
+
+    def __init__(self, file: ModelFile, engine: Engine, fusion: Fusion) -> None:
+        self.name = file.name
+        self.card: Mapping[str, Any] = file.card
+        self.seconds = engine.config.seconds
+        self.rate = engine.config.rate
+        self.protocol = "/".join(filter(None, (Protocol().name, engine.precision, fusion.label)))
+        self._engine, self._fusion, self._rule = engine, fusion, VerdictRule.of_card(file.card)
+        self._silence: dict[tuple[int, int], Tensor] = {}
+
+    def localize(self, frame: NDArray[np.uint8], waveform: NDArray[np.floating], rate: int) -> Result:
+        """Where in the frame the sound comes from.
+
+        Args:
+            frame: [H, W, 3] uint8 RGB.
+            waveform: [n] float32 mono in [-1, 1]. Its middle `seconds` are heard; a shorter one is tiled.
+            rate: sample rate of the waveform in Hz; another than the model's is resampled.
+
+        Raises:
+            InputError: the frame, the waveform or the rate is not as above; says which and how.
+        """
+        _check_frame(frame)
+        sound = self._window(waveform, rate)
+        return self.localize_scene(Scene(frame=frame, sound=sound))
+
+    def localize_video(
+        self,
+        path: str | Path,
+        *,
+        every: float = 1.0,
+        start: float | None = None,
+        end: float | None = None,
+        audio: str | Path | None = None,
+    ) -> Iterator[Result]:
+        """Results at steady times, read one after the other: memory does not grow with the length of the video.
+
+        Args:
+            path: any video.
+            every: seconds from one result to the next.
+            start: first time in seconds; None is the start of the video.
+            end: no result at or after this time; None is the end of the video.
+            audio: a file whose sound is heard in place of the video's own.
+
+        Raises:
+            UsageError: no such file, or times that cannot be meant.
+            InputError: no picture, no sound, or it cannot be decoded.
+        """
+        times = Times(every=every, start=start, end=end)
+        for file in (path, audio):
+            if file is not None and not Path(file).is_file():
+                raise UsageError(f"no such file: {file}")
+        return self._localize_video(Path(path), times, None if audio is None else Path(audio))
+
+    def _localize_video(self, path: Path, times: Times, audio: Path | None) -> Iterator[Result]:
+        for scene in scenes_at(path, scene_times(path, times, audio), self, audio):
+            yield self.localize_scene(scene)
+
+    def localize_scene(self, scene: Scene) -> Result:
+        """Where in a scene the sound comes from; its sound must be a window as the model hears it."""
+        import torch
+
+        began = time.perf_counter()
+        frame, sound = scene.frame, scene.sound
+        prior_maps = self._fusion.prior_maps(frame)
+        with torch.inference_mode():
+            heard = self._embed(frame, sound)
+            others = [replace(heard, audio=audio) for audio in (self._unheard(sound), self._noise(sound))]
+            grids = [self._similarity(embeddings) for embeddings in (heard, *others)]
+        cells = [self._fusion.cells(grid, prior_maps) for grid in grids]
+        _check_finite(*cells)
+        effects = [0.0, 0.0] if sound.silent else _effects(cells)
+        peaks = [float(grid.max()) for grid in grids]
+        verdict = judge(
+            self._rule,
+            silent=sound.silent,
+            sound_effect=effects[0],
+            sound_effect_noise=effects[1],
+            peak_similarity=peaks[0],
+            peak_with_silence=peaks[1],
+            peak_with_noise=peaks[2],
+        )
+        return Result(
+            frame=frame,
+            similarity=grids[0],
+            cells=cells[0],
+            verdict=verdict,
+            sound_effect=effects[0],
+            sound_effect_noise=effects[1],
+            time_s=scene.time_s,
+            window_s=(sound.start_s, sound.start_s + self.seconds),
+            model=self.name,
+            protocol=self.protocol,
+            seconds=time.perf_counter() - began,
+        )
+
+    def cells_at(
+        self, frame: NDArray[np.uint8], waveform: NDArray[np.floating], rate: int
+    ) -> tuple[NDArray[np.float32], bool]:
+        """The cells [h, w] of `localize` and whether there was nothing to hear; cheap, for many frames of a video.
+
+        Raises:
+            InputError: as `localize`.
+        """
+        import torch
+
+        _check_frame(frame)
+        sound = self._window(waveform, rate)
+        with torch.inference_mode():
+            similarity = self._similarity(self._embed(frame, sound))
+        cells = self._fusion.cells(similarity, self._fusion.prior_maps(frame))
+        _check_finite(cells)
+        return cells, sound.silent
+
+    def _window(self, waveform: NDArray[np.floating], rate: int) -> SoundWindow:
+        samples, rate = _checked_sound(waveform, rate)
+        return cut_window(samples, rate, seconds=self.seconds, rate=self.rate)
+
+    def _embed(self, frame: NDArray[np.uint8], sound: SoundWindow) -> Embeddings:
+        import torch
+
+        from avloc.dataset import square
+
+        small = torch.from_numpy(square(frame, self._engine.config.frame).copy()).permute(2, 0, 1)[None]
+        return self._engine.embed(small, torch.from_numpy(sound.waveform)[None], sound.rate)
+
+    def _similarity(self, embeddings: Embeddings) -> NDArray[np.float32]:
+        grid: NDArray[np.float32] = self._engine.similarity(embeddings)[0].float().cpu().numpy()
+        return grid
+
+    def _unheard(self, sound: SoundWindow) -> Tensor:
+        """Silence as long as the sound, encoded once."""
+        import torch
+
+        key = (len(sound.waveform), sound.rate)
+        if key not in self._silence:
+            self._silence[key] = self._engine.encode_sound(torch.zeros(1, key[0]), sound.rate)
+        return self._silence[key]
+
+    def _noise(self, sound: SoundWindow) -> Tensor:
+        """The same noise at all times, as loud as the sound."""
+        import torch
+
+        noise = np.random.default_rng(_NOISE_SEED).standard_normal(len(sound.waveform), np.float32)
+        loudness = np.sqrt(np.mean(np.square(sound.waveform)))
+        waveform = np.clip(loudness * noise, -1, 1)
+        return self._engine.encode_sound(torch.from_numpy(waveform)[None], sound.rate)
+
+
+def _effects(cells: list[NDArray[np.float32]]) -> list[float]:
+    """How far the first map lies from each other one: mean absolute difference on the square of avloc's protocol."""
+    import torch
+
+    from avloc.heatmap import heat_maps
+
+    side = Protocol().side
+    own, *others = (heat_maps(torch.from_numpy(one)[None], (side, side))[0] for one in cells)
+    return [float((own - other).abs().mean()) for other in others]
+
+
+def _check_finite(*cells: NDArray[np.float32]) -> None:
+    if not all(np.isfinite(one).all() for one in cells):
+        raise InputError("gets a map that is not finite from this model")
+
+
+def _check_frame(frame: NDArray[np.uint8]) -> None:
+    valid = "valid: [H, W, 3] uint8 RGB"
+    if not isinstance(frame, np.ndarray):
+        raise InputError(f"the frame is a {type(frame).__name__}, not an array; {valid}")
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        raise InputError(f"the frame is {list(frame.shape)} {frame.dtype}; {valid}")
+
+
+def _checked_sound(waveform: NDArray[np.floating], rate: int) -> tuple[NDArray[np.float32], int]:
+    valid = "valid: [n] float32 mono in [-1, 1]"
+    if not isinstance(waveform, np.ndarray):
+        raise InputError(f"the waveform is a {type(waveform).__name__}, not an array; {valid}")
+    if waveform.ndim != 1 or waveform.dtype not in (np.float32, np.float64):
+        more = "; average its channels first" if waveform.ndim == 2 else ""
+        raise InputError(f"the waveform is {list(waveform.shape)} {waveform.dtype}{more}; {valid}")
+    try:
+        hertz = operator.index(rate)
+    except TypeError:
+        raise InputError(f"the rate is {rate!r}; valid: a whole number of Hz") from None
+    if not _RATES[0] <= hertz <= _RATES[1]:
+        raise InputError(f"the rate is {hertz} Hz; valid: {_RATES[0]} to {_RATES[1]} Hz")
+    if len(waveform) < _SHORTEST_S * hertz:
+        raise InputError(f"the waveform is too short: {len(waveform)} samples; valid: {_SHORTEST_S:g} s or more")
+    if not np.isfinite(waveform).all():
+        raise InputError(f"the waveform has samples that are not numbers (NaN or infinity); {valid}")
+    if float(np.abs(waveform).max()) > _LOUDEST:
+        raise InputError(f"the waveform reaches {float(np.abs(waveform).max()):.4g}; {valid}")
+    return waveform.astype(np.float32, copy=False), hertz

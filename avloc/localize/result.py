@@ -1,0 +1,143 @@
+"""What a model found in one picture with one sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.localize.verdict import Verdict
+
+if TYPE_CHECKING:
+    from avloc.localize.style import Style
+
+SCHEMA = "avloc.localize/2"
+FIELDS = (
+    *("time_s", "window_s", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity", "mean_similarity"),
+    *("silent", "sound_effect", "sound_effect_noise", "verdict", "model", "protocol", "seconds"),
+)
+"""What `Result.as_json` says beside the schema, in this order."""
+_HALF = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """A heat map and everything that is known about it. In a notebook it shows itself as its overlay."""
+
+    frame: NDArray[np.uint8]
+    """[H, W, 3] RGB as shown."""
+    similarity: NDArray[np.float32]
+    """[h, w] cosines of the picture's cells with the sound."""
+    cells: NDArray[np.float32]
+    """[h, w] what the heat map is made of: the similarity alone, or fused with an object prior."""
+    verdict: Verdict
+    """`follows`, `ignores` or `silent`; `verdict.sentence` says it in words."""
+    sound_effect: float
+    """Mean absolute difference, in [0, 1], to the heat map that the same picture gets with digital silence."""
+    sound_effect_noise: float
+    """The same with noise as loud as the sound."""
+    time_s: float = 0.0
+    """When the frame appears in its video, in seconds."""
+    window_s: tuple[float, float] = (0.0, 0.0)
+    """Start and end of what was heard, in seconds of the sound's own timeline."""
+    model: str = ""
+    """Name of the model."""
+    protocol: str = ""
+    """The rule from cells to heat map, the precision and, where maps were fused, their weights."""
+    seconds: float = 0.0
+    """How long the model took, in seconds."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether there was nothing to hear; the heat map is zero then, and there is no peak and no box."""
+        return self.verdict is Verdict.SILENT
+
+    @cached_property
+    def heatmap(self) -> NDArray[np.float32]:
+        """[H, W] in [0, 1], straight from the cells; all zeros for silence."""
+        if self.silent:
+            return np.zeros(self.frame.shape[:2], np.float32)
+        import torch
+
+        from avloc.heatmap import heat_maps
+
+        size = (self.frame.shape[0], self.frame.shape[1])
+        heat: NDArray[np.float32] = heat_maps(torch.from_numpy(self.cells)[None], size)[0].numpy()
+        return heat
+
+    @property
+    def peak_xy(self) -> list[int] | None:
+        """Hottest pixel [x, y]; None for silence."""
+        return None if self.silent else self._top[0]
+
+    @property
+    def box_xyxy(self) -> list[int] | None:
+        """Box [x0, y0, x1, y1], half-open, of the connected region around the peak with heat >= 0.5; None for silence.
+
+        A flat map has no region: its box is the whole frame.
+        """
+        return None if self.silent else self._top[1]
+
+    @property
+    def peak_similarity(self) -> float | None:
+        """Largest cosine; None for silence."""
+        return None if self.silent else float(self.similarity.max())
+
+    @property
+    def mean_similarity(self) -> float | None:
+        """Mean cosine; None for silence."""
+        return None if self.silent else float(self.similarity.mean())
+
+    @cached_property
+    def _top(self) -> tuple[list[int], list[int]]:
+        return peak_and_box(self.heatmap)
+
+    def overlay(self, style: Style | None = None) -> NDArray[np.uint8]:
+        """The heat map drawn over the frame, or the plain frame with a caption for silence.
+
+        Args:
+            style: colours, opacity, box and so on (`avloc.localize.style.parse_style` makes one from `key=value`).
+
+        Returns:
+            [H, W, 3] RGB; larger than the frame where the style adds to it.
+        """
+        from avloc.localize.overlay import draw_overlay, draw_silent
+        from avloc.localize.style import Style
+
+        style = style or Style()
+        if self.silent:
+            return draw_silent(self.frame, style=style, caption=self.verdict.sentence)
+        caption = self.verdict.sentence if self.verdict is Verdict.IGNORES else ""
+        return draw_overlay(
+            self.frame, self.heatmap, style=style, box_xyxy=self.box_xyxy, peak_xy=self.peak_xy, caption=caption
+        )
+
+    def _repr_png_(self) -> bytes:
+        from avloc.media import encode_png
+
+        return encode_png(self.overlay())
+
+    def as_json(self) -> dict[str, Any]:
+        """What a line of `avloc localize --json` says, as plain values; pixels are those of the shown frame."""
+        values = {name: getattr(self, name) for name in FIELDS if name != "frame_hw"}
+        values |= {"window_s": list(self.window_s), "frame_hw": list(self.frame.shape[:2])}
+        values |= {"verdict": str(self.verdict)}
+        return {"schema": SCHEMA, **{name: values[name] for name in FIELDS}}
+
+
+def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:
+    """Hottest pixel [x, y] and the box [x0, y0, x1, y1] (half-open) of the connected region around it with heat >= 0.5.
+
+    A flat map has no region: its box is the whole frame.
+    """
+    from scipy.ndimage import find_objects, label
+
+    y, x = (int(i) for i in np.unravel_index(heat.argmax(), heat.shape))
+    if heat[y, x] < _HALF:
+        return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
+    regions, _ = label(heat >= _HALF)
+    rows, columns = find_objects(regions)[regions[y, x] - 1]
+    return [x, y], [columns.start, rows.start, columns.stop, rows.stop]
