@@ -1,40 +1,259 @@
-"""A heat map laid over its frame."""
+"""A heat map laid over its frame: colours, contour, peak, box, words, legend and strip.
+
+Sizes follow the frame, so that a line is a line and a word can be read at 176 x 144 and at 4K. The same code draws a
+picture and each frame of a video; all of it is integer work with tables, 256 levels of heat.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-COLOUR_MAP = "inferno"  # perceptually uniform: equal steps of heat look like equal steps
-OPACITY = 0.75
-SILENT_CAPTION = "silent: no source"
+from avloc.localize.style import DEFAULT_STYLE, Style
+
+_LEVELS = 256
+_WHITE, _BLACK, _CYAN = (255, 255, 255), (0, 0, 0), (110, 225, 255)
+_SMOOTH = 4  # rings are drawn this many times too large and shrunk, which rounds their steps off
+_CURVE = 1.5
+"""Opacity grows with this power of the heat: lukewarm places keep their own colours."""
+_HALO = 0.55
+"""Opacity of the dark rim that sets a white line off a bright frame."""
 
 
-def draw_overlay(rgb: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+def draw_overlay(
+    frame: NDArray[np.uint8],
+    heat: NDArray[np.float32],
+    *,
+    style: Style = DEFAULT_STYLE,
+    box_xyxy: Sequence[int] | None = None,
+    peak_xy: Sequence[int] | None = None,
+    caption: str = "",
+) -> NDArray[np.uint8]:
     """Blend colours over the frame, the more opaque the hotter, so that cold places stay as they were.
 
     Args:
-        rgb: [H, W, 3] the frame as shown.
+        frame: [H, W, 3] RGB as shown.
         heat: [H, W] in [0, 1].
+        style: what else is drawn.
+        box_xyxy: half-open box in pixels, drawn if the style says so.
+        peak_xy: hottest pixel, marked if the style says so.
+        caption: words at the lower edge.
 
     Returns:
-        [H, W, 3] uint8, the same size.
+        [H', W', 3] uint8: the size of the frame, larger by legend and strip.
     """
+    levels = np.asarray(heat * np.float32(_LEVELS - 1) + np.float32(0.5)).astype(np.uint8)
+    mask, colours = _coloured(levels, style)
+    canvas = Image.fromarray(frame)
+    canvas.paste(colours, mask=mask)
+    if style.contour:
+        canvas = Image.fromarray(_with_contour(np.array(canvas), heat, style.contour))
+    if style.box and box_xyxy is not None:
+        _draw_box(canvas, box_xyxy)
+    if style.peak and peak_xy is not None:
+        _draw_peak(canvas, peak_xy)
+    return _finished(canvas, frame, colours, style, caption)
+
+
+def draw_silent(frame: NDArray[np.uint8], *, style: Style = DEFAULT_STYLE, caption: str) -> NDArray[np.uint8]:
+    """The plain frame [H, W, 3] with a caption, in the size that `draw_overlay` gives under the same style."""
+    _, cold = _coloured(np.zeros(frame.shape[:2], np.uint8), style)
+    return _finished(Image.fromarray(frame), frame, cold, style, caption)
+
+
+@lru_cache
+def _tables(style: Style) -> tuple[list[int], bytes]:
+    """Opacity 0..255 and RGB of each of the 256 levels of heat."""
     import matplotlib as mpl
 
-    colours = mpl.colormaps[COLOUR_MAP](heat)[..., :3].astype(np.float32)
-    alpha = (OPACITY * heat)[..., None]
-    blend = (1 - alpha) * rgb.astype(np.float32) + alpha * 255 * colours
-    return np.round(blend).astype(np.uint8)
+    levels = np.linspace(0, 1, _LEVELS)
+    opacity = np.round(style.opacity * 255 * levels**_CURVE).astype(int).tolist()
+    return opacity, mpl.colormaps[style.colours](levels, bytes=True)[:, :3].tobytes()
 
 
-def draw_caption(rgb: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """The frame with a line of text on a dark strip at its lower edge, sized to the frame."""
-    image = Image.fromarray(rgb)
-    height = max(12, image.height // 14)
-    draw = ImageDraw.Draw(image, "RGBA")
-    draw.rectangle((0, image.height - height, image.width, image.height), fill=(0, 0, 0, 170))
-    font = ImageFont.load_default(size=max(8, int(height * 0.7)))
-    draw.text((height // 3, image.height - height // 2), text, fill=(255, 255, 255), font=font, anchor="lm")
-    return np.asarray(image)
+def _coloured(levels: NDArray[np.uint8], style: Style) -> tuple[Image.Image, Image.Image]:
+    opacity, palette = _tables(style)
+    image = Image.fromarray(levels)
+    mask = image.point(opacity)
+    image.putpalette(palette)
+    return mask, image.convert("RGB")
+
+
+def _line_width(height: int, width: int) -> int:
+    return max(1, round(min(height, width) / 300))
+
+
+def _with_contour(rgb: NDArray[np.uint8], heat: NDArray[np.float32], level: float) -> NDArray[np.uint8]:
+    """A smooth white line with a dark rim where the heat is `level`, drawn into `rgb`."""
+    half = max(1.2, _line_width(*heat.shape)) / 2
+    rim = 2 * half + 0.5
+    y, x = np.divmod(np.flatnonzero(_border(heat >= level, math.ceil(rim + 0.5))), heat.shape[1])
+    distance = np.abs(heat[y, x] - np.float32(level)) / np.maximum(_slope(heat, y, x), np.float32(1e-6))
+    pixels = rgb[y, x].astype(np.float32)
+    for colour, reach, opacity in ((0, rim, _HALO), (255, half, 1)):
+        cover = np.float32(opacity) * np.clip(np.float32(reach + 0.5) - distance, 0, 1)[:, None]
+        pixels += cover * (np.float32(colour) - pixels)
+    rgb[y, x] = np.round(pixels)
+    return rgb
+
+
+def _border(inside: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Where pixels inside and outside meet, and `reach` pixels to either side, along rows and along columns."""
+    near = np.zeros_like(inside)
+    near[:, 1:] = inside[:, 1:] != inside[:, :-1]
+    near[1:] |= inside[1:] != inside[:-1]
+    spread = 0
+    while spread < reach:
+        step = min(spread + 1, reach - spread)
+        near[:, step:] |= near[:, :-step]
+        near[:, :-step] |= near[:, step:]
+        near[step:] |= near[:-step]
+        near[:-step] |= near[step:]
+        spread += step
+    return near
+
+
+def _slope(heat: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.float32]:
+    """How much the heat changes from pixel to pixel at some places."""
+    above, below = np.maximum(y - 1, 0), np.minimum(y + 1, heat.shape[0] - 1)
+    left, right = np.maximum(x - 1, 0), np.minimum(x + 1, heat.shape[1] - 1)
+    down = (heat[below, x] - heat[above, x]) / np.maximum(below - above, 1).astype(np.float32)
+    across = (heat[y, right] - heat[y, left]) / np.maximum(right - left, 1).astype(np.float32)
+    slope: NDArray[np.float32] = np.sqrt(down**2 + across**2)
+    return slope
+
+
+def _draw_box(canvas: Image.Image, box_xyxy: Sequence[int]) -> None:
+    x0, y0, x1, y1 = box_xyxy
+    width = _line_width(canvas.height, canvas.width)
+    draw = ImageDraw.Draw(canvas)
+    for grow, colour, thick in ((width, _BLACK, 3 * width), (0, _CYAN, width)):
+        draw.rectangle((x0 - grow, y0 - grow, x1 - 1 + grow, y1 - 1 + grow), outline=colour, width=thick)
+
+
+def _draw_peak(canvas: Image.Image, peak_xy: Sequence[int]) -> None:
+    ring = _ring(max(4, round(min(canvas.size) / 45)), _line_width(canvas.height, canvas.width))
+    x, y = (at - ring.width // 2 for at in peak_xy)
+    canvas.paste(ring, (x, y), mask=ring)
+
+
+@lru_cache
+def _ring(radius: int, width: int) -> Image.Image:
+    """A white ring with a dark rim and a dot in its middle, on nothing."""
+    side = 2 * (radius + 2 * width) + 1
+    large = Image.new("RGBA", (side * _SMOOTH, side * _SMOOTH))
+    draw = ImageDraw.Draw(large)
+    for reach, thick, colour in ((radius + width, 3 * width, (*_BLACK, 140)), (radius, width, (*_WHITE, 255))):
+        _circle(draw, side, reach, thick, colour)
+    _circle(draw, side, 1.5 * width, 2 * width, (*_WHITE, 255))
+    return large.resize((side, side), Image.Resampling.BOX)
+
+
+def _circle(draw: ImageDraw.ImageDraw, side: int, radius: float, width: int, colour: tuple[int, ...]) -> None:
+    middle, reach = side * _SMOOTH / 2, radius * _SMOOTH
+    corners = (middle - reach, middle - reach, middle + reach, middle + reach)
+    draw.ellipse(corners, outline=colour, width=width * _SMOOTH)
+
+
+def _finished(
+    canvas: Image.Image, frame: NDArray[np.uint8], heat: Image.Image, style: Style, caption: str
+) -> NDArray[np.uint8]:
+    """Caption, strip and legend around what has been drawn."""
+    if style.caption and caption:
+        _write(canvas, caption)
+    if style.strip:
+        canvas = _beside([Image.fromarray(frame), canvas, heat])
+    if style.legend:
+        legend = _legend(canvas.width, _text_size(*frame.shape[:2]), style)
+        below = Image.new("RGB", (canvas.width, canvas.height + legend.height))
+        below.paste(canvas, (0, 0))
+        below.paste(legend, (0, canvas.height))
+        canvas = below
+    return np.asarray(canvas)
+
+
+def _beside(panels: Sequence[Image.Image]) -> Image.Image:
+    gap = max(2, panels[0].width // 100)
+    strip = Image.new("RGB", (sum(panel.width + gap for panel in panels) - gap, panels[0].height), _WHITE)
+    for place, panel in enumerate(panels):
+        strip.paste(panel, (place * (panel.width + gap), 0))
+    return strip
+
+
+def _text_size(height: int, width: int) -> int:
+    """Pixels of a letter's height that can be read when the frame fills a screen."""
+    return max(10, round(min(height, width) / 24))
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans out of matplotlib: made for small sizes, where Pillow's own font loses its spaces."""
+    import matplotlib as mpl
+
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def _write(canvas: Image.Image, text: str) -> None:
+    band = _caption(text, canvas.width, canvas.height)
+    canvas.paste(band, (0, canvas.height - band.height), mask=band)
+
+
+@lru_cache
+def _caption(text: str, width: int, height: int) -> Image.Image:
+    """Words on a dark band, as many lines as they need, in letters as large as half of the frame has room for."""
+    size = _text_size(height, width)
+    while True:
+        pad = max(2, size // 2)
+        lines = _wrapped(text, _font(size), width - 2 * pad)
+        line_height = round(size * 1.3)
+        band_height = line_height * len(lines) + pad
+        if size <= _SMALLEST_TEXT or band_height <= height / 2:
+            break
+        size -= 1
+    band = Image.new("RGBA", (width, min(band_height, height)), (*_BLACK, 190))
+    draw = ImageDraw.Draw(band)
+    for number, line in enumerate(lines):
+        middle = pad / 2 + (number + 0.5) * line_height
+        draw.text((pad, middle), line, fill=(*_WHITE, 255), font=_font(size), anchor="lm")
+    return band
+
+
+_SMALLEST_TEXT = 8
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+@lru_cache
+def _legend(width: int, size: int, style: Style) -> Image.Image:
+    """A band `width` pixels wide: the colours from cold to hot, with the contour's place on them."""
+    height, pad = round(size * 1.8), size // 2
+    band = Image.new("RGB", (width, height), (24, 24, 24))
+    draw = ImageDraw.Draw(band)
+    font = _font(size)
+    cold, hot = "cold 0", "1 hot"
+    left, right = pad + round(font.getlength(cold)) + pad, width - 2 * pad - round(font.getlength(hot))
+    right = min(right, left + 16 * size)
+    draw.text((pad, height / 2), cold, fill=_WHITE, font=font, anchor="lm")
+    if right > left:
+        ramp = np.linspace(0, _LEVELS - 1, right - left).astype(np.uint8)[None].repeat(size, axis=0)
+        band.paste(_coloured(ramp, style)[1], (left, (height - size) // 2))
+        if style.contour:
+            x = left + round(style.contour * (right - left - 1))
+            draw.line((x, (height - size) // 2, x, (height + size) // 2 - 1), fill=_WHITE, width=max(1, size // 8))
+    draw.text((max(left, right) + pad, height / 2), hot, fill=_WHITE, font=font, anchor="lm")
+    return band

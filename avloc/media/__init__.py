@@ -6,7 +6,9 @@ time means the same moment for the picture and for the sound. Whatever is wrong 
 """
 
 from avloc.media.containers import MediaSource
+from avloc.media.movies import MovieWriter, movie_codec
 from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink
+from avloc.media.reels import OnScreen, play, play_sound
 from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
 from avloc.media.videos import Moment, read_frame, read_moment
 
@@ -27,6 +29,8 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "MediaSource",
     "Moment",
+    "MovieWriter",
+    "OnScreen",
     "SoundWindow",
     "cut_window",
     "decode_mask",
@@ -34,6 +38,9 @@ __all__ = [
     "encode_jpeg",
     "encode_mask",
     "encode_png",
+    "movie_codec",
+    "play",
+    "play_sound",
     "read_frame",
     "read_moment",
     "read_sound",

@@ -30,9 +30,15 @@ def opened(source: MediaSource) -> Iterator[InputContainer]:
     Raises:
         InputError: it cannot be read or decoded.
     """
+    with reading(), av.open(_target(source), "r", options=_OPTIONS, metadata_errors="replace") as container:
+        yield container
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Every error of FFmpeg or of the disk within becomes an `InputError`."""
     try:
-        with av.open(_target(source), "r", options=_OPTIONS, metadata_errors="replace") as container:
-            yield container
+        yield
     except InvalidDataError as error:
         raise InputError(f"cannot be decoded ({_reason(error)})") from error
     except (FFmpegError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,7 @@ from avloc.media.containers import (
 SILENCE_PEAK = 1e-4
 """A window whose absolute peak is at or below this is digital silence."""
 
-_WHOLE_S = 60.0
+WHOLE_S = 60.0
 """A sound up to this long is decoded from its start; a longer one is entered by a seek."""
 _PREROLL_S = 1.0
 """Decoded before a window after a seek: decoders with memory (Opus, MP3, AAC) need a run-up."""
@@ -37,6 +38,8 @@ _SHORTFALL_S = 0.1
 """A sound that ends this much before its declared end is measured anew."""
 _FILTER_S = 0.1
 """Heard beyond either end of a window, so that the resampling filter does not see an edge."""
+AROUND_S = _FILTER_S + _PREROLL_S
+"""From where a decoder enters to where a window begins."""
 _MOST_CHANNELS = 8
 """7.1; a frame that claims more is damaged."""
 
@@ -63,18 +66,29 @@ class SoundWindow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Track:
+class Piece:
     """Decoded mono samples; indices count samples from the container's start."""
 
     samples: NDArray[np.float32]
     first: int
     rate: int
-    losses: list[int] = field(default_factory=list)
-    """Where packets could not be decoded."""
 
     @property
     def stop(self) -> int:
+        """One past the last sample."""
         return self.first + len(self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track(Piece):
+    """A stretch of sound, and where in it packets could not be decoded."""
+
+    losses: list[int] = field(default_factory=list)
+
+    @property
+    def extent_s(self) -> tuple[float, float]:
+        """Start and end on the timeline, in seconds; what comes before its zero is a decoder's run-up."""
+        return max(self.first, 0) / self.rate, self.stop / self.rate
 
     def cut(self, start: int, stop: int) -> NDArray[np.float32]:
         """Samples `start` to `stop`, zeros where the track has none."""
@@ -103,16 +117,20 @@ def read_sound(source: MediaSource, *, seconds: float, rate: int = 0, centre_s: 
     """
     with opened(source) as container:
         stream = sound_stream(container)
-        extent = stream_extent_s(container, stream) or (0.0, end_s(container))
-        if extent[1] <= 0:
-            extent = scanned_extent_s(container, stream)
+        extent = declared_extent_s(container, stream)
         clip_end_s = max(end_s(container), extent[1])
-        if clip_end_s <= _WHOLE_S:
-            track = _decode(container, stream, 0.0, math.inf)
-            extent = (max(track.first, 0) / track.rate, track.stop / track.rate)
+        if clip_end_s <= WHOLE_S:
+            track = decode_track(container, stream, 0.0, math.inf)
+            extent = track.extent_s
         else:
             track, extent = _decode_around(container, stream, extent, seconds, centre_s, clip_end_s)
-    return _window(track, extent, seconds=seconds, rate=rate, centre_s=centre_s, clip_end_s=clip_end_s)
+    return window_of(track, extent, seconds=seconds, rate=rate, centre_s=centre_s, clip_end_s=clip_end_s)
+
+
+def declared_extent_s(container: InputContainer, stream: AudioStream) -> tuple[float, float]:
+    """Start and end of the sound by the word of the file, or by its packets where it has none."""
+    extent = stream_extent_s(container, stream) or (0.0, end_s(container))
+    return extent if extent[1] > 0 else scanned_extent_s(container, stream)
 
 
 def cut_window(samples: NDArray[np.float32], own_rate: int, *, seconds: float, rate: int = 0) -> SoundWindow:
@@ -121,9 +139,10 @@ def cut_window(samples: NDArray[np.float32], own_rate: int, *, seconds: float, r
     Raises:
         InputError: there are no samples, or some are not numbers.
     """
-    track = _joined([(0, np.asarray(samples, np.float32))] if len(samples) else [], own_rate, [])
+    whole = Piece(first=0, samples=np.asarray(samples, np.float32), rate=own_rate)
+    track = joined([whole] if len(samples) else [], [])
     extent = (0.0, len(samples) / own_rate)
-    return _window(track, extent, seconds=seconds, rate=rate, centre_s=None, clip_end_s=extent[1])
+    return window_of(track, extent, seconds=seconds, rate=rate, centre_s=None, clip_end_s=extent[1])
 
 
 def _decode_around(
@@ -133,26 +152,26 @@ def _decode_around(
     seconds: float,
     centre_s: float | None,
     clip_end_s: float,
-) -> tuple[_Track, tuple[float, float]]:
+) -> tuple[Track, tuple[float, float]]:
     """The part of a long sound that the window needs; an extent that proves wrong is measured and used instead."""
-    start = _start(extent, seconds, centre_s, clip_end_s)
-    track = _decode(container, stream, start, start + seconds + _FILTER_S)
+    start = window_start(extent, seconds, centre_s, clip_end_s)
+    track = decode_track(container, stream, start, start + seconds + _FILTER_S)
     if track.stop / track.rate < min(start + seconds, extent[1]) - _SHORTFALL_S:
         extent = scanned_extent_s(container, stream)
-        start = _start(extent, seconds, centre_s, clip_end_s)
-        track = _decode(container, stream, start, start + seconds + _FILTER_S)
+        start = window_start(extent, seconds, centre_s, clip_end_s)
+        track = decode_track(container, stream, start, start + seconds + _FILTER_S)
     return track, extent
 
 
-def _start(extent: tuple[float, float], seconds: float, centre_s: float | None, clip_end_s: float) -> float:
+def window_start(extent: tuple[float, float], seconds: float, centre_s: float | None, clip_end_s: float) -> float:
     """Where the window begins: centred, but inside the sound, or inside the clip if a centre is given."""
     low, high = extent if centre_s is None else (0.0, max(clip_end_s, extent[1]))
     centre = (low + high) / 2 if centre_s is None else centre_s
     return max(low, min(centre - seconds / 2, high - seconds))
 
 
-def _window(
-    track: _Track,
+def window_of(
+    track: Track,
     extent: tuple[float, float],
     *,
     seconds: float,
@@ -160,24 +179,25 @@ def _window(
     centre_s: float | None,
     clip_end_s: float,
 ) -> SoundWindow:
+    """The window of a sound that lies at `extent`, in seconds, out of the `track` that covers it; see `read_sound`."""
     own = track.rate
     rate = rate or own
     need = math.ceil(seconds * own)
     low, high = round(extent[0] * own), round(extent[1] * own)
     short = high - low < need
-    start = low if short else round(_start(extent, seconds, centre_s, clip_end_s) * own)
+    start = low if short else round(window_start(extent, seconds, centre_s, clip_end_s) * own)
     if not short and centre_s is None:
         start = min(start, high - need)  # rounding must not reach past the last sample
     if any(start <= loss < start + need for loss in track.losses):
         raise InputError("cannot be decoded: its sound is damaged")
     if short:
-        tiled = _Track(samples=np.resize(track.cut(low, high), need), first=start, rate=own)
+        tiled = Track(samples=np.resize(track.cut(low, high), need), first=start, rate=own)
         track = tiled
     waveform = _resampled(track, start, int(seconds * rate), rate)
     return SoundWindow(waveform=waveform, rate=rate, source_rate=own, start_s=start / own, short=short)
 
 
-def _resampled(track: _Track, start: int, count: int, rate: int) -> NDArray[np.float32]:
+def _resampled(track: Track, start: int, count: int, rate: int) -> NDArray[np.float32]:
     """`count` samples at `rate` from sample `start` of the track on."""
     own = track.rate
     if rate == own:
@@ -191,25 +211,37 @@ def _resampled(track: _Track, start: int, count: int, rate: int) -> NDArray[np.f
     return np.clip(heard, -1.0, 1.0)
 
 
-def _decode(container: InputContainer, stream: AudioStream, start_s: float, stop_s: float) -> _Track:
-    """Decode from `start_s` (and a run-up) to `stop_s`."""
-    entry_s = start_s - _FILTER_S - _PREROLL_S
-    if entry_s <= 0:
-        container.seek(0, backward=True)
-        return _collect(container, stream, stop_s)
-    assert stream.time_base is not None
-    container.seek(int((entry_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
-    track = _collect(container, stream, stop_s)
-    if track.first > round((entry_s + _PREROLL_S) * track.rate):  # the seek landed too late: go from the start
-        container.seek(0, backward=True)
-        track = _collect(container, stream, stop_s)
-    return track
-
-
-def _collect(container: InputContainer, stream: AudioStream, stop_s: float) -> _Track:
-    """Decode from where the container stands to `stop_s`; time stamps say where samples lie, gaps become zeros."""
-    pieces: list[tuple[int, NDArray[np.float32]]] = []
+def decode_track(container: InputContainer, stream: AudioStream, start_s: float, stop_s: float) -> Track:
+    """Decode from `start_s` (and a run-up) to `stop_s`; gaps become zeros."""
     losses: list[int] = []
+    pieces: list[Piece] = []
+    for piece in sound_from(container, stream, start_s, losses):
+        pieces.append(piece)
+        if piece.stop >= stop_s * piece.rate:
+            break
+    return joined(pieces, losses)
+
+
+def sound_from(container: InputContainer, stream: AudioStream, start_s: float, losses: list[int]) -> Iterator[Piece]:
+    """Sound from `start_s` (and a run-up) on; time stamps say where samples lie.
+
+    Where packets cannot be decoded is appended to `losses`.
+    """
+    entry_s = start_s - AROUND_S
+    if entry_s > 0 and stream.time_base is not None:
+        container.seek(int((entry_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
+        pieces = _decoded(container, stream, losses)
+        first = next(pieces, None)
+        if first is not None and first.first <= round((entry_s + _PREROLL_S) * first.rate):
+            yield first
+            yield from pieces
+            return
+        losses.clear()  # the seek landed too late: go from the start
+    container.seek(0, backward=True)
+    yield from _decoded(container, stream, losses)
+
+
+def _decoded(container: InputContainer, stream: AudioStream, losses: list[int]) -> Iterator[Piece]:
     position, rate = 0, 0
     for packet in container.demux(stream):
         try:
@@ -220,13 +252,10 @@ def _collect(container: InputContainer, stream: AudioStream, stop_s: float) -> _
         for frame in frames:
             if rate not in (0, frame.sample_rate):
                 raise InputError("cannot be used: its sample rate changes on the way")
+            position = _position(frame, origin_s(container), position, fresh=not rate)
             rate = frame.sample_rate
-            position = _position(frame, origin_s(container), position, fresh=not pieces)
-            pieces.append((position, _mono(frame)))
+            yield Piece(first=position, samples=_mono(frame), rate=rate)
             position += frame.samples
-        if rate and position >= stop_s * rate:
-            break
-    return _joined(pieces, rate, losses)
 
 
 def _position(frame: AudioFrame, origin: float, position: int, *, fresh: bool) -> int:
@@ -253,14 +282,18 @@ def _mono(frame: AudioFrame) -> NDArray[np.float32]:
     return np.asarray(data.mean(axis=0), np.float32)
 
 
-def _joined(pieces: list[tuple[int, NDArray[np.float32]]], rate: int, losses: list[int]) -> _Track:
+def joined(pieces: Sequence[Piece], losses: list[int]) -> Track:
+    """Pieces as one track.
+
+    Raises:
+        InputError: there are none, or some samples are not numbers.
+    """
     if not pieces:
         raise InputError("has a sound stream with nothing to hear in it" if not losses else "sound cannot be decoded")
-    first = min(position for position, _ in pieces)
-    stop = max(position + len(samples) for position, samples in pieces)
-    out = np.zeros(stop - first, np.float32)
-    for position, samples in pieces:
-        out[position - first : position - first + len(samples)] = samples
+    first = min(piece.first for piece in pieces)
+    out = np.zeros(max(piece.stop for piece in pieces) - first, np.float32)
+    for piece in pieces:
+        out[piece.first - first : piece.stop - first] = piece.samples
     if not np.isfinite(out).all():
         raise InputError("has sound samples that are not numbers (NaN or infinity)")
-    return _Track(samples=out, first=first, rate=rate, losses=losses)
+    return Track(samples=out, first=first, rate=pieces[0].rate, losses=losses)

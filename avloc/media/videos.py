@@ -9,6 +9,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import InvalidDataError
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,7 +30,7 @@ from avloc.media.sounds import SoundWindow, read_sound
 _STILL_LEVELS = 4
 """Grey levels by which no cell of a still picture changes; compression noise stays below."""
 _STILL_GRID = (32, 32)
-_STAMP_S = 1e-4
+STAMP_S = 1e-4
 """Time stamps closer than this are one."""
 
 
@@ -68,7 +69,7 @@ def read_moment(source: MediaSource, *, seconds: float, rate: int = 0, at: float
         shown = _shown_at(container, stream, around)
         middle = shown[around.index(time_s)]
         still = all(_alike(one.frame, middle.frame) for one in shown)
-        return Moment(picture=_as_shown(middle.frame, stream), time_s=middle.start_s, still=still, sound=sound)
+        return Moment(picture=as_shown(middle.frame, stream), time_s=middle.start_s, still=still, sound=sound)
 
 
 def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray[np.uint8], float]:
@@ -80,15 +81,17 @@ def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray
     with opened(source) as container:
         stream = picture_stream(container)
         shown = _shown_at(container, stream, [_checked_time(container, stream, at)])[0]
-        return _as_shown(shown.frame, stream), shown.start_s
+        return as_shown(shown.frame, stream), shown.start_s
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A decoded picture and the time it appears."""
 
     frame: VideoFrame
     start_s: float
+    ticks: int
+    """How long it stays by its own word, in units of the stream's time base; 0 where it does not say."""
 
 
 def _checked_time(container: InputContainer, stream: VideoStream, at: float | None) -> float:
@@ -113,7 +116,7 @@ def _reaches(container: InputContainer, stream: VideoStream, time_s: float) -> b
     """Whether a packet of `stream` is shown at `time_s` or later; decodes nothing."""
     _seek(container, stream, time_s)
     return any(
-        float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin_s(container) > time_s - _STAMP_S
+        float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin_s(container) > time_s - STAMP_S
         for packet in container.demux(stream)
         if packet.pts is not None and packet.time_base is not None
     )
@@ -126,20 +129,13 @@ def _seek(container: InputContainer, stream: VideoStream, time_s: float) -> None
         container.seek(int((time_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
 
 
-def _shown_at(container: InputContainer, stream: VideoStream, times: list[float]) -> list[_Shown]:
+def _shown_at(container: InputContainer, stream: VideoStream, times: list[float]) -> list[Shown]:
     """The picture on screen at each of `times` (ascending), in one pass; before the first picture, the first."""
-    _seek(container, stream, times[0])
-    pictures = _pictures(container, stream)
-    current = next(pictures, None)
-    if current is None or current.start_s > times[0] + _STAMP_S:  # the seek landed too late: go from the start
-        _seek(container, stream, 0.0)
-        pictures = _pictures(container, stream)
-        current = next(pictures, None)
-    if current is None:
-        raise InputError("has no picture that can be decoded")
-    shown: list[_Shown] = []
+    pictures = pictures_from(container, stream, times[0])
+    current = next(pictures)
+    shown: list[Shown] = []
     for following in pictures:
-        while len(shown) < len(times) and following.start_s > times[len(shown)] + _STAMP_S:
+        while len(shown) < len(times) and following.start_s > times[len(shown)] + STAMP_S:
             shown.append(current)
         if len(shown) == len(times):
             return shown
@@ -147,11 +143,32 @@ def _shown_at(container: InputContainer, stream: VideoStream, times: list[float]
     return shown + [current] * (len(times) - len(shown))
 
 
-def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[_Shown]:
+def pictures_from(container: InputContainer, stream: VideoStream, time_s: float) -> Iterator[Shown]:
+    """Pictures in the order they are shown: first one that is on screen at `time_s` or earlier, if there is one.
+
+    Raises:
+        InputError: there is no picture at all.
+    """
+    _seek(container, stream, time_s)
+    pictures = _pictures(container, stream)
+    first = next(pictures, None)
+    if first is None or first.start_s > time_s + STAMP_S:  # the seek landed too late: go from the start
+        _seek(container, stream, 0.0)
+        pictures = _pictures(container, stream)
+        first = next(pictures, None)
+    if first is None:
+        raise InputError("has no picture that can be decoded")
+    yield first
+    yield from pictures
+
+
+def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
     """Pictures in the order they are shown, from where the container stands."""
     begun = False
     last_s = 0.0
+    ticks: dict[int | None, int] = {}
     for packet in container.demux(stream):
+        ticks[packet.pts] = packet.duration or 0
         try:
             frames = packet.decode()
         except InvalidDataError:
@@ -161,12 +178,12 @@ def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[_Shown
         for frame in frames:
             begun = True
             last_s = last_s if frame.time is None else frame.time - origin_s(container)
-            yield _Shown(frame, last_s)
+            yield Shown(frame, last_s, ticks.pop(frame.pts, 0))
 
 
-def _as_shown(frame: VideoFrame, stream: VideoStream) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] with pixel aspect and rotation applied."""
-    rgb = frame.to_ndarray(format="rgb24")
+def as_shown(frame: VideoFrame, stream: VideoStream, reformatter: VideoReformatter | None = None) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] with pixel aspect and rotation applied; a reformatter is worth keeping for the next frame."""
+    rgb = (reformatter or VideoReformatter()).reformat(frame, format="rgb24").to_ndarray()
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         size = (max(1, round(frame.width * float(aspect))), frame.height)

@@ -1,0 +1,94 @@
+"""How an overlay looks: one small set of choices, good as it is, each changed by `--style key=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avloc.errors import UsageError
+
+COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
+"""matplotlib's perceptually uniform maps: equal steps of heat look like equal steps."""
+HALF = 0.5
+"""Where the region of a heat map ends: what the contour encloses and `box_xyxy` boxes."""
+_SWITCH = {"on": True, "off": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """Everything about the look of an overlay.
+
+    Raises:
+        UsageError: a value that cannot be meant; names the key and what is valid.
+    """
+
+    colours: str = "inferno"
+    """One of `COLOUR_MAPS`."""
+    opacity: float = 0.75
+    """How much of the colour the hottest place gets, 0 to 1; colder places get less, cold ones nothing."""
+    contour: float = HALF
+    """Heat at which a thin line runs; 0 draws none."""
+    peak: bool = True
+    """A ring around the hottest pixel."""
+    box: bool = False
+    """The box of the region around the peak."""
+    strip: bool = False
+    """Frame, overlay and heat map side by side."""
+    legend: bool = False
+    """A bar below the picture that says which colour is hot."""
+    caption: bool = True
+    """Words at the lower edge, where there is something to say."""
+
+    def __post_init__(self) -> None:
+        if self.colours not in COLOUR_MAPS:
+            raise _unfit("colours", self.colours)
+        if not 0 <= self.opacity <= 1:
+            raise _unfit("opacity", self.opacity)
+        if not 0 <= self.contour < 1:
+            raise _unfit("contour", self.contour)
+
+
+DEFAULT_STYLE = Style()
+
+
+def parse_style(assignments: Sequence[str]) -> Style:
+    """The style that `key=value` texts describe; of two values for one key the later counts.
+
+    Raises:
+        UsageError: a text is no `key=value`, or key or value are unknown; names the key and what is valid.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, sign, text = (part.strip() for part in assignment.partition("="))
+        if not sign:
+            raise UsageError(f"--style {assignment!r} is not key=value, as in --style strip=on")
+        if key not in _READERS:
+            raise UsageError(f"--style {key}: unknown; valid: {', '.join(_READERS)}")
+        try:
+            values[key] = _READERS[key](text)
+        except (KeyError, ValueError):
+            raise _unfit(key, text) from None
+    return Style(**values)
+
+
+def _contour(text: str) -> float:
+    return {"on": HALF, "off": 0.0}[text] if text in _SWITCH else float(text)
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys((field.name for field in dataclasses.fields(Style)), _SWITCH.__getitem__),
+    "colours": str,
+    "opacity": float,
+    "contour": _contour,
+}
+_VALID = {
+    "colours": ", ".join(COLOUR_MAPS),
+    "opacity": "a number from 0 to 1",
+    "contour": "on, off, or a heat between 0 and 1",
+}
+
+
+def _unfit(key: str, value: object) -> UsageError:
+    return UsageError(f"--style {key}={value}: valid: {_VALID.get(key, 'on, off')}")

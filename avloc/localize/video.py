@@ -1,0 +1,250 @@
+"""A video with heat maps laid over it: streamed from file to file, in memory that does not grow with its length."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from math import ceil, inf
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.errors import InputError, UsageError
+from avloc.events import Listener, Notice, Progress, silent
+from avloc.files import atomic_path
+from avloc.localize.overlay import draw_overlay, draw_silent
+from avloc.localize.result import peak_and_box
+from avloc.localize.style import DEFAULT_STYLE, Style
+from avloc.localize.verdict import Verdict
+from avloc.media import MovieWriter, OnScreen, SoundWindow, movie_codec, play, play_sound
+
+_ON_TIME_S = 1e-4
+"""A picture that appears this little after a map's time is the one on screen then."""
+
+
+class Mapper(Protocol):
+    """What turns a picture and a sound into a similarity map."""
+
+    seconds: float
+    """How much sound it hears."""
+    rate: int
+    """At how many samples per second; 0 is the file's own rate."""
+
+    def cells_at(
+        self, frame: NDArray[np.uint8], waveform: NDArray[np.float32], rate: int
+    ) -> tuple[NDArray[np.float32], bool]:
+        """Map [h, w] of the frame [H, W, 3] heard with the waveform [N] mono at `rate`; whether that is silence."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSummary:
+    """What was written."""
+
+    frames: int
+    duration_s: float
+    """From the first picture to the end of the last one."""
+    has_sound: bool
+    maps: int
+    """How often the model was asked."""
+
+
+def write_video(
+    source: Path,
+    out: Path,
+    mapper: Mapper,
+    *,
+    every: float = 0.5,
+    start: float | None = None,
+    end: float | None = None,
+    audio: Path | None = None,
+    style: Style = DEFAULT_STYLE,
+    listener: Listener = silent,
+) -> VideoSummary:
+    """Write an MP4 of `source` with its heat maps, with its own frame rate, time stamps and sound.
+
+    A map is made every `every` seconds from the picture on screen and the sound around that time (see `read_sound`),
+    stretched to [0, 1], and between two maps heat goes over from one to the other in a straight line. Silence has no
+    heat: half-way to it the picture stands plain, with a caption. The sound is copied bit by bit where an MP4 can hold
+    it, else encoded as AAC.
+
+    Args:
+        source: any video.
+        out: the MP4; replaced only once the new one is complete.
+        mapper: the model.
+        every: seconds from one map to the next.
+        start: where to begin, in seconds; the movie's zero.
+        end: where to end, in seconds.
+        audio: the sound for the maps and for the movie, in place of the video's own; cut where the pictures end.
+        style: see `draw_overlay`.
+        listener: hears how many maps are done.
+
+    Raises:
+        UsageError: `every`, `start` or `end` cannot be meant.
+        InputError: no picture, no sound, cut off, or it cannot be decoded; nothing is written.
+    """
+    _check(every, start, end)
+    if movie_codec() != "libx264":
+        listener(Notice(f"{out}: PyAV was built without H.264; the video is MPEG-4 part 2"))
+    with ExitStack() as stack:
+        part = stack.enter_context(atomic_path(out))
+        made = stack.enter_context(closing(_maps(source, mapper, every, start, end, audio, listener)))
+        pictures = stack.enter_context(closing(play(source, start_s=start, stop_s=end)))
+        heat = _Interpolated(made)
+        first = last = next(pictures)
+        picture = _drawn(first, heat, style)
+        writer = stack.enter_context(
+            MovieWriter(
+                part,
+                first,
+                (picture.shape[0], picture.shape[1]),
+                sound=audio or source,
+                whole_sound=end is None and audio is None,
+                origin=Fraction(start or 0),
+            )
+        )
+        writer.write(picture, first.start, first.end)
+        frames = 1
+        for last in pictures:
+            writer.write(_drawn(last, heat, style), last.start, last.end)
+            frames += 1
+        return VideoSummary(
+            frames=frames,
+            duration_s=float(last.end - first.start),
+            has_sound=writer.has_sound,
+            maps=heat.asked,
+        )
+
+
+def _check(every: float, start: float | None, end: float | None) -> None:
+    if not every > 0:
+        raise UsageError(f"--every {every:g}: valid: more than 0 seconds")
+    if start is not None and start < 0:
+        raise UsageError(f"--start {start:g}: valid: 0 seconds or later")
+    if end is not None and end <= (start or 0):
+        raise UsageError(f"--end {end:g}: valid: later than --start {start or 0:g}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Map:
+    """What the model said at one time."""
+
+    time_s: float
+    heat: NDArray[np.float32] | None
+    """[H, W] in [0, 1]; None for silence."""
+
+
+def _maps(
+    source: Path,
+    mapper: Mapper,
+    every: float,
+    start: float | None,
+    end: float | None,
+    audio: Path | None,
+    listener: Listener,
+) -> Generator[_Map]:
+    """A map for every `every` seconds on which there is a picture; decodes on its own, ahead of the movie.
+
+    So the movie's pictures need not wait in memory for the map that follows them, however rare maps are.
+    """
+    windows: Iterator[SoundWindow] | None = None
+    name = source.name
+    for done, (time_s, shown) in enumerate(_each(play(source, start_s=start, stop_s=end), every)):
+        if windows is None:
+            centres = (time_s + step * every for step in count())
+            sound_source, until_s = audio or source, shown.clip_end_s
+            windows = play_sound(sound_source, centres, seconds=mapper.seconds, rate=mapper.rate, clip_end_s=until_s)
+        with _naming(audio):
+            sound = next(windows)
+        if not done and sound.source_rate < sound.rate:
+            listener(Notice(f"{name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"))
+        yield _map_at(time_s, shown.picture(), sound, mapper)
+        total = ceil((min(shown.clip_end_s, end or inf) - (start or 0)) / every) if shown.clip_end_s else None
+        listener(Progress(task=f"maps of {name}", done=done + 1, total=total))
+
+
+def _each(pictures: Iterator[OnScreen], every: float) -> Iterator[tuple[float, OnScreen]]:
+    """The first picture's time and every `every` seconds from there, with the picture on screen."""
+    first_s, step = None, 0
+    for shown in pictures:
+        first_s = float(shown.start) if first_s is None else first_s
+        while first_s + step * every < float(shown.end) - _ON_TIME_S:
+            yield first_s + step * every, shown
+            step += 1
+
+
+@contextmanager
+def _naming(audio: Path | None) -> Iterator[None]:
+    """What is wrong with a separate sound is said of that file."""
+    try:
+        yield
+    except InputError as error:
+        raise error if audio is None else InputError(f"--audio {audio}: {error}") from error
+
+
+def _map_at(time_s: float, picture: NDArray[np.uint8], sound: SoundWindow, mapper: Mapper) -> _Map:
+    import torch
+
+    from avloc.heatmap import heat_maps
+
+    cells, is_silent = mapper.cells_at(picture, sound.waveform, sound.rate)
+    if is_silent:
+        return _Map(time_s=time_s, heat=None)
+    size = (picture.shape[0], picture.shape[1])
+    return _Map(time_s=time_s, heat=heat_maps(torch.from_numpy(cells)[None], size)[0].numpy())
+
+
+class _Interpolated:
+    """Heat at any time, from maps that are fetched as time goes on."""
+
+    def __init__(self, maps: Iterator[_Map]) -> None:
+        self._maps = maps
+        self.asked = 0
+        """How many maps were fetched."""
+        self._before = self._fetched()
+        self._after = self._fetched()
+
+    def at(self, time_s: float) -> tuple[NDArray[np.float32] | None, float]:
+        """Heat [H, W] at a time not before the last one asked for, and how much of it is left on the way to silence.
+
+        None and 0 where silence is nearer than sound.
+        """
+        while self._after is not None and self._after.time_s <= time_s:
+            self._before, self._after = self._after, self._fetched()
+        before, after = self._before, self._after
+        assert before is not None
+        if after is None:
+            return before.heat, float(before.heat is not None)
+        share = max(0.0, (time_s - before.time_s) / (after.time_s - before.time_s))
+        if before.heat is None or after.heat is None:
+            heat, nearness = (after.heat, share) if before.heat is None else (before.heat, 1 - share)
+            left = max(0.0, 2 * nearness - 1)
+            return (heat, left) if heat is not None and left else (None, 0.0)
+        return before.heat + np.float32(share) * (after.heat - before.heat), 1.0
+
+    def _fetched(self) -> _Map | None:
+        fetched = next(self._maps, None)
+        self.asked += fetched is not None
+        return fetched
+
+
+def _drawn(shown: OnScreen, maps: _Interpolated, style: Style) -> NDArray[np.uint8]:
+    picture = shown.picture()
+    heat, left = maps.at(float(shown.start))
+    if heat is None:
+        return draw_silent(picture, style=style, caption=Verdict.SILENT.sentence)
+    peak, box = _top(heat, style)
+    return draw_overlay(picture, heat * np.float32(left), style=style, box_xyxy=box, peak_xy=peak)
+
+
+def _top(heat: NDArray[np.float32], style: Style) -> tuple[list[int] | None, list[int] | None]:
+    """Peak and box as far as they are drawn; a flat map has none."""
+    y, x = divmod(int(heat.argmax()), heat.shape[1])
+    if not heat[y, x]:
+        return None, None
+    return peak_and_box(heat) if style.box else ([x, y], None)
