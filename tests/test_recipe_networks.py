@@ -1,0 +1,251 @@
+"""The other networks of the recipe: against slow twins with random weights, and with the real ones if at hand."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from avloc.errors import WeightsError
+from avloc.media import read_sound
+from avloc.networks.lite0 import OwnScale, load_lite0
+from avloc.networks.padding import SameConv2d
+from avloc.networks.soundnet import MIN_SAMPLES, RATE, load_soundnet, read_arrays, tiled
+from avloc.networks.trunks import build_trunk, load_pretrained
+from avloc.transforms import normalise_frames
+from avloc.weights import LITE0, SOUNDNET
+from tests.recipe_makers import DATA, real, save_lite0, save_soundnet, sounds
+
+# --- TensorFlow's padding ---------------------------------------------------------------------------------------------
+
+
+def slow_same(picture: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
+    size, side = picture.shape, len(kernel)
+    cells = [-(-length // stride) for length in size]
+    before = [max((count - 1) * stride + side - length, 0) // 2 for count, length in zip(cells, size, strict=True)]
+    out = np.zeros(cells)
+    for row, column in np.ndindex(*cells):
+        for i, j in np.ndindex(side, side):
+            y, x = row * stride + i - before[0], column * stride + j - before[1]
+            if 0 <= y < size[0] and 0 <= x < size[1]:
+                out[row, column] += picture[y, x] * kernel[i, j]
+    return out
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 5]), st.integers(1, 3))
+def test_padding_against_a_slow_twin(height, width, side, stride):
+    random = np.random.default_rng(height * 10 + width)
+    picture, kernel = random.normal(size=(height, width)), random.normal(size=(side, side))
+    convolution = SameConv2d(1, 1, side, stride=stride, bias=False).double()
+    with torch.no_grad():
+        convolution.weight.copy_(torch.from_numpy(kernel))
+        ours = convolution(torch.from_numpy(picture)[None, None])[0, 0].numpy()
+    np.testing.assert_allclose(ours, slow_same(picture, kernel, stride), atol=1e-12)
+
+
+# --- EfficientNet-Lite0 -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite0_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("lite0") / "efficientnet-lite0-57934424.pth"
+    save_lite0(path)
+    return path
+
+
+def slow_lite0(state: dict[str, torch.Tensor], frames_B3HW: torch.Tensor) -> torch.Tensor:
+    """[B, 1280, h, w] of uint8 frames whose side is a multiple of 32, from the file's keys and the published facts."""
+
+    def convolved(x, key, stride=1):
+        kernel = state[f"{key}.weight"]
+        side = kernel.shape[-1]
+        pads = {(3, 2): (0, 1), (5, 2): (1, 2)}.get((side, stride), (side // 2, side // 2))
+        groups = x.shape[1] if kernel.shape[1] == 1 else 1
+        return F.conv2d(F.pad(x, (*pads, *pads)), kernel, stride=stride, groups=groups)
+
+    def normed(x, key):
+        mean, var, weight, bias = (
+            state[f"{key}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-3).sqrt() * weight + bias
+
+    x = normed(convolved((frames_B3HW.float() - 127) / 128, "_conv_stem", 2), "_bn0").clamp(0, 6)
+    for number in range(16):
+        key, before = f"_blocks.{number}", x
+        if number:
+            x = normed(convolved(x, f"{key}._expand_conv"), f"{key}._bn0").clamp(0, 6)
+        x = convolved(x, f"{key}._depthwise_conv", 2 if number in (1, 3, 5, 11) else 1)
+        x = normed(convolved(normed(x, f"{key}._bn1").clamp(0, 6), f"{key}._project_conv"), f"{key}._bn2")
+        x = x + before if x.shape == before.shape else x
+    return normed(convolved(x, "_conv_head"), "_bn1").clamp(0, 6)
+
+
+def test_lite0_against_a_slow_twin(lite0_file):
+    state = torch.load(lite0_file, weights_only=True)
+    assert len(state) == 296
+    network = load_lite0(lite0_file)
+    frames = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        twin, ours = slow_lite0(state, frames), network.trunk(normalise_frames(frames))
+        assert ours.shape == (2, 1280, 2, 3)
+        assert twin.std() > 0.1
+        torch.testing.assert_close(ours, twin, rtol=1e-4, atol=1e-4)
+        logits = twin.mean((2, 3)) @ state["_fc.weight"].T + state["_fc.bias"]
+        torch.testing.assert_close(network(normalise_frames(frames)), logits, rtol=1e-4, atol=1e-4)
+        maps = network.class_maps(normalise_frames(frames))
+    torch.testing.assert_close(maps.mean((2, 3)), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_lite0_sees_on_its_own_scale():
+    values = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    ours = OwnScale()(normalise_frames(values))
+    torch.testing.assert_close(ours, (values.float() - 127) / 128, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite0:_blocks"])
+def test_the_vision_trunk_takes_the_file(name, lite0_file):
+    trunk, width = build_trunk(name)
+    load_pretrained(trunk, name, lite0_file)
+    state = torch.load(lite0_file, weights_only=True)
+    assert width == (320 if "_blocks" in name else 1280)
+    assert all(torch.equal(value, state[key]) for key, value in trunk.state_dict().items())
+    if name == "efficientnet_lite0":
+        assert set(trunk.state_dict()) == {key for key in state if not key.startswith("_fc")}
+
+
+@pytest.mark.parametrize(("name", "channels"), [("efficientnet_lite0", 3), ("efficientnet_lite0", 1), ("yamnet", 1)])
+def test_every_weight_of_a_trunk_can_learn(name, channels):
+    torch.manual_seed(0)
+    trunk, _ = build_trunk(name, channels=channels)
+    trunk.train()(torch.randn(2, channels, 64, 96)).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in trunk.parameters())
+
+
+def test_files_of_other_networks_are_refused(tmp_path, lite0_file):
+    other = tmp_path / "other.pth"
+    torch.save({"conv1.weight": torch.zeros(1)}, other)
+    with pytest.raises(WeightsError, match=r"other\.pth does not hold the weights of EfficientNet-Lite0"):
+        load_lite0(other)
+    trunk, _ = build_trunk("efficientnet_lite0")
+    with pytest.raises(WeightsError, match=r"other\.pth"):
+        load_pretrained(trunk, "efficientnet_lite0", other)
+    hearing, _ = build_trunk("yamnet", channels=1)
+    with pytest.raises(WeightsError, match="not a TensorFlow Lite file"):
+        load_pretrained(hearing, "yamnet", lite0_file)
+
+
+def test_lite0_agrees_with_the_published_code():
+    published = pytest.importorskip("efficientnet_lite_pytorch", reason="no published code to compare with")
+    path = real(LITE0)
+    reference = published.EfficientNet.from_name("efficientnet-lite0").eval()
+    reference.load_state_dict(torch.load(path, weights_only=True))
+    frames = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = reference.extract_features((frames.float() - 127) / 128)
+        torch.testing.assert_close(load_lite0(path).trunk(normalise_frames(frames)), theirs, rtol=0, atol=1e-4)
+
+
+def test_lite0_names_real_dogs():
+    network = load_lite0(real(LITE0))
+    if not DATA.is_dir():
+        pytest.skip("no labelled pictures beside the repository")
+    pictures = sorted((DATA / "images" / "dog").iterdir())[:20]
+    frames = [np.asarray(Image.open(path).convert("RGB").resize((224, 224))) for path in pictures]
+    with torch.no_grad():
+        best = network(normalise_frames(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))).argmax(1)
+    assert ((best >= 151) & (best <= 268)).float().mean() >= 0.7  # the breeds among ImageNet's classes
+
+
+# --- SoundNet ---------------------------------------------------------------------------------------------------------
+
+
+def test_soundnet_against_a_slow_twin(tmp_path):
+    stored = save_soundnet(tmp_path / "sound8.npy")
+    network = load_soundnet(tmp_path / "sound8.npy")
+    wave = torch.randn(1, MIN_SAMPLES, generator=torch.Generator().manual_seed(0)) / 100
+
+    def convolved(x, name, padding):
+        kernel = torch.from_numpy(stored[name]["weights"]).float().squeeze(1).permute(2, 1, 0)
+        return F.conv1d(x, kernel, torch.from_numpy(stored[name]["biases"]).float(), stride=2, padding=padding)
+
+    x = wave[:, None] * 256
+    for number, padding in enumerate((32, 16, 8, 4, 2, 2, 2), 1):
+        name = f"conv{number}"
+        gamma, beta, mean, var = (
+            torch.from_numpy(stored[name][key]).float()[:, None] for key in ("gamma", "beta", "mean", "var")
+        )
+        x = ((convolved(x, name, padding) - mean) / (var + 1e-5).sqrt() * gamma + beta).relu()
+        pool = {1: 8, 2: 8, 5: 4}.get(number, 1)
+        x = x[..., : x.shape[-1] // pool * pool].unflatten(-1, (-1, pool)).amax(-1)
+    with torch.no_grad():
+        objects, scenes = network(wave)
+        torch.testing.assert_close(network.features(wave), x[..., :-1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(objects, convolved(x[..., :-1], "conv8", 0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(scenes, convolved(x[..., :-1], "conv8_2", 0), rtol=1e-3, atol=1e-3)
+    assert (objects.shape, scenes.shape) == ((1, 1000, 1), (1, 401, 1))
+
+
+def test_short_sounds_are_tiled():
+    sound = torch.arange(5.0)[None]
+    assert tiled(sound, 12).tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]]
+    assert tiled(sound, 3) is sound
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+def test_a_pickle_that_asks_for_more_than_arrays_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("harmful.npy", np.array({"conv1": Harmful()}, dtype=object), allow_pickle=True)
+    with pytest.raises(WeightsError, match=r"harmful.npy cannot be read as arrays: it asks for \w+\.system"):
+        load_soundnet(Path("harmful.npy"))
+    assert not Path("harmed").exists()
+
+
+def python_2_pickle(content: object) -> bytes:
+    """As numpy wrote it then: its classes under `numpy.core`."""
+    return pickle.dumps(content, protocol=3).replace(b"numpy._core", b"numpy.core")
+
+
+def test_old_pickles_are_read(tmp_path):
+    path = tmp_path / "old.npy"
+    content = np.array({"conv1": {"beta": np.arange(3, dtype="f4")}}, dtype=object)
+    np.save(path, content, allow_pickle=True)
+    header = path.read_bytes()[:128]
+    path.write_bytes(header + python_2_pickle(content))
+    assert read_arrays(path)["conv1"]["beta"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"nothing of the kind", None, [1], {"conv1": {}}])
+def test_files_that_hold_no_soundnet_are_named(content, tmp_path):
+    path = tmp_path / "sound8.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, np.array(content, dtype=object), allow_pickle=True)
+    with pytest.raises(WeightsError, match=re.escape(str(path))):
+        load_soundnet(path)
+
+
+def test_soundnet_tells_violins_from_guns():
+    network = load_soundnet(real(SOUNDNET))
+    logits = {}
+    for kind in ("violin", "gun"):
+        waves = [torch.from_numpy(read_sound(path, seconds=3.0, rate=RATE).waveform) for path in sounds(kind, 8)]
+        with torch.no_grad():
+            logits[kind] = torch.cat([network(tiled(wave[None]))[0].mean(2) for wave in waves])
+    rifle, violin = 764, 889
+    margin = {kind: (values[:, violin] - values[:, rifle]).mean() for kind, values in logits.items()}
+    assert margin["violin"] > margin["gun"] + 1
