@@ -121,11 +121,11 @@ class MovieWriter:
         video.height, video.width = _movie_size(self._size, max(like.frame.width, like.frame.height))
         video.pix_fmt = "yuv420p"
         video.time_base = self._clock
-        context, source = video.codec_context, like.stream.codec_context
+        context = video.codec_context
         context.time_base = self._clock
         context.thread_type = "FRAME"  # slices would make x264 wait for each picture
         context.colorspace, context.color_range = self._matrix, _LIMITED
-        context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
+        context.color_primaries, context.color_trc = like.primaries, like.transfer
         return video
 
     def _mux_pictures(self, packets: list[Packet[VideoStream]]) -> None:

@@ -47,7 +47,7 @@ _USUAL_RATE, _USUAL_CLOCK = Fraction(25), Fraction(1, 90_000)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnScreen:
-    """One picture of a video and the time for which it is shown."""
+    """One picture of a video and the time for which it is shown; it may outlive the file it came from."""
 
     start: Fraction
     """When it appears, in seconds on the container's timeline."""
@@ -61,13 +61,17 @@ class OnScreen:
     """Where the longest stream of the file ends by its own word; 0 where it does not say."""
     frame: VideoFrame
     """As decoded."""
-    stream: VideoStream
+    aspect: Fraction | None
+    """Width over height of a pixel."""
+    primaries: int
+    transfer: int
+    """Which red, green and blue are meant and how bright: FFmpeg's codes, 2 where the file does not say."""
     reformatter: VideoReformatter
     """One for all pictures: it keeps what it has worked out."""
 
     def picture(self) -> NDArray[np.uint8]:
         """RGB [H, W, 3] as shown: rotation and pixel aspect applied."""
-        return as_shown(self.frame, self.stream, self.reformatter)
+        return as_shown(self.frame, self.aspect, self.reformatter)
 
 
 def play(source: Path, *, start_s: float | None = None, stop_s: float | None = None) -> Generator[OnScreen]:
@@ -118,7 +122,9 @@ def _timed(container: InputContainer, stream: VideoStream, start_s: float) -> It
             rate=rate,
             clip_end_s=end_s(container),
             frame=shown.frame,
-            stream=stream,
+            aspect=stream.sample_aspect_ratio,
+            primaries=stream.codec_context.color_primaries,
+            transfer=stream.codec_context.color_trc,
             reformatter=reformatter,
         )
 

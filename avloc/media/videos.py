@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from av.container import InputContainer
@@ -69,7 +70,9 @@ def read_moment(source: MediaSource, *, seconds: float, rate: int = 0, at: float
         shown = _shown_at(container, stream, around)
         middle = shown[around.index(time_s)]
         still = all(_alike(one.frame, middle.frame) for one in shown)
-        return Moment(picture=as_shown(middle.frame, stream), time_s=middle.start_s, still=still, sound=sound)
+        return Moment(
+            picture=as_shown(middle.frame, stream.sample_aspect_ratio), time_s=middle.start_s, still=still, sound=sound
+        )
 
 
 def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray[np.uint8], float]:
@@ -81,7 +84,7 @@ def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray
     with opened(source) as container:
         stream = picture_stream(container)
         shown = _shown_at(container, stream, [_checked_time(container, stream, at)])[0]
-        return as_shown(shown.frame, stream), shown.start_s
+        return as_shown(shown.frame, stream.sample_aspect_ratio), shown.start_s
 
 
 @dataclass(frozen=True)
@@ -181,10 +184,11 @@ def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[Shown]
             yield Shown(frame, last_s, ticks.pop(frame.pts, 0))
 
 
-def as_shown(frame: VideoFrame, stream: VideoStream, reformatter: VideoReformatter | None = None) -> NDArray[np.uint8]:
+def as_shown(
+    frame: VideoFrame, aspect: Fraction | None, reformatter: VideoReformatter | None = None
+) -> NDArray[np.uint8]:
     """RGB [H, W, 3] with pixel aspect and rotation applied; a reformatter is worth keeping for the next frame."""
     rgb = (reformatter or VideoReformatter()).reformat(frame, format="rgb24").to_ndarray()
-    aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         size = (max(1, round(frame.width * float(aspect))), frame.height)
         rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))

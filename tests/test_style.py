@@ -1,0 +1,81 @@
+"""`--style key=value`: what it takes, and what it says where it takes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from avloc.errors import UsageError
+from avloc.localize.style import COLOUR_MAPS, Style, parse_style
+
+
+def test_nothing_said_is_the_default():
+    assert parse_style([]) == Style()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        *((f"colours={name}", "colours", name) for name in COLOUR_MAPS),
+        ("opacity=0", "opacity", 0.0),
+        ("opacity=1", "opacity", 1.0),
+        (" opacity = 0.25 ", "opacity", 0.25),
+        ("contour=on", "contour", 0.5),
+        ("contour=off", "contour", 0.0),
+        ("contour=0.8", "contour", 0.8),
+        *(
+            (f"{key}={text}", key, text == "on")
+            for key in ("peak", "box", "strip", "legend", "caption")
+            for text in ("on", "off")
+        ),
+    ],
+)
+def test_each_key_sets_its_field_and_no_other(text, key, value):
+    assert parse_style([text]) == dataclasses.replace(Style(), **{key: value})
+
+
+def test_several_keys_add_up_and_the_later_of_two_counts():
+    style = parse_style(["strip=on", "colours=magma", "strip=off", "legend=on"])
+    assert style == Style(colours="magma", legend=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("strip", ["'strip'", "key=value"]),
+        ("=on", ["valid", "colours", "opacity", "contour", "peak", "box", "strip", "legend", "caption"]),
+        ("colour=inferno", ["colour", "valid", "colours"]),
+        ("colours=jet", ["colours=jet", *COLOUR_MAPS]),
+        ("opacity=2", ["opacity=2", "0 to 1"]),
+        ("opacity=nan", ["opacity=nan", "0 to 1"]),
+        ("opacity=much", ["opacity=much", "0 to 1"]),
+        ("contour=1", ["contour=1", "on, off", "between 0 and 1"]),
+        ("contour=-0.5", ["contour=-0.5", "between 0 and 1"]),
+        ("contour=nan", ["contour=nan", "between 0 and 1"]),
+        ("box=yes", ["box=yes", "on, off"]),
+    ],
+)
+def test_what_cannot_be_meant_is_named_with_what_is_valid(text, words):
+    with pytest.raises(UsageError) as caught:
+        parse_style([text])
+    assert all(word in str(caught.value) for word in ("--style", *words)), caught.value
+
+
+def test_a_style_made_in_code_is_checked_too():
+    with pytest.raises(UsageError, match="inferno"):
+        Style(colours="jet")
+
+
+@pytest.mark.parametrize("name", COLOUR_MAPS)
+def test_colour_maps_are_perceptually_uniform(name):
+    """Lightness (CIE L*) rises from end to end, in steps of much the same size; that of jet does neither."""
+    rgb = mpl.colormaps[name](range(256))[:, :3]
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
+    steps = lightness[16:] - lightness[:-16]
+    assert steps.min() > 0
+    assert steps.max() < 3 * steps.min()
