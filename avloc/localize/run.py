@@ -234,7 +234,7 @@ class _Worker:
 
     def _result(self, scene: Scene, job: _Job, *, is_first: bool) -> Result:
         sound = scene.sound
-        if is_first and sound.source_rate < sound.rate:
+        if is_first and sound.source_rate < sound.rate and job.suffix != VIDEO:  # who writes the video says it himself
             text = f"{job.name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"
             self.listener(Notice(text))
         return self.model.localize_scene(scene)
