@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from math import ceil, inf
 from pathlib import Path
@@ -156,9 +157,13 @@ def _maps(
     name = source.name
     for done, (time_s, shown) in enumerate(_each(play(source, start_s=start, stop_s=end), every)):
         if windows is None:
-            centres = (time_s + step * every for step in count())
-            sound_source, until_s = audio or source, shown.clip_end_s
-            windows = play_sound(sound_source, centres, seconds=mapper.seconds, rate=mapper.rate, clip_end_s=until_s)
+            windows = play_sound(
+                audio or source,
+                map(partial(_time_of, time_s, every), count()),
+                seconds=mapper.seconds,
+                rate=mapper.rate,
+                clip_end_s=shown.clip_end_s,
+            )
         with _naming(audio):
             sound = next(windows)
         if not done and sound.source_rate < sound.rate:
@@ -173,9 +178,13 @@ def _each(pictures: Iterator[OnScreen], every: float) -> Iterator[tuple[float, O
     first_s, step = None, 0
     for shown in pictures:
         first_s = float(shown.start) if first_s is None else first_s
-        while first_s + step * every < float(shown.end) - _ON_TIME_S:
-            yield first_s + step * every, shown
+        while (time_s := _time_of(first_s, every, step)) < float(shown.end) - _ON_TIME_S:
+            yield time_s, shown
             step += 1
+
+
+def _time_of(first_s: float, every: float, step: int) -> float:
+    return first_s + step * every
 
 
 @contextmanager

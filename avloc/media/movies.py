@@ -29,6 +29,8 @@ COPIED_SOUNDS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 """Codecs that an MP4 holds by its standard; any other sound is encoded anew, as AAC."""
 _AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000})
 _USUAL_SOUND_RATE = 48_000
+_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1")
+"""By number of channels; some files do not name theirs."""
 _RUN_UP_S = Fraction(1, 10)
 """Sound written before the first picture, which players decode and do not play: codecs with memory need it."""
 _WIDEST = 4096
@@ -143,7 +145,8 @@ class MovieWriter:
         if first.stream.codec.canonical_name in COPIED_SOUNDS:
             return _copied(every, self._container.add_stream_from_template(first.stream))
         rate = first.stream.rate if first.stream.rate in _AAC_RATES else _USUAL_SOUND_RATE
-        return _encoded(every, self._container.add_stream("aac", rate=rate, layout=first.stream.layout.name))
+        layout = _LAYOUTS[min(first.stream.channels, len(_LAYOUTS)) - 1]
+        return _encoded(every, self._container.add_stream("aac", rate=rate, layout=layout))
 
     def _mux_sound(self, until: Fraction | None) -> None:
         """Write the sound that comes before a time of the source; the muxer holds back what lacks its counterpart."""
