@@ -5,6 +5,7 @@ Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W p
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ MEL_HOP = 160  # samples: 10 ms
 MEL_FFT = 512
 MEL_BANDS = 64
 MEL_EDGES_HZ = (125.0, 7_500.0)  # lower edge of the first band, upper edge of the last
+MEL_PER_NEPER, MEL_CORNER_HZ = 1_127.0, 700.0  # the HTK scale: 1127 ln(1 + f / 700)
 MEL_OFFSET = 0.001  # YAMNet's, added before the logarithm; VGGish adds 0.01
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -101,16 +103,13 @@ def mel_bands() -> Tensor:
 
     Band k rises from edge k to 1 at edge k + 1 and falls to 0 at edge k + 2, linearly in mel, not in Hz.
     """
-    bins = _hz_to_mel(torch.linspace(0, MEL_RATE / 2, MEL_FFT // 2 + 1, dtype=torch.float64))
-    low, high = _hz_to_mel(torch.tensor(MEL_EDGES_HZ, dtype=torch.float64)).tolist()
+    bins_hz = torch.linspace(0, MEL_RATE / 2, MEL_FFT // 2 + 1, dtype=torch.float64)
+    bins = MEL_PER_NEPER * torch.log1p(bins_hz / MEL_CORNER_HZ)
+    low, high = (MEL_PER_NEPER * math.log1p(edge_hz / MEL_CORNER_HZ) for edge_hz in MEL_EDGES_HZ)
     edges = torch.linspace(low, high, MEL_BANDS + 2, dtype=torch.float64)
     rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     return torch.minimum(rise, fall).clamp_min(0)
-
-
-def _hz_to_mel(frequency_hz: Tensor) -> Tensor:
-    return 1127.0 * torch.log1p(frequency_hz / 700.0)
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[None]:
