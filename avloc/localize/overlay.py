@@ -22,6 +22,7 @@ _WHITE, _BLACK, _CYAN = (255, 255, 255), (0, 0, 0), (110, 225, 255)
 _SMOOTH = 4  # rings are drawn this many times too large and shrunk, which rounds their steps off
 _CURVE = 1.5
 """Opacity grows with this power of the heat: lukewarm places keep their own colours."""
+_SMALLEST_TEXT = 8
 _HALO = 0.55
 """Opacity of the dark rim that sets a white line off a bright frame."""
 
@@ -52,19 +53,21 @@ def draw_overlay(
     mask, colours = _coloured(levels, style)
     canvas = Image.fromarray(frame)
     canvas.paste(colours, mask=mask)
+    rgb = np.array(canvas)
     if style.contour:
-        canvas = Image.fromarray(_with_contour(np.array(canvas), heat, style.contour))
+        _draw_contour(rgb, heat, style.contour)
     if style.box and box_xyxy is not None:
-        _draw_box(canvas, box_xyxy)
+        _draw_box(rgb, box_xyxy)
     if style.peak and peak_xy is not None:
-        _draw_peak(canvas, peak_xy)
-    return _finished(canvas, frame, colours, style, caption)
+        ring = _ring(max(4, round(min(heat.shape) / 45)), _line_width(*heat.shape))
+        _stick(rgb, ring, peak_xy[0] - ring.width // 2, peak_xy[1] - ring.height // 2)
+    return _finished(rgb, frame, colours, style, caption)
 
 
 def draw_silent(frame: NDArray[np.uint8], *, style: Style = DEFAULT_STYLE, caption: str) -> NDArray[np.uint8]:
     """The plain frame [H, W, 3] with a caption, in the size that `draw_overlay` gives under the same style."""
     _, cold = _coloured(np.zeros(frame.shape[:2], np.uint8), style)
-    return _finished(Image.fromarray(frame), frame, cold, style, caption)
+    return _finished(frame.copy(), frame, cold, style, caption)
 
 
 @lru_cache
@@ -89,8 +92,8 @@ def _line_width(height: int, width: int) -> int:
     return max(1, round(min(height, width) / 300))
 
 
-def _with_contour(rgb: NDArray[np.uint8], heat: NDArray[np.float32], level: float) -> NDArray[np.uint8]:
-    """A smooth white line with a dark rim where the heat is `level`, drawn into `rgb`."""
+def _draw_contour(rgb: NDArray[np.uint8], heat: NDArray[np.float32], level: float) -> None:
+    """A smooth white line with a dark rim where the heat is `level`."""
     half = max(1.2, _line_width(*heat.shape)) / 2
     rim = 2 * half + 0.5
     y, x = np.divmod(np.flatnonzero(_border(heat >= level, math.ceil(rim + 0.5))), heat.shape[1])
@@ -100,7 +103,6 @@ def _with_contour(rgb: NDArray[np.uint8], heat: NDArray[np.float32], level: floa
         cover = np.float32(opacity) * np.clip(np.float32(reach + 0.5) - distance, 0, 1)[:, None]
         pixels += cover * (np.float32(colour) - pixels)
     rgb[y, x] = np.round(pixels)
-    return rgb
 
 
 def _border(inside: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
@@ -129,18 +131,32 @@ def _slope(heat: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]) 
     return slope
 
 
-def _draw_box(canvas: Image.Image, box_xyxy: Sequence[int]) -> None:
+def _draw_box(rgb: NDArray[np.uint8], box_xyxy: Sequence[int]) -> None:
+    """A line just inside the box, between two dark ones."""
     x0, y0, x1, y1 = box_xyxy
-    width = _line_width(canvas.height, canvas.width)
-    draw = ImageDraw.Draw(canvas)
-    for grow, colour, thick in ((width, _BLACK, 3 * width), (0, _CYAN, width)):
-        draw.rectangle((x0 - grow, y0 - grow, x1 - 1 + grow, y1 - 1 + grow), outline=colour, width=thick)
+    width = _line_width(*rgb.shape[:2])
+    for inset, colour in ((-width, _BLACK), (width, _BLACK), (0, _CYAN)):
+        left, top, right, bottom = x0 + inset, y0 + inset, x1 - inset, y1 - inset
+        for rows, columns in (
+            ((top, top + width), (left, right)),
+            ((bottom - width, bottom), (left, right)),
+            ((top, bottom), (left, left + width)),
+            ((top, bottom), (right - width, right)),
+        ):
+            rgb[_span(*rows), _span(*columns)] = colour
 
 
-def _draw_peak(canvas: Image.Image, peak_xy: Sequence[int]) -> None:
-    ring = _ring(max(4, round(min(canvas.size) / 45)), _line_width(canvas.height, canvas.width))
-    x, y = (at - ring.width // 2 for at in peak_xy)
-    canvas.paste(ring, (x, y), mask=ring)
+def _span(start: int, stop: int) -> slice:
+    """Of an axis, as far as it reaches: before its zero there is nothing."""
+    return slice(max(0, start), max(0, stop))
+
+
+def _stick(rgb: NDArray[np.uint8], sticker: Image.Image, x: int, y: int) -> None:
+    """Lay a small RGBA picture over `rgb` with its upper left corner at a place, which may lie outside."""
+    part = rgb[_span(y, y + sticker.height), _span(x, x + sticker.width)]
+    under = Image.fromarray(part)
+    under.paste(sticker, (min(x, 0), min(y, 0)), mask=sticker)
+    part[:] = np.asarray(under)
 
 
 @lru_cache
@@ -162,28 +178,19 @@ def _circle(draw: ImageDraw.ImageDraw, side: int, radius: float, width: int, col
 
 
 def _finished(
-    canvas: Image.Image, frame: NDArray[np.uint8], heat: Image.Image, style: Style, caption: str
+    rgb: NDArray[np.uint8], frame: NDArray[np.uint8], heat: Image.Image, style: Style, caption: str
 ) -> NDArray[np.uint8]:
     """Caption, strip and legend around what has been drawn."""
+    height, width = frame.shape[:2]
     if style.caption and caption:
-        _write(canvas, caption)
+        band = _caption(caption, width, height)
+        _stick(rgb, band, 0, height - band.height)
     if style.strip:
-        canvas = _beside([Image.fromarray(frame), canvas, heat])
+        gap = np.full((height, max(2, width // 100), 3), 255, np.uint8)
+        rgb = np.hstack([frame, gap, rgb, gap, np.asarray(heat)])
     if style.legend:
-        legend = _legend(canvas.width, _text_size(*frame.shape[:2]), style)
-        below = Image.new("RGB", (canvas.width, canvas.height + legend.height))
-        below.paste(canvas, (0, 0))
-        below.paste(legend, (0, canvas.height))
-        canvas = below
-    return np.asarray(canvas)
-
-
-def _beside(panels: Sequence[Image.Image]) -> Image.Image:
-    gap = max(2, panels[0].width // 100)
-    strip = Image.new("RGB", (sum(panel.width + gap for panel in panels) - gap, panels[0].height), _WHITE)
-    for place, panel in enumerate(panels):
-        strip.paste(panel, (place * (panel.width + gap), 0))
-    return strip
+        rgb = np.vstack([rgb, np.asarray(_legend(rgb.shape[1], _text_size(height, width), style))])
+    return rgb
 
 
 def _text_size(height: int, width: int) -> int:
@@ -197,11 +204,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     import matplotlib as mpl
 
     return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-
-
-def _write(canvas: Image.Image, text: str) -> None:
-    band = _caption(text, canvas.width, canvas.height)
-    canvas.paste(band, (0, canvas.height - band.height), mask=band)
 
 
 @lru_cache
@@ -222,9 +224,6 @@ def _caption(text: str, width: int, height: int) -> Image.Image:
         middle = pad / 2 + (number + 0.5) * line_height
         draw.text((pad, middle), line, fill=(*_WHITE, 255), font=_font(size), anchor="lm")
     return band
-
-
-_SMALLEST_TEXT = 8
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
