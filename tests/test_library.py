@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,16 +23,22 @@ import avloc
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
 from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
-from avloc.localize import Localization, LocalizeOptions, Style, localize
+from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style
 from avloc.localize.fusion import fused_cells, load_fusion, parse_weights
 from avloc.media import play, read_frame, read_sound
+from avloc.networks.detr import stretched
+from avloc.priors import DetrPrior
+from tests import readme
 from tests.listening import save_listening
 from tests.media_makers import disc, grey_ramp, make_sound, make_video, tone
 from tests.program import ROOT
 from tests.small_models import SMALL, save_small
+from tests.teacher_makers import saved_teachers
 
 RATE = 22_050
 FRAME = disc((64, 48), (0.3, 0.5))
+WAVE = tone(3, RATE)
+README = readme.README.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +120,25 @@ def test_what_cannot_be_loaded_is_named(model, tmp_path, offline):
     ):
         with pytest.raises(kind, match=words):
             avloc.load(**{"path": model, **arguments})
+
+
+def test_readme_shows_what_works(film, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "holiday.mp4").symlink_to(film)
+    names = {"frame": FRAME, "waveform": WAVE, "rate": RATE}
+    exec(readme.block(README, "the library"), names)
+    assert isinstance(names["result"], avloc.Result)
+    assert len(capfd.readouterr().out.splitlines()) == 20
+
+
+def test_readme_names_what_a_result_has_and_how_an_overlay_may_look():
+    public = [name for name in dir(avloc.Result) if not name.startswith("_")]
+    fields = [field.name for kind in (avloc.Result, Style) for field in dataclasses.fields(kind)]
+    assert [name for name in (*fields, *public) if not re.search(rf"`{name}(\(\w*\))?`", README)] == []
+    section = README.partition("**Look.**")[2].partition("\n\n<!--")[0]
+    keys = re.findall(r"^\| `(\w+)` \|.*\| `(.+)` \|$", section, re.MULTILINE)
+    assert parse_style([f"{key}={value}" for key, value in keys]) == Style()
+    assert [key for key, _ in keys] == [field.name for field in dataclasses.fields(Style)]
 
 
 # --- one frame and one sound ------------------------------------------------------------------------------------
@@ -209,9 +236,6 @@ def test_results_do_not_depend_on_what_came_before(small, model):
     back = [fresh.localize(FRAME, *both) for both in zip(waves[::-1], rates[::-1], strict=True)][::-1]
     for one, other in zip(forth, back, strict=True):
         same(one, other)
-
-
-WAVE = tone(3, RATE)
 
 
 @pytest.mark.parametrize(
@@ -423,6 +447,18 @@ def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
     np.testing.assert_allclose(result.cells, twin, atol=1e-6)
     np.testing.assert_array_equal(result.similarity, plain.similarity, "cosines stay cosines")
     np.testing.assert_array_equal(both.cells_at(frame, WAVE, RATE)[0], result.cells)
+
+
+def test_detr_is_a_prior_too(model, small, tmp_path_factory):
+    weights = saved_teachers(tmp_path_factory)
+    fused = avloc.load(model, prior="detr", weights_dir=weights)
+    assert fused.protocol == "avloc/fp32/0.5 av + 0.5 detr"
+    result = fused.localize(FRAME, WAVE, RATE)
+    frame = torch.from_numpy(stretched(FRAME, DetrPrior.side).copy()).permute(2, 0, 1)[None]
+    attention = DetrPrior(weights, torch.device("cpu")).maps(frame)[0]
+    seen = np.zeros((1, 1), np.float32) if attention is None else attention.numpy()
+    twin = fused_cells({"av": small.localize(FRAME, WAVE, RATE).similarity, "detr": seen}, {"av": 0.5, "detr": 0.5})
+    np.testing.assert_allclose(result.cells, twin, atol=1e-6)
 
 
 def test_none_switches_a_prior_off(model, small):
