@@ -284,6 +284,21 @@ def test_an_overlay_video(here, clips, model, tmp_path):
         assert sum(1 for _ in movie.decode(video=0)) == 20
 
 
+def test_an_overlay_video_is_judged_at_five_times(here, clips, model, tmp_path):
+    done = here("localize", clips / "b.mkv", "--model", model, "--out", tmp_path / "h.mp4")
+    assert "b.mkv: silent: no source (at 3 of 5 times); the map follows the sound (at 2 of 5 times)" in done.err
+    assert Times(start=1, end=3, several=4).of(clips / "a.mp4") == [1.25, 1.75, 2.25, 2.75]
+
+
+def test_a_picture_is_not_overwritten_by_its_time(here, clips, model, tmp_path):
+    picture = tmp_path / "0000.000.png"
+    picture.write_bytes((clips / "p.png").read_bytes())
+    sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
+    done = here("localize", picture, "--audio", sound, "--model", model, "--out", f"{tmp_path}/{{time}}.png")
+    assert (done.code, "would overwrite the input" in done.err) == (2, True)
+    assert picture.read_bytes() == (clips / "p.png").read_bytes()
+
+
 def test_videos_of_several_inputs(here, clips, model, tmp_path):
     out = f"{tmp_path}/{{stem}}.mp4"
     done = here("localize", clips, "--model", model, "--out", out, "--every", 1, "--json")

@@ -66,6 +66,8 @@ class Times:
     """Nothing before this; the start of the video if None."""
     end: float | None = None
     """Nothing at or after this; the end of the video if None."""
+    several: int = 1
+    """How many moments, evenly spread, where neither `at` nor `every` says."""
 
     def __post_init__(self) -> None:
         for name in ("at", "start", "end"):
@@ -90,7 +92,7 @@ class Times:
         Raises:
             InputError: it cannot be read, or ends before `start`.
         """
-        if (self.every, self.start, self.end) == (None, None, None):
+        if self.at is not None or (self.several == 1 and not self.given):
             return [self.at]
         first, last = _extent(source)
         start = max(first, self.start or 0.0)
@@ -98,7 +100,7 @@ class Times:
         if start >= end:
             raise InputError(f"has no picture from {start:g} s on: the video ends at {last:.3f} s")
         if self.every is None:
-            return [(start + end) / 2]
+            return [start + (part + 0.5) * (end - start) / self.several for part in range(self.several)]
         count = max(1, math.ceil((end - start - STAMP_S) / self.every))
         return [start + index * self.every for index in range(count)]
 

@@ -22,6 +22,8 @@ from avloc.localize.style import Style
 from avloc.localize.verdict import Verdict, summary
 from avloc.protocols import Protocol
 
+JUDGED = 5
+"""Moments of an overlay video, evenly spread, on which the verdict rests."""
 VIDEO_STEP_S = 0.5
 """Seconds from one map of an overlay video to the next, where `every` does not say; between them it interpolates."""
 
@@ -171,7 +173,7 @@ def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Pat
         sources.append(options.audio)
     if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
         raise UsageError(f"--at is one moment and --out {options.out} a video; valid: --start and --end")
-    overwritten = {path.resolve() for path in outputs if path} & {path.resolve() for path in sources}
+    overwritten = {at_time(path, 0.0).resolve() for path in outputs if path} & {path.resolve() for path in sources}
     if overwritten:
         raise UsageError(f"--out {options.out} would overwrite the input {min(overwritten)}; valid: another folder")
 
@@ -195,7 +197,7 @@ def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]
 def _sampled(job: _Job, options: LocalizeOptions) -> Times:
     """The moments that are looked at one by one; a video's own maps are made as it is written."""
     if job.suffix == VIDEO and not options.as_json:
-        return replace(options.times, every=None)
+        return replace(options.times, every=None, several=JUDGED)
     return options.times
 
 
