@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from avloc.localize.style import Style
 from avloc.localize.video import write_video
 from avloc.media import MovieWriter, play, read_frame, read_sound
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
-from tests.processes import ROOT
+from tests.processes import ROOT, start
+from tests.program import avloc
 
 RATE = 16_000
 CLIPS = ROOT.parent / "shared" / "clips"
@@ -453,6 +456,38 @@ def test_without_h264_the_video_is_mpeg4_and_says_so(tmp_path, monkeypatch):
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "mpeg4"
     assert len(decoded(tmp_path / "out.mp4")[0]) == 10
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_movie_and_says_where(model, tmp_path):
+    source = make_video(tmp_path / "in.mp4", seconds=3, size=(128, 96), sound=tone(3, 22_050), rate=22_050)
+    out = tmp_path / "out.mp4"
+    done = avloc(
+        "localize", str(source), "--model", str(model), "--out", str(out), "--style", "legend=on", "--every", "1"
+    )
+    assert (done.returncode, done.stdout) == (0, f"{out}\n"), done.stderr
+    times, pictures, sound = decoded(out)
+    assert len(times) == 30
+    assert pictures.shape[1] > 96, "a legend below"
+    np.testing.assert_array_equal(sound, decoded(source)[2])
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
+def test_the_interrupted_command_leaves_no_half_movie(model, tmp_path, blow):
+    source = make_video(tmp_path / "in.mp4", seconds=60, fps=30, size=(320, 240), sound=tone(60, 22_050), rate=22_050)
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    running = start("localize", source, "--model", model, "--out", folder / "out.mp4")
+    deadline = time.monotonic() + 100
+    while running.poll() is None and not list(folder.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running.poll() is None, "it ended before it could be stopped"
+    running.send_signal(blow)
+    _, err = running.communicate(timeout=100)
+    assert running.returncode == 128 + blow, err
+    assert not list(folder.iterdir())
 
 
 # --- real clips -------------------------------------------------------------------------------------------------
