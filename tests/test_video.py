@@ -15,6 +15,7 @@ import torch
 from avloc.errors import InputError, UsageError
 from avloc.events import Notice, Progress
 from avloc.heatmap import heat_maps
+from avloc.localize import video
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
 from avloc.localize.video import write_video
@@ -251,6 +252,19 @@ def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, ever
     assert len(pictures) == len(expected) == 100
     errors = [closeness(one, other) for one, other in zip(pictures, expected, strict=True)]
     assert max(errors) < 4, f"picture {int(np.argmax(errors))}"
+
+
+def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
+    source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
+    opened = []
+    monkeypatch.setattr(video, "play", lambda *given, **how: opened.append(given) or play(*given, **how))
+    outs = {}
+    for held in (video._HELD_BYTES, 0):
+        monkeypatch.setattr(video, "_HELD_BYTES", held)
+        write_video(source, tmp_path / "out.mp4", FakeMapper())
+        outs[held] = decoded(tmp_path / "out.mp4")[1]
+    assert len(opened) == 1 + 2
+    np.testing.assert_array_equal(*outs.values())
 
 
 def test_a_map_without_contrast_has_neither_peak_nor_box(tmp_path):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import count
+from itertools import chain, count, tee
 from math import ceil, inf
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,9 @@ from avloc.media import MovieWriter, OnScreen, SoundWindow, movie_codec, play, p
 
 _ON_TIME_S = 1e-4
 """A picture that appears this little after a map's time is the one on screen then."""
+_HELD_BYTES = 128 << 20
+"""Pictures that wait in memory for the map that follows them take no more than this."""
+_BYTES_PER_PIXEL = 1.5  # of a decoded picture: most have their colours at half the size
 
 
 class Mapper(Protocol):
@@ -94,9 +97,8 @@ def write_video(
         listener(Notice(f"{out}: PyAV was built without H.264; the video is MPEG-4 part 2"))
     with ExitStack() as stack:
         part = stack.enter_context(atomic_path(out))
-        made = stack.enter_context(closing(_maps(source, mapper, every, start, end, audio, listener)))
-        pictures = stack.enter_context(closing(play(source, start_s=start, stop_s=end)))
-        heat = _Interpolated(made)
+        pictures, ahead = _twice(partial(play, source, start_s=start, stop_s=end), every, stack)
+        heat = _Interpolated(_maps(ahead, source, mapper, every, start, end, audio, listener))
         first = last = next(pictures)
         picture = _drawn(first, heat, style)
         writer = stack.enter_context(
@@ -131,6 +133,22 @@ def _check(every: float, start: float | None, end: float | None) -> None:
         raise UsageError(f"--end {end:g}: valid: later than --start {start or 0:g}")
 
 
+def _twice(
+    played: Callable[[], Generator[OnScreen]], every: float, stack: ExitStack
+) -> tuple[Iterator[OnScreen], Iterator[OnScreen]]:
+    """The pictures for the movie, and for the maps that run up to `every` seconds ahead of it.
+
+    Decoded once where what lies between fits in memory, else once for each.
+    """
+    pictures = stack.enter_context(closing(played()))
+    first = next(pictures)
+    between = every * first.rate * first.frame.width * first.frame.height * _BYTES_PER_PIXEL
+    if between <= _HELD_BYTES:
+        one, other = tee(chain([first], pictures))
+        return one, other
+    return chain([first], pictures), stack.enter_context(closing(played()))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Map:
     """What the model said at one time."""
@@ -141,6 +159,7 @@ class _Map:
 
 
 def _maps(
+    pictures: Iterator[OnScreen],
     source: Path,
     mapper: Mapper,
     every: float,
@@ -149,13 +168,10 @@ def _maps(
     audio: Path | None,
     listener: Listener,
 ) -> Generator[_Map]:
-    """A map for every `every` seconds on which there is a picture; decodes on its own, ahead of the movie.
-
-    So the movie's pictures need not wait in memory for the map that follows them, however rare maps are.
-    """
+    """A map for every `every` seconds on which there is a picture."""
     windows: Iterator[SoundWindow] | None = None
     name = source.name
-    for done, (time_s, shown) in enumerate(_each(play(source, start_s=start, stop_s=end), every)):
+    for done, (time_s, shown) in enumerate(_each(pictures, every)):
         if windows is None:
             windows = play_sound(
                 audio or source,
