@@ -83,15 +83,16 @@ def model_cost(config: ModelConfig) -> Cost:
         config: of a method that is one of `avloc.methods.METHODS`; a rate of 0 is measured at `OWN_RATE`.
 
     Raises:
-        UsageError: unknown trunk.
+        UsageError: unknown trunk, or a rate at which it cannot hear.
     """
     import torch
 
     from avloc.methods import EZVSL, METHODS, Embeddings
-    from avloc.transforms import log_spectrogram
+    from avloc.networks.trunks import heard_by
 
     rate = config.rate or OWN_RATE
-    heard = log_spectrogram(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
+    sound = torch.empty((1, int(config.seconds * rate)), device="meta")
+    heard = heard_by(config.audio_trunk, config.rate)(sound, rate).shape
 
     def forward(model: EZVSL) -> None:
         image = model.encode_image(torch.empty((1, 3, config.frame, config.frame)))

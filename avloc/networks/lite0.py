@@ -10,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.errors import WeightsError
@@ -32,6 +33,11 @@ _STAGES = (
 )
 """Repeats, kernel, stride of the first, expansion, output channels."""
 _EPSILON, _MOMENTUM = 1e-3, 0.01  # TensorFlow's 0.99, as PyTorch counts it
+
+CLASS_SCALE = 1 / 1.5
+"""What `Lite0WithClasses` multiplies a cell's logits by, their mean over classes taken out."""
+CLASS_THRESHOLD = 1.5
+"""What it takes away from them then: a class says something about a cell only above it."""
 
 
 class OwnScale(nn.Module):
@@ -100,6 +106,30 @@ class Lite0(nn.Module):
         """
         features = self.trunk(frames_B3HW)
         return torch.einsum("bchw,kc->bkhw", features, self.head.weight) + self.head.bias[:, None, None]
+
+
+class Lite0WithClasses(nn.Sequential):
+    """The trunk, and beside its features what each cell says for each class of ImageNet.
+
+    A cell's logits (as `Lite0.class_maps`), less their mean over classes, times `CLASS_SCALE`, less `CLASS_THRESHOLD`,
+    and at least 0. Few classes are left in a cell, and nothing where there is only ground.
+
+    Keys of the state dict are those of the published file, `_fc` included.
+    """
+
+    def __init__(self, channels: int = 3) -> None:
+        parts = OrderedDict(build_lite0_trunk(channels).named_children())
+        super().__init__(OrderedDict([*parts.items(), ("_fc", nn.Linear(WIDTH, CLASSES))]))
+
+    def forward(self, frames_B3HW: Tensor) -> Tensor:
+        """[B, channels, H, W] -> [B, 1280 + 1000, H/32, W/32], the features first."""
+        *trunk, classifier = self
+        features = frames_B3HW
+        for part in trunk:
+            features = part(features)
+        logits = classifier(features.movedim(1, -1)).movedim(-1, 1)
+        classes = F.relu(CLASS_SCALE * (logits - logits.mean(1, keepdim=True)) - CLASS_THRESHOLD)
+        return torch.cat((features, classes), 1)
 
 
 def build_lite0_trunk(channels: int = 3) -> nn.Sequential:

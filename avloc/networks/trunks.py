@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,9 +11,9 @@ import torchvision
 from torch import Tensor, nn
 
 from avloc.errors import UsageError, WeightsError
-from avloc.networks.lite0 import build_lite0_trunk
+from avloc.networks import lite0, yamnet
 from avloc.networks.plain import load_plain
-from avloc.networks.yamnet import build_yamnet_trunk, read_yamnet_tflite
+from avloc.transforms import MEL_RATE, log_mel, log_spectrogram
 
 TORCHVISION_TRUNKS = (
     "resnet18",
@@ -28,6 +29,10 @@ TRUNKS = (*TORCHVISION_TRUNKS, "efficientnet_lite0")
 """Trunks that see; they hear too, with another first convolution."""
 SOUND_TRUNKS = ("yamnet",)
 """Trunks that hear log-mel bands (`avloc.transforms.log_mel`) and cannot see."""
+WITH_CLASSES = "+classes"
+"""Behind the name of a trunk of `CLASSES`: it also says what its publisher's classifier sees or hears."""
+CLASSES = {"efficientnet_lite0": lite0.CLASSES, "yamnet": yamnet.CLASSES}
+"""How many classes there are, the last channels of such a trunk."""
 _HEADS = ("avgpool", "fc", "classifier")
 
 
@@ -36,16 +41,20 @@ def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
 
     Args:
         name: one of `TRUNKS`, or of `SOUND_TRUNKS` for one channel; `resnet18:layer2` and the like stop after that
-            part, which keeps a network small and its cells' view of the picture narrow.
+            part, which keeps a network small and its cells' view of the picture narrow; `yamnet+classes` and
+            `efficientnet_lite0+classes` have the classes of their publishers as further channels.
         channels: input channels; another number than 3 replaces the first convolution (no bias, as in the original).
 
     Returns:
-        The network ([B, channels, H, W] -> [B, width, H/32, W/32], a finer grid if cut short) and its width.
+        The network ([B, channels, H, W] -> [B, width, H/32, W/32], a finer grid if cut short, one cell of
+        `yamnet+classes`) and its width.
 
     Raises:
-        UsageError: unknown name or part, or a picture for a trunk that only hears.
+        UsageError: unknown name or part, classes of a trunk that has none, or a picture for one that only hears.
     """
     network, cut, last = name.partition(":")
+    if WITH_CLASSES in name:
+        return _with_classes(name, channels)
     parts = _parts(network, channels)
     if cut and last not in parts:
         raise UsageError(f"{network} has no part {last!r}; valid: {', '.join(parts)}")
@@ -56,17 +65,62 @@ def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
     return trunk, _width(trunk, channels)
 
 
-def _parts(network: str, channels: int) -> dict[str, nn.Module]:
+def _with_classes(name: str, channels: int) -> tuple[nn.Module, int]:
+    network = family(name)
+    if name != network + WITH_CLASSES or network not in CLASSES:
+        valid = ", ".join(known + WITH_CLASSES for known in CLASSES)
+        raise UsageError(f"no trunk {name!r}: classes go with whole trunks that have them; valid: {valid}")
+    _check_sight(network, channels)
+    if network == "yamnet":
+        return yamnet.YAMNetWithClasses(channels), yamnet.WIDTH + yamnet.CLASSES
+    return lite0.Lite0WithClasses(channels), lite0.WIDTH + lite0.CLASSES
+
+
+def _check_sight(network: str, channels: int) -> None:
     if network in SOUND_TRUNKS and channels != 1:
         raise UsageError(f"{network} hears and cannot see; valid for pictures: {', '.join(TRUNKS)}")
+
+
+def _parts(network: str, channels: int) -> dict[str, nn.Module]:
+    _check_sight(network, channels)
     if network == "yamnet":
-        return dict(build_yamnet_trunk(channels).named_children())
+        return dict(yamnet.build_yamnet_trunk(channels).named_children())
     if network == "efficientnet_lite0":
-        return dict(build_lite0_trunk(channels).named_children())
+        return dict(lite0.build_lite0_trunk(channels).named_children())
     if network not in TORCHVISION_TRUNKS:
-        raise UsageError(f"unknown trunk {network!r}; valid: {', '.join((*TRUNKS, *SOUND_TRUNKS))}")
+        valid = (*TRUNKS, *SOUND_TRUNKS, *(known + WITH_CLASSES for known in CLASSES))
+        raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(valid)}")
     whole = torchvision.models.get_model(network, weights=None)
     return {key: part for key, part in whole.named_children() if key not in _HEADS}
+
+
+def family(name: str) -> str:
+    """The network behind a trunk's name: that without `:part` and without `+classes`."""
+    return name.partition(":")[0].partition("+")[0]
+
+
+def class_channels(name: str) -> int:
+    """How many of a trunk's channels, the last ones, are classes; 0 for one without."""
+    return CLASSES[family(name)] if WITH_CLASSES in name else 0
+
+
+def heard_by(name: str, rate: int) -> Callable[[Tensor, int], Tensor]:
+    """What makes the input of a trunk that hears out of waveforms [B, N] in [-1, 1] and their rate in Hz.
+
+    Args:
+        name: of the trunk; `SOUND_TRUNKS` hear log-mel bands, all others log-spectrograms.
+        rate: of the model in Hz; 0 takes each file's own.
+
+    Raises:
+        UsageError: the trunk hears at another rate only.
+    """
+    if family(name) not in SOUND_TRUNKS:
+        return log_spectrogram
+    if rate != MEL_RATE:
+        needs = f"{name} hears sound at {MEL_RATE} Hz only"
+        has = f"model.rate is {rate}" if rate else "model.rate = 0 takes each file's own rate"
+        raise UsageError(f"{needs}, and {has}", hint=f"--set model.rate={MEL_RATE}")
+    return log_mel
 
 
 def _replace_stem(trunk: nn.Module, channels: int) -> None:
@@ -103,11 +157,11 @@ def load_pretrained(trunk: nn.Module, name: str, path: Path) -> None:
     Raises:
         WeightsError: the file does not hold the weights of this trunk.
     """
-    if name.partition(":")[0] != "yamnet":
+    if family(name) != "yamnet":
         load_imagenet(trunk, path)
         return
-    tensors = {key.removeprefix("trunk."): value for key, value in read_yamnet_tflite(path).items()}
-    _fill(trunk, tensors, path)
+    tensors = yamnet.read_yamnet_tflite(path).items()
+    _fill(trunk, {key.removeprefix("trunk.").replace("head.", "_fc."): value for key, value in tensors}, path)
 
 
 def load_imagenet(trunk: nn.Module, path: Path) -> None:

@@ -22,6 +22,9 @@ CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`
 WIDTH = 1024  # of the last feature map
 SAMPLES = 15_600  # at 16 kHz: what the published network hears at a time
 
+CLASS_OFFSET = 5.0
+"""What `YAMNetWithClasses` adds to a class's logit: below a probability of 0.7 % it counts as not heard."""
+
 _STEM = 32
 _BLOCKS = (
     (1, 64),
@@ -89,6 +92,28 @@ class YAMNet(nn.Module):
         """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from what the trunk sees around them."""
         logits: Tensor = self.head(self.trunk(mel_B1FT).mean(2).transpose(1, 2))
         return logits
+
+
+class YAMNetWithClasses(nn.Sequential):
+    """The trunk, and beside its features what it says for each class of AudioSet, both for the whole sound.
+
+    Features are averaged over frequency and time, as the published network does it. A class's number is its logit
+    plus `CLASS_OFFSET`, at least 0. Keys of the state dict are those of the trunk, and `_fc`.
+    """
+
+    def __init__(self, channels: int = 1) -> None:
+        parts = OrderedDict(build_yamnet_trunk(channels).named_children())
+        super().__init__(OrderedDict([*parts.items(), ("_fc", nn.Linear(WIDTH, CLASSES))]))
+
+    def forward(self, mel_BCFT: Tensor) -> Tensor:
+        """[B, channels, 64, T] of `avloc.transforms.log_mel` -> [B, 1024 + 521, 1, 1], the features first."""
+        *trunk, classifier = self
+        features = mel_BCFT
+        for part in trunk:
+            features = part(features)
+        embedding = features.mean((2, 3))
+        classes = F.relu(classifier(embedding) + CLASS_OFFSET)
+        return torch.cat((embedding, classes), 1)[:, :, None, None]
 
 
 def build_yamnet_trunk(channels: int = 1) -> nn.Sequential:

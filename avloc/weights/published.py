@@ -57,10 +57,14 @@ SOUNDNET = Weight(
 def trunk_weights(trunk: str) -> Weight:
     """The published weights that a trunk can start from: `avloc.networks.trunks.load_pretrained` reads them.
 
+    Args:
+        trunk: its name; `:part` and `+classes` behind it change nothing, since they are in the same file.
+
     Raises:
         UsageError: there are none of that name.
     """
-    return YAMNET if trunk == "yamnet" else imagenet_weights(trunk)
+    network = trunk.partition(":")[0].partition("+")[0]
+    return YAMNET if network == "yamnet" else imagenet_weights(network)
 
 
 def imagenet_weights(trunk: str) -> Weight:
