@@ -16,12 +16,12 @@ from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch
 from avloc.errors import UsageError
 from avloc.methods import EZVSL, METHODS, Embeddings, HintBatch
+from avloc.networks.trunks import heard_by
 from avloc.transforms import (
     crop_frames,
     crop_maps,
     draw_crops,
     int16_to_float,
-    log_spectrogram,
     normalise_frames,
 )
 
@@ -67,12 +67,13 @@ class Engine:
         precision: `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
 
     Raises:
-        UsageError: unknown method or trunk.
+        UsageError: unknown method or trunk, or a rate at which the trunk cannot hear.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device, precision: str = "fp32") -> None:
         if config.method not in METHODS:
             raise UsageError(f"unknown method {config.method!r}; valid: {', '.join(METHODS)}")
+        self._heard = heard_by(config.audio_trunk, config.rate)
         self.config = config
         self.device = device
         self.precision = precision
@@ -87,10 +88,10 @@ class Engine:
         return engine
 
     def encode(self, frames_B3HW: Tensor, spectrograms_B1FT: Tensor) -> Embeddings:
-        """Unit vectors of normalised frames and log-spectrograms."""
+        """Unit vectors of normalised frames and of what `spectrogram` makes of sounds."""
         with self._autocast():
-            frames = frames_B3HW.contiguous(memory_format=torch.channels_last)
-            return Embeddings(self.model.encode_image(frames), self.model.encode_audio(spectrograms_B1FT))
+            image, activation = self.model.see(frames_B3HW.contiguous(memory_format=torch.channels_last))
+            return Embeddings(image, self.model.encode_audio(spectrograms_B1FT), activation)
 
     def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
         """Unit vectors [B, D] of int16 or float waveforms: another sound for pictures already encoded."""
@@ -98,9 +99,12 @@ class Engine:
             return self.model.encode_audio(self.spectrogram(sound_BN, rate))
 
     def spectrogram(self, sound_BN: Tensor, rate: int) -> Tensor:
-        """Log-spectrograms [B, 1, 257, T] of int16 or float waveforms, computed on the device."""
+        """What the audio trunk hears of int16 or float waveforms, computed on the device.
+
+        Log-spectrograms [B, 1, 257, T], or log-mel bands [B, 1, 64, T] (`avloc.networks.trunks.heard_by`).
+        """
         sound = sound_BN.to(self.device)
-        return log_spectrogram(sound if sound.is_floating_point() else int16_to_float(sound), rate)
+        return self._heard(sound if sound.is_floating_point() else int16_to_float(sound), rate)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosines in [-1, 1]."""

@@ -8,6 +8,7 @@ Attribute names are the published checkpoints' key names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,20 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
-from avloc.networks.trunks import build_trunk, init_from_scratch
+from avloc.networks.trunks import build_trunk, class_channels, init_from_scratch
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D]."""
+    """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D].
+
+    `activation` [B, h, w] is the mean absolute activation of the features that the vision trunk sees, float32 and
+    without gradients: it says where objects are, whatever is heard. None where nobody computed it.
+    """
 
     image: Tensor
     audio: Tensor
+    activation: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +55,42 @@ class EZVSL(nn.Module):
         super().__init__()
         self.tau = config.tau
         self.imgnet, vision_width = build_trunk(config.vision_trunk)
+        self.vision_features = vision_width - class_channels(config.vision_trunk)
+        self.frozen = False
         self.img_proj = nn.Conv2d(vision_width, config.dim, kernel_size=1)
         self.audnet, audio_width = build_trunk(config.audio_trunk, channels=1)
         self.aud_proj = nn.Linear(audio_width, config.dim)
         for part in (self.audnet, self.img_proj, self.aud_proj):
             init_from_scratch(part)
 
+    def freeze_trunks(self) -> None:
+        """Let only the projections learn. The trunks stay in evaluation mode, their statistics as they are."""
+        self.frozen = True
+        self.imgnet.requires_grad_(requires_grad=False)
+        self.audnet.requires_grad_(requires_grad=False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module, except for frozen trunks."""
+        super().train(mode)
+        if self.frozen:
+            self.imgnet.eval()
+            self.audnet.eval()
+        return self
+
     def encode_image(self, frames_B3HW: Tensor) -> Tensor:
         """Unit features [B, D, H/32, W/32] of normalised frames."""
-        features: Tensor = self.img_proj(self.imgnet(frames_B3HW))
-        return F.normalize(features.float(), dim=1)
+        return self.see(frames_B3HW)[0]
+
+    def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """`encode_image`, and the `activation` of `Embeddings`, in one pass through the trunk."""
+        seen: Tensor = self.imgnet(frames_B3HW)
+        cells: Tensor = self.img_proj(seen)
+        activation = seen.detach()[:, : self.vision_features].float().abs().mean(1)
+        return F.normalize(cells.float(), dim=1), activation
 
     def encode_audio(self, spectrograms_B1FT: Tensor) -> Tensor:
-        """Unit vectors [B, D] of log-spectrograms of any width."""
+        """Unit vectors [B, D] of log-spectrograms or log-mel bands of any width."""
         pooled = self.audnet(spectrograms_B1FT).amax((2, 3))
         vector: Tensor = self.aud_proj(pooled)
         return F.normalize(vector.float(), dim=1)
