@@ -52,6 +52,12 @@ TRAIN_SHORTER_SIDE = 256
 """Shorter side of the frames of a training store in pixels."""
 
 
+AUDIO_TEACHERS = ("panns", "yamnet")
+"""Teachers that hear: their hints are vectors, one a clip."""
+VISUAL_TEACHERS = ("detr", "lite0")
+"""Teachers that see: their hints are maps over the frame, of one number or of a vector in each cell."""
+
+
 LAST_EPOCH = "last epoch"
 """`selection` in the card of a model that nothing chose."""
 TEST_SELECTED = "test-selected"
@@ -94,15 +100,20 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Factors of the named loss terms (AVC, section 3.4); 0 leaves a term and its hints out."""
+    """Factors of the named loss terms (AVC, section 3.4), 0 leaves a term and its hints out; and who is a negative."""
 
     contrastive: float = 1.0
     audio_hint: float = 1_000.0
     visual_hint: float = 100_000.0
+    box: float = 0.0
+    """Similarity of every cell against the boxes of the clip; not of the published methods."""
+    same_class: str = "negative"
+    """`negative`: the sound of any other clip is wrong, as published; `masked`: only where the labels say so."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            _check(0 <= value < float("inf"), f"loss.{name}", value, "0 or more")
+        for name in ("contrastive", "audio_hint", "visual_hint", "box"):
+            _check(0 <= getattr(self, name) < float("inf"), f"loss.{name}", getattr(self, name), "0 or more")
+        _check(self.same_class in ("negative", "masked"), "loss.same_class", self.same_class, "negative or masked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +141,7 @@ class AugmentConfig:
     flip: float = 0.5
     """Probability of a horizontal flip."""
     map: str = "follow"
-    """`follow` cuts and flips the DETR map like the picture; `legacy` leaves it, as the published code does."""
+    """`follow` cuts and flips the visual hint like the picture; `legacy` leaves it, as the published code does."""
 
     def __post_init__(self) -> None:
         _check(1 <= self.scale <= 10, "augment.scale", self.scale, "1 to 10")
@@ -146,6 +157,10 @@ class TrainConfig:
     loss: LossWeights = field(default_factory=LossWeights)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    audio_teacher: str = "panns"
+    """Whose hints the audio hint term takes: `panns`, or `yamnet`."""
+    visual_teacher: str = "detr"
+    """Whose hints the visual hint term takes: `detr`, or `lite0`."""
     epochs: int = 100
     batch: int = 128
     seed: int = 10
@@ -157,6 +172,8 @@ class TrainConfig:
     """Loader processes; the result does not depend on them."""
 
     def __post_init__(self) -> None:
+        for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
+            _check(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
         _check(self.epochs > 0, "epochs", self.epochs, "a positive integer")
         _check(
             self.batch > 1,

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig, StoreSpec, TrainConfig
 from avloc.errors import InputError, Refused, UsageError
-from avloc.media import decode_mask, decode_picture
+from avloc.media import decode_mask, decode_picture, square
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
 from avloc.store import Clip, Hints, Store
@@ -46,6 +46,8 @@ class Batch:
     hints: HintBatch
     boxes: list[NDArray[np.float64]]
     """Annotated boxes of each clip in fractions of the picture."""
+    labels: list[str]
+    """What is heard and seen in each clip (`avloc.annotations.parse_label`); "" where nobody said."""
     masks: list[bytes]
     """Annotated PNG masks; b"" where there is none."""
     failures: list[tuple[str, str]]
@@ -96,11 +98,6 @@ def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDAr
     if config.rate in (0, rate):
         return sound, rate
     return soxr.resample(sound, rate, config.rate)[: int(config.seconds * config.rate)], config.rate
-
-
-def square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A picture stretched to the network's square input (bicubic, antialiased), as the published test loaders do."""
-    return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def shorter_side_to(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -187,6 +184,7 @@ class ClipSet(Dataset[_Item | _Failure]):
             detr_frames=_stacked_frames([item.detr_frame for item in items], self.detr_side),
             hints=self._hint_batch(items),
             boxes=[item.clip.boxes for item in items],
+            labels=[item.clip.label for item in items],
             masks=[item.clip.mask for item in items],
             failures=[(entry.clip_id, entry.reason) for entry in entries if isinstance(entry, _Failure)],
             failed_at=[place for place, entry in enumerate(entries) if isinstance(entry, _Failure)],
@@ -221,23 +219,21 @@ def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
 
 
 def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipSet:
-    """Clips for training, with the hints that the loss weights ask for.
+    """Clips for training, with the hints that the loss weights ask for, of the teachers that the configuration names.
 
     Clips whose teacher is known to have failed, or that an import did not cover, are left out: the set is shorter.
 
     Raises:
         Refused: the store does not fit the model, or hints are absent or incomplete.
-        UsageError: the sound teacher's hints have another width than the model.
+        UsageError: a teacher's hints have another width than the model.
     """
     wants_hints = config.model.method == "avc"
-    audio = Hints(store.folder, "panns") if wants_hints and config.loss.audio_hint else None
-    visual = Hints(store.folder, "detr") if wants_hints and config.loss.visual_hint else None
-    for hints in (audio, visual):
-        ids = ids if hints is None else _with_hints(store, hints, ids)
-    if audio is not None and audio.stamp["shape"] != [config.model.dim]:
-        (width,) = audio.stamp["shape"]
-        valid = f"--dim {width}, or --no-audio-hint"
-        raise UsageError(f"--dim {config.model.dim} does not fit the audio hints of width {width}; valid: {valid}")
+    audio = Hints(store.folder, config.audio_teacher) if wants_hints and config.loss.audio_hint else None
+    visual = Hints(store.folder, config.visual_teacher) if wants_hints and config.loss.visual_hint else None
+    for hints, kind in ((audio, "audio"), (visual, "visual")):
+        if hints is not None:
+            ids = _with_hints(store, hints, ids)
+            _check_width(hints, kind, config.model.dim)
     return ClipSet(
         store,
         ids,
@@ -246,6 +242,14 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
         audio_hints=audio,
         visual_hints=visual,
     )
+
+
+def _check_width(hints: Hints, kind: str, dim: int) -> None:
+    """Hints that are vectors, one a clip or one a cell, must be as wide as the common space."""
+    shape = hints.stamp["shape"]
+    if len(shape) != 2 and shape[0] != dim:
+        valid = f"--dim {shape[0]}, or --no-{kind}-hint"
+        raise UsageError(f"--dim {dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")
 
 
 def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:

@@ -166,14 +166,14 @@ def crop_frames(frames_B3HW: Tensor, crops: Crops) -> Tensor:
     return frames_B3HW.permute(0, 2, 3, 1)[sample, rows, columns].permute(0, 3, 1, 2)
 
 
-def crop_maps(maps_BHW: Tensor, crops: Crops, sizes_B2: Tensor) -> Tensor:
+def crop_maps(maps: Tensor, crops: Crops, sizes_B2: Tensor) -> Tensor:
     """Give maps of the whole frame the same crop and flip as the frames, bilinearly, at their own resolution.
 
     Values are kept, not renormalised: they are densities over the frame, and the student's map is compared cell by
     cell. The published code leaves the maps uncropped (`augment.map = legacy`).
 
     Args:
-        maps_BHW: one map per sample that covers its whole frame.
+        maps: one map per sample that covers its whole frame, [B, h, w], or [B, C, h, w] with several channels.
         crops: what was cut out of the frames.
         sizes_B2: height and width in pixels of the frames that were cropped.
     """
@@ -183,7 +183,8 @@ def crop_maps(maps_BHW: Tensor, crops: Crops, sizes_B2: Tensor) -> Tensor:
     centre_y = (2 * crops.top + crops.side) / height - 1
     zero = torch.zeros_like(half_w)
     signed_w = torch.where(crops.flip, -half_w, half_w)
-    theta = torch.stack([signed_w, zero, centre_x, zero, half_h, centre_y], 1).view(-1, 2, 3).to(maps_BHW)
-    grid = F.affine_grid(theta, [len(maps_BHW), 1, *maps_BHW.shape[1:]], align_corners=False)
-    cut = F.grid_sample(maps_BHW.unsqueeze(1), grid, padding_mode="border", align_corners=False)
-    return cut.squeeze(1)
+    theta = torch.stack([signed_w, zero, centre_x, zero, half_h, centre_y], 1).view(-1, 2, 3).to(maps)
+    channels = maps if maps.dim() == 4 else maps.unsqueeze(1)
+    grid = F.affine_grid(theta, list(channels.shape), align_corners=False)
+    cut = F.grid_sample(channels, grid, padding_mode="border", align_corners=False)
+    return cut.reshape(maps.shape)

@@ -13,7 +13,10 @@ from avloc.cli.options import Device, Json, WeightsDir
 def distill_cache(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     teacher: Annotated[
-        list[str] | None, typer.Option(help="panns or detr; may repeat.  [default: both]", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="panns or yamnet hears, detr or lite0 sees; may repeat.  [default: panns, detr]", show_default=False
+        ),
     ] = None,
     import_npy: Annotated[
         Path | None,
@@ -33,11 +36,11 @@ def distill_cache(
 ) -> None:
     """Run the frozen teachers once and keep their hints beside the clips; resumable."""
     from avloc import console
-    from avloc.distill import DistillOptions
+    from avloc.distill import PUBLISHED_TEACHERS, DistillOptions
     from avloc.distill import distill_cache as run
 
     options = DistillOptions(
-        teachers=tuple(teacher or ("panns", "detr")),
+        teachers=tuple(teacher or PUBLISHED_TEACHERS),
         import_npy=import_npy,
         sound=sound,
         normalise=not raw_embedding,

@@ -6,6 +6,6 @@ are tried again by the next run.
 """
 
 from avloc.distill.cache import distill_cache
-from avloc.distill.plan import TEACHERS, DistillOptions, DistillReport, TeacherReport
+from avloc.distill.plan import PUBLISHED_TEACHERS, TEACHERS, DistillOptions, DistillReport, TeacherReport
 
-__all__ = ["TEACHERS", "DistillOptions", "DistillReport", "TeacherReport", "distill_cache"]
+__all__ = ["PUBLISHED_TEACHERS", "TEACHERS", "DistillOptions", "DistillReport", "TeacherReport", "distill_cache"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from avloc.config import AUDIO_TEACHERS, VISUAL_TEACHERS
 from avloc.errors import UsageError
 
-TEACHERS = ("panns", "detr")
+TEACHERS = (*AUDIO_TEACHERS, *VISUAL_TEACHERS)
+PUBLISHED_TEACHERS = ("panns", "detr")
+"""AVC's: those that are asked by default, and whose hints its users hold as arrays."""
 SOUNDS = ("auto", "source", "store")
 
 
@@ -15,8 +18,8 @@ SOUNDS = ("auto", "source", "store")
 class DistillOptions:
     """What `distill-cache` is asked to do."""
 
-    teachers: tuple[str, ...] = TEACHERS
-    """Some of `panns` and `detr`."""
+    teachers: tuple[str, ...] = PUBLISHED_TEACHERS
+    """Some of `TEACHERS`."""
     import_npy: Path | None = None
     """Take the hints from this folder's `audio_feats/` and `detr_dec_feats/` instead of running teachers."""
     sound: str = "auto"
@@ -40,6 +43,7 @@ class DistillOptions:
                 raise UsageError(f"--teacher {name} is unknown; valid: {', '.join(TEACHERS)}")
         if not self.teachers:
             raise UsageError(f"no --teacher is named; valid: {', '.join(TEACHERS)}")
+        self._check_import()
         if self.sound not in SOUNDS:
             raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(SOUNDS)}")
         if not 0 <= self.confidence < 1:
@@ -47,6 +51,12 @@ class DistillOptions:
         for flag, value in (("--batch", self.batch), ("--workers", self.workers)):
             if value < 1:
                 raise UsageError(f"{flag} {value} is impossible; valid: 1 or more")
+
+    def _check_import(self) -> None:
+        foreign = [name for name in self.teachers if name not in PUBLISHED_TEACHERS]
+        if self.import_npy is not None and foreign:
+            valid = ", ".join(PUBLISHED_TEACHERS)
+            raise UsageError(f"--import-npy holds no hints of {foreign[0]}; valid with it: --teacher {valid}")
 
 
 @dataclass(frozen=True, kw_only=True)

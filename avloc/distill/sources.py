@@ -16,6 +16,7 @@ from avloc.events import Listener, Notice
 if TYPE_CHECKING:
     from avloc.store import HintStamp, Store
     from avloc.teachers import Hint, Teacher
+    from avloc.weights import Located, Weight
 
 Answers = Generator[tuple[str, "Hint | InputError"], None, None]
 
@@ -50,18 +51,27 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
 
 
 def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
+    from avloc import teachers
     from avloc.engine import pick_device
-    from avloc.teachers import DetrSettings, DetrTeacher, PannsSettings, PannsTeacher, choose_sound
     from avloc.weights import locate
 
     device = pick_device(options.device)
+
+    def found(weight: Weight) -> Located:
+        return locate(weight, weights_dir=options.weights_dir, listener=listener)
+
     if name == "detr":
-        seen = DetrSettings(confidence=options.confidence)
-        return DetrTeacher(seen, locate(DetrTeacher.weight, weights_dir=options.weights_dir, listener=listener), device)
-    heard = PannsSettings(normalise=options.normalise, sound=choose_sound(store, options.sound))
-    weights = locate(PannsTeacher.weight, weights_dir=options.weights_dir, listener=listener)
-    listener(Notice(f"PANNs hears the {'source files' if heard.sound == 'source' else 'sound in the store'}"))
-    return PannsTeacher(heard, store.spec, weights, device)
+        seen = teachers.DetrSettings(confidence=options.confidence)
+        return teachers.DetrTeacher(seen, found(teachers.DetrTeacher.weight), device)
+    if name == "lite0":
+        return teachers.Lite0Teacher(found(teachers.Lite0Teacher.weight), device)
+    if name == "yamnet":
+        return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
+    sound = teachers.choose_sound(store, options.sound)
+    heard = teachers.PannsSettings(normalise=options.normalise, sound=sound)
+    weights = found(teachers.PannsTeacher.weight)
+    listener(Notice(f"PANNs hears the {'source files' if sound == 'source' else 'sound in the store'}"))
+    return teachers.PannsTeacher(heard, store.spec, weights, device)
 
 
 def _answers(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> Answers:

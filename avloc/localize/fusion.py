@@ -138,7 +138,7 @@ def _label(kinds: Mapping[str, str], weights: Mapping[str, float]) -> str:
 def _load_prior(name: str, weights_dir: Path | None, device: torch.device, listener: Listener) -> PriorMap:
     import torch
 
-    from avloc.dataset import square
+    from avloc.media import square
     from avloc.networks.detr import stretched
     from avloc.priors import DetrPrior, ObjectPrior
 

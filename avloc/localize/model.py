@@ -18,7 +18,7 @@ from avloc.localize.fusion import Fusion, load_fusion
 from avloc.localize.moments import Scene, Times, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
-from avloc.media import SoundWindow, cut_window
+from avloc.media import SoundWindow, cut_window, square
 from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -206,8 +206,6 @@ class Model:
 
     def _embed(self, frame: NDArray[np.uint8], sound: SoundWindow) -> Embeddings:
         import torch
-
-        from avloc.dataset import square
 
         small = torch.from_numpy(square(frame, self._engine.config.frame).copy()).permute(2, 0, 1)[None]
         return self._engine.embed(small, torch.from_numpy(sound.waveform)[None], sound.rate)

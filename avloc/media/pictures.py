@@ -44,6 +44,11 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
     return np.array(_rgb(image if turn is None else image.transpose(turn)))
 
 
+def square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture stretched to the network's square input (bicubic, antialiased), as the published test loaders do."""
+    return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BICUBIC))
+
+
 def decode_mask(png: bytes) -> NDArray[np.bool_]:
     """Which pixels of a PNG sound: those that are not black, whatever their transparency.
 

@@ -36,12 +36,26 @@ class Embeddings:
 class HintBatch:
     """Teachers' hints of a batch. None where they are not in use.
 
-    `audio` [B, D]; `visual` [B, 25, 25] with `visual_present` [B] bool: rows without a hint hold anything.
+    `audio` [B, D]; `visual` [B, h, w], one number a cell as DETR's 25x25, or [B, D, h, w], a vector a cell as Lite0's
+    7x7, with `visual_present` [B] bool: rows without a hint hold anything.
     """
 
     audio: Tensor | None = None
     visual: Tensor | None = None
     visual_present: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """What annotations say of a batch. None where they are not in use.
+
+    `relation` [B, B] int8, picture first: 1 own sound, -1 a wrong one, 0 neither; `cover` [B, h, w] share of each cell
+    under boxes of what sounds, with `boxed` [B] bool: rows without boxes hold anything.
+    """
+
+    relation: Tensor | None = None
+    cover: Tensor | None = None
+    boxed: Tensor | None = None
 
 
 class EZVSL(nn.Module):
@@ -95,9 +109,22 @@ class EZVSL(nn.Module):
         vector: Tensor = self.aud_proj(pooled)
         return F.normalize(vector.float(), dim=1)
 
-    def losses(self, embeddings: Embeddings, hints: HintBatch, weights: LossWeights) -> dict[str, Tensor]:  # noqa: ARG002
-        """Named loss terms, before their weights. EZ-VSL has one and takes no hints."""
-        return {"contrastive": losses.contrastive(embeddings.image, embeddings.audio, self.tau)}
+    def losses(
+        self,
+        embeddings: Embeddings,
+        hints: HintBatch,  # noqa: ARG002
+        weights: LossWeights,
+        truth: Supervision | None = None,
+    ) -> dict[str, Tensor]:
+        """Named loss terms, before their weights. EZ-VSL has one, takes no hints and learns boxes only if asked to."""
+        image, audio, truth = embeddings.image, embeddings.audio, truth or Supervision()
+        masked = truth.relation if weights.same_class == "masked" else None
+        terms = {"contrastive": losses.contrastive(image, audio, self.tau, masked)}
+        if weights.box and truth.relation is not None and truth.cover is not None and truth.boxed is not None:
+            term = losses.box(image, audio, truth.relation, truth.cover, truth.boxed)
+            if term is not None:
+                terms["box"] = term
+        return terms
 
     @staticmethod
     def similarity(embeddings: Embeddings) -> Tensor:

@@ -86,12 +86,12 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
 
 def identity(plan: Plan) -> dict[str, Any]:
     """What makes a run this run, beside its configuration."""
-    parts = (("panns", plan.clips.audio_hints), ("detr", plan.clips.visual_hints))
+    parts = [part for part in (plan.clips.audio_hints, plan.clips.visual_hints) if part is not None]
     return {
         "data_hash": plan.store.data_hash(),
         "clips_hash": hashlib.sha256("\n".join(plan.clips.ids).encode()).hexdigest(),
         "selection": plan.selection,
-        "hints": {name: json.dumps(part.stamp, sort_keys=True) for name, part in parts if part is not None},
+        "hints": {part.stamp["teacher"]: json.dumps(part.stamp, sort_keys=True) for part in parts},
     }
 
 
