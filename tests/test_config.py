@@ -21,7 +21,8 @@ def test_the_defaults_are_the_papers():
         2048,
         0.03,
     )
-    assert to_dict(train.loss) == {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0}
+    weights = {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0, "box": 0.0}
+    assert to_dict(train.loss) == {**weights, "same_class": "negative"}
     assert (train.optim.lr, train.batch, train.epochs, train.init) == (1e-4, 128, 100, "imagenet")
     assert (train.model.seconds, train.model.rate) == (3.0, 22_050)
 
@@ -61,6 +62,8 @@ def test_settings_are_laid_over_the_file():
         ("batch=many", "type int"),
         ("optim=3", "table of settings"),
         ("augment.map=both", "follow or legacy"),
+        ("loss.box=-1", "0 or more"),
+        ("loss.same_class=positive", "negative or masked"),
         ("augment.flip=2", "probability"),
         ("precision=half", "auto, fp32, bf16"),
         ("model.tau=0", "positive"),

@@ -161,3 +161,14 @@ def test_a_batch_is_the_same_with_loader_processes(tmp_path):
         assert alone.ids == worked.ids
         assert torch.equal(alone.frames, worked.frames)
         assert torch.equal(alone.sound, worked.sound)
+
+
+def test_labels_come_with_their_clips(tmp_path):
+    spec = StoreSpec()
+    with StoreWriter(tmp_path, StoreHeader(spec=spec)) as writer:
+        for name, label in (("a", "dog | dog, cat"), ("b", "")):
+            sound, data = np.zeros(spec.samples, np.int16), picture(np.zeros((80, 90, 3), np.uint8))
+            writer.add(Clip(id=name, picture=data, sound=sound, frame_hw=(80, 90), label=label))
+    store = Store(tmp_path)
+    (batch,) = load(ClipSet(store, store.ids, CONFIG), batch=2)
+    assert batch.labels == ["dog | dog, cat", ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,8 +33,9 @@ def batch() -> Batch:
             visual=torch.rand(3, 25, 25, generator=generator),
             visual_present=torch.tensor([True, False, True]),
         ),
-        boxes=[],
-        masks=[],
+        boxes=[np.zeros((0, 4)), np.array([[0.0, 0.0, 0.5, 1.0]]), np.array([[0.25, 0.25, 0.75, 0.75]])],
+        labels=["dog", "dog | dog, cat", "siren | cat"],
+        masks=[b"", b"", b""],
         failures=[],
         failed_at=[],
     )

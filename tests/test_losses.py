@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
-from avloc.methods import AVC, Embeddings, HintBatch
+from avloc.methods import AVC, EZVSL, Embeddings, HintBatch, Supervision
 
 
 def units(batch: int, dim: int, cells: int, seed: int, *, grad: bool = False):
@@ -43,6 +43,82 @@ def contrastive_twin(image, audio, tau):
 def test_contrastive_equals_its_definition(batch, dim, cells, seed):
     image, audio = units(batch, dim, cells, seed, grad=True)
     ours, twin = losses.contrastive(image, audio, 0.3), contrastive_twin(image, audio, 0.3)
+    assert torch.allclose(ours, twin)
+    for mine, other in zip(
+        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
+    ):
+        assert torch.allclose(mine, other, atol=1e-9)
+
+
+def masked_twin(image, audio, tau, relation):
+    """Each clip with a right pair asks twice: which sound is its own, and which picture, among the wrong ones."""
+    batch = len(audio)
+    asking = [n for n in range(batch) if relation[n][n] > 0]
+    best = [[(torch.einsum("dhw,d->hw", image[n], audio[m]) / tau).max() for m in range(batch)] for n in range(batch)]
+    total = 0 * (image.sum() + audio.sum())
+    for n in asking:
+        sounds = [best[n][m] for m in range(batch) if m == n or relation[n][m] < 0]
+        pictures = [best[m][n] for m in range(batch) if m == n or relation[m][n] < 0]
+        total = total + sum(torch.logsumexp(torch.stack(others), 0) - best[n][n] for others in (sounds, pictures))
+    return total / max(1, len(asking))
+
+
+def related(batch, seed):
+    """Random relations of a batch; a clip's own sound is right or wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    relation = -torch.randint(0, 2, (batch, batch), generator=generator, dtype=torch.int8)
+    relation.fill_diagonal_(0)
+    return relation + torch.diag(2 * torch.randint(0, 2, (batch,), generator=generator, dtype=torch.int8) - 1)
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(1, 3), st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_masked_contrastive_equals_its_definition(batch, dim, cells, seed):
+    image, audio = units(batch, dim, cells, seed, grad=True)
+    relation = related(batch, seed)
+    ours, twin = losses.contrastive(image, audio, 0.3, relation), masked_twin(image, audio, 0.3, relation)
+    assert torch.allclose(ours, twin)
+    for mine, other in zip(
+        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
+    ):
+        assert torch.allclose(mine, other, atol=1e-9)
+
+
+def test_contrastive_is_the_published_one_where_all_other_sounds_are_wrong():
+    image, audio = units(5, 8, 3, 0)
+    relation = 2 * torch.eye(5, dtype=torch.int8) - 1
+    assert torch.equal(losses.contrastive(image, audio, 0.03, relation), losses.contrastive(image, audio, 0.03))
+
+
+def box_twin(image, audio, relation, cover, boxed):
+    inside, outside = [], []
+    for n in range(len(audio)):
+        for m in range(len(audio)):
+            own = n == m and relation[n][n] > 0 and boxed[n]
+            if not own and relation[n][m] >= 0:
+                continue
+            for y in range(image.shape[2]):
+                for x in range(image.shape[3]):
+                    target = cover[n, y, x] if own else 0.0
+                    probability = torch.sigmoid((image[n, :, y, x] @ audio[m] - 0.3) * 10)
+                    error = -(target * torch.log(probability) + (1 - target) * torch.log(1 - probability))
+                    (inside if target > 0.2 else outside).append(error)
+    return sum(torch.stack(kind).mean() for kind in (inside, outside) if kind) if inside or outside else None
+
+
+@given(st.integers(1, 4), st.integers(2, 5), st.integers(1, 3), st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_the_box_term_equals_its_definition(batch, dim, cells, seed):
+    image, audio = units(batch, dim, cells, seed, grad=True)
+    generator = torch.Generator().manual_seed(seed)
+    cover = (2 * torch.rand(batch, cells, cells, generator=generator, dtype=torch.float64) - 0.5).clamp(0, 1)
+    boxed = torch.rand(batch, generator=generator) < 0.7
+    cover[~boxed] = float("nan")
+    relation = related(batch, seed)
+    ours, twin = (kind(image, audio, relation, cover, boxed) for kind in (losses.box, box_twin))
+    assert (ours is None) == (twin is None)
+    if ours is None:
+        return
     assert torch.allclose(ours, twin)
     for mine, other in zip(
         torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
@@ -108,3 +184,27 @@ def test_a_weight_of_zero_leaves_its_term_out():
         for name in ("audio_hint", "visual_hint")
     }
     assert named == {"audio_hint": {"contrastive", "visual_hint"}, "visual_hint": {"contrastive", "audio_hint"}}
+
+
+@pytest.mark.parametrize("method", [AVC, EZVSL])
+def test_labels_and_boxes_change_nothing_unless_asked_for(method):
+    image, audio = units(3, 5, 4, 5)
+    truth = Supervision(
+        relation=torch.tensor([[1, 0, -1], [0, 1, -1], [-1, -1, -1]], dtype=torch.int8),
+        cover=torch.rand(3, 4, 4, dtype=torch.float64),
+        boxed=torch.tensor([True, True, False]),
+    )
+    model = method(ModelConfig(dim=5, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5"))
+
+    def terms(weights, truth=truth):
+        return {
+            name: term.item()
+            for name, term in model.losses(Embeddings(image, audio), HintBatch(), weights, truth).items()
+        }
+
+    published = {"contrastive": losses.contrastive(image, audio, model.tau).item()}
+    assert terms(LossWeights()) == terms(LossWeights(), truth=None) == published
+    masked = losses.contrastive(image, audio, model.tau, truth.relation).item()
+    assert terms(LossWeights(same_class="masked")) == {"contrastive": masked}
+    boxes = losses.box(image, audio, truth.relation, truth.cover, truth.boxed).item()
+    assert terms(LossWeights(box=1.0)) == {**published, "box": boxes}

@@ -24,6 +24,7 @@ from avloc.prepare.sources import Skip, Source
 from avloc.prepare.workers import results
 from avloc.store import Store
 from tests.media_makers import disc, make_picture, make_sound, make_video, moving_disc, tone
+from tests.program import avloc
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 ONE = PrepareOptions(workers=1)
@@ -87,6 +88,44 @@ def test_a_test_store_keeps_the_pictures_own_bytes(tmp_path):
     assert store.read("a").boxes.tolist() == [[0.1, 0.2, 0.3, 0.4]]
     assert store.read("b").label == "bell"
     np.testing.assert_array_equal(decode_picture(store.read("b").picture), disc((80, 60), (0.3, 0.3)))
+
+
+def test_annotated_clips_can_make_a_training_store(tmp_path):
+    for name in ("a", "b", "c"):
+        make_picture(tmp_path / "in" / "frames" / f"{name}.jpg", disc((640, 480), (0.5, 0.5)), quality=92)
+        make_sound(tmp_path / "in" / "audio" / f"{name}.wav", tone(4, RATE), RATE)
+    boxes = {"frames/a.jpg": {"boxes": [[0.1, 0.2, 0.3, 0.4]], "label": "dog | dog, cat"}, "b": [[0, 0, 1, 0.5]]}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    options = replace(ONE, annotations=tmp_path / "boxes.json", kind="train")
+    report = run(tmp_path / "in", tmp_path / "out", options)
+    assert (report.stored, report.missing) == (3, ())
+    store = Store(tmp_path / "out")
+    assert (store.header.kind, store.header.expected, store.spec.shorter_side) == ("train", (), 256)
+    clips = [store.read(name) for name in ("a", "b", "c")]
+    assert [clip.label for clip in clips] == ["dog | dog, cat", "", ""]
+    assert [clip.boxes.tolist() for clip in clips] == [[[0.1, 0.2, 0.3, 0.4]], [[0, 0, 1, 0.5]], []]
+    assert [decode_picture(clip.picture).shape for clip in clips] == [(256, 341, 3)] * 3
+
+
+def test_an_annotated_training_store_leaves_test_clips_out(tmp_path):
+    pair(tmp_path / "in", "zpWuikVorYg_000032")
+    pair(tmp_path / "in", "mine")
+    (tmp_path / "boxes.json").write_text('{"mine": [], "zpWuikVorYg_000032": [[0, 0, 1, 1]]}')
+    options = replace(ONE, annotations=tmp_path / "boxes.json", kind="train")
+    assert run(tmp_path / "in", tmp_path / "out", options).overlap == ("zpWuikVorYg_000032",)
+    assert Store(tmp_path / "out").ids == ["mine"]
+
+
+def test_the_kind_of_store_can_be_typed(tmp_path):
+    pair(tmp_path / "in", "a")
+    (tmp_path / "boxes.json").write_text('{"a": {"boxes": [], "label": "dog"}}')
+    given = ("--annotations", str(tmp_path / "boxes.json"), "--workers", "1")
+    for kind in ("train", "test"):
+        done = avloc("prepare", str(tmp_path / "in"), "--out", str(tmp_path / kind), "--kind", kind, *given)
+        assert done.returncode == 0, done.stderr
+        assert Store(tmp_path / kind).header.kind == kind
+    refused = avloc("prepare", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--kind", "both", *given)
+    assert (refused.returncode, "--kind both is unknown; valid: train, test" in refused.stderr) == (2, True)
 
 
 def test_conditions_are_flagged_and_counted(tmp_path):

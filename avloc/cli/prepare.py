@@ -21,7 +21,7 @@ def prepare(
         Path | None,
         typer.Option(
             help="Flickr-SoundNet XML folder, folder of PNG masks, VGG-SS json, or {path: boxes} json; "
-            "makes a test store.",
+            "makes a test store unless --kind says train.",
             show_default=False,
         ),
     ] = None,
@@ -30,6 +30,10 @@ def prepare(
     ] = "",
     method: Annotated[str, typer.Option("--for", help="Method whose seconds and rate the store is made for.")] = "avc",
     rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 takes the method's (AVC: 22050).")] = 0,
+    kind: Annotated[
+        str,
+        typer.Option(help="train or test, whatever annotations and lists suggest.", show_default=False),
+    ] = "",
     frame: Annotated[str, typer.Option(help="middle, or a time in seconds as 5s.")] = "middle",
     allow_test_overlap: Annotated[
         bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
@@ -50,6 +54,7 @@ def prepare(
         method=method,
         rate=rate,
         frame=frame,
+        kind=kind,
         allow_test_overlap=allow_test_overlap,
         workers=workers,
         dry_run=dry_run,

@@ -3,6 +3,7 @@
 from avloc.engine.cells import NOISE, NOT_FINITE, OTHER, SILENCE, ClipCells, WrongSounds, predict_cells
 from avloc.engine.core import Engine, pick_device, pick_precision, weighted_total
 from avloc.engine.scoring import Cut, Heats, kinds_of, score_heat, truth_of
+from avloc.engine.supervise import box_cells, supervise
 
 __all__ = [
     "NOISE",
@@ -14,11 +15,13 @@ __all__ = [
     "Engine",
     "Heats",
     "WrongSounds",
+    "box_cells",
     "kinds_of",
     "pick_device",
     "pick_precision",
     "predict_cells",
     "score_heat",
+    "supervise",
     "truth_of",
     "weighted_total",
 ]

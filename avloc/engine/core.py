@@ -14,6 +14,7 @@ from torch import Tensor
 from avloc.checkpoint import ModelFile, put_weights
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch
+from avloc.engine.supervise import supervise
 from avloc.errors import UsageError
 from avloc.methods import EZVSL, METHODS, Embeddings, HintBatch
 from avloc.networks.trunks import heard_by
@@ -130,7 +131,9 @@ class Engine:
             visual=None if visual is None else visual.to(self.device),
             visual_present=None if hints.visual_present is None else hints.visual_present.to(self.device),
         )
-        return self.model.losses(embeddings, on_device, config.loss)
+        height, width = embeddings.image.shape[2:]
+        truth = supervise(batch, config.loss, self.device, crops, (height, width))
+        return self.model.losses(embeddings, on_device, config.loss, truth)
 
     @torch.inference_mode()
     def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:

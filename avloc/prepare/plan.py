@@ -29,7 +29,8 @@ class PrepareOptions:
     layout: str = "auto"
     """`auto`, or the only kind of input to take: `videos`, `folders` (frame + sound), `hdf5`."""
     annotations: Path | None = None
-    """Flickr-SoundNet XML folder, VGG-SS json, boxes of one's own or a folder of masks; makes a test store."""
+    """Flickr-SoundNet XML folder, VGG-SS json, boxes of one's own or a folder of masks; makes a test store
+    unless `kind` says otherwise."""
     ids: str = ""
     """A file with ids, or the name of a published list: only these clips."""
     method: str = "avc"
@@ -52,7 +53,7 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         _one_of("--layout", self.layout, LAYOUTS)
         _one_of("--for", self.method, tuple(METHOD_SPECS))
-        _one_of("kind", self.kind, ("", "train", "test"))
+        _one_of("--kind", self.kind, ("", "train", "test"))
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers} is impossible; valid: 0 (one a core) or more")
         if self.frame != "middle" and not _SECONDS.fullmatch(self.frame):
