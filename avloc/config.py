@@ -71,9 +71,9 @@ class ModelConfig:
     method: str = "avc"
     """Published method, a file of `avloc.methods`."""
     vision_trunk: str = "resnet18"
-    """torchvision network that sees; `resnet18:layer2` stops after that part."""
+    """Network that sees (`avloc.networks.trunks.build_trunk`); `resnet18:layer2` stops after that part."""
     audio_trunk: str = "resnet18"
-    """torchvision network that hears, its first convolution taking one channel."""
+    """Network that hears; the first convolution of one that was made to see takes one channel."""
     dim: int = 2048
     """Width of the common space."""
     tau: float = 0.03
@@ -81,7 +81,7 @@ class ModelConfig:
     seconds: float = 3.0
     """Length of the sound in seconds."""
     rate: int = 22_050
-    """Sample rate of the sound in Hz; 0 takes each file's own rate (EZ-VSL)."""
+    """Sample rate of the sound in Hz; 0 takes each file's own rate (EZ-VSL); `yamnet` hears at 16000 only."""
     frame: int = 224
     """Side of the square network input in pixels."""
 
@@ -165,7 +165,10 @@ class TrainConfig:
     batch: int = 128
     seed: int = 10
     init: str = "imagenet"
-    """Initial weights of the vision trunk: `imagenet`, `random`, or a model file to start from."""
+    """Initial weights: `imagenet` (published ones in the vision trunk, and in an audio trunk that was made to hear),
+    `concepts` (the same, and projections from `avloc.networks.concepts`), `random`, or a model file to start from."""
+    freeze: bool = False
+    """Leave both trunks as they begin, statistics of their normalisations included; only the projections learn."""
     precision: str = "auto"
     """`auto` takes bf16 where the hardware has it; `fp32` and `bf16` are taken at their word."""
     workers: int = 2

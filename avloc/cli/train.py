@@ -34,14 +34,16 @@ def train(
         int | None, typer.Option(help="Width of the common space.  [default: 2048]", show_default=False)
     ] = None,
     vision_trunk: Annotated[
-        str | None, typer.Option(help="torchvision network that sees.  [default: resnet18]", show_default=False)
+        str | None, typer.Option(help="Network that sees.  [default: resnet18]", show_default=False)
     ] = None,
     audio_trunk: Annotated[
-        str | None, typer.Option(help="torchvision network that hears.  [default: resnet18]", show_default=False)
+        str | None, typer.Option(help="Network that hears.  [default: resnet18]", show_default=False)
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="imagenet, random, or a model file to start from.  [default: imagenet]", show_default=False),
+        typer.Option(
+            help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]", show_default=False
+        ),
     ] = None,
     no_audio_hint: Annotated[bool, typer.Option("--no-audio-hint", help="Leave the sound teacher out.")] = False,
     no_visual_hint: Annotated[bool, typer.Option("--no-visual-hint", help="Leave the object teacher out.")] = False,

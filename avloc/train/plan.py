@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from avloc import __version__
 from avloc.annotations import list_names, published_list, test_ids
@@ -19,10 +20,15 @@ from avloc.dataset import ClipSet, training_set
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.events import Listener
-from avloc.networks.trunks import load_imagenet
+from avloc.methods import EZVSL
+from avloc.networks.concepts import DIM, concept_projections, concepts_hash
+from avloc.networks.trunks import SOUND_TRUNKS, family, load_pretrained
 from avloc.protocols import Protocol
 from avloc.store import Store
-from avloc.weights import imagenet_weights, locate
+from avloc.weights import locate, trunk_weights
+
+CONCEPT_TRUNKS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes"}
+"""What `--init concepts` can begin with: trunks that say the classes of which the table of concepts is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +78,10 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     Raises:
         StoreNotFound: no store there.
         Refused: it does not fit, has too few clips, or its hints are incomplete.
-        UsageError: `--val` means nothing.
+        UsageError: `--val` means nothing, or `--init concepts` does not go with the networks.
     """
+    if config.init == "concepts":
+        _check_concepts(config.model)
     store = Store(options.store)
     train_ids, validation = _split(store, options.val, config)
     if len(train_ids) < 2:
@@ -162,27 +170,55 @@ def start_engine(
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
-    if config.init == "imagenet":
-        try:
-            located = locate(
-                imagenet_weights(config.model.vision_trunk.partition(":")[0]),
-                weights_dir=options.weights_dir,
-                listener=listener,
-            )
-        except WeightsError as error:
-            raise WeightsError(str(error), hint=f"{error.hint} Or start untaught: --init random.".strip()) from error
-        load_imagenet(engine.model.imgnet, located.path)
-        return engine, {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
+    if config.init in ("imagenet", "concepts"):
+        init = _put_published(engine, options, listener)
+        if config.init == "concepts":
+            _put_concepts(engine.model)
+            init["concepts"] = concepts_hash()
+        return engine, init
     if config.init == "random":
         return engine, {"weights": "random"}
     try:
         model = load_model(Path(config.init))
     except UsageError as error:
-        hint = "--init takes imagenet, random, a run folder, a .safetensors or a published .pth."
+        hint = "--init takes imagenet, concepts, random, a run folder, a .safetensors or a published .pth."
         raise UsageError(str(error), hint=hint) from error
     _check_same_model(model, config.model)
     put_weights(engine.model, model)
     return engine, {"weights": model.path.name, "sha256": model.sha256}
+
+
+def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
+    """Published weights into the trunk that sees, and into the one that hears where it was made to hear."""
+    model, config = engine.model, engine.config
+    init = _put_file(model.imgnet, config.vision_trunk, options, listener)
+    if family(config.audio_trunk) in SOUND_TRUNKS:
+        init["audio"] = _put_file(model.audnet, config.audio_trunk, options, listener)
+    return init
+
+
+def _put_file(trunk: nn.Module, name: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
+    try:
+        located = locate(trunk_weights(name), weights_dir=options.weights_dir, listener=listener)
+    except WeightsError as error:
+        raise WeightsError(str(error), hint=f"{error.hint} Or start untaught: --init random.".strip()) from error
+    load_pretrained(trunk, name, located.path)
+    return {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
+
+
+def _check_concepts(config: ModelConfig) -> None:
+    needs = {**CONCEPT_TRUNKS, "dim": DIM}
+    if any(getattr(config, name) != value for name, value in needs.items()):
+        settings = " ".join(f"--set model.{name}={value}" for name, value in needs.items())
+        raise UsageError("--init concepts goes with other networks than these", hint=f"Valid: {settings}")
+
+
+@torch.no_grad()
+def _put_concepts(model: EZVSL) -> None:
+    ours = model.state_dict()  # shares the memory of the model
+    names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")
+    for name, values in zip(names, concept_projections(), strict=True):
+        ours[name].copy_(values)
 
 
 def _check_same_model(model: ModelFile, config: ModelConfig) -> None:

@@ -1,0 +1,195 @@
+"""Trunks that say their publisher's classes: against explicit arithmetic; what each trunk hears; where objects are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from avloc.config import ModelConfig
+from avloc.cost import cost_rows, model_cost
+from avloc.engine import Engine
+from avloc.errors import UsageError
+from avloc.methods import METHODS
+from avloc.networks import lite0, yamnet
+from avloc.networks.trunks import CLASSES, SOUND_TRUNKS, TRUNKS, build_trunk, heard_by, load_pretrained
+from avloc.transforms import log_mel, log_spectrogram, normalise_frames
+from avloc.weights import LITE0, YAMNET, trunk_weights
+from tests.recipe_makers import save_lite0, tflite, yamnet_layers
+from tests.small_models import SMALL
+
+CPU = torch.device("cpu")
+WITH_CLASSES = ModelConfig(
+    vision_trunk="efficientnet_lite0+classes",
+    audio_trunk="yamnet+classes",
+    dim=12,
+    frame=64,
+    rate=16_000,
+    seconds=1.0,
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("weights")
+    state = save_lite0(folder / "lite0.pth")
+    torch.save({**state, "_fc.weight": 20 * state["_fc.weight"]}, folder / "lite0.pth")  # random logits are all alike
+    (folder / "yamnet.tflite").write_bytes(tflite(yamnet_layers()))
+    return {"efficientnet_lite0": folder / "lite0.pth", "yamnet": folder / "yamnet.tflite"}
+
+
+def loaded(name: str, files, channels: int = 3) -> torch.nn.Module:
+    trunk, _ = build_trunk(name, channels=channels)
+    load_pretrained(trunk, name, files[name.partition("+")[0]])
+    return trunk.eval()
+
+
+def sound(clips: int = 2, samples: int = 16_000) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(-9_000, 9_000, (clips, samples), dtype=torch.int16, generator=generator)
+
+
+def pictures(clips: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(0, 256, (clips, 3, 64, 96), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_classes_that_are_seen_against_arithmetic(files, layout):
+    frames = normalise_frames(pictures()).contiguous(memory_format=layout)
+    network = lite0.load_lite0(files["efficientnet_lite0"])
+    with torch.no_grad():
+        features = network.trunk(frames).double().numpy()
+        ours = loaded("efficientnet_lite0+classes", files)(frames)
+    weight, bias = (part.double().numpy() for part in (network.head.weight.data, network.head.bias.data))
+    expected = np.zeros((2, 2_280, 2, 3))
+    for n, row, column in np.ndindex(2, 2, 3):
+        cell = features[n, :, row, column]
+        logits = [sum(weight[k] * cell) + bias[k] for k in range(1_000)]
+        middle = sum(logits) / 1_000
+        classes = [max(0.0, lite0.CLASS_SCALE * (logit - middle) - lite0.CLASS_THRESHOLD) for logit in logits]
+        expected[n, :, row, column] = [*cell, *classes]
+    assert 0 < (expected[:, 1_280:] > 0).mean() < 1, "the threshold has something to do"
+    assert np.abs(ours.numpy() - expected).max() < 1e-4
+
+
+def test_classes_that_are_heard_against_arithmetic(files):
+    network = yamnet.load_yamnet(files["yamnet"])
+    mel = torch.randn(2, 1, 64, 98, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        features = network.trunk(mel).double().numpy()
+        ours = loaded("yamnet+classes", files, channels=1)(mel)
+    weight, bias = (part.double().numpy() for part in (network.head.weight.data, network.head.bias.data))
+    assert ours.shape == (2, 1_545, 1, 1)
+    assert 0 < (ours[:, 1_024:] > 0).float().mean() < 1, "the offset has something to do"
+    for n in range(2):
+        embedding = np.array([np.mean(channel) for channel in features[n]])
+        classes = [max(0.0, float(weight[k] @ embedding + bias[k]) + 5) for k in range(521)]
+        np.testing.assert_allclose(ours[n, :, 0, 0].numpy(), [*embedding, *classes], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("efficientnet_lite0", 3), ("efficientnet_lite0", 1), ("yamnet", 1)])
+def test_classes_are_one_more_part_of_the_trunk(name, channels):
+    plain, width = build_trunk(name, channels=channels)
+    trunk, wider = build_trunk(f"{name}+classes", channels=channels)
+    assert wider == width + CLASSES[name]
+    assert set(trunk.state_dict()) == {*plain.state_dict(), "_fc.weight", "_fc.bias"}
+    with torch.no_grad():
+        assert trunk.eval()(torch.zeros(1, channels, 64, 64)).shape[1] == wider
+
+
+def test_every_tensor_of_the_file_is_taken(files):
+    state = torch.load(files["efficientnet_lite0"], weights_only=True)
+    ours = loaded("efficientnet_lite0+classes", files).state_dict()
+    assert ours.keys() == state.keys()
+    assert all(torch.equal(ours[key], value) for key, value in state.items())
+    head = yamnet.load_yamnet(files["yamnet"]).head
+    assert torch.equal(loaded("yamnet+classes", files, channels=1).state_dict()["_fc.weight"], head.weight)
+    assert trunk_weights("yamnet+classes") == trunk_weights("yamnet:block3") == YAMNET
+    assert trunk_weights("efficientnet_lite0+classes") == LITE0
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet18+classes", r"no trunk 'resnet18\+classes'.*yamnet\+classes"),
+        ("yamnet:block5+classes", "classes go with whole trunks"),
+        ("yamnet+classes:block5", "classes go with whole trunks"),
+        ("efficientnet_lite0+classes+classes", "classes go with whole trunks"),
+        ("yamnet+classes", "hears and cannot see"),
+        ("yamnet+class", "no part|unknown trunk"),
+    ],
+)
+def test_impossible_classes_are_named(name, words):
+    with pytest.raises(UsageError, match=words):
+        build_trunk(name)
+
+
+def test_each_trunk_hears_what_it_was_made_for():
+    for name in (*TRUNKS, "resnet18:layer2", "efficientnet_lite0+classes"):
+        assert heard_by(name, 22_050) is heard_by(name, 0) is log_spectrogram
+    for name in (*SOUND_TRUNKS, "yamnet:block5", "yamnet+classes"):
+        assert heard_by(name, 16_000) is log_mel
+        for rate in (0, 22_050):
+            with pytest.raises(UsageError, match=f"{name.partition('+')[0]}.* 16000 Hz only") as caught:
+                heard_by(name, rate)
+            assert "--set model.rate=16000" in caught.value.hint
+
+
+def test_the_engine_hears_by_its_trunk():
+    wave = sound().float() / 32_767
+    plain = Engine(replace(SMALL, rate=16_000), CPU).spectrogram(sound(), 16_000)
+    assert torch.equal(plain, log_spectrogram(wave, 16_000))
+    engine = Engine(replace(SMALL, audio_trunk="yamnet:block5", rate=16_000), CPU)
+    assert torch.equal(engine.spectrogram(sound(), 16_000), log_mel(wave, 16_000))
+    with pytest.raises(UsageError, match=r"model\.rate is 22050"):
+        Engine(replace(SMALL, audio_trunk="yamnet"), CPU)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_of_classes_predicts(precision):
+    torch.manual_seed(0)
+    engine = Engine(WITH_CLASSES, CPU, precision)
+    engine.model.eval()
+    seen = engine.embed(pictures()[..., :64], sound(), 16_000)
+    assert (seen.image.shape, seen.audio.shape) == ((2, 12, 2, 2), (2, 12))
+    assert torch.allclose(seen.audio.norm(dim=1), torch.ones(2), atol=1e-3)
+    shortest = engine.encode_sound(sound(samples=1_600), 16_000)
+    assert shortest.isfinite().all()
+
+
+@pytest.mark.parametrize("config", [SMALL, WITH_CLASSES, replace(WITH_CLASSES, vision_trunk="efficientnet_lite0")])
+def test_activation_is_the_mean_of_what_the_trunk_sees_without_its_classes(config):
+    torch.manual_seed(0)
+    engine = Engine(config, CPU)
+    engine.model.eval()
+    frames = normalise_frames(pictures())
+    seen = engine.encode(frames, engine.spectrogram(sound(), config.rate))
+    plain, width = build_trunk(config.vision_trunk.partition("+")[0])
+    plain.load_state_dict({k: v for k, v in engine.model.imgnet.state_dict().items() if not k.startswith("_fc")})
+    with torch.no_grad():
+        features = plain.eval()(frames).numpy()
+    expected = sum(np.abs(features[:, channel]) for channel in range(width)) / width
+    assert features.shape[1] == width
+    assert not seen.activation.requires_grad
+    assert seen.image.requires_grad
+    np.testing.assert_allclose(seen.activation.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(replace(seen, audio=-seen.audio).activation, seen.activation)
+    assert torch.equal(engine.model.encode_image(frames), seen.image)
+
+
+def test_the_cost_of_classes_is_that_of_their_classifiers():
+    plain = replace(WITH_CLASSES, vision_trunk="efficientnet_lite0", audio_trunk="yamnet")
+    ours, less = model_cost(WITH_CLASSES), model_cost(plain)
+    heads = 1_280 * 1_000 + 1_024 * 521
+    projections = (1_000 + 521) * WITH_CLASSES.dim
+    assert ours.parameters - less.parameters == heads + 1_000 + 521 + projections
+    cells = (64 // 32) ** 2
+    more = cells * (1_280 * 1_000 + 1_000 * WITH_CLASSES.dim) + 1_024 * 521 + 521 * WITH_CLASSES.dim
+    assert ours.multiply_adds - less.multiply_adds == more
+    assert ours.spectrogram_frames == less.spectrogram_frames == 98
+    assert ours.parameters == sum(weight.numel() for weight in METHODS["avc"](WITH_CLASSES).parameters())
+    with pytest.raises(UsageError, match="16000 Hz only"):
+        cost_rows(replace(WITH_CLASSES, rate=0))

@@ -1,0 +1,186 @@
+"""What a training run begins with, and trunks that stay as they began."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from avloc.checkpoint import load_model
+from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml
+from avloc.errors import Refused, UsageError, WeightsAbsent, WeightsError
+from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
+from avloc.networks.yamnet import read_yamnet_tflite
+from avloc.store import Store
+from avloc.train import TrainOptions, plan, train
+from avloc.weights import LITE0, YAMNET, Located, Weight
+from tests.processes import Here
+from tests.recipe_makers import save_lite0, tflite, yamnet_layers
+from tests.small_models import SMALL
+from tests.test_train import same_run, tensors
+from tests.world import write_store
+
+NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
+SHARED_WORDS = ModelConfig(
+    vision_trunk="efficientnet_lite0+classes",
+    audio_trunk="yamnet+classes",
+    dim=len(CONCEPTS) + 1,
+    frame=64,
+    rate=16_000,
+)
+FROZEN = TrainConfig(
+    model=SMALL, loss=NO_HINTS, init="random", freeze=True, batch=4, epochs=2, workers=0, precision="fp32"
+)
+CONCEPTUAL = replace(FROZEN, model=SHARED_WORDS, init="concepts")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("starts") / "store", 10)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch) -> dict[str, Located]:
+    """Random files in the place of the published ones, whose hashes only the published ones have."""
+    save_lite0(tmp_path / "lite0.pth")
+    (tmp_path / "yamnet.tflite").write_bytes(tflite(yamnet_layers()))
+    found = {
+        LITE0.name: Located(path=tmp_path / "lite0.pth", hashes={"lite0.pth": "a"}, verified=True),
+        YAMNET.name: Located(path=tmp_path / "yamnet.tflite", hashes={"yamnet.tflite": "b"}, verified=False),
+    }
+
+    def locate(weight: Weight, **_options) -> Located:
+        return found[weight.name]
+
+    monkeypatch.setattr(plan, "locate", locate)
+    return found
+
+
+def trunks(run: Path) -> dict[str, torch.Tensor]:
+    state = tensors(run / "model.safetensors")
+    return {key: value for key, value in state.items() if key.startswith(("imgnet.", "audnet."))}
+
+
+def test_frozen_trunks_stay_bit_for_bit(store, tmp_path):
+    """Statistics of normalisations too; the projections learn."""
+    torch.manual_seed(FROZEN.seed)
+    begun = plan.Engine(SMALL, torch.device("cpu")).model.state_dict()
+    train(TrainOptions(store=store, out=tmp_path / "run", val="0.3"), FROZEN)
+    ended = tensors(tmp_path / "run" / "last.safetensors")
+    changed = {key for key, value in ended.items() if not torch.equal(value, begun[key])}
+    assert changed == {"img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias"}
+
+
+def test_a_frozen_run_resumes_bit_for_bit(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "whole"), FROZEN)
+    steps = iter([False, True])
+    report = train(TrainOptions(store=store, out=tmp_path / "cut"), FROZEN, should_stop=lambda: next(steps, False))
+    assert report.interrupted
+    train(TrainOptions(store=store, out=tmp_path / "cut"), FROZEN)
+    assert same_run(tmp_path / "whole", tmp_path / "cut")
+    state = torch.load(tmp_path / "whole" / "trainer-state.pt", weights_only=True)
+    assert len(state["optimiser"]["state"]) == 4, "nothing is kept for what does not learn"
+
+
+def test_a_frozen_run_is_another_run(store, tmp_path):
+    out = tmp_path / "run"
+    train(TrainOptions(store=store, out=out), replace(FROZEN, epochs=1))
+    with pytest.raises(Refused, match="freeze was True, now False"):
+        train(TrainOptions(store=store, out=out), replace(FROZEN, freeze=False))
+
+
+def test_frozen_trunks_leave_no_gradient_behind():
+    engine = plan.Engine(SMALL, torch.device("cpu"))
+    engine.model.freeze_trunks()
+    engine.model.train()
+    assert engine.model.training
+    assert not any(part.training for trunk in (engine.model.imgnet, engine.model.audnet) for part in trunk.modules())
+    frames = torch.rand(2, 3, 64, 64)
+    assert not engine.model.imgnet(frames).requires_grad
+    assert engine.model.encode_image(frames).requires_grad
+    assert not plan.Engine(SMALL, torch.device("cpu")).model.frozen
+
+
+def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch):
+    started = []
+    real = plan.start_engine
+
+    def watched(*arguments):
+        engine, init = real(*arguments)
+        started.append({key: value.clone() for key, value in engine.model.state_dict().items()})
+        return engine, init
+
+    monkeypatch.setattr("avloc.train.loop.start_engine", watched)
+    train(TrainOptions(store=store, out=tmp_path / "run"), replace(CONCEPTUAL, epochs=1))
+    (begun,) = started
+    names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")
+    assert all(torch.equal(begun[name], part) for name, part in zip(names, concept_projections(), strict=True))
+    seen = torch.load(published[LITE0.name].path, weights_only=True)
+    assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in seen.items())
+    heard = read_yamnet_tflite(published[YAMNET.name].path)
+    assert torch.equal(begun["audnet.block13.pointwise.weight"], heard["trunk.block13.pointwise.weight"])
+    assert torch.equal(begun["audnet._fc.bias"], heard["head.bias"])
+    assert all(torch.equal(begun[key], value) for key, value in trunks(tmp_path / "run").items())
+    audio = {"weights": "yamnet.tflite", "sha256": "b", "verified": False}
+    init = {"weights": "lite0.pth", "sha256": "a", "verified": True, "audio": audio, "concepts": concepts_hash()}
+    assert (
+        load_model(tmp_path / "run").card["init"] == init == read_toml(tmp_path / "run" / "config.toml")["run"]["init"]
+    )
+
+
+def test_a_run_from_concepts_resumes_and_refuses_another_table(store, tmp_path, published, monkeypatch):
+    for epochs in (1, 2):
+        train(TrainOptions(store=store, out=tmp_path / "two"), replace(CONCEPTUAL, epochs=epochs))
+    train(TrainOptions(store=store, out=tmp_path / "whole"), CONCEPTUAL)
+    assert same_run(tmp_path / "whole", tmp_path / "two")
+    monkeypatch.setattr(plan, "concepts_hash", lambda: "another")
+    with pytest.raises(Refused, match="init"):
+        train(TrainOptions(store=store, out=tmp_path / "two"), CONCEPTUAL)
+
+
+@pytest.mark.parametrize("change", [{"dim": 16}, {"vision_trunk": "resnet18"}, {"audio_trunk": "yamnet"}])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_concepts_go_with_their_networks_only(store, tmp_path, published, change, dry_run):
+    options = TrainOptions(store=store, out=tmp_path / "run", dry_run=dry_run)
+    with pytest.raises(UsageError, match="--init concepts") as caught:
+        train(options, replace(CONCEPTUAL, model=replace(SHARED_WORDS, **change)))
+    needs = ("vision_trunk=efficientnet_lite0+classes", "audio_trunk=yamnet+classes", f"dim={len(CONCEPTS) + 1}")
+    assert all(f"--set model.{need}" in caught.value.hint for need in needs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_published_weights_go_into_what_was_made_to_hear(store, tmp_path, published):
+    model = replace(SMALL, vision_trunk="efficientnet_lite0", audio_trunk="yamnet:block5", rate=16_000)
+    config = replace(FROZEN, model=model, init="imagenet", epochs=1)
+    train(TrainOptions(store=store, out=tmp_path / "run"), config)
+    heard, ours = read_yamnet_tflite(published[YAMNET.name].path), trunks(tmp_path / "run")
+    assert torch.equal(ours["audnet.block5.pointwise.weight"], heard["trunk.block5.pointwise.weight"])
+    assert load_model(tmp_path / "run").card["init"]["audio"]["sha256"] == "b"
+    seen = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
+    train(TrainOptions(store=store, out=tmp_path / "seen"), seen)
+    assert "audio" not in load_model(tmp_path / "seen").card["init"]
+
+
+def test_absent_sound_weights_are_named_and_never_replaced(store, tmp_path, published, monkeypatch):
+    def locate(weight: Weight, **_options) -> Located:
+        if weight == YAMNET:
+            raise WeightsAbsent("no yamnet_int8.tflite")
+        return published[weight.name]
+
+    monkeypatch.setattr(plan, "locate", locate)
+    with pytest.raises(WeightsError, match="yamnet_int8") as caught:
+        train(TrainOptions(store=store, out=tmp_path / "run"), CONCEPTUAL)
+    assert "--init random" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_wrong_rate_is_named_before_anything_is_written(store, tmp_path, monkeypatch, capfd):
+    flags = ("--audio-trunk", "yamnet", "--vision-trunk", "shufflenet_v2_x0_5", "--init", "random")
+    hints = ("--no-audio-hint", "--no-visual-hint")
+    for more in ((), ("--dry-run",), ("--set", "model.rate=0")):
+        done = Here(monkeypatch, capfd)("train", store, "--out", tmp_path / "run", *flags, *hints, *more)
+        assert (done.code, "--set model.rate=16000" in done.err) == (2, True), done.err
+        assert not (tmp_path / "run").exists()
+    assert Store(store).spec.rate == 22_050
