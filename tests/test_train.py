@@ -301,7 +301,7 @@ def test_an_absent_start_is_answered_with_what_init_takes(store, tmp_path, name)
     (tmp_path / "start.txt").write_text("no model")
     with pytest.raises(UsageError, match=re.escape(name)) as caught:
         train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init=str(tmp_path / name)))
-    assert caught.value.hint.startswith("--init takes imagenet, random, a run folder")
+    assert caught.value.hint.startswith("--init takes imagenet, concepts, random, a run folder")
     assert "--model" not in f"{caught.value} {caught.value.hint}"
 
 

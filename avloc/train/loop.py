@@ -98,8 +98,10 @@ class _Trainer:
     ) -> None:
         self.config, self.plan, self.engine, self.listener = config, plan, engine, listener
         self.folder = RunFolder(options.out)
+        if config.freeze:
+            engine.model.freeze_trunks()
         self.optimiser = torch.optim.Adam(
-            engine.model.parameters(),
+            [weight for weight in engine.model.parameters() if weight.requires_grad],
             lr=config.optim.lr,
             betas=(config.optim.beta1, config.optim.beta2),
             weight_decay=config.optim.weight_decay,
