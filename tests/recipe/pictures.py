@@ -1,0 +1,182 @@
+"""Pictures put together: one beside another, or objects pasted on another picture, with all that video does to them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+from tests.recipe.split import THRESHOLDED, Classes, class_of, source_of
+
+SIDE = 256
+LARGEST = 400
+"""Longer side in pixels of the pictures that scenes are made of."""
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+_LEAST_CUT = 24
+"""A box of fewer pixels a side is too small to be cut out."""
+_PLAIN_SHARE, _PLAIN_NEAR, _OBJECT_FAR = 0.6, 24, 18
+"""A background is plain where this share of the border is this near its median; an object is this far from it."""
+_MOST_OVERLAP = 0.1
+_TRIES = 20
+
+
+@dataclass
+class Scene:
+    """A picture with what is in it."""
+
+    picture: Image.Image
+    places: dict[str, Box] = field(default_factory=dict)
+    """Class of each object -> the part of the picture that is its own, in fractions."""
+    boxes: dict[str, list[Box]] = field(default_factory=dict)
+    """Class of each object -> boxes of the objects in that part: known ones, else the whole part."""
+    seen: list[str] = field(default_factory=list)
+    """Classes of all that can be seen, the background included."""
+
+
+@dataclass
+class Album:
+    """Pictures of one part of the split, decoded once and kept small."""
+
+    classes: Classes
+    pool: Mapping[str, Sequence[str]]
+    """Class -> pictures of which scenes are made."""
+    grounds: Sequence[str]
+    """Pictures to paste on."""
+    _kept: dict[str, Image.Image] = field(default_factory=dict)
+
+    def picture(self, path: str) -> Image.Image:
+        """A picture whose longer side has 400 pixels at most."""
+        if path not in self._kept:
+            image = Image.open(self.classes.folder / path).convert("RGB")
+            image.thumbnail((LARGEST, LARGEST))
+            self._kept[path] = image
+        return self._kept[path]
+
+    def boxes(self, path: str) -> list[Box]:
+        """Known boxes of the picture's class; none where nobody drew any."""
+        return [tuple(row) for row in self.classes.boxes.get(path, [])]
+
+    def any_of(self, kind: str, rng: np.random.Generator) -> str:
+        """A picture of a class."""
+        return self.pool[kind][rng.integers(len(self.pool[kind]))]
+
+
+def plain(album: Album, path: str) -> Scene:
+    """A picture as it is, square."""
+    kind = class_of(path)
+    picture = album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    known = album.boxes(path)
+    return Scene(picture, {kind: WHOLE}, {kind: known} if known else {}, [kind])
+
+
+def side_by_side(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
+    """Two pictures, left and right or one above the other."""
+    scene = Scene(Image.new("RGB", (SIDE, SIDE)), seen=list(kinds))
+    upright, cut = rng.random() < 0.5, rng.uniform(0.4, 0.6)
+    cut = round(SIDE * cut) / SIDE
+    for kind, (low, high) in zip(kinds, ((0.0, cut), (cut, 1.0)), strict=True):
+        path = album.any_of(kind, rng)
+        place = (low, 0.0, high, 1.0) if upright else (0.0, low, 1.0, high)
+        x0, y0, x1, y1 = (round(SIDE * value) for value in place)
+        scene.picture.paste(album.picture(path).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
+        scene.places[kind] = place
+        scene.boxes[kind] = [_within(place, box) for box in album.boxes(path) or [WHOLE]]
+    return scene
+
+
+def _within(place: Box, box: Box) -> Box:
+    x0, y0, x1, y1 = place
+    wide, high = x1 - x0, y1 - y0
+    return (x0 + wide * box[0], y0 + high * box[1], x0 + wide * box[2], y0 + high * box[3])
+
+
+def pasted(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
+    """Objects on a picture of another class. One that finds no free place is left out."""
+    path = _ground(album, kinds, rng)
+    picture = album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    if rng.random() < 0.3:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(1, 5)))
+    scene = Scene(picture)
+    taken = np.zeros((SIDE, SIDE), bool)
+    for kind in kinds:
+        image, mask = _cut_out(album, album.any_of(kind, rng), rng)
+        largest = 0.55 if len(kinds) == 1 else 0.28
+        size = _size(image, rng.uniform(0.06, largest) * SIDE * SIDE, rng)
+        corner = _free_place(taken, size, rng)
+        if corner is None:
+            continue
+        (wide, high), (x, y) = size, corner
+        picture.paste(image.resize(size, Image.Resampling.BICUBIC), corner, mask.resize(size))
+        taken[y : y + high, x : x + wide] = True
+        scene.places[kind] = (x / SIDE, y / SIDE, (x + wide) / SIDE, (y + high) / SIDE)
+        scene.boxes[kind] = [scene.places[kind]]
+    scene.seen = [*scene.places, class_of(path)]
+    return scene
+
+
+def _ground(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> str:
+    others = [path for path in album.grounds if class_of(path) not in kinds]
+    return others[rng.integers(len(others))]
+
+
+def _cut_out(album: Album, path: str, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """The largest boxed object of a picture, or all of it, and how opaque: a plain background is taken off."""
+    image = album.picture(path)
+    known = album.boxes(path)
+    if known:
+        wide, high = image.size
+        x0, y0, x1, y1 = max(known, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+        cut = (int(x0 * wide), int(y0 * high), int(x1 * wide), int(y1 * high))
+        if cut[2] - cut[0] > _LEAST_CUT and cut[3] - cut[1] > _LEAST_CUT:
+            image = image.crop(cut)
+    mask = _without_ground(image) if source_of(path) == THRESHOLDED and rng.random() < 0.8 else None
+    mask = Image.new("L", image.size, 255) if mask is None else mask
+    if rng.random() < 0.5:
+        turn = Image.Transpose.FLIP_LEFT_RIGHT
+        return image.transpose(turn), mask.transpose(turn)
+    return image, mask
+
+
+def _without_ground(image: Image.Image) -> Image.Image | None:
+    values = np.asarray(image).astype(np.int16)
+    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    middle = np.median(border, 0)
+    if (np.abs(border - middle).max(1) < _PLAIN_NEAR).mean() <= _PLAIN_SHARE:
+        return None
+    object_ = np.abs(values - middle).max(2) > _OBJECT_FAR
+    mask = Image.fromarray((object_ * 255).astype(np.uint8))
+    return mask.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(1))
+
+
+def _size(image: Image.Image, area: float, rng: np.random.Generator) -> tuple[int, int]:
+    shape = np.clip(image.size[0] / image.size[1] * rng.uniform(0.8, 1.25), 0.3, 3)
+    return int(min(SIDE, np.sqrt(area * shape))), int(min(SIDE, np.sqrt(area / shape)))
+
+
+def _free_place(taken: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int] | None:
+    wide, high = size
+    for _ in range(_TRIES):
+        x, y = int(rng.integers(0, SIDE - wide + 1)), int(rng.integers(0, SIDE - high + 1))
+        if taken[y : y + high, x : x + wide].mean() < _MOST_OVERLAP:
+            return x, y
+    return None
+
+
+def roughened(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Light, contrast and colour of another camera, out of focus, of few pixels, compressed: each now and then."""
+    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = kind(image).enhance(rng.uniform(0.6, 1.4))
+    if rng.random() < 0.35:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.8)))
+    if rng.random() < 0.35:
+        small = round(SIDE * rng.uniform(0.35, 0.9))
+        image = image.resize((small, small)).resize((SIDE, SIDE))
+    if rng.random() < 0.4:
+        coded = io.BytesIO()
+        image.save(coded, "JPEG", quality=int(rng.integers(25, 80)))
+        image = Image.open(coded).convert("RGB")
+    return image

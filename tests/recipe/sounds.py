@@ -1,0 +1,99 @@
+"""Sounds as a microphone in a room hears them: shifted, reverberant, under other sounds and noise, quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from tests.recipe.split import Classes
+
+RATE = 22_050
+SECONDS = 3.0
+SAMPLES = int(RATE * SECONDS)
+Waveform = NDArray[np.float32]
+_FFT = 1 << 17
+"""Samples of a transform that holds a sound and its longest echo."""
+_TINY = 1e-6
+
+
+@dataclass
+class Sounds:
+    """Sounds of one part of the split, decoded once."""
+
+    classes: Classes
+    pool: Mapping[str, Sequence[str]]
+    """Class -> sounds."""
+    _kept: dict[str, Waveform] = field(default_factory=dict)
+
+    def whole(self, path: str) -> Waveform:
+        """A sound as it is, at 22 050 Hz; a short one is repeated to 3 s.
+
+        Raises:
+            ValueError: it has another rate.
+        """
+        if path not in self._kept:
+            samples, rate = soundfile.read(self.classes.folder / path, dtype="float32", always_2d=True)
+            if rate != RATE:
+                raise ValueError(f"{path} has {rate} Hz; {RATE} are wanted")
+            mono = samples.mean(1)
+            self._kept[path] = np.resize(mono, max(SAMPLES, len(mono)))
+        return self._kept[path]
+
+    def any_of(self, kind: str, rng: np.random.Generator) -> Waveform:
+        """3 s of a sound of a class."""
+        whole = self.whole(self.pool[kind][rng.integers(len(self.pool[kind]))])
+        start = rng.integers(len(whole) - SAMPLES + 1)
+        return whole[start : start + SAMPLES]
+
+    def any_kind(self, rng: np.random.Generator) -> str:
+        """A class, each as likely as the others."""
+        kinds = sorted(self.pool)
+        return kinds[rng.integers(len(kinds))]
+
+
+def noise(rng: np.random.Generator) -> Waveform:
+    """White or brown noise with a mean square of 1."""
+    samples = rng.standard_normal(SAMPLES)
+    if rng.random() < 0.5:
+        samples = np.cumsum(samples)
+    samples -= samples.mean()
+    return (samples / samples.std()).astype(np.float32)
+
+
+def only_noise(rng: np.random.Generator) -> Waveform:
+    """Noise of any loudness that can be heard."""
+    return np.clip(noise(rng) * _gain(-rng.uniform(10, 60)), -1, 1).astype(np.float32)
+
+
+def in_a_room(sound: Waveform, sounds: Sounds, rng: np.random.Generator) -> Waveform:
+    """The same sound under other circumstances."""
+    samples: NDArray[np.floating] = np.roll(sound, rng.integers(SAMPLES)) if rng.random() < 0.5 else sound
+    if rng.random() < 0.4:
+        samples = _echoing(samples, rng)
+    loudness = _loudness(samples)
+    if rng.random() < 0.5:
+        other = sounds.any_of(sounds.any_kind(rng), rng)
+        samples = samples + other / _loudness(other) * loudness * _gain(-rng.uniform(6, 20))
+    if rng.random() < 0.5:
+        samples = samples + noise(rng) * loudness * _gain(-rng.uniform(8, 30))
+    loudest = np.abs(samples).max() + _TINY
+    return (samples / loudest * _gain(-rng.uniform(0, 30))).astype(np.float32)
+
+
+def _echoing(samples: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.floating]:
+    length = int(RATE * rng.uniform(0.1, 0.6))
+    response = rng.standard_normal(length) * np.exp(-np.arange(length) / (length / 5))
+    response[0] += rng.uniform(2, 8)
+    return np.fft.irfft(np.fft.rfft(samples, _FFT) * np.fft.rfft(response, _FFT))[:SAMPLES]
+
+
+def _loudness(samples: NDArray[np.floating]) -> float:
+    return float(np.sqrt(np.square(samples).mean())) + _TINY
+
+
+def _gain(decibels: float) -> float:
+    return 10 ** (decibels / 20)

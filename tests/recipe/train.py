@@ -1,0 +1,49 @@
+"""The project's own commands, one after another, on composed clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.program import avloc
+from tests.recipe.compose import compose
+
+RECIPE = Path(__file__).with_name("recipe.toml")
+TEACHERS = ("yamnet", "lite0")
+_LONGEST_S = 6 * 3600
+
+
+def run(*arguments: str) -> str:
+    """One command of the project; its standard output."""
+    done = avloc(*arguments, timeout=_LONGEST_S)
+    print(done.stderr, end="", flush=True)
+    done.check_returncode()
+    return done.stdout
+
+
+def composed(data: Path, out: Path, *, clips: int, seed: int) -> None:
+    """Compose, unless the same clips are there.
+
+    Raises:
+        ValueError: others are there.
+    """
+    record = out / "split.json"
+    if not record.is_file():
+        compose(data, out, clips=clips, seed=seed)
+        return
+    there = json.loads(record.read_text(encoding="utf-8"))
+    if (there["clips"], there["seed"]) != (clips, seed):
+        raise ValueError(f"{out} holds {there['clips']} clips of seed {there['seed']}; take another --out")
+
+
+def train(data: Path, weights: Path, out: Path, *, clips: int, seed: int) -> Path:
+    """Compose, prepare, let the teachers speak, train; the run folder. Stopped, it goes on where it was."""
+    composed(data, out, clips=clips, seed=seed)
+    train_set, store, folder = out / "train", out / "store", out / "run"
+    boxes = ("--kind", "train", "--annotations", str(train_set / "boxes.json"))
+    run("prepare", str(train_set), *boxes, "--out", str(store))
+    teachers = [part for name in TEACHERS for part in ("--teacher", name)]
+    where = ("--weights-dir", str(weights))
+    run("distill-cache", str(store), *teachers, *where)
+    run("train", str(store), "--config", str(RECIPE), "--out", str(folder), *where)
+    return folder
