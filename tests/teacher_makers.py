@@ -13,7 +13,8 @@ from avloc.config import StoreSpec
 from avloc.media import encode_jpeg
 from avloc.networks.cnn14 import build_cnn14
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
-from avloc.weights import CNN14, DETR
+from avloc.weights import CNN14, DETR, LITE0, YAMNET
+from tests.recipe_makers import save_lite0, tflite, yamnet_layers
 
 SECONDS = 1.0
 RATE = 22_050
@@ -21,12 +22,14 @@ SOURCE_RATE = 44_100
 
 
 def saved_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for `--weights-dir` with both teachers, made once a session: call it from a session's fixture."""
+    """A folder for `--weights-dir` with all teachers, made once a session: call it from a session's fixture."""
     folder = tmp_path_factory.getbasetemp() / "teacher-weights"
     if not folder.is_dir():
         folder.mkdir()
         save_cnn14(CNN14.under(folder))
         save_detr(DETR.under(folder))
+        save_yamnet(YAMNET.under(folder))
+        save_decided_lite0(LITE0.under(folder))
     return folder
 
 
@@ -103,3 +106,16 @@ def make_clip(number: int, sounds: Path | None) -> Clip:
         source_rate=SOURCE_RATE,
         window_s=0.5,
     )
+
+
+def save_yamnet(path: Path) -> None:
+    """YAMNet as published, with answers on both sides of what counts as heard."""
+    *layers, (kind, weight, scales, axis, bias) = yamnet_layers()
+    bias = np.random.default_rng(8).normal(-5, 2, len(bias)).astype("f4")
+    path.write_bytes(tflite([*layers, (kind, weight, scales, axis, bias)]))
+
+
+def save_decided_lite0(path: Path) -> None:
+    """EfficientNet-Lite0 as published, its classifier so sharp that it has something to say about some cells."""
+    state = save_lite0(path)
+    torch.save({**state, "_fc.weight": 4 * state["_fc.weight"]}, path)

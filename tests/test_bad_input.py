@@ -171,7 +171,7 @@ IMPOSSIBLE = [
     (("prepare", "absent.mp4", "--out", "new"), "no such file or folder: absent.mp4"),
     (("prepare", "good.mp4", "--out", "good.mp4"), "--out good.mp4 is a file; valid: a folder"),
     (("prepare", "good.mp4"), "Missing option '--out'"),
-    ((*DISTILL, "--teacher", "bert"), "--teacher bert is unknown; valid: panns, detr"),
+    ((*DISTILL, "--teacher", "bert"), "--teacher bert is unknown; valid: panns, yamnet, detr, lite0"),
     ((*DISTILL, "--batch", "0"), "--batch 0 is impossible; valid: 1 or more"),
     ((*DISTILL, "--sound", "nonsense"), "--sound nonsense is unknown; valid: auto, source, store"),
     ((*DISTILL, "--confidence", "3"), "--confidence 3.0 is impossible; valid: 0 or more, less than 1"),
@@ -270,6 +270,7 @@ ABSENT = [
         ("distill-cache", "store", "--teacher", "detr"),
         ("detr-resnet-50/", "https://huggingface.co/facebook/detr-resnet-50/", "--weights-dir"),
     ),
+    (("distill-cache", "store", "--teacher", "yamnet"), ("yamnet_int8.tflite", "--weights-dir")),
     ((*EVAL, "--maps", "fused"), ("resnet18-f37072fd.pth", "https://download.pytorch.org/", "--weights-dir")),
 ]
 

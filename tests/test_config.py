@@ -65,6 +65,8 @@ def test_settings_are_laid_over_the_file():
         ("loss.box=-1", "0 or more"),
         ("loss.same_class=positive", "negative or masked"),
         ("augment.flip=2", "probability"),
+        ("audio_teacher=detr", "panns or yamnet"),
+        ("visual_teacher=yamnet", "detr or lite0"),
         ("precision=half", "auto, fp32, bf16"),
         ("model.tau=0", "positive"),
         ("epochs=true", "type int"),

@@ -13,8 +13,8 @@ from PIL import Image
 
 from avloc.config import LossWeights, ModelConfig, StoreSpec, TrainConfig
 from avloc.dataset import ClipSet, EpochBatches, check_fit, fit_sound, load, shorter_side_to, training_set
-from avloc.errors import Refused
-from avloc.store import Clip, Store, StoreHeader, StoreWriter
+from avloc.errors import Refused, UsageError
+from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from tests.world import write_store
 
 CONFIG = ModelConfig(frame=64, dim=16)
@@ -80,6 +80,45 @@ def test_hints_come_with_their_clips(tmp_path):
     assert batch.hints.visual[3].abs().max() == 0
     for row, name in enumerate(batch.ids):
         assert np.array_equal(batch.hints.audio[row], clips.audio_hints.read(name).astype(np.float32))
+
+
+def concept_hints(folder, ids, *, cells=7):
+    """Hints of the teachers that answer in vectors, the last clip without one of the picture."""
+    random = np.random.default_rng(3)
+    with HintWriter(folder, HintStamp(teacher="yamnet", shape=(16,))) as heard:
+        for name in ids:
+            heard.add(name, random.random(16))
+    with HintWriter(folder, HintStamp(teacher="lite0", shape=(16, cells, cells))) as seen:
+        for name in ids[:-1]:
+            seen.add(name, random.random((16, cells, cells)))
+        seen.add(ids[-1], None)
+
+
+def test_hints_are_those_of_the_teachers_that_the_configuration_names(tmp_path):
+    store = Store(write_store(tmp_path, 4, hints=True))
+    config = TrainConfig(model=CONFIG, audio_teacher="yamnet", visual_teacher="lite0")
+    with pytest.raises(Refused, match="no hints of yamnet") as caught:
+        training_set(store, store.ids, config)
+    assert "--teacher yamnet" in caught.value.hint
+    concept_hints(tmp_path, store.ids)
+    clips = training_set(store, store.ids, config)
+    (batch,) = load(clips, batch=4)
+    assert batch.hints.audio.shape == (4, 16)
+    assert batch.hints.visual.shape == (4, 16, 7, 7)
+    assert batch.hints.visual_present.tolist() == [True, True, True, False]
+    for row, name in enumerate(batch.ids[:-1]):
+        assert np.array_equal(batch.hints.visual[row], Hints(tmp_path, "lite0").read(name).astype(np.float32))
+    mixed = training_set(store, store.ids, TrainConfig(model=CONFIG, visual_teacher="lite0"))
+    assert [part.stamp["teacher"] for part in (mixed.audio_hints, mixed.visual_hints)] == ["panns", "lite0"]
+
+
+def test_vectors_in_cells_must_be_as_wide_as_the_model(tmp_path):
+    store = Store(write_store(tmp_path, 2, hints=True))
+    concept_hints(tmp_path, store.ids)
+    for wide in ({"visual_teacher": "lite0", "loss": LossWeights(audio_hint=0)}, {"audio_teacher": "yamnet"}):
+        kind = "visual" if "loss" in wide else "audio"
+        with pytest.raises(UsageError, match=f"the {kind} hints of width 16; valid: --dim 16, or --no-{kind}-hint"):
+            training_set(store, store.ids, TrainConfig(model=ModelConfig(frame=64, dim=8), **wide))
 
 
 def test_a_weight_of_zero_asks_for_no_hints(tmp_path):

@@ -166,6 +166,43 @@ def test_visual_hint_equals_its_definition_over_the_rows_that_have_one(present):
     assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(twin, image)[0])
 
 
+def vectors_twin(image, hint, present):
+    """Half-pixel bilinear by hand: a cell's centre among the centres of the hint's cells, which end at the border."""
+    height, width = image.shape[2:]
+
+    def at(position, cells, count):
+        place = min(max((position + 0.5) * count / cells - 0.5, 0.0), count - 1.0)
+        low = min(int(place), max(count - 2, 0))
+        return low, min(low + 1, count - 1), place - low
+
+    errors = []
+    for row in (row for row in range(len(hint)) if present[row]):
+        for y in range(height):
+            top, bottom, down = at(y, height, hint.shape[2])
+            for x in range(width):
+                left, right, across = at(x, width, hint.shape[3])
+                upper = hint[row, :, top, left] * (1 - across) + hint[row, :, top, right] * across
+                lower = hint[row, :, bottom, left] * (1 - across) + hint[row, :, bottom, right] * across
+                wanted = upper * (1 - down) + lower * down
+                errors += [(image[row, d, y, x] - wanted[d]) ** 2 for d in range(image.shape[1])]
+    return sum(errors) / len(errors)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (7, 7), (2, 3), (1, 1)])
+@pytest.mark.parametrize("present", [(True, False, True), (True, True, True)])
+def test_visual_hints_that_are_vectors_are_compared_cell_by_cell(grid, present):
+    image, _ = units(3, 5, 4, 2, grad=True)
+    hint = F.normalize(torch.rand(3, 5, *grid, dtype=torch.float64), dim=1)
+    hint[~torch.tensor(present)] = float("nan")
+    model = AVC(ModelConfig(dim=5, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5"))
+    hints = HintBatch(visual=hint, visual_present=torch.tensor(present))
+    ours = model.losses(Embeddings(image, torch.rand(3, 5, dtype=torch.float64)), hints, LossWeights())["visual_hint"]
+    twin = vectors_twin(image, hint, present)
+    assert torch.allclose(ours, twin)
+    assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(twin, image)[0])
+    assert losses.visual_hint_vectors(image, hint, torch.zeros(3, dtype=torch.bool)) is None
+
+
 def test_a_batch_without_any_visual_hint_skips_the_term():
     image, audio = units(3, 5, 4, 3, grad=True)
     hints = HintBatch(visual=torch.full((3, 25, 25), float("nan")), visual_present=torch.zeros(3, dtype=torch.bool))

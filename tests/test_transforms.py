@@ -116,8 +116,17 @@ def one_crop(left: int, top: int, side: int, *, flip: bool) -> Crops:
 def test_a_whole_frame_crop_leaves_the_map_alone():
     maps = torch.rand(1, 25, 25)
     sizes = torch.tensor([[224, 224]])
-    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=False), sizes), maps, atol=1e-6)
-    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=True), sizes), maps.flip(-1), atol=1e-6)
+    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=False), sizes), maps, atol=1e-5)
+    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=True), sizes), maps.flip(-1), atol=1e-5)
+
+
+def test_every_channel_of_a_map_gets_the_same_crop():
+    maps, sizes = torch.rand(3, 4, 7, 9), torch.tensor([[248, 300], [224, 224], [300, 230]])
+    crops = draw_crops(sizes, 200, 0.5, torch.Generator().manual_seed(3))
+    cut = crop_maps(maps, crops, sizes)
+    assert cut.shape == maps.shape
+    for channel in range(4):
+        assert torch.allclose(cut[:, channel], crop_maps(maps[:, channel], crops, sizes))
 
 
 @given(st.integers(0, 76), st.integers(0, 24), st.booleans(), st.floats(0.2, 0.8), st.floats(0.2, 0.8))
