@@ -157,10 +157,6 @@ class TrainConfig:
     loss: LossWeights = field(default_factory=LossWeights)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    audio_teacher: str = "panns"
-    """Whose hints the audio hint term takes: `panns`, or `yamnet`."""
-    visual_teacher: str = "detr"
-    """Whose hints the visual hint term takes: `detr`, or `lite0`."""
     epochs: int = 100
     batch: int = 128
     seed: int = 10
@@ -169,6 +165,10 @@ class TrainConfig:
     `concepts` (the same, and projections from `avloc.networks.concepts`), `random`, or a model file to start from."""
     freeze: bool = False
     """Leave both trunks as they begin, statistics of their normalisations included; only the projections learn."""
+    audio_teacher: str = "panns"
+    """Whose hints the audio hint term takes: `panns`, or `yamnet`."""
+    visual_teacher: str = "detr"
+    """Whose hints the visual hint term takes: `detr`, or `lite0`."""
     precision: str = "auto"
     """`auto` takes bf16 where the hardware has it; `fp32` and `bf16` are taken at their word."""
     workers: int = 2

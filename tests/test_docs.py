@@ -132,11 +132,21 @@ def test_readme_shows_the_protocol_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_readme_names_every_published_weight_and_where_it_lies() -> None:
-    from avloc.weights import CNN14, DETR, imagenet_weights
+    from avloc.weights import CNN14, DETR, LITE0, SOUNDNET, YAMNET, imagenet_weights
 
     for weight in (CNN14, DETR, imagenet_weights("resnet18")):
         assert [path for path in weight.files_under(Path()) if f"`{path.as_posix()}`" not in README] == []
         assert weight.files[0].url.split("/resolve/")[0].split("/files/")[0] in README
+    for weight in (LITE0, SOUNDNET, YAMNET):
+        assert f"`{weight.files[0].name}`" in README
+        assert f"`{weight.package.replace('_', '-')}`" in README or not weight.package
+
+
+def test_readme_knows_how_wide_the_concepts_are() -> None:
+    from avloc.networks.concepts import DIM
+
+    assert f"a space of {DIM - 1} concepts" in README
+    assert f"--out runs/concepts --dim {DIM} " in README
 
 
 def test_the_overlap_that_readme_states_is_that_of_the_lists() -> None:

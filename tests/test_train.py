@@ -213,7 +213,8 @@ def test_the_run_folder_and_the_model_explain_themselves(store, tmp_path):
     assert model.config == SMALL
     assert model.card["data_hash"] == Store(store).data_hash()
     assert model.card["selection"] == report.selection == "last epoch"
-    assert model.card["config"]["loss"] == {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0}
+    weights = {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0, "box": 0.0}
+    assert model.card["config"]["loss"] == {**weights, "same_class": "negative"}
     assert set(model.card["hints"]) == {"panns", "detr"}
     assert model.card["precision"] == "fp32"
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -241,6 +242,23 @@ def test_teachers_can_be_left_out(store, tmp_path):
     (line,) = train(TrainOptions(store=store, out=tmp_path), config).metrics
     assert "audio_hint" not in line
     assert "visual_hint" in line
+
+
+def test_hints_of_vectors_in_cells_teach_too(store, tmp_path):
+    """A student that sees what a teacher of its own space says of each cell comes nearer to it."""
+    store = Path(shutil.copytree(store, tmp_path / "store"))
+    random = np.random.default_rng(4)
+    with HintWriter(store, HintStamp(teacher="lite0", shape=(HINT_WIDTH, 3, 3))) as writer:
+        towards = random.standard_normal((HINT_WIDTH, 1, 1))
+        for name in Store(store).ids:
+            value = towards + 0.1 * random.standard_normal((HINT_WIDTH, 3, 3))
+            writer.add(name, value / np.linalg.norm(value, axis=0))
+    config = changed(CONFIG, epochs=8, batch=7, visual_teacher="lite0", optim=OptimConfig(lr=1e-3))
+    lines = train(TrainOptions(store=store, out=tmp_path / "run"), config).metrics
+    assert lines[-1]["visual_hint"] < 0.7 * lines[0]["visual_hint"]
+    assert set(load_model(tmp_path / "run").card["hints"]) == {"panns", "lite0"}
+    with pytest.raises(Refused, match="visual_teacher was 'lite0', now 'detr'"):
+        train(TrainOptions(store=store, out=tmp_path / "run"), changed(config, visual_teacher="detr"))
 
 
 def test_another_run_in_the_folder_is_refused(store, tmp_path):
