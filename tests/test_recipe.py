@@ -1,0 +1,211 @@
+"""The recipe's clips: split before anything else, labelled as said, the same bytes for the same seed."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from avloc.annotations import parse_label, read_annotations
+from avloc.config import TrainConfig, from_dict, read_toml
+from avloc.media import decode_picture
+from tests.recipe import compose as recipe
+from tests.recipe.compose import ALIKE, compose
+from tests.recipe.pictures import pasted, plain, side_by_side
+from tests.recipe.sounds import RATE, SAMPLES, in_a_room, only_noise
+from tests.recipe.split import Classes, by_class, class_of, recording_of
+from tests.recipe.train import RECIPE, composed
+from tests.recipe_makers import DATA
+
+KINDS = ("cat", "dog", "lion", "piano", "sheep", "violin")
+ONLY = ("cello", "siren", "frog")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Small pictures and sounds of six classes, and sounds of three more; dogs and cats have boxes."""
+    folder, rng = tmp_path_factory.mktemp("classes"), np.random.default_rng(0)
+    boxes = {}
+    for number, kind in enumerate(KINDS):
+        for index in range(24):
+            source = ("cocotrain", "ins", "hc", "mk")[index % 4] if kind != "lion" else "hc"
+            path = f"images/{kind}/{source}_{index:03d}.jpg"
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            ground = np.full((60 + index, 80, 3), 250, np.uint8)
+            ground[20:50, 20:60] = rng.integers(0, 120, (30, 40, 3)) // (number + 1)
+            Image.fromarray(ground).save(folder / path)
+            if kind in ("cat", "dog") and source in ("cocotrain", "ins", "hc"):
+                boxes[path] = [[0.25, 20 / (60 + index), 0.75, 50 / (60 + index)]]
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    for place, kinds in (("sounds", KINDS), ("sounds_only", ONLY)):
+        for kind in kinds:
+            (folder / place / kind).mkdir(parents=True)
+            for index in range(24):
+                name = f"us8k_{98 + index // 2}-{index % 2}.wav" if kind == "dog" else f"{kind}_{index}.wav"
+                samples = 0.3 * rng.standard_normal(int(RATE * (1 + index / 6)))
+                soundfile.write(folder / place / kind / name, samples, RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(recipe, "SCENES", 24)
+        change.setattr(recipe, "WRONG_PICTURES", 6)
+        compose(data, out, clips=60, seed=3)
+    return out
+
+
+def entries(folder: Path) -> dict[str, dict]:
+    return json.loads((folder / "boxes.json").read_text())
+
+
+def whole(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_no_file_and_no_recording_is_in_two_parts(data):
+    classes = Classes(data)
+    pictures = [path for part in classes.pictures.values() for path in part]
+    assert len(pictures) == len(set(pictures)) == 24 * len(KINDS)
+    assert not any("/hc_" in path for path in classes.pictures["test"])
+    recordings = [{(class_of(path), recording_of(path)) for path in classes.sounds[part]} for part in ("train", "test")]
+    assert recordings[0].isdisjoint(recordings[1])
+    assert recording_of("sounds/dog/us8k_17-2.wav") == "us8k_17"
+    few = [path for path in pictures if classes.is_well_boxed(path)]
+    assert {path.split("/")[2].split("_")[0] for path in few} == {"cocotrain"}
+    assert set(few) <= set(classes.pictures["test"])  # six of a class are few
+
+
+@pytest.mark.parametrize("folder", ["train", "test/scenes", "test/boxed", "wrong"])
+def test_every_clip_has_picture_sound_and_label(made, folder):
+    folder = made / folder
+    annotations = read_annotations(folder / "boxes.json")
+    frames = {path.stem for path in (folder / "frames").iterdir()}
+    assert frames == {path.stem for path in (folder / "audio").iterdir()} == set(annotations.ids)
+    for entry in entries(folder).values():
+        label = parse_label(entry["label"])
+        assert label.heard
+        assert label.seen <= {*KINDS, *ONLY, *(other for others in ALIKE.values() for other in others), "street_music"}
+        assert len(entry["boxes"]) == 0 or label.heard in label.seen
+
+
+def test_training_clips_are_square_and_some_sounds_are_wrong(made):
+    clips = entries(made / "train")
+    assert len(clips) == 60
+    assert {decode_picture((made / "train" / name).read_bytes()).shape for name in clips} == {(256, 256, 3)}
+    assert {soundfile.info(path).frames for path in (made / "train" / "audio").iterdir()} == {SAMPLES}
+    labels = [parse_label(entry["label"]) for entry in clips.values()]
+    wrong = [label for label in labels if label.heard not in label.seen]
+    assert 2 <= len(wrong) <= 20
+    assert all(("car" not in label.seen or label.heard != "siren") for label in wrong)
+    assert not any("violin" in label.seen and label.heard == "cello" for label in wrong)
+
+
+def test_scenes_are_of_two_objects_one_of_which_sounds(made):
+    clips = list(entries(made / "test" / "scenes").values())
+    assert len(clips) == 24
+    for index, entry in enumerate(clips):
+        ((x0, y0, x1, y1),) = entry["boxes"]
+        assert (x1 - x0 == 1 or y1 - y0 == 1) == (index % 2 == 0)
+    assert {parse_label(entry["label"]).heard for entry in clips} == {*KINDS} - {"lion"}  # lions have no test
+
+
+def test_boxed_pictures_are_as_they_were_with_three_sounds(data, made):
+    clips = entries(made / "test" / "boxed")
+    assert len(clips) == 3 * 12
+    sources = {path.read_bytes() for path in data.glob("images/*/cocotrain_*")}
+    for _, names in groupby(clips, key=lambda name: name[:-6]):
+        frames = [made / "test" / "boxed" / name for name in names]
+        assert len({frame.read_bytes() for frame in frames} & sources) == 1
+        sounds = {(made / "test/boxed/audio" / f"{frame.stem}.wav").read_bytes() for frame in frames}
+        assert len(sounds) == 3
+
+
+def test_wrong_pairs_share_their_picture(made):
+    clips = entries(made / "wrong")
+    for _, group in groupby(clips.items(), key=lambda item: item[0].rpartition("-")[0]):
+        right, wrong, silent = (parse_label(entry["label"]) for _, entry in group)
+        assert right.heard in right.seen
+        assert wrong.heard not in wrong.seen
+        assert silent.heard == "silence"
+        assert right.seen == wrong.seen == silent.seen
+    assert not soundfile.read(next((made / "wrong" / "audio").glob("*-silent.wav")))[0].any()
+
+
+def test_the_same_seed_gives_the_same_bytes(data, made, tmp_path):
+    recipe.compose_training(data, tmp_path / "again", 60, 3)
+    assert whole(tmp_path / "again") == whole(made / "train")
+    recipe.compose_training(data, tmp_path / "other", 12, 4)
+    assert whole(tmp_path / "other") != {
+        k: v for k, v in whole(made / "train").items() if k in whole(tmp_path / "other")
+    }
+
+
+def test_what_is_composed_is_not_composed_again(data, made):
+    before = whole(made)
+    composed(data, made, clips=60, seed=3)
+    assert whole(made) == before
+    with pytest.raises(ValueError, match="60 clips of seed 3"):
+        composed(data, made, clips=61, seed=3)
+
+
+def dark(picture, box) -> float:
+    """Share of dark pixels in a box: the made-up objects are dark on white."""
+    x0, y0, x1, y1 = (round(256 * value) for value in box)
+    return float((np.asarray(picture.convert("L"))[y0:y1, x0:x1] < 140).mean())
+
+
+def test_boxes_move_with_their_pictures(data):
+    album = recipe.Part.of(Classes(data), "train").album
+    boxed = next(path for path in album.pool["dog"] if path in album.classes.boxes)
+    album.pool = {"dog": [boxed], "cat": album.pool["cat"][:1]}
+    assert dark(plain(album, boxed).picture, plain(album, boxed).boxes["dog"][0]) > 0.9
+    for seed in range(6):
+        scene = side_by_side(album, ["dog", "cat"], np.random.default_rng(seed))
+        (box,) = scene.boxes["dog"]
+        assert dark(scene.picture, box) > 0.8
+        place = scene.places["dog"]
+        assert place[0] <= box[0] < box[2] <= place[2]
+        assert place[1] <= box[1] < box[3] <= place[3]
+
+
+def test_what_is_pasted_lies_where_its_box_says(data):
+    album = recipe.Part.of(Classes(data), "train").album
+    boxed = next(path for path in album.pool["dog"] if path in album.classes.boxes)
+    album.pool, album.grounds = {"dog": [boxed]}, [path for path in album.grounds if class_of(path) == "violin"]
+    for seed in range(6):
+        scene = pasted(album, ["dog"], np.random.default_rng(seed))
+        assert scene.seen == ["dog", "violin"]
+        assert dark(scene.picture, scene.boxes["dog"][0]) > 0.8
+
+
+def test_sounds_stay_in_range_and_lengthless_ones_are_repeated(data):
+    sounds = recipe.Part.of(Classes(data), "train").sounds
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        kind = sounds.any_kind(rng)
+        for sound in (in_a_room(sounds.any_of(kind, rng), sounds, rng), only_noise(rng)):
+            assert (sound.dtype, sound.shape) == (np.float32, (SAMPLES,))
+            assert 0 < np.abs(sound).max() <= 1
+
+
+def test_the_recipe_is_a_configuration():
+    config = from_dict(TrainConfig, read_toml(RECIPE))
+    assert (config.loss.same_class, config.freeze, config.init) == ("masked", True, "concepts")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no labelled pictures and sounds beside the repository")
+def test_the_real_files_are_split_for_every_class():
+    classes = Classes(DATA)
+    kinds = {part: set(by_class(paths)) for part, paths in classes.pictures.items()}
+    assert len(kinds["train"]) == 32
+    assert kinds["train"] - kinds["test"] == {"lion"}  # all its pictures look machine-made
+    assert kinds["test"] <= set(by_class(classes.sounds["test"])) == set(by_class(classes.sounds["train"]))
+    assert sum(classes.is_well_boxed(path) for path in classes.pictures["test"]) == 202
