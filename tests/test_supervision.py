@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from avloc import losses
 from avloc.annotations import box_cover, mask_cover, parse_label, relations
-from avloc.config import LossWeights, ModelConfig, StoreSpec
+from avloc.config import AugmentConfig, LossWeights, ModelConfig, StoreSpec, TrainConfig
 from avloc.dataset import Batch, ClipSet, load
-from avloc.engine import box_cells, supervise
+from avloc.engine import Engine, box_cells, supervise
 from avloc.media import encode_mask
+from avloc.methods import HintBatch
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
-from avloc.transforms import crop_frames, draw_crops
+from avloc.transforms import crop_frames, draw_crops, normalise_frames
 
 CPU = torch.device("cpu")
 
@@ -141,14 +143,12 @@ def test_boxes_are_cropped_and_flipped_with_their_picture(tmp_path, as_mask):
 
 
 def batch_of(labels, boxes) -> Batch:
-    from avloc.methods import HintBatch
-
     count = len(labels)
     return Batch(
         ids=[f"c{n}" for n in range(count)],
-        frames=torch.zeros((count, 3, 64, 64), dtype=torch.uint8),
+        frames=torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
         sizes=torch.full((count, 2), 64),
-        sound=torch.zeros((count, 10)),
+        sound=torch.randint(-999, 999, (count, 12_000), dtype=torch.int16, generator=torch.Generator().manual_seed(0)),
         rate=22_050,
         hints=HintBatch(),
         labels=labels,
@@ -173,3 +173,22 @@ def test_nothing_is_read_that_no_setting_asks_for():
     assert boxes.cover.tolist() == [[[0, 0], [0, 0]], [[1, 1], [1, 1]]]
     whole_frames = supervise(batch, LossWeights(box=1.0, same_class="masked"), CPU)
     assert (whole_frames.relation.tolist(), whole_frames.cover) == ([[1, 0], [0, 1]], None)
+
+
+def test_a_training_step_learns_from_labels_and_cropped_boxes():
+    small = ModelConfig(dim=16, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
+    batch = batch_of(["dog | dog, cat", "cat", "siren | cat"], [[[0, 0, 0.5, 1]], [], [[0.5, 0, 1, 1]]])
+    engine = Engine(small, CPU)
+    engine.model.eval()
+    weights = LossWeights(audio_hint=0, visual_hint=0, box=1.0, same_class="masked")
+    config = TrainConfig(model=small, loss=weights, augment=AugmentConfig(scale=1.0, flip=1.0))
+    with torch.no_grad():
+        terms = engine.training_step(batch, config, torch.Generator().manual_seed(0))
+        shown = engine.encode(normalise_frames(batch.frames.flip(3)), engine.spectrogram(batch.sound, batch.rate))
+    relation = torch.from_numpy(relations(batch.labels))
+    assert set(terms) == {"contrastive", "box"}
+    assert torch.allclose(terms["contrastive"], losses.contrastive(shown.image, shown.audio, small.tau, relation))
+    height, width = shown.image.shape[2:]
+    cover = torch.from_numpy(box_cover(np.array([[0.5, 0, 1, 1]]), (0, 0, 1, 1), (height, width)).copy())  # flipped
+    covers, boxed = cover.repeat(3, 1, 1), torch.tensor([True, False, True])
+    assert torch.allclose(terms["box"], losses.box(shown.image, shown.audio, relation, covers, boxed))
