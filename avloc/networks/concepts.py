@@ -20,7 +20,8 @@ from torch import Tensor
 from avloc.networks import lite0, yamnet
 
 IMAGE_PER_CLASS = 0.5
-"""What an ImageNet class adds to its concepts in the first projection of a picture."""
+"""What an ImageNet class adds to a concept of its own in the first projection of a picture; it shrinks with the square
+root of the number of classes, so that a concept of a hundred classes does not outshout one of a single class."""
 SOUND_PER_CLASS = 1.0
 """What an AudioSet class adds to its concepts in the first projection of a sound."""
 IMAGE_NOTHING = 16.0
@@ -103,7 +104,8 @@ def concept_projections() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     image = torch.zeros(DIM, lite0.WIDTH + lite0.CLASSES, 1, 1)
     sound = torch.zeros(DIM, yamnet.WIDTH + yamnet.CLASSES)
     for row, concept in enumerate(CONCEPTS):
-        image[row, [lite0.WIDTH + number for number in concept.imagenet]] = IMAGE_PER_CLASS
+        share = IMAGE_PER_CLASS / max(1, len(concept.imagenet)) ** 0.5
+        image[row, [lite0.WIDTH + number for number in concept.imagenet]] = share
         sound[row, [yamnet.WIDTH + number for number in concept.audioset]] = SOUND_PER_CLASS
     return image, _constant(IMAGE_NOTHING), sound, _constant(SOUND_NOTHING)
 

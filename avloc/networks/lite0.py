@@ -34,7 +34,7 @@ _STAGES = (
 """Repeats, kernel, stride of the first, expansion, output channels."""
 _EPSILON, _MOMENTUM = 1e-3, 0.01  # TensorFlow's 0.99, as PyTorch counts it
 
-CLASS_SCALE = 1 / 1.5
+CLASS_SCALE = 1 / 2.27
 """What `Lite0WithClasses` multiplies a cell's logits by, their mean over classes taken out."""
 CLASS_THRESHOLD = 1.5
 """What it takes away from them then: a class says something about a cell only above it."""
