@@ -20,6 +20,7 @@ from avloc.engine import (
     pick_precision,
     predict_cells,
     score_heat,
+    supervise,
     truth_of,
     weighted_total,
 )
@@ -261,6 +262,7 @@ class _Trainer:
         for batch in loader:
             self._check_damage(batch.failures)
             embeddings = self.engine.embed(batch.frames, batch.sound, batch.rate)
-            terms = self.engine.model.losses(embeddings, batch.hints, self.config.loss)
+            truth = supervise(batch, self.config.loss, self.engine.device)
+            terms = self.engine.model.losses(embeddings, batch.hints, self.config.loss, truth)
             losses += [terms["contrastive"].item()] * len(batch.ids)
         return float(np.mean(losses))
