@@ -120,6 +120,7 @@ def save_lite0(path: Path) -> dict[str, torch.Tensor]:
         random = torch.rand_like(value) + 0.5 if value.is_floating_point() else value
         name = f"_fc.{key.removeprefix('head.')}" if key.startswith("head.") else key.removeprefix("trunk.")
         state[name] = random if value.dim() == 1 else value
+    state["_fc.weight"] = 20 * state["_fc.weight"]  # a trained classifier is not as shy as a random one
     torch.save(state, path)
     return state
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_loaded_is_named(model, tmp_path, offline):
         ({"device": "abacus"}, UsageError, "abacus is not usable here"),
         ({"precision": "fp8"}, UsageError, "precision = 'fp8' is impossible"),
         ({"prior": "nonsense"}, UsageError, "unknown object prior 'nonsense'"),
-        ({"prior": "resnet18,vgg16"}, UsageError, "valid are one trunk, detr, or both"),
+        ({"prior": "resnet18,vgg16"}, UsageError, "valid are own, none, one trunk, detr, or the last two"),
         ({"prior": "resnet18"}, WeightsAbsent, "resnet18"),
         ({"weights": {"object": 1.0}}, UsageError, "names object; the maps are av"),
         ({"weights": {"av": 0.0}}, UsageError, "not all 0"),
@@ -463,7 +463,7 @@ def test_detr_is_a_prior_too(model, small, tmp_path_factory):
 
 def test_none_switches_a_prior_off(model, small):
     assert avloc.load(model, prior="none").protocol == small.protocol
-    assert load_fusion("none", None, None, torch.device("cpu")).priors == {}
+    assert load_fusion("none", None, {}, None, torch.device("cpu")).priors == {}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Similarity maps fused with maps of where there is something to look at, cell by cell.
 
-The names of maps: `av` is the similarity map, `object` an ImageNet trunk's activation, `detr` DETR's attention.
+The names of maps: `av` is the similarity map, `object` an ImageNet trunk's activation, `detr` DETR's attention, `own`
+the activation of the model's own vision trunk, which costs nothing more.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.errors import UsageError
+from avloc.config import from_dict
+from avloc.errors import UsageError, WeightsError
 from avloc.events import Listener, silent
 from avloc.protocols import Protocol
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 NONE = "none"
 DETR = "detr"
+OWN = "own"
+CARD_KEY = "fusion"
+"""Where a model file says how its own prior is weighed."""
 PriorMap = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """A frame [H, W, 3] to its map [h, w]."""
 
@@ -51,6 +56,36 @@ def fused_cells(maps: Mapping[str, NDArray[np.float32]], weights: Mapping[str, f
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trust:
+    """How much the similarity map weighs beside the model's own prior: the more, the surer the sound is of a place."""
+
+    least: float = 0.6
+    """Weight of the similarity map where its peak cosine is `unsure` or lower; the prior has the rest."""
+    most: float = 0.6
+    """The same where it is `sure` or higher; linear in between."""
+    unsure: float = 0.0
+    sure: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most <= 1:
+            raise UsageError(f"fusion: {self.least} to {self.most} is impossible; valid: 0 to 1, rising")
+        if not -1 <= self.unsure < self.sure <= 1:
+            raise UsageError(f"fusion: cosines {self.unsure} to {self.sure} are impossible; valid: -1 to 1, rising")
+
+    def weights(self, similarity: NDArray[np.float32]) -> dict[str, float]:
+        """What `av` and `own` weigh for cosines [h, w]."""
+        sureness = min(1.0, max(0.0, (float(similarity.max()) - self.unsure) / (self.sure - self.unsure)))
+        share = self.least + sureness * (self.most - self.least)
+        return {"av": share, OWN: 1 - share}
+
+    @property
+    def label(self) -> str:
+        """For the protocol."""
+        share = f"{self.least:g}" if self.least == self.most else f"{self.least:g}-{self.most:g}"
+        return f"{share} av + rest {OWN}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fusion:
     """Which sound-blind maps stand beside the similarity map, and what each weighs."""
 
@@ -58,6 +93,8 @@ class Fusion:
     weights: Mapping[str, float] = field(default_factory=lambda: {"av": 1.0})
     label: str = ""
     """For the protocol; empty where nothing is fused."""
+    own: Trust | None = None
+    """Fuses the model's own activation in, by weights that follow the sound; then there are no `priors`."""
 
     def prior_maps(self, frame: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """What the priors see in a frame [H, W, 3], whatever is heard."""
@@ -66,13 +103,15 @@ class Fusion:
     def cells(
         self, similarity: NDArray[np.float32], prior_maps: Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """[h, w] cells of the heat map out of cosines [h, w] and the frame's `prior_maps`."""
-        return fused_cells({"av": similarity, **prior_maps}, self.weights)
+        """[h, w] cells of the heat map out of cosines [h, w] and the frame's maps, `own` among them if it is in use."""
+        weights = self.weights if self.own is None else self.own.weights(similarity)
+        return fused_cells({"av": similarity, **prior_maps}, weights)
 
 
 def load_fusion(
     names: str,
     weights: Mapping[str, float] | None,
+    card: Mapping[str, Any],
     weights_dir: Path | None,
     device: torch.device,
     listener: Listener = silent,
@@ -80,24 +119,42 @@ def load_fusion(
     """The priors by name and their weights.
 
     Args:
-        names: `none`, `detr`, a trunk of `avloc.networks.trunks.TRUNKS`, or a trunk and `detr` with a comma; empty is
-            the model's own choice, which is `none`.
-        weights: name of a map -> weight; by default those of avloc's protocol.
+        names: `none`, `own`, `detr`, a trunk of `avloc.networks.trunks.TRUNKS`, or a trunk and `detr` with a comma;
+            empty is the model's own choice: `own` if its card says how it is weighed, else `none`.
+        weights: name of a map -> weight; by default those of the card for `own`, of avloc's protocol for others.
+        card: of the model file.
         weights_dir: folder searched first for published weights.
         device: where the priors run.
         listener: hears about a download.
 
     Raises:
         UsageError: no such prior, or weights that do not go with the maps.
-        WeightsError: a prior's weights are absent or damaged.
+        WeightsError: a prior's weights are absent or damaged, or the card's fusion is none.
     """
+    if names == OWN or (not names and CARD_KEY in card):
+        return _own_fusion(weights, card)
     asked = [name for name in names.split(",") if name and name != NONE]
     kinds = {DETR if name == DETR else "object": name for name in asked}
     if len(kinds) != len(asked):
-        raise UsageError(f"--object-prior {names}: valid are one trunk, {DETR}, or both with a comma")
+        raise UsageError(
+            f"--object-prior {names}: valid are {OWN}, {NONE}, one trunk, {DETR}, or the last two with a comma"
+        )
     chosen = _checked({"av", *kinds}, dict(weights) if weights else _default_weights(set(kinds)))
     priors = {kind: _load_prior(name, weights_dir, device, listener) for kind, name in kinds.items()}
     return Fusion(priors=priors, weights=chosen, label=_label(kinds, chosen) if kinds else "")
+
+
+def _own_fusion(weights: Mapping[str, float] | None, card: Mapping[str, Any]) -> Fusion:
+    if weights:
+        share = _checked({"av", OWN}, dict(weights))
+        trust = Trust(least=share["av"] / sum(share.values()), most=share["av"] / sum(share.values()))
+        return Fusion(own=trust, label=trust.label)
+    entry = card.get(CARD_KEY, {})
+    try:
+        trust = from_dict(Trust, entry, f"{CARD_KEY}.")
+    except (UsageError, AttributeError, TypeError) as error:
+        raise WeightsError(f"the model's card has an unusable fusion: {error}") from error
+    return Fusion(own=trust, label=trust.label)
 
 
 def parse_weights(text: str) -> dict[str, float]:

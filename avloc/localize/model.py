@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, silent
-from avloc.localize.fusion import Fusion, load_fusion
+from avloc.localize.fusion import OWN, Fusion, load_fusion
 from avloc.localize.moments import Scene, Times, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
@@ -52,8 +52,8 @@ def load(
             package.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `fp32` or `bf16`.
-        prior: object prior fused with the similarity map: `resnet18` or another trunk, `detr`, both with a comma, or
-            `none`; empty is the model's own choice.
+        prior: object prior fused with the similarity map: `own` (the model's own trunk), `resnet18` or another trunk,
+            `detr`, the last two with a comma, or `none`; empty is the model's own choice.
         weights: what each map weighs, by name, as `{"av": 0.6, "object": 0.4}`.
         weights_dir: folder searched first for a prior's published weights.
         listener: hears about a download.
@@ -68,7 +68,7 @@ def load(
     Protocol(precision=precision)
     file = load_model(default_model() if path is None else Path(path))
     where = pick_device(device)
-    fusion = load_fusion(prior, weights, weights_dir, where, listener)
+    fusion = load_fusion(prior, weights, file.card, weights_dir, where, listener)
     return Model(file, Engine.from_file(file, where, precision), fusion)
 
 
@@ -150,9 +150,9 @@ class Model:
 
         began = time.perf_counter()
         frame, sound = scene.frame, scene.sound
-        prior_maps = self._fusion.prior_maps(frame)
         with torch.inference_mode():
             heard = self._embed(frame, sound)
+            prior_maps = self._prior_maps(frame, heard)
             others = [replace(heard, audio=audio) for audio in (self._unheard(sound), self._noise(sound))]
             grids = [self._similarity(embeddings) for embeddings in (heard, *others)]
         cells = [self._fusion.cells(grid, prior_maps) for grid in grids]
@@ -195,8 +195,8 @@ class Model:
         _check_frame(frame)
         sound = self._window(waveform, rate)
         with torch.inference_mode():
-            similarity = self._similarity(self._embed(frame, sound))
-        cells = self._fusion.cells(similarity, self._fusion.prior_maps(frame))
+            heard = self._embed(frame, sound)
+            cells = self._fusion.cells(self._similarity(heard), self._prior_maps(frame, heard))
         _check_finite(cells)
         return cells, sound.silent
 
@@ -209,6 +209,13 @@ class Model:
 
         small = torch.from_numpy(square(frame, self._engine.config.frame).copy()).permute(2, 0, 1)[None]
         return self._engine.embed(small, torch.from_numpy(sound.waveform)[None], sound.rate)
+
+    def _prior_maps(self, frame: NDArray[np.uint8], heard: Embeddings) -> dict[str, NDArray[np.float32]]:
+        maps = self._fusion.prior_maps(frame)
+        if self._fusion.own is not None:
+            assert heard.activation is not None, "the engine gives it with every picture"
+            maps[OWN] = heard.activation[0].float().cpu().numpy()
+        return maps
 
     def _similarity(self, embeddings: Embeddings) -> NDArray[np.float32]:
         grid: NDArray[np.float32] = self._engine.similarity(embeddings)[0].float().cpu().numpy()
