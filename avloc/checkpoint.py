@@ -52,7 +52,7 @@ class ModelFile:
 
 def default_model() -> Path:
     """The model shipped inside the package."""
-    return Path(str(files("avloc") / "models" / "placeholder.safetensors"))
+    return Path(str(files("avloc") / "models" / "avloc-lite.safetensors"))
 
 
 def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import torch
 
 from avloc.errors import WeightsAbsent
 from avloc.networks.lite0 import Lite0
-from avloc.networks.soundnet import SoundNet
 from avloc.networks.yamnet import YAMNet
 from avloc.weights import Weight, locate
 from tests.program import ROOT
@@ -123,24 +122,6 @@ def save_lite0(path: Path) -> dict[str, torch.Tensor]:
     state["_fc.weight"] = 20 * state["_fc.weight"]  # a trained classifier is not as shy as a random one
     torch.save(state, path)
     return state
-
-
-def save_soundnet(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays in the published layout and in half precision, to stay small."""
-    torch.manual_seed(7)
-    network = SoundNet()
-
-    def convolution(part: torch.nn.Conv1d) -> dict[str, np.ndarray]:
-        weight = part.weight.detach().permute(2, 1, 0)[:, None].half().numpy()
-        return {"weights": weight, "biases": part.bias.detach().half().numpy()}
-
-    stored = {"conv8": convolution(network.objects), "conv8_2": convolution(network.scenes)}
-    for name, layer in network.trunk.named_children():
-        width = layer.norm.num_features
-        norms = {key: np.random.default_rng(width).random(width) + 0.5 for key in ("gamma", "beta", "mean", "var")}
-        stored[name] = {**convolution(layer.conv), **{key: value.astype("f2") for key, value in norms.items()}}
-    np.save(path, np.array(stored, dtype=object), allow_pickle=True)
-    return stored
 
 
 def real(weight: Weight) -> Path:

@@ -151,9 +151,12 @@ def test_no_file_is_a_usage_error(tmp_path):
         load_model(tmp_path / "model.onnx")
 
 
-def test_the_shipped_model_says_that_it_is_a_placeholder():
+def test_the_shipped_model_says_what_it_is():
     path = default_model()
-    assert path.stat().st_size <= 3_000_000
+    assert path.stat().st_size <= 30_000_000
     model = load_model(path)
-    assert model.card["placeholder"] is True
+    assert model.name == "avloc-lite"
+    assert "non-commercial" in model.card["licence"]
+    assert {"scenes", "boxed", "auc"} <= set(model.card["score"])
+    assert not [word for word in json.dumps(model.card).split('"') if word.startswith("/")], "a path of one machine"
     Engine.from_file(model, CPU)

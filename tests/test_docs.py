@@ -132,12 +132,12 @@ def test_readme_shows_the_protocol_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_readme_names_every_published_weight_and_where_it_lies() -> None:
-    from avloc.weights import CNN14, DETR, LITE0, SOUNDNET, YAMNET, imagenet_weights
+    from avloc.weights import CNN14, DETR, LITE0, YAMNET, imagenet_weights
 
     for weight in (CNN14, DETR, imagenet_weights("resnet18")):
         assert [path for path in weight.files_under(Path()) if f"`{path.as_posix()}`" not in README] == []
         assert weight.files[0].url.split("/resolve/")[0].split("/files/")[0] in README
-    for weight in (LITE0, SOUNDNET, YAMNET):
+    for weight in (LITE0, YAMNET):
         assert f"`{weight.files[0].name}`" in README
         assert f"`{weight.package.replace('_', '-')}`" in README or not weight.package
 

@@ -450,7 +450,7 @@ def test_bf16_is_another_protocol(model, store):
 
 def test_without_a_model_the_one_in_the_box_is_scored(store):
     (report,) = run(store)
-    assert report.model == "placeholder"
+    assert report.model == "avloc-lite"
 
 
 def test_a_damaged_prior_model_or_shard_is_named(here, model, store, world, tmp_path):

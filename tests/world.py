@@ -94,7 +94,9 @@ def scenes(clips: int, *, held_out: bool, seed: int) -> Iterator[Scene]:
         yield make_scene(f"scene{seed}-{index:04d}", *choices[index % len(choices)], rng)
 
 
-def write_store(folder: Path, clips: int, *, held_out: bool = False, seed: int = 0, hints: bool = False) -> Path:
+def write_store(
+    folder: Path, clips: int, *, held_out: bool = False, seed: int = 0, hints: bool = False, boxes: bool = True
+) -> Path:
     """Scenes straight into a store, with hints of perfect teachers if asked for.
 
     Each tone has an audio hint of its own; the visual hint is a map of the sounding shape, absent for the last clip.
@@ -106,7 +108,7 @@ def write_store(folder: Path, clips: int, *, held_out: bool = False, seed: int =
             jpeg = io.BytesIO()
             scene.picture.save(jpeg, format="JPEG", quality=92)
             sound = np.round(scene.waveform * 32_767).astype(np.int16)
-            box = np.array([scene.box])
+            box = np.array([scene.box] if boxes else []).reshape(-1, 4)
             writer.add(Clip(id=scene.name, picture=jpeg.getvalue(), sound=sound, frame_hw=(SIDE, SIDE), boxes=box))
     if hints:
         vectors = np.random.default_rng(99).standard_normal((len(COLOURS), HINT_WIDTH))

@@ -47,7 +47,7 @@ def localize(
     object_prior: Annotated[
         str,
         typer.Option(
-            help="Where objects are, fused in: a trunk as resnet18, detr, both, or none.  [default: the model's own]",
+            help="Where objects are, fused in: own, a trunk as resnet18, detr, none.  [default: the model's own]",
             show_default=False,
         ),
     ] = "",

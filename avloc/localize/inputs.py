@@ -60,7 +60,7 @@ def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[str]:
 
 def _in_list(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"no such list: {path}", hint="@FILE names a file with one path a line.") from None
     lines = [line.strip() for line in text.splitlines()]

@@ -149,10 +149,6 @@ def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator
         weights_dir=options.weights_dir,
         listener=listener,
     )
-    if model.card.get("placeholder"):
-        listener(
-            Notice("this model is a placeholder trained on coloured shapes: its maps mean nothing on real pictures")
-        )
     with as_files(names) as files:
         triples = enumerate(zip(names, files, outputs, strict=True))
         jobs = [_Job(number=number, name=name, source=file, out=out) for number, (name, file, out) in triples]

@@ -15,7 +15,7 @@ from torch import nn
 from avloc import __version__
 from avloc.annotations import list_names, published_list, test_ids
 from avloc.checkpoint import ModelFile, load_model, put_weights
-from avloc.config import LAST_EPOCH, TEST_SELECTED, ModelConfig, TrainConfig, to_dict
+from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, to_dict
 from avloc.dataset import ClipSet, training_set
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
@@ -78,7 +78,8 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     Raises:
         StoreNotFound: no store there.
         Refused: it does not fit, has too few clips, or its hints are incomplete.
-        UsageError: `--val` means nothing, or `--init concepts` does not go with the networks.
+        UsageError: `--val` means nothing, `--init concepts` does not go with the networks, or labels or boxes are to
+            teach and there are none.
     """
     if config.init == "concepts":
         _check_concepts(config.model)
@@ -86,10 +87,20 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     train_ids, validation = _split(store, options.val, config)
     if len(train_ids) < 2:
         raise Refused(f"{options.store} leaves {len(train_ids)} clips to train on; 2 are the least")
+    _check_taught(store, config.loss)
     clips = training_set(store, train_ids, config)
     if len(clips) < 2:
         raise Refused(f"{len(clips)} clips of {options.store} have hints; 2 are the least")
     return Plan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
+
+
+def _check_taught(store: Store, loss: LossWeights) -> None:
+    """Terms that would be zero throughout, or pull one way only, are not what anybody asks for."""
+    hint = "Prepare the store with --kind train and --annotations that hold them."
+    if loss.same_class == "masked" and not any(store.column("label")):
+        raise UsageError(f"loss.same_class = masked, but no clip of {store.folder} has a label", hint=hint)
+    if loss.box and not store.annotated():
+        raise UsageError(f"loss.box = {loss.box:g}, but no clip of {store.folder} has a box or a mask", hint=hint)
 
 
 def identity(plan: Plan) -> dict[str, Any]:

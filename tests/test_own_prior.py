@@ -1,0 +1,92 @@
+"""The model's own prior: a weight that follows how sure the sound is, and an activation that costs no second pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import avloc
+from avloc.checkpoint import load_model, save_model
+from avloc.engine import Engine
+from avloc.errors import UsageError, WeightsError
+from avloc.localize.fusion import OWN, Trust
+from avloc.media import square
+from avloc.transforms import normalise_frames
+from tests.listening import save_listening
+
+CARD = {"fusion": {"least": 0.25, "most": 0.75, "unsure": -0.5, "sure": 0.5}}
+
+
+@given(peak=st.floats(-1, 1), least=st.floats(0, 1), more=st.floats(0, 1))
+def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
+    trust = Trust(least=least, most=least + more * (1 - least), unsure=0.2, sure=0.6)
+    weights = trust.weights(np.array([[-1, peak]], np.float32))
+    peak = float(np.float32(peak))
+    twin = least if peak <= 0.2 else trust.most if peak >= 0.6 else least + (peak - 0.2) / 0.4 * (trust.most - least)
+    assert weights["av"] == pytest.approx(twin, abs=1e-6)
+    assert weights["av"] + weights[OWN] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"least": 0.7, "most": 0.6}, {"least": -0.1}, {"most": 1.1}, {"unsure": 0.5, "sure": 0.5}, {"sure": 1.5}],
+)
+def test_weights_that_cannot_be_meant(fields):
+    with pytest.raises(UsageError, match="impossible"):
+        Trust(**fields)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return save_listening(tmp_path_factory.mktemp("own") / "plain.safetensors")
+
+
+@pytest.fixture(scope="module")
+def carded(tmp_path_factory):
+    return save_listening(tmp_path_factory.mktemp("own") / "carded.safetensors", **CARD)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    draws = np.random.default_rng(3)
+    return draws.integers(0, 256, (48, 64, 3), np.uint8), draws.uniform(-0.5, 0.5, 66_150).astype(np.float32)
+
+
+def scaled(cells):
+    return (cells - cells.min()) / (cells.max() - cells.min())
+
+
+def test_the_card_decides_and_the_activation_is_the_trunks(plain, carded, scene):
+    frame, waveform = scene
+    model, result = avloc.load(carded), avloc.load(carded).localize(*scene, 22_050)
+    engine = Engine.from_file(load_model(plain), torch.device("cpu"))
+    small = torch.from_numpy(square(frame, engine.config.frame).copy()).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        activation = engine.model.imgnet(normalise_frames(small)).abs().mean(1)[0].numpy()
+    share = 0.25 + min(1, max(0, float(result.similarity.max()) + 0.5)) * 0.5
+    twin = share * scaled(result.similarity) + (1 - share) * scaled(activation)
+    np.testing.assert_allclose(result.cells, twin, atol=1e-5)
+    assert "0.25-0.75 av + rest own" in model.protocol
+    cells, silent = model.cells_at(frame, waveform, 22_050)
+    np.testing.assert_allclose(cells, result.cells, atol=1e-6)
+    assert not silent
+
+
+def test_the_user_decides_over_the_card(plain, carded, scene):
+    alone = avloc.load(carded, prior="none").localize(*scene, 22_050)
+    np.testing.assert_array_equal(alone.cells, avloc.load(plain).localize(*scene, 22_050).cells)
+    fixed = avloc.load(plain, prior="own", weights={"av": 1.0, "own": 3.0})
+    assert "0.25 av + rest own" in fixed.protocol
+    with pytest.raises(UsageError, match="the maps are av, own"):
+        avloc.load(plain, prior="own", weights={"av": 1.0})
+
+
+@pytest.mark.parametrize("entry", [{"least": 2.0}, {"most": "all"}, {"colour": 1.0}, 5, "own"])
+def test_a_card_with_an_unusable_fusion_is_refused(plain, tmp_path, entry):
+    model = load_model(plain)
+    save_model(tmp_path / "bad.safetensors", model.config, model.state, {"fusion": entry})
+    with pytest.raises(WeightsError, match="unusable fusion"):
+        avloc.load(tmp_path / "bad.safetensors")
