@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parsed()
     out = arguments.out
     if arguments.command == "ship":
-        print(json.dumps(ship(out / "run2", out), indent=2))
+        print(json.dumps(ship(out / "run", out), indent=2))
         return
     data, how = arguments.data, {"clips": arguments.clips, "seed": arguments.seed}
     if arguments.command == "compose":

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.program import avloc
 from tests.recipe.compose import compose
 
-RECIPE, SETTLE = (Path(__file__).with_name(name) for name in ("recipe.toml", "settle.toml"))
+RECIPE = Path(__file__).with_name("recipe.toml")
 TEACHERS = ("yamnet", "lite0")
 _LONGEST_S = 6 * 3600
 
@@ -39,7 +39,7 @@ def composed(data: Path, out: Path, *, clips: int, seed: int) -> None:
 def train(data: Path, weights: Path, out: Path, *, clips: int, seed: int) -> Path:
     """Compose, prepare, let the teachers speak, train; the run folder. Stopped, it goes on where it was."""
     composed(data, out, clips=clips, seed=seed)
-    train_set, store, first, folder = out / "train", out / "store", out / "run1", out / "run2"
+    train_set, store, folder = out / "train", out / "store", out / "run"
     boxes = ("--kind", "train", "--annotations", str(train_set / "boxes.json"))
     run("prepare", str(train_set), *boxes, "--out", str(store))
     teachers = [part for name in TEACHERS for part in ("--teacher", name)]
@@ -51,6 +51,5 @@ def train(data: Path, weights: Path, out: Path, *, clips: int, seed: int) -> Pat
     ):
         run("prepare", str(place), "--annotations", str(place / "boxes.json"), "--out", str(out / f"store-{name}"))
     run("distill-cache", str(store), *teachers, *where)
-    run("train", str(store), "--config", str(RECIPE), "--out", str(first), *where)
-    run("train", str(store), "--config", str(SETTLE), "--init", str(first), "--out", str(folder), *where)
+    run("train", str(store), "--config", str(RECIPE), "--out", str(folder), *where)
     return folder
