@@ -96,6 +96,7 @@ def write_video(
     if movie_codec() != "libx264":
         listener(Notice(f"{out}: PyAV was built without H.264; the video is MPEG-4 part 2"))
     with ExitStack() as stack:
+        stack.enter_context(_torch_on_one_thread())
         part = stack.enter_context(atomic_path(out))
         pictures, ahead = _twice(partial(play, source, start_s=start, stop_s=end), every, stack)
         heat = _Interpolated(_maps(ahead, source, mapper, every, start, end, audio, listener))
@@ -122,6 +123,19 @@ def write_video(
             has_sound=writer.has_sound,
             maps=heat.asked,
         )
+
+
+@contextmanager
+def _torch_on_one_thread() -> Iterator[None]:
+    """For the maps of a video: torch's other threads would wait, spinning, on cores that decoder and encoder need."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check(every: float, start: float | None, end: float | None) -> None:
