@@ -22,7 +22,6 @@ from avloc.metrics import ground_truth
 from avloc.store import Store
 
 SIDE = 224
-KINDS = ("av", "shipped", "own", "disc")
 
 
 @dataclass(frozen=True)
