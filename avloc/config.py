@@ -118,15 +118,18 @@ class LossWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Adam, without schedule, warm-up or clipping (paper, section 4)."""
+    """Adam, without warm-up or clipping, and by default without schedule (paper, section 4)."""
 
     lr: float = 1e-4
+    schedule: str = "constant"
+    """`constant`, or `cosine`: down to 0 at the end of the last epoch, along half a wave (SGDR, equation 5, one run)."""
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         _check(0 < self.lr < float("inf"), "optim.lr", self.lr, "a positive number")
+        _check(self.schedule in ("constant", "cosine"), "optim.schedule", self.schedule, "constant or cosine")
         for name in ("beta1", "beta2"):
             _check(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 or more, less than 1")
         _check(0 <= self.weight_decay < float("inf"), "optim.weight_decay", self.weight_decay, "0 or more")

@@ -121,6 +121,24 @@ def test_a_stop_within_an_epoch_loses_nothing(store, tmp_path):
     assert same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_a_falling_learning_rate_falls_in_a_resumed_run_too(store, tmp_path, monkeypatch):
+    """Half a cosine over all steps, whatever they are cut into; another number of epochs would be another run."""
+    rates, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self)
+    )
+    falling = changed(CONFIG, optim=OptimConfig(lr=1e-3, schedule="cosine"))
+    train(TrainOptions(store=store, out=tmp_path / "whole"), falling)
+    expected = 1e-3 * np.cos(np.linspace(0, np.pi / 2, len(rates), endpoint=False)) ** 2
+    np.testing.assert_allclose(rates, expected)
+    stops = iter([False, False, True])
+    train(TrainOptions(store=store, out=tmp_path / "cut"), falling, should_stop=lambda: next(stops, False))
+    train(TrainOptions(store=store, out=tmp_path / "cut"), falling)
+    assert same_run(tmp_path / "whole", tmp_path / "cut")
+    with pytest.raises(Refused, match="epochs was 2, now 4, and the learning rate falls"):
+        train(TrainOptions(store=store, out=tmp_path / "cut"), changed(falling, epochs=4))
+
+
 def test_layers_that_draw_resume_too(store, tmp_path):
     """EfficientNet drops whole blocks at random while it learns."""
     drawing = changed(

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from avloc.errors import AvlocError
+from avloc.files import PART_SUFFIX
 
 EXIT_FAILED_INPUTS = 1
 EXIT_USAGE = 2
@@ -39,6 +40,8 @@ def run(app: Callable[[], object]) -> None:
             _say(f"the disk is full: {error}", hint)
         elif error.errno in _FORBIDDEN and error.filename is not None:
             _say(f"no permission: {error}", "Change the permissions, or name another place.")
+        elif error.errno == errno.ENOENT and str(error.filename).endswith(PART_SUFFIX):
+            _say(f"a file cannot be made there: {error}", "Name another place.")
         elif error.errno in _IN_THE_WAY and error.filename is not None:
             _say(f"a file is where a folder has to be, or the reverse: {error}", "Name another place.")
             sys.exit(EXIT_USAGE)

@@ -158,15 +158,12 @@ class Model:
         cells = [self._fusion.cells(grid, prior_maps) for grid in grids]
         _check_finite(*cells)
         effects = [0.0, 0.0] if sound.silent else _effects(cells)
-        peaks = [float(grid.max()) for grid in grids]
         verdict = judge(
             self._rule,
             silent=sound.silent,
             sound_effect=effects[0],
             sound_effect_noise=effects[1],
-            peak_similarity=peaks[0],
-            peak_with_silence=peaks[1],
-            peak_with_noise=peaks[2],
+            peak_similarity=float(grids[0].max()),
         )
         return Result(
             frame=frame,

@@ -34,7 +34,7 @@ class Result:
     cells: NDArray[np.float32]
     """[h, w] what the heat map is made of: the similarity alone, or fused with an object prior."""
     verdict: Verdict
-    """`follows`, `ignores` or `silent`; `verdict.sentence` says it in words."""
+    """`follows`, `unmatched`, `ignores` or `silent`; `verdict.sentence` says it in words."""
     sound_effect: float
     """Mean absolute difference, in [0, 1], to the heat map that the same picture gets with digital silence."""
     sound_effect_noise: float
@@ -110,7 +110,7 @@ class Result:
         style = style or Style()
         if self.silent:
             return draw_silent(self.frame, style=style, caption=self.verdict.sentence)
-        caption = self.verdict.sentence if self.verdict is Verdict.IGNORES else ""
+        caption = "" if self.verdict is Verdict.FOLLOWS else self.verdict.sentence
         return draw_overlay(
             self.frame, self.heatmap, style=style, box_xyxy=self.box_xyxy, peak_xy=self.peak_xy, caption=caption
         )

@@ -57,6 +57,8 @@ class LocalizeOptions:
         Protocol(precision=self.precision)
         if self.skip_existing and self.as_json and not self.out:
             raise UsageError("--skip-existing needs --out: lines of JSON are nowhere to be found again")
+        if self.skip_existing and TIME in self.out and not self.times.given:
+            raise UsageError(f"--skip-existing cannot know the time in --out {self.out} beforehand; add --every or --at")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +182,8 @@ def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]
         yield _Read(job=job)
         return
     try:
+        if job.suffix == VIDEO and is_picture(job.source):
+            raise InputError("is a picture; an overlay video is made of a video")
         times = scene_times(job.source, _sampled(job, options), options.audio)
         left = [time_s for time_s in times if not (options.skip_existing and job.has(time_s))]
         for time_s, scene in zip(left, scenes_at(job.source, left, hears, options.audio), strict=True):
@@ -192,7 +196,7 @@ def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]
 
 def _sampled(job: _Job, options: LocalizeOptions) -> Times:
     """The moments that are looked at one by one; a video's own maps are made as it is written."""
-    if job.suffix == VIDEO and not options.as_json:
+    if job.suffix == VIDEO and not (options.as_json and options.times.every is not None):
         return replace(options.times, every=None, several=JUDGED)
     return options.times
 
@@ -220,7 +224,7 @@ class _Worker:
                     self._tell(job, read)
                     if read.error:
                         raise InputError(read.error)
-            whole = self._whole(job, stack) if verdicts else None
+            whole = self._whole(job, stack, verdicts) if verdicts else None
         except InputError as error:
             yield Localization(input=job.name, error=str(error), model=self.model.name, protocol=self.model.protocol)
             yield InputDone(input=job.name, failed=True)
@@ -251,14 +255,12 @@ class _Worker:
             write_picture(path, result, self.options.style)
         return path
 
-    def _whole(self, job: _Job, stack: Stack | None) -> Path | None:
+    def _whole(self, job: _Job, stack: Stack | None, verdicts: Sequence[Verdict]) -> Path | None:
         """Finish the file of all moments, where there is one."""
         if job.out is None or job.suffix != VIDEO:
             return stack.path if stack else None
         from avloc.localize.video import write_video
 
-        if is_picture(job.source):
-            raise InputError("is a picture; an overlay video is made of a video")
         times = self.options.times
         job.out.parent.mkdir(parents=True, exist_ok=True)
         write_video(
@@ -270,6 +272,7 @@ class _Worker:
             end=times.end,
             audio=self.options.audio,
             style=self.options.style,
+            caption=verdicts[0].sentence if set(verdicts) in ({Verdict.IGNORES}, {Verdict.UNMATCHED}) else "",
             listener=self.listener,
         )
         return job.out

@@ -19,6 +19,7 @@ class Verdict(StrEnum):
     """What the map of one picture and one sound is worth."""
 
     FOLLOWS = "follows"
+    UNMATCHED = "unmatched"
     IGNORES = "ignores"
     SILENT = "silent"
 
@@ -30,6 +31,7 @@ class Verdict(StrEnum):
 
 _SENTENCES = {
     Verdict.FOLLOWS: "the map follows the sound",
+    Verdict.UNMATCHED: "nothing in this picture fits the sound",
     Verdict.IGNORES: "this picture would light up the same with any sound",
     Verdict.SILENT: "silent: no source",
 }
@@ -40,16 +42,16 @@ class VerdictRule:
     """Thresholds of the verdict; a model file may carry its own."""
 
     least_effect: float = 0.05
-    """A map follows the sound if silence and noise each move it at least this far: mean absolute difference of heat
+    """A map depends on the sound if silence and noise each move it at least this far: mean absolute difference of heat
     maps, 0 to 1."""
-    least_gain: float = -2.0
-    """And if its peak cosine exceeds that with silence and that with noise by at least this; -2 asks for nothing."""
+    least_similarity: float = -1.0
+    """And something in the picture fits the sound if the largest cosine reaches this; -1 asks for nothing."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_effect <= 1:
             raise UsageError(f"verdict.least_effect = {self.least_effect} is impossible; valid: 0 to 1")
-        if not -2 <= self.least_gain <= 2:
-            raise UsageError(f"verdict.least_gain = {self.least_gain} is impossible; valid: -2 to 2")
+        if not -1 <= self.least_similarity <= 1:
+            raise UsageError(f"verdict.least_similarity = {self.least_similarity} is impossible; valid: -1 to 1")
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> VerdictRule:
@@ -68,14 +70,7 @@ class VerdictRule:
 
 
 def judge(
-    rule: VerdictRule,
-    *,
-    silent: bool,
-    sound_effect: float,
-    sound_effect_noise: float,
-    peak_similarity: float,
-    peak_with_silence: float,
-    peak_with_noise: float,
+    rule: VerdictRule, *, silent: bool, sound_effect: float, sound_effect_noise: float, peak_similarity: float
 ) -> Verdict:
     """The verdict on one map.
 
@@ -85,14 +80,12 @@ def judge(
         sound_effect: how far silence in place of the sound moves the heat map, 0 to 1.
         sound_effect_noise: how far noise of the same loudness moves it.
         peak_similarity: largest cosine of the picture's cells with the sound.
-        peak_with_silence: the same with silence.
-        peak_with_noise: the same with noise.
     """
     if silent:
         return Verdict.SILENT
-    effect = min(sound_effect, sound_effect_noise)
-    gain = peak_similarity - max(peak_with_silence, peak_with_noise)
-    return Verdict.FOLLOWS if effect >= rule.least_effect and gain >= rule.least_gain else Verdict.IGNORES
+    if min(sound_effect, sound_effect_noise) < rule.least_effect:
+        return Verdict.IGNORES
+    return Verdict.FOLLOWS if peak_similarity >= rule.least_similarity else Verdict.UNMATCHED
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:

@@ -68,6 +68,7 @@ def write_video(
     end: float | None = None,
     audio: Path | None = None,
     style: Style = DEFAULT_STYLE,
+    caption: str = "",
     listener: Listener = silent,
 ) -> VideoSummary:
     """Write an MP4 of `source` with its heat maps, with its own frame rate, time stamps and sound.
@@ -86,6 +87,7 @@ def write_video(
         end: where to end, in seconds.
         audio: the sound for the maps and for the movie, in place of the video's own; cut where the pictures end.
         style: see `draw_overlay`.
+        caption: stands on every picture with heat.
         listener: hears how many maps are done.
 
     Raises:
@@ -101,7 +103,8 @@ def write_video(
         pictures, ahead = _twice(partial(play, source, start_s=start, stop_s=end), every, stack)
         heat = _Interpolated(_maps(ahead, source, mapper, every, start, end, audio, listener))
         first = last = next(pictures)
-        picture = _drawn(first, heat, style)
+        drawn = partial(_drawn, maps=heat, style=style, caption=caption)
+        picture = drawn(first)
         writer = stack.enter_context(
             MovieWriter(
                 part,
@@ -115,7 +118,7 @@ def write_video(
         writer.write(picture, first.start, first.end)
         frames = 1
         for last in pictures:
-            writer.write(_drawn(last, heat, style), last.start, last.end)
+            writer.write(drawn(last), last.start, last.end)
             frames += 1
         return VideoSummary(
             frames=frames,
@@ -272,13 +275,14 @@ class _Interpolated:
         return fetched
 
 
-def _drawn(shown: OnScreen, maps: _Interpolated, style: Style) -> NDArray[np.uint8]:
+def _drawn(shown: OnScreen, maps: _Interpolated, style: Style, caption: str) -> NDArray[np.uint8]:
     picture = shown.picture()
     heat, left = maps.at(float(shown.start))
     if heat is None:
         return draw_silent(picture, style=style, caption=Verdict.SILENT.sentence)
     peak, box = _top(heat, style)
-    return draw_overlay(picture, heat * np.float32(left), style=style, box_xyxy=box, peak_xy=peak)
+    heat = heat * np.float32(left)
+    return draw_overlay(picture, heat, style=style, box_xyxy=box, peak_xy=peak, caption=caption)
 
 
 def _top(heat: NDArray[np.float32], style: Style) -> tuple[list[int] | None, list[int] | None]:

@@ -2,7 +2,8 @@
 
 const CANVAS_LEAST = 64;
 const CANVAS_MOST = 512; // pixels, of either side
-const OPACITY = 0.75; // as in the overlays of `avloc localize`
+const OPACITY = 0.75; // as in the overlays of `avloc localize`, and so is the exponent of the heat
+const CURVE = 1.5;
 // Matplotlib's inferno at 0, 1/16, ... 1; between them it is close to straight.
 const INFERNO = [
   [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110], [113, 25, 110],
@@ -130,7 +131,7 @@ function drawHeat(context, canvas, heat, view) {
   const grown = growHeat(heat, canvas.width, canvas.height);
   grown.forEach((hot, place) => {
     const colour = palette[Math.round(255 * hot)];
-    const alpha = OPACITY * hot;
+    const alpha = OPACITY * hot ** CURVE;
     for (let channel = 0; channel < 3; channel++) {
       pixels[4 * place + channel] += alpha * (colour[channel] - pixels[4 * place + channel]);
     }

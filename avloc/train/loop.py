@@ -110,7 +110,7 @@ class _Trainer:
         self.steps_per_epoch = EpochBatches(len(plan.clips), config.batch, config.seed, 1).steps_per_epoch
         self.progress = Progress()
         self.lines: list[dict[str, Any]] = []
-        self.identity = {**identity(plan), "init": init}
+        self.identity = {**identity(plan, config.loss), "init": init}
         self.card = provenance(plan, to_dict(config), engine.precision, self.identity)
 
     def look_ahead(self) -> None:
@@ -192,6 +192,7 @@ class _Trainer:
             shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
             hint = "The weights are untouched by this step. Lower optim.lr, or try --set precision=fp32."
             raise Refused(f"the loss is not finite at step {self.progress.step + 1}: {shown}", hint=hint)
+        self._set_lr()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -201,6 +202,13 @@ class _Trainer:
             entry[0] += value
             entry[1] += 1
         return values
+
+    def _set_lr(self) -> None:
+        """The schedule, as a function of the step alone: a resumed run needs no state of it."""
+        if self.config.optim.schedule == "cosine":
+            share = self.progress.step / (self.steps_per_epoch * self.config.epochs)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
     @staticmethod
     def _check_damage(failures: list[tuple[str, str]]) -> None:

@@ -103,15 +103,20 @@ def _check_taught(store: Store, loss: LossWeights) -> None:
         raise UsageError(f"loss.box = {loss.box:g}, but no clip of {store.folder} has a box or a mask", hint=hint)
 
 
-def identity(plan: Plan) -> dict[str, Any]:
-    """What makes a run this run, beside its configuration."""
+def identity(plan: Plan, loss: LossWeights) -> dict[str, Any]:
+    """What makes a run this run, beside its configuration. Labels count where they teach."""
     parts = [part for part in (plan.clips.audio_hints, plan.clips.visual_hints) if part is not None]
     return {
         "data_hash": plan.store.data_hash(),
         "clips_hash": hashlib.sha256("\n".join(plan.clips.ids).encode()).hexdigest(),
         "selection": plan.selection,
         "hints": {part.stamp["teacher"]: json.dumps(part.stamp, sort_keys=True) for part in parts},
+        **({"labels_hash": _labels_hash(plan.store)} if loss.same_class == "masked" else {}),
     }
+
+
+def _labels_hash(store: Store) -> str:
+    return hashlib.sha256("\n".join(map(str, store.column("label"))).encode()).hexdigest()
 
 
 def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Validation | None]:

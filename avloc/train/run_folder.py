@@ -53,7 +53,10 @@ class RunFolder:
         table = read_toml(path)
         if "train" not in table or "run" not in table:
             raise Refused(f"{path} is not the configuration of a run", hint="Take another --out.")
-        differ = _differences(to_dict(from_dict(TrainConfig, table["train"])), to_dict(config))
+        there = from_dict(TrainConfig, table["train"])
+        differ = _differences(to_dict(there), to_dict(config))
+        if config.optim.schedule != "constant" and there.epochs != config.epochs:
+            differ.append(f"epochs was {there.epochs}, now {config.epochs}, and the learning rate falls until the last")
         differ += [f"{name} (not as before)" for name, value in identity.items() if table["run"].get(name) != value]
         if differ:
             hint = "Take another --out, or delete the folder."
@@ -124,7 +127,7 @@ def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     terms = [
-        name for name in ("loss", "contrastive", "audio_hint", "visual_hint", "val") if any(name in x for x in lines)
+        name for name in ("loss", "contrastive", "box", "audio_hint", "visual_hint", "val") if any(name in x for x in lines)
     ]
     figure = Figure(figsize=(3.2 * len(terms), 2.8), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):

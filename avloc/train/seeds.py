@@ -34,7 +34,7 @@ def seed_runs(
     if (options.out / "config.toml").is_file():
         raise Refused(f"{options.out} is a run; --seeds needs a folder around its runs", hint="Take another --out.")
     runs = [(replace(options, out=options.out / f"seed-{seed}"), replace(config, seed=seed)) for seed in seeds]
-    known = identity(make_plan(options, config))  # clips, selection and hints do not depend on the seed
+    known = identity(make_plan(options, config), config.loss)  # clips, selection and hints do not depend on the seed
     for run, settings in runs:
         RunFolder(run.out).check_config(settings, known)
     return runs

@@ -56,12 +56,18 @@ class Clip:
     heard: str
     seen: Sequence[str]
     boxes: Sequence[Box] = field(default_factory=tuple)
+    silent: Sequence[Box] = field(default_factory=tuple)
+    """Parts of the picture that belong to objects which do not sound."""
 
     @property
     def annotation(self) -> dict:
         """Its entry in boxes.json."""
-        boxes = [[round(float(value), 5) for value in box] for box in self.boxes]
-        return {"boxes": boxes, "label": f"{self.heard} | {', '.join(self.seen)}"}
+        entry = {"boxes": _rounded(self.boxes), "label": f"{self.heard} | {', '.join(self.seen)}"}
+        return {**entry, "silent": _rounded(self.silent)} if self.silent else entry
+
+
+def _rounded(boxes: Sequence[Box]) -> list[list[float]]:
+    return [[round(float(value), 5) for value in box] for box in boxes]
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def _wrong_sound(sounds: Sounds, seen: Sequence[str], rng: np.random.Generator) 
 
 
 def scored_scene(part: Part, seed: int, index: int) -> Clip:
-    """Two objects side by side, or every other time pasted; the box is the part of the sounding one."""
+    """Two objects side by side, or every other time pasted; the box is the part of the sounding one, `silent` that of the other."""
     rng = np.random.default_rng((seed, index))
     heard = part.kinds[index // 2 % len(part.kinds)]
     others = [kind for kind in part.kinds if kind != heard]
@@ -137,8 +143,9 @@ def scored_scene(part: Part, seed: int, index: int) -> Clip:
     rng.shuffle(kinds)
     make = side_by_side if index % 2 == 0 else pasted
     scene = next(scene for _ in range(_TRIES) if len((scene := make(part.album, kinds, rng)).places) == 2)
-    sound = part.sounds.any_of(heard, rng)
-    return Clip(roughened(scene.picture, rng), sound, heard, seen_with(scene.seen), [scene.places[heard]])
+    sound, sounding = part.sounds.any_of(heard, rng), scene.places.pop(heard)
+    silent = list(scene.places.values())
+    return Clip(roughened(scene.picture, rng), sound, heard, seen_with(scene.seen), [sounding], silent)
 
 
 def boxed_clips(part: Part, seed: int) -> Iterator[Clip]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from tests.recipe.split import THRESHOLDED, Classes, class_of, source_of
 
-SIDE = 256
+SIDE = 320
 LARGEST = 400
 """Longer side in pixels of the pictures that scenes are made of."""
 Box = tuple[float, float, float, float]
