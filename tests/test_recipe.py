@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.annotations import parse_label, read_annotations
@@ -16,7 +18,7 @@ from avloc.config import TrainConfig, from_dict, read_toml
 from avloc.media import decode_picture
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
-from tests.recipe.pictures import pasted, plain, side_by_side
+from tests.recipe.pictures import SIDE, around, on_another, pasted, plain, side_by_side
 from tests.recipe.sounds import RATE, SAMPLES, in_a_room, only_noise
 from tests.recipe.split import Classes, by_class, class_of, recording_of
 from tests.recipe.train import RECIPE, composed
@@ -99,7 +101,7 @@ def test_every_clip_has_picture_sound_and_label(made, folder):
 def test_training_clips_are_square_and_some_sounds_are_wrong(made):
     clips = entries(made / "train")
     assert len(clips) == 60
-    assert {decode_picture((made / "train" / name).read_bytes()).shape for name in clips} == {(256, 256, 3)}
+    assert {decode_picture((made / "train" / name).read_bytes()).shape for name in clips} == {(SIDE, SIDE, 3)}
     assert {soundfile.info(path).frames for path in (made / "train" / "audio").iterdir()} == {SAMPLES}
     labels = [parse_label(entry["label"]) for entry in clips.values()]
     wrong = [label for label in labels if label.heard not in label.seen]
@@ -108,13 +110,23 @@ def test_training_clips_are_square_and_some_sounds_are_wrong(made):
     assert not any("violin" in label.seen and label.heard == "cello" for label in wrong)
 
 
+def area(boxes) -> float:
+    return sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes)
+
+
 def test_scenes_are_of_two_objects_one_of_which_sounds(made):
-    clips = list(entries(made / "test" / "scenes").values())
+    clips = entries(made / "test" / "scenes")
     assert len(clips) == 24
-    for index, entry in enumerate(clips):
-        ((x0, y0, x1, y1),) = entry["boxes"]
-        assert (x1 - x0 == 1 or y1 - y0 == 1) == (index % 2 == 0)
-    assert {parse_label(entry["label"]).heard for entry in clips} == {*KINDS} - {"lion"}  # lions have no test
+    shares = {"side": [], "on": [], "crowded": []}
+    for name, entry in clips.items():
+        shares[Path(name).stem.rpartition("-")[2]].append(area(entry["boxes"]))
+    assert [len(found) for found in shares.values()] == [8, 8, 8]
+    assert all(0.39 < share < 0.61 for share in shares["side"])
+    assert min(shares["on"]) < 0.41  # what is pasted sounds
+    assert max(shares["on"]) > 0.59  # what it is pasted on
+    assert max(shares["crowded"]) < 0.3
+    heard = {parse_label(entry["label"]).heard for entry in clips.values()}
+    assert heard == {*KINDS} - {"lion"}  # lions have no test
 
 
 def test_boxed_pictures_are_as_they_were_with_three_sounds(data, made):
@@ -158,7 +170,7 @@ def test_what_is_composed_is_not_composed_again(data, made):
 
 def dark(picture, box) -> float:
     """Share of dark pixels in a box: the made-up objects are dark on white."""
-    x0, y0, x1, y1 = (round(256 * value) for value in box)
+    x0, y0, x1, y1 = (round(SIDE * value) for value in box)
     return float((np.asarray(picture.convert("L"))[y0:y1, x0:x1] < 140).mean())
 
 
@@ -171,7 +183,7 @@ def test_boxes_move_with_their_pictures(data):
         scene = side_by_side(album, ["dog", "cat"], np.random.default_rng(seed))
         (box,) = scene.boxes["dog"]
         assert dark(scene.picture, box) > 0.8
-        place = scene.places["dog"]
+        (place,) = scene.places["dog"]
         assert place[0] <= box[0] < box[2] <= place[2]
         assert place[1] <= box[1] < box[3] <= place[3]
 
@@ -184,6 +196,32 @@ def test_what_is_pasted_lies_where_its_box_says(data):
         scene = pasted(album, ["dog"], np.random.default_rng(seed))
         assert scene.seen == ["dog", "violin"]
         assert dark(scene.picture, scene.boxes["dog"][0]) > 0.8
+
+
+def test_an_object_on_another_leaves_that_the_rest_of_the_picture(data):
+    album = recipe.Part.of(Classes(data), "train").album
+    boxed = next(path for path in album.pool["dog"] if path in album.classes.boxes)
+    album.pool = {"dog": [boxed], "violin": album.pool["violin"][:1], "cat": [boxed.replace("dog", "cat")]}
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        scene = on_another(album, ["dog", "violin"], rng)
+        (hole,) = scene.places["dog"]
+        assert dark(scene.picture, hole) > 0.8
+        assert scene.places["violin"] == scene.boxes["violin"] == around(hole)
+        assert area(around(hole)) == pytest.approx(1 - area([hole]))
+        boxes = on_another(album, ["dog", "cat"], rng).boxes["cat"]
+        assert area(boxes) <= area(album.boxes(album.pool["cat"][0])) + 1e-9
+
+
+@given(st.tuples(*[st.integers(0, 8)] * 4))
+def test_what_is_around_a_box_and_the_box_are_the_picture(corners):
+    x0, x1 = sorted(corners[:2])
+    y0, y1 = sorted(corners[2:])
+    hole = (x0 / 8, y0 / 8, x1 / 8, y1 / 8)
+    cells = np.zeros((8, 8), int)
+    for left, top, right, bottom in (*around(hole), hole):
+        cells[round(top * 8) : round(bottom * 8), round(left * 8) : round(right * 8)] += 1
+    assert (cells == 1).all()
 
 
 def test_sounds_stay_in_range_and_lengthless_ones_are_repeated(data):

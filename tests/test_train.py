@@ -124,9 +124,7 @@ def test_a_stop_within_an_epoch_loses_nothing(store, tmp_path):
 def test_a_falling_learning_rate_falls_in_a_resumed_run_too(store, tmp_path, monkeypatch):
     """Half a cosine over all steps, whatever they are cut into; another number of epochs would be another run."""
     rates, step = [], torch.optim.Adam.step
-    monkeypatch.setattr(
-        torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self)
-    )
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self))
     falling = changed(CONFIG, optim=OptimConfig(lr=1e-3, schedule="cosine"))
     train(TrainOptions(store=store, out=tmp_path / "whole"), falling)
     expected = 1e-3 * np.cos(np.linspace(0, np.pi / 2, len(rates), endpoint=False)) ** 2

@@ -58,7 +58,9 @@ class LocalizeOptions:
         if self.skip_existing and self.as_json and not self.out:
             raise UsageError("--skip-existing needs --out: lines of JSON are nowhere to be found again")
         if self.skip_existing and TIME in self.out and not self.times.given:
-            raise UsageError(f"--skip-existing cannot know the time in --out {self.out} beforehand; add --every or --at")
+            raise UsageError(
+                f"--skip-existing cannot know the time in --out {self.out} beforehand; add --every or --at"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,7 +127,9 @@ def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     terms = [
-        name for name in ("loss", "contrastive", "box", "audio_hint", "visual_hint", "val") if any(name in x for x in lines)
+        name
+        for name in ("loss", "contrastive", "box", "audio_hint", "visual_hint", "val")
+        if any(name in x for x in lines)
     ]
     figure = Figure(figsize=(3.2 * len(terms), 2.8), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):

@@ -24,13 +24,13 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from tests.recipe.pictures import Album, Box, Scene, pasted, plain, roughened, side_by_side
+from tests.recipe.pictures import Album, Box, Scene, on_another, pasted, plain, roughened, side_by_side
 from tests.recipe.sounds import RATE, SAMPLES, Sounds, Waveform, in_a_room, only_noise
 from tests.recipe.split import MACHINE_MADE, THRESHOLDED, Classes, by_class, class_of, source_of
 
 WRONG_SHARE = 0.15
 """Share of the training clips with a wrong sound."""
-SCENES = 640
+SCENES = 960
 SOUNDS_A_PICTURE = 3
 WRONG_PICTURES = 700
 QUALITY = 92
@@ -42,7 +42,8 @@ ALIKE = {
     "violin": ("cello", "double_bass"),
 }
 """Class -> classes without pictures that a picture of it may well show; never wrong sounds for it."""
-_KINDS = ("side", "pasted", "pasted", "pasted", "one")
+LAYOUTS = {"side": side_by_side, "on": on_another, "crowded": pasted}
+"""Two objects side by side, one on the other, or both on a picture of a third that never sounds."""
 _TRIES = 50
 
 
@@ -56,18 +57,12 @@ class Clip:
     heard: str
     seen: Sequence[str]
     boxes: Sequence[Box] = field(default_factory=tuple)
-    silent: Sequence[Box] = field(default_factory=tuple)
-    """Parts of the picture that belong to objects which do not sound."""
 
     @property
     def annotation(self) -> dict:
         """Its entry in boxes.json."""
-        entry = {"boxes": _rounded(self.boxes), "label": f"{self.heard} | {', '.join(self.seen)}"}
-        return {**entry, "silent": _rounded(self.silent)} if self.silent else entry
-
-
-def _rounded(boxes: Sequence[Box]) -> list[list[float]]:
-    return [[round(float(value), 5) for value in box] for box in boxes]
+        boxes = [[round(float(value), 5) for value in box] for box in self.boxes]
+        return {"boxes": boxes, "label": f"{self.heard} | {', '.join(self.seen)}"}
 
 
 @dataclass(frozen=True)
@@ -114,11 +109,10 @@ def training_clip(part: Part, plain_pictures: Sequence[str], seed: int, index: i
 
 
 def _training_scene(part: Part, rng: np.random.Generator) -> Scene:
-    kind = _KINDS[rng.integers(len(_KINDS))]
-    chosen = [part.kinds[k] for k in rng.choice(len(part.kinds), 3, replace=False)]
-    if kind == "side":
-        return side_by_side(part.album, chosen[:2], rng)
-    return pasted(part.album, chosen[: 1 if kind == "one" else int(rng.integers(2, 4))], rng)
+    layout = list(LAYOUTS)[rng.integers(len(LAYOUTS))]
+    count = int(rng.integers(2, 4)) if layout == "crowded" else 2
+    kinds = [part.kinds[k] for k in rng.choice(len(part.kinds), count, replace=False)]
+    return LAYOUTS[layout](part.album, kinds, rng)
 
 
 def _wrong_sound(sounds: Sounds, seen: Sequence[str], rng: np.random.Generator) -> tuple[str, Waveform]:
@@ -134,18 +128,24 @@ def _wrong_sound(sounds: Sounds, seen: Sequence[str], rng: np.random.Generator) 
     return heard, in_a_room(sounds.any_of(heard, rng), sounds, rng)
 
 
-def scored_scene(part: Part, seed: int, index: int) -> Clip:
-    """Two objects side by side, or every other time pasted; the box is the part of the sounding one, `silent` that of the other."""
+def scored_scene(part: Part, layout: str, seed: int, index: int) -> Clip:
+    """Two objects; the boxes are the part of the one that sounds."""
     rng = np.random.default_rng((seed, index))
-    heard = part.kinds[index // 2 % len(part.kinds)]
+    heard = part.kinds[index % len(part.kinds)]
     others = [kind for kind in part.kinds if kind != heard]
     kinds = [heard, others[rng.integers(len(others))]]
     rng.shuffle(kinds)
-    make = side_by_side if index % 2 == 0 else pasted
+    make = LAYOUTS[layout]
     scene = next(scene for _ in range(_TRIES) if len((scene := make(part.album, kinds, rng)).places) == 2)
-    sound, sounding = part.sounds.any_of(heard, rng), scene.places.pop(heard)
-    silent = list(scene.places.values())
-    return Clip(roughened(scene.picture, rng), sound, heard, seen_with(scene.seen), [sounding], silent)
+    sound = part.sounds.any_of(heard, rng)
+    return Clip(roughened(scene.picture, rng), sound, heard, seen_with(scene.seen), scene.places[heard])
+
+
+def scored_scenes(part: Part, seed: int) -> Iterator[tuple[str, Clip]]:
+    """As many of each layout; their names end in it."""
+    for index in range(SCENES):
+        layout = list(LAYOUTS)[index % len(LAYOUTS)]
+        yield f"scene-{index:04d}-{layout}", scored_scene(part, layout, seed, index // len(LAYOUTS))
 
 
 def boxed_clips(part: Part, seed: int) -> Iterator[Clip]:
@@ -229,8 +229,7 @@ def compose(data: Path, out: Path, *, clips: int, seed: int) -> None:
     compose_training(data, out / "train", clips, seed)
     part = Part.of(classes, "test")
     seeds = [int(number) for number in np.random.SeedSequence((seed, 1)).generate_state(3)]
-    scenes = ((f"scene-{i:04d}", scored_scene(part, seeds[0], i)) for i in range(SCENES))
-    write_set(out / "test" / "scenes", scenes)
+    write_set(out / "test" / "scenes", scored_scenes(part, seeds[0]))
     boxed = enumerate(boxed_clips(part, seeds[1]))
     write_set(out / "test" / "boxed", ((f"boxed-{i // 3:04d}-{'abc'[i % 3]}", clip) for i, clip in boxed))
     names = ("right", "wrong", "silent")

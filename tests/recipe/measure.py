@@ -87,22 +87,16 @@ def auc(right: list[float], wrong: list[float]) -> float:
 
 
 def scenes(clips: list[Seen], fusion: Fusion) -> dict[str, dict[str, float]]:
-    """Two-object scenes, side by side and pasted: the share whose peak lies on the object that sounds."""
+    """Two-object scenes by layout, the end of their names: the share whose peak lies on the object that sounds."""
     hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
+        layout = clip.id.rpartition("-")[2]
         for kind, heat in heats_of(clip, fusion).items():
-            hits[layout(clip)][kind].append(rules(heat, clip.boxes)[2])
+            hits[layout][kind].append(rules(heat, clip.boxes)[2])
     return {
         name: {"n": len(kinds["av"]), **{kind: round(float(np.mean(values)), 4) for kind, values in kinds.items()}}
         for name, kinds in hits.items()
     }
-
-
-def layout(clip: Seen) -> str:
-    """`side by side` where the sounding object reaches three borders of the picture, else `pasted`."""
-    x0, y0, x1, y1 = clip.boxes[0]
-    borders = [x0 < 0.01, y0 < 0.01, x1 > 0.99, y1 > 0.99]
-    return "side by side" if borders.count(True) >= 3 else "pasted"
 
 
 def wrong_sounds(clips: list[Seen]) -> dict[str, float]:

@@ -29,8 +29,8 @@ class Scene:
     """A picture with what is in it."""
 
     picture: Image.Image
-    places: dict[str, Box] = field(default_factory=dict)
-    """Class of each object -> the part of the picture that is its own, in fractions."""
+    places: dict[str, list[Box]] = field(default_factory=dict)
+    """Class of each object that may sound -> the part of the picture that is its own, in fractions."""
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     """Class of each object -> boxes of the objects in that part: known ones, else the whole part."""
     seen: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ def plain(album: Album, path: str) -> Scene:
     kind = class_of(path)
     picture = album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     known = album.boxes(path)
-    return Scene(picture, {kind: WHOLE}, {kind: known} if known else {}, [kind])
+    return Scene(picture, {kind: [WHOLE]}, {kind: known} if known else {}, [kind])
 
 
 def side_by_side(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
@@ -83,7 +83,7 @@ def side_by_side(album: Album, kinds: Sequence[str], rng: np.random.Generator) -
         place = (low, 0.0, high, 1.0) if upright else (0.0, low, 1.0, high)
         x0, y0, x1, y1 = (round(SIDE * value) for value in place)
         scene.picture.paste(album.picture(path).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
-        scene.places[kind] = place
+        scene.places[kind] = [place]
         scene.boxes[kind] = [_within(place, box) for box in album.boxes(path) or [WHOLE]]
     return scene
 
@@ -94,8 +94,39 @@ def _within(place: Box, box: Box) -> Box:
     return (x0 + wide * box[0], y0 + high * box[1], x0 + wide * box[2], y0 + high * box[3])
 
 
+def on_another(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
+    """An object of the first class on a picture of the second; each may sound."""
+    over, under = kinds
+    path = album.any_of(under, rng)
+    scene = Scene(album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    _paste(album, scene, over, np.zeros((SIDE, SIDE), bool), rng.uniform(0.1, 0.4), rng)
+    (hole,) = scene.places[over]
+    scene.places[under] = around(hole)
+    scene.boxes[under] = [
+        _shared(part, box) for part in scene.places[under] for box in album.boxes(path) or [WHOLE] if _meet(part, box)
+    ]
+    scene.seen = [over, under]
+    return scene
+
+
+def around(hole: Box) -> list[Box]:
+    """What of the picture is left without a box: up to four boxes that do not overlap."""
+    x0, y0, x1, y1 = hole
+    parts: list[Box] = [(0.0, 0.0, 1.0, y0), (0.0, y1, 1.0, 1.0), (0.0, y0, x0, y1), (x1, y0, 1.0, y1)]
+    return [part for part in parts if part[2] > part[0] and part[3] > part[1]]
+
+
+def _meet(one: Box, other: Box) -> bool:
+    x0, y0, x1, y1 = _shared(one, other)
+    return x1 > x0 and y1 > y0
+
+
+def _shared(one: Box, other: Box) -> Box:
+    return (max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3]))
+
+
 def pasted(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
-    """Objects on a picture of another class. One that finds no free place is left out."""
+    """Objects on a picture of another class, which never sounds. One that finds no free place is left out."""
     path = _ground(album, kinds, rng)
     picture = album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     if rng.random() < 0.3:
@@ -103,19 +134,23 @@ def pasted(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scen
     scene = Scene(picture)
     taken = np.zeros((SIDE, SIDE), bool)
     for kind in kinds:
-        image, mask = _cut_out(album, album.any_of(kind, rng), rng)
-        largest = 0.55 if len(kinds) == 1 else 0.28
-        size = _size(image, rng.uniform(0.06, largest) * SIDE * SIDE, rng)
-        corner = _free_place(taken, size, rng)
-        if corner is None:
-            continue
-        (wide, high), (x, y) = size, corner
-        picture.paste(image.resize(size, Image.Resampling.BICUBIC), corner, mask.resize(size))
-        taken[y : y + high, x : x + wide] = True
-        scene.places[kind] = (x / SIDE, y / SIDE, (x + wide) / SIDE, (y + high) / SIDE)
-        scene.boxes[kind] = [scene.places[kind]]
+        _paste(album, scene, kind, taken, rng.uniform(0.06, 0.28), rng)
     scene.seen = [*scene.places, class_of(path)]
     return scene
+
+
+def _paste(album: Album, scene: Scene, kind: str, taken: np.ndarray, area: float, rng: np.random.Generator) -> None:
+    """An object of a class that covers a share of the picture, in a place that is not taken; where none is, nothing."""
+    image, mask = _cut_out(album, album.any_of(kind, rng), rng)
+    size = _size(image, area * SIDE * SIDE, rng)
+    corner = _free_place(taken, size, rng)
+    if corner is None:
+        return
+    (wide, high), (x, y) = size, corner
+    scene.picture.paste(image.resize(size, Image.Resampling.BICUBIC), corner, mask.resize(size))
+    taken[y : y + high, x : x + wide] = True
+    scene.places[kind] = [(x / SIDE, y / SIDE, (x + wide) / SIDE, (y + high) / SIDE)]
+    scene.boxes[kind] = scene.places[kind]
 
 
 def _ground(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> str:
