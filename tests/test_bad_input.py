@@ -448,6 +448,13 @@ def test_a_place_that_may_not_be_written_is_named(media, model, tmp_path, here, 
     assert "Traceback" not in done.err
 
 
+def test_a_place_where_no_file_can_be_made_is_named(media, model, here):
+    done = here("localize", media / "good.mp4", "--model", model, "--out", "/proc/heat.png")
+    assert (done.code, done.out) == (5, "")
+    assert "a file cannot be made there" in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize("command", [("prepare", "good.mp4"), (*LOCALIZE[:2], "--model", "small.safetensors")])
 def test_a_place_under_a_plain_file_is_named(at_home, here, command):
     Path("plain").write_text("")

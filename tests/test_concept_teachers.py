@@ -18,7 +18,7 @@ from avloc.distill import DistillOptions, distill_cache
 from avloc.errors import InputError, Refused, UsageError, WeightsError
 from avloc.media import decode_picture
 from avloc.networks import concepts
-from avloc.networks.concepts import CONCEPTS, DIM, NOTHING, concept_projections, concepts_hash, read_concepts
+from avloc.networks.concepts import CONCEPTS, DIM, NOTHING_HEARD, NOTHING_SEEN, concept_projections, concepts_hash, read_concepts
 from avloc.networks.lite0 import load_lite0
 from avloc.networks.yamnet import load_yamnet
 from avloc.store import Clip, Hints, Store
@@ -62,7 +62,7 @@ def ask(asked: Teacher, store: Store) -> list[np.ndarray]:
 
 def test_the_table_is_sound() -> None:
     names = [concept.name for concept in CONCEPTS]
-    assert len(set(names)) == len(names) == NOTHING == DIM - 1
+    assert len(set(names)) == len(names) == NOTHING_SEEN == NOTHING_HEARD - 1 == DIM - 2
     assert all(concept.audioset for concept in CONCEPTS), "what cannot be heard is no concept"
     assert sum(not concept.imagenet for concept in CONCEPTS) < 10
 
@@ -99,16 +99,17 @@ def test_projections_against_a_loop() -> None:
         assert set(image[row, image[row] != 0]) <= {np.float32(0.5 / max(1, len(concept.imagenet)) ** 0.5)}
         assert (image_bias[row], sound_bias[row]) == (0, 0)
     assert set(np.unique(sound)) == {0, 1}
-    assert not image[NOTHING].any()
-    assert not sound[NOTHING].any()
-    assert (image_bias[NOTHING], sound_bias[NOTHING]) == (16, np.float32(0.3))
+    assert not image[NOTHING_SEEN:].any()
+    assert not sound[NOTHING_SEEN:].any()
+    assert image_bias[NOTHING_SEEN:].tolist() == [16, 0]
+    assert sound_bias[NOTHING_SEEN:].tolist() == [0, np.float32(0.3)]
 
 
 # --- the teachers
 
 
-def unit_twin(strengths: list[float], nothing: float) -> np.ndarray:
-    whole = np.array([*strengths, nothing])
+def unit_twin(strengths: list[float], *nothing: float) -> np.ndarray:
+    whole = np.array([*strengths, *nothing])
     return whole / np.sqrt(sum(value**2 for value in whole))
 
 
@@ -123,7 +124,7 @@ def test_the_sound_teacher_against_a_slow_twin(store: Store, weights: Path) -> N
         embedding = [np.mean(channel) for channel in features]
         logits = [sum(matrix[row] * embedding) + bias[row] for row in range(521)]
         strengths = [max(0.0, max(logits[number] for number in concept.audioset) + 5) for concept in CONCEPTS]
-        np.testing.assert_allclose(hint, unit_twin(strengths, 0.3), atol=1e-4)
+        np.testing.assert_allclose(hint, unit_twin(strengths, 0, 0.3), atol=1e-4)
         heard += sum(value > 0 for value in strengths)
         silent += sum(value == 0 for value in strengths)
     assert heard > 50
@@ -150,7 +151,7 @@ def test_the_picture_teacher_against_a_slow_twin(store: Store, weights: Path) ->
                 0.0 if one is None else max(0.0, (one - level) / 2.5 - 1)
                 for one, level in zip(best, levels, strict=True)
             ]
-            np.testing.assert_allclose(hint[:, y, x], unit_twin(strengths, 16), atol=1e-4)
+            np.testing.assert_allclose(hint[:, y, x], unit_twin(strengths, 16, 0), atol=1e-4)
             seen += sum(value > 0 for value in strengths)
             unseen += sum(value == 0 for value in strengths)
     assert seen > 50

@@ -145,7 +145,7 @@ def test_readme_names_every_published_weight_and_where_it_lies() -> None:
 def test_readme_knows_how_wide_the_concepts_are() -> None:
     from avloc.networks.concepts import DIM
 
-    assert f"a space of {DIM - 1} concepts" in README
+    assert f"a space of {DIM - 2} concepts" in README
     assert f"--out runs/concepts --dim {DIM} " in README
 
 

@@ -147,6 +147,7 @@ def test_a_line_a_time(here, clips, model, flags, times):
         (("--at", 1, "--every", 1), 2, "--at is one moment and goes without --every, --start and --end"),
         (("--at", 1, "--out", "h.mp4"), 2, "--at is one moment and --out h.mp4 a video"),
         (("--skip-existing", "--json"), 2, "--skip-existing needs --out"),
+        (("--skip-existing", "--out", "{time}.png"), 2, "cannot know the time in --out {time}.png beforehand"),
         (("--weights", "av"), 2, "'av' is not name=number"),
         (("--weights", "av=1,object=1"), 2, "--weights names av, object; the maps are av"),
         (("--object-prior", "nonsense"), 2, "unknown object prior 'nonsense'"),
@@ -290,6 +291,25 @@ def test_an_overlay_video_is_judged_at_five_times(here, clips, model, tmp_path):
     assert Times(start=1, end=3, several=4).of(clips / "a.mp4") == [1.25, 1.75, 2.25, 2.75]
 
 
+def test_json_beside_an_overlay_video_has_the_moments_that_were_judged(here, clips, model, tmp_path):
+    command = ("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / "h.mp4", "--json")
+    assert [line["time_s"] for line in lines(here(*command).out)] == Times(several=5).of(clips / "a.mp4")
+    assert len(lines(here(*command, "--every", 2).out)) == 2
+
+
+def test_an_overlay_video_that_ignores_the_sound_says_so_in_every_picture(here, clips, tmp_path):
+    told = []
+    for name, rule in (("ignores", {"least_effect": 1.0}), ("unmatched", {"least_similarity": 1.0}), ("follows", {})):
+        model = save_listening(tmp_path / f"{name}.safetensors", verdict={"least_effect": 0.0, **rule})
+        done = here("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / f"{name}.mp4")
+        assert done.code == 0
+        told.append(read_frame(tmp_path / f"{name}.mp4", at=2.0)[0].astype(int))
+    ignores, unmatched, follows = told
+    for captioned in (ignores, unmatched):
+        assert np.abs(captioned - follows).max() > 100
+    assert np.abs(ignores - unmatched).max() > 100
+
+
 def test_a_picture_is_not_overwritten_by_its_time(here, clips, model, tmp_path):
     picture = tmp_path / "0000.000.png"
     picture.write_bytes((clips / "p.png").read_bytes())
@@ -311,7 +331,9 @@ def test_videos_of_several_inputs(here, clips, model, tmp_path):
 def test_a_video_of_a_picture_is_refused(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4")
-    assert (done.code, "is a picture; an overlay video is made of a video" in done.err) == (3, True)
+    assert (done.code, done.err.count("is a picture; an overlay video is made of a video")) == (3, 1)
+    asked = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4", "--json")
+    assert [line["peak_xy"] for line in lines(asked.out)] == [None]  # refused before anything was localized
 
 
 def test_styles_reach_the_overlay(here, clips, model, tmp_path):

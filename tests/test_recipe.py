@@ -209,8 +209,8 @@ def test_an_object_on_another_leaves_that_the_rest_of_the_picture(data):
         assert dark(scene.picture, hole) > 0.8
         assert scene.places["violin"] == scene.boxes["violin"] == around(hole)
         assert area(around(hole)) == pytest.approx(1 - area([hole]))
-        boxes = on_another(album, ["dog", "cat"], rng).boxes["cat"]
-        assert area(boxes) <= area(album.boxes(album.pool["cat"][0])) + 1e-9
+        covered = on_another(album, ["dog", "cat"], rng)
+        assert all(dark(covered.picture, box) > 0.7 for box in covered.boxes["cat"] if area([box]) > 0.02)
 
 
 @given(st.tuples(*[st.integers(0, 8)] * 4))

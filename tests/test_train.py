@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -135,6 +136,19 @@ def test_a_falling_learning_rate_falls_in_a_resumed_run_too(store, tmp_path, mon
     assert same_run(tmp_path / "whole", tmp_path / "cut")
     with pytest.raises(Refused, match="epochs was 2, now 4, and the learning rate falls"):
         train(TrainOptions(store=store, out=tmp_path / "cut"), changed(falling, epochs=4))
+
+
+def test_labels_belong_to_a_run_where_they_teach(store, tmp_path):
+    for name in ("dogs", "cats"):
+        for shard in shutil.copytree(store, tmp_path / name).glob("*.h5"):
+            with h5py.File(shard, "r+") as file:
+                file["label"][:] = name
+    masked = changed(CONFIG, epochs=1, loss=LossWeights(same_class="masked"))
+    for name, config in (("masked", masked), ("published", changed(CONFIG, epochs=1))):
+        train(TrainOptions(store=tmp_path / "dogs", out=tmp_path / name), config)
+    with pytest.raises(Refused, match=r"labels_hash \(not as before\)"):
+        train(TrainOptions(store=tmp_path / "cats", out=tmp_path / "masked"), masked)
+    train(TrainOptions(store=tmp_path / "cats", out=tmp_path / "published"), changed(CONFIG, epochs=1))
 
 
 def test_layers_that_draw_resume_too(store, tmp_path):

@@ -1,10 +1,11 @@
 """Concepts: things that can be heard and seen, each named by classes of AudioSet and of ImageNet.
 
 They are the dimensions of a common space in which published classifiers for sounds and for pictures can be compared
-without training. The table lies in `data/concepts.txt`; one more dimension, `NOTHING`, is a constant that a vector
-points to where no concept is strong.
+without training. The table lies in `data/concepts.txt`. Two more dimensions hold a constant each, to which a vector
+points where no concept is strong: `NOTHING_SEEN` that of pictures, `NOTHING_HEARD` that of sounds. There are two so that
+a cell in which nothing is known is not what a sound of which nothing is known is most like.
 
-Shape letters: B batch, C classes, D concepts and "nothing".
+Shape letters: B batch, C classes, D concepts and the two of nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ root of the number of classes, so that a concept of a hundred classes does not o
 SOUND_PER_CLASS = 1.0
 """What an AudioSet class adds to its concepts in the first projection of a sound."""
 IMAGE_NOTHING = 16.0
-"""The constant of `NOTHING` in a cell of a picture."""
+"""The constant of `NOTHING_SEEN` in a cell of a picture."""
 SOUND_NOTHING = 0.3
-"""The constant of `NOTHING` in a sound."""
+"""The constant of `NOTHING_HEARD` in a sound."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def _numbers(text: str, classes: int) -> tuple[int, ...]:
 
 
 CONCEPTS = read_concepts(files("avloc.networks").joinpath("data", "concepts.txt").read_text(encoding="utf-8"))
-NOTHING = len(CONCEPTS)
-"""The dimension that holds a constant."""
-DIM = len(CONCEPTS) + 1
+NOTHING_SEEN, NOTHING_HEARD = len(CONCEPTS), len(CONCEPTS) + 1
+"""The dimensions that hold a constant: the first in pictures, the second in sounds."""
+DIM = len(CONCEPTS) + 2
 """Width of a common space of concepts."""
 
 
@@ -95,7 +96,7 @@ def strongest(scores: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
 def concept_projections() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """First projections into the common space, for trunks whose features are followed by class scores.
 
-    Features count nothing yet, class scores go to their concepts, and a bias holds `NOTHING`.
+    Features count nothing yet, class scores go to their concepts, and the biases hold the constants of nothing.
 
     Returns:
         Weight [D, 1280 + 1000, 1, 1] and bias [D] for `efficientnet_lite0+classes`, weight [D, 1024 + 521] and bias
@@ -107,10 +108,10 @@ def concept_projections() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         share = IMAGE_PER_CLASS / max(1, len(concept.imagenet)) ** 0.5
         image[row, [lite0.WIDTH + number for number in concept.imagenet]] = share
         sound[row, [yamnet.WIDTH + number for number in concept.audioset]] = SOUND_PER_CLASS
-    return image, _constant(IMAGE_NOTHING), sound, _constant(SOUND_NOTHING)
+    return image, _constant(NOTHING_SEEN, IMAGE_NOTHING), sound, _constant(NOTHING_HEARD, SOUND_NOTHING)
 
 
-def _constant(value: float) -> Tensor:
+def _constant(dimension: int, value: float) -> Tensor:
     bias = torch.zeros(DIM)
-    bias[NOTHING] = value
+    bias[dimension] = value
     return bias

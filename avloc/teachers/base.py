@@ -66,7 +66,13 @@ def stored_sound(clip: Clip, spec: StoreSpec, rate: int) -> NDArray[np.float32]:
     return np.pad(heard, (0, samples - len(heard)))
 
 
-def unit_concepts(strengths: Tensor, nothing: float) -> Tensor:
-    """Strengths of concepts [B, concepts, ...] and a constant after them, at length 1 together: [B, D, ...]."""
-    constant = torch.full_like(strengths[:, :1], nothing)
-    return F.normalize(torch.cat([strengths, constant], 1), dim=1)
+def unit_concepts(strengths: Tensor, *, seen: float = 0.0, heard: float = 0.0) -> Tensor:
+    """Strengths of concepts [B, concepts, ...] and the constants of nothing after them, at length 1: [B, D, ...].
+
+    Args:
+        strengths: at least 0.
+        seen: the constant of a picture; 0 in a sound.
+        heard: the constant of a sound; 0 in a picture.
+    """
+    constants = [torch.full_like(strengths[:, :1], value) for value in (seen, heard)]
+    return F.normalize(torch.cat([strengths, *constants], 1), dim=1)

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 sees: which concepts stand in each cell of a clip's frame.
 
-Shape letters: B batch, D concepts and "nothing", H W pixels, h w cells.
+Shape letters: B batch, D concepts and the two of nothing, H W pixels, h w cells.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def seen_concepts(class_maps: Tensor) -> Tensor:
     over_mean = class_maps - class_maps.mean(1, keepdim=True)
     best = strongest(over_mean, [concept.imagenet for concept in CONCEPTS])
     level = best.new_tensor(usual())[:, None, None]
-    return unit_concepts(((best - level) / DEVIATION - 1).relu(), IMAGE_NOTHING)
+    return unit_concepts(((best - level) / DEVIATION - 1).relu(), seen=IMAGE_NOTHING)
 
 
 class Lite0Teacher:

@@ -1,6 +1,6 @@
 """YAMNet hears: which concepts sound in a clip.
 
-Shape letters: B batch, D concepts and "nothing".
+Shape letters: B batch, D concepts and the two of nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def heard_concepts(logits: Tensor) -> Tensor:
         logits: [B, 521].
     """
     best = strongest(logits, [concept.audioset for concept in CONCEPTS])
-    return unit_concepts((best + CLASS_OFFSET).relu(), SOUND_NOTHING)
+    return unit_concepts((best + CLASS_OFFSET).relu(), heard=SOUND_NOTHING)
 
 
 class YamnetTeacher:

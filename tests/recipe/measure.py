@@ -108,18 +108,29 @@ def wrong_sounds(clips: list[Seen]) -> dict[str, float]:
     return {"wrong": auc(right, wrong), "silent": auc(right, silent), "both": auc(right, wrong + silent)}
 
 
-def calibrated(clips: list[Seen]) -> dict[str, float]:
-    """How the shipped fusion weighs, from training clips: nothing that is scored is used.
-
-    The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
-    usually reach. The two limits of its weight are set by hand.
-    """
-    peaks: dict[bool, list[float]] = defaultdict(list)
+def peaks_of(clips: list[Seen]) -> tuple[list[float], list[float]]:
+    """The peak cosines of training clips: with their own sound, and with one of nothing in the picture."""
+    peaks: dict[bool, list[float]] = {True: [], False: []}
     for clip in clips:
         label = parse_label(clip.label)
         peaks[label.heard in label.seen].append(float(clip.similarity.max()))
-    unsure, sure = (round(float(np.median(peaks[right])), 3) for right in (False, True))
-    return {"least": 0.4, "most": 0.8, "unsure": unsure, "sure": sure}
+    return peaks[True], peaks[False]
+
+
+def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, float]]:
+    """How the shipped fusion weighs and when nothing fits the sound, from training clips: nothing scored is used.
+
+    The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
+    usually reach; the two limits of its weight are set by hand. Nothing fits where the peak is below the cosine that
+    tells right from wrong sounds most often, each kind counted as much.
+    """
+    unsure, sure = (round(float(np.median(peaks)), 3) for peaks in (wrong, right))
+    fitting = {limit: np.mean(np.array(right) >= limit) + np.mean(np.array(wrong) < limit) for limit in right}
+    limit = round(max(fitting, key=fitting.__getitem__), 3)
+    return {
+        "fusion": {"least": 0.4, "most": 0.8, "unsure": unsure, "sure": sure},
+        "verdict": {"least_similarity": limit},
+    }
 
 
 def follows(model: Model, folder: Path, count: int = 150) -> dict[str, object]:

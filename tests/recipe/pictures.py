@@ -18,6 +18,8 @@ Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _LEAST_CUT = 24
 """A box of fewer pixels a side is too small to be cut out."""
+_MARGIN = 0.3
+"""What is kept around a boxed object, in its own widths and heights."""
 _PLAIN_SHARE, _PLAIN_NEAR, _OBJECT_FAR = 0.6, 24, 18
 """A background is plain where this share of the border is this near its median; an object is this far from it."""
 _MOST_OVERLAP = 0.1
@@ -79,12 +81,12 @@ def side_by_side(album: Album, kinds: Sequence[str], rng: np.random.Generator) -
     upright, cut = rng.random() < 0.5, rng.uniform(0.4, 0.6)
     cut = round(SIDE * cut) / SIDE
     for kind, (low, high) in zip(kinds, ((0.0, cut), (cut, 1.0)), strict=True):
-        path = album.any_of(kind, rng)
         place = (low, 0.0, high, 1.0) if upright else (0.0, low, 1.0, high)
         x0, y0, x1, y1 = (round(SIDE * value) for value in place)
-        scene.picture.paste(album.picture(path).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
+        image, boxes = _near(album, album.any_of(kind, rng))
+        scene.picture.paste(image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
         scene.places[kind] = [place]
-        scene.boxes[kind] = [_within(place, box) for box in album.boxes(path) or [WHOLE]]
+        scene.boxes[kind] = [_within(place, box) for box in boxes or [WHOLE]]
     return scene
 
 
@@ -94,16 +96,43 @@ def _within(place: Box, box: Box) -> Box:
     return (x0 + wide * box[0], y0 + high * box[1], x0 + wide * box[2], y0 + high * box[3])
 
 
+def _near(album: Album, path: str) -> tuple[Image.Image, list[Box]]:
+    """A picture cut to its largest boxed object and what is around that, so that the object is what it shows.
+
+    Returns:
+        The picture, and the boxes in its fractions; none where nobody drew any.
+    """
+    image, known = album.picture(path), album.boxes(path)
+    if not known:
+        return image, []
+    x0, y0, x1, y1 = max(known, key=_area)
+    around_x, around_y = _MARGIN * (x1 - x0), _MARGIN * (y1 - y0)
+    cut = (max(0.0, x0 - around_x), max(0.0, y0 - around_y), min(1.0, x1 + around_x), min(1.0, y1 + around_y))
+    wide, high = cut[2] - cut[0], cut[3] - cut[1]
+    if min(wide * image.width, high * image.height) <= _LEAST_CUT:
+        return image, known
+    pixels = (cut[0] * image.width, cut[1] * image.height, cut[2] * image.width, cut[3] * image.height)
+    inside = [_shared(cut, box) for box in known if _meet(cut, box)]
+    boxes = [
+        ((a - cut[0]) / wide, (b - cut[1]) / high, (c - cut[0]) / wide, (d - cut[1]) / high) for a, b, c, d in inside
+    ]
+    return image.crop(tuple(round(value) for value in pixels)), boxes
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
 def on_another(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
     """An object of the first class on a picture of the second; each may sound."""
     over, under = kinds
-    path = album.any_of(under, rng)
-    scene = Scene(album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    image, boxes = _near(album, album.any_of(under, rng))
+    scene = Scene(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     _paste(album, scene, over, np.zeros((SIDE, SIDE), bool), rng.uniform(0.1, 0.4), rng)
     (hole,) = scene.places[over]
     scene.places[under] = around(hole)
     scene.boxes[under] = [
-        _shared(part, box) for part in scene.places[under] for box in album.boxes(path) or [WHOLE] if _meet(part, box)
+        _shared(part, box) for part in scene.places[under] for box in boxes or [WHOLE] if _meet(part, box)
     ]
     scene.seen = [over, under]
     return scene
@@ -164,7 +193,7 @@ def _cut_out(album: Album, path: str, rng: np.random.Generator) -> tuple[Image.I
     known = album.boxes(path)
     if known:
         wide, high = image.size
-        x0, y0, x1, y1 = max(known, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+        x0, y0, x1, y1 = max(known, key=_area)
         cut = (int(x0 * wide), int(y0 * high), int(x1 * wide), int(y1 * high))
         if cut[2] - cut[0] > _LEAST_CUT and cut[3] - cut[1] > _LEAST_CUT:
             image = image.crop(cut)
