@@ -18,7 +18,15 @@ from avloc.distill import DistillOptions, distill_cache
 from avloc.errors import InputError, Refused, UsageError, WeightsError
 from avloc.media import decode_picture
 from avloc.networks import concepts
-from avloc.networks.concepts import CONCEPTS, DIM, NOTHING_HEARD, NOTHING_SEEN, concept_projections, concepts_hash, read_concepts
+from avloc.networks.concepts import (
+    CONCEPTS,
+    DIM,
+    NOTHING_HEARD,
+    NOTHING_SEEN,
+    concept_projections,
+    concepts_hash,
+    read_concepts,
+)
 from avloc.networks.lite0 import load_lite0
 from avloc.networks.yamnet import load_yamnet
 from avloc.store import Clip, Hints, Store

@@ -20,6 +20,8 @@ _LEAST_CUT = 24
 """A box of fewer pixels a side is too small to be cut out."""
 _MARGIN = 0.3
 """What is kept around a boxed object, in its own widths and heights."""
+_MIDDLE = 0.35, 0.65
+"""Where an object that is pasted on another would hide it, either way."""
 _PLAIN_SHARE, _PLAIN_NEAR, _OBJECT_FAR = 0.6, 24, 18
 """A background is plain where this share of the border is this near its median; an object is this far from it."""
 _MOST_OVERLAP = 0.1
@@ -124,17 +126,22 @@ def _area(box: Box) -> float:
 
 
 def on_another(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
-    """An object of the first class on a picture of the second; each may sound."""
+    """An object of the first class on a picture of the second, beside its middle; each may sound.
+
+    One that finds no free place is left out.
+    """
     over, under = kinds
     image, boxes = _near(album, album.any_of(under, rng))
     scene = Scene(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    _paste(album, scene, over, np.zeros((SIDE, SIDE), bool), rng.uniform(0.1, 0.4), rng)
-    (hole,) = scene.places[over]
-    scene.places[under] = around(hole)
+    middle = slice(round(SIDE * _MIDDLE[0]), round(SIDE * _MIDDLE[1]))
+    taken = np.zeros((SIDE, SIDE), bool)
+    taken[middle, middle] = True
+    _paste(album, scene, over, taken, rng.uniform(0.08, 0.25), rng)
+    scene.places[under] = around(*scene.places[over]) if over in scene.places else [WHOLE]
     scene.boxes[under] = [
         _shared(part, box) for part in scene.places[under] for box in boxes or [WHOLE] if _meet(part, box)
     ]
-    scene.seen = [over, under]
+    scene.seen = list(scene.places)
     return scene
 
 
