@@ -49,7 +49,7 @@ METHOD_SPECS: Mapping[str, StoreSpec] = types.MappingProxyType({"avc": StoreSpec
 """`prepare --for METHOD`: what a store must hold to train or score that method with its defaults."""
 
 TRAIN_SHORTER_SIDE = 256
-"""Shorter side of the frames of a training store in pixels."""
+"""Shorter side of the frames of a training store in pixels, unless `prepare --side` says otherwise."""
 
 
 AUDIO_TEACHERS = ("panns", "yamnet")
@@ -107,13 +107,20 @@ class LossWeights:
     visual_hint: float = 100_000.0
     box: float = 0.0
     """Similarity of every cell against the boxes of the clip; not of the published methods."""
+    peak: float = 0.0
+    """Whether the most similar cells lie in those boxes; nor is this."""
     same_class: str = "negative"
     """`negative`: the sound of any other clip is wrong, as published; `masked`: only where the labels say so."""
 
     def __post_init__(self) -> None:
-        for name in ("contrastive", "audio_hint", "visual_hint", "box"):
+        for name in ("contrastive", "audio_hint", "visual_hint", "box", "peak"):
             _check(0 <= getattr(self, name) < float("inf"), f"loss.{name}", getattr(self, name), "0 or more")
         _check(self.same_class in ("negative", "masked"), "loss.same_class", self.same_class, "negative or masked")
+
+    @property
+    def boxes(self) -> float:
+        """The weights of the terms that boxes teach, together."""
+        return self.box + self.peak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +129,7 @@ class OptimConfig:
 
     lr: float = 1e-4
     schedule: str = "constant"
-    """`constant`, or `cosine`: down to 0 at the end of the last epoch, along half a wave (SGDR, equation 5, one run)."""
+    """`constant`, or `cosine`: to 0 at the end of the last epoch, along half a wave (SGDR, equation 5, one run)."""
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0

@@ -71,6 +71,34 @@ def box(image_BDHW: Tensor, audio_BD: Tensor, relation_BB: Tensor, cover_BHW: Te
     return torch.stack([part.mean() for part in parts if part.numel()]).sum()
 
 
+def peak(
+    image_BDHW: Tensor, audio_BD: Tensor, relation_BB: Tensor, cover_BHW: Tensor, boxed_B: Tensor, tau: float
+) -> Tensor | None:
+    """How little of a clip's similarity lies in its boxes: minus the logarithm of the share of the softmax over cells.
+
+    It is about the order of the cells of one picture, and so about where the peak is, not about how high.
+
+    Args:
+        image_BDHW: unit features of every cell.
+        audio_BD: unit audio vectors.
+        relation_BB: int8, picture first; clips whose own sound is not right, 1 on the diagonal, are left out.
+        cover_BHW: share of each cell under boxes of the clip's sounding object; cells count by it.
+        boxed_B: bool; rows without boxes hold anything. Clips whose boxes were cropped away are left out.
+        tau: temperature.
+
+    Returns:
+        Scalar, 0 where boxes cover everything: the mean over clips; or None if no clip counts.
+    """
+    taught_B = (relation_BB.diagonal() > 0) & boxed_B
+    taught_B = taught_B & (torch.where(taught_B[:, None, None], cover_BHW, 0.0) > 0).flatten(1).any(1)
+    if not bool(taught_B.any()):
+        return None
+    image, audio, cover = image_BDHW[taught_B], audio_BD[taught_B], cover_BHW[taught_B]
+    sharp = torch.einsum("ndhw,nd->nhw", image, audio).flatten(1) / tau
+    inside = torch.logsumexp(sharp + cover.flatten(1).to(sharp).log(), 1)
+    return (torch.logsumexp(sharp, 1) - inside).mean()
+
+
 def audio_hint(audio_BD: Tensor, hint_BD: Tensor) -> Tensor:
     """Mean squared error between the student's unit audio vector and the sound teacher's embedding.
 

@@ -21,7 +21,7 @@ def test_the_defaults_are_the_papers():
         2048,
         0.03,
     )
-    weights = {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0, "box": 0.0}
+    weights = {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0, "box": 0.0, "peak": 0.0}
     assert to_dict(train.loss) == {**weights, "same_class": "negative"}
     assert (train.optim.lr, train.batch, train.epochs, train.init) == (1e-4, 128, 100, "imagenet")
     assert (train.model.seconds, train.model.rate) == (3.0, 22_050)
@@ -63,6 +63,8 @@ def test_settings_are_laid_over_the_file():
         ("optim=3", "table of settings"),
         ("augment.map=both", "follow or legacy"),
         ("loss.box=-1", "0 or more"),
+        ("loss.peak=-1", "0 or more"),
+        ("optim.schedule=linear", "constant or cosine"),
         ("loss.same_class=positive", "negative or masked"),
         ("augment.flip=2", "probability"),
         ("audio_teacher=detr", "panns or yamnet"),

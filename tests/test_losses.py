@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -106,16 +107,31 @@ def box_twin(image, audio, relation, cover, boxed):
     return sum(torch.stack(kind).mean() for kind in (inside, outside) if kind) if inside or outside else None
 
 
+def peak_twin(image, audio, relation, cover, boxed):
+    found = []
+    for n in range(len(audio)):
+        if relation[n][n] <= 0 or not boxed[n] or not (cover[n] > 0).any():
+            continue
+        places = [(y, x) for y in range(image.shape[2]) for x in range(image.shape[3])]
+        weights = [torch.exp(image[n, :, y, x] @ audio[n] / 0.07) for y, x in places]
+        inside = sum(weight * cover[n, y, x] for weight, (y, x) in zip(weights, places, strict=True))
+        found.append(-torch.log(inside / sum(weights)))
+    return sum(found) / len(found) if found else None
+
+
+@pytest.mark.parametrize(
+    ("term", "twin"), [(losses.box, box_twin), (partial(losses.peak, tau=0.07), peak_twin)], ids=["box", "peak"]
+)
 @given(st.integers(1, 4), st.integers(2, 5), st.integers(1, 3), st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
-def test_the_box_term_equals_its_definition(batch, dim, cells, seed):
+def test_the_terms_of_boxes_equal_their_definitions(term, twin, batch, dim, cells, seed):
     image, audio = units(batch, dim, cells, seed, grad=True)
     generator = torch.Generator().manual_seed(seed)
     cover = (2 * torch.rand(batch, cells, cells, generator=generator, dtype=torch.float64) - 0.5).clamp(0, 1)
     boxed = torch.rand(batch, generator=generator) < 0.7
     cover[~boxed] = float("nan")
     relation = related(batch, seed)
-    ours, twin = (kind(image, audio, relation, cover, boxed) for kind in (losses.box, box_twin))
+    ours, twin = (kind(image, audio, relation, cover, boxed) for kind in (term, twin))
     assert (ours is None) == (twin is None)
     if ours is None:
         return
@@ -124,6 +140,19 @@ def test_the_box_term_equals_its_definition(batch, dim, cells, seed):
         torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
     ):
         assert torch.allclose(mine, other, atol=1e-9)
+
+
+def test_the_peak_term_asks_for_nothing_where_boxes_cover_all_and_for_the_box_where_not():
+    image, audio = units(1, 6, 3, 2, grad=True)
+    relation, boxed = torch.ones(1, 1, dtype=torch.int8), torch.tensor([True])
+    everywhere = torch.ones(1, 3, 3, dtype=torch.float64)
+    assert losses.peak(image, audio, relation, everywhere, boxed, 0.07).item() == pytest.approx(0, abs=1e-12)
+    corner = torch.zeros(1, 3, 3, dtype=torch.float64)
+    corner[0, 0, 2] = 1
+    (slope,) = torch.autograd.grad(losses.peak(image, audio, relation, corner, boxed, 0.07), [image])
+    rising = -torch.einsum("bdhw,bd->bhw", slope, audio)[0]
+    assert rising[0, 2] > 0
+    assert (rising.flatten()[[0, 1, 3, 4, 5, 6, 7, 8]] < 0).all()
 
 
 def test_contrastive_of_indistinguishable_pairs_is_two_log_batch():
@@ -245,3 +274,5 @@ def test_labels_and_boxes_change_nothing_unless_asked_for(method):
     assert terms(LossWeights(same_class="masked")) == {"contrastive": masked}
     boxes = losses.box(image, audio, truth.relation, truth.cover, truth.boxed).item()
     assert terms(LossWeights(box=1.0)) == {**published, "box": boxes}
+    peak = losses.peak(image, audio, truth.relation, truth.cover, truth.boxed, model.tau).item()
+    assert terms(LossWeights(peak=1.0)) == {**published, "peak": peak}

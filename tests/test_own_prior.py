@@ -32,7 +32,14 @@ def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"least": 0.7, "most": 0.6}, {"least": -0.1}, {"most": 1.1}, {"unsure": 0.5, "sure": 0.5}, {"sure": 1.5}],
+    [
+        {"least": 0.7, "most": 0.6},
+        {"least": -0.1},
+        {"most": 1.1},
+        {"unsure": 0.5, "sure": 0.5},
+        {"sure": 1.5},
+        {"smooth": -1},
+    ],
 )
 def test_weights_that_cannot_be_meant(fields):
     with pytest.raises(UsageError, match="impossible"):
@@ -73,6 +80,33 @@ def test_the_card_decides_and_the_activation_is_the_trunks(plain, carded, scene)
     cells, silent = model.cells_at(frame, waveform, 22_050)
     np.testing.assert_allclose(cells, result.cells, atol=1e-6)
     assert not silent
+
+
+def gauss_twin(cells, deviation):
+    """A weighted mean over cells up to four deviations away; beyond the border the nearest cell stands in."""
+    reach, out = int(4 * deviation + 0.5), np.zeros_like(cells, np.float64)
+    weights = {step: np.exp(-0.5 * (step / deviation) ** 2) for step in range(-reach, reach + 1)}
+    total, (rows, columns) = sum(weights.values()), cells.shape
+    for y, x in np.ndindex(rows, columns):
+        for dy, down in weights.items():
+            for dx, across in weights.items():
+                near = cells[min(max(y + dy, 0), rows - 1), min(max(x + dx, 0), columns - 1)]
+                out[y, x] += down * across * near / total**2
+    return out
+
+
+def test_a_card_can_ask_for_smooth_maps(plain, carded, scene, tmp_path):
+    model = load_model(carded)
+    smooth = {"fusion": {**CARD["fusion"], "smooth": 0.7}}
+    save_model(tmp_path / "smooth.safetensors", model.config, model.state, smooth)
+    loaded = avloc.load(tmp_path / "smooth.safetensors")
+    sharp, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
+    assert loaded.protocol.endswith("0.25-0.75 av + rest own, smoothed by 0.7 cells")
+    np.testing.assert_array_equal(result.similarity, sharp.similarity)
+    share = 0.25 + min(1, max(0, float(sharp.similarity.max()) + 0.5)) * 0.5
+    activation = (sharp.cells - share * scaled(sharp.similarity)) / (1 - share)
+    twins = [scaled(gauss_twin(cells, 0.7)) for cells in (sharp.similarity, activation)]
+    np.testing.assert_allclose(result.cells, share * twins[0] + (1 - share) * twins[1], atol=1e-4)
 
 
 def test_the_user_decides_over_the_card(plain, carded, scene):

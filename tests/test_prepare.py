@@ -101,6 +101,11 @@ def test_annotated_clips_can_make_a_training_store(tmp_path):
     assert (report.stored, report.missing) == (3, ())
     store = Store(tmp_path / "out")
     assert (store.header.kind, store.header.expected, store.spec.shorter_side) == ("train", (), 256)
+    larger = run(tmp_path / "in", tmp_path / "larger", replace(options, side=300))
+    assert (larger.stored, Store(tmp_path / "larger").spec.shorter_side) == (3, 300)
+    assert decode_picture(Store(tmp_path / "larger").read("a").picture).shape == (300, 400, 3)
+    with pytest.raises(UsageError, match="--side is for training stores"):
+        run(tmp_path / "in", tmp_path / "test", replace(options, side=300, kind=""))
     clips = [store.read(name) for name in ("a", "b", "c")]
     assert [clip.label for clip in clips] == ["dog | dog, cat", "", ""]
     assert [clip.boxes.tolist() for clip in clips] == [[[0.1, 0.2, 0.3, 0.4]], [[0, 0, 1, 0.5]], []]

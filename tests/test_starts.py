@@ -26,7 +26,7 @@ NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
 SHARED_WORDS = ModelConfig(
     vision_trunk="efficientnet_lite0+classes",
     audio_trunk="yamnet+classes",
-    dim=len(CONCEPTS) + 1,
+    dim=len(CONCEPTS) + 2,
     frame=64,
     rate=16_000,
 )
@@ -146,7 +146,7 @@ def test_concepts_go_with_their_networks_only(store, tmp_path, published, change
     options = TrainOptions(store=store, out=tmp_path / "run", dry_run=dry_run)
     with pytest.raises(UsageError, match="--init concepts") as caught:
         train(options, replace(CONCEPTUAL, model=replace(SHARED_WORDS, **change)))
-    needs = ("vision_trunk=efficientnet_lite0+classes", "audio_trunk=yamnet+classes", f"dim={len(CONCEPTS) + 1}")
+    needs = ("vision_trunk=efficientnet_lite0+classes", "audio_trunk=yamnet+classes", f"dim={len(CONCEPTS) + 2}")
     assert all(f"--set model.{need}" in caught.value.hint for need in needs)
     assert not (tmp_path / "run").exists()
 
@@ -191,6 +191,7 @@ def test_the_wrong_rate_is_named_before_anything_is_written(store, tmp_path, mon
     [
         (replace(NO_HINTS, same_class="masked"), "same_class = masked, but no clip of .* has a label"),
         (replace(NO_HINTS, box=1.0), "box = 1, but no clip of .* has a box or a mask"),
+        (replace(NO_HINTS, peak=0.5), "peak = 0.5, but no clip of .* has a box or a mask"),
     ],
 )
 def test_what_nothing_in_the_store_can_teach_is_refused(loss, words, tmp_path):

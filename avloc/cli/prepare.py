@@ -30,6 +30,7 @@ def prepare(
     ] = "",
     method: Annotated[str, typer.Option("--for", help="Method whose seconds and rate the store is made for.")] = "avc",
     rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 takes the method's (AVC: 22050).")] = 0,
+    side: Annotated[int, typer.Option(help="Shorter side of a training store's frames in pixels; 0 takes 256.")] = 0,
     kind: Annotated[
         str,
         typer.Option(help="train or test, whatever annotations and lists suggest.", show_default=False),
@@ -53,6 +54,7 @@ def prepare(
         ids=ids,
         method=method,
         rate=rate,
+        side=side,
         frame=frame,
         kind=kind,
         allow_test_overlap=allow_test_overlap,

@@ -26,12 +26,12 @@ def supervise(
 
     Args:
         batch: labels, boxes and masks of the clips.
-        weights: `same_class` and the weight of the box term.
+        weights: `same_class`, and whether boxes teach.
         device: where the tensors go.
         crops: what was cut out of the frames; None leaves boxes out.
         grid_hw: rows and columns of cells in a crop.
     """
-    with_boxes = bool(weights.box) and crops is not None
+    with_boxes = bool(weights.boxes) and crops is not None
     relation = None
     if weights.same_class == "masked":
         relation = torch.from_numpy(relations(batch.labels)).to(device)

@@ -28,6 +28,7 @@ DETR = "detr"
 OWN = "own"
 CARD_KEY = "fusion"
 """Where a model file says how its own prior is weighed."""
+_SMOOTHEST = 5.0
 PriorMap = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """A frame [H, W, 3] to its map [h, w]."""
 
@@ -57,7 +58,10 @@ def fused_cells(maps: Mapping[str, NDArray[np.float32]], weights: Mapping[str, f
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """How much the similarity map weighs beside the model's own prior: the more, the surer the sound is of a place."""
+    """How much the similarity map weighs beside the model's own prior, and how smooth both are.
+
+    The similarity map weighs the more, the surer the sound is of a place.
+    """
 
     least: float = 0.6
     """Weight of the similarity map where its peak cosine is `unsure` or lower; the prior has the rest."""
@@ -65,12 +69,16 @@ class Trust:
     """The same where it is `sure` or higher; linear in between."""
     unsure: float = 0.0
     sure: float = 1.0
+    smooth: float = 0.0
+    """Standard deviation of the Gaussian that both maps go through first, in cells; 0 leaves them as they are."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least <= self.most <= 1:
             raise UsageError(f"fusion: {self.least} to {self.most} is impossible; valid: 0 to 1, rising")
         if not -1 <= self.unsure < self.sure <= 1:
             raise UsageError(f"fusion: cosines {self.unsure} to {self.sure} are impossible; valid: -1 to 1, rising")
+        if not 0 <= self.smooth <= _SMOOTHEST:
+            raise UsageError(f"fusion: smooth {self.smooth} is impossible; valid: 0 to {_SMOOTHEST} cells")
 
     def weights(self, similarity: NDArray[np.float32]) -> dict[str, float]:
         """What `av` and `own` weigh for cosines [h, w]."""
@@ -78,11 +86,20 @@ class Trust:
         share = self.least + sureness * (self.most - self.least)
         return {"av": share, OWN: 1 - share}
 
+    def smoothed(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[h, w] cells after the Gaussian; outside of the map its border goes on."""
+        if not self.smooth:
+            return cells
+        from scipy.ndimage import gaussian_filter
+
+        out: NDArray[np.float32] = gaussian_filter(cells, self.smooth, mode="nearest")
+        return out
+
     @property
     def label(self) -> str:
         """For the protocol."""
         share = f"{self.least:g}" if self.least == self.most else f"{self.least:g}-{self.most:g}"
-        return f"{share} av + rest {OWN}"
+        return f"{share} av + rest {OWN}" + (f", smoothed by {self.smooth:g} cells" if self.smooth else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +121,11 @@ class Fusion:
         self, similarity: NDArray[np.float32], prior_maps: Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32]:
         """[h, w] cells of the heat map out of cosines [h, w] and the frame's maps, `own` among them if it is in use."""
-        weights = self.weights if self.own is None else self.own.weights(similarity)
-        return fused_cells({"av": similarity, **prior_maps}, weights)
+        maps = {"av": similarity, **prior_maps}
+        if self.own is None:
+            return fused_cells(maps, self.weights)
+        smooth = {name: self.own.smoothed(cells) for name, cells in maps.items()}
+        return fused_cells(smooth, self.own.weights(similarity))
 
 
 def load_fusion(

@@ -120,10 +120,13 @@ class EZVSL(nn.Module):
         image, audio, truth = embeddings.image, embeddings.audio, truth or Supervision()
         masked = truth.relation if weights.same_class == "masked" else None
         terms = {"contrastive": losses.contrastive(image, audio, self.tau, masked)}
-        if weights.box and truth.relation is not None and truth.cover is not None and truth.boxed is not None:
-            term = losses.box(image, audio, truth.relation, truth.cover, truth.boxed)
-            if term is not None:
-                terms["box"] = term
+        if truth.relation is not None and truth.cover is not None and truth.boxed is not None:
+            taught = (truth.relation, truth.cover, truth.boxed)
+            found = {
+                "box": losses.box(image, audio, *taught) if weights.box else None,
+                "peak": losses.peak(image, audio, *taught, self.tau) if weights.peak else None,
+            }
+            terms |= {name: term for name, term in found.items() if term is not None}
         return terms
 
     @staticmethod

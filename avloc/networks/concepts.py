@@ -2,8 +2,8 @@
 
 They are the dimensions of a common space in which published classifiers for sounds and for pictures can be compared
 without training. The table lies in `data/concepts.txt`. Two more dimensions hold a constant each, to which a vector
-points where no concept is strong: `NOTHING_SEEN` that of pictures, `NOTHING_HEARD` that of sounds. There are two so that
-a cell in which nothing is known is not what a sound of which nothing is known is most like.
+points where no concept is strong: `NOTHING_SEEN` that of pictures, `NOTHING_HEARD` that of sounds. There are two, so
+that a cell in which nothing is known is not what a sound of which nothing is known is most like.
 
 Shape letters: B batch, C classes, D concepts and the two of nothing.
 """

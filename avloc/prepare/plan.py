@@ -39,6 +39,8 @@ class PrepareOptions:
     """Sample rate in Hz; 0 is the method's."""
     seconds: float = 0.0
     """Length of the sound; 0 is the method's."""
+    side: int = 0
+    """Shorter side of the frames of a training store in pixels, never enlarged; 0 is 256."""
     frame: str = "middle"
     """Which frame of a video: `middle`, or a time as `5s` or `7.5`."""
     kind: str = ""
@@ -54,6 +56,8 @@ class PrepareOptions:
         _one_of("--layout", self.layout, LAYOUTS)
         _one_of("--for", self.method, tuple(METHOD_SPECS))
         _one_of("--kind", self.kind, ("", "train", "test"))
+        if self.side < 0:
+            raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels) or more")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers} is impossible; valid: 0 (one a core) or more")
         if self.frame != "middle" and not _SECONDS.fullmatch(self.frame):
@@ -89,7 +93,7 @@ def make_plan(options: PrepareOptions) -> Plan:
     """Read the list and the annotations, and draft the store's header.
 
     Raises:
-        UsageError: one of them does not exist or cannot be read.
+        UsageError: one of them does not exist or cannot be read, or an option does not go with the kind of store.
     """
     ids = read_ids(options.ids) if options.ids else None
     annotations = read_annotations(options.annotations) if options.annotations else None
@@ -97,8 +101,10 @@ def make_plan(options: PrepareOptions) -> Plan:
     kind = options.kind or ("test" if annotations or is_test_list else "train")
     if annotations is None and ids is not None and kind == "test" and _within_vggss(ids):
         annotations = published_boxes()
+    if options.side and kind == "test":
+        raise UsageError("--side is for training stores: in a test store pictures stay as they are")
     header = StoreHeader(
-        spec=replace(options.spec, shorter_side=TRAIN_SHORTER_SIDE if kind == "train" else 0),
+        spec=replace(options.spec, shorter_side=(options.side or TRAIN_SHORTER_SIDE) if kind == "train" else 0),
         kind=kind,
         box_rule=annotations.rule if annotations else "union",
         testset=ids.name if ids and kind == "test" else "",

@@ -99,8 +99,10 @@ def _check_taught(store: Store, loss: LossWeights) -> None:
     hint = "Prepare the store with --kind train and --annotations that hold them."
     if loss.same_class == "masked" and not any(store.column("label")):
         raise UsageError(f"loss.same_class = masked, but no clip of {store.folder} has a label", hint=hint)
-    if loss.box and not store.annotated():
-        raise UsageError(f"loss.box = {loss.box:g}, but no clip of {store.folder} has a box or a mask", hint=hint)
+    for name in ("box", "peak"):
+        if getattr(loss, name) and not store.annotated():
+            weight = f"loss.{name} = {getattr(loss, name):g}"
+            raise UsageError(f"{weight}, but no clip of {store.folder} has a box or a mask", hint=hint)
 
 
 def identity(plan: Plan, loss: LossWeights) -> dict[str, Any]:

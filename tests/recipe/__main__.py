@@ -18,7 +18,7 @@ def parsed() -> argparse.Namespace:
         command = commands.add_parser(name, help=words)
         command.add_argument("--data", type=Path, required=True, help="pictures and sounds by class")
         command.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
-        command.add_argument("--clips", type=int, default=6000, help="training clips")
+        command.add_argument("--clips", type=int, default=7500, help="training clips")
         command.add_argument("--seed", type=int, default=0)
         if name == "train":
             command.add_argument("--weights", type=Path, required=True, help="folder with the teachers' weights")

@@ -22,6 +22,7 @@ from avloc.metrics import ground_truth
 from avloc.store import Store
 
 SIDE = 224
+SMOOTH = 0.6  # cells
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,14 @@ def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, fl
     """How the shipped fusion weighs and when nothing fits the sound, from training clips: nothing scored is used.
 
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
-    usually reach; the two limits of its weight are set by hand. Nothing fits where the peak is below the cosine that
-    tells right from wrong sounds most often, each kind counted as much.
+    usually reach; the two limits of its weight and the smoothing are set by hand. Nothing fits where the peak is below
+    the cosine that tells right from wrong sounds most often, each kind counted as much.
     """
     unsure, sure = (round(float(np.median(peaks)), 3) for peaks in (wrong, right))
     fitting = {limit: np.mean(np.array(right) >= limit) + np.mean(np.array(wrong) < limit) for limit in right}
     limit = round(max(fitting, key=fitting.__getitem__), 3)
     return {
-        "fusion": {"least": 0.4, "most": 0.8, "unsure": unsure, "sure": sure},
+        "fusion": {"least": 0.4, "most": 0.8, "unsure": unsure, "sure": sure, "smooth": SMOOTH},
         "verdict": {"least_similarity": limit},
     }
 

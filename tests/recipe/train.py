@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.program import avloc
 from tests.recipe.compose import compose
+from tests.recipe.pictures import SIDE
 
 RECIPE = Path(__file__).with_name("recipe.toml")
 TEACHERS = ("yamnet", "lite0")
@@ -41,7 +42,7 @@ def train(data: Path, weights: Path, out: Path, *, clips: int, seed: int) -> Pat
     composed(data, out, clips=clips, seed=seed)
     train_set, store, folder = out / "train", out / "store", out / "run"
     boxes = ("--kind", "train", "--annotations", str(train_set / "boxes.json"))
-    run("prepare", str(train_set), *boxes, "--out", str(store))
+    run("prepare", str(train_set), *boxes, "--side", str(SIDE), "--out", str(store))
     teachers = [part for name in TEACHERS for part in ("--teacher", name)]
     where = ("--weights-dir", str(weights))
     for name, place in (
