@@ -82,7 +82,8 @@ def peak(
         image_BDHW: unit features of every cell.
         audio_BD: unit audio vectors.
         relation_BB: int8, picture first; clips whose own sound is not right, 1 on the diagonal, are left out.
-        cover_BHW: share of each cell under boxes of the clip's sounding object; cells count by it.
+        cover_BHW: share of each cell under boxes of the clip's sounding object; cells count by it beside each other,
+            and a single covered cell counts fully, however little of it is covered.
         boxed_B: bool; rows without boxes hold anything. Clips whose boxes were cropped away are left out.
         tau: temperature.
 

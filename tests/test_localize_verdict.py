@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import avloc
 from avloc.errors import UsageError, WeightsError
-from avloc.localize.verdict import Verdict, VerdictRule, judge, summary
+from avloc.localize.verdict import Verdict, VerdictRule, judge, summary, warning
 from tests.listening import RATE, save_listening
 from tests.media_makers import disc, tone
 
@@ -54,6 +54,13 @@ def test_the_sentences():
         "this picture would light up the same with any sound",
         "silent: no source",
     ]
+
+
+def test_a_video_is_warned_of_when_no_map_with_sound_follows_it():
+    follows, unmatched, ignores, silent = Verdict.FOLLOWS, Verdict.UNMATCHED, Verdict.IGNORES, Verdict.SILENT
+    assert warning([]) == warning([silent] * 3) == warning([unmatched, unmatched, follows]) == ""
+    assert warning([silent, unmatched, silent]) == warning([ignores, unmatched, unmatched]) == unmatched.sentence
+    assert warning([ignores, ignores, unmatched, silent]) == ignores.sentence
 
 
 def test_a_summary_of_several_times():

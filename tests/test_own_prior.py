@@ -39,6 +39,7 @@ def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
         {"unsure": 0.5, "sure": 0.5},
         {"sure": 1.5},
         {"smooth": -1},
+        {"smooth": 6},
     ],
 )
 def test_weights_that_cannot_be_meant(fields):
@@ -103,6 +104,8 @@ def test_a_card_can_ask_for_smooth_maps(plain, carded, scene, tmp_path):
     sharp, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
     assert loaded.protocol.endswith("0.25-0.75 av + rest own, smoothed by 0.7 cells")
     np.testing.assert_array_equal(result.similarity, sharp.similarity)
+    fixed = avloc.load(tmp_path / "smooth.safetensors", weights={"av": 1.0, "own": 3.0})
+    assert fixed.protocol.endswith("0.25 av + rest own, smoothed by 0.7 cells")
     share = 0.25 + min(1, max(0, float(sharp.similarity.max()) + 0.5)) * 0.5
     activation = (sharp.cells - share * scaled(sharp.similarity)) / (1 - share)
     twins = [scaled(gauss_twin(cells, 0.7)) for cells in (sharp.similarity, activation)]

@@ -106,6 +106,9 @@ def test_annotated_clips_can_make_a_training_store(tmp_path):
     assert decode_picture(Store(tmp_path / "larger").read("a").picture).shape == (300, 400, 3)
     with pytest.raises(UsageError, match="--side is for training stores"):
         run(tmp_path / "in", tmp_path / "test", replace(options, side=300, kind=""))
+    for side in (-1, 31):
+        with pytest.raises(UsageError, match=f"--side {side} is impossible"):
+            replace(options, side=side)
     clips = [store.read(name) for name in ("a", "b", "c")]
     assert [clip.label for clip in clips] == ["dog | dog, cat", "", ""]
     assert [clip.boxes.tolist() for clip in clips] == [[[0.1, 0.2, 0.3, 0.4]], [[0, 0, 1, 0.5]], []]

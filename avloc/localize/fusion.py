@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,15 +165,15 @@ def load_fusion(
 
 
 def _own_fusion(weights: Mapping[str, float] | None, card: Mapping[str, Any]) -> Fusion:
-    if weights:
-        share = _checked({"av", OWN}, dict(weights))
-        trust = Trust(least=share["av"] / sum(share.values()), most=share["av"] / sum(share.values()))
-        return Fusion(own=trust, label=trust.label)
     entry = card.get(CARD_KEY, {})
     try:
         trust = from_dict(Trust, entry, f"{CARD_KEY}.")
     except (UsageError, AttributeError, TypeError) as error:
         raise WeightsError(f"the model's card has an unusable fusion: {error}") from error
+    if weights:
+        shares = _checked({"av", OWN}, dict(weights))
+        share = shares["av"] / sum(shares.values())
+        trust = replace(trust, least=share, most=share)
     return Fusion(own=trust, label=trust.label)
 
 

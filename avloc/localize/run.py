@@ -19,7 +19,7 @@ from avloc.localize.moments import Hears, Scene, Times, is_picture, scene_times,
 from avloc.localize.outputs import ARRAY, TIME, VIDEO, Stack, at_time, plan_outputs, write_array, write_picture
 from avloc.localize.result import FIELDS, SCHEMA, Result
 from avloc.localize.style import Style
-from avloc.localize.verdict import Verdict, summary
+from avloc.localize.verdict import Verdict, summary, warning
 from avloc.protocols import Protocol
 
 JUDGED = 5
@@ -58,9 +58,8 @@ class LocalizeOptions:
         if self.skip_existing and self.as_json and not self.out:
             raise UsageError("--skip-existing needs --out: lines of JSON are nowhere to be found again")
         if self.skip_existing and TIME in self.out and not self.times.given:
-            raise UsageError(
-                f"--skip-existing cannot know the time in --out {self.out} beforehand; add --every or --at"
-            )
+            unknown = f"--skip-existing cannot know the time in --out {self.out} beforehand"
+            raise UsageError(f"{unknown}; add --every or --at, or take a name without it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +273,7 @@ class _Worker:
             end=times.end,
             audio=self.options.audio,
             style=self.options.style,
-            caption=verdicts[0].sentence if set(verdicts) in ({Verdict.IGNORES}, {Verdict.UNMATCHED}) else "",
+            caption=warning(verdicts),
             listener=self.listener,
         )
         return job.out

@@ -88,6 +88,14 @@ def judge(
     return Verdict.FOLLOWS if peak_similarity >= rule.least_similarity else Verdict.UNMATCHED
 
 
+def warning(verdicts: Sequence[Verdict]) -> str:
+    """What has to stand on a video none of whose maps with sound follows it: their most frequent sentence; else ''."""
+    heard = [verdict for verdict in verdicts if verdict is not Verdict.SILENT]
+    if not heard or Verdict.FOLLOWS in heard:
+        return ""
+    return max(heard, key=heard.count).sentence
+
+
 def summary(verdicts: Sequence[Verdict]) -> str:
     """One sentence about several moments of a clip, the commonest verdict first."""
     counts = Counter(verdicts).most_common()

@@ -15,6 +15,7 @@ from avloc.errors import Refused, UsageError
 from avloc.prepare.sources import LAYOUTS
 from avloc.store import StoreHeader
 
+_LEAST_SIDE = 32
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
 
 _LISTS = ", "
@@ -56,8 +57,8 @@ class PrepareOptions:
         _one_of("--layout", self.layout, LAYOUTS)
         _one_of("--for", self.method, tuple(METHOD_SPECS))
         _one_of("--kind", self.kind, ("", "train", "test"))
-        if self.side < 0:
-            raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels) or more")
+        if self.side and self.side < _LEAST_SIDE:
+            raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels), or {_LEAST_SIDE} or more")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers} is impossible; valid: 0 (one a core) or more")
         if self.frame != "middle" and not _SECONDS.fullmatch(self.frame):

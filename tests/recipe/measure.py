@@ -20,6 +20,7 @@ from avloc.localize.model import Model, load
 from avloc.media import decode_picture
 from avloc.metrics import ground_truth
 from avloc.store import Store
+from tests.recipe.compose import SILENCE
 
 SIDE = 224
 SMOOTH = 0.6  # cells
@@ -48,12 +49,16 @@ def see(engine: Engine, folder: Path, first: int | None = None) -> list[Seen]:
 
 
 def heats_of(clip: Seen, fusion: Fusion) -> dict[str, np.ndarray]:
-    """Heat maps of one clip: the similarity alone, as shipped, the sound-blind prior, and a centred disc."""
+    """Heat maps of one clip: the similarity alone, as shipped, the sound-blind prior, and a centred disc.
+
+    The prior stands there as it is, and as smooth as it is in the shipped map.
+    """
     steps = np.linspace(-1, 1, SIDE)
     cells = {
         "av": clip.similarity,
         "shipped": fusion.cells(clip.similarity, {OWN: clip.activation} if fusion.own else {}),
         "own": clip.activation,
+        "own, smooth": fusion.own.smoothed(clip.activation) if fusion.own else clip.activation,
     }
     heats = {name: heat_maps(torch.from_numpy(one)[None], (SIDE, SIDE))[0].numpy() for name, one in cells.items()}
     return heats | {"disc": -np.hypot(steps[:, None], steps)}
@@ -110,10 +115,15 @@ def wrong_sounds(clips: list[Seen]) -> dict[str, float]:
 
 
 def peaks_of(clips: list[Seen]) -> tuple[list[float], list[float]]:
-    """The peak cosines of training clips: with their own sound, and with one of nothing in the picture."""
+    """The peak cosines of training clips: with their own sound, and with one of nothing in the picture.
+
+    Digital silence has a verdict of its own and is left out.
+    """
     peaks: dict[bool, list[float]] = {True: [], False: []}
     for clip in clips:
         label = parse_label(clip.label)
+        if label.heard == SILENCE:
+            continue
         peaks[label.heard in label.seen].append(float(clip.similarity.max()))
     return peaks[True], peaks[False]
 
