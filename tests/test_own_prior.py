@@ -12,7 +12,7 @@ import avloc
 from avloc.checkpoint import load_model, save_model
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
-from avloc.localize.fusion import OWN, Trust
+from avloc.localize.fusion import CENTRE, OWN, Trust, nearness
 from avloc.media import square
 from avloc.transforms import normalise_frames
 from tests.listening import save_listening
@@ -28,6 +28,9 @@ def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
     twin = least if peak <= 0.2 else trust.most if peak >= 0.6 else least + (peak - 0.2) / 0.4 * (trust.most - least)
     assert weights["av"] == pytest.approx(twin, abs=1e-6)
     assert weights["av"] + weights[OWN] == pytest.approx(1)
+    centred = Trust(least=least, most=trust.most, unsure=0.2, sure=0.6, centre=0.3)
+    shares = centred.weights(np.array([[-1, peak]], np.float32))
+    assert shares == pytest.approx({"av": 0.7 * weights["av"], OWN: 0.7 * weights[OWN], CENTRE: 0.3})
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,7 @@ def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
         {"sure": 1.5},
         {"smooth": -1},
         {"smooth": 6},
+        {"centre": 1.1},
     ],
 )
 def test_weights_that_cannot_be_meant(fields):
@@ -110,6 +114,26 @@ def test_a_card_can_ask_for_smooth_maps(plain, carded, scene, tmp_path):
     activation = (sharp.cells - share * scaled(sharp.similarity)) / (1 - share)
     twins = [scaled(gauss_twin(cells, 0.7)) for cells in (sharp.similarity, activation)]
     np.testing.assert_allclose(result.cells, share * twins[0] + (1 - share) * twins[1], atol=1e-4)
+
+
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_nearness_falls_from_the_middle_to_the_corners(rows, columns):
+    near = nearness((rows, columns))
+    for y, x in np.ndindex(rows, columns):
+        down, across = (0 if size == 1 else 2 * at / (size - 1) - 1 for at, size in ((y, rows), (x, columns)))
+        assert near[y, x] == pytest.approx(1 - np.sqrt(down**2 + across**2) / np.sqrt(2), abs=1e-6)
+
+
+def test_a_card_can_ask_for_the_centre(carded, scene, tmp_path):
+    model = load_model(carded)
+    centred = {"fusion": {**CARD["fusion"], "centre": 0.2}}
+    save_model(tmp_path / "centred.safetensors", model.config, model.state, centred)
+    loaded = avloc.load(tmp_path / "centred.safetensors")
+    plain, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
+    assert loaded.protocol.endswith("0.8 (0.25-0.75 av + rest own) + 0.2 centre")
+    np.testing.assert_allclose(result.cells, 0.8 * plain.cells + 0.2 * scaled(nearness(plain.cells.shape)), atol=1e-5)
+    fixed = avloc.load(tmp_path / "centred.safetensors", weights={"av": 1.0, "own": 3.0})
+    assert fixed.protocol.endswith("0.25 av + rest own")
 
 
 def test_the_user_decides_over_the_card(plain, carded, scene):

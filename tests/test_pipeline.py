@@ -105,5 +105,5 @@ def test_the_shipped_model_does_the_first_command_of_the_readme(tmp_path):
     media = ROOT / "tests" / "media"
     flags = ("--audio", str(media / "sound.wav"), "--out", str(tmp_path / "heat.png"), "--json")
     line = json.loads(ran("localize", str(media / "frame.jpg"), *flags, https_proxy="http://127.0.0.1:9"))
-    assert (line["model"], line["verdict"], line["error"]) == ("avloc-lite", "ignores", None)
+    assert (line["model"], line["verdict"], line["error"]) == ("avloc-lite", "unmatched", None)
     assert size_of(tmp_path / "heat.png") == (SIDE, SIDE)

@@ -1,7 +1,7 @@
 """Similarity maps fused with maps of where there is something to look at, cell by cell.
 
 The names of maps: `av` is the similarity map, `object` an ImageNet trunk's activation, `detr` DETR's attention, `own`
-the activation of the model's own vision trunk, which costs nothing more.
+the activation of the model's own vision trunk, which costs nothing more, `centre` the nearness to the picture's middle.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NONE = "none"
 DETR = "detr"
 OWN = "own"
+CENTRE = "centre"
 CARD_KEY = "fusion"
 """Where a model file says how its own prior is weighed."""
 _SMOOTHEST = 5.0
@@ -71,6 +72,8 @@ class Trust:
     sure: float = 1.0
     smooth: float = 0.0
     """Standard deviation of the Gaussian that both maps go through first, in cells; 0 leaves them as they are."""
+    centre: float = 0.0
+    """Weight of a map that falls from the middle of the picture to its corners; the others share the rest."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least <= self.most <= 1:
@@ -79,12 +82,15 @@ class Trust:
             raise UsageError(f"fusion: cosines {self.unsure} to {self.sure} are impossible; valid: -1 to 1, rising")
         if not 0 <= self.smooth <= _SMOOTHEST:
             raise UsageError(f"fusion: smooth {self.smooth} is impossible; valid: 0 to {_SMOOTHEST} cells")
+        if not 0 <= self.centre <= 1:
+            raise UsageError(f"fusion: centre {self.centre} is impossible; valid: 0 to 1")
 
     def weights(self, similarity: NDArray[np.float32]) -> dict[str, float]:
-        """What `av` and `own` weigh for cosines [h, w]."""
+        """What `av`, `own` and `centre` weigh for cosines [h, w]; together 1."""
         sureness = min(1.0, max(0.0, (float(similarity.max()) - self.unsure) / (self.sure - self.unsure)))
         share = self.least + sureness * (self.most - self.least)
-        return {"av": share, OWN: 1 - share}
+        rest = 1 - self.centre
+        return {"av": rest * share, OWN: rest * (1 - share), CENTRE: self.centre}
 
     def smoothed(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """[h, w] cells after the Gaussian; outside of the map its border goes on."""
@@ -99,7 +105,10 @@ class Trust:
     def label(self) -> str:
         """For the protocol."""
         share = f"{self.least:g}" if self.least == self.most else f"{self.least:g}-{self.most:g}"
-        return f"{share} av + rest {OWN}" + (f", smoothed by {self.smooth:g} cells" if self.smooth else "")
+        label = f"{share} av + rest {OWN}"
+        if self.centre:
+            label = f"{1 - self.centre:g} ({label}) + {self.centre:g} {CENTRE}"
+        return label + (f", smoothed by {self.smooth:g} cells" if self.smooth else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +134,14 @@ class Fusion:
         if self.own is None:
             return fused_cells(maps, self.weights)
         smooth = {name: self.own.smoothed(cells) for name, cells in maps.items()}
-        return fused_cells(smooth, self.own.weights(similarity))
+        return fused_cells({**smooth, CENTRE: nearness(similarity.shape)}, self.own.weights(similarity))
+
+
+def nearness(grid: tuple[int, ...]) -> NDArray[np.float32]:
+    """How near cells [h, w] are to the middle of the picture, in fractions of its sides: 1 there, 0 in the corners."""
+    down, across = (np.linspace(-1, 1, size, dtype=np.float32) if size > 1 else np.zeros(1) for size in grid)
+    near: NDArray[np.float32] = (1 - np.hypot(down[:, None], across) / np.sqrt(2)).astype(np.float32)
+    return near
 
 
 def load_fusion(
@@ -173,7 +189,7 @@ def _own_fusion(weights: Mapping[str, float] | None, card: Mapping[str, Any]) ->
     if weights:
         shares = _checked({"av", OWN}, dict(weights))
         share = shares["av"] / sum(shares.values())
-        trust = replace(trust, least=share, most=share)
+        trust = replace(trust, least=share, most=share, centre=0.0)
     return Fusion(own=trust, label=trust.label)
 
 
