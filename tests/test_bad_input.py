@@ -177,7 +177,7 @@ IMPOSSIBLE = [
     ((*DISTILL, "--confidence", "3"), "--confidence 3.0 is impossible; valid: 0 or more, less than 1"),
     ((*DISTILL, "--confidence", "nan"), "--confidence nan is impossible; valid: 0 or more, less than 1"),
     ((*DISTILL, "--import-npy", "absent"), "--import-npy absent holds no audio_feats/"),
-    ((*TRAIN, "--set", "optim.rl=1"), "unknown setting optim.rl; valid: optim.lr, optim.beta1"),
+    ((*TRAIN, "--set", "optim.rl=1"), "unknown setting optim.rl; valid: optim.lr, optim.schedule, optim.beta1"),
     ((*TRAIN, "--set", "nonsense"), "--set 'nonsense' is not key=value"),
     ((*TRAIN, "--set", "optim.beta1=2"), "optim.beta1 = 2.0 is impossible; valid: 0 or more"),
     ((*TRAIN, "--set", "optim.weight_decay=-1"), "optim.weight_decay = -1.0 is impossible; valid: 0 or more"),
