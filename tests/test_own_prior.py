@@ -100,15 +100,24 @@ def gauss_twin(cells, deviation):
     return out
 
 
-def test_a_card_can_ask_for_smooth_maps(plain, carded, scene, tmp_path):
-    model = load_model(carded)
-    smooth = {"fusion": {**CARD["fusion"], "smooth": 0.7}}
-    save_model(tmp_path / "smooth.safetensors", model.config, model.state, smooth)
-    loaded = avloc.load(tmp_path / "smooth.safetensors")
+@pytest.fixture
+def asking(carded, tmp_path):
+    """The carded model with more wishes in its card's fusion: the file."""
+
+    def save(**wishes):
+        model, path = load_model(carded), tmp_path / "asking.safetensors"
+        save_model(path, model.config, model.state, {"fusion": {**CARD["fusion"], **wishes}})
+        return path
+
+    return save
+
+
+def test_a_card_can_ask_for_smooth_maps(carded, asking, scene):
+    loaded = avloc.load(asking(smooth=0.7))
     sharp, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
     assert loaded.protocol.endswith("0.25-0.75 av + rest own, smoothed by 0.7 cells")
     np.testing.assert_array_equal(result.similarity, sharp.similarity)
-    fixed = avloc.load(tmp_path / "smooth.safetensors", weights={"av": 1.0, "own": 3.0})
+    fixed = avloc.load(asking(smooth=0.7), weights={"av": 1.0, "own": 3.0})
     assert fixed.protocol.endswith("0.25 av + rest own, smoothed by 0.7 cells")
     share = 0.25 + min(1, max(0, float(sharp.similarity.max()) + 0.5)) * 0.5
     activation = (sharp.cells - share * scaled(sharp.similarity)) / (1 - share)
@@ -124,15 +133,12 @@ def test_nearness_falls_from_the_middle_to_the_corners(rows, columns):
         assert near[y, x] == pytest.approx(1 - np.sqrt(down**2 + across**2) / np.sqrt(2), abs=1e-6)
 
 
-def test_a_card_can_ask_for_the_centre(carded, scene, tmp_path):
-    model = load_model(carded)
-    centred = {"fusion": {**CARD["fusion"], "centre": 0.2}}
-    save_model(tmp_path / "centred.safetensors", model.config, model.state, centred)
-    loaded = avloc.load(tmp_path / "centred.safetensors")
+def test_a_card_can_ask_for_the_centre(carded, asking, scene):
+    loaded = avloc.load(asking(centre=0.2))
     plain, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
     assert loaded.protocol.endswith("0.8 (0.25-0.75 av + rest own) + 0.2 centre")
     np.testing.assert_allclose(result.cells, 0.8 * plain.cells + 0.2 * scaled(nearness(plain.cells.shape)), atol=1e-5)
-    fixed = avloc.load(tmp_path / "centred.safetensors", weights={"av": 1.0, "own": 3.0})
+    fixed = avloc.load(asking(centre=0.2), weights={"av": 1.0, "own": 3.0})
     assert fixed.protocol.endswith("0.25 av + rest own")
 
 

@@ -15,9 +15,12 @@ from PIL import Image
 
 from avloc.annotations import parse_label, read_annotations
 from avloc.config import TrainConfig, from_dict, read_toml
+from avloc.localize.fusion import Trust
+from avloc.localize.verdict import VerdictRule
 from avloc.media import decode_picture
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
+from tests.recipe.measure import calibrated
 from tests.recipe.pictures import SIDE, around, on_another, pasted, plain, side_by_side
 from tests.recipe.sounds import RATE, SAMPLES, in_a_room, only_noise
 from tests.recipe.split import Classes, by_class, class_of, recording_of
@@ -234,6 +237,14 @@ def test_sounds_stay_in_range_and_lengthless_ones_are_repeated(data):
         for sound in (in_a_room(sounds.any_of(kind, rng), sounds, rng), only_noise(rng)):
             assert (sound.dtype, sound.shape) == (np.float32, (SAMPLES,))
             assert 0 < np.abs(sound).max() <= 1
+
+
+def test_what_is_calibrated_follows_the_peaks():
+    card = calibrated([0.5, 0.6, 0.9], [0.1, *np.linspace(0.2, 0.3, 9), 0.4])
+    assert (card["fusion"]["unsure"], card["fusion"]["sure"]) == (0.25, 0.6)
+    assert card["verdict"] == {"least_effect": 0.04, "least_similarity": 0.3}
+    Trust(**card["fusion"])
+    VerdictRule(**card["verdict"])
 
 
 def test_the_recipe_is_a_configuration():
