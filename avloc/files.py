@@ -12,6 +12,7 @@ from pathlib import Path
 from avloc.errors import Refused
 
 PART_SUFFIX = ".part"
+LOCK = ".lock"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -21,7 +22,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     On any failure, an interrupt included, the temporary file is removed and `path` is untouched.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART_SUFFIX}")
+    # Not named by the process's number: two machines that share a folder can have the same.
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
         yield part
         with part.open("rb+") as written:
@@ -49,15 +51,24 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed writer left in `folder`. Call it only while holding the folder's lock."""
-    for part in folder.glob(f".*{PART_SUFFIX}"):
+def remove_leftovers(folder: Path, names: str = "*") -> None:
+    """Delete temporary files that a killed writer left in `folder`, of files whose names match the glob `names`.
+
+    Call it only where nobody else can be writing them.
+    """
+    for part in folder.glob(f".{names}{PART_SUFFIX}"):
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, name: str = LOCK, *, who: str = "", wait_s: float = 0.0) -> Iterator[None]:
     """Hold `folder` for one writer; the lock dies with the process.
+
+    Args:
+        folder: made if it is not there.
+        name: file that is locked; writers who lock different ones do not hinder each other.
+        who: what a refusal adds about the holder.
+        wait_s: for how many seconds to wait for it.
 
     Raises:
         Refused: somebody else holds it.
@@ -65,12 +76,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / name, timeout=wait_s)
     try:
         lock.acquire()
     except Timeout:
         hint = "Wait for it to end, or stop it."
-        raise Refused(f"another avloc process is writing to {folder}", hint=hint) from None
+        raise Refused(f"another avloc process is writing to {folder}{who}", hint=hint) from None
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from avloc.config import StoreSpec, from_dict
 from avloc.errors import Refused, StoreNotFound
 from avloc.files import write_json
+from avloc.parts import WHOLE, Part, turn
 from avloc.store.shards import ShardFolder, write_next_shard
 
 SCHEMA = 1
@@ -211,21 +211,23 @@ def _filled(file: Any) -> NDArray[np.bool_]:
 class StoreWriter:
     """Adds clips to a store, shard by shard; use it as a context, under the folder's lock.
 
-    Leaving the context writes what is buffered, also on an interrupt, so that finished work is kept.
+    Leaving the context writes what is buffered, also on an interrupt, so that finished work is kept, and the counts of
+    all clips that are there.
 
     Args:
         folder: the store.
         header: what `store.json` will say.
         shard_clips: clips per full shard.
+        part: what this process has claimed of the folder; enter a part's context in a turn.
     """
 
-    def __init__(self, folder: Path, header: StoreHeader, *, shard_clips: int = 512) -> None:
+    def __init__(self, folder: Path, header: StoreHeader, *, shard_clips: int = 512, part: Part = WHOLE) -> None:
         self.folder = folder
         self.header = header
         self.shard_clips = shard_clips
+        self.part = part
         self._buffer: list[Clip] = []
         self._bytes = 0
-        self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> StoreWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -236,8 +238,9 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
-        store = Store(self.folder)
-        self.header.write(self.folder, {"clips": len(store), **store.flag_counts()})
+        with turn(self.folder, self.part):
+            store = Store(self.folder)  # with the header as it is now: another part may have added to it
+            store.header.write(self.folder, {"clips": len(store), **store.flag_counts()})
 
     def add(self, clip: Clip) -> None:
         """Buffer one clip; every `shard_clips` of them become a shard."""
@@ -251,7 +254,7 @@ class StoreWriter:
     def flush(self) -> None:
         """Write the buffered clips as one shard."""
         if self._buffer:
-            write_next_shard(self.folder, lambda file: _fill(file, self._buffer))
+            write_next_shard(self.folder, lambda file: _fill(file, self._buffer), self.part)
             self._buffer, self._bytes = [], 0
 
 

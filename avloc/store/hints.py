@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from avloc.errors import Refused
 from avloc.files import write_json
+from avloc.parts import WHOLE, Part
 from avloc.store.shards import ShardFolder, write_next_shard
 
 SCHEMA = 1
@@ -87,14 +88,21 @@ class HintWriter:
 
     Leaving the context writes what is buffered, also on an interrupt.
 
+    Args:
+        store: the store the hints lie in.
+        stamp: who makes them.
+        shard_clips: hints per full shard.
+        part: what this process has claimed of the store; enter a part's context in a turn.
+
     Raises:
         Refused: the folder holds hints under another stamp.
     """
 
-    def __init__(self, store: Path, stamp: HintStamp, *, shard_clips: int = 512) -> None:
+    def __init__(self, store: Path, stamp: HintStamp, *, shard_clips: int = 512, part: Part = WHOLE) -> None:
         self.folder = hint_folder(store, stamp.teacher)
         self.stamp = stamp
         self.shard_clips = shard_clips
+        self.part = part
         self._buffer: list[tuple[str, NDArray[Any] | None]] = []
 
     def __enter__(self) -> HintWriter:
@@ -127,7 +135,7 @@ class HintWriter:
     def flush(self) -> None:
         """Write the buffered hints as one shard."""
         if self._buffer:
-            write_next_shard(self.folder, self._fill)
+            write_next_shard(self.folder, self._fill, self.part)
             self._buffer = []
 
     def _fill(self, file: Any) -> None:

@@ -16,6 +16,7 @@ import h5py
 
 from avloc.errors import Refused
 from avloc.files import atomic_path
+from avloc.parts import WHOLE, Part
 
 
 class ShardFolder:
@@ -87,14 +88,19 @@ class ShardFolder:
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The finished shards of `folder`, in order."""
+    """The finished shards of `folder`, whoever wrote them, in the order of their names."""
     return sorted(folder.glob("shard-*.h5"))
 
 
-def write_next_shard(folder: Path, fill: Callable[[Any], None]) -> Path:
-    """Write one more shard: `fill` gets the open HDF5 file. Atomic; returns the path."""
-    numbers = [int(path.stem.removeprefix("shard-")) for path in shard_paths(folder)]
-    path = folder / f"shard-{max(numbers, default=-1) + 1:05d}.h5"
+def write_next_shard(folder: Path, fill: Callable[[Any], None], part: Part = WHOLE) -> Path:
+    """Write one more shard: `fill` gets the open HDF5 file. Atomic; returns the path.
+
+    Each part of a job counts its own: `shard-00000.h5` is the whole's, `shard-2-of-4-00000.h5` a part's.
+    """
+    names = [path.stem.rpartition("-") for path in shard_paths(folder)]
+    stem = f"shard{part.suffix}"
+    last = max((int(number) for start, _, number in names if start == stem), default=-1)
+    path = folder / f"{stem}-{last + 1:05d}.h5"
     # Built in memory: HDF5 that runs into a full disk itself cannot close its file and takes the process down at exit.
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
