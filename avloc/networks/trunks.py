@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from avloc.errors import UsageError, WeightsError
@@ -90,6 +89,8 @@ def _parts(network: str, channels: int) -> dict[str, nn.Module]:
     if network not in TORCHVISION_TRUNKS:
         valid = (*TRUNKS, *SOUND_TRUNKS, *(known + WITH_CLASSES for known in CLASSES))
         raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(valid)}")
+    import torchvision  # takes as long to import as torch, and the shipped model has no trunk of it
+
     whole = torchvision.models.get_model(network, weights=None)
     return {key: part for key, part in whole.named_children() if key not in _HEADS}
 
