@@ -84,18 +84,18 @@ def _impossible(text: str) -> UsageError:
     return UsageError(f"--shard {text} is impossible; valid: i/n with i from 1 to n, as 2/4")
 
 
-def choose_part(typed: str, listener: Listener, environment: Mapping[str, str] = os.environ) -> Part:
+def choose_part(typed: str | None, listener: Listener, environment: Mapping[str, str] = os.environ) -> Part:
     """The part of this process: as typed, else by the launcher's RANK (from 0) and WORLD_SIZE, else the whole.
 
     Args:
-        typed: `2/4`, or '' for nothing.
+        typed: `2/4`, or None for nothing.
         listener: hears of a part that nobody typed.
         environment: where RANK and WORLD_SIZE are looked for; both must be set, and WORLD_SIZE be more than 1.
 
     Raises:
         UsageError: no part is named by what is typed or set.
     """
-    if typed:
+    if typed is not None:
         return Part.parse(typed)
     rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
     if rank is None or size is None or size == "1":
@@ -110,7 +110,9 @@ def choose_part(typed: str, listener: Listener, environment: Mapping[str, str] =
 
 @contextmanager
 def claim(folder: Path, part: Part, job: str) -> Iterator[None]:
-    """Hold a part of a job on `folder`; dies with the process. Beside it can run: the other parts of as many of the job.
+    """Hold a part of a job on `folder`; the hold dies with the process.
+
+    Beside it can run the other parts of the same job and of as many.
 
     Args:
         folder: what is written to; made if it is not there.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.options import Device, Json, WeightsDir
+from avloc.cli.options import Device, Json, Shard, WeightsDir
 
 
 def distill_cache(
@@ -30,6 +30,7 @@ def distill_cache(
     ] = False,
     confidence: Annotated[float, typer.Option(help="DETR queries count above this class probability.")] = 0.3,
     batch: Annotated[int, typer.Option(help="Clips at once; the hints do not depend on it.")] = 8,
+    shard: Shard = None,
     weights_dir: WeightsDir = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -38,18 +39,20 @@ def distill_cache(
     from avloc import console
     from avloc.distill import PUBLISHED_TEACHERS, DistillOptions
     from avloc.distill import distill_cache as run
+    from avloc.parts import choose_part
 
-    options = DistillOptions(
-        teachers=tuple(teacher or PUBLISHED_TEACHERS),
-        import_npy=import_npy,
-        sound=sound,
-        normalise=not raw_embedding,
-        confidence=confidence,
-        batch=batch,
-        weights_dir=weights_dir,
-        device=device,
-    )
     with console.live() as listener:
+        options = DistillOptions(
+            teachers=tuple(teacher or PUBLISHED_TEACHERS),
+            import_npy=import_npy,
+            sound=sound,
+            normalise=not raw_embedding,
+            confidence=confidence,
+            batch=batch,
+            part=choose_part(shard, listener),
+            weights_dir=weights_dir,
+            device=device,
+        )
         report = run(store, options, listener)
     console.print_distillation(report, as_json=as_json)
     if report.exit_code:

@@ -17,4 +17,13 @@ WeightsDir = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16; part of the protocol.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<i/n>",
+        help="Only part i of n, as 2/4; parts can run at the same time.  [default: by $RANK and $WORLD_SIZE, "
+        "where a launcher has set them]",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]

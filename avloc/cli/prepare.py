@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.options import DryRun, Json
+from avloc.cli.options import DryRun, Json, Shard
 
 
 def prepare(
@@ -40,28 +40,31 @@ def prepare(
         bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core.")] = 0,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Turn videos, frame and sound folders, or packed sets into a store."""
     from avloc import console
+    from avloc.parts import choose_part
     from avloc.prepare import PrepareOptions
     from avloc.prepare import prepare as run
 
-    options = PrepareOptions(
-        layout=layout,
-        annotations=annotations,
-        ids=ids,
-        method=method,
-        rate=rate,
-        side=side,
-        frame=frame,
-        kind=kind,
-        allow_test_overlap=allow_test_overlap,
-        workers=workers,
-        dry_run=dry_run,
-    )
     with console.live() as listener:
+        options = PrepareOptions(
+            layout=layout,
+            annotations=annotations,
+            ids=ids,
+            method=method,
+            rate=rate,
+            side=side,
+            frame=frame,
+            kind=kind,
+            allow_test_overlap=allow_test_overlap,
+            workers=workers,
+            part=choose_part(shard, listener),
+            dry_run=dry_run,
+        )
         report = run(sources, out, options, listener)
     console.print_preparation(report, as_json=as_json)
     if report.exit_code:

@@ -117,7 +117,8 @@ def print_preparation(report: PrepareReport, *, as_json: bool) -> None:
     if as_json:
         print_json(data)
         return
-    _lines([(name.replace("_", " "), _short(value)) for name, value in data.items() if name != "exit_code"])
+    told = {name: value for name, value in data.items() if name != "exit_code" and value is not None}
+    _lines([(name.replace("_", " "), _short(value)) for name, value in told.items()])
 
 
 def _short(value: object) -> object:
@@ -136,6 +137,8 @@ def print_distillation(report: DistillReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
+    if report.shard:
+        _lines([("shard", report.shard)])
     for teacher in asdict(report)["teachers"]:
         _lines([(name.replace("_", " "), _short(value)) for name, value in teacher.items()])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,9 @@ from avloc.distill.imported import imported_sources
 from avloc.distill.plan import DistillOptions, DistillReport, TeacherReport
 from avloc.distill.sources import HintSource, teacher_sources
 from avloc.errors import InputError, NoInputLeft
-from avloc.events import Listener, Progress, silent
-from avloc.files import folder_lock, remove_leftovers, write_bytes
+from avloc.events import Listener, Notice, Progress, silent
+from avloc.files import write_bytes
+from avloc.parts import Part, claim, clear, turn
 from avloc.store.hints import FAILED
 
 if TYPE_CHECKING:
@@ -35,28 +36,33 @@ def distill_cache(store: Path, options: DistillOptions, listener: Listener = sil
         UsageError: an option cannot be meant.
         WeightsError: a teacher's weights are absent or wrong; nothing has been done then.
         StoreNotFound: `store` is no prepared store.
-        Refused: it is being written to, or holds hints made otherwise.
-        NoInputLeft: not one clip has a hint.
+        Refused: it is being written to, and not by another part of this, or holds hints made otherwise.
+        NoInputLeft: not one clip has a hint, and that is not because a part has none to ask about.
     """
     from avloc.store import Store
 
     opened = Store(store)
-    with folder_lock(store):
+    with claim(store, options.part, "distill-cache"):
         if options.import_npy is not None:
             sources = imported_sources(options.import_npy, options.teachers, listener)
         else:
             sources = teacher_sources(opened, options, listener)
-        report = DistillReport(teachers=tuple(_fill(opened, source, listener) for source in sources))
-    _check_any(report)
+        filled = tuple(_fill(opened, source, options.part, listener) for source in sources)
+    report = DistillReport(shard=options.part.label, teachers=filled)
+    _check_any(report, listener)
     return report
 
 
-def _check_any(report: DistillReport) -> None:
+def _check_any(report: DistillReport, listener: Listener) -> None:
     if any(teacher.done + teacher.already for teacher in report.teachers):
         return
     reasons = [reason for teacher in report.teachers for reason in teacher.failed.values()]
+    if report.shard and not reasons:  # which clips a part has is chance
+        listener(Notice(f"part {report.shard} has no clips for which there can be hints"))
+        return
     first = f"; the first reason: {reasons[0]}" if reasons else ""
-    raise NoInputLeft(f"not one clip of the store has a hint{first}")
+    asked = f"part {report.shard}" if report.shard else "the store"
+    raise NoInputLeft(f"not one clip of {asked} has a hint{first}")
 
 
 @dataclass
@@ -78,17 +84,20 @@ class _Tally:
         self.no_hint += answer is None
 
 
-def _fill(store: Store, source: HintSource, listener: Listener) -> TeacherReport:
+def _fill(store: Store, source: HintSource, part: Part, listener: Listener) -> TeacherReport:
     from avloc.store import HintWriter, hint_folder
     from avloc.store.shards import ShardFolder
 
     teacher = source.stamp.teacher
     folder = hint_folder(store.folder, teacher)
     tally = _Tally()
-    with HintWriter(store.folder, source.stamp) as writer:
-        remove_leftovers(folder)
+    with ExitStack() as stack:
+        with turn(store.folder, part):
+            writer = stack.enter_context(HintWriter(store.folder, source.stamp, part=part))
+            clear(folder, part)
         known = ShardFolder(folder)
-        absent = [clip_id for clip_id in store.ids if clip_id not in known]
+        asked = [clip_id for clip_id in store.ids if part.has(clip_id)]
+        absent = [clip_id for clip_id in asked if clip_id not in known]
         wanted = [clip_id for clip_id in absent if source.has(clip_id)]
         try:
             with closing(source.answers(wanted)) as answers:
@@ -96,12 +105,13 @@ def _fill(store: Store, source: HintSource, listener: Listener) -> TeacherReport
                     tally.take(clip_id, answer, writer)
                     listener(Progress(task=f"hints of {teacher}", done=len(tally.tried), total=len(wanted)))
         finally:
-            _keep_failures(folder, tally)
+            with turn(store.folder, part):
+                _keep_failures(folder, tally)
     return TeacherReport(
         teacher=teacher,
         folder=str(folder),
         done=tally.done,
-        already=len(store) - len(absent),
+        already=len(asked) - len(absent),
         missing=len(absent) - len(wanted),
         no_hint=tally.no_hint,
         failed=tally.failed,
@@ -109,7 +119,7 @@ def _fill(store: Store, source: HintSource, listener: Listener) -> TeacherReport
 
 
 def _keep_failures(folder: Path, tally: _Tally) -> None:
-    """Bring `failed.jsonl` up to date: what was tried again leaves it, unless it failed again."""
+    """Bring `failed.jsonl` up to date, in order of ids: what was tried again leaves it, unless it failed again."""
     path = folder / FAILED
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     older = {entry["id"]: entry["reason"] for entry in map(json.loads, lines)}

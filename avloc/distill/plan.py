@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avloc.config import AUDIO_TEACHERS, VISUAL_TEACHERS
 from avloc.errors import UsageError
+from avloc.parts import WHOLE, Part
 
 TEACHERS = (*AUDIO_TEACHERS, *VISUAL_TEACHERS)
 PUBLISHED_TEACHERS = ("panns", "detr")
@@ -36,6 +37,8 @@ class DistillOptions:
     """Searched first for the teachers' weights."""
     device: str = "auto"
     """`auto`, or a name torch knows."""
+    part: Part = WHOLE
+    """Only clips of this part; the other parts can be asked about at the same time, into the same store."""
 
     def __post_init__(self) -> None:
         for name in self.teachers:
@@ -79,8 +82,10 @@ class TeacherReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillReport:
-    """What `distill-cache` did."""
+    """What `distill-cache` did; a part counts the clips that belong to it."""
 
+    shard: str | None = None
+    """Which part this is the report of, as `2/4`; None for the whole."""
     teachers: tuple[TeacherReport, ...]
 
     @property

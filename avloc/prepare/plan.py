@@ -12,6 +12,7 @@ from avloc import __version__
 from avloc.annotations import Annotations, IdList, published_boxes, published_list, read_annotations, read_ids
 from avloc.config import METHOD_SPECS, TRAIN_SHORTER_SIDE, StoreSpec
 from avloc.errors import Refused, UsageError
+from avloc.parts import WHOLE, Part
 from avloc.prepare.sources import LAYOUTS
 from avloc.store import StoreHeader
 
@@ -50,6 +51,8 @@ class PrepareOptions:
     """Keep test clips of VGG-SS and Flickr-SoundNet in a training store."""
     workers: int = 0
     """Processes; 0 is one a core. The store does not depend on it."""
+    part: Part = WHOLE
+    """Only clips of this part; the other parts can be made at the same time, into the same store."""
     dry_run: bool = False
     """Only say what would be done."""
 
@@ -147,13 +150,15 @@ def _digest(annotations: Annotations | None) -> str:
     return digest.hexdigest()
 
 
-def fitting_header(out: Path, header: StoreHeader) -> StoreHeader:
+def fitting_header(out: Path, header: StoreHeader, part: Part) -> StoreHeader:
     """The header of the store in `out` if it has clips, with what this run adds to its provenance; else `header`.
+
+    A part also keeps to a store without clips: another part may be about to write them.
 
     Raises:
         Refused: the store there was made otherwise; names what differs.
     """
-    if not (out / "store.json").is_file() or not any(out.glob("shard-*.h5")):
+    if not (out / "store.json").is_file() or (part.is_whole and not any(out.glob("shard-*.h5"))):
         return header
     there = StoreHeader.read(out)
     old, new = _identity(there), _identity(header)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from avloc.annotations import is_vggsound_id, media_id
 from avloc.errors import UsageError
 from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+from avloc.parts import Part
 
 LAYOUTS = ("auto", "videos", "folders", "hdf5")
 PACKED_SUFFIXES = frozenset({".h5", ".hdf5"})
@@ -67,6 +68,10 @@ class Skip:
     input: str
     reason: str
 
+    def is_in(self, part: Part) -> bool:
+        """Whether it belongs to a part; a file of clips does by its name, its folder may differ between machines."""
+        return part.has(self.id or Path(self.input).name)
+
 
 @dataclass(kw_only=True)
 class Found:
@@ -78,6 +83,11 @@ class Found:
     """HDF5 files found; `packed.rows` turns them into sources."""
     ignored: int = 0
     """Lone pictures and sounds that are no halves of a clip: beside videos of the same id, or without any partner."""
+
+    def of(self, part: Part) -> Found:
+        """What of it belongs to one part."""
+        sources = [source for source in self.sources if part.has(source.id)]
+        return replace(self, sources=sources, skips=[skip for skip in self.skips if skip.is_in(part)])
 
 
 def files_in(sources: Sequence[str], out: Path) -> list[Path]:

@@ -105,6 +105,6 @@ def write_next_shard(folder: Path, fill: Callable[[Any], None], part: Part = WHO
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         fill(file)
-    with atomic_path(path) as part:
-        part.write_bytes(image.getbuffer())
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(image.getbuffer())
     return path
