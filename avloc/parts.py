@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ WHOLE = Part()
 
 
 def _impossible(text: str) -> UsageError:
-    return UsageError(f"--shard {text} is impossible; valid: i/n with i from 1 to n, as 2/4")
+    return UsageError(f"--shard {shlex.quote(text)} is impossible; valid: i/n with i from 1 to n, as 2/4")
 
 
 def choose_part(typed: str | None, listener: Listener, environment: Mapping[str, str] = os.environ) -> Part:
