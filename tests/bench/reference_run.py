@@ -1,0 +1,129 @@
+"""The reference's work in a process of its own: `python -m tests.bench.reference_run STAGE FOLDER ...`.
+
+* `prepare VIDEOS OUT`: one after the other; the picture in the middle to `OUT/frames/<id>.png`, three seconds of mono
+  sound at 22 050 Hz around it to `OUT/audio/<id>.flac`. How the authors did it is not published; this is what the files
+  their loader reads look like.
+* `distill MEDIA OUT WEIGHTS`: each clip by itself through both teachers, one `.npy` a hint. Their scripts are not
+  published either; settings are those of the test script and of `panns-inference`.
+* `eval MEDIA BOXES MODEL PRIOR`: the test script; prints the mean scores as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+RATE, SECONDS = 22_050, 3.0
+TEACHER_RATE, TEACHER_SIDE, CONFIDENCE = 32_000, 800, 0.3
+
+
+def prepare(videos: str, out: str) -> None:
+    """Media files for the loader."""
+    for part in ("frames", "audio"):
+        (Path(out) / part).mkdir(parents=True)
+    for path in sorted(Path(videos).glob("*.mp4")):
+        middle_s = _middle(path)
+        _frame(path, middle_s).save(Path(out) / "frames" / f"{path.stem}.png")
+        waveform = _waveform(path)
+        start = max(round((middle_s - SECONDS / 2) * RATE), 0)
+        cut = waveform[start : start + int(SECONDS * RATE)]
+        soundfile.write(Path(out) / "audio" / f"{path.stem}.flac", cut, RATE, subtype="PCM_16")
+
+
+def _middle(path: Path) -> float:
+    import av
+
+    with av.open(str(path)) as container:
+        return container.duration / av.time_base / 2
+
+
+def _frame(path: Path, time_s: float):
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        container.seek(int(Fraction(time_s) / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            if frame.time >= time_s:
+                break
+        return frame.to_image()
+
+
+def _waveform(path: Path) -> NDArray[np.float32]:
+    import av
+
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+        parts = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    return np.concatenate([part.to_ndarray()[0] for part in parts])
+
+
+def distill(media: str, out: str, weights: str) -> None:
+    """Hints, clip by clip."""
+    import torch
+    from PIL import Image
+
+    from avloc.networks.cnn14 import load_cnn14
+    from avloc.networks.detr import load_detr
+    from avloc.weights import CNN14, DETR
+
+    panns, detr = load_cnn14(CNN14.under(Path(weights))), load_detr(DETR.under(Path(weights)))
+    folders = [Path(out) / name for name in ("audio_feats", "detr_dec_feats")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    with torch.no_grad():
+        for path in sorted((Path(media) / "audio").glob("*.flac")):
+            embedding = panns(torch.from_numpy(_at_teacher_rate(path))[None])["embedding"][0].numpy()
+            np.save(folders[0] / f"{path.name}.npy", embedding / np.linalg.norm(embedding))
+            (frame,) = (Path(media) / "frames").glob(f"{path.stem}.*")
+            np.save(folders[1] / f"{path.stem}.jpg.npy", _attention(detr, Image.open(frame).convert("RGB")))
+
+
+def _at_teacher_rate(path: Path) -> NDArray[np.float32]:
+    import librosa
+
+    waveform, rate = soundfile.read(path, dtype="float32")
+    return librosa.resample(waveform, orig_sr=rate, target_sr=TEACHER_RATE)
+
+
+def _attention(detr, picture) -> NDArray[np.float32]:
+    from torchvision import transforms
+
+    from tests.bench.reference import DEVIATION, MEAN
+
+    side = (TEACHER_SIDE, TEACHER_SIDE)
+    steps = [transforms.Resize(side), transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
+    answer = detr(pixel_values=transforms.Compose(steps)(picture)[None], output_attentions=True)
+    keep = answer.logits.softmax(-1)[0, :, :-1].max(-1).values > CONFIDENCE
+    attention = answer.cross_attentions[-1][0].mean(0)[keep].mean(0)
+    return attention.view(TEACHER_SIDE // 32, -1).numpy()
+
+
+def evaluate(media: str, boxes: str, model: str, prior: str) -> None:
+    """Scores of the test set."""
+    import torch
+    import torchvision
+    from safetensors.torch import load_file
+
+    from tests.bench.reference import ReferenceNet
+    from tests.bench.reference_scoring import TestClips, scored
+
+    state = load_file(model)
+    network = ReferenceNet(len(state["aud_proj.bias"]))
+    network.load_state_dict(state)
+    classifier = torchvision.models.resnet18(weights=None)
+    classifier.load_state_dict(torch.load(prior))
+    features = torch.nn.Sequential(*list(classifier.children())[:-2])
+    clips = TestClips(Path(media), json.loads(Path(boxes).read_text()))
+    scores = list(scored(network.eval(), features.eval(), clips))
+    print(json.dumps({kind: float(np.mean([score[kind] for score in scores])) for kind in scores[0]}))
+
+
+if __name__ == "__main__":
+    {"prepare": prepare, "distill": distill, "eval": evaluate}[sys.argv[1]](*sys.argv[2:])

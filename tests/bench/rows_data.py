@@ -1,0 +1,188 @@
+"""Rows about data: preparing it, asking the teachers, reading it again."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from avloc.config import LossWeights, ModelConfig, TrainConfig
+from avloc.dataset import EpochBatches, load, training_set
+from avloc.engine import Engine
+from avloc.networks.detr import build_detr
+from avloc.store import Store
+from avloc.weights import CNN14, DETR
+from tests.bench import material
+from tests.bench.reference import ReferenceClips
+from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, folder_bytes, interleaved, python
+from tests.teacher_makers import save_cnn14, save_detr
+
+PREPARED, CACHED = "avloc prepare", "avloc distill-cache"
+_SMALL = ModelConfig(vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5")  # never run here
+NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
+
+
+def emptied(folder: Path, work: Callable[[], object]) -> Callable[[], None]:
+    """The same work with its result of last time taken away."""
+
+    def again() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        work()
+
+    return again
+
+
+def prepare(given: Given, work: Path) -> list[Row]:
+    """Videos to what a loader reads."""
+    clips = given.count(36, 2)
+    seconds = 3.5 if given.quick else 10.0
+    material.videos(work / "videos", clips, seconds=seconds)
+    plain, store = work / "plain", work / "store"
+    spent = interleaved(
+        given.repeats,
+        {
+            REFERENCE: emptied(plain, lambda: _reference("prepare", work / "videos", plain)),
+            AVLOC: emptied(store, lambda: python("-m", "avloc", "prepare", work / "videos", "--out", store)),
+        },
+        warm=False,
+    )
+    sizes = {REFERENCE: folder_bytes(plain) / clips, AVLOC: folder_bytes(store) / clips}
+    what = (
+        f"{clips} videos of {seconds:g} s, 640 x 360, to one picture and 3 s of sound each; whole processes: one "
+        f"process to PNG and FLAC files, and `{PREPARED}` with its usual workers to a store"
+    )
+    return [compared("prepare", what, spent, work=clips, unit="clips/s", **_sizes("bytes_per_clip", sizes))]
+
+
+def distill_cache(given: Given, work: Path) -> list[Row]:
+    """Both teachers over some clips."""
+    clips = given.count(8, 2)
+    material.media(work / "media", clips)
+    opened = material.store(work / "media", work / "store")
+    weights = _teachers(work / "weights", small=given.quick)
+    npy = work / "npy"
+    hints = [opened.folder / f"hints-{name}" for name in ("panns", "detr")]
+    command = ("-m", "avloc", "distill-cache", opened.folder, "--weights-dir", weights, "--device", "cpu")
+
+    def ours() -> None:
+        for folder in hints:
+            shutil.rmtree(folder, ignore_errors=True)
+        python(*command)
+
+    spent = interleaved(
+        given.repeats,
+        {REFERENCE: emptied(npy, lambda: _reference("distill", work / "media", npy, weights)), AVLOC: ours},
+        warm=False,
+    )
+    sizes = {REFERENCE: folder_bytes(npy) / clips, AVLOC: sum(map(folder_bytes, hints)) / clips}
+    size = "a small DETR" if given.quick else "DETR-R50"
+    what = (
+        f"{clips} clips through Cnn14 and {size} of random weights; whole processes: batches of one and one npy a "
+        f"hint, and `{CACHED}` with its usual batch"
+    )
+    return [compared("distill-cache", what, spent, work=clips, unit="clips/s", **_sizes("bytes_of_hints", sizes))]
+
+
+def _teachers(folder: Path, *, small: bool) -> Path:
+    """Random teachers as published, DETR decided enough to be sure of something."""
+    folder.mkdir()
+    save_cnn14(CNN14.under(folder))
+    if small:
+        save_detr(DETR.under(folder))
+        return folder
+    torch.manual_seed(0)
+    detr = build_detr()
+    with torch.no_grad():
+        detr.class_labels_classifier.weight.normal_(std=0.6)
+    detr.save_pretrained(DETR.under(folder))
+    return folder
+
+
+def loading(given: Given, work: Path) -> list[Row]:
+    """Clips from disk to batches in one process."""
+    clips, batch = given.count(512, 8), given.size(64, 4)
+    folders = {suffix: work / suffix.strip(".") for suffix in (".png", ".jpg")}
+    for suffix, folder in folders.items():
+        ids = material.media(folder, clips, suffix=suffix)
+    opened = material.store(folders[".png"], work / "store")
+    material.hints(opened, work / "npy")
+    plain = {suffix: ReferenceClips(folder, ids, suffix=suffix) for suffix, folder in folders.items()}
+    taught = ReferenceClips(folders[".png"], ids, hints=work / "npy")
+    bare = TrainConfig(model=_SMALL, loss=NO_HINTS, batch=batch, workers=0)
+    contenders = {
+        "png": lambda: _drained(plain[".png"], batch),
+        "store": lambda: _ours(opened, bare),
+        "jpg": lambda: _drained(plain[".jpg"], batch),
+        "store to networks": lambda: _ours(opened, bare, to_networks=True),
+        "png and npy": lambda: _drained(taught, batch),
+        "store and hints": lambda: _ours(opened, TrainConfig(batch=batch, workers=0)),
+    }
+    spent = interleaved(given.repeats, contenders, warm=not given.quick)
+    done = clips // batch * batch
+    theirs = "to float pictures cut out and spectrograms"
+    ours = "avloc's store to uint8 frames and int16 sound (cut, flip and spectrogram belong to the step)"
+    start = f"{done} clips in batches of {batch}, one process;"
+    told = {"work": done, "unit": "clips/s"}
+    npy_bytes = folder_bytes(work / "npy") / clips
+    shard_bytes = sum(folder_bytes(opened.folder / f"hints-{name}") for name in ("panns", "detr")) / clips
+    return [
+        compared("loading", f"{start} FLAC and PNG {theirs}; {ours}", spent, reference="png", avloc="store", **told),
+        compared(
+            "loading, jpg", f"{start} FLAC and JPEG {theirs}; {ours}", spent, reference="jpg", avloc="store", **told
+        ),
+        compared(
+            "loading, to networks",
+            f"{start} FLAC and PNG {theirs}; avloc's store to the same, cut, flip and spectrogram included",
+            spent,
+            reference="png",
+            avloc="store to networks",
+            **told,
+        ),
+        compared(
+            "loading, hints",
+            f"{start} FLAC, PNG and two npy {theirs}; {ours}, hints from shards",
+            spent,
+            reference="png and npy",
+            avloc="store and hints",
+            **told,
+            **_sizes("bytes_of_hints", {REFERENCE: npy_bytes, AVLOC: shard_bytes}),
+        ),
+    ]
+
+
+def _drained(clips: ReferenceClips, batch: int) -> None:
+    loader = DataLoader(clips, batch_size=batch, shuffle=True, drop_last=True, collate_fn=ReferenceClips.collate)
+    for _ in loader:
+        pass
+
+
+def _ours(opened: Store, config: TrainConfig, *, to_networks: bool = False) -> None:
+    clips = training_set(opened, opened.ids, config)
+    engine = _InputsOnly(config.model, torch.device("cpu"))
+    for batch in load(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0):
+        if to_networks:
+            with contextlib.suppress(_Reached):
+                engine.training_step(batch, config, torch.Generator())
+
+
+class _Reached(Exception):
+    """The networks' inputs are there."""
+
+
+class _InputsOnly(Engine):
+    """A training step as far as its networks, which are left out."""
+
+    def encode(self, frames, spectrograms):
+        raise _Reached
+
+
+def _sizes(name: str, sizes: dict[str, float]) -> dict[str, object]:
+    return {name: {key: round(value) for key, value in sizes.items()}}
+
+
+def _reference(stage: str, *arguments: object) -> None:
+    python("-m", "tests.bench.reference_run", stage, *arguments)

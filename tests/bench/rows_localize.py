@@ -1,0 +1,132 @@
+"""Rows about `localize`: one picture from a cold start, many with a model at hand, and videos."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+
+import avloc
+from avloc.localize.video import write_video
+from tests.bench import material
+from tests.bench.material import SIZE
+from tests.bench.reference import ReferenceNet, log_spectrogram, read_sound, test_transform
+from tests.bench.reference_scoring import min_max, similarity_maps, upsampled
+from tests.bench.timing import AVLOC, REFERENCE, ROOT, Given, Row, alone, compared, interleaved, python, spread
+from tests.media_makers import make_video
+
+MEDIA = ROOT / "tests" / "media"
+_BARE = """
+import torch, torchvision
+with torch.no_grad():
+    torchvision.models.resnet18(weights=None).eval()(torch.zeros(1, 3, 224, 224))
+"""
+
+
+def localize_cold(given: Given, work: Path) -> list[Row]:
+    """One picture and one sound to one overlay, from the shell."""
+    asked = ("localize", MEDIA / "frame.jpg", "--audio", MEDIA / "sound.wav", "--out", work / "heat.png")
+    contenders = {REFERENCE: lambda: python("-c", _BARE), AVLOC: lambda: python("-m", "avloc", *asked)}
+    spent = interleaved(given.repeats, contenders)
+    what = (
+        "a new process each time: python that imports torch and torchvision and runs one ResNet18 of random weights "
+        "on one picture of zeros; `avloc localize` with the shipped model, from files to an overlay"
+    )
+    return [compared("localize cold", what, spent)]
+
+
+def localize_warm(given: Given, work: Path) -> list[Row]:
+    """Pictures one after the other with a model at hand."""
+    frames = given.count(32, 2)
+    pictures = [material.picture(seed) for seed in range(frames)]
+    sounds = [material.sound(seed) for seed in range(frames)]
+    paths = [work / f"{number}.wav" for number in range(frames)]
+    for path, sound in zip(paths, sounds, strict=True):
+        soundfile.write(path, sound, material.RATE)
+    network, transform, model = ReferenceNet().eval(), test_transform(), avloc.load(device="cpu")
+
+    @torch.no_grad()
+    def theirs() -> None:
+        for picture, path in zip(pictures, paths, strict=True):
+            tensor = transform(Image.fromarray(picture))[None]
+            cells = similarity_maps(network, tensor, log_spectrogram(*read_sound(path))[None])
+            min_max(upsampled(cells)[0])
+
+    def ours() -> None:
+        for picture, sound in zip(pictures, sounds, strict=True):
+            model.localize(picture, sound, material.RATE)
+
+    spent = interleaved(given.repeats, {REFERENCE: theirs, AVLOC: ours})
+    what = (
+        f"{frames} pictures of 640 x 360 one by one: two ResNet18 with 2048 dimensions in fp32, map to 224 x 224; "
+        "`model.localize` of the shipped model, which also judges and fuses its own object prior"
+    )
+    return [compared("localize warm", what, spent, work=frames, unit="pictures/s")]
+
+
+class FakeMapper:
+    """A bump that wanders: no model, so that the row shows what everything else costs."""
+
+    seconds, rate = 3.0, 22_050
+
+    def cells_at(self, frame, waveform, rate):
+        down, across = np.mgrid[0:14, 0:14]
+        place = 7 + 5 * float(waveform[:100].mean())
+        bump = np.exp(-((down - place) ** 2 + (across - 9) ** 2) / 6)
+        return bump.astype(np.float32), False
+
+
+def made_up_video(path: Path, seconds: float) -> Path:
+    """640 x 360 at 30 pictures a second: a texture that drifts under grain, and stereo noise."""
+    draws = np.random.default_rng(0)
+    small = Image.fromarray(draws.integers(0, 256, (60, 100, 3), np.uint8))
+    texture = np.asarray(small.resize((1000, 600), Image.Resampling.BICUBIC), np.int16)
+
+    def picture(time_s: float) -> np.ndarray:
+        x, y = int(180 + 170 * np.sin(time_s)), int(120 + 110 * np.cos(0.7 * time_s))
+        grain = draws.integers(-4, 5, (360, 640, 1), np.int16)
+        return np.clip(texture[y : y + 360, x : x + 640] + grain, 0, 255).astype(np.uint8)
+
+    sound = (0.1 * draws.standard_normal((2, round(seconds * 44_100)))).astype(np.float32)
+    return make_video(
+        path, seconds=seconds, fps=30, size=SIZE, frame_fn=picture, sound=sound, rate=44_100, video_codec="libx264"
+    )
+
+
+def overlay_video(given: Given, work: Path) -> list[Row]:
+    """A video of 360p to an overlay video, a map every half second, the model left out."""
+    source = made_up_video(work / "in.mp4", 2.0 if given.quick else given.video_seconds)
+    write_video(source, work / "out.mp4", FakeMapper(), end=1.0)  # imports and caches
+    walls, processors = [], []
+    for _ in range(given.repeats):
+        wall, processor = time.perf_counter(), time.process_time()
+        summary = write_video(source, work / "out.mp4", FakeMapper())
+        walls.append(time.perf_counter() - wall)
+        processors.append(time.process_time() - processor)
+    spent = spread(processors)
+    return [
+        alone(
+            "overlay video",
+            f"{summary.frames} pictures of 640 x 360, {summary.maps} maps, without the model",
+            walls,
+            processor_s=spent,
+            processor_ms_per_picture=round(1e3 * spent["median"] / summary.frames, 2),
+            peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        )
+    ]
+
+
+def video(given: Given, work: Path) -> list[Row]:
+    """A short clip to an overlay video with the shipped model, from the shell."""
+    seconds = 2.0 if given.quick else 10.0
+    source, out = made_up_video(work / "in.mp4", seconds), work / "out.mp4"
+    call = {AVLOC: lambda: python("-m", "avloc", "localize", source, "--out", out)}
+    spent = interleaved(given.repeats, call, warm=False)
+    what = f"`avloc localize` of {seconds:g} s of 640 x 360 at 30 pictures a second to an overlay video, shipped model"
+    sizes = {"in": source.stat().st_size, "out": out.stat().st_size}
+    return [alone("video", what, spent[AVLOC], bytes=sizes)]

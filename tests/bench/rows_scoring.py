@@ -1,0 +1,146 @@
+"""Rows about maps and their scores: networks alone, scoring alone, and a whole test set."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from avloc.annotations import published_boxes
+from avloc.checkpoint import load_model
+from avloc.engine import ClipCells, Engine
+from avloc.evaluate.score import Clip, score_protocols
+from avloc.heatmap import heat_maps
+from avloc.protocols import PROTOCOLS
+from tests.bench import material
+from tests.bench.reference import ReferenceNet, log_spectrogram, test_transform
+from tests.bench.reference_scoring import similarity_maps
+from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, python
+
+SCORED = ("avloc", "ezvsl", "lvs", "sspl")
+MAPS = ("av", "object", "fused")
+BF16, FP32 = "avloc bf16", "avloc fp32"
+_DISTINCT = 64
+
+
+def made_up_clips(count: int) -> list[Clip]:
+    """VGG-SS's boxes with maps of noise."""
+    draws = np.random.default_rng(0)
+    known = sorted(published_boxes().by_id.items())[:count]
+    return [
+        Clip(
+            cells=ClipCells(
+                id=clip_id,
+                boxes=annotation.boxes,
+                maps={name: draws.random((7, 7), np.float32) for name in ("av", "object")},
+            )
+        )
+        for clip_id, annotation in known
+    ]
+
+
+def scoring(given: Given, _work: Path) -> list[Row]:
+    """Maps of VGG-SS's clips scored under four protocols, networks left out."""
+    made = made_up_clips(given.count(5158, 20))
+    protocols = [PROTOCOLS[name] for name in SCORED]
+    spent = interleaved(given.repeats, {AVLOC: lambda: score_protocols(made, protocols, "union", MAPS)}, warm=False)
+    what = f"{len(made)} clips x {len(MAPS)} maps x {len(SCORED)} protocols, baselines and intervals included"
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return [alone("scoring", what, spent[AVLOC], peak_mb=peak)]
+
+
+class _Pictures:
+    """A batch of made-up clips for both sides, and both networks with the same weights."""
+
+    def __init__(self, work: Path, batch: int) -> None:
+        path, config = material.published_size_model(work / "model.safetensors")
+        file = load_model(path)
+        self.network = ReferenceNet(config.dim)
+        self.network.load_state_dict(file.state)
+        self.network.eval()
+        self.engines = {name: Engine.from_file(file, torch.device("cpu"), name) for name in ("bf16", "fp32")}
+        frames = [Image.fromarray(material.picture(seed)).resize((config.frame,) * 2) for seed in range(batch)]
+        sounds = np.stack([material.sound(seed) for seed in range(batch)])
+        self.frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).permute(0, 3, 1, 2)
+        self.sounds = torch.from_numpy(np.round(sounds * 32_767).astype(np.int16))
+        self.rate = config.rate
+        self.tensors = torch.stack([test_transform()(frame) for frame in frames])
+        self.spectrograms = torch.stack([log_spectrogram(sound, self.rate) for sound in sounds])
+
+    def ours(self, precision: str) -> torch.Tensor:
+        return self.engines[precision].predict(self.frames.contiguous(), self.sounds, self.rate)
+
+    @torch.no_grad()
+    def theirs(self) -> torch.Tensor:
+        return similarity_maps(self.network, self.tensors, self.spectrograms)
+
+
+def inference(given: Given, work: Path) -> list[Row]:
+    """Similarity maps of a batch in memory."""
+    batch = given.size(16, 2)
+    made = _Pictures(work, batch)
+    contenders = {REFERENCE: made.theirs, BF16: lambda: made.ours("bf16"), FP32: lambda: made.ours("fp32")}
+    spent = interleaved(given.repeats, contenders)
+    heats = {name: heat_maps(made.ours(name), (224, 224)) for name in ("bf16", "fp32")}
+    apart = (heats["bf16"] - heats["fp32"]).abs()
+    facts = {"heat_bf16_to_fp32": {"largest": _digits(apart.max()), "mean": _digits(apart.mean())}}
+    start = f"batch of {batch}, two ResNet18, 2048 dimensions;"
+    plain = "fp32 NCHW, similarity of all pairs, tensors ready for the networks"
+    ours = "from uint8 frames and int16 sound, own pairs alone"
+    told = {"work": batch, "unit": "pairs/s"}
+    return [
+        compared("inference", f"{start} {plain}; avloc in bf16 {ours}", spent, avloc=BF16, **told, **facts),
+        compared("inference, fp32", f"{start} {plain}; avloc in fp32 {ours}", spent, avloc=FP32, **told),
+    ]
+
+
+def _digits(value: torch.Tensor) -> float:
+    return float(f"{value.item():.3g}")
+
+
+def evaluation(given: Given, work: Path) -> list[Row]:
+    """A test set from disk to scores, whole processes."""
+    clips = given.count(1000, 4)
+    ids = material.media(work / "media", clips, suffix=".jpg", distinct=_DISTINCT)
+    boxes = material.boxes(work / "media", ids, ".jpg")
+    store = material.store(work / "media", work / "store", annotations=boxes).folder
+    model, _ = material.published_size_model(work / "model.safetensors")
+    prior = material.object_prior_weights(work / "weights")
+    scores: dict[str, Any] = {}
+
+    def theirs() -> None:
+        done = python("-m", "tests.bench.reference_run", "eval", work / "media", boxes, model, prior)
+        scores[REFERENCE] = json.loads(done.stdout)
+
+    def ours(precision: str) -> None:
+        asked = ("eval", model, "--store", store, "--maps", ",".join(MAPS), "--weights-dir", prior.parent)
+        done = python("-m", "tests.bench.untaught", *asked, "--precision", precision, "--device", "cpu", "--json")
+        report = json.loads(done.stdout.splitlines()[0])
+        scores[precision] = {name: report["maps"][name]["overall"]["mean_ciou"] for name in MAPS}
+
+    spent = interleaved(
+        given.repeats, {REFERENCE: theirs, BF16: lambda: ours("bf16"), FP32: lambda: ours("fp32")}, warm=False
+    )
+    start = f"{clips} clips ({min(clips, _DISTINCT)} differ), maps av, object and fused, whole processes from disk;"
+    told = {"work": clips, "unit": "clips/s"}
+    return [
+        compared(
+            f"evaluation{ending}",
+            f"{start} one clip after the other in fp32; `avloc eval` in {precision} with its baselines and intervals",
+            spent,
+            avloc=name,
+            **told,
+            mean_ciou={REFERENCE: scores[REFERENCE], AVLOC: scores[precision]},
+            whole_s={REFERENCE: _digits_all(spent[REFERENCE]), AVLOC: _digits_all(spent[name])},
+        )
+        for name, precision, ending in ((BF16, "bf16", ""), (FP32, "fp32", ", fp32"))
+    ]
+
+
+def _digits_all(values: list[float]) -> list[float]:
+    return [round(value, 2) for value in values]

@@ -1,0 +1,154 @@
+"""Contenders measured in turn, and what a row of the benchmark says about them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE, AVLOC, MACHINE = "reference", "avloc", "machine"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the command line asks of every row."""
+
+    repeats: int = 3
+    clips: int | None = None
+    batch: int | None = None
+    video_seconds: float = 60.0
+    quick: bool = False
+
+    def count(self, usual: int, quick: int) -> int:
+        """How many clips a row takes."""
+        return self.clips or (quick if self.quick else usual)
+
+    def size(self, usual: int, quick: int) -> int:
+        """How many clips a row puts in a batch."""
+        return self.batch or (quick if self.quick else usual)
+
+
+def interleaved(
+    repeats: int, contenders: Mapping[str, Callable[[], object]], *, warm: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of each contender, A B A B ...: a machine that slows down slows all of them.
+
+    Args:
+        repeats: rounds that count.
+        contenders: what to call, by name.
+        warm: call each once before, uncounted.
+    """
+    if warm:
+        for call in contenders.values():
+            call()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median and all values."""
+    return {"median": _rounded(statistics.median(values)), "all": [_rounded(value) for value in values]}
+
+
+def compared(
+    name: str,
+    what: str,
+    seconds: Mapping[str, Sequence[float]],
+    *,
+    work: float = 0,
+    unit: str = "s",
+    reference: str = REFERENCE,
+    avloc: str = AVLOC,
+    **more: Any,
+) -> Row:
+    """A row of two contenders.
+
+    Args:
+        name: of the row.
+        what: in words, what both did.
+        seconds: of all contenders, from `interleaved`.
+        work: how much was done each time; the row then holds rates, `unit` of them a second.
+        unit: of the values.
+        reference: which contender is compared with.
+        avloc: which one is compared.
+        more: further facts.
+    """
+    both = {REFERENCE: seconds[reference], AVLOC: seconds[avloc]}
+    values = {key: [work / value for value in own] if work else own for key, own in both.items()}
+    median = {key: statistics.median(own) for key, own in values.items()}
+    ratio = median[AVLOC] / median[REFERENCE] if work else median[REFERENCE] / median[AVLOC]
+    sides = {key: spread(own) for key, own in values.items()}
+    return {"row": name, "what": what, "unit": unit, **sides, "ratio": _rounded(ratio), **more}
+
+
+def alone(name: str, what: str, values: Sequence[float], unit: str = "s", *, side: str = AVLOC, **more: Any) -> Row:
+    """A row of avloc's own, or with `side` of the machine's: nothing is compared."""
+    sides = {REFERENCE: None, AVLOC: None, side: spread(values)}
+    return {"row": name, "what": what, "unit": unit, **sides, "ratio": None, **more}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` in a process of its own, from a folder of no consequence; its output must be fine."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment},
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def header() -> dict[str, Any]:
+    """The machine and the versions; nothing of the day or of the user."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "bf16_in_hardware": {
+            name: bool(torch.cpu.get_capabilities().get(name, False)) for name in ("avx512_bf16", "amx_bf16")
+        },
+        "memory_gb": _rounded(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "ratio": "how many times faster, or smaller, avloc is: above 1 is in its favour",
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
