@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc.distill import DistillOptions, distill_cache
+from avloc.distill.sources import teacher_device
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.events import Progress
 from avloc.files import folder_lock
@@ -437,6 +438,25 @@ def test_parts_without_clips_are_no_failure_but_failed_ones_are(untaught, tmp_pa
     broken = Part(next(part.number for part in parts(64) if part.has(last)), 64)
     with pytest.raises(NoInputLeft, match=f"not one clip of part {broken} has a hint; the first reason"):
         distill_cache(untaught, replace(distilling, part=broken))
+
+
+@pytest.mark.parametrize(
+    ("asked", "local_rank", "devices", "device"),
+    [
+        ("auto", "1", 4, "cuda:1"),
+        ("auto", "3", 1, "cuda:0"),
+        ("auto", None, 4, "cuda"),
+        ("auto", "1", 0, "cpu"),
+        ("cpu", "1", 4, "cpu"),
+    ],
+)
+def test_parts_of_a_launcher_have_a_gpu_each(asked, local_rank, devices, device, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: devices > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: devices)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert str(teacher_device(asked)) == device
 
 
 def test_a_held_store_keeps_parts_of_distill_cache_out(untaught, distilling):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from avloc.errors import InputError
 from avloc.events import Listener, Notice
 
 if TYPE_CHECKING:
+    import torch
+
     from avloc.store import HintStamp, Store
     from avloc.teachers import Hint, Teacher
     from avloc.weights import Located, Weight
@@ -52,10 +55,9 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
 
 def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
     from avloc import teachers
-    from avloc.engine import pick_device
     from avloc.weights import locate
 
-    device = pick_device(options.device)
+    device = teacher_device(options.device)
 
     def found(weight: Weight) -> Located:
         return locate(weight, weights_dir=options.weights_dir, listener=listener)
@@ -72,6 +74,22 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
     weights = found(teachers.PannsTeacher.weight)
     listener(Notice(f"PANNs hears the {'source files' if sound == 'source' else 'sound in the store'}"))
     return teachers.PannsTeacher(heard, store.spec, weights, device)
+
+
+def teacher_device(name: str) -> torch.device:
+    """What `pick_device` says; but `auto` is the GPU of a launcher's LOCAL_RANK, that parts do not crowd on the first.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    import torch
+
+    from avloc.engine import pick_device
+
+    device, local_rank = pick_device(name), os.environ.get("LOCAL_RANK", "")
+    if name == "auto" and device.type == "cuda" and local_rank.isdecimal():
+        return torch.device("cuda", int(local_rank) % torch.cuda.device_count())  # a launcher may show each one only
+    return device
 
 
 def _answers(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> Answers:
