@@ -23,7 +23,8 @@ from avloc.errors import InputError, Refused, UsageError
 from avloc.media import decode_mask, decode_picture, square
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
-from avloc.store import Clip, Hints, Store
+from avloc.parallel import ALONE, Peers
+from avloc.store import Hints, Sample, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    clip: Clip
+    clip: Sample
     frame: NDArray[np.uint8]
     sound: NDArray[np.int16]
     prior_frame: NDArray[np.uint8] | None = None
@@ -100,12 +101,13 @@ def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDAr
     return soxr.resample(sound, rate, config.rate)[: int(config.seconds * config.rate)], config.rate
 
 
-def shorter_side_to(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A picture with its shorter side at `side` pixels (bicubic, antialiased)."""
-    height, width = rgb.shape[:2]
-    scale = side / min(height, width)
-    size = (max(side, round(width * scale)), max(side, round(height * scale)))
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+def reduced(rgb: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
+    """A picture shrunk by a whole number, by the mean of its pixels, so that its shorter side keeps `least` pixels.
+
+    What is left to do, less than one halving, is done where the crops are cut out (`avloc.transforms.crop_frames`).
+    """
+    factor = min(rgb.shape[:2]) // max(1, least)
+    return rgb if factor < 2 else np.asarray(Image.fromarray(rgb).reduce(factor))
 
 
 class ClipSet(Dataset[_Item | _Failure]):
@@ -115,7 +117,8 @@ class ClipSet(Dataset[_Item | _Failure]):
         store: the prepared store.
         ids: which clips, in which order.
         config: what the model sees and hears.
-        shorter_side: for training, the frames' shorter side in pixels; 0 stretches them to the model's square.
+        least_side: for training, pixels that the frames' shorter side keeps if it has them; 0 stretches the frames to
+            the model's square.
         prior_side: side of the square pictures for an object prior in pixels; 0 for none.
         detr_side: the same for DETR.
         sound_ids: clips whose sounds are heard with the pictures of `ids`, one each; by default their own.
@@ -129,7 +132,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         ids: Sequence[str],
         config: ModelConfig,
         *,
-        shorter_side: int = 0,
+        least_side: int = 0,
         prior_side: int = 0,
         detr_side: int = 0,
         sound_ids: Sequence[str] | None = None,
@@ -140,7 +143,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         self.store = store
         self.ids = list(ids)
         self.config = config
-        self.shorter_side = shorter_side
+        self.least_side = least_side
         self.prior_side = prior_side
         self.detr_side = detr_side
         self.sound_ids = self.ids if sound_ids is None else list(sound_ids)
@@ -151,19 +154,18 @@ class ClipSet(Dataset[_Item | _Failure]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> _Item | _Failure:
-        clip = self.store.read(self.ids[index])
-        heard = clip if self.sound_ids[index] == clip.id else self.store.read(self.sound_ids[index])
+        clip = self.store.sample(self.ids[index])
+        heard = clip if self.sound_ids[index] == clip.id else self.store.sample(self.sound_ids[index])
         try:
             rgb = decode_picture(clip.picture)
             if clip.mask:
                 decode_mask(clip.mask)  # a damaged one makes the clip fail here, by name, and not in the scoring
         except InputError as error:
             return _Failure(clip.id, str(error))
-        side = self.shorter_side
         sound, _ = fit_sound(heard.sound, self.store.spec.rate, self.config)
         return _Item(
             clip=clip,
-            frame=shorter_side_to(rgb, side) if side else square(rgb, self.config.frame),
+            frame=reduced(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame),
             sound=sound,
             prior_frame=square(rgb, self.prior_side) if self.prior_side else None,
             detr_frame=stretched(rgb, self.detr_side) if self.detr_side else None,
@@ -212,10 +214,10 @@ def _stacked_frames(frames: Sequence[NDArray[np.uint8] | None], side: int) -> Te
 def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
     height = max((frame.shape[0] for frame in frames), default=0)
     width = max((frame.shape[1] for frame in frames), default=0)
-    out = torch.zeros((len(frames), 3, height, width), dtype=torch.uint8)
+    out = np.zeros((len(frames), height, width, 3), np.uint8)  # channels last: the copies below are of whole lines
     for row, frame in enumerate(frames):
-        out[row, :, : frame.shape[0], : frame.shape[1]] = torch.from_numpy(frame.copy()).permute(2, 0, 1)
-    return out
+        out[row, : frame.shape[0], : frame.shape[1]] = frame
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipSet:
@@ -238,7 +240,7 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
         store,
         ids,
         config.model,
-        shorter_side=int(config.model.frame * config.augment.scale),
+        least_side=int(config.model.frame * config.augment.scale),
         audio_hints=audio,
         visual_hints=visual,
     )
@@ -276,10 +278,14 @@ class EpochBatches:
         seed: of the run.
         epochs: how many.
         first_step: steps to leave out at the start.
+        peers: processes that share each batch; the stream holds this one's part.
     """
 
-    def __init__(self, clips: int, batch: int, seed: int, epochs: int, first_step: int = 0) -> None:
+    def __init__(
+        self, clips: int, batch: int, seed: int, epochs: int, first_step: int = 0, peers: Peers = ALONE
+    ) -> None:
         self.clips, self.batch, self.seed = clips, min(batch, clips), seed
+        self.peers = peers
         self.steps_per_epoch = clips // self.batch
         self.first_step, self.steps = first_step, epochs * self.steps_per_epoch
 
@@ -292,7 +298,8 @@ class EpochBatches:
             order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
             skipped = self.first_step % self.steps_per_epoch if epoch == first_epoch else 0
             for place in range(skipped, self.steps_per_epoch):
-                yield order[place * self.batch : (place + 1) * self.batch].tolist()
+                batch = order[place * self.batch : (place + 1) * self.batch]
+                yield batch[self.peers.share(len(batch))].tolist()
 
 
 def _ignore_interrupt(_worker: int) -> None:

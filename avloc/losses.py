@@ -1,29 +1,84 @@
 """The loss terms of the published systems, as functions of embeddings and hints.
 
-Shape letters: B batch, D embedding, H W cells. "Unit" means L2-normalised over D.
+Where processes share a batch, each gives its own rows, and the mean over the processes of what they get is the term of
+the whole batch (`avloc.parallel`). What relates all clips to all, `relation_BB`, everybody has whole.
+
+Shape letters: B batch, n its rows that this process has (alone: all), D embedding, H W cells. "Unit" means
+L2-normalised over D.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avloc.parallel import ALONE, Peers
+
 BOX_MIDDLE, BOX_SLOPE = 0.3, 10.0
 """The cosine at which a cell is as likely inside a box as not, and how steeply that turns."""
 _COVERED = 0.2
 """A cell counts as covered where boxes cover more than this share of it."""
+_AT_ONCE = 1 << 24
+"""Cosines that are held at once while the best of each pair is looked for: 64 MB of them."""
 
 
-def contrastive(image_BDHW: Tensor, audio_BD: Tensor, tau: float, relation_BB: Tensor | None = None) -> Tensor:
+class _BestCells(torch.autograd.Function):
+    """The largest cosine of any cell of each picture with each sound, [n, B].
+
+    A batch has B^2 H W cosines, of which B^2 matter. They are computed for some pictures at a time, and only which cell
+    was the best is kept for the gradient. Of equal cells the first one learns.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image_nDP: Tensor, audio_BD: Tensor) -> Tensor:
+        best, cells = [], []
+        for image_cDP in _some(image_nDP, len(audio_BD)):
+            found = torch.einsum("cdp,bd->cbp", image_cDP, audio_BD).max(2)
+            best.append(found.values)
+            cells.append(found.indices.int())
+        ctx.save_for_backward(image_nDP, audio_BD, torch.cat(cells))
+        return torch.cat(best)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        image_nDP, audio_BD, cells_nB = ctx.saved_tensors
+        of_image, of_audio = torch.empty_like(image_nDP), torch.zeros_like(audio_BD)
+        first = 0
+        for image_cDP in _some(image_nDP, len(audio_BD)):
+            rows = slice(first, first := first + len(image_cDP))
+            shape = (len(image_cDP), len(audio_BD), image_cDP.shape[2])
+            spread_cBP = grads[0].new_zeros(shape).scatter_(2, cells_nB[rows, :, None].long(), grads[0][rows, :, None])
+            of_image[rows] = torch.einsum("cbp,bd->cdp", spread_cBP, audio_BD)
+            of_audio += torch.einsum("cbp,cdp->bd", spread_cBP, image_cDP)
+        return of_image, of_audio
+
+
+def _some(image_nDP: Tensor, sounds: int) -> tuple[Tensor, ...]:
+    at_once = max(1, _AT_ONCE // (sounds * image_nDP.shape[2]))
+    return torch.split(image_nDP, at_once)
+
+
+def best_cells(image_nDHW: Tensor, audio_BD: Tensor) -> Tensor:
+    """The largest cosine of any cell of each picture with each sound, [n, B], of unit features and vectors."""
+    best: Tensor = _BestCells.apply(image_nDHW.flatten(2), audio_BD)
+    return best
+
+
+def contrastive(
+    image_nDHW: Tensor, audio_nD: Tensor, tau: float, relation_BB: Tensor | None = None, peers: Peers = ALONE
+) -> Tensor:
     """Multiple-instance contrastive loss: the best cell of picture n should match sound n better than any other.
 
     Args:
-        image_BDHW: unit features of every cell.
-        audio_BD: unit audio vectors.
+        image_nDHW: unit features of every cell.
+        audio_nD: unit audio vectors.
         tau: temperature.
         relation_BB: int8, picture first: 1 own sound, -1 a wrong one, 0 left out. A clip whose own sound is wrong asks
             for nothing itself. None: all sounds but its own are wrong for a picture, as published.
+        peers: who has the other rows.
 
     Returns:
         Scalar: cross-entropy over sounds plus cross-entropy over pictures, each a mean over the clips that have a right
@@ -31,7 +86,7 @@ def contrastive(image_BDHW: Tensor, audio_BD: Tensor, tau: float, relation_BB: T
 
     Source: EZ-VSL, equation 3; AVC, equation 1, batch-averaged as in its code.
     """
-    best_BB = torch.einsum("ndhw,md->nmhw", image_BDHW, audio_BD).flatten(2).amax(2) / tau
+    best_BB = peers.gather(best_cells(image_nDHW, peers.gather(audio_nD))) / tau
     target = torch.arange(len(best_BB), device=best_BB.device)
     if relation_BB is None:
         return F.cross_entropy(best_BB, target) + F.cross_entropy(best_BB.T, target)
@@ -42,79 +97,99 @@ def contrastive(image_BDHW: Tensor, audio_BD: Tensor, tau: float, relation_BB: T
     return F.cross_entropy(best_BB[asks], target[asks]) + F.cross_entropy(best_BB.T[asks], target[asks])
 
 
-def box(image_BDHW: Tensor, audio_BD: Tensor, relation_BB: Tensor, cover_BHW: Tensor, boxed_B: Tensor) -> Tensor | None:
+def box(
+    image_nDHW: Tensor,
+    audio_nD: Tensor,
+    relation_BB: Tensor,
+    cover_nHW: Tensor,
+    boxed_n: Tensor,
+    peers: Peers = ALONE,
+) -> Tensor | None:
     """Cross-entropy of every cell's similarity with what boxes say: in a box of the sounding object, or not.
 
     A cell is inside with probability sigmoid(10 (cosine - 0.3)); the target is the share of it that boxes cover. Cells
     of a wrong pair have target 0, whatever picture and sound it is of. A right pair without boxes is left out.
 
     Args:
-        image_BDHW: unit features of every cell.
-        audio_BD: unit audio vectors.
+        image_nDHW: unit features of every cell.
+        audio_nD: unit audio vectors.
         relation_BB: int8, picture first: 1 own sound, -1 a wrong one, 0 left out.
-        cover_BHW: share of each cell under boxes of the clip's sounding object.
-        boxed_B: bool; rows without boxes hold anything.
+        cover_nHW: share of each cell under boxes of the clip's sounding object.
+        boxed_n: bool; rows without boxes hold anything.
+        peers: who has the other rows.
 
     Returns:
         Scalar: the mean over covered cells plus the mean over the others, each over the whole batch, so that the few
         covered ones weigh as much; or None if no pair counts.
     """
-    own_BB = torch.diag((relation_BB.diagonal() > 0) & boxed_B)
-    counts_BB = own_BB | (relation_BB < 0)
-    if not bool(counts_BB.any()):
-        return None
-    cosine_BBHW = torch.einsum("ndhw,md->nmhw", image_BDHW, audio_BD)
-    target_BBHW = torch.where(own_BB[:, :, None, None], cover_BHW[:, None].to(cosine_BBHW), 0.0)
-    cosine, target = cosine_BBHW[counts_BB], target_BBHW[counts_BB]
+    relation_nB, own_nB = _rows(relation_BB, peers)
+    own_nB = own_nB & (relation_nB > 0) & boxed_n[:, None]
+    counts_nB = own_nB | (relation_nB < 0)
+    cosine_nBHW = torch.einsum("ndhw,bd->nbhw", image_nDHW, peers.gather(audio_nD))
+    target_nBHW = torch.where(own_nB[:, :, None, None], cover_nHW[:, None].to(cosine_nBHW), 0.0)
+    cosine, target = cosine_nBHW[counts_nB], target_nBHW[counts_nB]
     errors = F.binary_cross_entropy_with_logits(BOX_SLOPE * (cosine - BOX_MIDDLE), target, reduction="none")
-    parts = [errors[kind] for kind in (target > _COVERED, target <= _COVERED)]
-    return torch.stack([part.mean() for part in parts if part.numel()]).sum()
+    means = [peers.mean(errors[kind]) for kind in (target > _COVERED, target <= _COVERED)]
+    parts = [mean for mean in means if mean is not None]
+    return torch.stack(parts).sum() if parts else None
+
+
+def _rows(relation_BB: Tensor, peers: Peers) -> tuple[Tensor, Tensor]:
+    """This process's rows [n, B] of the relation, and where in them its own pairs lie."""
+    own_BB = torch.eye(len(relation_BB), dtype=torch.bool, device=relation_BB.device)
+    return relation_BB[peers.rows], own_BB[peers.rows]
 
 
 def peak(
-    image_BDHW: Tensor, audio_BD: Tensor, relation_BB: Tensor, cover_BHW: Tensor, boxed_B: Tensor, tau: float
+    image_nDHW: Tensor,
+    audio_nD: Tensor,
+    relation_BB: Tensor,
+    cover_nHW: Tensor,
+    boxed_n: Tensor,
+    tau: float,
+    peers: Peers = ALONE,
 ) -> Tensor | None:
     """How little of a clip's similarity lies in its boxes: minus the logarithm of the share of the softmax over cells.
 
     It is about the order of the cells of one picture, and so about where the peak is, not about how high.
 
     Args:
-        image_BDHW: unit features of every cell.
-        audio_BD: unit audio vectors.
+        image_nDHW: unit features of every cell.
+        audio_nD: unit audio vectors.
         relation_BB: int8, picture first; clips whose own sound is not right, 1 on the diagonal, are left out.
-        cover_BHW: share of each cell under boxes of the clip's sounding object; cells count by it beside each other,
+        cover_nHW: share of each cell under boxes of the clip's sounding object; cells count by it beside each other,
             and a single covered cell counts fully, however little of it is covered.
-        boxed_B: bool; rows without boxes hold anything. Clips whose boxes were cropped away are left out.
+        boxed_n: bool; rows without boxes hold anything. Clips whose boxes were cropped away are left out.
         tau: temperature.
+        peers: who has the other rows.
 
     Returns:
         Scalar, 0 where boxes cover everything: the mean over clips; or None if no clip counts.
     """
-    taught_B = (relation_BB.diagonal() > 0) & boxed_B
-    taught_B = taught_B & (torch.where(taught_B[:, None, None], cover_BHW, 0.0) > 0).flatten(1).any(1)
-    if not bool(taught_B.any()):
-        return None
-    image, audio, cover = image_BDHW[taught_B], audio_BD[taught_B], cover_BHW[taught_B]
+    taught_n = (relation_BB.diagonal()[peers.rows] > 0) & boxed_n
+    taught_n = taught_n & (torch.where(taught_n[:, None, None], cover_nHW, 0.0) > 0).flatten(1).any(1)
+    image, audio, cover = image_nDHW[taught_n], audio_nD[taught_n], cover_nHW[taught_n]
     sharp = torch.einsum("ndhw,nd->nhw", image, audio).flatten(1) / tau
     inside = torch.logsumexp(sharp + cover.flatten(1).to(sharp).log(), 1)
-    return (torch.logsumexp(sharp, 1) - inside).mean()
+    return peers.mean(torch.logsumexp(sharp, 1) - inside)
 
 
-def audio_hint(audio_BD: Tensor, hint_BD: Tensor) -> Tensor:
-    """Mean squared error between the student's unit audio vector and the sound teacher's embedding.
+def audio_hint(audio_nD: Tensor, hint_nD: Tensor, peers: Peers = ALONE) -> Tensor | None:
+    """Mean squared error between the student's unit audio vector and the sound teacher's embedding; None of no clip.
 
     Source: AVC, equation 3; the mean runs over all elements, as in its code, to which the weight 1000 is tuned.
     """
-    return F.mse_loss(audio_BD, hint_BD)
+    return peers.mean(F.mse_loss(audio_nD, hint_nD, reduction="none"))
 
 
-def visual_hint(image_BDHW: Tensor, hint_BHW: Tensor, present_B: Tensor) -> Tensor | None:
+def visual_hint(image_nDHW: Tensor, hint_nHW: Tensor, present_n: Tensor, peers: Peers = ALONE) -> Tensor | None:
     """Mean squared error between the channel mean of the student's unit features and the object teacher's map.
 
     Args:
-        image_BDHW: unit features of every cell, on the student's grid.
-        hint_BHW: teacher maps on their own grid (25x25), to which the student's is resized (bilinear, half-pixel).
-        present_B: bool; rows without a hint are left out, whatever they hold.
+        image_nDHW: unit features of every cell, on the student's grid.
+        hint_nHW: teacher maps on their own grid (25x25), to which the student's is resized (bilinear, half-pixel).
+        present_n: bool; rows without a hint are left out, whatever they hold.
+        peers: who has the other rows.
 
     Returns:
         Scalar mean over the kept rows, or None if there are none: the reference takes the mean of nothing there and
@@ -122,30 +197,32 @@ def visual_hint(image_BDHW: Tensor, hint_BHW: Tensor, present_B: Tensor) -> Tens
 
     Source: AVC's code; its equation 2 speaks of embeddings, the code compares single-channel maps.
     """
-    if not bool(present_B.any()):
-        return None
-    student = image_BDHW[present_B].mean(1, keepdim=True)
-    resized = F.interpolate(student, size=hint_BHW.shape[1:], mode="bilinear", align_corners=False)
-    return F.mse_loss(resized.squeeze(1), hint_BHW[present_B])
+    student = image_nDHW[present_n].mean(1, keepdim=True)
+    if len(student):
+        student = F.interpolate(student, size=hint_nHW.shape[1:], mode="bilinear", align_corners=False)
+    else:
+        student = student.new_zeros((0, 1, *hint_nHW.shape[1:])) + student.sum()
+    return peers.mean(F.mse_loss(student.squeeze(1), hint_nHW[present_n], reduction="none"))
 
 
-def visual_hint_vectors(image_BDHW: Tensor, hint_BDHW: Tensor, present_B: Tensor) -> Tensor | None:
+def visual_hint_vectors(
+    image_nDHW: Tensor, hint_nDHW: Tensor, present_n: Tensor, peers: Peers = ALONE
+) -> Tensor | None:
     """Mean squared error between the student's unit features and a seeing teacher's vectors, cell by cell.
 
     Args:
-        image_BDHW: unit features of every cell, on the student's grid.
-        hint_BDHW: the teacher's unit vectors on its own grid, resized to the student's (bilinear, half-pixel). Where
+        image_nDHW: unit features of every cell, on the student's grid.
+        hint_nDHW: the teacher's unit vectors on its own grid, resized to the student's (bilinear, half-pixel). Where
             neighbours differ, vectors between them come out shorter than 1, and there the hint weighs less.
-        present_B: bool; rows without a hint are left out, whatever they hold.
+        present_n: bool; rows without a hint are left out, whatever they hold.
+        peers: who has the other rows.
 
     Returns:
         Scalar mean over all elements of the kept rows, or None if there are none.
 
     Source: AVC, equation 2 as printed, which compares embeddings.
     """
-    if not bool(present_B.any()):
-        return None
-    hint = hint_BDHW[present_B]
-    if hint.shape[2:] != image_BDHW.shape[2:]:
-        hint = F.interpolate(hint, size=image_BDHW.shape[2:], mode="bilinear", align_corners=False)
-    return F.mse_loss(image_BDHW[present_B], hint)
+    image, hint = image_nDHW[present_n], hint_nDHW[present_n]
+    if hint.shape[2:] != image.shape[2:] and len(hint):
+        hint = F.interpolate(hint, size=image.shape[2:], mode="bilinear", align_corners=False)
+    return peers.mean(F.mse_loss(image, hint.reshape(image.shape), reduction="none"))

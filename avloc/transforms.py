@@ -124,7 +124,7 @@ def int16_to_float(sound: Tensor) -> Tensor:
 
 
 def normalise_frames(frames_B3HW: Tensor) -> Tensor:
-    """uint8 RGB to float32 with ImageNet's mean and deviation taken out."""
+    """RGB in [0, 255] to float32 with ImageNet's mean and deviation taken out."""
     mean = torch.tensor(IMAGENET_MEAN, device=frames_B3HW.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=frames_B3HW.device).view(3, 1, 1)
     return (frames_B3HW.float() / 255 - mean) / std
@@ -132,41 +132,80 @@ def normalise_frames(frames_B3HW: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """One square crop per sample: `left`, `top` [B] int64 in pixels, `flip` [B] bool, common `side` in pixels."""
+    """One square crop per sample, in fractions of its frame: left and upper edge, width and height, each [B] float32.
+
+    `flip` [B] bool: mirrored left to right. `side`: pixels of the square that every crop becomes.
+    """
 
     left: Tensor
     top: Tensor
+    width: Tensor
+    height: Tensor
     flip: Tensor
     side: int
 
 
-def draw_crops(sizes_B2: Tensor, side: int, flip: float, generator: torch.Generator) -> Crops:
-    """Draw a crop and a flip for each sample, independently of device and batch neighbours.
+def draw_crops(sizes_B2: Tensor, side: int, scale: float, flip: float, uniform_B3: Tensor) -> Crops:
+    """A crop and a flip for each sample, independently of device and batch neighbours.
+
+    It is the crop of `side` pixels at a whole pixel of a frame whose shorter side is `side * scale` pixels, rounded
+    down, as the published loaders cut it; the frame itself need not have been resized.
 
     Args:
-        sizes_B2: height and width of each frame in pixels, on the CPU; neither below `side`.
+        sizes_B2: height and width of each frame in pixels, on the CPU.
         side: side of the crop in pixels.
+        scale: shorter side of the frame in units of the crop's, 1 or more.
         flip: probability of a horizontal flip.
-        generator: CPU generator.
+        uniform_B3: draws from [0, 1): down, across, flip.
     """
-    uniform = torch.rand((len(sizes_B2), 3), generator=generator)
-    room = sizes_B2 - side + 1
-    corner = torch.minimum((uniform[:, :2] * room).long(), room - 1)
-    return Crops(left=corner[:, 1], top=corner[:, 0], flip=uniform[:, 2] < flip, side=side)
+    shorter = int(side * scale)
+    sizes = sizes_B2.double()
+    resized = (sizes * (shorter / sizes.amin(1, keepdim=True))).round().clamp_min(shorter)
+    room = resized - side + 1
+    corner = torch.minimum((uniform_B3[:, :2] * room).floor(), room - 1)
+    (top, left), (height, width) = (corner / resized).float().unbind(1), (side / resized).float().unbind(1)
+    return Crops(left=left, top=top, width=width, height=height, flip=uniform_B3[:, 2] < flip, side=side)
 
 
-def crop_frames(frames_B3HW: Tensor, crops: Crops) -> Tensor:
-    """Cut the crops out of frames that were padded to a common size; no resampling. [B, 3, side, side]."""
+_AT_ONCE = 16  # frames that are sampled at once: as floats, a batch of large ones would fill the memory
+
+
+def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
+    """Cut the crops out of frames that were padded to a common size, and bring them to their side (bilinear).
+
+    Args:
+        frames_B3HW: uint8, padded at the right and below.
+        sizes_B2: height and width of each frame before padding, on the CPU.
+        crops: what to cut out.
+
+    Returns:
+        [B, 3, side, side] float32 in [0, 255]; equal to the pixels where crop and frame have the same scale.
+    """
     device = frames_B3HW.device
-    step = torch.arange(crops.side)
-    across = torch.where(crops.flip[:, None], step.flip(0), step)
-    rows = (crops.top[:, None] + step)[:, :, None].to(device)
-    columns = (crops.left[:, None] + across)[:, None, :].to(device)
-    sample = torch.arange(len(frames_B3HW), device=device)[:, None, None]
-    return frames_B3HW.permute(0, 2, 3, 1)[sample, rows, columns].permute(0, 3, 1, 2)
+    padded_hw = torch.tensor(frames_B3HW.shape[2:])
+    grid = _pixel_grid(crops, sizes_B2, padded_hw).to(device)
+    parts = zip(torch.split(frames_B3HW, _AT_ONCE), torch.split(grid, _AT_ONCE), strict=True)
+    return torch.cat(
+        [F.grid_sample(frames.float(), places, padding_mode="border", align_corners=False) for frames, places in parts]
+    )
 
 
-def crop_maps(maps: Tensor, crops: Crops, sizes_B2: Tensor) -> Tensor:
+def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> Tensor:
+    """Where each pixel of each crop lies in the padded frames, [B, side, side, 2]; never in the padding."""
+    step = (torch.arange(crops.side) + 0.5) / crops.side
+    across = torch.where(crops.flip[:, None], 1 - step, step)
+    shares = (crops.top[:, None] + crops.height[:, None] * step, crops.left[:, None] + crops.width[:, None] * across)
+    places = []
+    for axis, share in enumerate(shares):
+        length = sizes_B2[:, axis, None]
+        pixel = torch.minimum((share * length - 0.5).clamp_min(0), length - 1.0)
+        places.append((2 * pixel + 1) / padded_hw[axis] - 1)
+    down, right = places
+    shape = (len(down), crops.side, crops.side)
+    return torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
+
+
+def crop_maps(maps: Tensor, crops: Crops) -> Tensor:
     """Give maps of the whole frame the same crop and flip as the frames, bilinearly, at their own resolution.
 
     Values are kept, not renormalised: they are densities over the frame, and the student's map is compared cell by
@@ -175,15 +214,12 @@ def crop_maps(maps: Tensor, crops: Crops, sizes_B2: Tensor) -> Tensor:
     Args:
         maps: one map per sample that covers its whole frame, [B, h, w], or [B, C, h, w] with several channels.
         crops: what was cut out of the frames.
-        sizes_B2: height and width in pixels of the frames that were cropped.
     """
-    height, width = sizes_B2.float().unbind(1)
-    half_w, half_h = crops.side / width, crops.side / height  # half extents in [-1, 1] coordinates
-    centre_x = (2 * crops.left + crops.side) / width - 1
-    centre_y = (2 * crops.top + crops.side) / height - 1
-    zero = torch.zeros_like(half_w)
-    signed_w = torch.where(crops.flip, -half_w, half_w)
-    theta = torch.stack([signed_w, zero, centre_x, zero, half_h, centre_y], 1).view(-1, 2, 3).to(maps)
+    centre_x = 2 * crops.left + crops.width - 1  # in [-1, 1] coordinates, of which the extents are half the fractions
+    centre_y = 2 * crops.top + crops.height - 1
+    zero = torch.zeros_like(crops.width)
+    signed_w = torch.where(crops.flip, -crops.width, crops.width)
+    theta = torch.stack([signed_w, zero, centre_x, zero, crops.height, centre_y], 1).view(-1, 2, 3).to(maps)
     channels = maps if maps.dim() == 4 else maps.unsqueeze(1)
     grid = F.affine_grid(theta, list(channels.shape), align_corners=False)
     cut = F.grid_sample(channels, grid, padding_mode="border", align_corners=False)

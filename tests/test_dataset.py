@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.config import LossWeights, ModelConfig, StoreSpec, TrainConfig
-from avloc.dataset import ClipSet, EpochBatches, check_fit, fit_sound, load, shorter_side_to, training_set
+from avloc.dataset import ClipSet, EpochBatches, check_fit, fit_sound, load, reduced, training_set
 from avloc.errors import Refused, UsageError
+from avloc.parallel import Peers
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from tests.world import write_store
 
@@ -50,11 +51,13 @@ def test_a_damaged_picture_is_listed_and_nothing_takes_its_place(tmp_path):
 
 def test_training_frames_keep_their_shape_under_the_padding(tmp_path):
     store = odd_store(tmp_path)
-    (batch,) = load(ClipSet(store, ["a", "c"], CONFIG, shorter_side=70), batch=2)
-    assert batch.sizes.tolist() == [[70, 93], [140, 70]]
-    assert batch.frames.shape == (2, 3, 140, 93)
-    assert batch.frames[0, :, 70:].max() == 0
-    assert batch.frames[1, :, :, 70:].max() == 0
+    (batch,) = load(ClipSet(store, ["a", "c"], CONFIG, least_side=50), batch=2)
+    assert batch.sizes.tolist() == [[90, 120], [100, 50]]
+    assert batch.frames.shape == (2, 3, 100, 120)
+    shrunk = Image.open(io.BytesIO(store.read("c").picture)).reduce(2)
+    assert np.array_equal(batch.frames[1, :, :100, :50].permute(1, 2, 0), np.asarray(shrunk))
+    assert batch.frames[0, :, 90:].max() == 0
+    assert batch.frames[1, :, :, 50:].max() == 0
 
 
 def test_a_square_keeps_its_place(tmp_path):
@@ -186,10 +189,19 @@ def test_a_longer_and_finer_sound_is_cut_and_brought_down():
     assert np.array_equal(as_it_is, tone[44_100:-44_100])
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40))
-def test_the_shorter_side_is_exact(height, width, side):
-    out = shorter_side_to(np.zeros((height, width, 3), np.uint8), side)
-    assert min(out.shape[:2]) == side
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
+def test_a_large_frame_keeps_between_one_and_two_times_what_is_needed(height, width, least):
+    shorter = min(reduced(np.zeros((height, width, 3), np.uint8), least).shape[:2])
+    assert shorter == min(height, width) if min(height, width) < 2 * least else least <= shorter < 2 * least
+
+
+@given(st.integers(2, 40), st.integers(2, 12), st.integers(1, 5))
+def test_the_parts_of_processes_make_the_batch(clips, batch, size):
+    whole = list(EpochBatches(clips, batch, 3, 2))
+    parts = [list(EpochBatches(clips, batch, 3, 2, peers=Peers(rank, size))) for rank in range(size)]
+    assert [sum(rows, []) for rows in zip(*parts, strict=True)] == whole
+    for rows in zip(*parts, strict=True):
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
 def test_a_batch_is_the_same_with_loader_processes(tmp_path):

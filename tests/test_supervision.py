@@ -131,12 +131,12 @@ def annotated(folder, *, as_mask):
 @pytest.mark.parametrize("as_mask", [False, True])
 def test_boxes_are_cropped_and_flipped_with_their_picture(tmp_path, as_mask):
     store = annotated(tmp_path, as_mask=as_mask)
-    (batch,) = load(ClipSet(store, store.ids, ModelConfig(frame=64, dim=16), shorter_side=96), batch=6)
-    crops = draw_crops(batch.sizes, 64, 0.5, torch.Generator().manual_seed(1))
+    (batch,) = load(ClipSet(store, store.ids, ModelConfig(frame=64, dim=16), least_side=96), batch=6)
+    crops = draw_crops(batch.sizes, 64, 1.5, 0.5, torch.rand((6, 3), generator=torch.Generator().manual_seed(1)))
     assert 0 < int(crops.flip.sum()) < 6
     cover, boxed = box_cells(batch, crops, (4, 4))
     assert boxed.all()
-    white = crop_frames(batch.frames, crops).float().mean(1) / 255
+    white = crop_frames(batch.frames, batch.sizes, crops).mean(1) / 255
     shown = torch.nn.functional.avg_pool2d(white, 16)
     assert (cover - shown).abs().max() < 0.06  # resizing blurs the edges
     assert cover.max() > 0.5
@@ -161,7 +161,7 @@ def batch_of(labels, boxes) -> Batch:
 
 def test_nothing_is_read_that_no_setting_asks_for():
     batch = batch_of(["dog", "dog"], [[], [[0, 0, 1, 1]]])
-    crops = draw_crops(batch.sizes, 64, 0.0, torch.Generator())
+    crops = draw_crops(batch.sizes, 64, 1.0, 0.0, torch.rand(2, 3))
     published = supervise(batch, LossWeights(), CPU, crops, (2, 2))
     assert (published.relation, published.cover, published.boxed) == (None, None, None)
     masked = supervise(batch, LossWeights(same_class="masked"), CPU, crops, (2, 2))

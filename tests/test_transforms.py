@@ -84,49 +84,96 @@ def test_normalised_white_and_black():
 sizes_strategy = st.lists(st.tuples(st.integers(8, 20), st.integers(8, 20)), min_size=1, max_size=5)
 
 
-@given(sizes_strategy, st.integers(1, 8), st.floats(0, 1), st.integers(0, 1000))
+def padded(frames):
+    out = torch.zeros(len(frames), 3, 20, 20, dtype=torch.uint8)
+    for row, frame in enumerate(frames):
+        out[row, :, : frame.shape[1], : frame.shape[2]] = frame
+    return out
+
+
+def drawn(count, seed):
+    return torch.rand((count, 3), generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(8, 20), st.integers(1, 8), st.floats(0, 1), st.integers(0, 1000), st.data())
 @settings(max_examples=60, deadline=None)
-def test_crops_equal_slices_of_each_frame(sizes, side, flip, seed):
+def test_at_their_own_scale_crops_are_slices_of_each_frame(shorter, side, flip, seed, data):
+    longer = [data.draw(st.integers(shorter, 20)) for _ in range(3)]
+    sizes = [(shorter, other) if data.draw(st.booleans()) else (other, shorter) for other in longer]
     rng = np.random.default_rng(seed)
     frames = [torch.from_numpy(rng.integers(1, 255, (3, h, w), dtype=np.uint8)) for h, w in sizes]
-    padded = torch.zeros(len(frames), 3, 20, 20, dtype=torch.uint8)
-    for row, frame in enumerate(frames):
-        padded[row, :, : frame.shape[1], : frame.shape[2]] = frame
-    crops = draw_crops(torch.tensor(sizes), side, flip, torch.Generator().manual_seed(seed))
-    cut = crop_frames(padded, crops)
-    for row, frame in enumerate(frames):
-        top, left = int(crops.top[row]), int(crops.left[row])
+    scale = (shorter + 0.5) / side
+    crops = draw_crops(torch.tensor(sizes), side, scale, flip, drawn(3, seed))
+    cut = crop_frames(padded(frames), torch.tensor(sizes), crops)
+    for row, (frame, (height, width)) in enumerate(zip(frames, sizes, strict=True)):
+        top, left = round(float(crops.top[row]) * height), round(float(crops.left[row]) * width)
         twin = frame[:, top : top + side, left : left + side]
         assert twin.shape == (3, side, side), "the crop stays inside its frame"
-        assert torch.equal(cut[row], twin.flip(-1) if crops.flip[row] else twin)
+        assert torch.allclose(cut[row], (twin.flip(-1) if crops.flip[row] else twin).float(), atol=0.02)
+
+
+@given(sizes_strategy, st.integers(2, 24), st.floats(1, 2), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_crops_of_another_scale_are_bilinear_samples_of_each_frame(sizes, side, scale, seed):
+    """Against a loop over pixels that never sees the padding."""
+    rng = np.random.default_rng(seed)
+    frames = [torch.from_numpy(rng.integers(1, 255, (3, h, w), dtype=np.uint8)) for h, w in sizes]
+    crops = draw_crops(torch.tensor(sizes), side, scale, 0.5, drawn(len(sizes), seed))
+    cut = crop_frames(padded(frames), torch.tensor(sizes), crops)
+    row = int(rng.integers(len(sizes)))
+    height, width = sizes[row]
+    for y, x in rng.integers(0, side, (6, 2)):
+        across = side - 1 - x if crops.flip[row] else x
+        down = (float(crops.top[row]) + float(crops.height[row]) * (y + 0.5) / side) * height - 0.5
+        right = (float(crops.left[row]) + float(crops.width[row]) * (across + 0.5) / side) * width - 0.5
+        down, right = min(max(down, 0), height - 1), min(max(right, 0), width - 1)
+        y0, x0 = int(down), int(right)
+        y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+        frame = frames[row].double()
+        upper = frame[:, y0, x0] + (frame[:, y0, x1] - frame[:, y0, x0]) * (right - x0)
+        lower = frame[:, y1, x0] + (frame[:, y1, x1] - frame[:, y1, x0]) * (right - x0)
+        assert torch.allclose(cut[row, :, y, x].double(), upper + (lower - upper) * (down - y0), atol=0.02)
+
+
+@given(sizes_strategy, st.integers(2, 8), st.floats(1, 2), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_crops_lie_inside_and_are_as_large_as_the_scale_says(sizes, side, scale, seed):
+    crops = draw_crops(torch.tensor(sizes), side, scale, 0.5, drawn(len(sizes), seed))
+    for edge, extent in ((crops.left, crops.width), (crops.top, crops.height)):
+        assert edge.min() >= 0
+        assert (edge + extent).max() <= 1 + 1e-6
+    of_shorter = torch.maximum(crops.width, crops.height)
+    assert torch.allclose(of_shorter, torch.full_like(of_shorter, side / int(side * scale)))
 
 
 def test_every_offset_is_drawn():
     sizes = torch.tensor([[10, 12]]).expand(2000, 2)
-    crops = draw_crops(sizes, 8, 0.5, torch.Generator().manual_seed(0))
-    assert set(crops.top.tolist()) == {0, 1, 2}
-    assert set(crops.left.tolist()) == {0, 1, 2, 3, 4}
+    crops = draw_crops(sizes, 8, 1.25, 0.5, drawn(2000, 0))
+    assert set((crops.top * 10).round().tolist()) == {0, 1, 2}
+    assert set((crops.left * 12).round().tolist()) == {0, 1, 2, 3, 4}
     assert 0.45 < crops.flip.float().mean() < 0.55
 
 
-def one_crop(left: int, top: int, side: int, *, flip: bool) -> Crops:
-    return Crops(left=torch.tensor([left]), top=torch.tensor([top]), flip=torch.tensor([flip]), side=side)
+def one_crop(left: int, top: int, side: int, height: int, width: int, *, flip: bool) -> Crops:
+    """The crop at that pixel of a frame of that size."""
+    fractions = {"left": left / width, "top": top / height, "width": side / width, "height": side / height}
+    tensors = {name: torch.tensor([value]) for name, value in fractions.items()}
+    return Crops(**tensors, flip=torch.tensor([flip]), side=side)
 
 
 def test_a_whole_frame_crop_leaves_the_map_alone():
     maps = torch.rand(1, 25, 25)
-    sizes = torch.tensor([[224, 224]])
-    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=False), sizes), maps, atol=1e-5)
-    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, flip=True), sizes), maps.flip(-1), atol=1e-5)
+    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, 224, 224, flip=False)), maps, atol=1e-5)
+    assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, 224, 224, flip=True)), maps.flip(-1), atol=1e-5)
 
 
 def test_every_channel_of_a_map_gets_the_same_crop():
     maps, sizes = torch.rand(3, 4, 7, 9), torch.tensor([[248, 300], [224, 224], [300, 230]])
-    crops = draw_crops(sizes, 200, 0.5, torch.Generator().manual_seed(3))
-    cut = crop_maps(maps, crops, sizes)
+    crops = draw_crops(sizes, 200, 1.1, 0.5, drawn(3, 3))
+    cut = crop_maps(maps, crops)
     assert cut.shape == maps.shape
     for channel in range(4):
-        assert torch.allclose(cut[:, channel], crop_maps(maps[:, channel], crops, sizes))
+        assert torch.allclose(cut[:, channel], crop_maps(maps[:, channel], crops))
 
 
 @given(st.integers(0, 76), st.integers(0, 24), st.booleans(), st.floats(0.2, 0.8), st.floats(0.2, 0.8))
@@ -136,8 +183,7 @@ def test_the_map_follows_the_picture(left, top, flip, x, y):
     height, width, side = 248, 300, 224
     ys, xs = (torch.arange(25) + 0.5) / 25, (torch.arange(25) + 0.5) / 25
     bump = torch.exp(-((xs[None, :] - x) ** 2 + (ys[:, None] - y) ** 2) / 0.01)[None]
-    crops = one_crop(left, top, side, flip=flip)
-    followed = crop_maps(bump, crops, torch.tensor([[height, width]]))[0]
+    followed = crop_maps(bump, one_crop(left, top, side, height, width, flip=flip))[0]
     expected_x, expected_y = (x * width - left) / side, (y * height - top) / side
     expected_x = 1 - expected_x if flip else expected_x
     if 0.1 < expected_x < 0.9 and 0.1 < expected_y < 0.9:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from avloc import config as configs
 from avloc.cli.edge import StopRequest
 from avloc.cli.options import Device, DryRun, Json, WeightsDir
 from avloc.errors import UsageError
-from avloc.events import Notice
+from avloc.events import Notice, silent
 
 _SEED = re.compile(r"[0-9]{1,19}")
 
@@ -84,20 +85,22 @@ def train(
         return
 
     from avloc import console
+    from avloc.parallel import joined
     from avloc.train import TrainOptions, seed_runs
     from avloc.train import train as run
 
     options = TrainOptions(store=store, out=out, val=val, weights_dir=weights_dir, device=device, dry_run=dry_run)
     runs = seed_runs(options, settled, many) if many else [(options, settled)]
     stop = StopRequest()
-    with stop.listening():
+    with stop.listening(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
             stop.asked = False  # a stop is obeyed at once until this run asks for it
-            with console.live() as listener:
+            with console.live() if peers.is_first else nullcontext(silent) as listener:
                 if many:
                     listener(Notice(f"seed {what.seed}: {where.out}"))
-                report = run(where, what, listener, stop)
-            console.print_training(report, as_json=as_json)
+                report = run(where, what, listener, stop, peers)
+            if peers.is_first:
+                console.print_training(report, as_json=as_json)
             if report.interrupted or (left and stop.signum):
                 raise typer.Exit(128 + stop.signum)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avloc.checkpoint import ModelFile, put_weights
 from avloc.config import LossWeights, ModelConfig, TrainConfig
@@ -18,6 +18,7 @@ from avloc.engine.supervise import supervise
 from avloc.errors import UsageError
 from avloc.methods import EZVSL, METHODS, Embeddings, HintBatch
 from avloc.networks.trunks import heard_by
+from avloc.parallel import ALONE, Peers, share_statistics
 from avloc.transforms import (
     crop_frames,
     crop_maps,
@@ -79,6 +80,9 @@ class Engine:
         self.device = device
         self.precision = precision
         self.model: EZVSL = METHODS[config.method](config).to(device).to(memory_format=torch.channels_last)
+        self.peers = ALONE
+        self._encoder = _Encoder(self.model)
+        self._shared: nn.Module = self._encoder
 
     @classmethod
     def from_file(cls, model: ModelFile, device: torch.device, precision: str = "fp32") -> Engine:
@@ -89,10 +93,24 @@ class Engine:
         return engine
 
     def encode(self, frames_B3HW: Tensor, spectrograms_B1FT: Tensor) -> Embeddings:
-        """Unit vectors of normalised frames and of what `spectrogram` makes of sounds."""
+        """Unit vectors of normalised frames and of what `spectrogram` makes of sounds.
+
+        In training mode it is a step of all processes that share the batch; else of this one alone.
+        """
+        encoder = self._shared if self.model.training else self._encoder
         with self._autocast():
-            image, activation = self.model.see(frames_B3HW.contiguous(memory_format=torch.channels_last))
-            return Embeddings(image, self.model.encode_audio(spectrograms_B1FT), activation)
+            image, audio, activation = encoder(
+                frames_B3HW.contiguous(memory_format=torch.channels_last), spectrograms_B1FT
+            )
+        return Embeddings(image, audio, activation)
+
+    def share(self, peers: Peers) -> None:
+        """From here on training steps are of batches that these processes share; each has the mean gradient."""
+        if peers.size == 1:
+            return
+        self.peers = peers
+        share_statistics(self.model, peers, self.device)
+        self._shared = nn.parallel.DistributedDataParallel(self._encoder, broadcast_buffers=False)
 
     def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
         """Unit vectors [B, D] of int16 or float waveforms: another sound for pictures already encoded."""
@@ -114,26 +132,31 @@ class Engine:
     def training_step(self, batch: Batch, config: TrainConfig, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch after crop and flip, before their weights.
 
+        Where processes share the batch, the mean over them is the term of the whole batch.
+
         Args:
-            batch: padded uint8 frames, int16 sound, hints.
+            batch: padded uint8 frames, int16 sound, hints; of this process.
             config: augmentation and loss weights.
             generator: CPU generator that draws crops and flips.
         """
-        crops = draw_crops(batch.sizes, self.config.frame, config.augment.flip, generator)
-        frames = normalise_frames(crop_frames(batch.frames.to(self.device, non_blocking=True), crops))
+        peers = self.peers.with_rows(len(batch.ids))
+        whole = sum(peers.counts) or len(batch.ids)
+        uniform = torch.rand((whole, 3), generator=generator)[peers.rows]
+        crops = draw_crops(batch.sizes, self.config.frame, config.augment.scale, config.augment.flip, uniform)
+        frames = normalise_frames(crop_frames(batch.frames.to(self.device), batch.sizes, crops))
         embeddings = self.encode(frames, self.spectrogram(batch.sound, batch.rate))
         hints = batch.hints
         visual = hints.visual
         if visual is not None and config.augment.map == "follow":
-            visual = crop_maps(visual, crops, batch.sizes)
+            visual = crop_maps(visual, crops)
         on_device = HintBatch(
             audio=None if hints.audio is None else hints.audio.to(self.device),
             visual=None if visual is None else visual.to(self.device),
             visual_present=None if hints.visual_present is None else hints.visual_present.to(self.device),
         )
         height, width = embeddings.image.shape[2:]
-        truth = supervise(batch, config.loss, self.device, crops, (height, width))
-        return self.model.losses(embeddings, on_device, config.loss, truth)
+        truth = supervise(batch, config.loss, self.device, crops, (height, width), peers)
+        return self.model.losses(embeddings, on_device, config.loss, truth, peers)
 
     @torch.inference_mode()
     def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:
@@ -148,6 +171,18 @@ class Engine:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+class _Encoder(nn.Module):
+    """Both halves of a model as one call, which is what `DistributedDataParallel` wraps."""
+
+    def __init__(self, model: EZVSL) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames_B3HW: Tensor, spectrograms_B1FT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        image, activation = self.model.see(frames_B3HW)
+        return image, self.model.encode_audio(spectrograms_B1FT), activation
 
 
 def weighted_total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:

@@ -12,6 +12,7 @@ from avloc.config import LossWeights
 from avloc.dataset import Batch
 from avloc.media import decode_mask
 from avloc.methods import Supervision
+from avloc.parallel import ALONE, Peers
 from avloc.transforms import Crops
 
 
@@ -21,6 +22,7 @@ def supervise(
     device: torch.device,
     crops: Crops | None = None,
     grid_hw: tuple[int, int] = (0, 0),
+    peers: Peers = ALONE,
 ) -> Supervision:
     """Which pairs are wrong and which cells lie in boxes, as far as the settings ask for it.
 
@@ -30,13 +32,16 @@ def supervise(
         device: where the tensors go.
         crops: what was cut out of the frames; None leaves boxes out.
         grid_hw: rows and columns of cells in a crop.
+        peers: who has the rest of the batch; relations are of all clips.
     """
     with_boxes = bool(weights.boxes) and crops is not None
     relation = None
     if weights.same_class == "masked":
-        relation = torch.from_numpy(relations(batch.labels)).to(device)
+        labels = [label for part in peers.objects(batch.labels) for label in part]
+        relation = torch.from_numpy(relations(labels)).to(device)
     elif with_boxes:
-        relation = 2 * torch.eye(len(batch.ids), dtype=torch.int8, device=device) - 1
+        whole = sum(peers.counts) or len(batch.ids)
+        relation = 2 * torch.eye(whole, dtype=torch.int8, device=device) - 1
     if crops is None or not with_boxes:
         return Supervision(relation=relation)
     covers, boxed = box_cells(batch, crops, grid_hw)
@@ -51,14 +56,13 @@ def box_cells(batch: Batch, crops: Crops, grid_hw: tuple[int, int]) -> tuple[Ten
     """
     covers: list[NDArray[np.float32]] = []
     for row, (boxes, png) in enumerate(zip(batch.boxes, batch.masks, strict=True)):
-        window = _window(crops, batch.sizes, row)
+        window = _window(crops, row)
         cover = mask_cover(decode_mask(png), window, grid_hw) if png else box_cover(boxes, window, grid_hw)
         covers.append(cover[:, ::-1] if crops.flip[row] else cover)
     boxed = [bool(len(boxes) or png) for boxes, png in zip(batch.boxes, batch.masks, strict=True)]
     return torch.from_numpy(np.stack(covers)), torch.tensor(boxed)
 
 
-def _window(crops: Crops, sizes_B2: Tensor, row: int) -> Window:
-    height, width = sizes_B2[row].tolist()
-    left, top = int(crops.left[row]), int(crops.top[row])
-    return left / width, top / height, (left + crops.side) / width, (top + crops.side) / height
+def _window(crops: Crops, row: int) -> Window:
+    left, top = float(crops.left[row]), float(crops.top[row])
+    return left, top, left + float(crops.width[row]), top + float(crops.height[row])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
 from avloc.networks.trunks import build_trunk, class_channels, init_from_scratch
+from avloc.parallel import ALONE, Peers
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class HintBatch:
 class Supervision:
     """What annotations say of a batch. None where they are not in use.
 
-    `relation` [B, B] int8, picture first: 1 own sound, -1 a wrong one, 0 neither; `cover` [B, h, w] share of each cell
+    `relation` [B, B] int8, picture first, of all clips of the batch, whichever process has them: 1 own sound, -1 a
+    wrong one, 0 neither; `cover` [B, h, w] share of each cell
     under boxes of what sounds, with `boxed` [B] bool: rows without boxes hold anything.
     """
 
@@ -115,16 +117,20 @@ class EZVSL(nn.Module):
         hints: HintBatch,  # noqa: ARG002
         weights: LossWeights,
         truth: Supervision | None = None,
+        peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
-        """Named loss terms, before their weights. EZ-VSL has one, takes no hints and learns boxes only if asked to."""
+        """Named loss terms, before their weights. EZ-VSL has one, takes no hints and learns boxes only if asked to.
+
+        Where `peers` share the batch, their mean is the term (`avloc.losses`).
+        """
         image, audio, truth = embeddings.image, embeddings.audio, truth or Supervision()
         masked = truth.relation if weights.same_class == "masked" else None
-        terms = {"contrastive": losses.contrastive(image, audio, self.tau, masked)}
+        terms = {"contrastive": losses.contrastive(image, audio, self.tau, masked, peers)}
         if truth.relation is not None and truth.cover is not None and truth.boxed is not None:
             taught = (truth.relation, truth.cover, truth.boxed)
             found = {
-                "box": losses.box(image, audio, *taught) if weights.box else None,
-                "peak": losses.peak(image, audio, *taught, self.tau) if weights.peak else None,
+                "box": losses.box(image, audio, *taught, peers) if weights.box else None,
+                "peak": losses.peak(image, audio, *taught, self.tau, peers) if weights.peak else None,
             }
             terms |= {name: term for name, term in found.items() if term is not None}
         return terms

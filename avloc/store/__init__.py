@@ -8,7 +8,7 @@ store/hints-panns/          stamp.json + shards keyed by clip id
 ```
 """
 
-from avloc.store.clips import FLAGS, Clip, Store, StoreHeader, StoreWriter, clip_digest
+from avloc.store.clips import FLAGS, Clip, Sample, Store, StoreHeader, StoreWriter, clip_digest
 from avloc.store.hints import Hints, HintStamp, HintWriter, hint_folder
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "HintStamp",
     "HintWriter",
     "Hints",
+    "Sample",
     "Store",
     "StoreHeader",
     "StoreWriter",

@@ -17,7 +17,7 @@ from avloc.config import StoreSpec, from_dict
 from avloc.errors import Refused, StoreNotFound
 from avloc.files import write_json
 from avloc.parts import WHOLE, Part, turn
-from avloc.store.shards import ShardFolder, write_next_shard
+from avloc.store.shards import Shard, ShardFolder, write_next_shard
 
 SCHEMA = 1
 _SHARD_BYTES = 1 << 27
@@ -26,28 +26,35 @@ FLAGS = ("silent", "still", "short", "narrowband")
 """silent: digital silence; still: the picture does not change; short: the sound had to be tiled; narrowband: the
 source was sampled at a lower rate than the store."""
 
-_TEXTS = ("id", "sound_source", "label", "split")
+_ORIGIN_TEXTS = ("sound_source", "split")
+_TEXTS = ("id", "label", *_ORIGIN_TEXTS)
 _NUMBERS = (("time_s", "f8"), ("window_s", "f8"), ("source_rate", "i4"), ("source_bytes", "i8"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One picture with the sound heard with it."""
+class Sample:
+    """One picture with the sound heard with it, and what is known about them: all that training and scoring need."""
 
     id: str
     picture: bytes
     """Encoded RGB picture (JPEG, or the lossless original of a test store)."""
     sound: NDArray[np.int16]
     """[samples] mono at the store's rate."""
-    frame_hw: tuple[int, int]
-    """Height and width of the picture as shown at its source, in pixels."""
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """[n, 4] x0, y0, x1, y1 in fractions of the picture, in the order of the annotation."""
     mask: bytes = b""
     """PNG of the pixels that sound (`avloc.media.decode_mask`), of any size and meant for the whole picture; b'' for
     none."""
-    flags: tuple[str, ...] = ()
     label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(Sample):
+    """A sample with where it came from."""
+
+    frame_hw: tuple[int, int]
+    """Height and width of the picture as shown at its source, in pixels."""
+    flags: tuple[str, ...] = ()
     split: str = ""
     sound_source: str = ""
     """Absolute path of the file the sound came from; '' where it came from a packed set."""
@@ -137,34 +144,36 @@ class Store:
     def read(self, clip_id: str) -> Clip:
         """One clip, whole."""
         file, row = self.shards.locate(clip_id)
-        values = {name: file[name].asstr()[row] for name in _TEXTS}
-        numbers = {name: file[name][row].item() for name, _ in _NUMBERS}
         height, width = file["frame_hw"][row].tolist()
         return Clip(
-            picture=self._ragged(file, "picture", row).tobytes(),
-            sound=file["sound"][row],
+            **vars(self.sample(clip_id)),
             frame_hw=(height, width),
-            boxes=self._ragged(file, "boxes", row),
-            mask=self._ragged(file, "mask", row).tobytes() if "mask" in file else b"",
             flags=tuple(name for name, on in zip(FLAGS, file["flags"][row], strict=True) if on),
-            **values,
-            **numbers,
+            **{name: file[name].asstr()[row] for name in _ORIGIN_TEXTS},
+            **{name: file[name][row].item() for name, _ in _NUMBERS},
         )
 
-    @staticmethod
-    def _ragged(file: Any, name: str, row: int) -> NDArray[Any]:
-        start, stop = file[f"{name}_offset"][row : row + 2]
-        values: NDArray[Any] = file[name][start:stop]
-        return values
+    def sample(self, clip_id: str) -> Sample:
+        """One clip without its origin: a third of the reads."""
+        file, row = self.shards.locate(clip_id)
+        return Sample(
+            id=clip_id,
+            picture=file.ragged("picture", row).tobytes(),
+            sound=file["sound"][row],
+            boxes=file.ragged("boxes", row),
+            mask=file.ragged("mask", row).tobytes(),
+            label=file["label"].asstr()[row],
+        )
 
     def column(self, name: str) -> list[Any]:
         """`label`, `split`, `flags` or any other per-clip field without its media, in the order of `ids`."""
         out, whole = [], {}
         for clip_id in self.ids:
-            file, row = self.shards.locate(clip_id)
-            if file.filename not in whole:  # one read a shard: row by row takes minutes on a large store
-                whole[file.filename] = (file[name].asstr() if name in _TEXTS else file[name])[:]
-            out.append(whole[file.filename][row])
+            path, row = self.shards.place(clip_id)
+            if path not in whole:  # one read a shard: row by row takes minutes on a large store
+                values = self.shards.shard(path)[name]
+                whole[path] = (values.asstr() if name in _TEXTS else values)[:]
+            out.append(whole[path][row])
         return out
 
     def picture_groups(self) -> dict[str, str]:
@@ -173,19 +182,19 @@ class Store:
         The name is the first 16 hex digits of the SHA-256 of the picture's bytes. Nothing is decoded.
         """
         groups = {}
-        for clip_id in self.ids:
+        for clip_id in sorted(self.ids, key=self.shards.place):
             file, row = self.shards.locate(clip_id)
-            groups[clip_id] = hashlib.sha256(self._ragged(file, "picture", row).tobytes()).hexdigest()[:16]
+            groups[clip_id] = hashlib.sha256(file.ragged("picture", row).tobytes()).hexdigest()[:16]
         return groups
 
     def annotated(self) -> list[str]:
         """Ids of the clips that have a box or a mask, sorted."""
         out, filled = [], {}
         for clip_id in self.ids:
-            file, row = self.shards.locate(clip_id)
-            if file.filename not in filled:
-                filled[file.filename] = _filled(file)
-            if filled[file.filename][row]:
+            path, row = self.shards.place(clip_id)
+            if path not in filled:
+                filled[path] = _filled(self.shards.shard(path))
+            if filled[path][row]:
                 out.append(clip_id)
         return out
 
@@ -202,7 +211,7 @@ class Store:
         return {name: int(sum(bool(row[i]) for row in rows)) for i, name in enumerate(FLAGS)}
 
 
-def _filled(file: Any) -> NDArray[np.bool_]:
+def _filled(file: Shard) -> NDArray[np.bool_]:
     names = [name for name in ("boxes_offset", "mask_offset") if name in file]
     lengths: NDArray[np.bool_] = sum(np.diff(file[name][:]) for name in names) > 0
     return lengths

@@ -13,10 +13,63 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from avloc.errors import Refused
 from avloc.files import atomic_path
 from avloc.parts import WHOLE, Part
+
+_OPEN_AT_MOST = 256
+"""Shards that one process holds open: systems allow a process a thousand files or so, large stores have more."""
+
+
+class Shard:
+    """One open shard. A data set is looked up once: in small reads the look-up takes longer than the reading.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found: dict[str, Any] = {}
+        self._offsets: dict[str, NDArray[np.int64]] = {}
+        try:
+            self._file = h5py.File(path, "r", locking=False)
+        except OSError as error:
+            hint = "Delete it and run the command that made it again."
+            raise Refused(f"shard {path} cannot be read: {error}", hint=hint) from error
+
+    def __getitem__(self, name: str) -> Any:
+        """The HDF5 data set of that name."""
+        if name not in self._found:
+            self._found[name] = self._file[name]
+        return self._found[name]
+
+    def ragged(self, name: str, row: int) -> NDArray[Any]:
+        """What one clip has of `name`, of which clips have unequal amounts; nothing if no clip of the shard has any.
+
+        Source: `name` holds the values of all clips, `name_offset` where each clip's begin, and the end.
+        """
+        if name not in self._offsets:
+            offsets = f"{name}_offset"
+            there = offsets in self._file
+            self._offsets[name] = self[offsets][:] if there else np.zeros(0, np.int64)
+        offsets_here = self._offsets[name]
+        if not len(offsets_here):
+            return np.zeros(0, np.uint8)
+        start, stop = offsets_here[row : row + 2]
+        values: NDArray[Any] = self[name][start:stop]
+        return values
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file
+
+    def close(self) -> None:
+        """Close the file."""
+        self._found = {}
+        self._file.close()
 
 
 class ShardFolder:
@@ -31,7 +84,7 @@ class ShardFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._handles: dict[Path, Any] = {}
+        self._open: dict[Path, Shard] = {}
         self._pid = os.getpid()
         self._where: dict[str, tuple[Path, int]] = {}
         for path in shard_paths(folder):
@@ -39,7 +92,7 @@ class ShardFolder:
         self.close()
 
     def _index(self, path: Path) -> None:
-        for row, clip_id in enumerate(self.handle(path)["id"].asstr()[:]):
+        for row, clip_id in enumerate(self.shard(path)["id"].asstr()[:]):
             if clip_id in self._where:
                 raise Refused(f"{path} and {self._where[clip_id][0]} both hold clip {clip_id!r}")
             self._where[str(clip_id)] = (path, row)
@@ -55,36 +108,33 @@ class ShardFolder:
     def __len__(self) -> int:
         return len(self._where)
 
-    def locate(self, clip_id: str) -> tuple[Any, int]:
+    def locate(self, clip_id: str) -> tuple[Shard, int]:
         """The open shard and the row of one id."""
         path, row = self._where[clip_id]
-        return self.handle(path), row
+        return self.shard(path), row
 
-    def place(self, clip_id: str) -> tuple[str, int]:
-        """Shard name and row of one id: sorting by it reads each shard once, in order."""
-        path, row = self._where[clip_id]
-        return path.name, row
+    def place(self, clip_id: str) -> tuple[Path, int]:
+        """Path of the shard and row of one id: sorting by it reads each shard once, in order."""
+        return self._where[clip_id]
 
-    def handle(self, path: Path) -> Any:
-        """The shard at `path`, opened read-only in this process."""
+    def shard(self, path: Path) -> Shard:
+        """The shard at `path`, opened read-only in this process; the one used longest ago is closed for it."""
         if self._pid != os.getpid():
-            self._handles, self._pid = {}, os.getpid()
-        if path not in self._handles:
-            try:
-                self._handles[path] = h5py.File(path, "r", locking=False)
-            except OSError as error:
-                hint = "Delete it and run the command that made it again."
-                raise Refused(f"shard {path} cannot be read: {error}", hint=hint) from error
-        return self._handles[path]
+            self._open, self._pid = {}, os.getpid()
+        shard = self._open.pop(path, None) or Shard(path)
+        if len(self._open) >= _OPEN_AT_MOST:
+            self._open.pop(next(iter(self._open))).close()
+        self._open[path] = shard
+        return shard
 
     def close(self) -> None:
         """Close every open shard."""
-        for handle in self._handles.values():
-            handle.close()
-        self._handles = {}
+        for shard in self._open.values():
+            shard.close()
+        self._open = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}}
+        return {**self.__dict__, "_open": {}}
 
 
 def shard_paths(folder: Path) -> list[Path]:

@@ -5,33 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from avloc.config import TrainConfig, to_dict
+from avloc.config import OptimConfig, TrainConfig, to_dict
 from avloc.dataset import Batch, EpochBatches, load
-from avloc.engine import (
-    Engine,
-    Heats,
-    pick_device,
-    pick_precision,
-    predict_cells,
-    score_heat,
-    supervise,
-    truth_of,
-    weighted_total,
-)
-from avloc.errors import Refused
+from avloc.engine import Engine, pick_device, pick_precision, weighted_total
+from avloc.errors import Refused, UsageError
 from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
 from avloc.files import folder_lock, remove_leftovers
-from avloc.metrics import summarise
-from avloc.protocols import Protocol
-from avloc.train.plan import Plan, TrainOptions, Validation, identity, make_plan, provenance, start_engine
+from avloc.parallel import ALONE, Peers
+from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
 from avloc.train.run_folder import Progress, RunFolder
+from avloc.train.validation import check_damage, validate
 
 SAVE_EVERY_S = 300.0  # an epoch longer than this is saved on the way
 
@@ -59,17 +50,23 @@ def train(
     config: TrainConfig,
     listener: Listener = silent,
     should_stop: Callable[[], bool] = lambda: False,
+    peers: Peers = ALONE,
 ) -> TrainReport:
     """Train, or go on training, into `options.out`.
+
+    Processes that share the batches (`avloc.parallel.joined`) all call it alike; the first one writes.
 
     Args:
         options: store, run folder, validation, device.
         config: networks, losses, optimiser, augmentation.
         listener: hears notices and progress.
-        should_stop: asked after every step; True saves the state and returns.
+        should_stop: asked after every step; True in any process saves the state, and all return.
+        peers: the processes.
 
     Raises:
-        Refused: unfit store, incomplete hints, another run in the folder, or a non-finite loss.
+        Refused: unfit store, incomplete hints, another run in the folder, a non-finite loss, or processes that do not
+            see the same files.
+        UsageError: fewer clips in a batch than processes.
         WeightsError: initial weights are absent.
     """
     plan = make_plan(options, config)
@@ -81,10 +78,26 @@ def train(
         trainer = _Trainer(options, config, plan, Engine(config.model, device, precision), {}, listener)
         trainer.look_ahead()
         return trainer.report(dry_run=True)
+    if min(config.batch, len(plan.clips)) < peers.size:
+        raise UsageError(
+            f"batches of {min(config.batch, len(plan.clips))} clips are too few for {peers.size} processes"
+        )
     engine, init = start_engine(options, config, precision, device, listener)
-    with folder_lock(options.out):
-        remove_leftovers(options.out)
-        return _Trainer(options, config, plan, engine, init, listener).run(should_stop)
+    with folder_lock(options.out) if peers.is_first else nullcontext():
+        if peers.is_first:
+            remove_leftovers(options.out)
+        return _Trainer(options, config, plan, engine, init, listener, peers).run(should_stop)
+
+
+def make_optimiser(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Adam over what is to learn, in one pass over the weights (`fused`)."""
+    return torch.optim.Adam(
+        [weight for weight in model.parameters() if weight.requires_grad],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 class _Trainer:
@@ -96,17 +109,15 @@ class _Trainer:
         engine: Engine,
         init: dict[str, Any],
         listener: Listener,
+        peers: Peers = ALONE,
     ) -> None:
         self.config, self.plan, self.engine, self.listener = config, plan, engine, listener
         self.folder = RunFolder(options.out)
         if config.freeze:
             engine.model.freeze_trunks()
-        self.optimiser = torch.optim.Adam(
-            [weight for weight in engine.model.parameters() if weight.requires_grad],
-            lr=config.optim.lr,
-            betas=(config.optim.beta1, config.optim.beta2),
-            weight_decay=config.optim.weight_decay,
-        )
+        engine.share(peers)
+        self.peers = peers
+        self.optimiser = make_optimiser(engine.model, config.optim)
         self.steps_per_epoch = EpochBatches(len(plan.clips), config.batch, config.seed, 1).steps_per_epoch
         self.progress = Progress()
         self.lines: list[dict[str, Any]] = []
@@ -127,11 +138,22 @@ class _Trainer:
                 hint="Take another --out.",
             )
 
+    def _check_peers(self) -> None:
+        """Processes on machines that do not see the same files would each train something else."""
+        mine = {"settings": to_dict(self.config), "steps done": self.progress.step, **self.identity}
+        for rank, theirs in enumerate(self.peers.objects(mine)):
+            differ = ", ".join(name for name in mine if mine[name] != theirs[name])
+            if differ:
+                hint = "All of them need the same store and the same --out, on a file system that they share."
+                raise Refused(f"process {rank} of {self.peers.size} has other {differ} than process 0", hint=hint)
+
     def run(self, should_stop: Callable[[], bool]) -> TrainReport:
         self.folder.check_config(self.config, self.identity)
         self.progress = self.folder.load_state(self.engine.model, self.optimiser)
         self._check_epochs()
-        self.folder.write_config(self.config, self.identity)
+        self._check_peers()
+        if self.peers.is_first:
+            self.folder.write_config(self.config, self.identity)
         epochs_done = self.progress.step // self.steps_per_epoch
         self.lines = [line for line in self.folder.metrics() if line["epoch"] <= epochs_done]
         if len(self.plan.clips) < self.config.batch:
@@ -159,7 +181,7 @@ class _Trainer:
         """Train to the end; True if stopped on the way."""
         config = self.config
         batches = EpochBatches(
-            len(self.plan.clips), config.batch, config.seed, config.epochs, first_step=self.progress.step
+            len(self.plan.clips), config.batch, config.seed, config.epochs, self.progress.step, self.peers
         )
         total = batches.steps
         saved_at = time.monotonic()
@@ -171,8 +193,8 @@ class _Trainer:
             epoch_over = self.progress.step % self.steps_per_epoch == 0
             if epoch_over:
                 self._end_epoch(self.progress.step // self.steps_per_epoch)
-            stop = should_stop()
-            if epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S:
+            stop = self.peers.any(should_stop(), self.engine.device)
+            if self.peers.is_first and (epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S):
                 self.folder.save_state(self.progress, self.engine.model, self.optimiser)
                 saved_at = time.monotonic()
             if stop and self.progress.step < total:
@@ -180,14 +202,15 @@ class _Trainer:
         return False
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        self._check_damage(batch.failures)
+        check_damage(batch.failures)
         # A stream for each step, so that a resumed run draws what the uninterrupted one would have drawn.
         seed = np.random.SeedSequence((self.config.seed, self.progress.step)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        torch.manual_seed(int(seed))  # for layers that draw, such as stochastic depth
+        torch.manual_seed(int(seed) + self.peers.rank)  # for layers that draw, such as stochastic depth
         terms = self.engine.training_step(batch, self.config, generator)
         total = weighted_total(terms, self.config.loss)
-        values = {"loss": total.item(), **{name: term.item() for name, term in terms.items()}}
+        shared = self.peers.total(torch.stack([total, *terms.values()]).detach()) / self.peers.size
+        values = dict(zip(("loss", *terms), shared.tolist(), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
             shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
             hint = "The weights are untouched by this step. Lower optim.lr, or try --set precision=fp32."
@@ -210,12 +233,6 @@ class _Trainer:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
-    @staticmethod
-    def _check_damage(failures: list[tuple[str, str]]) -> None:
-        for clip_id, reason in failures:
-            hint = "Delete the shard that holds it and run prepare again."
-            raise Refused(f"clip {clip_id} of the store is damaged: {reason}", hint=hint)
-
     def _announce(self, total: int, terms: dict[str, float]) -> None:
         epoch = (self.progress.step - 1) // self.steps_per_epoch + 1
         detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
@@ -233,44 +250,12 @@ class _Trainer:
         self.progress.sums = {}
         chosen = True
         if self.plan.validation:
-            score, line["val"] = self._validate(self.plan.validation)
+            held_out = self.plan.validation
+            score, line["val"] = self.peers.first_says(lambda: validate(self.engine, held_out, self.config))
             chosen = self.progress.best is None or score > self.progress.best
             if chosen:
                 self.progress.best = score
-        self.folder.save_last(self.config.model, self.engine.model, {**self.card, "epoch": epoch}, select=chosen)
         self.lines.append(line)
-        self.folder.write_metrics(self.lines)
-
-    def _validate(self, validation: Validation) -> tuple[float, float]:
-        """The score that selects (higher is better) and the value to log."""
-        self.engine.model.eval()
-        positions = range(len(validation.clips))
-        # A remainder joins the batch before it: a loss over one clip has no negatives and is always zero.
-        parts = np.array_split(positions, max(1, len(positions) // self.config.batch))
-        loader = load(validation.clips, [part.tolist() for part in parts])
-        if validation.by_boxes:
-            score = value = self._validation_score(loader, validation.box_rule)
-        else:
-            value = self._validation_loss(loader)
-            score = -value
-        self.engine.model.train()
-        return score, value
-
-    def _validation_score(self, loader: Any, box_rule: str) -> float:
-        protocol, scores = Protocol(), []
-        for cells in predict_cells(self.engine, loader):
-            self._check_damage([(cells.id, cells.reason)] if cells.reason else [])
-            heat = Heats(cells).heat({"av": 1.0}, protocol)
-            scores.append(score_heat(heat, truth_of(cells, protocol, box_rule), protocol).score.ciou)
-        return summarise(scores, protocol.success).ciou_50
-
-    @torch.inference_mode()
-    def _validation_loss(self, loader: Any) -> float:
-        losses = []
-        for batch in loader:
-            self._check_damage(batch.failures)
-            embeddings = self.engine.embed(batch.frames, batch.sound, batch.rate)
-            truth = supervise(batch, self.config.loss, self.engine.device)
-            terms = self.engine.model.losses(embeddings, batch.hints, self.config.loss, truth)
-            losses += [terms["contrastive"].item()] * len(batch.ids)
-        return float(np.mean(losses))
+        if self.peers.is_first:
+            self.folder.save_last(self.config.model, self.engine.model, {**self.card, "epoch": epoch}, select=chosen)
+            self.folder.write_metrics(self.lines)

@@ -1,0 +1,68 @@
+"""How good a model is on held-out clips: what chooses the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from avloc.config import TrainConfig
+from avloc.dataset import Batch, load
+from avloc.engine import Engine, Heats, predict_cells, score_heat, supervise, truth_of
+from avloc.errors import Refused
+from avloc.metrics import summarise
+from avloc.protocols import Protocol
+from avloc.train.plan import Validation
+
+
+def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tuple[float, float]:
+    """The score that selects (higher is better) and the value to log. The model is in training mode afterwards.
+
+    Raises:
+        Refused: a held-out clip is damaged.
+    """
+    engine.model.eval()
+    positions = range(len(validation.clips))
+    # A remainder joins the batch before it: a loss over one clip has no negatives and is always zero.
+    parts = np.array_split(positions, max(1, len(positions) // config.batch))
+    loader = load(validation.clips, [part.tolist() for part in parts])
+    if validation.by_boxes:
+        score = value = _score(engine, loader, validation.box_rule)
+    else:
+        value = _loss(engine, loader, config)
+        score = -value
+    engine.model.train()
+    return score, value
+
+
+def check_damage(failures: Sequence[tuple[str, str]]) -> None:
+    """Training goes on with all clips or not at all.
+
+    Raises:
+        Refused: there are failures; names the first.
+    """
+    for clip_id, reason in failures:
+        hint = "Delete the shard that holds it and run prepare again."
+        raise Refused(f"clip {clip_id} of the store is damaged: {reason}", hint=hint)
+
+
+def _score(engine: Engine, batches: Iterable[Batch], box_rule: str) -> float:
+    protocol, scores = Protocol(), []
+    for cells in predict_cells(engine, batches):
+        check_damage([(cells.id, cells.reason)] if cells.reason else [])
+        heat = Heats(cells).heat({"av": 1.0}, protocol)
+        scores.append(score_heat(heat, truth_of(cells, protocol, box_rule), protocol).score.ciou)
+    return summarise(scores, protocol.success).ciou_50
+
+
+@torch.inference_mode()
+def _loss(engine: Engine, batches: Iterable[Batch], config: TrainConfig) -> float:
+    losses = []
+    for batch in batches:
+        check_damage(batch.failures)
+        embeddings = engine.embed(batch.frames, batch.sound, batch.rate)
+        truth = supervise(batch, config.loss, engine.device)
+        terms = engine.model.losses(embeddings, batch.hints, config.loss, truth)
+        losses += [terms["contrastive"].item()] * len(batch.ids)
+    return float(np.mean(losses))
