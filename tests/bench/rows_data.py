@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, folder_by
 from tests.teacher_makers import save_cnn14, save_detr
 
 PREPARED, CACHED = "avloc prepare", "avloc distill-cache"
-_SMALL = ModelConfig(vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5")  # never run here
+_SMALL = ModelConfig(vision_trunk="resnet18:bn1", audio_trunk="resnet18:bn1")  # never run here
 NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
 
 
@@ -105,53 +105,71 @@ def _teachers(folder: Path, *, small: bool) -> Path:
 def loading(given: Given, work: Path) -> list[Row]:
     """Clips from disk to batches in one process."""
     clips, batch = given.count(512, 8), given.size(64, 4)
+    opened, contenders = _loaders(work, clips, batch)
+    with _as_in_a_loader():
+        spent = interleaved(given.repeats, contenders, warm=not given.quick)
+    start = f"{clips // batch * batch} clips in batches of {batch}, one process, one thread;"
+    theirs = "to float pictures cut out and spectrograms"
+    ours = "avloc's store to uint8 frames and int16 sound (cut, flip and spectrogram belong to the step)"
+    hints = {
+        REFERENCE: folder_bytes(work / "npy") / clips,
+        AVLOC: sum(folder_bytes(opened.folder / f"hints-{name}") for name in ("panns", "detr")) / clips,
+    }
+    rows = {
+        "loading": ("png", "store", f"FLAC and PNG {theirs}; {ours}", {}),
+        "loading, jpg": ("jpg", "store", f"FLAC and JPEG {theirs}; {ours}", {}),
+        "loading, to networks": ("png", "store to networks", f"FLAC and PNG {theirs}; avloc's store to the same", {}),
+        "loading, jpg, to networks": (
+            "jpg",
+            "store to networks",
+            f"FLAC and JPEG {theirs}; avloc's store to the same",
+            {},
+        ),
+        "loading, hints": (
+            "png and npy",
+            "store and hints",
+            f"FLAC, PNG and two npy {theirs}; {ours}, hints from shards",
+            _sizes("bytes_of_hints", hints),
+        ),
+    }
+    told = {"work": clips // batch * batch, "unit": "clips/s"}
+    return [
+        compared(name, f"{start} {what}", spent, reference=first, avloc=second, **told, **facts)
+        for name, (first, second, what, facts) in rows.items()
+    ]
+
+
+def _loaders(work: Path, clips: int, batch: int) -> tuple[Store, dict[str, Callable[[], None]]]:
+    """Every way to read the same clips."""
     folders = {suffix: work / suffix.strip(".") for suffix in (".png", ".jpg")}
-    for suffix, folder in folders.items():
-        ids = material.media(folder, clips, suffix=suffix)
+    plain = {
+        suffix: ReferenceClips(folder, material.media(folder, clips, suffix=suffix), suffix=suffix)
+        for suffix, folder in folders.items()
+    }
     opened = material.store(folders[".png"], work / "store")
     material.hints(opened, work / "npy")
-    plain = {suffix: ReferenceClips(folder, ids, suffix=suffix) for suffix, folder in folders.items()}
-    taught = ReferenceClips(folders[".png"], ids, hints=work / "npy")
+    taught = ReferenceClips(folders[".png"], opened.ids, hints=work / "npy")
     bare = TrainConfig(model=_SMALL, loss=NO_HINTS, batch=batch, workers=0)
-    contenders = {
+    inputs = _InputsOnly(_SMALL, torch.device("cpu"))
+    return opened, {
         "png": lambda: _drained(plain[".png"], batch),
         "store": lambda: _ours(opened, bare),
         "jpg": lambda: _drained(plain[".jpg"], batch),
-        "store to networks": lambda: _ours(opened, bare, to_networks=True),
+        "store to networks": lambda: _ours(opened, bare, inputs),
         "png and npy": lambda: _drained(taught, batch),
         "store and hints": lambda: _ours(opened, TrainConfig(batch=batch, workers=0)),
     }
-    spent = interleaved(given.repeats, contenders, warm=not given.quick)
-    done = clips // batch * batch
-    theirs = "to float pictures cut out and spectrograms"
-    ours = "avloc's store to uint8 frames and int16 sound (cut, flip and spectrogram belong to the step)"
-    start = f"{done} clips in batches of {batch}, one process;"
-    told = {"work": done, "unit": "clips/s"}
-    npy_bytes = folder_bytes(work / "npy") / clips
-    shard_bytes = sum(folder_bytes(opened.folder / f"hints-{name}") for name in ("panns", "detr")) / clips
-    return [
-        compared("loading", f"{start} FLAC and PNG {theirs}; {ours}", spent, reference="png", avloc="store", **told),
-        compared(
-            "loading, jpg", f"{start} FLAC and JPEG {theirs}; {ours}", spent, reference="jpg", avloc="store", **told
-        ),
-        compared(
-            "loading, to networks",
-            f"{start} FLAC and PNG {theirs}; avloc's store to the same, cut, flip and spectrogram included",
-            spent,
-            reference="png",
-            avloc="store to networks",
-            **told,
-        ),
-        compared(
-            "loading, hints",
-            f"{start} FLAC, PNG and two npy {theirs}; {ours}, hints from shards",
-            spent,
-            reference="png and npy",
-            avloc="store and hints",
-            **told,
-            **_sizes("bytes_of_hints", {REFERENCE: npy_bytes, AVLOC: shard_bytes}),
-        ),
-    ]
+
+
+@contextlib.contextmanager
+def _as_in_a_loader() -> Iterator[None]:
+    """One thread of torch, as every loader process has: more of them only wait for each other on small tensors."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _drained(clips: ReferenceClips, batch: int) -> None:
@@ -160,13 +178,12 @@ def _drained(clips: ReferenceClips, batch: int) -> None:
         pass
 
 
-def _ours(opened: Store, config: TrainConfig, *, to_networks: bool = False) -> None:
+def _ours(opened: Store, config: TrainConfig, inputs: _InputsOnly | None = None) -> None:
     clips = training_set(opened, opened.ids, config)
-    engine = _InputsOnly(config.model, torch.device("cpu"))
     for batch in load(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0):
-        if to_networks:
+        if inputs is not None:
             with contextlib.suppress(_Reached):
-                engine.training_step(batch, config, torch.Generator())
+                inputs.training_step(batch, config, torch.Generator())
 
 
 class _Reached(Exception):
