@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import signal
 import sys
 import traceback
@@ -27,6 +28,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 def run(app: Callable[[], object]) -> None:
     """Run the command line; never returns a traceback for what a user can meet, never hides one that is our bug."""
     signal.signal(signal.SIGTERM, _terminated)
+    _wait_briefly()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path that is no UTF-8 is printed as its own bytes
     try:
@@ -50,6 +52,16 @@ def run(app: Callable[[], object]) -> None:
         sys.exit(EXIT_REFUSED)
     except Exception:  # noqa: BLE001 (whatever reaches this edge is our bug and is shown whole)
         _bug()
+
+
+def _wait_briefly() -> None:
+    """Let torch's threads, which are begun later, give up their cores soon when they wait for each other.
+
+    GNU's OpenMP has them spin for milliseconds. Where anybody else wants the cores too, a network then takes forty
+    times as long; a thousand turns, its own choice where it knows of too few cores, cost an idle machine nothing.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _bug() -> NoReturn:
