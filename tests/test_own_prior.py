@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.ndimage import gaussian_filter
 
 import avloc
 from avloc.checkpoint import load_model, save_model
@@ -110,6 +112,16 @@ def asking(carded, tmp_path):
         return path
 
     return save
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-1, 6, width=32)),
+    st.floats(0.05, 5),
+)
+def test_smooth_maps_are_those_of_scipy(cells, deviation):
+    smooth = Trust(smooth=deviation).smoothed(cells)
+    assert smooth.dtype == np.float32
+    np.testing.assert_allclose(smooth, gaussian_filter(cells, deviation, mode="nearest"), rtol=1e-6, atol=1e-7)
 
 
 def test_a_card_can_ask_for_smooth_maps(carded, asking, scene):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from avloc.errors import UsageError
+from avloc.localize.overlay import draw_overlay
 from avloc.localize.style import COLOUR_MAPS, Style, parse_style
 
 
@@ -79,3 +80,13 @@ def test_colour_maps_are_perceptually_uniform(name):
     steps = lightness[16:] - lightness[:-16]
     assert steps.min() > 0
     assert steps.max() < 3 * steps.min()
+
+
+@pytest.mark.parametrize("name", COLOUR_MAPS)
+def test_colours_are_those_of_matplotlib(name):
+    heat = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(2, axis=0)
+    frame = np.zeros((2, 256, 3), np.uint8)
+    bare = Style(colours=name, opacity=1, contour=0, peak=False, strip=True)
+    np.testing.assert_array_equal(
+        draw_overlay(frame, heat, style=bare)[0, -256:], mpl.colormaps[name](range(256), bytes=True)[:, :3]
+    )

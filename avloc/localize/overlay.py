@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from avloc.localize.style import DEFAULT_STYLE, Style
+from avloc.localize.style import COLOUR_MAPS, DEFAULT_STYLE, Style
 
 _LEVELS = 256
 _WHITE, _BLACK, _CYAN = (255, 255, 255), (0, 0, 0), (110, 225, 255)
@@ -73,11 +75,11 @@ def draw_silent(frame: NDArray[np.uint8], *, style: Style = DEFAULT_STYLE, capti
 @lru_cache
 def _tables(style: Style) -> tuple[list[int], bytes]:
     """Opacity 0..255 and RGB of each of the 256 levels of heat."""
-    import matplotlib as mpl
-
     levels = np.linspace(0, 1, _LEVELS)
     opacity = np.round(style.opacity * 255 * levels**_CURVE).astype(int).tolist()
-    return opacity, mpl.colormaps[style.colours](levels, bytes=True)[:, :3].tobytes()
+    row = COLOUR_MAPS.index(style.colours)
+    with files("avloc.localize").joinpath("data", "colours.png").open("rb") as file:
+        return opacity, Image.open(file).crop((0, row, _LEVELS, row + 1)).tobytes()
 
 
 def _coloured(levels: NDArray[np.uint8], style: Style) -> tuple[Image.Image, Image.Image]:
@@ -201,9 +203,10 @@ def _text_size(height: int, width: int) -> int:
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans out of matplotlib: made for small sizes, where Pillow's own font loses its spaces."""
-    import matplotlib as mpl
-
-    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    spec = find_spec("matplotlib")  # importing it would take longer than all the drawing
+    assert spec is not None
+    assert spec.origin is not None
+    return ImageFont.truetype(Path(spec.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 @lru_cache

@@ -71,7 +71,7 @@ class Result:
     @property
     def peak_xy(self) -> list[int] | None:
         """Hottest pixel [x, y]; None for silence."""
-        return None if self.silent else self._top[0]
+        return None if self.silent else peak_of(self.heatmap)
 
     @property
     def box_xyxy(self) -> list[int] | None:
@@ -79,7 +79,7 @@ class Result:
 
         A flat map has no region: its box is the whole frame.
         """
-        return None if self.silent else self._top[1]
+        return None if self.silent else self._box
 
     @property
     def peak_similarity(self) -> float | None:
@@ -92,8 +92,8 @@ class Result:
         return None if self.silent else float(self.similarity.mean())
 
     @cached_property
-    def _top(self) -> tuple[list[int], list[int]]:
-        return peak_and_box(self.heatmap)
+    def _box(self) -> list[int]:
+        return peak_and_box(self.heatmap)[1]
 
     def overlay(self, style: Style | None = None) -> NDArray[np.uint8]:
         """The heat map drawn over the frame, or the plain frame with a caption for silence.
@@ -111,9 +111,8 @@ class Result:
         if self.silent:
             return draw_silent(self.frame, style=style, caption=self.verdict.sentence)
         caption = "" if self.verdict is Verdict.FOLLOWS else self.verdict.sentence
-        return draw_overlay(
-            self.frame, self.heatmap, style=style, box_xyxy=self.box_xyxy, peak_xy=self.peak_xy, caption=caption
-        )
+        box = self.box_xyxy if style.box else None
+        return draw_overlay(self.frame, self.heatmap, style=style, box_xyxy=box, peak_xy=self.peak_xy, caption=caption)
 
     def _repr_png_(self) -> bytes:
         from avloc.media import encode_png
@@ -128,16 +127,22 @@ class Result:
         return {"schema": SCHEMA, **{name: values[name] for name in FIELDS}}
 
 
+def peak_of(heat: NDArray[np.float32]) -> list[int]:
+    """Hottest pixel [x, y]."""
+    y, x = divmod(int(heat.argmax()), heat.shape[1])
+    return [x, y]
+
+
 def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:
     """Hottest pixel [x, y] and the box [x0, y0, x1, y1] (half-open) of the connected region around it with heat >= 0.5.
 
     A flat map has no region: its box is the whole frame.
     """
-    from scipy.ndimage import find_objects, label
-
-    y, x = (int(i) for i in np.unravel_index(heat.argmax(), heat.shape))
+    x, y = peak_of(heat)
     if heat[y, x] < _HALF:
         return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
+    from scipy.ndimage import find_objects, label
+
     regions, _ = label(heat >= _HALF)
     rows, columns = find_objects(regions)[regions[y, x] - 1]
     return [x, y], [columns.start, rows.start, columns.stop, rows.stop]

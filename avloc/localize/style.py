@@ -10,7 +10,7 @@ from typing import Any
 from avloc.errors import UsageError
 
 COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
-"""matplotlib's perceptually uniform maps: equal steps of heat look like equal steps."""
+"""matplotlib's perceptually uniform maps: equal steps of heat look like equal steps. Rows of `data/colours.png`."""
 HALF = 0.5
 """Where the region of a heat map ends: what the contour encloses and `box_xyxy` boxes."""
 _SWITCH = {"on": True, "off": False}
