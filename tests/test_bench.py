@@ -16,8 +16,8 @@ from avloc.methods import METHODS, Embeddings
 from avloc.metrics import Truth, ground_truth
 from avloc.transforms import log_spectrogram
 from tests.bench import material, reference, reference_scoring
-from tests.bench.__main__ import ROWS, in_words
-from tests.bench.timing import alone, compared, interleaved, python
+from tests.bench.run import ROWS, in_words
+from tests.bench.timing import Lap, alone, compared, interleaved, python
 
 
 @pytest.fixture
@@ -80,9 +80,11 @@ def test_contenders_take_turns():
 
 
 def test_ratio_favours_avloc_above_one():
-    spent = {"reference": [2.0, 6.0, 4.0], "avloc": [1.0, 2.0, 3.0]}
+    walls = {"reference": [2.0, 6.0, 4.0], "avloc": [1.0, 2.0, 3.0]}
+    spent = {name: [Lap(wall, 2 * wall) for wall in own] for name, own in walls.items()}
     less = compared("name", "what", spent)
     assert (less["reference"]["median"], less["avloc"]["median"], less["ratio"]) == (4.0, 2.0, 2.0)
+    assert less["processor_s"] == {"reference": 8.0, "avloc": 4.0}
     more = compared("name", "what", spent, work=12, unit="clips/s")
     assert (more["reference"]["median"], more["avloc"]["median"], more["ratio"]) == (3.0, 6.0, 2.0)
     assert "reference 3 [2 .. 6], avloc 6 [4 .. 12] clips/s  x 2.00" in in_words(more)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 
 from avloc.losses import contrastive
 from tests.bench import reference
+from tests.bench.timing import lap
 
 CELLS = (7, 7)
 LOSSES = {
@@ -41,11 +41,16 @@ def main(who: str, batch: int, dim: int) -> None:
     LOSSES[who](*inputs(8, 8)).backward()
     image, audio = inputs(batch, dim)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
-    before, start = resident_mb("VmRSS"), time.perf_counter()
-    loss = LOSSES[who](image, audio)
-    loss.backward()
-    seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "grown_mb": resident_mb("VmHWM") - before, "loss": loss.item()}))
+    before, losses = resident_mb("VmRSS"), []
+
+    def step() -> None:
+        loss = LOSSES[who](image, audio)
+        loss.backward()
+        losses.append(loss.item())
+
+    spent = lap(step)
+    grown_mb = resident_mb("VmHWM") - before
+    print(json.dumps({**spent._asdict(), "grown_mb": grown_mb, "loss": losses[0]}))
 
 
 if __name__ == "__main__":

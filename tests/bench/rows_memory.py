@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 from tests.bench.contrastive_memory import CELLS
-from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, python, spread
+from tests.bench.timing import AVLOC, REFERENCE, Given, Lap, Row, compared, python, spread, walls
 
 _DIM = 512
 _PLAIN_COPIES = 5
@@ -31,13 +31,13 @@ def _row(given: Given, batch: int) -> Row:
             out = python("-m", "tests.bench.contrastive_memory", side, batch, _DIM).stdout
             told[side].append(json.loads(out))
     grown = {side: statistics.median(one["grown_mb"] for one in own) for side, own in told.items()}
-    seconds = {side: [one["seconds"] for one in own] for side, own in told.items()}
+    laps = {side: [Lap(one["wall_s"], one["processor_s"]) for one in own] for side, own in told.items()}
     facts = {"grown_mb": {side: round(value, 1) for side, value in grown.items()}}
     if len(sides) == 1:
         why = f"the plain loss is left out: about {needs_mb:.0f} MiB, {has_mb:.0f} are free"
-        only = {REFERENCE: None, AVLOC: spread(seconds[AVLOC]), "ratio": None}
+        only = {REFERENCE: None, AVLOC: spread(walls(laps[AVLOC])), "ratio": None}
         return {"row": name, "what": f"{what}; {why}", "unit": "s", **only, **facts}
-    return compared(name, what, seconds, **facts, grown_ratio=round(grown[REFERENCE] / max(grown[AVLOC], 0.1), 2))
+    return compared(name, what, laps, **facts, grown_ratio=round(grown[REFERENCE] / max(grown[AVLOC], 0.1), 2))
 
 
 def _available_mb() -> float:

@@ -20,7 +20,7 @@ from avloc.protocols import PROTOCOLS
 from tests.bench import material
 from tests.bench.reference import ReferenceNet, log_spectrogram, test_transform
 from tests.bench.reference_scoring import similarity_maps
-from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, python
+from tests.bench.timing import AVLOC, REFERENCE, Given, Lap, Row, alone, compared, interleaved, python, walls
 
 SCORED = ("avloc", "ezvsl", "lvs", "sspl")
 MAPS = ("av", "object", "fused")
@@ -51,7 +51,7 @@ def scoring(given: Given, _work: Path) -> list[Row]:
     spent = interleaved(given.repeats, {AVLOC: lambda: score_protocols(made, protocols, "union", MAPS)}, warm=False)
     what = f"{len(made)} clips x {len(MAPS)} maps x {len(SCORED)} protocols, baselines and intervals included"
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    return [alone("scoring", what, spent[AVLOC], peak_mb=peak)]
+    return [alone("scoring", what, walls(spent[AVLOC]), peak_mb=peak)]
 
 
 class _Pictures:
@@ -142,5 +142,5 @@ def evaluation(given: Given, work: Path) -> list[Row]:
     ]
 
 
-def _digits_all(values: list[float]) -> list[float]:
-    return [round(value, 2) for value in values]
+def _digits_all(values: list[Lap]) -> list[float]:
+    return [round(one.wall_s, 2) for one in values]

@@ -16,9 +16,10 @@ from avloc.dataset import Batch, EpochBatches, load, training_set
 from avloc.engine import Engine, weighted_total
 from avloc.store import Store
 from avloc.train import TrainOptions, train
+from avloc.train.loop import make_optimiser
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
-from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, interleaved
+from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, interleaved, walls
 
 WORKERS = 2
 PURE = "avloc without loading"
@@ -57,8 +58,8 @@ def whole_epoch(given: Given, work: Path) -> list[Row]:
         {REFERENCE: world.their_epoch, AVLOC: _counted(world.our_epoch), PURE: lambda: _often(step, clips // batch)},
         warm=False,
     )
-    pure = clips / statistics.median(spent[PURE])
-    rate = clips / statistics.median(spent[AVLOC])
+    pure = clips / statistics.median(walls(spent[PURE]))
+    rate = clips / statistics.median(walls(spent[AVLOC]))
     what = (
         f"{clips} clips from disk, batches of {batch}, both hints, {WORKERS} loader processes, networks built and "
         f"loaders started anew; fp32 loop over FLAC, PNG and npy that keeps a checkpoint; `avloc train` in bf16, with "
@@ -124,8 +125,7 @@ class _World:
         """One step as `avloc.train` makes it: terms, total, a look at their values, gradients, Adam."""
         engine = Engine(self.config.model, torch.device("cpu"), precision)
         engine.model.train()
-        optim = self.config.optim
-        optimiser = torch.optim.Adam(engine.model.parameters(), lr=optim.lr, betas=(optim.beta1, optim.beta2))
+        optimiser = make_optimiser(engine.model, self.config.optim)
         batch, draws = self.our_batch(), torch.Generator()
 
         def step() -> float:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -41,10 +41,17 @@ class Given:
         return self.batch or (quick if self.quick else usual)
 
 
+class Lap(NamedTuple):
+    """What one call took: by the clock, and of all processors together, its processes included."""
+
+    wall_s: float
+    processor_s: float
+
+
 def interleaved(
     repeats: int, contenders: Mapping[str, Callable[[], object]], *, warm: bool = True
-) -> dict[str, list[float]]:
-    """Seconds of each contender, A B A B ...: a machine that slows down slows all of them.
+) -> dict[str, list[Lap]]:
+    """Laps of each contender, A B A B ...: a machine that slows down slows all of them.
 
     Args:
         repeats: rounds that count.
@@ -54,13 +61,23 @@ def interleaved(
     if warm:
         for call in contenders.values():
             call()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    laps: dict[str, list[Lap]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, call in contenders.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+            laps[name].append(lap(call))
+    return laps
+
+
+def lap(call: Callable[[], object]) -> Lap:
+    """One call."""
+    processor, wall = sum(os.times()[:4]), time.perf_counter()
+    call()
+    return Lap(time.perf_counter() - wall, sum(os.times()[:4]) - processor)
+
+
+def walls(laps: Sequence[Lap]) -> list[float]:
+    """By the clock alone."""
+    return [one.wall_s for one in laps]
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -71,7 +88,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def compared(
     name: str,
     what: str,
-    seconds: Mapping[str, Sequence[float]],
+    laps: Mapping[str, Sequence[Lap]],
     *,
     work: float = 0,
     unit: str = "s",
@@ -84,19 +101,21 @@ def compared(
     Args:
         name: of the row.
         what: in words, what both did.
-        seconds: of all contenders, from `interleaved`.
+        laps: of all contenders, from `interleaved`.
         work: how much was done each time; the row then holds rates, `unit` of them a second.
         unit: of the values.
         reference: which contender is compared with.
         avloc: which one is compared.
         more: further facts.
     """
-    both = {REFERENCE: seconds[reference], AVLOC: seconds[avloc]}
-    values = {key: [work / value for value in own] if work else own for key, own in both.items()}
+    both = {REFERENCE: laps[reference], AVLOC: laps[avloc]}
+    values = {key: [work / one if work else one for one in walls(own)] for key, own in both.items()}
     median = {key: statistics.median(own) for key, own in values.items()}
     ratio = median[AVLOC] / median[REFERENCE] if work else median[REFERENCE] / median[AVLOC]
     sides = {key: spread(own) for key, own in values.items()}
-    return {"row": name, "what": what, "unit": unit, **sides, "ratio": _rounded(ratio), **more}
+    processor = {key: _rounded(statistics.median(one.processor_s for one in own)) for key, own in both.items()}
+    head = {"row": name, "what": what, "unit": unit, **sides, "ratio": _rounded(ratio)}
+    return {**head, "processor_s": processor, **more}
 
 
 def alone(name: str, what: str, values: Sequence[float], unit: str = "s", *, side: str = AVLOC, **more: Any) -> Row:
@@ -143,7 +162,7 @@ def header() -> dict[str, Any]:
             name: bool(torch.cpu.get_capabilities().get(name, False)) for name in ("avx512_bf16", "amx_bf16")
         },
         "memory_gb": _rounded(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
-        "ratio": "how many times faster, or smaller, avloc is: above 1 is in its favour",
+        "ratio": "how many times faster avloc is by the clock: above 1 is in its favour",
     }
 
 

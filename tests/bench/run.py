@@ -1,0 +1,79 @@
+"""The rows, the command line and the table of `python -m tests.bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bench import rows_data, rows_localize, rows_machine, rows_memory, rows_scoring, rows_training
+from tests.bench.timing import AVLOC, MACHINE, REFERENCE, Given, Row, header
+
+ROWS: dict[str, Callable[[Given, Path], list[Row]]] = {
+    "machine": rows_machine.machine,
+    "prepare": rows_data.prepare,
+    "distill-cache": rows_data.distill_cache,
+    "loading": rows_data.loading,
+    "training step": rows_training.training_steps,
+    "whole epoch": rows_training.whole_epoch,
+    "contrastive memory": rows_memory.contrastive_memory,
+    "inference": rows_scoring.inference,
+    "evaluation": rows_scoring.evaluation,
+    "scoring": rows_scoring.scoring,
+    "localize cold": rows_localize.localize_cold,
+    "localize warm": rows_localize.localize_warm,
+    "overlay video": rows_localize.overlay_video,
+    "video": rows_localize.video,
+}
+_SIDES = (REFERENCE, AVLOC, MACHINE)
+_SHOWN = ("row", "what", "unit", *_SIDES, "ratio")
+
+
+def parsed(description: str) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=description)
+    parser.add_argument("--json", type=Path, help="also write everything here, after every row")
+    parser.add_argument("--row", choices=ROWS, action="append", help="only this one; may repeat")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
+    parser.add_argument("--clips", type=int, help="clips of every row, in place of its own number")
+    parser.add_argument("--batch", type=int, help="clips in a batch, in place of the row's own number")
+    parser.add_argument("--video-seconds", type=float, default=60.0, help="length of the overlay video")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it runs, not how fast")
+    return parser.parse_args()
+
+
+def main(description: str) -> None:
+    """Measure what was asked for, row by row."""
+    asked = parsed(description)
+    given = Given(
+        repeats=asked.repeats,
+        clips=asked.clips,
+        batch=asked.batch,
+        video_seconds=asked.video_seconds,
+        quick=asked.quick,
+    )
+    about, rows = header(), []
+    print("\n".join(f"{name}: {value}" for name, value in about.items()))
+    for name in asked.row or ROWS:
+        with tempfile.TemporaryDirectory() as work:
+            measured = ROWS[name](given, Path(work))
+        for row in measured:
+            print(in_words(row), flush=True)
+        rows += measured
+        if asked.json:
+            asked.json.write_text(json.dumps({"header": about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+def in_words(row: Row) -> str:
+    """A row for the eye: name and figures, what they are of, further facts."""
+    sides = [f"{side} {_values(row[side])}" for side in _SIDES if row.get(side)]
+    figures = f"{', '.join(sides)} {row['unit']}"
+    ratio = f"  x {row['ratio']:.2f}" if row["ratio"] else ""
+    facts = [f"    {name}: {json.dumps(value)}" for name, value in row.items() if name not in _SHOWN]
+    return "\n".join([f"\n{row['row']}: {figures}{ratio}", f"    {row['what']}", *facts])
+
+
+def _values(side: dict) -> str:
+    return f"{side['median']:g} [{min(side['all']):g} .. {max(side['all']):g}]"
