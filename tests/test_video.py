@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from avloc.errors import InputError, UsageError
 from avloc.events import Notice, Progress
 from avloc.heatmap import heat_maps
 from avloc.localize import video
+from avloc.localize.interpolated import AHEAD
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
 from avloc.localize.video import write_video
@@ -211,6 +213,27 @@ def test_maps_are_asked_for_when_due_with_picture_and_sound_of_that_time(tmp_pat
     assert [event for event in events if isinstance(event, Notice)] == [
         Notice("in.mp4: sampled at 16000 Hz; the model hears 22050 Hz")
     ]
+
+
+def test_maps_are_made_beside_the_drawing_and_a_little_ahead_of_it(tmp_path, monkeypatch):
+    class Watched(FakeMapper):
+        def cells_at(self, frame, waveform, rate):
+            threads.add(threading.current_thread())
+            return super().cells_at(frame, waveform, rate)
+
+    def drawing(*given, **how):
+        asked.append(len(mapper.asked))
+        return draw_overlay(*given, **how)
+
+    threads, asked, mapper = set(), [], Watched()
+    monkeypatch.setattr(video, "draw_overlay", drawing)
+    source = make_video(tmp_path / "in.mp4", seconds=6, fps=10, sound=noise(6), rate=RATE)
+    write_video(source, tmp_path / "out.mp4", mapper, every=0.5)
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
+    assert len(asked) == 60
+    before_and_after = [index // 5 + 2 for index in range(60)]
+    assert all(few <= made <= few + AHEAD or made == 12 for few, made in zip(before_and_after, asked, strict=True))
 
 
 def slow_video(source: Path, every: float, style: Style) -> list[np.ndarray]:

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import chain, count, tee
 from math import ceil, inf
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import atomic_path
+from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box
 from avloc.localize.style import DEFAULT_STYLE, Style
@@ -29,21 +29,6 @@ _ON_TIME_S = 1e-4
 _HELD_BYTES = 128 << 20
 """Pictures that wait in memory for the map that follows them take no more than this."""
 _BYTES_PER_PIXEL = 1.5  # of a decoded picture: most have their colours at half the size
-
-
-class Mapper(Protocol):
-    """What turns a picture and a sound into a similarity map."""
-
-    seconds: float
-    """How much sound it hears."""
-    rate: int
-    """At how many samples per second; 0 is the file's own rate."""
-
-    def cells_at(
-        self, frame: NDArray[np.uint8], waveform: NDArray[np.float32], rate: int
-    ) -> tuple[NDArray[np.float32], bool]:
-        """Map [h, w] of the frame [H, W, 3] heard with the waveform [N] mono at `rate`; whether that is silence."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +86,11 @@ def write_video(
         stack.enter_context(_torch_on_one_thread())
         part = stack.enter_context(atomic_path(out))
         pictures, ahead = _twice(partial(play, source, start_s=start, stop_s=end), every, stack)
-        heat = _Interpolated(_maps(ahead, source, mapper, every, start, end, audio, listener))
         first = last = next(pictures)
+        total = ceil((min(first.clip_end_s, end or inf) - (start or 0)) / every) if first.clip_end_s else None
+        told = _told(f"maps of {source.name}", total, listener)
+        askings = _askings(ahead, source, mapper, every, audio, listener)
+        heat = stack.enter_context(closing(Interpolated(askings, mapper, told)))
         drawn = partial(_drawn, maps=heat, style=style, caption=caption)
         picture = drawn(first)
         writer = stack.enter_context(
@@ -130,7 +118,7 @@ def write_video(
 
 @contextmanager
 def _torch_on_one_thread() -> Iterator[None]:
-    """For the maps of a video: torch's other threads would wait, spinning, on cores that decoder and encoder need."""
+    """For the maps of a video: torch's other threads would wait on cores that decoder, drawing and encoder need."""
     import torch
 
     threads = torch.get_num_threads()
@@ -153,42 +141,29 @@ def _check(every: float, start: float | None, end: float | None) -> None:
 def _twice(
     played: Callable[[], Generator[OnScreen]], every: float, stack: ExitStack
 ) -> tuple[Iterator[OnScreen], Iterator[OnScreen]]:
-    """The pictures for the movie, and for the maps that run up to `every` seconds ahead of it.
+    """The pictures for the movie, and for the maps that run ahead of it by some times `every` seconds.
 
     Decoded once where what lies between fits in memory, else once for each.
     """
     pictures = stack.enter_context(closing(played()))
     first = next(pictures)
-    between = every * first.rate * first.frame.width * first.frame.height * _BYTES_PER_PIXEL
+    between = (1 + AHEAD) * every * first.rate * first.frame.width * first.frame.height * _BYTES_PER_PIXEL
     if between <= _HELD_BYTES:
         one, other = tee(chain([first], pictures))
         return one, other
     return chain([first], pictures), stack.enter_context(closing(played()))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Map:
-    """What the model said at one time."""
-
-    time_s: float
-    heat: NDArray[np.float32] | None
-    """[H, W] in [0, 1]; None for silence."""
+def _told(task: str, total: int | None, listener: Listener) -> Callable[[int], None]:
+    return lambda done: listener(Progress(task=task, done=done, total=total))
 
 
-def _maps(
-    pictures: Iterator[OnScreen],
-    source: Path,
-    mapper: Mapper,
-    every: float,
-    start: float | None,
-    end: float | None,
-    audio: Path | None,
-    listener: Listener,
-) -> Generator[_Map]:
-    """A map for every `every` seconds on which there is a picture."""
+def _askings(
+    pictures: Iterator[OnScreen], source: Path, mapper: Mapper, every: float, audio: Path | None, listener: Listener
+) -> Generator[Asking]:
+    """What the model is asked for every `every` seconds on which there is a picture."""
     windows: Iterator[SoundWindow] | None = None
-    name = source.name
-    for done, (time_s, shown) in enumerate(_each(pictures, every)):
+    for number, (time_s, shown) in enumerate(_each(pictures, every)):
         if windows is None:
             windows = play_sound(
                 audio or source,
@@ -199,11 +174,9 @@ def _maps(
             )
         with _naming(audio):
             sound = next(windows)
-        if not done and sound.source_rate < sound.rate:
-            listener(Notice(f"{name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"))
-        yield _map_at(time_s, shown.picture(), sound, mapper)
-        total = ceil((min(shown.clip_end_s, end or inf) - (start or 0)) / every) if shown.clip_end_s else None
-        listener(Progress(task=f"maps of {name}", done=done + 1, total=total))
+        if not number and sound.source_rate < sound.rate:
+            listener(Notice(f"{source.name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"))
+        yield Asking(time_s=time_s, picture=shown.picture(), sound=sound)
 
 
 def _each(pictures: Iterator[OnScreen], every: float) -> Iterator[tuple[float, OnScreen]]:
@@ -229,53 +202,7 @@ def _naming(audio: Path | None) -> Iterator[None]:
         raise error if audio is None else InputError(f"--audio {audio}: {error}") from error
 
 
-def _map_at(time_s: float, picture: NDArray[np.uint8], sound: SoundWindow, mapper: Mapper) -> _Map:
-    import torch
-
-    from avloc.heatmap import heat_maps
-
-    cells, is_silent = mapper.cells_at(picture, sound.waveform, sound.rate)
-    if is_silent:
-        return _Map(time_s=time_s, heat=None)
-    size = (picture.shape[0], picture.shape[1])
-    return _Map(time_s=time_s, heat=heat_maps(torch.from_numpy(cells)[None], size)[0].numpy())
-
-
-class _Interpolated:
-    """Heat at any time, from maps that are fetched as time goes on."""
-
-    def __init__(self, maps: Iterator[_Map]) -> None:
-        self._maps = maps
-        self.asked = 0
-        """How many maps were fetched."""
-        self._before = self._fetched()
-        self._after = self._fetched()
-
-    def at(self, time_s: float) -> tuple[NDArray[np.float32] | None, float]:
-        """Heat [H, W] at a time not before the last one asked for, and how much of it is left on the way to silence.
-
-        None and 0 where silence is nearer than sound.
-        """
-        while self._after is not None and self._after.time_s <= time_s:
-            self._before, self._after = self._after, self._fetched()
-        before, after = self._before, self._after
-        assert before is not None
-        if after is None:
-            return before.heat, float(before.heat is not None)
-        share = max(0.0, (time_s - before.time_s) / (after.time_s - before.time_s))
-        if before.heat is None or after.heat is None:
-            heat, nearness = (after.heat, share) if before.heat is None else (before.heat, 1 - share)
-            left = max(0.0, 2 * nearness - 1)
-            return (heat, left) if heat is not None and left else (None, 0.0)
-        return before.heat + np.float32(share) * (after.heat - before.heat), 1.0
-
-    def _fetched(self) -> _Map | None:
-        fetched = next(self._maps, None)
-        self.asked += fetched is not None
-        return fetched
-
-
-def _drawn(shown: OnScreen, maps: _Interpolated, style: Style, caption: str) -> NDArray[np.uint8]:
+def _drawn(shown: OnScreen, maps: Interpolated, style: Style, caption: str) -> NDArray[np.uint8]:
     picture = shown.picture()
     heat, left = maps.at(float(shown.start))
     if heat is None:
