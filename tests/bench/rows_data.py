@@ -94,6 +94,9 @@ def _teachers(folder: Path, *, small: bool) -> Path:
     if small:
         save_detr(DETR.under(folder))
         return folder
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     torch.manual_seed(0)
     detr = build_detr()
     with torch.no_grad():
