@@ -1,7 +1,6 @@
 """Object priors: where a picture has something to look at, whatever is heard.
 
-A prior takes square frames of `side` pixels and answers for each of them alone. Its network sees one frame at a time:
-kernels round differently for other batch sizes, and a rounding can move a pixel over a threshold.
+A prior takes square frames of `side` pixels and answers for each of them alone.
 
 Shape letters: B batch, C channels, H W pixels, h w cells.
 """
@@ -18,6 +17,7 @@ from avloc.errors import UsageError
 from avloc.events import Listener, silent
 from avloc.networks import detr
 from avloc.networks.exact import exactly
+from avloc.networks.folding import fold_batch_norms
 from avloc.networks.trunks import TRUNKS, build_trunk, load_imagenet
 from avloc.transforms import normalise_frames
 from avloc.weights import DETR, imagenet_weights, locate
@@ -42,8 +42,9 @@ class ObjectPrior:
     Args:
         trunk: one of `avloc.networks.trunks.TRUNKS`.
         weights_dir: folder searched first for the ImageNet weights.
-        device: where it runs; float32 throughout.
+        device: where it runs.
         listener: hears about a download.
+        precision: `fp32` or `bf16`.
 
     Attributes:
         trunk: the trunk's name.
@@ -57,7 +58,14 @@ class ObjectPrior:
 
     side = SIDE
 
-    def __init__(self, trunk: str, weights_dir: Path | None, device: torch.device, listener: Listener = silent) -> None:
+    def __init__(
+        self,
+        trunk: str,
+        weights_dir: Path | None,
+        device: torch.device,
+        listener: Listener = silent,
+        precision: str = "fp32",
+    ) -> None:
         if trunk not in TRUNKS:
             raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}")
         located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener)
@@ -65,14 +73,21 @@ class ObjectPrior:
         self.sha256 = located.sha256
         self.network, _ = build_trunk(trunk)
         load_imagenet(self.network, located.path)
-        self.network.eval().to(device)
+        self.network.eval().to(device).to(memory_format=torch.channels_last)
+        self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        if precision == "bf16":
+            fold_batch_norms(self.network)
+            self.network.to(self.kind)
         self.device = device
 
     def maps(self, frames_B3HW: Tensor) -> Tensor:
-        """Activation maps [B, h, w] of uint8 frames already at `side` pixels."""
+        """Activation maps [B, h, w] of uint8 frames already at `side` pixels.
+
+        A frame's map does not depend on the others, but kernels round differently for other numbers of frames.
+        """
+        frames = normalise_frames(frames_B3HW.to(self.device)).to(self.kind)
         with exactly():
-            features = [self.network(normalise_frames(frame)) for frame in _one_by_one(frames_B3HW.to(self.device))]
-            return mean_activation(torch.cat(features))
+            return mean_activation(self.network(frames.contiguous(memory_format=torch.channels_last)).float())
 
 
 class DetrPrior:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from avloc.checkpoint import load_model, save_model
 from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch
 from avloc.engine import Engine, pick_device, pick_precision, weighted_total
 from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
+from avloc.networks.folding import fold_batch_norms
 from avloc.networks.trunks import TRUNKS, build_trunk
 from avloc.transforms import normalise_frames
 
@@ -94,6 +96,23 @@ def test_every_trunk_sees_and_hears(name):
         assert hears.eval()(torch.zeros(1, 1, 257, 276)).shape[:2] == (1, width)
 
 
+@pytest.mark.parametrize("name", [*TRUNKS, "efficientnet_lite0+classes"])
+def test_folded_normalisations_change_nothing_but_rounding(name):
+    torch.manual_seed(0)
+    trunk, _ = build_trunk(name)
+    norms = [part for part in trunk.eval().modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.2), norm.running_var.uniform_(0.5, 2)
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5), torch.nn.init.normal_(norm.bias, 0, 0.2)
+    frames = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        before = trunk(frames)
+        fold_batch_norms(trunk)
+        after = trunk(frames)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in trunk.modules())
+    assert (before - after).abs().max() <= 1e-5 * before.abs().max()
+
+
 def test_a_trunk_can_be_cut_short():
     whole, _ = build_trunk("resnet18")
     cut, width = build_trunk("resnet18:layer2")
@@ -120,10 +139,10 @@ def test_precision_is_taken_at_its_word():
     assert pick_precision("auto", CPU) in ("fp32", "bf16")
 
 
-def test_bf16_maps_are_close_to_fp32(batch):
+def test_bf16_maps_are_close_to_fp32(batch, tmp_path):
     torch.manual_seed(0)
-    exact, rough = Engine(SMALL, CPU), Engine(SMALL, CPU, "bf16")
-    rough.model.load_state_dict(exact.model.state_dict())
-    exact.model.eval(), rough.model.eval()
+    save_model(tmp_path / "small.safetensors", SMALL, Engine(SMALL, CPU).model.state_dict(), {})
+    file = load_model(tmp_path / "small.safetensors")
+    exact, rough = Engine.from_file(file, CPU), Engine.from_file(file, CPU, "bf16")
     inputs = (batch.frames, batch.sound, batch.rate)
     assert (exact.predict(*inputs) - rough.predict(*inputs)).abs().max() < 0.05

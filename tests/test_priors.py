@@ -119,16 +119,19 @@ def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_b0"])
-def test_maps_of_a_frame_are_bit_for_bit_those_of_the_frame_alone(
+def test_the_map_of_a_frame_does_not_depend_on_what_lies_beside_it(
     trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(monkeypatch, tmp_path, trunk)
     prior = ObjectPrior(trunk, None, CPU)
     frames = frames_of(5, SIDE)
+    together, largest = prior.maps(frames), prior.maps(frames).max()
+    # Kernels may round otherwise for another number of frames, and in another place of the batch.
     alone = torch.cat([prior.maps(frames[row : row + 1]) for row in range(5)])
-    assert torch.equal(prior.maps(frames), alone)
-    assert torch.equal(prior.maps(frames.flip(0)).flip(0), alone)
-    assert torch.equal(prior.maps(frames.to(memory_format=torch.channels_last)), alone)  # as Pillow lays pixels out
+    assert (together - alone).abs().max() <= 1e-5 * largest
+    assert (together - prior.maps(frames.flip(0)).flip(0)).abs().max() <= 1e-5 * largest
+    assert torch.equal(prior.maps(frames.to(memory_format=torch.channels_last)), together)  # as Pillow lays pixels out
+    assert torch.equal(prior.maps(frames), together)
 
 
 def test_a_flat_frame_has_a_finite_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -480,12 +480,12 @@ def test_a_stopped_command_over_seeds_goes_on_where_it_was(store, tmp_path, monk
     """Ctrl-C within the second run ends the whole; the same command finishes it and makes the third."""
     real, calls = avloc_train.train, []
 
-    def interrupted(options, config, listener, stop):
+    def interrupted(options, config, listener, stop, peers):
         calls.append(config.seed)
         if len(calls) == 2:
             stop()  # from here on the run, not the signal, decides when to end
             os.kill(os.getpid(), signal.SIGINT)
-        return real(options, config, listener, stop)
+        return real(options, config, listener, stop, peers)
 
     avloc, out = Here(monkeypatch, capfd), tmp_path / "many"
     monkeypatch.setattr(avloc_train, "train", interrupted)

@@ -23,6 +23,8 @@ NOT_FINITE = "the {} map is not finite"
 SILENCE = "silence"
 NOISE = "noise"
 OTHER = "other-class"
+BLOCK = 16
+"""Clips that the networks see at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +82,41 @@ def predict_cells(
         listener: hears the progress.
     """
     done, wrong = 0, wrong or WrongSounds()
+    for block in _blocks(batches):
+        rows = [entry for entry in block if isinstance(entry, _Row)]
+        if wrong.silence is None and rows:
+            wrong = replace(wrong, silence=_silence(engine, rows[0].batch))
+        decoded = _block_cells(engine, rows, wrong, prior, detr)
+        for entry in block:
+            yield next(decoded) if isinstance(entry, _Row) else entry
+        done += len(block)
+        listener(Progress(task=task, done=done, total=total))
+
+
+@dataclass(frozen=True)
+class _Row:
+    batch: Batch
+    row: int
+
+
+def _blocks(batches: Iterable[Batch]) -> Iterator[list[_Row | ClipCells]]:
+    """The clips in their order, so many that the networks have a whole block, however they were loaded."""
+    block: list[_Row | ClipCells] = []
+    decoded = 0
     for batch in batches:
-        if wrong.silence is None and batch.ids:
-            wrong = replace(wrong, silence=_silence(engine, batch))
-        rows, failures = iter(range(len(batch.ids))), iter(batch.failures)
-        size, failed = len(batch.ids) + len(batch.failures), set(batch.failed_at)
-        for place in range(size):
+        rows, failures, failed = iter(range(len(batch.ids))), iter(batch.failures), set(batch.failed_at)
+        for place in range(len(batch.ids) + len(batch.failures)):
             if place in failed:
                 clip_id, reason = next(failures)
-                yield ClipCells(id=clip_id, reason=reason)
-            else:
-                yield _clip_cells(engine, batch, next(rows), (wrong, prior, detr))
-        done += size
-        listener(Progress(task=task, done=done, total=total))
+                block.append(ClipCells(id=clip_id, reason=reason))
+                continue
+            block.append(_Row(batch, next(rows)))
+            decoded += 1
+            if decoded == BLOCK:
+                yield block
+                block, decoded = [], 0
+    if block:
+        yield block
 
 
 @torch.inference_mode()
@@ -100,43 +124,63 @@ def _silence(engine: Engine, batch: Batch) -> Tensor:
     return engine.encode_sound(torch.zeros_like(batch.sound[:1]), batch.rate)
 
 
-def _clip_cells(
-    engine: Engine, batch: Batch, row: int, beside: tuple[WrongSounds, ObjectPrior | None, DetrPrior | None]
-) -> ClipCells:
-    # One clip at a time: kernels round differently for other batch sizes, and a rounding moves pixels over a cut.
+def _block_cells(
+    engine: Engine, rows: Sequence[_Row], wrong: WrongSounds, prior: ObjectPrior | None, detr: DetrPrior | None
+) -> Iterator[ClipCells]:
+    """What the networks say about the clips of a block."""
+    if not rows:
+        return
     with torch.inference_mode():
-        maps, wrong = _maps(engine, batch, row, beside)
-    broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
-    if broken:
-        whole = {name: cells for name, cells in maps.items() if name not in broken}
-        return ClipCells(id=batch.ids[row], maps=whole, reason=NOT_FINITE.format(broken[0]))
-    return ClipCells(id=batch.ids[row], boxes=batch.boxes[row], mask=batch.masks[row], maps=maps, wrong=wrong)
+        frames, sound = _filled([r.batch.frames[r.row] for r in rows]), _filled([r.batch.sound[r.row] for r in rows])
+        heard = engine.embed(frames, sound, rows[0].batch.rate)
+        by_name = {"av": engine.similarity(heard)}
+        if prior is not None:
+            by_name["object"] = prior.maps(_filled([_given(r.batch.prior_frames)[r.row] for r in rows]))
+        for place, (batch, row) in enumerate((r.batch, r.row) for r in rows):
+            maps = {name: _numpy(cells[place]) for name, cells in by_name.items()}
+            if detr is not None:
+                maps |= _attention(detr, _given(batch.detr_frames)[row])
+            image = heard.image[place : place + 1]
+            yield _clip_cells(batch, row, maps, _wrong_maps(engine, image, batch.ids[row], wrong))
 
 
-def _maps(
-    engine: Engine, batch: Batch, row: int, beside: tuple[WrongSounds, ObjectPrior | None, DetrPrior | None]
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    wrong, prior, detr = beside
-    one = slice(row, row + 1)
-    heard = engine.embed(batch.frames[one], batch.sound[one], batch.rate)
-    maps = {"av": _numpy(engine.similarity(heard)[0])}
-    if prior is not None:
-        maps["object"] = _numpy(prior.maps(_given(batch.prior_frames)[one])[0])
-    if detr is not None:
-        (attention,) = detr.maps(_given(batch.detr_frames)[one])
-        if attention is not None:
-            maps["detr"] = _numpy(attention)
-    others = [wrong.of_clips[name] for name in wrong.others.get(batch.ids[row], ())]
+def _filled(tensors: Sequence[Tensor]) -> Tensor:
+    """One below the other, and as many blank ones as make a whole block.
+
+    Kernels round differently for other batch sizes, and a rounding moves pixels over a cut.
+    """
+    block = tensors[0].new_zeros((BLOCK, *tensors[0].shape))
+    block[: len(tensors)] = torch.stack(list(tensors))
+    return block
+
+
+def _attention(detr: DetrPrior, frame_3HW: Tensor) -> dict[str, NDArray[np.float32]]:
+    (attention,) = detr.maps(frame_3HW[None])
+    return {} if attention is None else {"detr": _numpy(attention)}
+
+
+def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSounds) -> dict[str, NDArray[np.float32]]:
+    others = [wrong.of_clips[name] for name in wrong.others.get(clip_id, ())]
     sounds = {
         SILENCE: wrong.silence,
         NOISE: wrong.noise,
         OTHER: torch.cat(others) if others else None,
     }
-    return maps, {
-        kind: np.stack([_numpy(engine.similarity(Embeddings(heard.image, draw[None]))[0]) for draw in vectors])
+    return {
+        kind: np.stack([_numpy(engine.similarity(Embeddings(image_1DHW, draw[None]))[0]) for draw in vectors])
         for kind, vectors in sounds.items()
         if vectors is not None
     }
+
+
+def _clip_cells(
+    batch: Batch, row: int, maps: dict[str, NDArray[np.float32]], wrong: dict[str, NDArray[np.float32]]
+) -> ClipCells:
+    broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
+    if broken:
+        whole = {name: cells for name, cells in maps.items() if name not in broken}
+        return ClipCells(id=batch.ids[row], maps=whole, reason=NOT_FINITE.format(broken[0]))
+    return ClipCells(id=batch.ids[row], boxes=batch.boxes[row], mask=batch.masks[row], maps=maps, wrong=wrong)
 
 
 def _given(frames: Tensor | None) -> Tensor:

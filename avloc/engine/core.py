@@ -17,6 +17,7 @@ from avloc.dataset import Batch
 from avloc.engine.supervise import supervise
 from avloc.errors import UsageError
 from avloc.methods import EZVSL, METHODS, Embeddings, HintBatch
+from avloc.networks.folding import fold_batch_norms
 from avloc.networks.trunks import heard_by
 from avloc.parallel import ALONE, Peers, share_statistics
 from avloc.transforms import (
@@ -86,10 +87,13 @@ class Engine:
 
     @classmethod
     def from_file(cls, model: ModelFile, device: torch.device, precision: str = "fp32") -> Engine:
-        """The engine of a model file, ready to predict."""
+        """The engine of a model file, ready to predict; in bf16 its weights are bf16 too, and it cannot be trained."""
         engine = cls(model.config, device, precision)
         put_weights(engine.model, model)
         engine.model.eval()
+        if precision == "bf16":
+            fold_batch_norms(engine.model)
+            engine.model.to(torch.bfloat16)
         return engine
 
     def encode(self, frames_B3HW: Tensor, spectrograms_B1FT: Tensor) -> Embeddings:

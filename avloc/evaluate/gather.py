@@ -61,7 +61,7 @@ def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors
     not_run: dict[str, str] = {}
     if wanted:
         try:
-            prior = ObjectPrior(options.prior, options.weights_dir, device, listener)
+            prior = ObjectPrior(options.prior, options.weights_dir, device, listener, options.precision)
         except WeightsAbsent as error:
             if options.maps and "object" in wanted:
                 raise
