@@ -163,15 +163,22 @@ class ClipSet(Dataset[_Item | _Failure]):
         except InputError as error:
             return _Failure(clip.id, str(error))
         sound, _ = fit_sound(heard.sound, self.store.spec.rate, self.config)
+        frame = reduced(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame)
         return _Item(
             clip=clip,
-            frame=reduced(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame),
+            frame=frame,
             sound=sound,
-            prior_frame=square(rgb, self.prior_side) if self.prior_side else None,
+            prior_frame=self._for_prior(rgb, frame),
             detr_frame=stretched(rgb, self.detr_side) if self.detr_side else None,
             audio_hint=self.audio_hints.read(clip.id) if self.audio_hints else None,
             visual_hint=self.visual_hints.read(clip.id) if self.visual_hints else None,
         )
+
+    def _for_prior(self, rgb: NDArray[np.uint8], frame: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Square pictures of one side are made once."""
+        if self.prior_side == self.config.frame and not self.least_side:
+            return frame
+        return square(rgb, self.prior_side) if self.prior_side else None
 
     def collate(self, entries: Sequence[_Item | _Failure]) -> Batch:
         """Stack what was decoded and list what was not."""
