@@ -6,7 +6,7 @@ Shape letters: B batch, N samples, H W pixels.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,14 @@ import numpy as np
 import soxr
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig, StoreSpec, TrainConfig
 from avloc.errors import InputError, Refused, UsageError
-from avloc.media import decode_mask, decode_picture, square
+from avloc.media import decode_mask, decode_picture, shrink, square
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
-from avloc.parallel import ALONE, Peers
 from avloc.store import Hints, Sample, Store
 
 
@@ -101,13 +99,16 @@ def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDAr
     return soxr.resample(sound, rate, config.rate)[: int(config.seconds * config.rate)], config.rate
 
 
-def reduced(rgb: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
-    """A picture shrunk by a whole number, by the mean of its pixels, so that its shorter side keeps `least` pixels.
+_ENOUGH = 1.25
+"""Frames that are larger than needed by no more than this are left as they are: bilinear sampling does the rest."""
 
-    What is left to do, less than one halving, is done where the crops are cut out (`avloc.transforms.crop_frames`).
+
+def shrunk(rgb: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
+    """A picture for training, its shorter side at `least` pixels (bicubic, antialiased) where it is much larger.
+
+    What is left to do is done where the crops are cut out (`avloc.transforms.crop_frames`).
     """
-    factor = min(rgb.shape[:2]) // max(1, least)
-    return rgb if factor < 2 else np.asarray(Image.fromarray(rgb).reduce(factor))
+    return shrink(rgb, least) if min(rgb.shape[:2]) > _ENOUGH * least else rgb
 
 
 class ClipSet(Dataset[_Item | _Failure]):
@@ -117,8 +118,8 @@ class ClipSet(Dataset[_Item | _Failure]):
         store: the prepared store.
         ids: which clips, in which order.
         config: what the model sees and hears.
-        least_side: for training, pixels that the frames' shorter side keeps if it has them; 0 stretches the frames to
-            the model's square.
+        least_side: for training, the frames' shorter side in pixels, or somewhat more; 0 stretches the frames to the
+            model's square.
         prior_side: side of the square pictures for an object prior in pixels; 0 for none.
         detr_side: the same for DETR.
         sound_ids: clips whose sounds are heard with the pictures of `ids`, one each; by default their own.
@@ -163,7 +164,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         except InputError as error:
             return _Failure(clip.id, str(error))
         sound, _ = fit_sound(heard.sound, self.store.spec.rate, self.config)
-        frame = reduced(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame)
+        frame = shrunk(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame)
         return _Item(
             clip=clip,
             frame=frame,
@@ -271,42 +272,6 @@ def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
         raise Refused(reason, hint=hint)
     gone = set(absent)
     return [clip_id for clip_id in ids if clip_id not in gone]
-
-
-class EpochBatches:
-    """Batches of positions for all epochs in one stream, from any step on; full batches only, as the references do.
-
-    The order of an epoch depends on the seed and the epoch alone, so a stopped run continues where it was, with any
-    number of loader processes.
-
-    Args:
-        clips: how many there are; fewer than `batch` make one batch of all.
-        batch: clips in a batch.
-        seed: of the run.
-        epochs: how many.
-        first_step: steps to leave out at the start.
-        peers: processes that share each batch; the stream holds this one's part.
-    """
-
-    def __init__(
-        self, clips: int, batch: int, seed: int, epochs: int, first_step: int = 0, peers: Peers = ALONE
-    ) -> None:
-        self.clips, self.batch, self.seed = clips, min(batch, clips), seed
-        self.peers = peers
-        self.steps_per_epoch = clips // self.batch
-        self.first_step, self.steps = first_step, epochs * self.steps_per_epoch
-
-    def __len__(self) -> int:
-        return self.steps - self.first_step
-
-    def __iter__(self) -> Iterator[list[int]]:
-        first_epoch = self.first_step // self.steps_per_epoch
-        for epoch in range(first_epoch, self.steps // self.steps_per_epoch):
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
-            skipped = self.first_step % self.steps_per_epoch if epoch == first_epoch else 0
-            for place in range(skipped, self.steps_per_epoch):
-                batch = order[place * self.batch : (place + 1) * self.batch]
-                yield batch[self.peers.share(len(batch))].tolist()
 
 
 def _ignore_interrupt(_worker: int) -> None:

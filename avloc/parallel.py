@@ -7,6 +7,7 @@ what each has is the term of the whole batch; `DistributedDataParallel` takes th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avloc.errors import Refused, UsageError
+from avloc.parts import launched
+
 T = TypeVar("T")
+_LOST = re.compile(r"Connection (closed|reset) by|Broken pipe|Connection refused")
+"""What gloo says when a process that it talks to is gone."""
 _PATIENCE = timedelta(hours=6)
 """How long a process waits for the others: the first one scores held-out clips while they do."""
 
@@ -182,16 +188,28 @@ def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> n
 def joined() -> Iterator[Peers]:
     """The processes that `torchrun` started with this one; alone where none of its variables are set.
 
-    They talk through NCCL where there is CUDA, else through gloo.
+    They talk through NCCL about what lies on GPUs, else through gloo.
+
+    Raises:
+        UsageError: the variables name no process, or not where the others are to be found.
+        Refused: another process has ended on the way.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    part = launched()
+    if part.is_whole:
         yield ALONE
         return
+    if "MASTER_ADDR" not in os.environ:
+        reason = f"RANK and WORLD_SIZE say process {part} of a group, but MASTER_ADDR does not say where it meets"
+        raise UsageError(reason, hint="Start it with torchrun, or unset RANK and WORLD_SIZE.")
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     try:
         yield Peers(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if isinstance(error, dist.DistBackendError) or _LOST.search(str(error)):
+            reason = "another process of this run has ended; what it says is the reason"
+            raise Refused(reason, hint="Start all of them again: the run goes on where it was saved.") from error
+        raise
     finally:
         dist.destroy_process_group()

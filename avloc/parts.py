@@ -86,27 +86,44 @@ def _impossible(text: str) -> UsageError:
 
 
 def choose_part(typed: str | None, listener: Listener, environment: Mapping[str, str] = os.environ) -> Part:
-    """The part of this process: as typed, else by the launcher's RANK (from 0) and WORLD_SIZE, else the whole.
+    """The part of this process: as typed, else as it was launched, else the whole.
 
     Args:
         typed: `2/4`, or None for nothing.
         listener: hears of a part that nobody typed.
-        environment: where RANK and WORLD_SIZE are looked for; both must be set, and WORLD_SIZE be more than 1.
+        environment: see `launched`.
 
     Raises:
         UsageError: no part is named by what is typed or set.
     """
     if typed is not None:
         return Part.parse(typed)
+    part = launched(environment)
+    if not part.is_whole:
+        listener(
+            Notice(
+                f"part {part} only, by RANK {part.number - 1} and WORLD_SIZE {part.count}; --shard 1/1 does the whole"
+            )
+        )
+    return part
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> Part:
+    """Which of the processes this is that a launcher started; the whole where it is the only one.
+
+    Args:
+        environment: where RANK (from 0) and WORLD_SIZE are looked for; both must be set, and WORLD_SIZE be more than 1.
+
+    Raises:
+        UsageError: they name no process.
+    """
     rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
     if rank is None or size is None or size == "1":
         return WHOLE
     if not (re.fullmatch(r"\d{1,9}", rank) and re.fullmatch(r"\d{1,9}", size) and int(rank) < int(size)):
         reason = f"RANK={rank} and WORLD_SIZE={size} name no part; valid: a RANK from 0 to less than WORLD_SIZE"
-        raise UsageError(reason, hint="--shard 1/1 does the whole, whatever they are.")
-    part = Part(int(rank) + 1, int(size))
-    listener(Notice(f"part {part} only, by RANK {rank} and WORLD_SIZE {size}; --shard 1/1 does the whole"))
-    return part
+        raise UsageError(reason, hint="Unset them, or give `prepare` and `distill-cache` a --shard.")
+    return Part(int(rank) + 1, int(size))
 
 
 @contextmanager

@@ -183,15 +183,17 @@ def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
     """
     device = frames_B3HW.device
     padded_hw = torch.tensor(frames_B3HW.shape[2:])
-    grid = _pixel_grid(crops, sizes_B2, padded_hw).to(device)
+    down, right = (places.to(device) for places in _pixel_places(crops, sizes_B2, padded_hw))
+    shape = (len(down), crops.side, crops.side)
+    grid = torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
     parts = zip(torch.split(frames_B3HW, _AT_ONCE), torch.split(grid, _AT_ONCE), strict=True)
     return torch.cat(
         [F.grid_sample(frames.float(), places, padding_mode="border", align_corners=False) for frames, places in parts]
     )
 
 
-def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> Tensor:
-    """Where each pixel of each crop lies in the padded frames, [B, side, side, 2]; never in the padding."""
+def _pixel_places(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> list[Tensor]:
+    """Where rows and columns of each crop lie in the padded frames, [B, side] each in [-1, 1]; not in the padding."""
     step = (torch.arange(crops.side) + 0.5) / crops.side
     across = torch.where(crops.flip[:, None], 1 - step, step)
     shares = (crops.top[:, None] + crops.height[:, None] * step, crops.left[:, None] + crops.width[:, None] * across)
@@ -200,9 +202,7 @@ def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> Tensor:
         length = sizes_B2[:, axis, None]
         pixel = torch.minimum((share * length - 0.5).clamp_min(0), length - 1.0)
         places.append((2 * pixel + 1) / padded_hw[axis] - 1)
-    down, right = places
-    shape = (len(down), crops.side, crops.side)
-    return torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
+    return places
 
 
 def crop_maps(maps: Tensor, crops: Crops) -> Tensor:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.config import LossWeights, ModelConfig, StoreSpec, TrainConfig
-from avloc.dataset import ClipSet, EpochBatches, check_fit, fit_sound, load, reduced, training_set
+from avloc.dataset import ClipSet, check_fit, fit_sound, load, shrunk, training_set
 from avloc.errors import Refused, UsageError
 from avloc.parallel import Peers
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
+from avloc.train.order import EpochBatches
 from tests.world import write_store
 
 CONFIG = ModelConfig(frame=64, dim=16)
@@ -52,13 +53,13 @@ def test_a_damaged_picture_is_listed_and_nothing_takes_its_place(tmp_path):
 
 def test_training_frames_keep_their_shape_under_the_padding(tmp_path):
     store = odd_store(tmp_path)
-    (batch,) = load(ClipSet(store, ["a", "c"], CONFIG, least_side=50), batch=2)
-    assert batch.sizes.tolist() == [[90, 120], [100, 50]]
-    assert batch.frames.shape == (2, 3, 100, 120)
-    shrunk = Image.open(io.BytesIO(store.read("c").picture)).reduce(2)
-    assert np.array_equal(batch.frames[1, :, :100, :50].permute(1, 2, 0), np.asarray(shrunk))
+    (batch,) = load(ClipSet(store, ["a", "c"], CONFIG, least_side=75), batch=2)
+    assert batch.sizes.tolist() == [[90, 120], [150, 75]], "the one is nearly as small, the other shrunk"
+    assert batch.frames.shape == (2, 3, 150, 120)
     assert batch.frames[0, :, 90:].max() == 0
-    assert batch.frames[1, :, :, 50:].max() == 0
+    assert batch.frames[1, :, :, 75:].max() == 0
+    kept = np.asarray(Image.open(io.BytesIO(store.read("a").picture)))
+    assert np.array_equal(batch.frames[0, :, :90].permute(1, 2, 0), kept)
 
 
 def test_a_square_keeps_its_place(tmp_path):
@@ -191,9 +192,14 @@ def test_a_longer_and_finer_sound_is_cut_and_brought_down():
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
-def test_a_large_frame_keeps_between_one_and_two_times_what_is_needed(height, width, least):
-    shorter = min(reduced(np.zeros((height, width, 3), np.uint8), least).shape[:2])
-    assert shorter == min(height, width) if min(height, width) < 2 * least else least <= shorter < 2 * least
+def test_a_frame_is_enlarged_never_and_shrunk_before_it_would_be_sampled_coarsely(height, width, least):
+    before, after = min(height, width), min(shrunk(np.zeros((height, width, 3), np.uint8), least).shape[:2])
+    assert after == (least if before > 1.25 * least else before)
+
+
+def test_fine_patterns_are_averaged_not_picked():
+    board = np.indices((480, 480)).sum(0) % 2 * 255
+    assert shrunk(np.repeat(board[..., None], 3, 2).astype(np.uint8), 246).std() < 5
 
 
 @given(st.integers(2, 40), st.integers(2, 12), st.integers(1, 5))

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from avloc.errors import UsageError
-from avloc.parallel import ALONE, Peers
+from avloc.parallel import ALONE, Peers, joined
+from avloc.store import Clip, Store, StoreWriter
 from avloc.train import TrainOptions, train
 from tests.parallel_job import step
 from tests.program import ROOT
@@ -63,6 +65,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, store):
     flags = [*SMALL_FLAGS, "--set", "batch=5", "--val", "0.3", "--json"]
     begun = torchrun(2, "-m", "avloc", "train", store, "--out", tmp_path / "run", "--epochs", 1, *flags)
     assert begun.returncode == 0, begun.stderr
+    assert "Warning" not in begun.stderr
     report = json.loads(begun.stdout)  # one line: the others are silent
     assert report["epochs_done"] == 1
     options = TrainOptions(store=store, out=tmp_path / "run", val="0.3")
@@ -94,4 +97,33 @@ def test_processes_that_see_other_files_are_refused(tmp_path, store):
     job = torchrun(2, "--no-python", "bash", "-c", lonely, sys.executable, store, "--out", "run", *SMALL_FLAGS,
                    "--epochs", 2, cwd=tmp_path)  # fmt: skip
     assert job.returncode != 0
-    assert "process 1 of 2 has other steps done than process 0" in job.stderr
+    assert job.stderr.count("process 1 of 2 differs from process 0 in: steps") == 2
+    assert "bug in avloc" not in job.stderr
+
+
+def test_who_is_left_says_that_another_process_has_ended(tmp_path):
+    broken = write_store(tmp_path / "store", 4)
+    spec = Store(broken).spec
+    with StoreWriter(broken, Store(broken).header) as writer:
+        sound = np.zeros(spec.samples, np.int16)
+        writer.add(Clip(id="zzz", picture=b"damaged", sound=sound, frame_hw=(64, 64)))
+    flags = [*SMALL_FLAGS, "--no-audio-hint", "--no-visual-hint", "--set", "batch=5", "--epochs", 1]
+    job = torchrun(2, "-m", "avloc", "train", broken, "--out", tmp_path / "run", *flags)
+    assert job.returncode != 0
+    assert "clip zzz of the store is damaged" in job.stderr
+    assert "bug in avloc" not in job.stderr
+
+
+@pytest.mark.parametrize(("rank", "complaint"), [("0", "MASTER_ADDR"), ("2", "name no part")])
+def test_half_a_launcher_is_refused(monkeypatch, rank, complaint):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UsageError, match=complaint), joined():
+        pass
+
+
+def test_one_gpu_is_not_for_several_processes(tmp_path, store):
+    options = TrainOptions(store=store, out=tmp_path / "run", device="cuda:1")
+    with pytest.raises(UsageError, match="cuda:1 is one GPU for 2 processes"):
+        train(options, changed(CONFIG), peers=Peers(0, 2))

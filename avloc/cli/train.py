@@ -101,8 +101,9 @@ def train(
                 report = run(where, what, listener, stop, peers)
             if peers.is_first:
                 console.print_training(report, as_json=as_json)
-            if report.interrupted or (left and stop.signum):
-                raise typer.Exit(128 + stop.signum)
+            signum = max(peers.objects(stop.signum))
+            if report.interrupted or (left and signum):
+                raise typer.Exit(128 + signum)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ def predict_cells(
         rows = [entry for entry in block if isinstance(entry, _Row)]
         if wrong.silence is None and rows:
             wrong = replace(wrong, silence=_silence(engine, rows[0].batch))
-        decoded = _block_cells(engine, rows, wrong, prior, detr)
+        decoded = iter(_block_cells(engine, rows, wrong, prior, detr))
         for entry in block:
             yield next(decoded) if isinstance(entry, _Row) else entry
         done += len(block)
@@ -124,13 +124,13 @@ def _silence(engine: Engine, batch: Batch) -> Tensor:
     return engine.encode_sound(torch.zeros_like(batch.sound[:1]), batch.rate)
 
 
+@torch.inference_mode()
 def _block_cells(
     engine: Engine, rows: Sequence[_Row], wrong: WrongSounds, prior: ObjectPrior | None, detr: DetrPrior | None
-) -> Iterator[ClipCells]:
+) -> list[ClipCells]:
     """What the networks say about the clips of a block."""
-    if not rows:
-        return
-    with torch.inference_mode():
+    out: list[ClipCells] = []
+    if rows:
         frames, sound = _filled([r.batch.frames[r.row] for r in rows]), _filled([r.batch.sound[r.row] for r in rows])
         heard = engine.embed(frames, sound, rows[0].batch.rate)
         by_name = {"av": engine.similarity(heard)}
@@ -141,7 +141,8 @@ def _block_cells(
             if detr is not None:
                 maps |= _attention(detr, _given(batch.detr_frames)[row])
             image = heard.image[place : place + 1]
-            yield _clip_cells(batch, row, maps, _wrong_maps(engine, image, batch.ids[row], wrong))
+            out.append(_clip_cells(batch, row, maps, _wrong_maps(engine, image, batch.ids[row], wrong)))
+    return out
 
 
 def _filled(tensors: Sequence[Tensor]) -> Tensor:

@@ -114,7 +114,7 @@ class Engine:
             return
         self.peers = peers
         share_statistics(self.model, peers, self.device)
-        self._shared = nn.parallel.DistributedDataParallel(self._encoder, broadcast_buffers=False)
+        self._shared = nn.parallel.DistributedDataParallel(self._encoder)
 
     def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
         """Unit vectors [B, D] of int16 or float waveforms: another sound for pictures already encoded."""

@@ -36,7 +36,8 @@ class Shard:
         self._found: dict[str, Any] = {}
         self._offsets: dict[str, NDArray[np.int64]] = {}
         try:
-            self._file = h5py.File(path, "r", locking=False)
+            # Without a chunk cache: a chunk is one clip, and the default of 8 MB would be held for every open shard.
+            self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
         except OSError as error:
             hint = "Delete it and run the command that made it again."
             raise Refused(f"shard {path} cannot be read: {error}", hint=hint) from error

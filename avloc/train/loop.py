@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from avloc.config import OptimConfig, TrainConfig, to_dict
-from avloc.dataset import Batch, EpochBatches, load
+from avloc.dataset import Batch, load
 from avloc.engine import Engine, pick_device, pick_precision, weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
 from avloc.files import folder_lock, remove_leftovers
 from avloc.parallel import ALONE, Peers
+from avloc.train.order import EpochBatches
 from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
 from avloc.train.run_folder import Progress, RunFolder
 from avloc.train.validation import check_damage, validate
@@ -70,6 +71,8 @@ def train(
         WeightsError: initial weights are absent.
     """
     plan = make_plan(options, config)
+    if peers.size > 1 and options.device.startswith("cuda:"):
+        raise UsageError(f"--device {options.device} is one GPU for {peers.size} processes; valid: auto, cpu or cuda")
     device = pick_device(options.device)
     precision = pick_precision(config.precision, device)
     if plan.without_hints:
@@ -115,7 +118,6 @@ class _Trainer:
         self.folder = RunFolder(options.out)
         if config.freeze:
             engine.model.freeze_trunks()
-        engine.share(peers)
         self.peers = peers
         self.optimiser = make_optimiser(engine.model, config.optim)
         self.steps_per_epoch = EpochBatches(len(plan.clips), config.batch, config.seed, 1).steps_per_epoch
@@ -140,18 +142,21 @@ class _Trainer:
 
     def _check_peers(self) -> None:
         """Processes on machines that do not see the same files would each train something else."""
-        mine = {"settings": to_dict(self.config), "steps done": self.progress.step, **self.identity}
-        for rank, theirs in enumerate(self.peers.objects(mine)):
-            differ = ", ".join(name for name in mine if mine[name] != theirs[name])
+        precision = self.engine.precision
+        mine = {"settings": to_dict(self.config), "precision": precision, "steps": self.progress.step, **self.identity}
+        first, *others = self.peers.objects(mine)
+        for rank, theirs in enumerate(others, 1):
+            differ = ", ".join(name for name in first if first[name] != theirs[name])
             if differ:
                 hint = "All of them need the same store and the same --out, on a file system that they share."
-                raise Refused(f"process {rank} of {self.peers.size} has other {differ} than process 0", hint=hint)
+                raise Refused(f"process {rank} of {self.peers.size} differs from process 0 in: {differ}", hint=hint)
 
     def run(self, should_stop: Callable[[], bool]) -> TrainReport:
         self.folder.check_config(self.config, self.identity)
         self.progress = self.folder.load_state(self.engine.model, self.optimiser)
         self._check_epochs()
         self._check_peers()
+        self.engine.share(self.peers)
         if self.peers.is_first:
             self.folder.write_config(self.config, self.identity)
         epochs_done = self.progress.step // self.steps_per_epoch

@@ -12,11 +12,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from avloc.config import TrainConfig
-from avloc.dataset import Batch, EpochBatches, load, training_set
+from avloc.dataset import Batch, load, training_set
 from avloc.engine import Engine, weighted_total
 from avloc.store import Store
 from avloc.train import TrainOptions, train
 from avloc.train.loop import make_optimiser
+from avloc.train.order import EpochBatches
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
 from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, interleaved, walls
