@@ -10,8 +10,8 @@ from tests.bench.contrastive_memory import CELLS
 from tests.bench.timing import AVLOC, REFERENCE, Given, Lap, Row, compared, python, spread, walls
 
 _DIM = 512
-_PLAIN_COPIES = 5
-"""Arrays of all pairs of cells that the plain loss may hold at once, gradients included."""
+_PLAIN_COPIES = 3
+"""Arrays of all pairs of cells that the plain loss may hold at once: two were measured, and a reserve."""
 
 
 def contrastive_memory(given: Given, _work: Path) -> list[Row]:
