@@ -21,8 +21,8 @@ BOX_MIDDLE, BOX_SLOPE = 0.3, 10.0
 """The cosine at which a cell is as likely inside a box as not, and how steeply that turns."""
 _COVERED = 0.2
 """A cell counts as covered where boxes cover more than this share of it."""
-_AT_ONCE = 1 << 23
-"""Cosines that are held at once while the best of each pair is looked for: 32 MB of them."""
+_AT_ONCE = 1 << 24
+"""Cosines that are held at once while the best of each pair is looked for: 64 MB of them, more than allocators keep."""
 
 
 class _BestCells(torch.autograd.Function):
