@@ -274,9 +274,10 @@ def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
     return [clip_id for clip_id in ids if clip_id not in gone]
 
 
-def _ignore_interrupt(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; only the main process decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Ctrl-C and a launcher's SIGTERM reach the whole process group; the main process decides what they mean."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def load(
@@ -284,4 +285,6 @@ def load(
 ) -> DataLoader[_Item | _Failure]:
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time."""
     how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}
-    return DataLoader(clips, num_workers=workers, collate_fn=clips.collate, worker_init_fn=_ignore_interrupt, **how)
+    return DataLoader(
+        clips, num_workers=workers, collate_fn=clips.collate, worker_init_fn=_leave_signals_to_parent, **how
+    )

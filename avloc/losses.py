@@ -197,12 +197,11 @@ def visual_hint(image_nDHW: Tensor, hint_nHW: Tensor, present_n: Tensor, peers: 
 
     Source: AVC's code; its equation 2 speaks of embeddings, the code compares single-channel maps.
     """
-    student = image_nDHW[present_n].mean(1, keepdim=True)
-    if len(student):
-        student = F.interpolate(student, size=hint_nHW.shape[1:], mode="bilinear", align_corners=False)
-    else:
-        student = student.new_zeros((0, 1, *hint_nHW.shape[1:])) + student.sum()
-    return peers.mean(F.mse_loss(student.squeeze(1), hint_nHW[present_n], reduction="none"))
+    image, hint = image_nDHW[present_n], hint_nHW[present_n]
+    if not len(image):
+        return peers.mean(image)  # nothing of its own, but others may have
+    student = F.interpolate(image.mean(1, keepdim=True), size=hint.shape[1:], mode="bilinear", align_corners=False)
+    return peers.mean(F.mse_loss(student.squeeze(1), hint, reduction="none"))
 
 
 def visual_hint_vectors(
@@ -223,6 +222,8 @@ def visual_hint_vectors(
     Source: AVC, equation 2 as printed, which compares embeddings.
     """
     image, hint = image_nDHW[present_n], hint_nDHW[present_n]
-    if hint.shape[2:] != image.shape[2:] and len(hint):
+    if not len(image):
+        return peers.mean(image)  # nothing of its own, but others may have
+    if hint.shape[2:] != image.shape[2:]:
         hint = F.interpolate(hint, size=image.shape[2:], mode="bilinear", align_corners=False)
-    return peers.mean(F.mse_loss(image, hint.reshape(image.shape), reduction="none"))
+    return peers.mean(F.mse_loss(image, hint, reduction="none"))

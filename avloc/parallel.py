@@ -49,7 +49,7 @@ class Peers:
 
     def with_rows(self, count: int) -> Peers:
         """The same processes, knowing how many rows of a batch each of them has."""
-        return self if self.size == 1 else replace(self, counts=tuple(self.objects(count)))
+        return replace(self, counts=tuple(self.objects(count)))
 
     @property
     def rows(self) -> slice:

@@ -51,6 +51,17 @@ def test_contrastive_equals_its_definition(batch, dim, cells, seed):
         assert torch.allclose(mine, other, atol=1e-9)
 
 
+@pytest.mark.parametrize("at_once", [1, 12, 40])
+def test_contrastive_does_not_depend_on_how_many_pictures_are_compared_at_once(monkeypatch, at_once):
+    """Seven pictures of four cells with seven sounds: one, three and all of them at a time."""
+    monkeypatch.setattr(losses, "_AT_ONCE", at_once * 7)
+    image, audio = units(7, 5, 2, 3, grad=True)
+    ours, twin = losses.contrastive(image, audio, 0.3), contrastive_twin(image, audio, 0.3)
+    assert torch.allclose(ours, twin)
+    for mine, other in zip(*(torch.autograd.grad(term, [image, audio]) for term in (ours, twin)), strict=True):
+        assert torch.allclose(mine, other, atol=1e-9)
+
+
 def masked_twin(image, audio, tau, relation):
     """Each clip with a right pair asks twice: which sound is its own, and which picture, among the wrong ones."""
     batch = len(audio)

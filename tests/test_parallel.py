@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from avloc.errors import UsageError
+from avloc.networks.plain import load_plain
 from avloc.parallel import ALONE, Peers, joined
 from avloc.store import Clip, Store, StoreWriter
 from avloc.train import TrainOptions, train
@@ -127,3 +130,27 @@ def test_one_gpu_is_not_for_several_processes(tmp_path, store):
     options = TrainOptions(store=store, out=tmp_path / "run", device="cuda:1")
     with pytest.raises(UsageError, match="cuda:1 is one GPU for 2 processes"):
         train(options, changed(CONFIG), peers=Peers(0, 2))
+
+
+def test_a_launcher_that_is_stopped_leaves_a_run_that_goes_on(tmp_path, store):
+    """It tells whole process groups, loader processes included."""
+    flags = [*SMALL_FLAGS, "--epochs", "100000", "--out", str(tmp_path / "run")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avloc"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen([*launcher, "train", str(store), *flags], env=environment, stdout=log, stderr=log)
+        wait_until((tmp_path / "run" / "trainer-state.pt").is_file)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) != 0
+    told = (tmp_path / "log").read_text()
+    assert "bug in avloc" not in told
+    assert "interrupted" in told
+    assert load_plain(tmp_path / "run" / "trainer-state.pt")["progress"]["step"] > 0
+
+
+def wait_until(ready) -> None:
+    for _ in range(600):
+        if ready():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing was saved within a minute")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from avloc.config import StoreSpec
 from avloc.errors import Refused, StoreNotFound
 from avloc.files import atomic_path, folder_lock, remove_leftovers
-from avloc.store import FLAGS, Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter, clip_digest
+from avloc.store import FLAGS, Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter, clip_digest, shards
 
 SPEC = StoreSpec(seconds=0.01, rate=8_000)
 
@@ -245,3 +245,13 @@ def test_shards_hold_plain_hdf5(tmp_path):
     fill(tmp_path, "abc", shard_clips=3)
     with h5py.File(tmp_path / "shard-00000.h5") as file:
         assert len(file["id"]) == len(file["sound"]) == len(file["picture_offset"]) - 1 == 3
+
+
+def test_few_shards_are_open_at_a_time_and_every_clip_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_OPEN_AT_MOST", 2)
+    store = fill(tmp_path, "abcdefgh", shard_clips=1)
+    expected = {name: clip_digest(store.read(name)) for name in store.ids}
+    for name in "hacfbgdehha":
+        assert clip_digest(store.read(name)) == expected[name]
+        assert len(store.shards._open) <= 2
+    assert len(set(expected.values())) == 8

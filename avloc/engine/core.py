@@ -144,8 +144,7 @@ class Engine:
             generator: CPU generator that draws crops and flips.
         """
         peers = self.peers.with_rows(len(batch.ids))
-        whole = sum(peers.counts) or len(batch.ids)
-        uniform = torch.rand((whole, 3), generator=generator)[peers.rows]
+        uniform = torch.rand((sum(peers.counts), 3), generator=generator)[peers.rows]
         crops = draw_crops(batch.sizes, self.config.frame, config.augment.scale, config.augment.flip, uniform)
         frames = normalise_frames(crop_frames(batch.frames.to(self.device), batch.sizes, crops))
         embeddings = self.encode(frames, self.spectrogram(batch.sound, batch.rate))

@@ -37,15 +37,18 @@ def supervise(
     with_boxes = bool(weights.boxes) and crops is not None
     relation = None
     if weights.same_class == "masked":
-        labels = [label for part in peers.objects(batch.labels) for label in part]
-        relation = torch.from_numpy(relations(labels)).to(device)
+        relation = torch.from_numpy(relations(_all_labels(batch, peers))).to(device)
     elif with_boxes:
-        whole = sum(peers.counts) or len(batch.ids)
+        whole = len(_all_labels(batch, peers))
         relation = 2 * torch.eye(whole, dtype=torch.int8, device=device) - 1
     if crops is None or not with_boxes:
         return Supervision(relation=relation)
     covers, boxed = box_cells(batch, crops, grid_hw)
     return Supervision(relation=relation, cover=covers.to(device), boxed=boxed.to(device))
+
+
+def _all_labels(batch: Batch, peers: Peers) -> list[str]:
+    return [label for part in peers.objects(batch.labels) for label in part]
 
 
 def box_cells(batch: Batch, crops: Crops, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:

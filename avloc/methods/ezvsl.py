@@ -51,8 +51,8 @@ class Supervision:
     """What annotations say of a batch. None where they are not in use.
 
     `relation` [B, B] int8, picture first, of all clips of the batch, whichever process has them: 1 own sound, -1 a
-    wrong one, 0 neither; `cover` [B, h, w] share of each cell
-    under boxes of what sounds, with `boxed` [B] bool: rows without boxes hold anything.
+    wrong one, 0 neither; `cover` [B, h, w] share of each cell under boxes of what sounds, with `boxed` [B] bool: rows
+    without boxes hold anything.
     """
 
     relation: Tensor | None = None

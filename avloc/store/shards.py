@@ -32,7 +32,6 @@ class Shard:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self._found: dict[str, Any] = {}
         self._offsets: dict[str, NDArray[np.int64]] = {}
         try:
