@@ -24,7 +24,7 @@ from avloc.store import Store
 from tests.recipe.compose import SILENCE
 
 SIDE = 224
-SMOOTH = 0.6  # cells
+SMOOTH = 0.85  # cells
 CENTRE_SHARE = 0.2
 
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from tests.recipe.split import THRESHOLDED, Classes, class_of, source_of
 
-SIDE = 320
-LARGEST = 400
+SIDE = 448
+LARGEST = 512
 """Longer side in pixels of the pictures that scenes are made of."""
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -53,7 +53,7 @@ class Album:
     _kept: dict[str, Image.Image] = field(default_factory=dict)
 
     def picture(self, path: str) -> Image.Image:
-        """A picture whose longer side has 400 pixels at most."""
+        """A picture whose longer side has `LARGEST` pixels at most."""
         if path not in self._kept:
             image = Image.open(self.classes.folder / path).convert("RGB")
             image.thumbnail((LARGEST, LARGEST))
@@ -85,7 +85,7 @@ def side_by_side(album: Album, kinds: Sequence[str], rng: np.random.Generator) -
     for kind, (low, high) in zip(kinds, ((0.0, cut), (cut, 1.0)), strict=True):
         place = (low, 0.0, high, 1.0) if upright else (0.0, low, 1.0, high)
         x0, y0, x1, y1 = (round(SIDE * value) for value in place)
-        image, boxes = _near(album, album.any_of(kind, rng))
+        image, boxes = _cut(album, album.any_of(kind, rng), _MARGIN)
         scene.picture.paste(image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
         scene.places[kind] = [place]
         scene.boxes[kind] = [_within(place, box) for box in boxes or [WHOLE]]
@@ -98,8 +98,13 @@ def _within(place: Box, box: Box) -> Box:
     return (x0 + wide * box[0], y0 + high * box[1], x0 + wide * box[2], y0 + high * box[3])
 
 
-def _near(album: Album, path: str) -> tuple[Image.Image, list[Box]]:
-    """A picture cut to its largest boxed object and what is around that, so that the object is what it shows.
+def _cut(album: Album, path: str, margin: float) -> tuple[Image.Image, list[Box]]:
+    """A picture cut to its largest boxed object and a margin around it, so that the object is what it shows.
+
+    Args:
+        album: where the picture is from.
+        path: of the picture.
+        margin: in widths and heights of the object.
 
     Returns:
         The picture, and the boxes in its fractions; none where nobody drew any.
@@ -108,7 +113,7 @@ def _near(album: Album, path: str) -> tuple[Image.Image, list[Box]]:
     if not known:
         return image, []
     x0, y0, x1, y1 = max(known, key=_area)
-    around_x, around_y = _MARGIN * (x1 - x0), _MARGIN * (y1 - y0)
+    around_x, around_y = margin * (x1 - x0), margin * (y1 - y0)
     cut = (max(0.0, x0 - around_x), max(0.0, y0 - around_y), min(1.0, x1 + around_x), min(1.0, y1 + around_y))
     wide, high = cut[2] - cut[0], cut[3] - cut[1]
     if min(wide * image.width, high * image.height) <= _LEAST_CUT:
@@ -131,7 +136,7 @@ def on_another(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> 
     One that finds no free place is left out.
     """
     over, under = kinds
-    image, boxes = _near(album, album.any_of(under, rng))
+    image, boxes = _cut(album, album.any_of(under, rng), _MARGIN)
     scene = Scene(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     middle = slice(round(SIDE * _MIDDLE[0]), round(SIDE * _MIDDLE[1]))
     taken = np.zeros((SIDE, SIDE), bool)
@@ -196,14 +201,7 @@ def _ground(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> str
 
 def _cut_out(album: Album, path: str, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
     """The largest boxed object of a picture, or all of it, and how opaque: a plain background is taken off."""
-    image = album.picture(path)
-    known = album.boxes(path)
-    if known:
-        wide, high = image.size
-        x0, y0, x1, y1 = max(known, key=_area)
-        cut = (int(x0 * wide), int(y0 * high), int(x1 * wide), int(y1 * high))
-        if cut[2] - cut[0] > _LEAST_CUT and cut[3] - cut[1] > _LEAST_CUT:
-            image = image.crop(cut)
+    image, _ = _cut(album, path, 0.0)
     mask = _without_ground(image) if source_of(path) == THRESHOLDED and rng.random() < 0.8 else None
     mask = Image.new("L", image.size, 255) if mask is None else mask
     if rng.random() < 0.5:
