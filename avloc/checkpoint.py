@@ -16,7 +16,7 @@ from torch import Tensor
 from avloc import __version__
 from avloc.config import METHOD_SPECS, ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
-from avloc.files import atomic_path, sha256_of
+from avloc.files import atomic_path, parse_json, sha256_of
 from avloc.networks.plain import load_plain
 from avloc.protocols import Protocol
 
@@ -92,7 +92,7 @@ def load_model(path: Path) -> ModelFile:
 def _load_own(path: Path) -> ModelFile:
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[METADATA_KEY])
+            about = parse_json((file.metadata() or {})[METADATA_KEY])
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
         if not isinstance(about, dict):
             raise ValueError(f"its description is a {type(about).__name__}, not a table")

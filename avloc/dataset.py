@@ -155,14 +155,15 @@ class ClipSet(Dataset[_Item | _Failure]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> _Item | _Failure:
-        clip = self.store.sample(self.ids[index])
-        heard = clip if self.sound_ids[index] == clip.id else self.store.sample(self.sound_ids[index])
+        clip_id = self.ids[index]
         try:
+            clip = self.store.sample(clip_id)
+            heard = clip if self.sound_ids[index] == clip_id else self.store.sample(self.sound_ids[index])
             rgb = decode_picture(clip.picture)
             if clip.mask:
                 decode_mask(clip.mask)  # a damaged one makes the clip fail here, by name, and not in the scoring
-        except InputError as error:
-            return _Failure(clip.id, str(error))
+        except (InputError, Refused) as error:
+            return _Failure(clip_id, str(error))
         sound, _ = fit_sound(heard.sound, self.store.spec.rate, self.config)
         frame = shrunk(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame)
         return _Item(

@@ -8,12 +8,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from avloc.errors import Refused
 
 PART_SUFFIX = ".part"
 LOCK = ".lock"
 _BLOCK_BYTES = 1 << 20
+_ANEW = "Delete it and run the command that made it again."
+_LARGEST_JSON = 1 << 30
+"""Bytes; the boxes of two million clips have 200 MB."""
 
 
 @contextmanager
@@ -30,8 +34,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         part.chmod(0o666 & ~_umask())  # some writers make private files; a result has the permissions of any other
         part.replace(path)
+        _keep_name(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _keep_name(path: Path) -> None:
+    """Flush the folder too: else a power cut may take the new name back, and what comes after it not."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _umask() -> int:
@@ -49,6 +63,63 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is no JSON, is no UTF-8, or is nested absurdly deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        ValueError: as in `parse_json`, or the file is absurdly large.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+        raise ValueError(f"it has {size} bytes; at most {_LARGEST_JSON} are read")
+    return parse_json(path.read_bytes())
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table that a JSON file of our own is.
+
+    Raises:
+        Refused: it is none, or cannot be read.
+    """
+    try:
+        table = read_json(path)
+    except (ValueError, OSError) as error:
+        raise Refused(f"{path} cannot be read: {error}", hint=_ANEW) from error
+    if not isinstance(table, dict):
+        raise Refused(f"{path} holds a {type(table).__name__}, not a table", hint=_ANEW)
+    return table
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The tables of a file of JSON lines of our own; none if it is not there.
+
+    Raises:
+        Refused: a line is no table, or the file cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, OSError) as error:
+        raise Refused(f"{path} cannot be read: {error}", hint=_ANEW) from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise Refused(f"{path} has a line that is not a table", hint=_ANEW)
+    return lines
 
 
 def remove_leftovers(folder: Path, names: str = "*") -> None:

@@ -12,15 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from defusedxml import ElementTree  # refuses entities, with which a small file can fill the memory or read others
 from numpy.typing import NDArray
 
 from avloc.annotations.ids import canonical_id, media_id
 from avloc.annotations.lists import shipped
 from avloc.errors import InputError, UsageError
+from avloc.files import read_json
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 _FLICKR_FRAME = 256
 """Side in pixels of the square frame in which Flickr-SoundNet boxes are given."""
@@ -86,14 +90,16 @@ def read_annotations(path: Path) -> Annotations:
     if path.is_dir():
         return _read_folder(path)
     try:
-        data = json.loads(path.read_bytes())
+        data = read_json(path)
     except FileNotFoundError:
         raise UsageError(f"--annotations {path}: no such file or folder") from None
+    except OSError as error:
+        raise UsageError(f"--annotations {path} cannot be read: {error}") from None
     except ValueError as error:
         raise UsageError(f"--annotations {path} is not valid JSON: {error}") from None
     try:
         return _from_vggss(data) if isinstance(data, list) else _from_own(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         expected = 'VGG-SS\'s list of {"file", "class", "bbox"}, or {path: [[x0, y0, x1, y1], ...]} in fractions'
         raise UsageError(f"--annotations {path} cannot be read ({error!r}); valid: {expected}") from None
 
@@ -194,13 +200,13 @@ def _flickr(path: Path) -> Annotation:
     """Boxes of one XML file: of every element `bbox`, wherever it is, the last four integer children."""
     try:
         root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError, ValueError) as error:
+        corners = [values[-4:] for element in root.iter("bbox") if len(values := list(_integers(element))) >= 4]
+        return Annotation(boxes=_boxes(corners) / _FLICKR_FRAME)
+    except (ElementTree.ParseError, OSError, ValueError, OverflowError) as error:
         return _unreadable(f"annotation {path.name} cannot be read ({error})")
-    corners = [values[-4:] for element in root.iter("bbox") if len(values := list(_integers(element))) >= 4]
-    return Annotation(boxes=_boxes(corners) / _FLICKR_FRAME)
 
 
-def _integers(element: ElementTree.Element) -> Iterator[int]:
+def _integers(element: Element) -> Iterator[int]:
     for child in element:
         text = (child.text or "").strip()
         if text.removeprefix("-").isdecimal():

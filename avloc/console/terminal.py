@@ -31,9 +31,14 @@ def console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
 
 
+def inert(text: str) -> str:
+    """A text with a stranger's names in it, as one line that a terminal only shows: what is no sign is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shown(text: str, most: int = 100) -> str:
-    """A name from a stranger's file on one line: control and direction characters escaped, shortened if very long."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """A name from a stranger's file on one line: `inert`, and shortened if very long."""
+    plain = inert(text)
     half = (most - 3) // 2
     return plain if len(plain) <= most else f"{plain[:half]}...{plain[-half:]}"
 
@@ -41,9 +46,9 @@ def shown(text: str, most: int = 100) -> str:
 def print_error(text: str, hint: str) -> None:
     """One line of what went wrong and one of what to do."""
     out = console(stderr=True)
-    out.print(f"avloc: {text}", style="bold red")
+    out.print(f"avloc: {inert(text)}", style="bold red")
     if hint:
-        out.print(f"  {hint}")
+        out.print(f"  {inert(hint)}")
 
 
 @contextmanager
@@ -73,7 +78,7 @@ class _Drawer:
     def hear(self, event: Event) -> None:
         match event:
             case Notice():
-                self.out.print(f"avloc: {event.text}", style="yellow")
+                self.out.print(f"avloc: {inert(event.text)}", style="yellow")
             case Progress():
                 self._draw(event)
 
@@ -83,7 +88,7 @@ class _Drawer:
         task = self.tasks[event.task]
         speed = self.bars.tasks[self.bars.task_ids.index(task)].speed
         rate = f"{speed:.3g}/s" if speed else ""
-        self.bars.update(task, completed=event.done, total=event.total, detail=event.detail, rate=rate)
+        self.bars.update(task, completed=event.done, total=event.total, detail=inert(event.detail), rate=rate)
 
 
 def print_json(value: object) -> None:
@@ -108,7 +113,7 @@ def _lines(rows: Sequence[tuple[str, object]]) -> None:
     out = console(stderr=False)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        out.print(f"{name:<{width}}  {value}")
+        out.print(f"{name:<{width}}  {inert(str(value))}")
 
 
 def print_preparation(report: PrepareReport, *, as_json: bool) -> None:
@@ -183,5 +188,6 @@ def print_input_done(done: InputDone, listener: Listener, *, as_json: bool) -> N
 
 
 def _print_path(path: Path) -> None:
-    sys.stdout.write(f"{path}\n")
+    """As it is for a pipe, which needs its very bytes; inert for a terminal."""
+    sys.stdout.write(f"{inert(str(path)) if sys.stdout.isatty() else path}\n")
     sys.stdout.flush()

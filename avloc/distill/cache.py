@@ -13,7 +13,7 @@ from avloc.distill.plan import DistillOptions, DistillReport, TeacherReport
 from avloc.distill.sources import HintSource, teacher_sources
 from avloc.errors import InputError, NoInputLeft
 from avloc.events import Listener, Notice, Progress, silent
-from avloc.files import write_bytes
+from avloc.files import read_lines, write_bytes
 from avloc.parts import Part, claim, clear, turn
 from avloc.store.hints import FAILED
 
@@ -121,8 +121,7 @@ def _fill(store: Store, source: HintSource, part: Part, listener: Listener) -> T
 def _keep_failures(folder: Path, tally: _Tally) -> None:
     """Bring `failed.jsonl` up to date, in order of ids: what was tried again leaves it, unless it failed again."""
     path = folder / FAILED
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    older = {entry["id"]: entry["reason"] for entry in map(json.loads, lines)}
+    older = {entry["id"]: entry["reason"] for entry in read_lines(path)}
     now = {clip_id: reason for clip_id, reason in older.items() if clip_id not in tally.tried} | tally.failed
     if now:
         rows = [json.dumps({"id": clip_id, "reason": now[clip_id]}, ensure_ascii=False) for clip_id in sorted(now)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 
 import numpy as np
 from av.container import InputContainer
@@ -67,9 +68,11 @@ def read_moment(source: MediaSource, *, seconds: float, rate: int = 0, at: float
     around = sorted([time_s, sound.start_s, sound.start_s + seconds])
     with opened(source) as container:
         stream = picture_stream(container)
-        shown = _shown_at(container, stream, around)
-        middle = shown[around.index(time_s)]
-        still = all(_alike(one.frame, middle.frame) for one in shown)
+        pictures = _shown_at(container, stream, around)
+        shown = list(islice(pictures, around.index(time_s) + 1))
+        middle = shown[-1]
+        # Where the picture has moved already, the rest of the window is not decoded.
+        still = all(_alike(one.frame, middle.frame) for one in chain(shown, pictures))
         return Moment(
             picture=as_shown(middle.frame, stream.sample_aspect_ratio), time_s=middle.start_s, still=still, sound=sound
         )
@@ -83,7 +86,7 @@ def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray
     """
     with opened(source) as container:
         stream = picture_stream(container)
-        shown = _shown_at(container, stream, [_checked_time(container, stream, at)])[0]
+        shown = next(_shown_at(container, stream, [_checked_time(container, stream, at)]))
         return as_shown(shown.frame, stream.sample_aspect_ratio), shown.start_s
 
 
@@ -132,18 +135,15 @@ def _seek(container: InputContainer, stream: VideoStream, time_s: float) -> None
         container.seek(int((time_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
 
 
-def _shown_at(container: InputContainer, stream: VideoStream, times: list[float]) -> list[Shown]:
+def _shown_at(container: InputContainer, stream: VideoStream, times: list[float]) -> Iterator[Shown]:
     """The picture on screen at each of `times` (ascending), in one pass; before the first picture, the first."""
     pictures = pictures_from(container, stream, times[0])
     current = next(pictures)
-    shown: list[Shown] = []
-    for following in pictures:
-        while len(shown) < len(times) and following.start_s > times[len(shown)] + STAMP_S:
-            shown.append(current)
-        if len(shown) == len(times):
-            return shown
-        current = following
-    return shown + [current] * (len(times) - len(shown))
+    following = next(pictures, None)
+    for time_s in times:
+        while following is not None and following.start_s <= time_s + STAMP_S:
+            current, following = following, next(pictures, None)
+        yield current
 
 
 def pictures_from(container: InputContainer, stream: VideoStream, time_s: float) -> Iterator[Shown]:

@@ -5,7 +5,6 @@ Shape letters: B batch, Q object queries, A attention heads, C classes, H W pixe
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from avloc.errors import UsageError, WeightsError
+from avloc.files import read_json
 from avloc.transforms import normalise_frames
 
 _TIMM_KEYS = ("backbone", "backbone_kwargs", "use_pretrained_backbone")
@@ -105,7 +105,7 @@ def _own_settings(folder: Path) -> dict[str, Any]:
     Files written by older versions of `transformers` keep a backbone's `timm` name, or nulls in its place. The name
     would make `transformers` ask the hub about it; the nulls it no longer takes.
     """
-    stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stated = read_json(folder / "config.json")
     if stated.get("model_type") != "detr":
         raise ValueError(f"config.json is of a model of type {stated.get('model_type')!r}")
     kept = {key: value for key, value in stated.items() if key not in _TIMM_KEYS and value is not None}

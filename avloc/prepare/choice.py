@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from avloc.annotations import pair_only_ids
-from avloc.errors import InputError
+from avloc.errors import InputError, Refused
 from avloc.events import Listener, Notice
-from avloc.files import write_bytes
+from avloc.files import read_lines, write_bytes
 from avloc.prepare.clips import Job
 from avloc.prepare.overlap import Overlap
 from avloc.prepare.plan import Plan, PrepareOptions
@@ -106,13 +107,19 @@ def write_skips(out: Path, choice: Choice, options: PrepareOptions, stored: froz
     The lines are in the order of the inputs' names, whichever run or part they come from. Call it in a turn.
     """
     path = out / SKIPPED
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    earlier = [Skip(**json.loads(line)) for line in lines]
+    earlier = [_skip(line) for line in read_lines(path)]
     kept = [skip for skip in earlier if not skip.is_in(options.part) or _still_holds(skip, choice, stored)]
     entries = [*kept, *choice.skips, *([] if options.allow_test_overlap else choice.overlap.skips())]
     entries.sort(key=lambda skip: (skip.input, skip.id, skip.reason))
     text = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
     write_bytes(path, text.encode())
+
+
+def _skip(line: dict[str, Any]) -> Skip:
+    try:
+        return Skip(id=str(line["id"]), input=str(line["input"]), reason=str(line["reason"]))
+    except KeyError as error:
+        raise Refused(f"{SKIPPED} has a line without {error}", hint="Delete it and run again.") from None
 
 
 def _still_holds(skip: Skip, choice: Choice, stored: frozenset[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.config import StoreSpec, from_dict
-from avloc.errors import Refused, StoreNotFound
-from avloc.files import write_json
+from avloc.errors import Refused, StoreNotFound, UsageError
+from avloc.files import read_json, write_json
 from avloc.parts import WHOLE, Part, turn
-from avloc.store.shards import Shard, ShardFolder, write_next_shard
+from avloc.store.shards import ANY, EDGES, ROWS, Column, Shard, ShardFolder, write_next_shard
 
 SCHEMA = 1
 _SHARD_BYTES = 1 << 27
@@ -29,6 +28,18 @@ source was sampled at a lower rate than the store."""
 _ORIGIN_TEXTS = ("sound_source", "split")
 _TEXTS = ("id", "label", *_ORIGIN_TEXTS)
 _NUMBERS = (("time_s", "f8"), ("window_s", "f8"), ("source_rate", "i4"), ("source_bytes", "i8"))
+_COLUMNS = {
+    **{name: Column("text") for name in _TEXTS},
+    **{name: Column(kind) for name, kind in _NUMBERS},
+    "frame_hw": Column("i4", (ROWS, 2)),
+    "flags": Column("u1", (ROWS, len(FLAGS))),
+    "digest": Column("u1", (ROWS, 32)),
+    "sound": Column("i2", (ROWS, ANY)),
+    "picture": Column("u1", (ANY,)),
+    "boxes": Column("f8", (ANY, 4)),
+    "mask": Column("u1", (ANY,)),
+    **{f"{name}_offset": Column("i8", (EDGES,)) for name in ("picture", "boxes", "mask")},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +113,12 @@ class StoreHeader:
             hint = f"Make one: avloc prepare VIDEOS --out {folder}"
             raise StoreNotFound(f"{folder} is not a prepared store: it has no store.json", hint=hint)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
             if data["schema"] != SCHEMA:
                 raise Refused(f"{path} has schema {data['schema']}; this avloc reads {SCHEMA}")
             fields = {k: v for k, v in data.items() if k in ("kind", "box_rule", "testset", "provenance")}
             return StoreHeader(spec=from_dict(StoreSpec, data["spec"]), expected=tuple(data["expected"]), **fields)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError, OSError) as error:
             raise Refused(f"{path} is not a readable store header: {error!r}") from error
 
     def write(self, folder: Path, counts: dict[str, int]) -> None:
@@ -126,7 +137,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.header = StoreHeader.read(folder)
-        self.shards = ShardFolder(folder)
+        self.shards = ShardFolder(folder, _COLUMNS)
 
     @property
     def spec(self) -> StoreSpec:
@@ -144,13 +155,13 @@ class Store:
     def read(self, clip_id: str) -> Clip:
         """One clip, whole."""
         file, row = self.shards.locate(clip_id)
-        height, width = file["frame_hw"][row].tolist()
+        height, width = file.numbers("frame_hw", row).tolist()
         return Clip(
             **vars(self.sample(clip_id)),
             frame_hw=(height, width),
-            flags=tuple(name for name, on in zip(FLAGS, file["flags"][row], strict=True) if on),
-            **{name: file[name].asstr()[row] for name in _ORIGIN_TEXTS},
-            **{name: file[name][row].item() for name, _ in _NUMBERS},
+            flags=tuple(name for name, on in zip(FLAGS, file.numbers("flags", row), strict=True) if on),
+            **{name: file.texts(name, row) for name in _ORIGIN_TEXTS},
+            **{name: file.numbers(name, row).item() for name, _ in _NUMBERS},
         )
 
     def sample(self, clip_id: str) -> Sample:
@@ -159,10 +170,10 @@ class Store:
         return Sample(
             id=clip_id,
             picture=file.ragged("picture", row).tobytes(),
-            sound=file["sound"][row],
+            sound=file.numbers("sound", row),
             boxes=file.ragged("boxes", row),
             mask=file.ragged("mask", row).tobytes(),
-            label=file["label"].asstr()[row],
+            label=file.texts("label", row),
         )
 
     def column(self, name: str) -> list[Any]:
@@ -171,8 +182,8 @@ class Store:
         for clip_id in self.ids:
             path, row = self.shards.place(clip_id)
             if path not in whole:  # one read a shard: row by row takes minutes on a large store
-                values = self.shards.shard(path)[name]
-                whole[path] = (values.asstr() if name in _TEXTS else values)[:]
+                shard = self.shards.shard(path)
+                whole[path] = shard.texts(name) if name in _TEXTS else shard.numbers(name)
             out.append(whole[path][row])
         return out
 
@@ -212,9 +223,9 @@ class Store:
 
 
 def _filled(file: Shard) -> NDArray[np.bool_]:
-    names = [name for name in ("boxes_offset", "mask_offset") if name in file]
-    lengths: NDArray[np.bool_] = sum(np.diff(file[name][:]) for name in names) > 0
-    return lengths
+    counts = [np.diff(offsets) for name in ("boxes", "mask") if len(offsets := file.offsets(name))]
+    filled: NDArray[np.bool_] = np.sum(counts, axis=0) > 0
+    return filled
 
 
 class StoreWriter:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import Refused
-from avloc.files import write_json
+from avloc.files import read_lines, read_table, write_json
 from avloc.parts import WHOLE, Part
-from avloc.store.shards import ShardFolder, write_next_shard
+from avloc.store.shards import IDS, ROWS, Column, ShardFolder, write_next_shard
 
 SCHEMA = 1
 STAMP = "stamp.json"
@@ -55,20 +55,23 @@ class Hints:
         if not path.is_file():
             hint = f"Make them: avloc distill-cache {store} --teacher {teacher}"
             raise Refused(f"{store} has no hints of {teacher}", hint=hint)
-        self.stamp: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        self.shards = ShardFolder(self.folder)
+        self.stamp = read_table(path)
+        if self.stamp.get("teacher") != teacher:
+            raise Refused(f"{path} is not of {teacher}", hint="Delete the folder to make them anew.")
+        shape = self.stamp.get("shape")
+        if not isinstance(shape, list) or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise Refused(f"{path} says no shape of the hints", hint="Delete the folder to make them anew.")
+        self.shards = ShardFolder(self.folder, {**IDS, "present": Column("u1"), "value": Column("f2", (ROWS, *shape))})
 
     @property
     def imported(self) -> bool:
         """Whether they came from somebody's arrays, which need not cover every clip."""
-        return "imported" in self.stamp["settings"]
+        return "imported" in self.stamp.get("settings", {})
 
     @property
     def failed(self) -> set[str]:
         """Ids on which the teacher was run in vain (`failed.jsonl`)."""
-        path = self.folder / FAILED
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return {json.loads(line)["id"] for line in lines}
+        return {str(line["id"]) for line in read_lines(self.folder / FAILED) if "id" in line}
 
     def read(self, clip_id: str) -> NDArray[np.float16] | None:
         """The hint of one clip; None where the teacher had nothing to say ("no hint").
@@ -77,9 +80,9 @@ class Hints:
             KeyError: the teacher has not been run on this clip.
         """
         file, row = self.shards.locate(clip_id)
-        if not file["present"][row]:
+        if not file.numbers("present", row):
             return None
-        value: NDArray[np.float16] = file["value"][row]
+        value: NDArray[np.float16] = file.numbers("value", row)
         return value
 
 
@@ -109,7 +112,7 @@ class HintWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / STAMP
         if path.is_file():
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = read_table(path)
             if there != self.stamp.as_json():
                 names = sorted(
                     k for k in {*there, *self.stamp.as_json()} if there.get(k) != self.stamp.as_json().get(k)

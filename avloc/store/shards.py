@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +26,119 @@ _OPEN_AT_MOST = 256
 """Shards that one process holds open: systems allow a process a thousand files or so, large stores have more."""
 
 
+_ANEW = "Delete it and run the command that made it again."
+ROWS, EDGES, ANY = "rows", "edges", "any"
+"""Lengths of an axis: one entry a clip; one more than that; whatever it is."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a data set of a shard has to be."""
+
+    kind: str
+    """NumPy's name of the type, or `text`."""
+    shape: tuple[str | int, ...] = (ROWS,)
+
+
+IDS: Mapping[str, Column] = {"id": Column("text")}
+
+
 class Shard:
     """One open shard. A data set is looked up once: in small reads the look-up takes longer than the reading.
 
+    Nothing is taken from it that is not what `columns` say, and nothing that lies outside of the file.
+
+    Args:
+        path: the file.
+        columns: its data sets; those that are not named here cannot be read.
+
     Raises:
-        Refused: it cannot be read.
+        Refused: it cannot be read; also from every method.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, Column] = IDS) -> None:
+        self.path = path
+        self._columns = columns
         self._found: dict[str, Any] = {}
         self._offsets: dict[str, NDArray[np.int64]] = {}
-        try:
+        with self._legible():
+            self._bytes = path.stat().st_size
             # Without a chunk cache: a chunk is one clip, and the default of 8 MB would be held for every open shard.
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
-        except OSError as error:
-            hint = "Delete it and run the command that made it again."
-            raise Refused(f"shard {path} cannot be read: {error}", hint=hint) from error
 
-    def __getitem__(self, name: str) -> Any:
-        """The HDF5 data set of that name."""
+    @contextmanager
+    def _legible(self) -> Iterator[None]:
+        """HDF5's errors in our words, whichever of Python's kinds they are."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise Refused(f"shard {self.path} cannot be read: {error}", hint=_ANEW) from error
+
+    def _data_set(self, name: str) -> Any:
         if name not in self._found:
-            self._found[name] = self._file[name]
+            with self._legible():
+                self._found[name] = self._checked(name)
         return self._found[name]
+
+    def _checked(self, name: str) -> Any:
+        """The data set, if it is what it has to be and its values lie in this file.
+
+        Raises:
+            ValueError: it is not.
+        """
+        link = self._file.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"it has no {name} of its own")
+        values, column = self._file[name], self._columns[name]
+        if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
+            raise ValueError(f"{name} does not lie in it")
+        rows = len(values) if name == "id" and values.ndim else len(self._data_set("id"))
+        lengths = {ROWS: rows, EDGES: rows + 1}
+        fits = len(values.shape) == len(column.shape) and all(
+            axis == ANY or size == lengths.get(str(axis), axis)
+            for size, axis in zip(values.shape, column.shape, strict=True)
+        )
+        text = h5py.check_string_dtype(values.dtype) is not None
+        if not fits or ("text" if text else values.dtype.str[1:]) != column.kind:
+            raise ValueError(f"{name} has shape {values.shape} and type {values.dtype}")
+        if values.nbytes > self._bytes:  # no data set is compressed
+            raise ValueError(f"{name} claims {values.nbytes} bytes of a file of {self._bytes}")
+        return values
+
+    def numbers(self, name: str, where: int | slice = slice(None)) -> Any:
+        """Values of a data set: of one clip, or of all."""
+        values = self._data_set(name)
+        with self._legible():
+            return values[where]
+
+    def texts(self, name: str, where: int | slice = slice(None)) -> Any:
+        """The same for texts."""
+        values = self._data_set(name)
+        with self._legible():
+            return values.asstr()[where]
 
     def ragged(self, name: str, row: int) -> NDArray[Any]:
         """What one clip has of `name`, of which clips have unequal amounts; nothing if no clip of the shard has any.
 
         Source: `name` holds the values of all clips, `name_offset` where each clip's begin, and the end.
         """
-        if name not in self._offsets:
-            offsets = f"{name}_offset"
-            there = offsets in self._file
-            self._offsets[name] = self[offsets][:] if there else np.zeros(0, np.int64)
-        offsets_here = self._offsets[name]
-        if not len(offsets_here):
+        offsets = self.offsets(name)
+        if not len(offsets):
             return np.zeros(0, np.uint8)
-        start, stop = offsets_here[row : row + 2]
-        values: NDArray[Any] = self[name][start:stop]
+        start, stop = offsets[row : row + 2]
+        values: NDArray[Any] = self.numbers(name, slice(start, stop))
         return values
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._file
+    def offsets(self, name: str) -> NDArray[np.int64]:
+        """Where each clip's values of `name` begin, and the end; nothing if no clip of the shard has any."""
+        if name not in self._offsets:
+            edges = f"{name}_offset"
+            offsets = self.numbers(edges) if edges in self._file else np.zeros(0, np.int64)
+            steps = np.diff(offsets, prepend=0)
+            if len(offsets) and ((steps < 0).any() or offsets[-1] > len(self._data_set(name))):
+                raise Refused(f"shard {self.path} cannot be read: {edges} points outside of {name}", hint=_ANEW)
+            self._offsets[name] = offsets
+        return self._offsets[name]
 
     def close(self) -> None:
         """Close the file."""
@@ -77,13 +151,15 @@ class ShardFolder:
 
     Args:
         folder: holds `shard-00000.h5` and so on. A folder without shards is an empty one.
+        columns: what each shard holds.
 
     Raises:
         Refused: a shard cannot be read, or two shards hold the same id.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, columns: Mapping[str, Column] = IDS) -> None:
         self.folder = folder
+        self._columns = columns
         self._open: dict[Path, Shard] = {}
         self._pid = os.getpid()
         self._where: dict[str, tuple[Path, int]] = {}
@@ -92,7 +168,7 @@ class ShardFolder:
         self.close()
 
     def _index(self, path: Path) -> None:
-        for row, clip_id in enumerate(self.shard(path)["id"].asstr()[:]):
+        for row, clip_id in enumerate(self.shard(path).texts("id")):
             if clip_id in self._where:
                 raise Refused(f"{path} and {self._where[clip_id][0]} both hold clip {clip_id!r}")
             self._where[str(clip_id)] = (path, row)
@@ -121,7 +197,7 @@ class ShardFolder:
         """The shard at `path`, opened read-only in this process; the one used longest ago is closed for it."""
         if self._pid != os.getpid():
             self._open, self._pid = {}, os.getpid()
-        shard = self._open.pop(path, None) or Shard(path)
+        shard = self._open.pop(path, None) or Shard(path, self._columns)
         if len(self._open) >= _OPEN_AT_MOST:
             self._open.pop(next(iter(self._open))).close()
         self._open[path] = shard

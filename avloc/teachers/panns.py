@@ -5,7 +5,6 @@ Shape letters: B batch, N samples.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from torch import nn
 
 from avloc.config import StoreSpec
 from avloc.errors import InputError, Refused, UsageError
+from avloc.files import read_table
 from avloc.media import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
 from avloc.store import Clip, HintStamp, Store, hint_folder
@@ -127,7 +127,7 @@ def choose_sound(store: Store, asked: str) -> str:
         return asked
     stamp = hint_folder(store.folder, PannsTeacher.name) / STAMP
     if stamp.is_file():
-        settled = json.loads(stamp.read_text(encoding="utf-8")).get("settings", {}).get("sound")
+        settled = read_table(stamp).get("settings", {}).get("sound")
         if settled in SOUNDS:
             return str(settled)
     sources = zip(store.column("sound_source"), store.column("source_bytes"), strict=True)

@@ -12,7 +12,7 @@ import torch
 from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
 from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
-from avloc.files import atomic_path, write_bytes
+from avloc.files import atomic_path, read_lines, write_bytes
 from avloc.networks.plain import load_plain
 
 FREE_TO_CHANGE = ("epochs", "workers")
@@ -90,10 +90,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one an epoch."""
-        path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return read_lines(self.path / "metrics.jsonl")
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Replace `metrics.jsonl` and redraw `curves.png`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import re
 import ssl
 import urllib.error
@@ -18,7 +17,7 @@ from typing import Any
 from avloc import __version__
 from avloc.errors import WeightsError
 from avloc.events import Listener, Notice, Progress
-from avloc.files import atomic_path
+from avloc.files import atomic_path, parse_json
 from avloc.weights.records import HashSource, WeightFile
 
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
@@ -70,7 +69,7 @@ def _recorded_promise(file: WeightFile) -> str:
     with _open(file.record) as (response, _):
         record = response.read()
     try:
-        checksums = {entry["key"]: str(entry["checksum"]) for entry in json.loads(record)["files"]}
+        checksums = {entry["key"]: str(entry["checksum"]) for entry in parse_json(record)["files"]}
     except (ValueError, KeyError, TypeError):
         return ""
     promise = checksums.get(file.name, "")

@@ -1,0 +1,177 @@
+"""Malformed media, made from whole files: cut off at every seam, bits turned, boxes that lie."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from tests.media_makers import disc, make_coded_sound, make_sound, make_video, tone
+
+_SECONDS, _RATE = 2.0, 22_050
+_PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"udta")
+_TABLES = (b"stts", b"stsz", b"stco", b"stsc", b"ctts", b"elst", b"mdhd", b"mvhd", b"tkhd", b"stss", b"stsd")
+"""Boxes of an MP4 that hold counts, times and places."""
+
+
+def originals(folder: Path) -> list[Path]:
+    """Whole files of every common kind; each is usable as it is, with a sound or a picture of the same stem beside it.
+
+    Returns:
+        The files that are to be damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    videos = [
+        make_video(
+            folder / f"video-{codec}{ending}",
+            seconds=_SECONDS,
+            sound=tone(_SECONDS, rate),
+            rate=rate,
+            video_codec=codec,
+            audio_codec=heard,
+        )
+        for codec, heard, rate, ending in (
+            ("mpeg4", "aac", _RATE, ".mp4"),
+            ("libx264", "aac", _RATE, ".mp4"),
+            ("libx264", "flac", _RATE, ".mkv"),
+            ("libvpx", "libopus", 48_000, ".webm"),
+            ("mpeg4", "mp2", _RATE, ".avi"),
+        )
+    ]
+    sound = tone(_SECONDS, _RATE)
+    sounds = [
+        make_sound(folder / f"sound-{subtype}{ending}", sound, _RATE, subtype=subtype)
+        for subtype, ending in (("PCM_16", ".wav"), ("FLOAT", ".wav"), ("PCM_24", ".flac"), ("VORBIS", ".ogg"))
+    ]
+    sounds.append(make_coded_sound(folder / "sound-mp3.mp3", sound, _RATE, "libmp3lame"))
+    picture = Image.fromarray(disc((96, 64), (0.5, 0.5)))
+    pictures = []
+    for ending, how in ((".jpg", {"quality": 90}), (".png", {}), (".webp", {}), (".bmp", {})):
+        pictures.append(folder / f"picture{ending}")
+        picture.save(pictures[-1], **how)
+    return [*videos, *sounds, *pictures]
+
+
+def damaged(path: Path, *, flips: int, cuts: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Name of the damage and the bytes, for one whole file: the same for the same seed.
+
+    Args:
+        path: the whole file.
+        flips: how many copies with turned bits.
+        cuts: how many copies that end at a random place, besides those that end at the seam of two boxes.
+        seed: of the places.
+    """
+    data, rng = path.read_bytes(), random.Random(f"{seed} {path.name}")
+    yield "empty", b""
+    yield "one byte", data[:1]
+    yield "zeros", bytes(len(data))
+    yield "noise", rng.randbytes(len(data))
+    yield "twice", data + data
+    yield "without its middle", data[: len(data) // 3] + data[2 * len(data) // 3 :]
+    yield "backwards", data[::-1]
+    seams = set(_seams(data)) if path.suffix == ".mp4" else set()
+    for place in sorted(seams | set(rng.sample(range(2, len(data)), cuts))):
+        yield f"cut at {place}", data[:place]
+    for number in range(flips):
+        yield f"flips {number}", _flipped(data, rng)
+    if path.suffix == ".mp4":
+        yield from _lying(data, rng)
+
+
+def _flipped(data: bytes, rng: random.Random) -> bytes:
+    """One to a hundred bits turned; half of the time near the beginning, where the formats say what they are."""
+    out = bytearray(data)
+    reach = len(out) if rng.random() < 0.5 else min(len(out), 512)
+    for _ in range(round(10 ** rng.uniform(0, 2))):
+        out[rng.randrange(reach)] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and end of each box of an MP4, those inside of others too."""
+    while start + 8 <= end:
+        size, kind = struct.unpack(">I4s", data[start : start + 8])
+        stop = start + size if size >= 8 else end
+        yield kind, start, stop
+        if kind in _PARENTS:
+            yield from _boxes(data, start + 8, min(stop, end))
+        start = stop
+
+
+def _seams(data: bytes) -> Iterator[int]:
+    for _, start, stop in _boxes(data, 0, len(data)):
+        yield from (start, min(start + 8, len(data)), min(stop, len(data)))
+
+
+def _lying(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Counts, times, places and sizes that cannot be."""
+    for kind, start, stop in _boxes(data, 0, len(data)):
+        if kind not in _TABLES:
+            continue
+        for value in (0, 0x7FFFFFFF, 0xFFFFFFFF):
+            out = bytearray(data)
+            place = start + 8 + 4 * rng.randrange(max(1, (stop - start - 8) // 4))
+            out[place : place + 4] = struct.pack(">I", value)
+            yield f"{kind.decode()} at {start} says {value}", bytes(out)
+        out = bytearray(data)
+        out[start : start + 4] = struct.pack(">I", 0xFFFFFFF0)
+        yield f"{kind.decode()} at {start} too large", bytes(out)
+
+
+def odd_sounds() -> Iterator[tuple[str, bytes, bool]]:
+    """Name, WAV file and whether it can be used: lengths, rates, channels and samples that nobody expects."""
+    second = np.sin(np.arange(22_050) / 10).astype(np.float32) / 2
+    broken = second.copy()
+    broken[1000] = np.nan
+    for name, samples, rate, subtype, usable in (
+        ("no sample", second[:0], 22_050, "PCM_16", False),
+        ("one sample", second[:1], 22_050, "PCM_16", True),
+        ("8 bits", second, 22_050, "PCM_U8", True),
+        ("24 bits", second, 22_050, "PCM_24", True),
+        ("double", second, 22_050, "DOUBLE", True),
+        ("not a number", broken, 22_050, "FLOAT", False),
+        ("infinite", np.where(np.isnan(broken), np.inf, broken), 22_050, "FLOAT", False),
+        ("eight channels", np.repeat(second[:, None], 8, 1), 22_050, "PCM_16", True),
+        ("telephone", second[:8_000], 8_000, "PCM_16", True),
+        ("bats", np.resize(second, 192_000), 192_000, "PCM_16", True),
+        ("constant", np.full(22_050, 0.5, np.float32), 22_050, "PCM_16", True),
+        ("clipped", np.sign(second), 22_050, "PCM_16", True),
+        ("overshoot", 4 * second, 22_050, "FLOAT", True),
+        ("silence", np.zeros(22_050, np.float32), 22_050, "PCM_16", True),
+    ):
+        file = io.BytesIO()
+        soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
+        yield name, file.getvalue(), usable
+
+
+def odd_pictures() -> Iterator[tuple[str, bytes, bool]]:
+    """Name, picture file and whether it can be used."""
+    rgb = disc((96, 64), (0.5, 0.5))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image = Image.fromarray(rgb)
+    deep = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)
+    for name, made, kind, how, usable in (
+        ("cmyk", image.convert("CMYK"), "JPEG", {}, True),
+        ("grey", image.convert("L"), "PNG", {}, True),
+        ("16 bits", deep, "PNG", {}, True),
+        ("palette", image.convert("P"), "PNG", {}, True),
+        ("transparent", image.convert("RGBA"), "PNG", {}, True),
+        ("bilevel", image.convert("1"), "PNG", {}, True),
+        ("turned", image, "JPEG", {"exif": turned}, True),
+        ("animated", image, "WEBP", {"save_all": True, "append_images": [image, image]}, True),
+        ("one pixel", image.crop((0, 0, 1, 1)), "PNG", {}, True),
+        ("ribbon", image.resize((2000, 1)), "PNG", {}, True),
+        ("huge", Image.new("1", (30_000, 30_000)), "PNG", {}, False),
+        ("gif", image, "GIF", {}, False),
+        ("tiff", image, "TIFF", {}, False),
+    ):
+        file = io.BytesIO()
+        made.save(file, kind, **how)
+        yield name, file.getvalue(), usable

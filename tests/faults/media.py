@@ -1,0 +1,148 @@
+"""The malformed corpus through `prepare` and `localize`: each gives a result or a named error, in bounded time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from avloc.store import Store
+from tests.faults.corpus import damaged, odd_pictures, odd_sounds, originals
+from tests.media_makers import disc, make_picture, make_sound, tone
+from tests.processes import ROOT
+from tests.small_models import save_small
+
+_PICTURES, _SOUNDS = (".jpg", ".png", ".webp", ".bmp"), (".wav", ".flac", ".ogg", ".mp3")
+_SECONDS_EACH = 1.0
+"""On average; a single one that hangs takes more than all."""
+
+
+@dataclass
+class Corpus:
+    """What came of the inputs."""
+
+    inputs: int = 0
+    used: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    largest_mb: float = 0.0
+    """Resident memory of the largest process."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def write_corpus(folder: Path, *, flips: int, cuts: int, seed: int) -> tuple[int, int, dict[str, bool]]:
+    """`videos/` and `pairs/` with every damaged file; a damaged half of a pair has a whole other half.
+
+    Returns:
+        How many videos and pairs, and which pairs are known to be usable or not.
+    """
+    videos, frames, audio = folder / "videos", folder / "pairs" / "frames", folder / "pairs" / "audio"
+    for place in (videos, frames, audio):
+        place.mkdir(parents=True)
+    picture = make_picture(folder / "whole.jpg", disc((96, 64), (0.5, 0.5))).read_bytes()
+    sound = make_sound(folder / "whole.wav", tone(2.0, 22_050), 22_050).read_bytes()
+    counts, known = Counter[str](), {}
+
+    def pair(
+        name: str, *, frame: tuple[str, bytes] = (".jpg", picture), heard: tuple[str, bytes] = (".wav", sound)
+    ) -> None:
+        (frames / f"{name}{frame[0]}").write_bytes(frame[1])
+        (audio / f"{name}{heard[0]}").write_bytes(heard[1])
+        counts["pairs"] += 1
+
+    for path in originals(folder / "originals"):
+        for damage, data in damaged(path, flips=flips, cuts=cuts, seed=seed):
+            name = f"{path.stem}-{path.suffix[1:]} {damage}"
+            if path.suffix in _PICTURES:
+                pair(name, frame=(path.suffix, data))
+            elif path.suffix in _SOUNDS:
+                pair(name, heard=(path.suffix, data))
+            else:
+                (videos / f"{name}{path.suffix}").write_bytes(data)
+                counts["videos"] += 1
+    for name, data, usable in odd_sounds():
+        pair(f"sound {name}", heard=(".wav", data))
+        known[f"sound {name}"] = usable
+    for name, data, usable in odd_pictures():
+        pair(f"picture {name}", frame=(".png", data))
+        known[f"picture {name}"] = usable
+    return counts["videos"], counts["pairs"], known
+
+
+def _run(corpus: Corpus, inputs: int, *arguments: object) -> tuple[list[dict[str, object]], str]:
+    """A command over so many inputs: what it printed as JSON, and what else it said."""
+    corpus.inputs += inputs
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "avloc", *map(str, arguments), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "400"}
+    limit = 60 + inputs * _SECONDS_EACH
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        corpus.faults.append(f"{arguments[0]} has not ended after {limit:.0f} s")
+        return [], ""
+    corpus.seconds += time.monotonic() - begun
+    corpus.largest_mb = max(corpus.largest_mb, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    err = done.stderr.decode(errors="replace")
+    if done.returncode not in (0, 1) or "Traceback" in err:
+        corpus.faults.append(f"{arguments[0]} exits with {done.returncode}: {err[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")], err
+
+
+def _prepared(corpus: Corpus, folder: Path, out: Path, inputs: int, known: dict[str, bool]) -> None:
+    _run(corpus, inputs, "prepare", folder, "--out", out)
+    store = Store(out)
+    skipped = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    ids = [*store.ids, *(entry["id"] for entry in skipped)]
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if len(ids) != inputs or twice:
+        corpus.faults.append(f"prepare: {inputs} inputs, {len(store)} stored, {len(skipped)} skipped, twice: {twice}")
+    corpus.used += len(store)
+    corpus.refused += len(skipped)
+    for entry in skipped:
+        plain = entry["reason"].replace(str(folder), "")
+        reason = re.sub(r"sound \S*/audio/.*?: ", "sound: ", re.sub(r"\d+", "N", plain))[:70]
+        corpus.reasons[reason] = corpus.reasons.get(reason, 0) + 1
+    for name in store.ids:
+        clip = store.read(name)
+        if not clip.picture or not np.isfinite(clip.sound.astype(np.float64)).all():
+            corpus.faults.append(f"{name} has no picture or no sound")
+    corpus.faults += [
+        f"{name}: usable is {not usable}" for name, usable in known.items() if (name in store.ids) != usable
+    ]
+
+
+def malformed(work: Path, *, flips: int, cuts: int, seed: int) -> Corpus:
+    """The whole corpus through the commands.
+
+    Args:
+        work: an empty folder.
+        flips: copies of each whole file with turned bits.
+        cuts: copies that end somewhere.
+        seed: of both.
+    """
+    corpus = Corpus()
+    videos, pairs, known = write_corpus(work, flips=flips, cuts=cuts, seed=seed)
+    _prepared(corpus, work / "videos", work / "store-videos", videos, {})
+    _prepared(corpus, work / "pairs", work / "store-pairs", pairs, known)
+    model = save_small(work / "model.safetensors")
+    results, err = _run(corpus, videos, "localize", work / "videos", "--model", model, "--out", work / "out")
+    shutil.rmtree(work / "out", ignore_errors=True)
+    bad = [str(result["input"]) for result in results if result["error"]]
+    unnamed = [name for name in bad if name not in err]
+    if len(results) != videos or unnamed:
+        corpus.faults.append(f"localize: {videos} videos, {len(results)} results, not named: {unnamed}")
+    corpus.used += len(results) - len(bad)
+    corpus.refused += len(bad)
+    return corpus

@@ -1,0 +1,165 @@
+"""Twenty thousand short clips through `prepare` and `eval`, one in a hundred of them broken, and the memory watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from avloc.store import Store
+from avloc.store.shards import shard_paths
+from tests.media_makers import disc, make_picture, make_sound, tone
+from tests.processes import ROOT
+from tests.small_models import save_small
+
+_DISTINCT = 64
+_LOOK_S = 0.25
+
+
+@dataclass
+class Soak:
+    """What came of it."""
+
+    clips: int
+    broken_files: int = 0
+    broken_pictures: int = 0
+    """In the store, behind the back of everybody."""
+    stored: int = 0
+    skipped: int = 0
+    scored: int = 0
+    failed: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, list[int]] = field(default_factory=dict)
+    """Largest sum over the command's processes in each tenth of its time."""
+    faults: list[str] = field(default_factory=list)
+
+
+def _write_media(folder: Path, clips: int, rng: random.Random, share: float) -> set[str]:
+    """Links to a few pictures and sounds under many names, and broken ones among them; the ids of these."""
+    frames, audio = folder / "frames", folder / "audio"
+    for place in (frames, audio):
+        place.mkdir(parents=True)
+    whole = []
+    for number in range(_DISTINCT):
+        picture = make_picture(folder / f"{number}.jpg", disc((64, 64), (0.2 + 0.6 * number / _DISTINCT, 0.5)))
+        sound = make_sound(folder / f"{number}.wav", tone(0.3, 8_000, hz=200 + 20 * number), 8_000)
+        whole.append((picture, sound))
+    broken = set(rng.sample([f"clip{number:05d}" for number in range(clips)], round(share * clips)))
+    for number in range(clips):
+        name = f"clip{number:05d}"
+        for kind, source in zip((frames, audio), whole[number % _DISTINCT], strict=True):
+            os.link(source, kind / f"{name}{source.suffix}")
+        if name in broken:
+            victim = rng.choice((frames / f"{name}.jpg", audio / f"{name}.wav"))
+            data = victim.read_bytes()
+            victim.unlink()
+            victim.write_bytes(rng.choice((b"", data[: len(data) // 8][:40], rng.randbytes(len(data)))))
+    boxes = {f"frames/clip{number:05d}.jpg": [[0.2, 0.2, 0.8, 0.8]] for number in range(clips)}
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    return broken
+
+
+def _break_pictures(store: Path, rng: random.Random, share: float) -> set[str]:
+    broken = set()
+    for path in shard_paths(store):
+        with h5py.File(path, "r+") as file:
+            offsets = file["picture_offset"][:]
+            for row, name in enumerate(file["id"].asstr()[:]):
+                if rng.random() < share:
+                    file["picture"][offsets[row] : offsets[row + 1]] = np.zeros(
+                        offsets[row + 1] - offsets[row], np.uint8
+                    )
+                    broken.add(str(name))
+    return broken
+
+
+def _watched(soak: Soak, *arguments: object) -> dict[str, object]:
+    """A command, and the memory of all its processes; what it printed as JSON."""
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "avloc", *map(str, arguments), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    name = str(arguments[0])
+    with tempfile.TemporaryFile() as printed:
+        with subprocess.Popen(
+            command, env=environment, stdout=printed, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            looks = list(_looks(process))
+        printed.seek(0)
+        out = printed.read()
+    soak.seconds[name] = round(time.monotonic() - begun, 1)
+    tenths = np.array_split(np.array(looks), 10)
+    soak.memory_mb[name] = [int(part.max()) for part in tenths if len(part)]
+    if process.returncode not in (0, 1):
+        soak.faults.append(f"{name} exits with {process.returncode}")
+    return json.loads(out.splitlines()[0])
+
+
+def _looks(process: subprocess.Popen[bytes]) -> Iterator[float]:
+    while process.poll() is None:
+        yield sum(_private_mb(Path(f"/proc/{pid}")) for pid in _group(process.pid))
+        time.sleep(_LOOK_S)
+
+
+def _group(leader: int) -> list[int]:
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
+    return [pid for pid in pids if _session(pid) == leader]
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def _private_mb(process: Path) -> float:
+    try:
+        pages = (process / "statm").read_text().split()
+    except OSError:
+        return 0.0
+    return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def soaked(work: Path, *, clips: int, share: float, seed: int) -> Soak:
+    """All of it.
+
+    Args:
+        work: an empty folder; a few gigabytes are written.
+        clips: how many.
+        share: of broken ones, among the files, and again among the pictures in the store.
+        seed: of which and how.
+    """
+    rng, soak = random.Random(seed), Soak(clips)
+    media, store = work / "media", work / "store"
+    broken = _write_media(media, clips, rng, share)
+    soak.broken_files = len(broken)
+    report = _watched(soak, "prepare", media, "--annotations", media / "boxes.json", "--out", store)
+    skipped = [json.loads(line) for line in (store / "skipped.jsonl").read_text().splitlines()]
+    soak.stored, soak.skipped = len(Store(store)), len(skipped)
+    if {entry["id"] for entry in skipped} != broken or len(skipped) != len(broken):
+        soak.faults.append(f"skipped.jsonl names {len(skipped)} inputs, {len(broken)} were broken")
+    if (report["stored"], report["failed"]) != (clips - len(broken), len(broken)):
+        soak.faults.append(f"prepare counts {report['stored']} and {report['failed']}")
+    worse = _break_pictures(store, rng, share)
+    soak.broken_pictures = len(worse)
+    model = save_small(work / "model.safetensors")
+    allowed = ("--max-missing", len(broken) + len(worse))
+    scores = _watched(soak, "eval", model, "--store", store, "--maps", "av", "--batch", 64, *allowed)
+    soak.scored, missing = int(scores["n_scored"]), set(scores["missing"])
+    soak.failed = len(missing)
+    if missing != broken | worse or soak.scored != clips - len(broken) - len(worse):
+        soak.faults.append(f"eval scores {soak.scored} and misses {len(missing)} of {len(broken | worse)} broken ones")
+    for name, tenths in soak.memory_mb.items():
+        if max(tenths[5:]) > 1.15 * max(tenths[1:5]):
+            soak.faults.append(f"{name} grows: {tenths} MB")
+    return soak

@@ -1,0 +1,115 @@
+"""What is no kill: a full disk, a forbidden one, files that vanish, a second writer, a clock that runs backwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.faults.kills import Ended, Tally, difference, ended, fresh, ran, started
+from tests.faults.scenarios import SCENARIOS, Scenario, World, unreadable
+from tests.processes import hear_ctrl_c
+
+_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+_LOCKED = ("prepare", "distill-cache", "train")
+"""Commands whose second writer is refused."""
+_SAID = "another avloc process is writing"
+
+
+class Trouble:
+    """One command in trouble of one kind after another.
+
+    Args:
+        scenario: the command.
+        world: what it reads.
+        work: folder for what it writes.
+        seed: of the moments.
+    """
+
+    def __init__(self, scenario: Scenario, world: World, work: Path, seed: int) -> None:
+        self.scenario, self.world, self.out = scenario, world, work / "out"
+        self.rng = random.Random(f"{seed} {scenario.name}")
+        self.tally = Tally(scenario.name)
+        fresh(scenario, world, self.out)
+        log = work / "changes.log"
+        self.calm = ran(scenario, world, self.out, {"log": str(log)})
+        self.changes = len(log.read_text().splitlines())
+        self.expected = scenario.contents(self.out)
+        self.largest = max(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
+
+    def run(self, rounds: int) -> Tally:
+        """Every kind so many times."""
+        kinds = (self.failing_change, self.small_disk, self.vanishing, self.second_writer, self.clock)
+        for kind in kinds:
+            for _ in range(rounds):
+                self._check(kind)
+        return self.tally
+
+    def _check(self, kind: Callable[[], tuple[str, Ended]]) -> None:
+        fresh(self.scenario, self.world, self.out)
+        story, end = kind()
+        self.tally.points += 1
+        self.tally.by_signal[kind.__name__] = self.tally.by_signal.get(kind.__name__, 0) + 1
+        if end.code not in (self.calm.code, 2, 5) or "Traceback" in end.err:
+            self._fault(story, f"exit code {end.code}: {end.err[-700:]}")
+        if broken := unreadable(self.out):
+            self._fault(story, f"not whole: {broken}")
+        again = ran(self.scenario, self.world, self.out, {})
+        if again.code != self.calm.code:
+            self._fault(story, f"run again: exit code {again.code}: {again.err[-500:]}")
+        elif differs := difference(self.scenario.contents(self.out), self.expected, self.out):
+            self._fault(story, differs)
+
+    def _fault(self, story: str, what: str) -> None:
+        self.tally.faults.append(f"{story}: {what}")
+
+    def _ran(self, strike: dict[str, Any], **popen: Any) -> tuple[str, Ended]:
+        return str(strike), ran(self.scenario, self.world, self.out, strike, **popen)
+
+    def failing_change(self) -> tuple[str, Ended]:
+        """A change to a file fails, for one reason or another."""
+        return self._ran({"event": self.rng.randint(1, self.changes), "error": self.rng.choice(_ERRORS)})
+
+    def small_disk(self) -> tuple[str, Ended]:
+        """No file can become larger than so many bytes."""
+        limit = self.rng.randint(1, self.largest)
+
+        def limited() -> None:
+            hear_ctrl_c()
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python itself does
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        _, end = self._ran({}, preexec_fn=limited)
+        return f"files of {limit} bytes at most", end
+
+    def vanishing(self) -> tuple[str, Ended]:
+        """Finished files are deleted under the running command."""
+        return self._ran({"event": self.rng.randint(1, self.changes), "delete": self.rng.randint(20, 100)})
+
+    def second_writer(self) -> tuple[str, Ended]:
+        """A second command comes while the first one is in the middle of it."""
+        event = self.rng.randint(self.changes // 2, self.changes)
+        first = started(self.scenario, self.world, self.out, {"event": event, "signal": int(signal.SIGSTOP)})
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        second = ran(self.scenario, self.world, self.out, {})
+        if first.poll() is None and self.scenario.name in _LOCKED and _SAID not in second.err:
+            self._fault(f"second writer at change {event}", f"not refused: {second.code} {second.err[-300:]}")
+        os.kill(first.pid, signal.SIGCONT)
+        return f"second writer at change {event}", ended(first)
+
+    def clock(self) -> tuple[str, Ended]:
+        """Every look at the time of day shows an earlier one."""
+        return self._ran({"clock": True})
+
+
+def trouble(work: Path, *, rounds: int, seed: int, commands: tuple[str, ...] = ()) -> Iterator[Tally]:
+    """Every command, or those named, in every kind of trouble."""
+    world = World(work / "world")
+    world.make()
+    chosen = [scenario for scenario in SCENARIOS if not commands or scenario.name in commands]
+    yield from (Trouble(one, world, work / one.name, seed).run(rounds) for one in chosen)
