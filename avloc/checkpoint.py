@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from avloc import __version__
 from avloc.config import METHOD_SPECS, ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
-from avloc.files import atomic_path, parse_json, sha256_of
+from avloc.files import parse_json, sha256_of, write_bytes
 from avloc.networks.plain import load_plain
 from avloc.protocols import Protocol
 
@@ -67,8 +67,8 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
     }
     metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with atomic_path(path) as part:
-        save_file(tensors, part, metadata=metadata)
+    # By way of the memory: safetensors has one error of its own for a full disk and for everything else.
+    write_bytes(path, save(tensors, metadata=metadata))
 
 
 def load_model(path: Path) -> ModelFile:

@@ -24,6 +24,11 @@ def _check(fine: bool, name: str, value: object, valid: str) -> None:
         raise UsageError(f"{name} = {value!r} is impossible; valid: {valid}")
 
 
+_LONGEST_S, _FASTEST = 600, 768_000
+"""Seconds and hertz beyond which a sound is a mistake, or a file's attempt to fill the memory; as are these sizes:"""
+_WIDEST, _LARGEST_FRAME = 1 << 16, 1 << 13
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
     """What every clip of a store holds."""
@@ -36,8 +41,8 @@ class StoreSpec:
     """Shorter side of the stored frames in pixels; 0 keeps the original picture (test stores)."""
 
     def __post_init__(self) -> None:
-        _check(self.seconds > 0, "seconds", self.seconds, "a positive number of seconds")
-        _check(self.rate >= 8_000, "rate", self.rate, "a sample rate in Hz, 8000 or more")
+        _check(0 < self.seconds <= _LONGEST_S, "seconds", self.seconds, f"more than 0, {_LONGEST_S} at most")
+        _check(8_000 <= self.rate <= _FASTEST, "rate", self.rate, f"a sample rate in Hz, 8000 to {_FASTEST}")
 
     @property
     def samples(self) -> int:
@@ -86,16 +91,16 @@ class ModelConfig:
     """Side of the square network input in pixels."""
 
     def __post_init__(self) -> None:
-        _check(self.dim > 0, "model.dim", self.dim, "a positive integer")
+        _check(0 < self.dim <= _WIDEST, "model.dim", self.dim, f"a positive integer, {_WIDEST} at most")
         _check(self.tau > 0, "model.tau", self.tau, "a positive number")
-        _check(0.1 <= self.seconds <= 600, "model.seconds", self.seconds, "0.1 to 600 seconds")
+        _check(0.1 <= self.seconds <= _LONGEST_S, "model.seconds", self.seconds, f"0.1 to {_LONGEST_S} seconds")
         _check(
-            self.rate == 0 or self.rate >= 8_000,
+            self.rate == 0 or 8_000 <= self.rate <= _FASTEST,
             "model.rate",
             self.rate,
-            "0 or a sample rate of 8000 Hz or more",
+            f"0 or a sample rate of 8000 to {_FASTEST} Hz",
         )
-        _check(self.frame >= 32, "model.frame", self.frame, "32 pixels or more")
+        _check(32 <= self.frame <= _LARGEST_FRAME, "model.frame", self.frame, f"32 to {_LARGEST_FRAME} pixels")
 
 
 @dataclass(frozen=True, kw_only=True)

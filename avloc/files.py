@@ -54,15 +54,17 @@ def _umask() -> int:
     return umask
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` atomically."""
     with atomic_path(path) as part:
         part.write_bytes(data)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON with sorted keys, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    """Write `value` as indented JSON with sorted keys, atomically; a file that says so already is left alone."""
+    data = (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    if not path.is_file() or path.read_bytes() != data:
+        write_bytes(path, data)
 
 
 def parse_json(text: str | bytes) -> Any:

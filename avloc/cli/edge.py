@@ -21,6 +21,8 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 5
 EXIT_BUG = 70
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FAILS = (errno.EIO, errno.EFBIG, errno.ESTALE)
+"""It cannot read or write, or no file may become that large."""
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -40,6 +42,8 @@ def run(app: Callable[[], object]) -> None:
         if error.errno in _DISK_FULL:
             hint = "Free some space and run the same command again."
             _say(f"the disk is full: {error}", hint)
+        elif error.errno in _DISK_FAILS:
+            _say(f"the disk fails: {error}", "Look after the disk, or name another place, and run the same again.")
         elif error.errno in _FORBIDDEN and error.filename is not None:
             _say(f"no permission: {error}", "Change the permissions, or name another place.")
         elif error.errno == errno.ENOENT and str(error.filename).endswith(PART_SUFFIX):

@@ -86,7 +86,7 @@ def read_hint(paths: Sequence[Path], shape: tuple[int, ...]) -> Hint:
     try:
         with path.open("rb") as file:
             value = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise InputError(f"{path.name} is not a readable array: {error}") from error
     squeezed = value.squeeze()
     if squeezed.shape != shape or value.dtype.kind != "f":

@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from avloc.annotations import media_id, published_list
 from avloc.errors import InputError
 from avloc.prepare.sources import Skip, Source
+from avloc.store.shards import own_data_set
 
 PACKED_RATE = 16_000
 """Sample rate of packed sounds in Hz."""
 PACKED_NOTE = "16 kHz sound, min-max normalised by the packer of the HDF5 set"
 TEST_ROWS_LIST = "vggss_test_4692"
 """The published list in whose order the packed test files are."""
+
+_LARGEST_ROW = 1 << 28
+"""Bytes of a frame or sound that can be meant; rows may be compressed, so that the file's size says nothing."""
 
 _SET = re.compile(r"_(?P<set>\d+k)(?:_(?P<shard>\d+))?$")
 
@@ -84,7 +88,13 @@ def _values(path: Path, part: str) -> Any:
     key = next((key for key in file if key.endswith(part)), None)
     if key is None:
         raise InputError(f"{path.name} holds no data set that ends in {part!r}")
-    return file[key]
+    try:
+        values = own_data_set(file, key)
+    except (ValueError, OSError, RuntimeError, TypeError, KeyError) as error:
+        raise InputError(f"{path.name} cannot be used: {error}") from error
+    if not values.ndim or values.dtype.kind not in "fiu" or values.nbytes > len(values) * _LARGEST_ROW:
+        raise InputError(f"{path.name} cannot be used: {key} has shape {values.shape} and type {values.dtype}")
+    return values
 
 
 def _ids(path: Path, count: int) -> list[str]:
@@ -120,7 +130,7 @@ def read_row(source: Source) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     try:
         frame = _values(source.path, "frames")[source.row]
         sound = _values(source.sound, "audios")[source.row]
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"row {source.row} cannot be read ({error})") from error
     if frame.ndim != 3 or frame.shape[2] != 3 or sound.ndim != 1:
         raise InputError(f"row {source.row} has shapes {frame.shape} and {sound.shape}, not [H, W, 3] and [n]")

@@ -96,6 +96,9 @@ def prepare(sources: Sequence[str], out: Path, options: PrepareOptions, listener
         choice = choose(found, plan, options, _stored_ids(out))
         announce(choice, plan, options, listener)
         stored = _make(choice, out, plan, options, listener)
+        if not stored and _stored_ids(out):  # a run that was killed at its very end may have left them behind
+            with turn(out, options.part):
+                Store(out).count()
         there = _stored_ids(out)
         report = replace(
             _report(choice, plan, options, stored=stored, there=there),

@@ -216,6 +216,10 @@ class Store:
             digest.update(value.tobytes())
         return digest.hexdigest()
 
+    def count(self) -> None:
+        """Bring the counts in `store.json` up to date; call it in a turn."""
+        self.header.write(self.folder, {"clips": len(self), **self.flag_counts()})
+
     def flag_counts(self) -> dict[str, int]:
         """How many clips carry each flag."""
         rows = self.column("flags")
@@ -259,8 +263,7 @@ class StoreWriter:
     ) -> None:
         self.flush()
         with turn(self.folder, self.part):
-            store = Store(self.folder)  # with the header as it is now: another part may have added to it
-            store.header.write(self.folder, {"clips": len(store), **store.flag_counts()})
+            Store(self.folder).count()  # with the header as it is now: another part may have added to it
 
     def add(self, clip: Clip) -> None:
         """Buffer one clip; every `shard_clips` of them become a shard."""
@@ -273,9 +276,10 @@ class StoreWriter:
 
     def flush(self) -> None:
         """Write the buffered clips as one shard."""
-        if self._buffer:
-            write_next_shard(self.folder, lambda file: _fill(file, self._buffer), self.part)
-            self._buffer, self._bytes = [], 0
+        # Let go of them first: an interrupt right after the shard has its name must not have them written again.
+        clips, self._buffer, self._bytes = self._buffer, [], 0
+        if clips:
+            write_next_shard(self.folder, lambda file: _fill(file, clips), self.part)
 
 
 def _fill(file: Any, clips: list[Clip]) -> None:

@@ -137,16 +137,15 @@ class HintWriter:
 
     def flush(self) -> None:
         """Write the buffered hints as one shard."""
-        if self._buffer:
-            write_next_shard(self.folder, self._fill, self.part)
-            self._buffer = []
+        hints, self._buffer = self._buffer, []  # let go of first, as `StoreWriter` does
+        if hints:
+            write_next_shard(self.folder, lambda file: self._fill(file, hints), self.part)
 
-    def _fill(self, file: Any) -> None:
+    def _fill(self, file: Any, hints: list[tuple[str, NDArray[Any] | None]]) -> None:
         import h5py
 
-        ids = [clip_id for clip_id, _ in self._buffer]
-        file.create_dataset("id", data=ids, dtype=h5py.string_dtype())
-        file["present"] = np.array([value is not None for _, value in self._buffer], "u1")
+        file.create_dataset("id", data=[clip_id for clip_id, _ in hints], dtype=h5py.string_dtype())
+        file["present"] = np.array([value is not None for _, value in hints], "u1")
         blank = np.zeros(self.stamp.shape, np.float16)
-        values = [blank if value is None else value.astype(np.float16) for _, value in self._buffer]
+        values = [blank if value is None else value.astype(np.float16) for _, value in hints]
         file["value"] = np.stack(values)

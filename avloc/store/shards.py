@@ -43,6 +43,20 @@ class Column:
 IDS: Mapping[str, Column] = {"id": Column("text")}
 
 
+def own_data_set(file: Any, name: str) -> Any:
+    """A data set of an HDF5 file whose values lie in this file and nowhere else.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is not there, or does not lie in it")
+    values = file[name]
+    if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
+        raise ValueError(f"{name} is no data set, or does not lie in it")
+    return values
+
+
 class Shard:
     """One open shard. A data set is looked up once: in small reads the look-up takes longer than the reading.
 
@@ -71,7 +85,7 @@ class Shard:
         """HDF5's errors in our words, whichever of Python's kinds they are."""
         try:
             yield
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
             raise Refused(f"shard {self.path} cannot be read: {error}", hint=_ANEW) from error
 
     def _data_set(self, name: str) -> Any:
@@ -86,12 +100,7 @@ class Shard:
         Raises:
             ValueError: it is not.
         """
-        link = self._file.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"it has no {name} of its own")
-        values, column = self._file[name], self._columns[name]
-        if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
-            raise ValueError(f"{name} does not lie in it")
+        values, column = own_data_set(self._file, name), self._columns[name]
         rows = len(values) if name == "id" and values.ndim else len(self._data_set("id"))
         lengths = {ROWS: rows, EDGES: rows + 1}
         fits = len(values.shape) == len(column.shape) and all(
@@ -133,7 +142,9 @@ class Shard:
         """Where each clip's values of `name` begin, and the end; nothing if no clip of the shard has any."""
         if name not in self._offsets:
             edges = f"{name}_offset"
-            offsets = self.numbers(edges) if edges in self._file else np.zeros(0, np.int64)
+            with self._legible():
+                there = edges in self._file
+            offsets = self.numbers(edges) if there else np.zeros(0, np.int64)
             steps = np.diff(offsets, prepend=0)
             if len(offsets) and ((steps < 0).any() or offsets[-1] > len(self._data_set(name))):
                 raise Refused(f"shard {self.path} cannot be read: {edges} points outside of {name}", hint=_ANEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +71,9 @@ class RunFolder:
     def save_state(self, progress: Progress, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Write `trainer-state.pt`: enough to go on as if nothing had happened."""
         state = {"progress": vars(progress), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
-        with atomic_path(self.path / "trainer-state.pt") as part:
-            torch.save(state, part)
+        image = io.BytesIO()  # torch that runs into a full disk itself says no more than that something went wrong
+        torch.save(state, image)
+        write_bytes(self.path / "trainer-state.pt", image.getbuffer())
 
     def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
         """Put the stored state back, or start at step 0. Metrics of unfinished epochs are dropped from the log."""
