@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ _LARGEST_JSON = 1 << 30
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success flush it to disk and rename it to `path`.
 
-    On any failure, an interrupt included, the temporary file is removed and `path` is untouched.
+    On any failure, an interrupt included, the temporary file is removed and `path` is untouched. One that a killed
+    process left for the same path goes too.
     """
+    for left in _left_by_killed(path.parent).pop(path.name, ()):
+        left.unlink(missing_ok=True)
     # Not named by the process's number: two machines that share a folder can have the same.
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
@@ -37,6 +41,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _keep_name(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@cache
+def _left_by_killed(folder: Path) -> dict[str, list[Path]]:
+    """Temporary files that lay in a folder when this process first wrote there, by the name that they were to get.
+
+    Looked for once: folders can hold many files. Whoever writes the same file at the same moment would lose.
+    """
+    found: dict[str, list[Path]] = {}
+    for part in folder.glob(f".*{PART_SUFFIX}"):
+        name = part.name[1:].removesuffix(PART_SUFFIX).rpartition(".")[0]
+        found.setdefault(name, []).append(part)
+    return found
 
 
 def _keep_name(path: Path) -> None:

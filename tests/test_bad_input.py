@@ -313,11 +313,12 @@ def test_a_model_that_asks_for_code_to_be_run_is_refused(at_home, here):
 # --- interrupts -------------------------------------------------------------------------------------------------
 
 
-def stopped(process: subprocess.Popen, there: Path, blow: signal.Signals, *, group: bool) -> str:
-    """Wait until `there` exists, strike, and return what was said."""
+def stopped(process: subprocess.Popen, there: Path, blow: signal.Signals, *, group: bool, after_s: float = 0.0) -> str:
+    """Wait until `there` exists and somewhat longer, strike, and return what was said."""
     deadline = time.monotonic() + 60
     while process.poll() is None and not there.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
+    time.sleep(after_s)
     assert process.poll() is None, "it ended before it could be stopped"
     if group:
         os.killpg(process.pid, blow)
@@ -338,7 +339,7 @@ def test_prepare_that_is_stopped_keeps_what_it_has_and_goes_on(tmp_path, blow, g
         for source in (picture, sound):
             shutil.copy(source, source.with_stem(f"clip{number:03d}"))
     command = ("prepare", tmp_path / "in", "--out", tmp_path / "out", "--workers", workers)
-    err = stopped(start(*command), tmp_path / "out" / "store.json", blow, group=group)
+    err = stopped(start(*command), tmp_path / "out" / "store.json", blow, group=group, after_s=0.4)
     assert "Traceback" not in err
     kept = Store(tmp_path / "out").ids
     assert 0 < len(kept) < count

@@ -633,6 +633,16 @@ def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path):
     assert skipped(tmp_path / "out1") == skipped(tmp_path / "out3")
 
 
+def test_counts_that_a_killed_run_left_behind_are_brought_up_to_date(tmp_path):
+    pair(tmp_path / "in", "a")
+    run(tmp_path / "in", tmp_path / "out", ONE)
+    whole = (tmp_path / "out" / "store.json").read_bytes()
+    header = json.loads(whole)
+    (tmp_path / "out" / "store.json").write_text(json.dumps({**header, "counts": {}}))
+    assert run(tmp_path / "in", tmp_path / "out", ONE).already == 1
+    assert (tmp_path / "out" / "store.json").read_bytes() == whole
+
+
 def test_running_again_does_what_is_missing_and_changes_nothing_else(tmp_path):
     source = pairs(tmp_path / "in", 3)
     sound = (source / "audio" / "clip1.wav").read_bytes()

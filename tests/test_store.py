@@ -18,7 +18,20 @@ from hypothesis import strategies as st
 from avloc.config import StoreSpec
 from avloc.errors import Refused, StoreNotFound
 from avloc.files import atomic_path, folder_lock, remove_leftovers
-from avloc.store import FLAGS, Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter, clip_digest, shards
+from avloc.store import (
+    FLAGS,
+    Clip,
+    Hints,
+    HintStamp,
+    HintWriter,
+    Store,
+    StoreHeader,
+    StoreWriter,
+    clip_digest,
+    clips,
+    hints,
+    shards,
+)
 
 SPEC = StoreSpec(seconds=0.01, rate=8_000)
 
@@ -58,6 +71,15 @@ def test_clips_come_back_whole(tmp_path_factory, names, shard_clips):
     assert all(same(store.read(name), clip(name)) for name in names)
 
 
+def test_what_a_killed_writer_left_goes_when_the_same_file_is_written(tmp_path):
+    mine, other = tmp_path / ".a.png.0123abcd.part", tmp_path / ".b.png.0123abcd.part"
+    for path in (mine, other):
+        path.touch()
+    with atomic_path(tmp_path / "a.png") as part:
+        part.write_bytes(b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.png"]
+
+
 def test_every_field_comes_back(tmp_path):
     more = clip(
         "full",
@@ -77,6 +99,36 @@ def test_every_field_comes_back(tmp_path):
     assert same(store.read("full"), more)
     assert store.flag_counts() == dict.fromkeys(FLAGS, 1)
     assert json.loads((tmp_path / "store.json").read_text())["counts"]["clips"] == 1
+
+
+def test_an_interrupt_right_after_a_shard_has_its_name_has_no_clip_written_twice(tmp_path, monkeypatch):
+    """Leaving the context writes what is buffered; what lies in the shard is no longer."""
+    write = clips.write_next_shard
+
+    def struck(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=2) as writer:
+        for name in "abc":
+            if name == "b":
+                monkeypatch.setattr(clips, "write_next_shard", struck)
+            writer.add(clip(name))
+    assert Store(tmp_path).ids == ["a", "b"]
+
+
+def test_an_interrupt_has_no_hint_written_twice(tmp_path, monkeypatch):
+    write = hints.write_next_shard
+
+    def struck(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hints, "write_next_shard", struck)
+    stamp = HintStamp(teacher="t", shape=(2,))
+    with pytest.raises(KeyboardInterrupt), HintWriter(tmp_path, stamp, shard_clips=1) as writer:
+        writer.add("a", np.zeros(2))
+    assert Hints(tmp_path, "t").shards.ids == ["a"]
 
 
 def test_the_data_hash_names_the_clips_and_not_their_shards(tmp_path):

@@ -68,11 +68,16 @@ def _place(name: str) -> Path:
 
 @cache
 def _a_store() -> dict[str, bytes]:
-    from tests.world import write_store
+    from avloc.config import StoreSpec
+    from avloc.store import Clip, StoreHeader, StoreWriter
 
+    spec = StoreSpec(seconds=0.002, rate=8_000)
     with tempfile.TemporaryDirectory() as folder:
-        store = write_store(Path(folder) / "store", 2)
-        return {path.name: path.read_bytes() for path in store.iterdir()}
+        with StoreWriter(Path(folder), StoreHeader(spec=spec)) as writer:
+            for name in ("a", "b"):
+                sound, boxes = np.arange(spec.samples, dtype=np.int16), np.array([[0.0, 0.0, 0.5, 1.0]])
+                writer.add(Clip(id=name, picture=b"jpeg", sound=sound, frame_hw=(3, 4), boxes=boxes, mask=b"png"))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def _annotations(path: Path) -> object:
