@@ -643,6 +643,15 @@ def test_counts_that_a_killed_run_left_behind_are_brought_up_to_date(tmp_path):
     assert (tmp_path / "out" / "store.json").read_bytes() == whole
 
 
+def test_shards_without_a_header_are_refused(tmp_path):
+    """Nobody knows how they were made; making their clips again would have every clip twice."""
+    pair(tmp_path / "in", "a")
+    run(tmp_path / "in", tmp_path / "out", ONE)
+    (tmp_path / "out" / "store.json").unlink()
+    with pytest.raises(Refused, match=r"holds shards but no store\.json"):
+        run(tmp_path / "in", tmp_path / "out", ONE)
+
+
 def test_running_again_does_what_is_missing_and_changes_nothing_else(tmp_path):
     source = pairs(tmp_path / "in", 3)
     sound = (source / "audio" / "clip1.wav").read_bytes()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from avloc.errors import NoInputLeft, UsageError
+from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.parts import Part, claim, clear, turn
 from avloc.prepare import packed
@@ -20,6 +20,7 @@ from avloc.prepare.plan import Plan, PrepareOptions, fitting_header, make_plan
 from avloc.prepare.sources import Found, Skip, Source
 from avloc.prepare.workers import results, worker_count
 from avloc.store import Store, StoreWriter
+from avloc.store.shards import shard_paths
 
 _SAMPLE = 4
 """Clips that a dry run makes to estimate sizes."""
@@ -132,7 +133,12 @@ def _explain_nothing(choice: Choice, options: PrepareOptions) -> NoReturn:
 
 
 def _stored_ids(out: Path) -> frozenset[str]:
-    return frozenset(Store(out).ids) if (out / "store.json").is_file() else frozenset()
+    if (out / "store.json").is_file():
+        return frozenset(Store(out).ids)
+    if shard_paths(out):
+        hint = "Put it back, or delete the folder and prepare it anew."
+        raise Refused(f"{out} holds shards but no store.json, which says what they are", hint=hint)
+    return frozenset()
 
 
 def _size(out: Path) -> int:
