@@ -162,6 +162,8 @@ class ClipSet(Dataset[_Item | _Failure]):
             rgb = decode_picture(clip.picture)
             if clip.mask:
                 decode_mask(clip.mask)  # a damaged one makes the clip fail here, by name, and not in the scoring
+            audio_hint = self.audio_hints.read(clip_id) if self.audio_hints else None
+            visual_hint = self.visual_hints.read(clip_id) if self.visual_hints else None
         except (InputError, Refused) as error:
             return _Failure(clip_id, str(error))
         sound, _ = fit_sound(heard.sound, self.store.spec.rate, self.config)
@@ -172,8 +174,8 @@ class ClipSet(Dataset[_Item | _Failure]):
             sound=sound,
             prior_frame=self._for_prior(rgb, frame),
             detr_frame=stretched(rgb, self.detr_side) if self.detr_side else None,
-            audio_hint=self.audio_hints.read(clip.id) if self.audio_hints else None,
-            visual_hint=self.visual_hints.read(clip.id) if self.visual_hints else None,
+            audio_hint=audio_hint,
+            visual_hint=visual_hint,
         )
 
     def _for_prior(self, rgb: NDArray[np.uint8], frame: NDArray[np.uint8]) -> NDArray[np.uint8] | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,7 +16,13 @@ from typing import Any
 
 from avloc.errors import Refused
 
+if sys.platform != "win32":
+    import fcntl
+
 PART_SUFFIX = ".part"
+_PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
+_NO_FOLDER_FLUSH = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
+"""A folder that may be written and not read, and file systems that know no such thing."""
 LOCK = ".lock"
 _BLOCK_BYTES = 1 << 20
 _ANEW = "Delete it and run the command that made it again."
@@ -28,12 +37,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     On any failure, an interrupt included, the temporary file is removed and `path` is untouched. One that a killed
     process left for the same path goes too.
     """
-    for left in _left_by_killed(path.parent).pop(path.name, ()):
-        left.unlink(missing_ok=True)
+    for left in _left_behind(path.parent).pop(path.name, ()):
+        _remove_unheld(left)
     # Not named by the process's number: two machines that share a folder can have the same.
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
-        yield part
+        with _held(part):
+            yield part
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         part.chmod(0o666 & ~_umask())  # some writers make private files; a result has the permissions of any other
@@ -43,26 +53,61 @@ def atomic_path(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """Make a file and hold it: as long as this process lives, `_remove_unheld` leaves it alone."""
+    if sys.platform == "win32":  # an open file could not be renamed there; what is left behind stays
+        yield
+        return
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @cache
-def _left_by_killed(folder: Path) -> dict[str, list[Path]]:
+def _left_behind(folder: Path) -> dict[str, list[Path]]:
     """Temporary files that lay in a folder when this process first wrote there, by the name that they were to get.
 
-    Looked for once: folders can hold many files. Whoever writes the same file at the same moment would lose.
+    Looked for once: folders can hold many files.
     """
     found: dict[str, list[Path]] = {}
     for part in folder.glob(f".*{PART_SUFFIX}"):
-        name = part.name[1:].removesuffix(PART_SUFFIX).rpartition(".")[0]
-        found.setdefault(name, []).append(part)
+        if match := _PART.fullmatch(part.name):
+            found.setdefault(match["name"], []).append(part)
     return found
+
+
+def _remove_unheld(part: Path) -> None:
+    """Delete a temporary file unless somebody is writing it."""
+    if sys.platform == "win32":
+        return
+    try:
+        descriptor = os.open(part, os.O_RDWR)
+    except (FileNotFoundError, PermissionError):  # finished by now, or somebody else's
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink(missing_ok=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _keep_name(path: Path) -> None:
     """Flush the folder too: else a power cut may take the new name back, and what comes after it not."""
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FLUSH:
+            raise
 
 
 def _umask() -> int:
@@ -133,12 +178,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (ValueError, OSError) as error:
         raise Refused(f"{path} cannot be read: {error}", hint=_ANEW) from error
     if not all(isinstance(line, dict) for line in lines):
         raise Refused(f"{path} has a line that is not a table", hint=_ANEW)
     return lines
+
+
+def json_lines(tables: Iterable[Mapping[str, Any]]) -> bytes:
+    """What `read_lines` reads; lone surrogates, of a file name that is no UTF-8, become JSON's escapes."""
+    text = "".join(json.dumps(table, ensure_ascii=False) + "\n" for table in tables)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def remove_leftovers(folder: Path, names: str = "*") -> None:

@@ -27,7 +27,6 @@ def world(tmp_path_factory) -> World:
 def test_a_killed_command_goes_on_as_if_nothing_had_happened(scenario: Scenario, world: World, tmp_path: Path):
     tally = kill_points(scenario, world, tmp_path / "kills", points=1, seed=3)
     assert not tally.faults
-    assert tally.points >= 1
 
 
 @pytest.mark.slow

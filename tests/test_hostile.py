@@ -260,7 +260,7 @@ def test_an_array_that_claims_an_exabyte_is_refused(tmp_path, shape):
 
 
 def test_names_that_drive_a_terminal_are_only_shown(tmp_path):
-    """A title, a colour and a jump to the first line, in names of broken files and in a class of the boxes."""
+    """A title, a colour and a jump to the first line, in the name of a broken file."""
     name = f"{ESC}]0;owned\x07{ESC}[31mred{ESC}[H.mp4"
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(b"no video")

@@ -16,7 +16,7 @@ from PIL import Image
 from avloc.annotations import Annotation, pair_only_ids, published_list
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.events import Notice, Progress
-from avloc.files import folder_lock
+from avloc.files import folder_lock, read_lines
 from avloc.media import decode_mask, decode_picture
 from avloc.prepare import PrepareOptions, prepare
 from avloc.prepare.clips import Job
@@ -670,6 +670,19 @@ def test_running_again_does_what_is_missing_and_changes_nothing_else(tmp_path):
     whole = run(source, tmp_path / "whole")
     assert whole.stored == 3
     assert Store(tmp_path / "whole").data_hash() == Store(tmp_path / "out").data_hash()
+
+
+def test_failures_under_names_that_break_lines_or_are_no_utf8_stay_on_record(tmp_path):
+    for name in ("a\u2028b", "a\x85b", "caf\udce9"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    pair(tmp_path, "good")
+    for _ in range(2):
+        run(tmp_path, tmp_path / "out")
+    assert sorted(entry["input"].rpartition("/")[2] for entry in read_lines(tmp_path / "out" / "skipped.jsonl")) == [
+        "a\x85b.mp4",
+        "a\u2028b.mp4",
+        "caf\udce9.mp4",
+    ]
 
 
 def test_failures_of_other_inputs_stay_on_record(tmp_path):

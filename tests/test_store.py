@@ -80,6 +80,21 @@ def test_what_a_killed_writer_left_goes_when_the_same_file_is_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.png"]
 
 
+def test_what_a_living_writer_writes_stays_when_another_writes_the_same_file(tmp_path):
+    with atomic_path(tmp_path / "a") as mine:
+        mine.write_bytes(b"first")
+        writer = multiprocessing.get_context("spawn").Process(target=_write_second, args=(tmp_path / "a",))
+        writer.start()
+        writer.join()
+        assert (writer.exitcode, (tmp_path / "a").read_bytes()) == (0, b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def _write_second(path):
+    with atomic_path(path) as part:
+        part.write_bytes(b"second")
+
+
 def test_every_field_comes_back(tmp_path):
     more = clip(
         "full",
@@ -101,34 +116,37 @@ def test_every_field_comes_back(tmp_path):
     assert json.loads((tmp_path / "store.json").read_text())["counts"]["clips"] == 1
 
 
-def test_an_interrupt_right_after_a_shard_has_its_name_has_no_clip_written_twice(tmp_path, monkeypatch):
-    """Leaving the context writes what is buffered; what lies in the shard is no longer."""
-    write = clips.write_next_shard
-
-    def struck(*arguments):
-        write(*arguments)
-        raise KeyboardInterrupt
-
+@pytest.mark.parametrize("named", [False, True])
+def test_an_interrupt_while_a_shard_is_written_loses_no_clip_and_writes_none_twice(tmp_path, monkeypatch, named):
+    """Leaving the context writes what is in no shard yet; a shard has its clips from when it has its name."""
+    monkeypatch.setattr(clips, "write_shard", _struck(clips.write_shard, named))
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=2) as writer:
         for name in "abc":
-            if name == "b":
-                monkeypatch.setattr(clips, "write_next_shard", struck)
             writer.add(clip(name))
     assert Store(tmp_path).ids == ["a", "b"]
 
 
-def test_an_interrupt_has_no_hint_written_twice(tmp_path, monkeypatch):
-    write = hints.write_next_shard
-
-    def struck(*arguments):
-        write(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(hints, "write_next_shard", struck)
+@pytest.mark.parametrize("named", [False, True])
+def test_nor_does_it_lose_a_hint_or_write_one_twice(tmp_path, monkeypatch, named):
+    monkeypatch.setattr(hints, "write_shard", _struck(hints.write_shard, named))
     stamp = HintStamp(teacher="t", shape=(2,))
     with pytest.raises(KeyboardInterrupt), HintWriter(tmp_path, stamp, shard_clips=1) as writer:
         writer.add("a", np.zeros(2))
     assert Hints(tmp_path, "t").shards.ids == ["a"]
+
+
+def _struck(write, named):
+    """The writer, interrupted once: when the shard has its name, or before it has."""
+    blows = iter([True])
+
+    def struck(*arguments):
+        blow = next(blows, False)
+        if named or not blow:
+            write(*arguments)
+        if blow:
+            raise KeyboardInterrupt
+
+    return struck
 
 
 def test_the_data_hash_names_the_clips_and_not_their_shards(tmp_path):

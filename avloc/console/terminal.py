@@ -59,12 +59,12 @@ def live() -> Iterator[Listener]:
 
     out = console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
     with Bars(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
         yield _Drawer(bars, out).hear
@@ -84,7 +84,7 @@ class _Drawer:
 
     def _draw(self, event: Progress) -> None:
         if event.task not in self.tasks:
-            self.tasks[event.task] = self.bars.add_task(event.task, total=event.total, detail="", rate="")
+            self.tasks[event.task] = self.bars.add_task(inert(event.task), total=event.total, detail="", rate="")
         task = self.tasks[event.task]
         speed = self.bars.tasks[self.bars.task_ids.index(task)].speed
         rate = f"{speed:.3g}/s" if speed else ""
@@ -94,8 +94,9 @@ class _Drawer:
 def print_json(value: object) -> None:
     """One JSON value a line; not-a-number becomes null, since JSON has no such thing."""
     text = json.dumps(_finite(value), ensure_ascii=False)
-    # A file name that is no UTF-8 holds lone surrogates; `\udce9` is also how JSON writes one.
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    # What is no sign stands as JSON's own escape: control characters beyond ASCII, and the lone surrogates of a file
+    # name that is no UTF-8.
+    sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")
     sys.stdout.flush()
 
 

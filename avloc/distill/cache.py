@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from avloc.distill.plan import DistillOptions, DistillReport, TeacherReport
 from avloc.distill.sources import HintSource, teacher_sources
 from avloc.errors import InputError, NoInputLeft
 from avloc.events import Listener, Notice, Progress, silent
-from avloc.files import read_lines, write_bytes
+from avloc.files import json_lines, read_lines, write_bytes
 from avloc.parts import Part, claim, clear, turn
 from avloc.store.hints import FAILED
 
@@ -121,10 +120,9 @@ def _fill(store: Store, source: HintSource, part: Part, listener: Listener) -> T
 def _keep_failures(folder: Path, tally: _Tally) -> None:
     """Bring `failed.jsonl` up to date, in order of ids: what was tried again leaves it, unless it failed again."""
     path = folder / FAILED
-    older = {entry["id"]: entry["reason"] for entry in read_lines(path)}
+    older = {str(entry.get("id")): str(entry.get("reason")) for entry in read_lines(path)}
     now = {clip_id: reason for clip_id, reason in older.items() if clip_id not in tally.tried} | tally.failed
     if now:
-        rows = [json.dumps({"id": clip_id, "reason": now[clip_id]}, ensure_ascii=False) for clip_id in sorted(now)]
-        write_bytes(path, ("\n".join(rows) + "\n").encode())
+        write_bytes(path, json_lines({"id": clip_id, "reason": now[clip_id]} for clip_id in sorted(now)))
     else:
         path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from avloc.annotations import pair_only_ids
 from avloc.errors import InputError, Refused
 from avloc.events import Listener, Notice
-from avloc.files import read_lines, write_bytes
+from avloc.files import json_lines, read_lines, write_bytes
 from avloc.prepare.clips import Job
 from avloc.prepare.overlap import Overlap
 from avloc.prepare.plan import Plan, PrepareOptions
@@ -111,8 +110,7 @@ def write_skips(out: Path, choice: Choice, options: PrepareOptions, stored: froz
     kept = [skip for skip in earlier if not skip.is_in(options.part) or _still_holds(skip, choice, stored)]
     entries = [*kept, *choice.skips, *([] if options.allow_test_overlap else choice.overlap.skips())]
     entries.sort(key=lambda skip: (skip.input, skip.id, skip.reason))
-    text = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
-    write_bytes(path, text.encode())
+    write_bytes(path, json_lines(map(asdict, entries)))
 
 
 def _skip(line: dict[str, Any]) -> Skip:

@@ -16,7 +16,7 @@ from avloc.config import StoreSpec, from_dict
 from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
 from avloc.parts import WHOLE, Part, turn
-from avloc.store.shards import ANY, EDGES, ROWS, Column, Shard, ShardFolder, write_next_shard
+from avloc.store.shards import ANY, EDGES, ROWS, Column, Shard, ShardFolder, next_shard, write_shard
 
 SCHEMA = 1
 _SHARD_BYTES = 1 << 27
@@ -34,7 +34,6 @@ _COLUMNS = {
     "frame_hw": Column("i4", (ROWS, 2)),
     "flags": Column("u1", (ROWS, len(FLAGS))),
     "digest": Column("u1", (ROWS, 32)),
-    "sound": Column("i2", (ROWS, ANY)),
     "picture": Column("u1", (ANY,)),
     "boxes": Column("f8", (ANY, 4)),
     "mask": Column("u1", (ANY,)),
@@ -117,9 +116,24 @@ class StoreHeader:
             if data["schema"] != SCHEMA:
                 raise Refused(f"{path} has schema {data['schema']}; this avloc reads {SCHEMA}")
             fields = {k: v for k, v in data.items() if k in ("kind", "box_rule", "testset", "provenance")}
-            return StoreHeader(spec=from_dict(StoreSpec, data["spec"]), expected=tuple(data["expected"]), **fields)
+            header = StoreHeader(spec=from_dict(StoreSpec, data["spec"]), expected=tuple(data["expected"]), **fields)
+            header.check()
+            return header
         except (ValueError, KeyError, TypeError, AttributeError, UsageError, OSError) as error:
             raise Refused(f"{path} is not a readable store header: {error!r}") from error
+
+    def check(self) -> None:
+        """What a file says has to make sense.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.kind not in ("train", "test") or self.box_rule not in ("union", "consensus", "mask"):
+            raise ValueError(f"kind {self.kind!r} or box rule {self.box_rule!r} is unknown")
+        if not isinstance(self.testset, str) or not all(isinstance(clip_id, str) for clip_id in self.expected):
+            raise ValueError("a name is no text")
+        if not isinstance(self.provenance, dict):
+            raise ValueError("provenance is no table")
 
     def write(self, folder: Path, counts: dict[str, int]) -> None:
         """Write `store.json` with the current counts."""
@@ -137,7 +151,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.header = StoreHeader.read(folder)
-        self.shards = ShardFolder(folder, _COLUMNS)
+        self.shards = ShardFolder(folder, {**_COLUMNS, "sound": Column("i2", (ROWS, self.spec.samples))})
 
     @property
     def spec(self) -> StoreSpec:
@@ -276,10 +290,16 @@ class StoreWriter:
 
     def flush(self) -> None:
         """Write the buffered clips as one shard."""
-        # Let go of them first: an interrupt right after the shard has its name must not have them written again.
-        clips, self._buffer, self._bytes = self._buffer, [], 0
-        if clips:
-            write_next_shard(self.folder, lambda file: _fill(file, clips), self.part)
+        if not self._buffer:
+            return
+        clips, size, path = self._buffer, self._bytes, next_shard(self.folder, self.part)
+        self._buffer, self._bytes = [], 0
+        try:
+            write_shard(path, lambda file: _fill(file, clips))
+        except BaseException:
+            if not path.exists():  # an interrupt may come when the shard has its name already
+                self._buffer, self._bytes = clips, size
+            raise
 
 
 def _fill(file: Any, clips: list[Clip]) -> None:

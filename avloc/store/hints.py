@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.files import read_lines, read_table, write_json
 from avloc.parts import WHOLE, Part
-from avloc.store.shards import IDS, ROWS, Column, ShardFolder, write_next_shard
+from avloc.store.shards import IDS, ROWS, Column, ShardFolder, next_shard, write_shard
 
 SCHEMA = 1
 STAMP = "stamp.json"
@@ -66,7 +66,8 @@ class Hints:
     @property
     def imported(self) -> bool:
         """Whether they came from somebody's arrays, which need not cover every clip."""
-        return "imported" in self.stamp.get("settings", {})
+        settings = self.stamp.get("settings")
+        return isinstance(settings, dict) and "imported" in settings
 
     @property
     def failed(self) -> set[str]:
@@ -137,9 +138,16 @@ class HintWriter:
 
     def flush(self) -> None:
         """Write the buffered hints as one shard."""
-        hints, self._buffer = self._buffer, []  # let go of first, as `StoreWriter` does
-        if hints:
-            write_next_shard(self.folder, lambda file: self._fill(file, hints), self.part)
+        if not self._buffer:
+            return
+        hints, path = self._buffer, next_shard(self.folder, self.part)
+        self._buffer = []
+        try:
+            write_shard(path, lambda file: self._fill(file, hints))
+        except BaseException:
+            if not path.exists():  # an interrupt may come when the shard has its name already
+                self._buffer = hints
+            raise
 
     def _fill(self, file: Any, hints: list[tuple[str, NDArray[Any] | None]]) -> None:
         import h5py

@@ -85,7 +85,7 @@ class Shard:
         """HDF5's errors in our words, whichever of Python's kinds they are."""
         try:
             yield
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
             raise Refused(f"shard {self.path} cannot be read: {error}", hint=_ANEW) from error
 
     def _data_set(self, name: str) -> Any:
@@ -110,7 +110,9 @@ class Shard:
         text = h5py.check_string_dtype(values.dtype) is not None
         if not fits or ("text" if text else values.dtype.str[1:]) != column.kind:
             raise ValueError(f"{name} has shape {values.shape} and type {values.dtype}")
-        if values.nbytes > self._bytes:  # no data set is compressed
+        if values.id.get_create_plist().get_nfilters():
+            raise ValueError(f"{name} is compressed")
+        if values.nbytes > self._bytes:
             raise ValueError(f"{name} claims {values.nbytes} bytes of a file of {self._bytes}")
         return values
 
@@ -229,19 +231,22 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.h5"))
 
 
-def write_next_shard(folder: Path, fill: Callable[[Any], None], part: Part = WHOLE) -> Path:
-    """Write one more shard: `fill` gets the open HDF5 file. Atomic; returns the path.
+def next_shard(folder: Path, part: Part = WHOLE) -> Path:
+    """Where one more shard goes.
 
     Each part of a job counts its own: `shard-00000.h5` is the whole's, `shard-2-of-4-00000.h5` a part's.
     """
     names = [path.stem.rpartition("-") for path in shard_paths(folder)]
     stem = f"shard{part.suffix}"
     last = max((int(number) for start, _, number in names if start == stem), default=-1)
-    path = folder / f"{stem}-{last + 1:05d}.h5"
+    return folder / f"{stem}-{last + 1:05d}.h5"
+
+
+def write_shard(path: Path, fill: Callable[[Any], None]) -> None:
+    """Write a shard: `fill` gets the open HDF5 file. Atomic."""
     # Built in memory: HDF5 that runs into a full disk itself cannot close its file and takes the process down at exit.
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         fill(file)
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(image.getbuffer())
-    return path

@@ -92,7 +92,10 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one an epoch."""
-        return read_lines(self.path / "metrics.jsonl")
+        lines = read_lines(self.path / "metrics.jsonl")
+        if not all(isinstance(line.get("epoch"), int) for line in lines):
+            raise Refused(f"{self.path / 'metrics.jsonl'} has a line without an epoch", hint="Delete that line.")
+        return lines
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Replace `metrics.jsonl` and redraw `curves.png`."""

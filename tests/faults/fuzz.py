@@ -7,6 +7,7 @@ briefly in the tests. What was found once lies in `findings/TARGET-*` and is fed
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -59,6 +60,7 @@ def _place(name: str) -> Path:
     """A folder in memory where there is one; the same for all files of a target."""
     shm = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix=f"avloc-{name}-", dir=shm if shm.is_dir() else None))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if name == "store-header":
         (folder / "shard-00000.h5").write_bytes(_a_store()["shard-00000.h5"])
     if name == "store-shard":
