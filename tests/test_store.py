@@ -28,8 +28,6 @@ from avloc.store import (
     StoreHeader,
     StoreWriter,
     clip_digest,
-    clips,
-    hints,
     shards,
 )
 
@@ -119,7 +117,7 @@ def test_every_field_comes_back(tmp_path):
 @pytest.mark.parametrize("named", [False, True])
 def test_an_interrupt_while_a_shard_is_written_loses_no_clip_and_writes_none_twice(tmp_path, monkeypatch, named):
     """Leaving the context writes what is in no shard yet; a shard has its clips from when it has its name."""
-    monkeypatch.setattr(clips, "write_shard", _struck(clips.write_shard, named))
+    monkeypatch.setattr(shards, "write_shard", _struck(shards.write_shard, named))
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=2) as writer:
         for name in "abc":
             writer.add(clip(name))
@@ -128,7 +126,7 @@ def test_an_interrupt_while_a_shard_is_written_loses_no_clip_and_writes_none_twi
 
 @pytest.mark.parametrize("named", [False, True])
 def test_nor_does_it_lose_a_hint_or_write_one_twice(tmp_path, monkeypatch, named):
-    monkeypatch.setattr(hints, "write_shard", _struck(hints.write_shard, named))
+    monkeypatch.setattr(shards, "write_shard", _struck(shards.write_shard, named))
     stamp = HintStamp(teacher="t", shape=(2,))
     with pytest.raises(KeyboardInterrupt), HintWriter(tmp_path, stamp, shard_clips=1) as writer:
         writer.add("a", np.zeros(2))

@@ -16,7 +16,7 @@ from avloc.config import StoreSpec, from_dict
 from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
 from avloc.parts import WHOLE, Part, turn
-from avloc.store.shards import ANY, EDGES, ROWS, Column, Shard, ShardFolder, next_shard, write_shard
+from avloc.store.shards import ANY, EDGES, ROWS, Column, Shard, ShardFolder, write_next_shard
 
 SCHEMA = 1
 _SHARD_BYTES = 1 << 27
@@ -290,16 +290,8 @@ class StoreWriter:
 
     def flush(self) -> None:
         """Write the buffered clips as one shard."""
-        if not self._buffer:
-            return
-        clips, size, path = self._buffer, self._bytes, next_shard(self.folder, self.part)
-        self._buffer, self._bytes = [], 0
-        try:
-            write_shard(path, lambda file: _fill(file, clips))
-        except BaseException:
-            if not path.exists():  # an interrupt may come when the shard has its name already
-                self._buffer, self._bytes = clips, size
-            raise
+        write_next_shard(self.folder, self._buffer, _fill, self.part)
+        self._bytes = 0
 
 
 def _fill(file: Any, clips: list[Clip]) -> None:

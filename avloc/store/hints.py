@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.files import read_lines, read_table, write_json
 from avloc.parts import WHOLE, Part
-from avloc.store.shards import IDS, ROWS, Column, ShardFolder, next_shard, write_shard
+from avloc.store.shards import IDS, ROWS, Column, ShardFolder, write_next_shard
 
 SCHEMA = 1
 STAMP = "stamp.json"
@@ -138,16 +138,7 @@ class HintWriter:
 
     def flush(self) -> None:
         """Write the buffered hints as one shard."""
-        if not self._buffer:
-            return
-        hints, path = self._buffer, next_shard(self.folder, self.part)
-        self._buffer = []
-        try:
-            write_shard(path, lambda file: self._fill(file, hints))
-        except BaseException:
-            if not path.exists():  # an interrupt may come when the shard has its name already
-                self._buffer = hints
-            raise
+        write_next_shard(self.folder, self._buffer, self._fill, self.part)
 
     def _fill(self, file: Any, hints: list[tuple[str, NDArray[Any] | None]]) -> None:
         import h5py

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -40,6 +40,7 @@ class Column:
     shape: tuple[str | int, ...] = (ROWS,)
 
 
+Row = TypeVar("Row")
 IDS: Mapping[str, Column] = {"id": Column("text")}
 
 
@@ -231,15 +232,34 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.h5"))
 
 
-def next_shard(folder: Path, part: Part = WHOLE) -> Path:
-    """Where one more shard goes.
+def write_next_shard(
+    folder: Path, buffer: list[Row], fill: Callable[[Any, list[Row]], None], part: Part = WHOLE
+) -> None:
+    """Write one more shard of what is buffered, and empty the buffer; without anything in it, nothing.
 
-    Each part of a job counts its own: `shard-00000.h5` is the whole's, `shard-2-of-4-00000.h5` a part's.
+    Each part of a job counts its own: `shard-00000.h5` is the whole's, `shard-2-of-4-00000.h5` a part's. Whatever
+    interrupts it, a row is afterwards either in the shard or in the buffer.
+
+    Args:
+        folder: where the shards lie.
+        buffer: one entry a clip.
+        fill: gets the open HDF5 file and the entries.
+        part: whose shard it is.
     """
+    if not buffer:
+        return
     names = [path.stem.rpartition("-") for path in shard_paths(folder)]
     stem = f"shard{part.suffix}"
     last = max((int(number) for start, _, number in names if start == stem), default=-1)
-    return folder / f"{stem}-{last + 1:05d}.h5"
+    path = folder / f"{stem}-{last + 1:05d}.h5"
+    taken = buffer.copy()
+    buffer.clear()
+    try:
+        write_shard(path, lambda file: fill(file, taken))
+    except BaseException:
+        if not path.exists():  # an interrupt may come when the shard has its name already
+            buffer[:0] = taken
+        raise
 
 
 def write_shard(path: Path, fill: Callable[[Any], None]) -> None:
