@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from avloc import __version__
 from avloc.config import METHOD_SPECS, ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
-from avloc.files import parse_json, sha256_of, write_bytes
+from avloc.files import json_text, parse_json, sha256_of, write_bytes
 from avloc.networks.plain import load_plain
 from avloc.protocols import Protocol
 
@@ -65,7 +64,7 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
         "protocol": protocol,
         "card": card,
     }
-    metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
+    metadata = {METADATA_KEY: json_text(about)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     # By way of the memory: safetensors has one error of its own for a full disk and for everything else.
     write_bytes(path, save(tensors, metadata=metadata))

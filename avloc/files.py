@@ -1,4 +1,4 @@
-"""Atomic writes and locks: a reader sees the old file or the new one, never half of one."""
+"""Atomic writes, checked reading and locks: a reader sees the old file or the new one, never half of one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from avloc.errors import Refused
+from avloc.errors import InputError, Refused
 
 if sys.platform != "win32":
     import fcntl
@@ -124,9 +125,42 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON with sorted keys, atomically; a file that says so already is left alone."""
-    data = (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    data = (json_text(value, indent=2) + "\n").encode()
     if not path.is_file() or path.read_bytes() != data:
         write_bytes(path, data)
+
+
+def real(path: Path) -> Path:
+    """`path` made absolute, without links; links that lead in a circle stay as they are."""
+    return Path(os.path.realpath(path))
+
+
+def check_ordinary(path: Path) -> None:
+    """Raise InputError where a path from outside is no file: a named pipe would be waited for without end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("is no ordinary file")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from error
+
+
+def ordinary_bytes(path: Path) -> bytes:
+    """All of a file from outside.
+
+    Raises:
+        InputError: it cannot be read, or is no ordinary file.
+    """
+    check_ordinary(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from error
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """JSON with sorted keys; lone surrogates, of a path that is no UTF-8, become JSON's escapes."""
+    text = json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from avloc.annotations.ids import canonical_id, media_id
 from avloc.annotations.lists import shipped
 from avloc.errors import InputError, UsageError
-from avloc.files import read_json
+from avloc.files import ordinary_bytes, read_json
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -199,10 +199,10 @@ def _unreadable(problem: str) -> Annotation:
 def _flickr(path: Path) -> Annotation:
     """Boxes of one XML file: of every element `bbox`, wherever it is, the last four integer children."""
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(ordinary_bytes(path))
         corners = [values[-4:] for element in root.iter("bbox") if len(values := list(_integers(element))) >= 4]
         return Annotation(boxes=_boxes(corners) / _FLICKR_FRAME)
-    except (ElementTree.ParseError, OSError, ValueError, OverflowError) as error:
+    except (ElementTree.ParseError, InputError, ValueError, OverflowError) as error:
         return _unreadable(f"annotation {path.name} cannot be read ({error})")
 
 

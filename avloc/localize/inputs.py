@@ -44,7 +44,7 @@ def _expanded(text: str, *, pictures: bool) -> list[str]:
         return _in_list(Path(text.removeprefix(_LIST_MARK)))
     if not glob.has_magic(text):
         raise UsageError(f"no such file: {text}")
-    found = [name for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]  # noqa: PTH207 (as typed)
+    found = [name for name in sorted(glob.glob(text, recursive=True)) if not Path(name).is_dir()]  # noqa: PTH207 (as typed)
     if not found:
         raise UsageError(f"no such file: {text} matches nothing")
     return found
@@ -52,7 +52,7 @@ def _expanded(text: str, *, pictures: bool) -> list[str]:
 
 def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[str]:
     inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    found = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
+    found = [str(path) for path in inside if not path.is_dir() and not path.name.startswith(".")]
     if not found:
         raise UsageError(f"{folder} holds no video; valid: a folder with videos directly in it, files, or patterns")
     return found

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
+from avloc.files import ordinary_bytes
 from avloc.media import (
     PICTURE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -160,7 +161,7 @@ def _middle(source: Path, hears: Hears, audio: Path | None) -> Scene:
         moment = read_moment(source, seconds=hears.seconds, rate=hears.rate)
         return Scene(frame=moment.picture, sound=moment.sound, time_s=moment.time_s)
     if is_picture(source):
-        frame = decode_picture(_file_bytes(source))
+        frame = decode_picture(ordinary_bytes(source))
         return Scene(frame=frame, sound=read_sound(audio, seconds=hears.seconds, rate=hears.rate))
     frame, shown_s = read_frame(source)
     return Scene(frame=frame, sound=next(_sounds(source, [shown_s], hears, audio)), time_s=shown_s)
@@ -191,10 +192,3 @@ def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uin
         while screen.end <= time_s + STAMP_S and (following := next(screens, None)) is not None:
             screen, shown_s = following, float(following.start)
         yield screen.picture(), shown_s
-
-
-def _file_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(str(error)) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
+from avloc.files import real
 from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import STDIN, as_files, expand_inputs
 from avloc.localize.model import Model, load
@@ -172,7 +173,7 @@ def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Pat
         sources.append(options.audio)
     if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
         raise UsageError(f"--at is one moment and --out {options.out} a video; valid: --start and --end")
-    overwritten = {at_time(path, 0.0).resolve() for path in outputs if path} & {path.resolve() for path in sources}
+    overwritten = {real(at_time(path, 0.0)) for path in outputs if path} & {real(path) for path in sources}
     if overwritten:
         raise UsageError(f"--out {options.out} would overwrite the input {min(overwritten)}; valid: another folder")
 

@@ -15,6 +15,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from avloc.errors import InputError
+from avloc.files import check_ordinary
 
 MediaSource = Path | BinaryIO
 """A file, or a seekable binary file object that is read from its beginning."""
@@ -47,6 +48,7 @@ def reading() -> Iterator[None]:
 
 def _target(source: MediaSource) -> str | BinaryIO:
     if isinstance(source, Path):
+        check_ordinary(source)
         if source.stat().st_size == 0:
             raise InputError("is empty (0 bytes)")
         return f"file:{source}"  # the prefix keeps a colon in the path from being taken for a protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,11 @@ def load_plain(path: Path) -> dict[str, Any]:
     """A `.pth` file as plain data: tensors, numbers, texts and containers of them, on the CPU.
 
     Raises:
-        WeightsError: it cannot be read, asks for code to be run, or does not hold a dictionary.
+        WeightsError: it cannot be read, asks for code to be run, claims more than it holds, or does not hold a
+            dictionary.
     """
     try:
+        _check_archive(path)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -56,3 +59,19 @@ def load_plain(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """PyTorch writes its archives uncompressed, each byte once; one that unpacks to more is a bomb.
+
+    Raises:
+        ValueError: it is one.
+        OSError: it cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # the form before PyTorch 1.6
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError(f"its archive claims {claimed} bytes, compressed or more than once")

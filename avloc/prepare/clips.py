@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from avloc.annotations import Annotation
 from avloc.config import StoreSpec
 from avloc.errors import InputError
+from avloc.files import ordinary_bytes
 from avloc.media import (
     SoundWindow,
     cut_window,
@@ -64,7 +65,7 @@ def _from_video(job: Job) -> Clip:
 def _from_pair(job: Job) -> Clip:
     source, spec = job.source, job.spec
     assert source.sound is not None
-    data = _read(source.path)
+    data = ordinary_bytes(source.path)
     try:
         picture = decode_picture(data)
     except InputError as error:
@@ -83,13 +84,6 @@ def _from_packed(job: Job) -> Clip:
     sound = cut_window(samples, PACKED_RATE, seconds=job.spec.seconds, rate=job.spec.rate)
     stored = _encoded(picture, job.spec) if job.spec.shorter_side else encode_png(picture)
     return _clip(job, stored, picture, sound, ("", 0))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})") from error
 
 
 def _origin(path: Path) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avloc.errors import UsageError
 from avloc.events import Listener, Notice
+from avloc.files import real
 from avloc.prepare import packed
 from avloc.prepare.sources import Found, files_in, sort_out
 
@@ -26,7 +27,7 @@ def find(sources: Sequence[str], out: Path, *, layout: str, masks: Path | None, 
     """
     paths = files_in(sources, out)
     if masks is not None:
-        paths = [path for path in paths if not _is_mask(path, masks.resolve())]
+        paths = [path for path in paths if not _is_mask(path, real(masks))]
     found = sort_out(paths, layout, named=frozenset(Path(text) for text in sources))
     found.sources += packed.rows(found.packed, found.skips)
     if not found.sources and not found.skips:
@@ -38,7 +39,7 @@ def find(sources: Sequence[str], out: Path, *, layout: str, masks: Path | None, 
 
 
 def _is_mask(path: Path, masks: Path) -> bool:
-    return path.suffix.lower() == ".png" and masks in path.resolve().parents
+    return path.suffix.lower() == ".png" and masks in real(path).parents
 
 
 def _announce_guests(found: Found, listener: Listener) -> None:

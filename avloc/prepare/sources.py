@@ -15,11 +15,13 @@ from typing import Literal
 
 from avloc.annotations import is_vggsound_id, media_id
 from avloc.errors import UsageError
+from avloc.files import real
 from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avloc.parts import Part
 
 LAYOUTS = ("auto", "videos", "folders", "hdf5")
 PACKED_SUFFIXES = frozenset({".h5", ".hdf5"})
+_MEDIA = PICTURE_SUFFIXES | SOUND_SUFFIXES | VIDEO_SUFFIXES | PACKED_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ def files_in(sources: Sequence[str], out: Path) -> list[Path]:
         if not matches:
             raise UsageError(f"no such file or folder: {text}")
         for match in matches:
-            found.update(dict.fromkeys(_files_at(Path(match), out.resolve())))
+            found.update(dict.fromkeys(_files_at(Path(match), real(out))))
     return list(found)
 
 
@@ -115,11 +117,11 @@ def _files_at(path: Path, out: Path) -> Iterator[Path]:
     seen: set[Path] = set()
     for parent, folders, names in os.walk(path, followlinks=True):
         here = Path(parent)
-        real = here.resolve()
-        if real in seen or real == out or "store.json" in names:
+        place = real(here)
+        if place in seen or place == out or "store.json" in names:
             folders.clear()
             continue
-        seen.add(real)
+        seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (here / name for name in sorted(names) if not name.startswith("."))
 
@@ -137,7 +139,11 @@ def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
     sounds: dict[str, list[Path]] = {}
     for path in paths:
         suffix = path.suffix.lower()
-        if suffix in PICTURE_SUFFIXES:
+        if not _is_text(path):
+            if suffix in _MEDIA or path in named:
+                clip_id = media_id(path).encode(errors="backslashreplace").decode()
+                found.skips.append(Skip(id=clip_id, input=str(path), reason="has a path that is not UTF-8; rename it"))
+        elif suffix in PICTURE_SUFFIXES:
             pictures.setdefault(media_id(path, to_first_dot=True), []).append(path)
         elif suffix in SOUND_SUFFIXES:
             sounds.setdefault(media_id(path, to_first_dot=True), []).append(path)
@@ -149,6 +155,15 @@ def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
     if layout in ("auto", "folders"):
         _pair(found, pictures, sounds, strays_matter=layout == "folders")
     return found
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a store, whose texts are UTF-8, can hold the path."""
+    try:
+        str(real(path)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _keep(found: Found, layout: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import shutil
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +178,40 @@ def odd_pictures() -> Iterator[tuple[str, bytes, bool]]:
         file = io.BytesIO()
         made.save(file, kind, **how)
         yield name, file.getvalue(), usable
+
+
+def odd_videos(folder: Path) -> dict[str, bool]:
+    """Write videos that are unlike most; which of them can be used, by id."""
+    sound = tone(_SECONDS, _RATE)
+    for name, how in (
+        ("uneven.mp4", {"times": [0, 0.1, 0.15, 0.6, 1.5, 1.9]}),
+        ("before-zero.mp4", {"times": [-0.5, 0, 0.5, 1, 1.5]}),
+        ("one-picture.mp4", {"seconds": 0.1}),
+        ("no-sound.mp4", {"sound": None}),
+        ("one-sample.mkv", {"sound": sound[:1], "audio_codec": "flac"}),
+        ("odd-size.mkv", {"size": (65, 47), "video_codec": "ffv1", "audio_codec": "flac"}),
+        ("late-sound.mp4", {"sound_start_s": 1.0}),
+        ("surround.mp4", {"sound": np.repeat(sound[None], 6, 0)}),
+        ("long-pixels.mp4", {"pixel_aspect": Fraction(4, 3)}),
+        ("turned.mp4", {}),
+    ):
+        make_video(folder / name, **{"seconds": _SECONDS, "sound": sound, "rate": _RATE, **how})
+    turned = bytearray((folder / "turned.mp4").read_bytes())
+    matrix = turned.index(b"tkhd") + 4 + 40
+    turned[matrix : matrix + 36] = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000)
+    (folder / "turned.mp4").write_bytes(turned)
+    shutil.copy(folder / "uneven.mp4", folder / "matroska-it-says.mkv")
+    make_coded_sound(folder / "no-picture.m4a", sound, _RATE, "aac").rename(folder / "no-picture.mp4")
+    return {path.stem: path.stem not in ("no-sound", "no-picture") for path in folder.iterdir()}
+
+
+def odd_places(folder: Path, whole: Path) -> dict[str, bool]:
+    """Make what is no file, or has a name that is no text; which of it a store can hold, by id."""
+    os.mkfifo(folder / "pipe.mp4")
+    for name, target in (("dangling", "nowhere"), ("loop-a", "loop-b.mp4"), ("loop-b", "loop-a.mp4"), ("link", whole)):
+        (folder / f"{name}.mp4").symlink_to(target)
+    (folder / "itself").symlink_to(".")
+    shutil.copy(whole, os.fsencode(folder) + b"/no-\xff-text.mp4")
+    shutil.copy(whole, folder / "\x1b]0;name\x07\n.mp4")
+    refused = ("pipe", "dangling", "loop-a", "loop-b", "no-\\udcff-text")
+    return {**dict.fromkeys(refused, False), "link": True, "\x1b]0;name\x07\n": True}

@@ -69,6 +69,8 @@ class Scenario:
     contents: Callable[[Path], dict[str, str]]
     """Target folder -> each thing in it that counts, by name, as a digest."""
     begin: Callable[[World, Path], None] = lambda _world, out: out.mkdir()
+    written: str = "**/*"
+    """Which files in the folder are the command's own, as a glob."""
     again: tuple[tuple[str, ...], ...] = ((),)
     """Further arguments with which a struck run may go on; they must not change what comes of it."""
 
@@ -177,7 +179,14 @@ def _localize(world: World, out: Path) -> list[str]:
 
 SCENARIOS = (
     Scenario("prepare", _prepare, _store_contents, again=((), ("--workers", "2"))),
-    Scenario("distill-cache", _distill, _hint_contents, begin=_copied, again=((), ("--batch", "3"))),
+    Scenario(
+        "distill-cache",
+        _distill,
+        _hint_contents,
+        begin=_copied,
+        written="store/hints-*/*",
+        again=((), ("--batch", "3")),
+    ),
     Scenario("train", _train, _run_contents, again=((), ("--set", "workers=0"), ("--set", "workers=2"))),
     Scenario("eval", _eval, lambda out: _files(out / "report")),
     Scenario("localize", _localize, _files),

@@ -7,7 +7,8 @@ or `second` S, so many seconds after the first change. What comes is one of
     power       the same with SIGKILL, and the change, if it is a rename, is the last that the disk saw: what was not
                 flushed before is cut in half first
     error N     the change fails with that errno
-    delete P    the finished files that there are at that moment go, each with probability P / 100
+    delete P    the finished files that there are at that moment go, each with probability P / 100, if they match
+                the glob `written`
 
 `clock` lets the time of day run backwards. `log` names a file that gets one line for each change.
 
@@ -38,7 +39,7 @@ class Strike:
         self.folder = Path(table["folder"]).resolve()
         self.signal, self.event, self.second = table.get("signal"), table.get("event"), table.get("second")
         self.power, self.log = bool(table.get("power")), table.get("log")
-        self.error, self.delete = table.get("error"), table.get("delete")
+        self.error, self.delete, self.written = table.get("error"), table.get("delete"), table.get("written")
         self.pid, self.changes = os.getpid(), 0
         self.flushed: dict[int, tuple[int, int]] = {}
         self._busy = False
@@ -94,8 +95,8 @@ class Strike:
             os.kill(self.pid, self.signal)
 
     def _delete(self, chance: random.Random) -> None:
-        for path in sorted(Path(self.folder).rglob("[!.]*")):
-            if path.is_file() and chance.random() < self.delete / 100:
+        for path in sorted(Path(self.folder).glob(self.written)):
+            if path.is_file() and not path.name.startswith(".") and chance.random() < self.delete / 100:
                 path.unlink()
 
     def _changed(self, event: str, arguments: tuple[Any, ...]) -> str | None:

@@ -93,7 +93,8 @@ class Trouble:
 
     def vanishing(self) -> tuple[str, Ended]:
         """Finished files are deleted under the running command."""
-        return self._ran({"event": self.rng.randint(1, self.changes), "delete": self.rng.randint(20, 100)})
+        share, written = self.rng.randint(20, 100), self.scenario.written
+        return self._ran({"event": self.rng.randint(1, self.changes), "delete": share, "written": written})
 
     def second_writer(self) -> tuple[str, Ended]:
         """A second command comes while the first one is in the middle of it."""
