@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from avloc.annotations import read_annotations
-from avloc.checkpoint import load_model
+from avloc.checkpoint import load_model, save_model
 from avloc.distill.imported import read_hint
 from avloc.errors import InputError, Refused, UsageError, WeightsError
+from avloc.files import read_json, write_json
 from avloc.prepare.packed import read_row
 from avloc.prepare.sources import Source
 from avloc.store import Hints, Store
 from tests.program import avloc
-from tests.small_models import save_small
+from tests.small_models import SMALL, save_small
 from tests.world import write_store
 
 ESC = "\x1b"
@@ -246,6 +249,23 @@ def test_a_model_file_that_lies_is_refused(tmp_path, harm):
     path.write_bytes(MODELS[harm](path.read_bytes()))
     with pytest.raises(WeightsError, match=r"model\.safetensors"):
         load_model(path)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    torch.save({"model": {"img_proj.weight": torch.zeros(1 << 20)}}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+        for entry in whole.infolist():
+            bomb.writestr(entry.filename, whole.read(entry), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "bomb.pth").stat().st_size < 1 << 16
+    with pytest.raises(WeightsError, match=r"bomb\.pth .* claims"):
+        load_model(tmp_path / "bomb.pth")
+
+
+def test_a_path_that_is_no_text_can_stand_in_json(tmp_path):
+    save_model(tmp_path / "a.safetensors", SMALL, {}, {"name": "a", "store": "/no\udcff/text"})
+    assert load_model(tmp_path / "a.safetensors").card["store"] == "/no\udcff/text"
+    write_json(tmp_path / "a.json", {"path": "/no\udcff/text \u00e4"})
+    assert read_json(tmp_path / "a.json") == {"path": "/no\udcff/text \u00e4"}
 
 
 # --- hints from elsewhere, names --------------------------------------------------------------------------------

@@ -23,6 +23,9 @@ EXIT_BUG = 70
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FAILS = (errno.EIO, errno.EFBIG, errno.ESTALE)
 """It cannot read or write, or no file may become that large."""
+_READER_DIED = "DataLoader worker"
+_MEMORY_FULL = ("out of memory", "not enough memory", "can't allocate memory")
+"""How PyTorch begins, and what it says, where its errors have no kind of their own."""
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -38,24 +41,40 @@ def run(app: Callable[[], object]) -> None:
     except AvlocError as error:
         _say(str(error), error.hint)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            hint = "Free some space and run the same command again."
-            _say(f"the disk is full: {error}", hint)
-        elif error.errno in _DISK_FAILS:
-            _say(f"the disk fails: {error}", "Look after the disk, or name another place, and run the same again.")
-        elif error.errno in _FORBIDDEN and error.filename is not None:
-            _say(f"no permission: {error}", "Change the permissions, or name another place.")
-        elif error.errno == errno.ENOENT and str(error.filename).endswith(PART_SUFFIX):
-            _say(f"a file cannot be made there: {error}", "Name another place.")
-        elif error.errno in _IN_THE_WAY and error.filename is not None:
-            _say(f"a file is where a folder has to be, or the reverse: {error}", "Name another place.")
-            sys.exit(EXIT_USAGE)
-        else:
-            _bug()
-        sys.exit(EXIT_REFUSED)
-    except Exception:  # noqa: BLE001 (whatever reaches this edge is our bug and is shown whole)
-        _bug()
+    except Exception as error:  # noqa: BLE001 (what nobody foresaw is our bug and is shown whole)
+        said = _disk_trouble(error) if isinstance(error, OSError) else _memory_trouble(error)
+        if said is None:
+            traceback.print_exc()
+            print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201
+            sys.exit(EXIT_BUG)
+        _say(*said)
+        in_the_way = isinstance(error, OSError) and error.errno in _IN_THE_WAY
+        sys.exit(EXIT_USAGE if in_the_way else EXIT_REFUSED)
+
+
+def _disk_trouble(error: OSError) -> tuple[str, str] | None:
+    """Reason and next step; None where the disk is not to blame."""
+    if error.errno in _DISK_FULL:
+        return f"the disk is full: {error}", "Free some space and run the same command again."
+    if error.errno in _DISK_FAILS:
+        return f"the disk fails: {error}", "Look after the disk, or name another place, and run the same again."
+    if error.errno in _FORBIDDEN and error.filename is not None:
+        return f"no permission: {error}", "Change the permissions, or name another place."
+    if error.errno == errno.ENOENT and str(error.filename).endswith(PART_SUFFIX):
+        return f"a file cannot be made there: {error}", "Name another place."
+    if error.errno in _IN_THE_WAY and error.filename is not None:
+        return f"a file is where a folder has to be, or the reverse: {error}", "Name another place."
+    return None
+
+
+def _memory_trouble(error: Exception) -> tuple[str, str] | None:
+    """Reason and next step; None where memory is not to blame."""
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    if text.startswith(_READER_DIED):
+        return f"a process that reads clips died: {text}", "The memory may be short. Run the same command again."
+    if isinstance(error, MemoryError) or any(words in text for words in _MEMORY_FULL):
+        return f"the memory is full: {text}", "Take fewer clips at once, smaller frames, or fewer processes."
+    return None
 
 
 def _wait_briefly() -> None:
@@ -66,12 +85,6 @@ def _wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-def _bug() -> NoReturn:
-    traceback.print_exc()
-    print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201
-    sys.exit(EXIT_BUG)
 
 
 def _say(text: str, hint: str) -> None:
