@@ -10,7 +10,8 @@ or `second` S, so many seconds after the first change. What comes is one of
     delete P    the finished files that there are at that moment go, each with probability P / 100, if they match
                 the glob `written`
 
-`clock` lets the time of day run backwards. `log` names a file that gets one line for each change.
+`clock` lets the time of day run backwards. `log` names a file that gets one line for each change, and for each folder
+that is flushed.
 
 Shards are of four clips here, so that a small store has many.
 """
@@ -21,6 +22,7 @@ import itertools
 import json
 import os
 import random
+import stat
 import sys
 import threading
 import time
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 _SHARD_CLIPS = 4
+FLUSHED = "flushed"
 _CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0, "os.link": 1}
 """Audit event -> which of its arguments is the path that changes."""
 
@@ -51,6 +54,8 @@ class Strike:
             flush(descriptor)
             state = os.fstat(descriptor)
             self.flushed[state.st_ino] = (state.st_size, state.st_mtime_ns)
+            if stat.S_ISDIR(state.st_mode):
+                self._write_log(FLUSHED, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
         os.fsync = fsync
         sys.addaudithook(self)
@@ -68,9 +73,7 @@ class Strike:
 
     def _count(self, event: str, arguments: tuple[Any, ...], path: str) -> None:
         self.changes += 1
-        if self.log:
-            with Path(self.log).open("a") as log:
-                log.write(f"{event} {path}\n")
+        self._write_log(event, path)
         if self.changes == 1 and self.second is not None:
             threading.Timer(self.second, self.strike).start()
         if self.changes != self.event:
@@ -81,6 +84,11 @@ class Strike:
         if self.error:
             raise OSError(self.error, os.strerror(self.error), path)
         self.strike()
+
+    def _write_log(self, event: str, path: str) -> None:
+        if self.log:
+            with Path(self.log).open("a") as log:
+                log.write(f"{event} {path}\n")
 
     def _cut(self, path: str) -> None:
         """What a power cut leaves of a file: all of it only if it was flushed after it was last written."""
