@@ -13,11 +13,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from avloc import __version__
-from avloc.config import METHOD_SPECS, ModelConfig, from_dict, to_dict
+from avloc.config import ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import json_text, parse_json, sha256_of, write_bytes
+from avloc.methods import method_class
 from avloc.networks.plain import load_plain
 from avloc.protocols import Protocol
+from avloc.published import METHOD_SPECS
 
 SCHEMA = 1
 METADATA_KEY = "avloc"
@@ -25,7 +27,6 @@ MODEL_NAME = "model.safetensors"
 """The chosen epoch, in a run folder."""
 LAST_NAME = "last.safetensors"
 """The last epoch, in a run folder."""
-_PUBLISHED_AVC_DIM = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
 
 
 def load_model(path: Path) -> ModelFile:
-    """Read a run folder, a `.safetensors` of ours, or a published `.pth` of AVC or EZ-VSL.
+    """Read a run folder, a `.safetensors` of ours, or a published `.pth`.
 
     Raises:
         UsageError: nothing lies at `path`.
@@ -116,25 +117,12 @@ def _table(about: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _load_published(path: Path) -> ModelFile:
-    """AVC's or EZ-VSL's checkpoint: `model` entry, optional DDP prefix `module.`, told apart by the width.
-
-    2048 is AVC, trained on 44.1 kHz spectrograms (554 frames); any other width is EZ-VSL, which takes each file's own
-    rate. The paper's 22.05 kHz does not fit AVC's published training code (reference: AVC `datasets.py`).
-    """
+    """The checkpoint of one of the published methods, whichever it fits."""
     content = load_plain(path)
-    state = content.get("model", content)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no state dictionary under `model`")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    if "img_proj.weight" not in state or "aud_proj.weight" not in state:
-        raise WeightsError(f"{path} is not a checkpoint of AVC or EZ-VSL: it has no img_proj and aud_proj")
-    if not state["img_proj.weight"].ndim:
-        raise WeightsError(f"{path} is not a checkpoint of AVC or EZ-VSL: its img_proj.weight is a single number")
-    dim = int(state["img_proj.weight"].shape[0])
-    if dim == _PUBLISHED_AVC_DIM:
-        config = ModelConfig(method="avc", dim=dim, rate=44_100)
-    else:
-        config = ModelConfig(method="ezvsl", dim=dim, rate=0)
+    found = (method_class(name).from_published({path.stem: content}) for name in METHOD_SPECS)
+    config, state = next((model for model in found if model is not None), (None, {}))
+    if config is None:
+        raise WeightsError(f"{path} is not a checkpoint of {', '.join(METHOD_SPECS)}")
     card = {"name": path.stem, "source": f"published checkpoint {path.name}", "epoch": _epoch(content)}
     return ModelFile(config=config, state=state, card=card, path=path, sha256=sha256_of(path))
 

@@ -8,50 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError
+from avloc.published import FASTEST_HZ, LONGEST_S, METHOD_SPECS, check_setting
 
 T = TypeVar("T")
 
 
-def _check(fine: bool, name: str, value: object, valid: str) -> None:
-    if not fine:
-        raise UsageError(f"{name} = {value!r} is impossible; valid: {valid}")
-
-
-_LONGEST_S, _FASTEST = 600, 768_000
-"""Seconds and hertz beyond which a sound is a mistake, or a file's attempt to fill the memory; as are these sizes:"""
 _WIDEST, _LARGEST_FRAME = 1 << 16, 1 << 13
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreSpec:
-    """What every clip of a store holds."""
-
-    seconds: float = 3.0
-    """Length of the sound in seconds."""
-    rate: int = 22_050
-    """Sample rate of the stored sound in Hz."""
-    shorter_side: int = 0
-    """Shorter side of the stored frames in pixels; 0 keeps the original picture (test stores)."""
-
-    def __post_init__(self) -> None:
-        _check(0 < self.seconds <= _LONGEST_S, "seconds", self.seconds, f"more than 0, {_LONGEST_S} at most")
-        _check(8_000 <= self.rate <= _FASTEST, "rate", self.rate, f"a sample rate in Hz, 8000 to {_FASTEST}")
-
-    @property
-    def samples(self) -> int:
-        """Stored samples of one clip."""
-        return int(self.seconds * self.rate)
-
-
-METHOD_SPECS: Mapping[str, StoreSpec] = types.MappingProxyType({"avc": StoreSpec(), "ezvsl": StoreSpec()})
-"""`prepare --for METHOD`: what a store must hold to train or score that method with its defaults."""
+"""Sizes beyond which a network is a mistake, or a file's attempt to fill the memory."""
 
 TRAIN_SHORTER_SIDE = 256
 """Shorter side of the frames of a training store in pixels, unless `prepare --side` says otherwise."""
@@ -89,18 +58,25 @@ class ModelConfig:
     """Sample rate of the sound in Hz; 0 takes each file's own rate (EZ-VSL); `yamnet` hears at 16000 only."""
     frame: int = 224
     """Side of the square network input in pixels."""
+    own: dict[str, Any] = field(default_factory=dict)
+    """Settings that only this method has (`avloc.published`)."""
 
     def __post_init__(self) -> None:
-        _check(0 < self.dim <= _WIDEST, "model.dim", self.dim, f"a positive integer, {_WIDEST} at most")
-        _check(self.tau > 0, "model.tau", self.tau, "a positive number")
-        _check(0.1 <= self.seconds <= _LONGEST_S, "model.seconds", self.seconds, f"0.1 to {_LONGEST_S} seconds")
-        _check(
-            self.rate == 0 or 8_000 <= self.rate <= _FASTEST,
+        if self.method in METHOD_SPECS:
+            object.__setattr__(self, "own", METHOD_SPECS[self.method].settled(self.own))
+        check_setting(0 < self.dim <= _WIDEST, "model.dim", self.dim, f"a positive integer, {_WIDEST} at most")
+        check_setting(self.tau > 0, "model.tau", self.tau, "a positive number")
+        check_setting(0.1 <= self.seconds <= LONGEST_S, "model.seconds", self.seconds, f"0.1 to {LONGEST_S} seconds")
+        check_setting(
+            self.rate == 0 or 8_000 <= self.rate <= FASTEST_HZ,
             "model.rate",
             self.rate,
-            f"0 or a sample rate of 8000 to {_FASTEST} Hz",
+            f"0 or a sample rate of 8000 to {FASTEST_HZ} Hz",
         )
-        _check(32 <= self.frame <= _LARGEST_FRAME, "model.frame", self.frame, f"32 to {_LARGEST_FRAME} pixels")
+        check_setting(32 <= self.frame <= _LARGEST_FRAME, "model.frame", self.frame, f"32 to {_LARGEST_FRAME} pixels")
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +95,10 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for name in ("contrastive", "audio_hint", "visual_hint", "box", "peak"):
-            _check(0 <= getattr(self, name) < float("inf"), f"loss.{name}", getattr(self, name), "0 or more")
-        _check(self.same_class in ("negative", "masked"), "loss.same_class", self.same_class, "negative or masked")
+            check_setting(0 <= getattr(self, name) < float("inf"), f"loss.{name}", getattr(self, name), "0 or more")
+        check_setting(
+            self.same_class in ("negative", "masked"), "loss.same_class", self.same_class, "negative or masked"
+        )
 
     @property
     def boxes(self) -> float:
@@ -140,11 +118,11 @@ class OptimConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(0 < self.lr < float("inf"), "optim.lr", self.lr, "a positive number")
-        _check(self.schedule in ("constant", "cosine"), "optim.schedule", self.schedule, "constant or cosine")
+        check_setting(0 < self.lr < float("inf"), "optim.lr", self.lr, "a positive number")
+        check_setting(self.schedule in ("constant", "cosine"), "optim.schedule", self.schedule, "constant or cosine")
         for name in ("beta1", "beta2"):
-            _check(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 or more, less than 1")
-        _check(0 <= self.weight_decay < float("inf"), "optim.weight_decay", self.weight_decay, "0 or more")
+            check_setting(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 or more, less than 1")
+        check_setting(0 <= self.weight_decay < float("inf"), "optim.weight_decay", self.weight_decay, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +137,9 @@ class AugmentConfig:
     """`follow` cuts and flips the visual hint like the picture; `legacy` leaves it, as the published code does."""
 
     def __post_init__(self) -> None:
-        _check(1 <= self.scale <= 10, "augment.scale", self.scale, "1 to 10")
-        _check(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability")
-        _check(self.map in ("follow", "legacy"), "augment.map", self.map, "follow or legacy")
+        check_setting(1 <= self.scale <= 10, "augment.scale", self.scale, "1 to 10")
+        check_setting(0 <= self.flip <= 1, "augment.flip", self.flip, "a probability")
+        check_setting(self.map in ("follow", "legacy"), "augment.map", self.map, "follow or legacy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,18 +169,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
-            _check(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
-        _check(self.epochs > 0, "epochs", self.epochs, "a positive integer")
-        _check(
+            check_setting(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
+        check_setting(self.epochs > 0, "epochs", self.epochs, "a positive integer")
+        check_setting(
             self.batch > 1,
             "batch",
             self.batch,
             "2 or more: the negatives of a clip are the rest of its batch",
         )
-        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
-        _check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_setting(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
+        check_setting(self.workers >= 0, "workers", self.workers, "0 or more")
         valid = ("auto", "fp32", "bf16")
-        _check(self.precision in valid, "precision", self.precision, ", ".join(valid))
+        check_setting(self.precision in valid, "precision", self.precision, ", ".join(valid))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -228,11 +206,35 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise UsageError(f"{name} is a table of settings, not {value!r}")
         return from_dict(kind, value, f"{name}.")  # type: ignore[arg-type]
+    if get_origin(kind) is dict and isinstance(value, Mapping):
+        return dict(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
         raise UsageError(f"{name} = {value!r} is impossible; valid: a value of type {kind.__name__}")
     return value
+
+
+def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
+    """The configuration that tables of settings make, over what the method's authors set.
+
+    Args:
+        table: as `to_dict` gives it, in parts; a table named after a method holds its own settings.
+        method: the published method; '' takes the table's, and by default AVC.
+
+    Raises:
+        UsageError: an unknown method or setting, or own settings of another method than this.
+    """
+    model = table.get("model")
+    method = method or (model.get("method", "") if isinstance(model, Mapping) else "") or next(iter(METHOD_SPECS))
+    if method not in METHOD_SPECS:
+        raise UsageError(f"unknown method {method!r}; valid: {', '.join(METHOD_SPECS)}")
+    other = next((name for name in METHOD_SPECS if name in table and name != method), None)
+    if other is not None:
+        raise UsageError(f"settings of {other} go with --method {other}, not with {method}")
+    rest = {name: value for name, value in table.items() if name != method}
+    own = {"model": {"method": method, "own": table.get(method, {})}}
+    return from_dict(TrainConfig, merged(merged(METHOD_SPECS[method].settings, rest), own))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def cost_rows(config: ModelConfig, prior: str = "resnet18") -> list[CostRow]:
     A row is the sum of its parts, which run side by side.
 
     Args:
-        config: of a method that is one of `avloc.methods.METHODS`.
+        config: of a method that is one of `avloc.published.METHOD_SPECS`.
         prior: trunk of the object prior.
 
     Raises:
@@ -88,25 +88,25 @@ def model_cost(config: ModelConfig) -> Cost:
     """Both networks and their similarity map, at the configuration's frame, seconds and rate.
 
     Args:
-        config: of a method that is one of `avloc.methods.METHODS`; a rate of 0 is measured at `OWN_RATE`.
+        config: of a method that is one of `avloc.published.METHOD_SPECS`; a rate of 0 is measured at `OWN_RATE`.
 
     Raises:
         UsageError: unknown trunk, or a rate at which it cannot hear.
     """
     import torch
 
-    from avloc.methods import EZVSL, METHODS, Embeddings
-    from avloc.networks.trunks import heard_by
+    from avloc.methods import Embeddings, Method, build
 
     rate = config.rate or OWN_RATE
-    sound = torch.empty((1, int(config.seconds * rate)), device="meta")
-    heard = heard_by(config.audio_trunk, config.rate)(sound, rate).shape
+    with torch.device("meta"):
+        hear = build(config).hear
+    heard = hear(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
 
-    def forward(model: EZVSL) -> None:
-        image = model.encode_image(torch.empty((1, 3, config.frame, config.frame)))
+    def forward(model: Method) -> None:
+        image, _ = model.see(torch.empty((1, 3, config.frame, config.frame)))
         model.similarity(Embeddings(image, model.encode_audio(torch.empty(heard))))
 
-    parameters, multiply_adds = measured(lambda: METHODS[config.method](config), forward)
+    parameters, multiply_adds = measured(lambda: build(config), forward)
     return Cost(parameters=parameters, multiply_adds=multiply_adds, spectrogram_frames=heard[-1])
 
 

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from avloc.config import ModelConfig, StoreSpec, TrainConfig
+from avloc.config import ModelConfig, TrainConfig
 from avloc.errors import InputError, Refused, UsageError
 from avloc.media import decode_mask, decode_picture, shrink, square
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
+from avloc.published import METHOD_SPECS, StoreSpec
 from avloc.store import Hints, Sample, Store
 
 
@@ -109,6 +110,10 @@ def shrunk(rgb: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
     What is left to do is done where the crops are cut out (`avloc.transforms.crop_frames`).
     """
     return shrink(rgb, least) if min(rgb.shape[:2]) > _ENOUGH * least else rgb
+
+
+PATIENCE_S = 1_800.0
+"""How long a batch may take: a loader process that cannot hand over its batch says so to nobody, and stays."""
 
 
 class ClipSet(Dataset[_Item | _Failure]):
@@ -240,7 +245,7 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
         Refused: the store does not fit the model, or hints are absent or incomplete.
         UsageError: a teacher's hints have another width than the model.
     """
-    wants_hints = config.model.method == "avc"
+    wants_hints = METHOD_SPECS[config.model.method].hints
     audio = Hints(store.folder, config.audio_teacher) if wants_hints and config.loss.audio_hint else None
     visual = Hints(store.folder, config.visual_teacher) if wants_hints and config.loss.visual_hint else None
     for hints, kind in ((audio, "audio"), (visual, "visual")):
@@ -289,5 +294,10 @@ def load(
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time."""
     how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}
     return DataLoader(
-        clips, num_workers=workers, collate_fn=clips.collate, worker_init_fn=_leave_signals_to_parent, **how
+        clips,
+        num_workers=workers,
+        collate_fn=clips.collate,
+        worker_init_fn=_leave_signals_to_parent,
+        timeout=PATIENCE_S if workers else 0,
+        **how,
     )

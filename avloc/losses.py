@@ -227,3 +227,65 @@ def visual_hint_vectors(
     if hint.shape[2:] != image.shape[2:]:
         hint = F.interpolate(hint, size=image.shape[2:], mode="bilinear", align_corners=False)
     return peers.mean(F.mse_loss(image, hint, reduction="none"))
+
+
+def trimap_logits(
+    image_nDHW: Tensor,
+    audio_nD: Tensor,
+    *,
+    positive: float,
+    negative: float,
+    tau: float,
+    temperature: float,
+    legacy_diagonal: bool = False,
+    relation_BB: Tensor | None = None,
+    peers: Peers = ALONE,
+) -> Tensor:
+    """LVS's logits [n, 1 + B + 1]: a picture's own source, the other sounds in it, its own background.
+
+    A cell is the source as far as its cosine exceeds `positive`, and background as far as it stays below `negative`
+    (sigmoids of slope 1/tau); each logit is a mean cosine over cells weighed by that, over the temperature.
+
+    Args:
+        image_nDHW: unit features of every cell.
+        audio_nD: unit audio vectors.
+        positive: the upper threshold (0.65).
+        negative: the lower one (0.4); the upper one again is LVS without its tri-map.
+        tau: softness of both (0.03).
+        temperature: of the logits (0.07).
+        legacy_diagonal: the published code multiplies a picture's own sound among the others by -99 instead of leaving
+            it out, which makes it a huge logit where that mean cosine is negative.
+        relation_BB: int8, picture first; pairs of 0 are left out.
+        peers: who has the other rows.
+
+    Source: LVS, equations 3 to 6, and `model.py`.
+    """
+    cosine_nBHW = torch.einsum("ndhw,bd->nbhw", image_nDHW, peers.gather(audio_nD))
+    source_nBHW = soft_above(cosine_nBHW, positive, tau)
+    others_nB = (source_nBHW * cosine_nBHW).sum((2, 3)) / source_nBHW.sum((2, 3))
+    rows = torch.arange(len(image_nDHW), device=image_nDHW.device)
+    columns = rows + (peers.rows.start or 0)
+    own_nHW = cosine_nBHW[rows, columns]
+    background_nHW = 1 - soft_above(own_nHW, negative, tau)
+    hard_n1 = ((background_nHW * own_nHW).sum((1, 2)) / background_nHW.sum((1, 2)))[:, None]
+    own_n1 = others_nB[rows, columns][:, None]
+    diagonal_nB = torch.zeros_like(others_nB, dtype=torch.bool)
+    diagonal_nB[rows, columns] = True
+    out_nB = torch.where(diagonal_nB, -99 * others_nB, others_nB)
+    if not legacy_diagonal:
+        out_nB = others_nB.masked_fill(diagonal_nB, float("-inf"))
+    if relation_BB is not None:
+        out_nB = out_nB.masked_fill((relation_BB[peers.rows] == 0) & ~diagonal_nB, float("-inf"))
+    return torch.cat((own_n1, out_nB, hard_n1), 1) / temperature
+
+
+def soft_above(cosine: Tensor, threshold: float, tau: float) -> Tensor:
+    """How surely each cosine exceeds a threshold, in [0, 1] (LVS, equation 4)."""
+    return torch.sigmoid((cosine - threshold) / tau)
+
+
+def first_of(logits_nK: Tensor, peers: Peers = ALONE) -> Tensor:
+    """Cross-entropy of the first of each row's logits, the mean over all rows; 0 of none."""
+    each = F.cross_entropy(logits_nK, logits_nK.new_zeros(len(logits_nK), dtype=torch.long), reduction="none")
+    mean = peers.mean(each)
+    return each.sum() if mean is None else mean

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from avloc.config import LossWeights, ModelConfig
 from avloc.heatmap import cut, heat_maps, median_rank, ranked
 from avloc.losses import audio_hint, contrastive, visual_hint
-from avloc.methods import METHODS, Embeddings
+from avloc.methods import Embeddings, build
 from avloc.metrics import Truth, ground_truth
 from avloc.transforms import log_spectrogram
 from tests.bench import material, reference, reference_scoring
@@ -49,12 +49,12 @@ def test_losses_agree(vectors):
 def test_networks_agree():
     torch.manual_seed(0)
     config = ModelConfig(dim=16)
-    ours = METHODS[config.method](config).eval()
+    ours = build(config).eval()
     theirs = reference.ReferenceNet(config.dim).eval()
     theirs.load_state_dict(ours.state_dict())
     frames, spectrograms = torch.randn(2, 3, 64, 64), torch.randn(2, 1, 257, 60)
     with torch.inference_mode():
-        cells = ours.similarity(Embeddings(ours.encode_image(frames), ours.encode_audio(spectrograms)))
+        cells = ours.similarity(Embeddings(ours.see(frames)[0], ours.encode_audio(spectrograms)))
         expected = reference_scoring.similarity_maps(theirs, frames, spectrograms) * reference.TAU
     torch.testing.assert_close(cells, expected)
 

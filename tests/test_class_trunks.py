@@ -12,7 +12,7 @@ from avloc.config import ModelConfig
 from avloc.cost import cost_rows, model_cost
 from avloc.engine import Engine
 from avloc.errors import UsageError
-from avloc.methods import METHODS
+from avloc.methods import build
 from avloc.networks import lite0, yamnet
 from avloc.networks.trunks import CLASSES, SOUND_TRUNKS, TRUNKS, build_trunk, heard_by, load_pretrained
 from avloc.transforms import log_mel, log_spectrogram, normalise_frames
@@ -177,7 +177,7 @@ def test_activation_is_the_mean_of_what_the_trunk_sees_without_its_classes(confi
     assert seen.image.requires_grad
     np.testing.assert_allclose(seen.activation.numpy(), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(replace(seen, audio=-seen.audio).activation, seen.activation)
-    assert torch.equal(engine.model.encode_image(frames), seen.image)
+    assert torch.equal(engine.model.see(frames)[0], seen.image)
 
 
 def test_the_cost_of_classes_is_that_of_their_classifiers():
@@ -190,6 +190,6 @@ def test_the_cost_of_classes_is_that_of_their_classifiers():
     more = cells * (1_280 * 1_000 + 1_000 * WITH_CLASSES.dim) + 1_024 * 521 + 521 * WITH_CLASSES.dim
     assert ours.multiply_adds - less.multiply_adds == more
     assert ours.spectrogram_frames == less.spectrogram_frames == 98
-    assert ours.parameters == sum(weight.numel() for weight in METHODS["avc"](WITH_CLASSES).parameters())
+    assert ours.parameters == sum(weight.numel() for weight in build(WITH_CLASSES).parameters())
     with pytest.raises(UsageError, match="16000 Hz only"):
         cost_rows(replace(WITH_CLASSES, rate=0))

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from scipy.stats import norm
 
-from avloc.config import StoreSpec
 from avloc.distill import DistillOptions, distill_cache
 from avloc.errors import InputError, Refused, UsageError, WeightsError
 from avloc.media import decode_picture
@@ -29,6 +28,7 @@ from avloc.networks.concepts import (
 )
 from avloc.networks.lite0 import load_lite0
 from avloc.networks.yamnet import load_yamnet
+from avloc.published import StoreSpec
 from avloc.store import Clip, Hints, Store
 from avloc.teachers import Lite0Teacher, Teacher, YamnetTeacher
 from avloc.transforms import log_mel, normalise_frames

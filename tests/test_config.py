@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from avloc import config
 from avloc.config import ModelConfig, TrainConfig, from_dict, merged, parse_settings, read_toml, to_dict, write_toml
 from avloc.errors import UsageError
+from avloc.published import StoreSpec
 
 
 def test_the_defaults_are_the_papers():
@@ -80,6 +81,6 @@ def test_impossible_settings_are_named(assignment, words):
 
 
 def test_every_record_is_frozen_and_every_field_has_words():
-    for kind in (config.StoreSpec, ModelConfig, config.AugmentConfig, TrainConfig):
+    for kind in (StoreSpec, ModelConfig, config.AugmentConfig, TrainConfig):
         with pytest.raises(dataclasses.FrozenInstanceError):
             kind().rate = 1

@@ -14,7 +14,7 @@ from torch import nn
 from avloc.config import ModelConfig
 from avloc.cost import DETR_PRIOR, OWN_RATE, cost_rows, measured, model_cost, object_prior_cost
 from avloc.errors import UsageError
-from avloc.methods import METHODS
+from avloc.methods import build
 from avloc.networks.detr import SIDE, build_detr
 from avloc.networks.trunks import TORCHVISION_TRUNKS, build_trunk
 from avloc.transforms import log_spectrogram
@@ -57,12 +57,12 @@ def test_avc_is_what_the_paper_prints_and_what_its_rate_makes_of_it(config, fram
 )
 def test_a_model_against_a_count_by_hand(config):
     cost = model_cost(config)
-    model = METHODS[config.method](config)
+    model = build(config)
     heard = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
     image: list[torch.Tensor] = []
 
     def forward(network) -> None:
-        image.append(network.encode_image(torch.zeros(1, 3, config.frame, config.frame)))
+        image.append(network.see(torch.zeros(1, 3, config.frame, config.frame))[0])
         network.encode_audio(heard)
 
     by_hand = counted_by_hand(model, forward)

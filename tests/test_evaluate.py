@@ -17,7 +17,7 @@ from torchvision.models import resnet18
 
 from avloc.annotations import published_list
 from avloc.checkpoint import load_model
-from avloc.config import ModelConfig, StoreSpec
+from avloc.config import ModelConfig
 from avloc.dataset import ClipSet, load
 from avloc.engine import Engine, Heats, predict_cells, score_heat, truth_of
 from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
@@ -26,6 +26,7 @@ from avloc.events import Notice
 from avloc.files import sha256_of
 from avloc.methods import Embeddings
 from avloc.protocols import Protocol
+from avloc.published import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
 from avloc.weights import Located
 from tests.small_models import SMALL, save_small

@@ -26,7 +26,7 @@ from avloc.errors import UsageError, WeightsError
 from avloc.localize import Localization, LocalizeOptions, localize, plan_outputs
 from avloc.localize.result import peak_and_box
 from avloc.media import read_frame, read_moment
-from avloc.methods import METHODS
+from avloc.methods import build
 from avloc.transforms import log_spectrogram
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 from tests.parity import drawing
@@ -481,7 +481,7 @@ def test_a_published_checkpoint(here, tmp_path):
     done = here("localize", clip, "--model", tmp_path / "best_10.pth", "--json", "--out", npy, "--device", "cpu")
     (line,) = json_lines(done.out)
     assert (done.code, done.err, line["model"], line["error"]) == (0, "", "best_10", None)
-    network = METHODS["avc"](ModelConfig(method="avc", dim=2048, rate=44_100)).eval()
+    network = build(ModelConfig(method="avc", dim=2048, rate=44_100)).eval()
     network.load_state_dict({name.removeprefix("module."): value for name, value in drawn.items()})
     moment = read_moment(clip, seconds=3.0, rate=44_100)
     square = np.asarray(Image.fromarray(moment.picture).resize((224, 224), Image.Resampling.BICUBIC), np.float32) / 255
@@ -489,7 +489,7 @@ def test_a_published_checkpoint(here, tmp_path):
     spectrogram = log_spectrogram(torch.from_numpy(moment.sound.waveform)[None], 44_100)
     assert spectrogram.shape[-1] > 500, "44.1 kHz gives the wide spectrogram of the published code"
     with torch.inference_mode():
-        seen = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])
+        seen = network.see(torch.from_numpy(normal).permute(2, 0, 1)[None])[0]
         heard = network.encode_audio(spectrogram)
     grid = torch.einsum("dhw,d->hw", seen[0], heard[0]).double().numpy()
     assert line["peak_similarity"] == pytest.approx(grid.max(), abs=1e-4)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
-from avloc.methods import AVC, EZVSL, Embeddings, HintBatch, Supervision
+from avloc.methods import Embeddings, HintBatch, Supervision
+from avloc.methods.avc import AVC
+from avloc.methods.ezvsl import EZVSL
 
 
 def units(batch: int, dim: int, cells: int, seed: int, *, grad: bool = False):

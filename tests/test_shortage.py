@@ -53,6 +53,6 @@ def test_a_reading_process_that_is_killed_is_named_and_the_run_goes_on(tmp_path:
     with monkeypatch.context() as patched:
         patched.setattr(dataset.ClipSet, "__getitem__", killed)
         done = here(*command)
-    assert (done.code, "a process that reads clips died" in done.err) == (5, True), done.err
+    assert (done.code, "a process that reads clips is lost" in done.err) == (5, True), done.err
     assert "Traceback" not in done.err
     assert here(*command).code == 0

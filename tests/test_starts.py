@@ -99,7 +99,7 @@ def test_frozen_trunks_leave_no_gradient_behind():
     assert not any(part.training for trunk in (engine.model.imgnet, engine.model.audnet) for part in trunk.modules())
     frames = torch.rand(2, 3, 64, 64)
     assert not engine.model.imgnet(frames).requires_grad
-    assert engine.model.encode_image(frames).requires_grad
+    assert engine.model.see(frames)[0].requires_grad
     assert not plan.Engine(SMALL, torch.device("cpu")).model.frozen
 
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avloc.config import StoreSpec
 from avloc.errors import Refused, StoreNotFound
 from avloc.files import atomic_path, folder_lock, remove_leftovers
+from avloc.published import StoreSpec
 from avloc.store import (
     FLAGS,
     Clip,

@@ -14,11 +14,12 @@ from PIL import Image
 
 from avloc import losses
 from avloc.annotations import box_cover, mask_cover, parse_label, relations
-from avloc.config import AugmentConfig, LossWeights, ModelConfig, StoreSpec, TrainConfig
+from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch, ClipSet, load
 from avloc.engine import Engine, box_cells, supervise
 from avloc.media import encode_mask
 from avloc.methods import HintBatch
+from avloc.published import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
 from avloc.transforms import crop_frames, draw_crops, normalise_frames
 

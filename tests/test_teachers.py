@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from avloc.config import StoreSpec
 from avloc.errors import InputError, Refused, UsageError, WeightsError
 from avloc.media import decode_picture
 from avloc.networks.cnn14 import build_cnn14, load_cnn14
 from avloc.networks.detr import load_detr
+from avloc.published import StoreSpec
 from avloc.store import Store
 from avloc.teachers import DetrSettings, DetrTeacher, PannsSettings, PannsTeacher, Teacher, choose_sound
 from avloc.weights import CNN14, DETR, locate

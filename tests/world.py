@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
 
-from avloc.config import StoreSpec
 from avloc.metrics import ground_truth
+from avloc.published import StoreSpec
 from avloc.store import Clip, HintStamp, HintWriter, StoreHeader, StoreWriter
 
 RATE = 22_050

@@ -23,7 +23,7 @@ EXIT_BUG = 70
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FAILS = (errno.EIO, errno.EFBIG, errno.ESTALE)
 """It cannot read or write, or no file may become that large."""
-_READER_DIED = "DataLoader worker"
+_READER_DIED = ("DataLoader worker", "DataLoader timed out")
 _MEMORY_FULL = ("out of memory", "not enough memory", "can't allocate memory")
 """How PyTorch begins, and what it says, where its errors have no kind of their own."""
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -71,7 +71,7 @@ def _memory_trouble(error: Exception) -> tuple[str, str] | None:
     """Reason and next step; None where memory is not to blame."""
     text = str(error).strip().split("\n")[0] or type(error).__name__
     if text.startswith(_READER_DIED):
-        return f"a process that reads clips died: {text}", "The memory may be short. Run the same command again."
+        return f"a process that reads clips is lost: {text}", "The memory may be short. Run the same command again."
     if isinstance(error, MemoryError) or any(words in text for words in _MEMORY_FULL):
         return f"the memory is full: {text}", "Take fewer clips at once, smaller frames, or fewer processes."
     return None

@@ -58,7 +58,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="avloc, ezvsl, lvs, sspl, sacl, slavc, sslalign, avc-code; may repeat.  [default: avloc]",
+            help="avloc, ezvsl, lvs, sspl, sacl, slavc, sslalign, avc-code; may repeat.  [default: avloc, and "
+            "the model's own]",
             show_default=False,
         ),
     ] = None,

@@ -21,6 +21,7 @@ _SEED = re.compile(r"[0-9]{1,19}")
 def train(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     out: Annotated[Path, typer.Option(help="Run folder; a run that is there goes on.")],
+    method: Annotated[str, typer.Option(help="avc, ezvsl or lvs.  [default: avc]", show_default=False)] = "",
     val: Annotated[
         str, typer.Option(help="Held-out clips that choose the epoch: a store, a share as 0.1, or a split's name.")
     ] = "",
@@ -79,7 +80,7 @@ def train(
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
     table = configs.merged(settings_table, _given(chosen))
     table = configs.merged(table, typed)
-    settled = configs.from_dict(configs.TrainConfig, table)
+    settled = configs.settled(table, method)
     if print_config:
         typer.echo(configs.write_toml(configs.to_dict(settled)), nl=False)
         return

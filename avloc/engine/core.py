@@ -16,9 +16,8 @@ from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch
 from avloc.engine.supervise import supervise
 from avloc.errors import UsageError
-from avloc.methods import EZVSL, METHODS, Embeddings, HintBatch
+from avloc.methods import Embeddings, HintBatch, Method, build
 from avloc.networks.folding import fold_batch_norms
-from avloc.networks.trunks import heard_by
 from avloc.parallel import ALONE, Peers, share_statistics
 from avloc.transforms import (
     crop_frames,
@@ -70,17 +69,14 @@ class Engine:
         precision: `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
 
     Raises:
-        UsageError: unknown method or trunk, or a rate at which the trunk cannot hear.
+        UsageError: unknown method or trunk, or a size or rate that the method does not have.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device, precision: str = "fp32") -> None:
-        if config.method not in METHODS:
-            raise UsageError(f"unknown method {config.method!r}; valid: {', '.join(METHODS)}")
-        self._heard = heard_by(config.audio_trunk, config.rate)
         self.config = config
         self.device = device
         self.precision = precision
-        self.model: EZVSL = METHODS[config.method](config).to(device).to(memory_format=torch.channels_last)
+        self.model: Method = build(config).to(device).to(memory_format=torch.channels_last)
         self.peers = ALONE
         self._encoder = _Encoder(self.model)
         self._shared: nn.Module = self._encoder
@@ -122,12 +118,9 @@ class Engine:
             return self.model.encode_audio(self.spectrogram(sound_BN, rate))
 
     def spectrogram(self, sound_BN: Tensor, rate: int) -> Tensor:
-        """What the audio trunk hears of int16 or float waveforms, computed on the device.
-
-        Log-spectrograms [B, 1, 257, T], or log-mel bands [B, 1, 64, T] (`avloc.networks.trunks.heard_by`).
-        """
+        """What the model hears of int16 or float waveforms (`Method.hear`), computed on the device."""
         sound = sound_BN.to(self.device)
-        return self._heard(sound if sound.is_floating_point() else int16_to_float(sound), rate)
+        return self.model.hear(sound if sound.is_floating_point() else int16_to_float(sound), rate)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosines in [-1, 1]."""
@@ -179,7 +172,7 @@ class Engine:
 class _Encoder(nn.Module):
     """Both halves of a model as one call, which is what `DistributedDataParallel` wraps."""
 
-    def __init__(self, model: EZVSL) -> None:
+    def __init__(self, model: Method) -> None:
         super().__init__()
         self.model = model
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avloc.annotations import SilentPair, silent_pairs, testset_ids, testset_list
 from avloc.errors import StoreNotFound, UsageError
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
+from avloc.published import METHOD_SPECS
 from avloc.store import Store
 
 MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
@@ -40,7 +41,7 @@ class EvalOptions:
     maps: tuple[str, ...] = ()
     """Empty: `av`, `object` and `fused`, the prior's only where its weights are there. Baselines are always scored."""
     protocols: tuple[str, ...] = ()
-    """Empty: `avloc`."""
+    """Empty: `avloc`, and beside it the rules by which the authors of the models' methods score."""
     prior: str = _PRIOR
     """ImageNet network of the object prior."""
     negatives: int = 0
@@ -78,6 +79,13 @@ class EvalOptions:
         """
         names = dict.fromkeys(self.protocols or (next(iter(PROTOCOLS)),))
         return [protocol_named(name, self.precision).on(self.testset) for name in names]
+
+    def with_protocols_of(self, methods: Sequence[str]) -> EvalOptions:
+        """With the protocols of these methods too, unless some were asked for."""
+        if self.protocols:
+            return self
+        own = (METHOD_SPECS[method].protocol for method in methods)
+        return replace(self, protocols=tuple(dict.fromkeys((next(iter(PROTOCOLS)), *own))))
 
     @property
     def baselines_only(self) -> bool:

@@ -49,6 +49,8 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         WeightsError: a model or the prior's weights cannot be read, or a map was asked for by name whose weights are
             absent.
     """
+    models = _load(options)
+    options = options.with_protocols_of([model.config.method for model in models])
     testset = open_testset(options, listener)
     if not testset.wanted:
         place = testset.store.folder if testset.store else testset.name
@@ -59,11 +61,9 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         cells = boxes_alone(testset.store, testset.wanted)
         nothing = Gathered(cells=cells, silent=[], failures={}, missing_pairs={})
         return Evaluation(reports=_reports(None, testset, nothing, Priors(), options), store=testset.store)
-    from avloc.checkpoint import default_model, load_model
     from avloc.engine import pick_device
 
     assert testset.store is not None
-    models = [load_model(path) for path in options.models or (default_model(),)]
     priors = load_priors(options, pick_device(options.device), listener)
     reports, cells_of = [], []
     maps: Gathered | None = None
@@ -83,6 +83,15 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         reports += [replace(report, model=name) for report in _reports(model, testset, maps, priors, options)]
         cells_of.append(maps.cells)
     return Evaluation(reports=reports, store=testset.store, cells=cells_of)
+
+
+def _load(options: EvalOptions) -> list[ModelFile]:
+    """The models, none where only boxes are looked at."""
+    if options.baselines_only:
+        return []
+    from avloc.checkpoint import default_model, load_model
+
+    return [load_model(path) for path in options.models or (default_model(),)]
 
 
 def _reports(

@@ -60,7 +60,7 @@ def evaluate_runs(
     evaluation = evaluate(replace(options, models=tuple(named), names=tuple(named.values())), listener)
     if not runs:
         return Session(evaluation=evaluation, chosen=evaluation.reports)
-    width = len(options.records())
+    width = len(evaluation.reports) // len(named)
     of = {path: evaluation.reports[i * width : (i + 1) * width] for i, path in enumerate(named)}
     return Session(
         evaluation=evaluation,

@@ -1,8 +1,35 @@
-"""The published systems, one file each. A method is a module with `encode_image`, `encode_audio`, `losses`."""
+"""The published systems, one file each: subclasses of `Method`, named in `avloc.published`."""
 
-from avloc.methods.avc import AVC
-from avloc.methods.ezvsl import EZVSL, Embeddings, HintBatch, Supervision
+from __future__ import annotations
 
-METHODS: dict[str, type[EZVSL]] = {"avc": AVC, "ezvsl": EZVSL}
+from importlib import import_module
 
-__all__ = ["AVC", "EZVSL", "METHODS", "Embeddings", "HintBatch", "Supervision"]
+from avloc.config import ModelConfig
+from avloc.errors import UsageError
+from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision
+from avloc.published import METHOD_SPECS
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a published method.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in METHOD_SPECS:
+        raise UsageError(f"unknown method {name!r}; valid: {', '.join(METHOD_SPECS)}")
+    module, _, kind = METHOD_SPECS[name].network.partition(".")
+    found: type[Method] = getattr(import_module(f"avloc.methods.{module}"), kind)
+    return found
+
+
+def build(config: ModelConfig) -> Method:
+    """The networks of a configuration, with initial weights.
+
+    Raises:
+        UsageError: unknown method or trunk, or a size or rate that the method does not have.
+    """
+    return method_class(config.method)(config)
+
+
+__all__ = ["Embeddings", "HintBatch", "Method", "Published", "Supervision", "build", "method_class"]

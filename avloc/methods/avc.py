@@ -7,11 +7,15 @@ gone afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from avloc import losses
-from avloc.config import LossWeights
-from avloc.methods.ezvsl import EZVSL, Embeddings, HintBatch, Supervision
+from avloc.config import LossWeights, ModelConfig
+from avloc.methods.base import Embeddings, HintBatch, Published, Supervision
+from avloc.methods.ezvsl import AVC_DIM, EZVSL, two_stream_state
 from avloc.parallel import ALONE, Peers
 
 
@@ -35,3 +39,14 @@ class AVC(EZVSL):
             form = losses.visual_hint if hints.visual.dim() == 3 else losses.visual_hint_vectors
             found["visual_hint"] = form(embeddings.image, hints.visual, hints.visual_present, peers)
         return terms | {name: term for name, term in found.items() if term is not None}
+
+    @classmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """As EZ-VSL's, 2048 wide. It was trained on spectrograms of 44.1 kHz, 554 frames wide.
+
+        The paper's 22.05 kHz does not fit the published training code (`datasets.py`).
+        """
+        state = two_stream_state(files)
+        if state is None or len(state["img_proj.weight"]) != AVC_DIM:
+            return None
+        return ModelConfig(method="avc", dim=AVC_DIM, rate=44_100), state

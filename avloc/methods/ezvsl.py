@@ -7,60 +7,22 @@ Attribute names are the published checkpoints' key names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
-from avloc.networks.trunks import build_trunk, class_channels, init_from_scratch
+from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
+from avloc.networks.trunks import SOUND_TRUNKS, build_trunk, class_channels, family, heard_by, init_from_scratch
 from avloc.parallel import ALONE, Peers
 
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D].
-
-    `activation` [B, h, w] is the mean absolute activation of the features that the vision trunk sees, float32 and
-    without gradients: it says where objects are, whatever is heard. None where nobody computed it.
-    """
-
-    image: Tensor
-    audio: Tensor
-    activation: Tensor | None = None
+AVC_DIM = 2_048
 
 
-@dataclass(frozen=True, kw_only=True)
-class HintBatch:
-    """Teachers' hints of a batch. None where they are not in use.
-
-    `audio` [B, D]; `visual` [B, h, w], one number a cell as DETR's 25x25, or [B, D, h, w], a vector a cell as Lite0's
-    7x7, with `visual_present` [B] bool: rows without a hint hold anything.
-    """
-
-    audio: Tensor | None = None
-    visual: Tensor | None = None
-    visual_present: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Supervision:
-    """What annotations say of a batch. None where they are not in use.
-
-    `relation` [B, B] int8, picture first, of all clips of the batch, whichever process has them: 1 own sound, -1 a
-    wrong one, 0 neither; `cover` [B, h, w] share of each cell under boxes of what sounds, with `boxed` [B] bool: rows
-    without boxes hold anything.
-    """
-
-    relation: Tensor | None = None
-    cover: Tensor | None = None
-    boxed: Tensor | None = None
-
-
-class EZVSL(nn.Module):
+class EZVSL(Method):
     """The two-stream network and its contrastive loss.
 
     Args:
@@ -69,15 +31,21 @@ class EZVSL(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.tau = config.tau
+        self._heard = heard_by(config.audio_trunk, config.rate)
         self.imgnet, vision_width = build_trunk(config.vision_trunk)
         self.vision_features = vision_width - class_channels(config.vision_trunk)
         self.frozen = False
-        self.img_proj = nn.Conv2d(vision_width, config.dim, kernel_size=1)
         self.audnet, audio_width = build_trunk(config.audio_trunk, channels=1)
-        self.aud_proj = nn.Linear(audio_width, config.dim)
+        self.img_proj, self.aud_proj = self.projections(vision_width, audio_width)
         for part in (self.audnet, self.img_proj, self.aud_proj):
             init_from_scratch(part)
+
+    def projections(self, vision_width: int, audio_width: int) -> tuple[nn.Module, nn.Module]:
+        """What leads from the trunks' channels into the common space, for cells and for sounds."""
+        dim = self.config.dim
+        return nn.Conv2d(vision_width, dim, kernel_size=1), nn.Linear(audio_width, dim)
 
     def freeze_trunks(self) -> None:
         """Let only the projections learn. The trunks stay in evaluation mode, their statistics as they are."""
@@ -94,20 +62,20 @@ class EZVSL(nn.Module):
             self.audnet.eval()
         return self
 
-    def encode_image(self, frames_B3HW: Tensor) -> Tensor:
-        """Unit features [B, D, H/32, W/32] of normalised frames."""
-        return self.see(frames_B3HW)[0]
+    def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
+        """Log-spectrograms [B, 1, 257, T], or log-mel bands [B, 1, 64, T] (`avloc.networks.trunks.heard_by`)."""
+        return self._heard(sound_BN, rate)
 
     def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """`encode_image`, and the `activation` of `Embeddings`, in one pass through the trunk."""
+        """Unit features [B, D, H/32, W/32] of normalised frames, and their `activation`, in one pass."""
         seen: Tensor = self.imgnet(frames_B3HW)
         cells: Tensor = self.img_proj(seen)
         activation = seen.detach()[:, : self.vision_features].float().abs().mean(1)
         return F.normalize(cells.float(), dim=1), activation
 
-    def encode_audio(self, spectrograms_B1FT: Tensor) -> Tensor:
+    def encode_audio(self, heard: Tensor) -> Tensor:
         """Unit vectors [B, D] of log-spectrograms or log-mel bands of any width."""
-        pooled = self.audnet(spectrograms_B1FT).amax((2, 3))
+        pooled = self.audnet(heard).amax((2, 3))
         vector: Tensor = self.aud_proj(pooled)
         return F.normalize(vector.float(), dim=1)
 
@@ -125,7 +93,7 @@ class EZVSL(nn.Module):
         """
         image, audio, truth = embeddings.image, embeddings.audio, truth or Supervision()
         masked = truth.relation if weights.same_class == "masked" else None
-        terms = {"contrastive": losses.contrastive(image, audio, self.tau, masked, peers)}
+        terms = {"contrastive": self.contrast(embeddings, masked, peers)}
         if truth.relation is not None and truth.cover is not None and truth.boxed is not None:
             taught = (truth.relation, truth.cover, truth.boxed)
             found = {
@@ -135,7 +103,31 @@ class EZVSL(nn.Module):
             terms |= {name: term for name, term in found.items() if term is not None}
         return terms
 
-    @staticmethod
-    def similarity(embeddings: Embeddings) -> Tensor:
-        """Similarity maps [B, h, w]: cosine of every cell with its own sound, in [-1, 1]."""
-        return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio)
+    def contrast(self, embeddings: Embeddings, relation_BB: Tensor | None, peers: Peers) -> Tensor:
+        """The contrastive term; `relation_BB` says whose sounds are wrong for a picture (`avloc.losses`)."""
+        return losses.contrastive(embeddings.image, embeddings.audio, self.tau, relation_BB, peers)
+
+    def pretrained(self) -> list[tuple[nn.Module, str]]:
+        """The trunk that sees; and the one that hears where it was made to hear."""
+        trunks: list[tuple[nn.Module, str]] = [(self.imgnet, self.config.vision_trunk)]
+        if family(self.config.audio_trunk) in SOUND_TRUNKS:
+            trunks.append((self.audnet, self.config.audio_trunk))
+        return trunks
+
+    @classmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """Entry `model`, with or without the prefix `module.`; any width but AVC's. It takes each file's own rate."""
+        state = two_stream_state(files)
+        if state is None or len(state["img_proj.weight"]) == AVC_DIM:
+            return None
+        return ModelConfig(method="ezvsl", dim=len(state["img_proj.weight"]), rate=0), state
+
+
+def two_stream_state(files: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor] | None:
+    """The tensors of a checkpoint of EZ-VSL or AVC; None if it is of neither."""
+    if len(files) != 1:
+        return None
+    (content,) = files.values()
+    state = tensors_of(content, "model")
+    shape = state["img_proj.weight"].shape if "img_proj.weight" in state else ()
+    return state if "aud_proj.weight" in state and len(shape) == 4 else None

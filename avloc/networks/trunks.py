@@ -95,6 +95,24 @@ def _parts(network: str, channels: int) -> dict[str, nn.Module]:
     return {key: part for key, part in whole.named_children() if key not in _HEADS}
 
 
+def keep_resolution(trunk: nn.Module, name: str) -> None:
+    """Let the last part of a ResNet keep its resolution: cells of 16 pixels, 14 x 14 of them on 224 pixels.
+
+    Args:
+        trunk: what `build_trunk` made.
+        name: the name that it was made under.
+
+    Raises:
+        UsageError: it has no such part.
+    """
+    last = getattr(trunk, "layer4", None)
+    if not name.startswith("resnet") or last is None:
+        raise UsageError(f"the last part of {name} cannot keep its resolution; valid: a whole ResNet")
+    for part in last.modules():
+        if isinstance(part, nn.Conv2d):
+            part.stride = (1, 1)
+
+
 def family(name: str) -> str:
     """The network behind a trunk's name: that without `:part` and without `+classes`."""
     return name.partition(":")[0].partition("+")[0]

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.annotations import Annotation
-from avloc.config import StoreSpec
 from avloc.errors import InputError
 from avloc.files import ordinary_bytes
 from avloc.media import (
@@ -26,6 +25,7 @@ from avloc.media import (
 )
 from avloc.prepare.packed import PACKED_RATE, read_row
 from avloc.prepare.sources import Skip, Source
+from avloc.published import StoreSpec
 from avloc.store import Clip
 
 _TRAIN_QUALITY = 90

@@ -10,10 +10,11 @@ from typing import Any
 
 from avloc import __version__
 from avloc.annotations import Annotations, IdList, published_boxes, published_list, read_annotations, read_ids
-from avloc.config import METHOD_SPECS, TRAIN_SHORTER_SIDE, StoreSpec
+from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError
 from avloc.parts import WHOLE, Part
 from avloc.prepare.sources import LAYOUTS
+from avloc.published import METHOD_SPECS, StoreSpec
 from avloc.store import StoreHeader
 
 _LEAST_SIDE = 32
@@ -70,7 +71,7 @@ class PrepareOptions:
     @property
     def spec(self) -> StoreSpec:
         """What every clip of the store holds, but for the size of its frame."""
-        spec = METHOD_SPECS[self.method]
+        spec = METHOD_SPECS[self.method].store
         return replace(spec, rate=self.rate or spec.rate, seconds=self.seconds or spec.seconds)
 
     @property

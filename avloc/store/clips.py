@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.config import StoreSpec, from_dict
+from avloc.config import from_dict
 from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
 from avloc.parts import WHOLE, Part, turn
+from avloc.published import StoreSpec
 from avloc.store.shards import ANY, EDGES, ROWS, Column, Shard, ShardFolder, write_next_shard
 
 SCHEMA = 1

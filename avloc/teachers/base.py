@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.config import StoreSpec
 from avloc.networks.exact import exactly
+from avloc.published import StoreSpec
 from avloc.store import Clip, HintStamp
 from avloc.transforms import INT16_SCALE
 

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from avloc.config import StoreSpec
 from avloc.errors import InputError, Refused, UsageError
 from avloc.files import read_table
 from avloc.media import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
+from avloc.published import StoreSpec
 from avloc.store import Clip, HintStamp, Store, hint_folder
 from avloc.store.hints import STAMP
 from avloc.teachers.base import Hint, in_slabs, stored_sound

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.config import StoreSpec
 from avloc.errors import Refused
 from avloc.networks.concepts import CONCEPTS, DIM, SOUND_NOTHING, concepts_hash, strongest
 from avloc.networks.yamnet import CLASS_OFFSET, YAMNet, load_yamnet
+from avloc.published import StoreSpec
 from avloc.store import Clip, HintStamp
 from avloc.teachers.base import Hint, in_slabs, stored_sound, unit_concepts
 from avloc.transforms import MEL_RATE, MEL_WINDOW, log_mel

@@ -20,9 +20,9 @@ from avloc.dataset import ClipSet, training_set
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.events import Listener
-from avloc.methods import EZVSL
+from avloc.methods import Method
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
-from avloc.networks.trunks import SOUND_TRUNKS, family, load_pretrained
+from avloc.networks.trunks import load_pretrained
 from avloc.protocols import Protocol
 from avloc.store import Store
 from avloc.weights import locate, trunk_weights
@@ -208,11 +208,8 @@ def start_engine(
 
 def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
     """Published weights into the trunk that sees, and into the one that hears where it was made to hear."""
-    model, config = engine.model, engine.config
-    init = _put_file(model.imgnet, config.vision_trunk, options, listener)
-    if family(config.audio_trunk) in SOUND_TRUNKS:
-        init["audio"] = _put_file(model.audnet, config.audio_trunk, options, listener)
-    return init
+    first, *others = (_put_file(trunk, name, options, listener) for trunk, name in engine.model.pretrained())
+    return {**first, **({"audio": others[0]} if others else {})}
 
 
 def _put_file(trunk: nn.Module, name: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
@@ -232,7 +229,7 @@ def _check_concepts(config: ModelConfig) -> None:
 
 
 @torch.no_grad()
-def _put_concepts(model: EZVSL) -> None:
+def _put_concepts(model: Method) -> None:
     ours = model.state_dict()  # shares the memory of the model
     names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")
     for name, values in zip(names, concept_projections(), strict=True):

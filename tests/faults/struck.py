@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 _SHARD_CLIPS = 4
+_PATIENCE_S = 20
 FLUSHED = "flushed"
 _CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0, "os.link": 1}
 """Audit event -> which of its arguments is the path that changes."""
@@ -116,7 +117,10 @@ class Strike:
 
 
 def main() -> None:
+    from avloc import dataset
     from avloc.store import HintWriter, StoreWriter
+
+    dataset.PATIENCE_S = _PATIENCE_S
 
     table = json.loads(sys.argv[1])
     for writer in (StoreWriter, HintWriter):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
-import resource
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 from tests.faults.kills import Ended, Tally, difference, ended, fresh, ran, started
 from tests.faults.scenarios import SCENARIOS, Scenario, World, unreadable
 from tests.faults.struck import FLUSHED
-from tests.processes import hear_ctrl_c
 
+_PAGE = 4096
 _ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _LOCKED = ("prepare", "distill-cache", "train")
 """Commands whose second writer is refused."""
@@ -34,27 +34,43 @@ class Trouble:
     """
 
     def __init__(self, scenario: Scenario, world: World, work: Path, seed: int) -> None:
-        self.scenario, self.world, self.out = scenario, world, work / "out"
+        self.scenario, self.world, self.out = scenario, world, work / "disk" / "out"
         self.rng = random.Random(f"{seed} {scenario.name}")
         self.tally = Tally(scenario.name)
-        fresh(scenario, world, self.out)
+        self.disk = self.out.parent
+        work.mkdir(parents=True, exist_ok=True)
+        before = _bytes(fresh(scenario, world, self.out))
         log = work / "changes.log"
         self.calm = ran(scenario, world, self.out, {"log": str(log)})
         self.changes = sum(not line.startswith(FLUSHED) for line in log.read_text().splitlines())
         self.expected = scenario.contents(self.out)
-        self.largest = max(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
+        self.bytes = before, _bytes(self.out)
 
     def run(self, rounds: int) -> Tally:
         """Every kind so many times."""
-        kinds = (self.failing_change, self.small_disk, self.vanishing, self.second_writer, self.clock)
+        disk = (self.small_disk,) if self._may_mount() else ()
+        kinds = (self.failing_change, *disk, self.vanishing, self.second_writer, self.clock)
         for kind in kinds:
             for _ in range(rounds):
                 self._check(kind)
         return self.tally
 
+    def _may_mount(self) -> bool:
+        """Whether a disk can be made here: only root can, and not everywhere."""
+        done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.disk], capture_output=True, check=False)
+        if not done.returncode:
+            subprocess.run(["umount", self.disk], check=True)
+        return not done.returncode
+
     def _check(self, kind: Callable[[], tuple[str, Ended]]) -> None:
-        fresh(self.scenario, self.world, self.out)
-        story, end = kind()
+        try:
+            fresh(self.scenario, self.world, self.out)
+            self._judge(kind, *kind())
+        finally:
+            if self.disk.is_mount():
+                subprocess.run(["umount", self.disk], check=True)
+
+    def _judge(self, kind: Callable[[], tuple[str, Ended]], story: str, end: Ended) -> None:
         self.tally.points += 1
         self.tally.by_signal[kind.__name__] = self.tally.by_signal.get(kind.__name__, 0) + 1
         harmless = kind == self.clock or (kind == self.second_writer and self.scenario.name not in _LOCKED)
@@ -81,16 +97,14 @@ class Trouble:
         return self._ran({"event": self.rng.randint(1, self.changes), "error": self.rng.choice(_ERRORS)})
 
     def small_disk(self) -> tuple[str, Ended]:
-        """No file can become larger than so many bytes."""
-        limit = self.rng.randint(1, self.largest)
-
-        def limited() -> None:
-            hear_ctrl_c()
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python itself does
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        _, end = self._ran({}, preexec_fn=limited)
-        return f"files of {limit} bytes at most", end
+        """A file system in memory that is full on the way; it is made larger before the command comes again."""
+        size = self.rng.randint(self.bytes[0] + _PAGE, max(self.bytes[1], self.bytes[0] + 2 * _PAGE))
+        mount = ["mount", "-t", "tmpfs", "tmpfs", str(self.disk)]
+        subprocess.run([*mount, "-o", f"size={size + 4 * _PAGE}"], check=True)
+        fresh(self.scenario, self.world, self.out)
+        _, end = self._ran({})
+        subprocess.run([*mount, "-o", "remount,size=1g"], check=True)
+        return f"a disk of {size} bytes", end
 
     def vanishing(self) -> tuple[str, Ended]:
         """Finished files are deleted under the running command."""
@@ -111,6 +125,11 @@ class Trouble:
     def clock(self) -> tuple[str, Ended]:
         """Every look at the time of day shows an earlier one."""
         return self._ran({"clock": True})
+
+
+def _bytes(folder: Path) -> int:
+    """What a folder takes on a disk of pages."""
+    return sum(-(-path.stat().st_size // _PAGE) * _PAGE for path in folder.rglob("*") if path.is_file())
 
 
 def trouble(work: Path, *, rounds: int, seed: int, commands: tuple[str, ...] = ()) -> Iterator[Tally]:

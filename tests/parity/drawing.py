@@ -66,3 +66,19 @@ def patchy_batch(seed: int, batch: int, width: int) -> dict[str, np.ndarray]:
     level = draw((batch, 1, 257, 1))
     spectrogram = 0.7 * level + 0.7 * draw((batch, 1, 257, width))
     return {"image": image.astype(np.float32), "spectrogram": spectrogram.astype(np.float32)}
+
+
+def related_features(seed: int, batch: int, cells: int) -> dict[str, np.ndarray]:
+    """LVS's features, vision and sound.
+
+    In each picture the share of its own sound grows from left to right, in the last one it is negative everywhere. The
+    sounds are alike.
+    """
+    draw = np.random.RandomState(seed + 13).standard_normal
+    audio = 1.5 * draw(512) + draw((batch, 512))
+    noise = draw((batch, 512, cells, cells))
+    share = np.tile(np.linspace(-0.2, 0.9, cells), (batch, 1))
+    share[-1] = np.linspace(-0.6, -0.3, cells)
+    share = share[:, None, None, :]
+    vision = share * audio[:, :, None, None] / np.sqrt(3.25) + np.sqrt(1 - share**2) * noise
+    return {"vision": vision.astype(np.float32), "audio": audio.astype(np.float32)}

@@ -8,43 +8,22 @@ import torch
 
 from avloc.config import LossWeights, ModelConfig
 from avloc.heatmap import resize
-from avloc.methods import METHODS, Embeddings, HintBatch
+from avloc.methods import Embeddings, HintBatch, build
 from avloc.priors import mean_activation
 from avloc.transforms import int16_to_float, log_spectrogram
 from tests.parity import drawing
-
-TOLERANCE = 1e-4
-GRADIENT_TOLERANCE = 2e-3
-
-
-def close(ours, theirs, tolerance: float) -> None:
-    """Largest deviation relative to the largest magnitude of the array."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
 
 
 def network(method: str, dim: int, keys: str, seed: int):
-    model = METHODS[method](ModelConfig(method=method, dim=dim))
+    model = build(ModelConfig(method=method, dim=dim))
     drawn = drawing.weights(keys, seed)
     model.load_state_dict({key.removeprefix("module."): torch.from_numpy(value) for key, value in drawn.items()})
     return model
 
 
 def embed(model, batch) -> Embeddings:
-    return Embeddings(model.encode_image(batch["image"]), model.encode_audio(batch["spectrogram"]))
-
-
-def check_gradients(model, reference) -> None:
-    expected = {name.removeprefix("grad_norm/"): reference[name] for name in reference if name.startswith("grad_norm/")}
-    assert expected
-    parameters = dict(model.named_parameters())
-    for name, norm in expected.items():
-        close(parameters[name].grad.norm().item(), norm.item(), GRADIENT_TOLERANCE)
-
-
-def tensors(arrays) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+    return Embeddings(model.see(batch["image"])[0], model.encode_audio(batch["spectrogram"]))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,128 @@
+"""What the engine asks of a published method, whichever it is.
+
+Shape letters: B batch, D common space, N samples, H W pixels, h w cells.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avloc.config import LossWeights, ModelConfig
+from avloc.parallel import ALONE, Peers
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D].
+
+    `activation` [B, h, w] is the mean absolute activation of the features that the vision trunk sees, float32 and
+    without gradients: it says where objects are, whatever is heard. None where nobody computed it.
+    """
+
+    image: Tensor
+    audio: Tensor
+    activation: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintBatch:
+    """Teachers' hints of a batch. None where they are not in use.
+
+    `audio` [B, D]; `visual` [B, h, w], one number a cell as DETR's 25x25, or [B, D, h, w], a vector a cell as Lite0's
+    7x7, with `visual_present` [B] bool: rows without a hint hold anything.
+    """
+
+    audio: Tensor | None = None
+    visual: Tensor | None = None
+    visual_present: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """What annotations say of a batch. None where they are not in use.
+
+    `relation` [B, B] int8, picture first, of all clips of the batch, whichever process has them: 1 own sound, -1 a
+    wrong one, 0 neither; `cover` [B, h, w] share of each cell under boxes of what sounds, with `boxed` [B] bool: rows
+    without boxes hold anything.
+    """
+
+    relation: Tensor | None = None
+    cover: Tensor | None = None
+    boxed: Tensor | None = None
+
+
+Published = tuple[ModelConfig, dict[str, Tensor]]
+"""A published model: its configuration, and its tensors under the key names of our networks."""
+
+
+class Method(nn.Module, ABC):
+    """A model with what it hears, sees, compares and learns from."""
+
+    vision_features: int
+    """Leading channels of the vision trunk that are features, not classes."""
+
+    @abstractmethod
+    def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
+        """What `encode_audio` takes, of float waveforms in [-1, 1] at `rate` Hz."""
+
+    @abstractmethod
+    def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of every cell of normalised frames, and the `activation` of `Embeddings`."""
+
+    @abstractmethod
+    def encode_audio(self, heard: Tensor) -> Tensor:
+        """Vectors of what `hear` gives."""
+
+    @abstractmethod
+    def losses(
+        self,
+        embeddings: Embeddings,
+        hints: HintBatch,
+        weights: LossWeights,
+        truth: Supervision | None = None,
+        peers: Peers = ALONE,
+    ) -> dict[str, Tensor]:
+        """Named loss terms, before their weights. Where `peers` share the batch, their mean is the term."""
+
+    @abstractmethod
+    def pretrained(self) -> list[tuple[nn.Module, str]]:
+        """The trunks that begin with published weights, each with the name of its network."""
+
+    @abstractmethod
+    def freeze_trunks(self) -> None:
+        """Let only what stands on the trunks learn. They stay in evaluation mode, their statistics as they are.
+
+        Raises:
+            UsageError: then nothing would learn.
+        """
+
+    @staticmethod
+    def similarity(embeddings: Embeddings) -> Tensor:
+        """Similarity maps [B, h, w]: cosine of every cell with its own sound, in [-1, 1]."""
+        return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio)
+
+    @classmethod
+    @abstractmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """The model in the files of its authors.
+
+        Args:
+            files: name without ending -> what a checkpoint holds.
+
+        Returns:
+            None where they are of another method.
+        """
+
+
+def tensors_of(content: Mapping[str, Any], entry: str) -> dict[str, Tensor]:
+    """The state dictionary under `entry`, or the whole content; freed of the prefix of parallel training."""
+    state = content.get(entry, content)
+    if not isinstance(state, Mapping):
+        return {}
+    return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}

@@ -1,0 +1,124 @@
+"""Maps, soft masks, logits, losses and gradients of LVS against numbers from the published code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avloc.config import LossWeights, ModelConfig
+from avloc.losses import first_of, soft_above, trimap_logits
+from avloc.methods import Embeddings, HintBatch, Supervision, build, method_class
+from avloc.parallel import ALONE
+from tests.parity import drawing
+from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
+
+SOFT_MASKS = 5e-4
+"""Tolerance of soft masks in training: thresholds magnify rounding thirtyfold."""
+GRADIENTS = 3e-3
+HEAD = {"positive": 0.65, "negative": 0.4, "tau": 0.03, "temperature": 0.07, "legacy_diagonal": True}
+
+
+@pytest.fixture(scope="module")
+def lvs():
+    reference = drawing.vectors("lvs")
+    seed = int(reference["seed"])
+    published = {"model_state_dict": tensors(drawing.weights("lvs_keys.json", seed)), "epoch": 3}
+    config, state = method_class("lvs").from_published({"lvs_best": published})
+    model = build(replace(config, own={"legacy_diagonal": True}))
+    model.load_state_dict(state)
+    return model, tensors(drawing.patchy_batch(seed, 4, 671)), reference
+
+
+def check(model, batch, reference, mode: str, tolerance: float) -> torch.Tensor:
+    heard = model.audnet(batch["spectrogram"])
+    seen = model.imgnet(batch["image"])
+    embeddings = Embeddings(F.normalize(seen, dim=1), F.normalize(heard.amax((2, 3)), dim=1))
+    if mode == "eval":
+        assert tuple(heard.shape) == tuple(reference["eval_audio_grid_shape"])
+        close(seen[:, :4].detach(), reference["eval_vision_head"], TOLERANCE)
+        close(heard.amax((2, 3))[:, :32].detach(), reference["eval_audio_head"], TOLERANCE)
+        assert torch.equal(embeddings.image, model.see(batch["image"])[0])
+        assert torch.equal(embeddings.audio, model.encode_audio(batch["spectrogram"]))
+    maps = model.similarity(embeddings)
+    close(maps.detach(), reference[f"{mode}_maps"], TOLERANCE)
+    close(soft_above(maps, 0.65, 0.03).detach(), reference[f"{mode}_positive_weight"], tolerance)
+    close(1 - soft_above(maps, 0.4, 0.03).detach(), reference[f"{mode}_negative_weight"], tolerance)
+    logits = trimap_logits(embeddings.image, embeddings.audio, **HEAD)
+    close(logits.detach(), reference[f"{mode}_logits"], TOLERANCE)
+    return model.losses(embeddings, HintBatch(), LossWeights())["contrastive"]
+
+
+def test_parity_lvs_maps(lvs):
+    model, batch, reference = lvs
+    with torch.no_grad():
+        loss = check(model.eval(), batch, reference, "eval", TOLERANCE)
+    close(loss.item(), reference["eval_loss"].item(), TOLERANCE)
+
+
+def test_parity_lvs_without_its_trimap(lvs):
+    model, batch, reference = lvs
+    with torch.no_grad():
+        image, audio = model.eval().see(batch["image"])[0], model.encode_audio(batch["spectrogram"])
+    logits = trimap_logits(image, audio, **{**HEAD, "negative": HEAD["positive"]})
+    close(logits, reference["eval_logits_without_trimap"], TOLERANCE)
+
+
+def test_parity_lvs_losses_and_gradients(lvs):
+    model, batch, reference = lvs
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    loss = check(model.train(), batch, reference, "train", SOFT_MASKS)
+    loss.backward()
+    model.load_state_dict(start)
+    close(loss.item(), reference["train_loss"].item(), TOLERANCE)
+    check_gradients(model, reference, GRADIENTS, {"audnet.conv1_a.weight": "audnet.conv1.weight"})
+
+
+def test_parity_lvs_head(lvs):
+    _, _, reference = lvs
+    features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
+    vision, audio = (features[name].requires_grad_() for name in ("vision", "audio"))
+    image, heard = F.normalize(vision, dim=1), F.normalize(audio, dim=1)
+    maps = torch.einsum("bdhw,bd->bhw", image, heard).detach()
+    close(maps, reference["head_maps"], TOLERANCE)
+    close(soft_above(maps, 0.65, 0.03), reference["head_positive_weight"], TOLERANCE)
+    close(1 - soft_above(maps, 0.4, 0.03), reference["head_negative_weight"], TOLERANCE)
+    logits = trimap_logits(image, heard, **HEAD)
+    close(logits.detach(), reference["head_logits"], TOLERANCE)
+    without = trimap_logits(image, heard, **{**HEAD, "negative": HEAD["positive"]})
+    close(without.detach(), reference["head_logits_without_trimap"], TOLERANCE)
+    each = torch.stack([first_of(row[None]) for row in logits])
+    close(each.detach(), reference["head_loss_per_image"], TOLERANCE)
+    each[:3].mean().backward()
+    close(vision.grad.flatten(1).norm(dim=1), reference["grad_norm/head_vision"], GRADIENTS)
+    close(audio.grad.norm(dim=1), reference["grad_norm/head_audio"], GRADIENTS)
+
+
+def test_a_sound_is_no_negative_of_its_own_picture(lvs):
+    """The published code multiplies it by -99: a picture that does not match its sound yet matches it "otherwise"."""
+    _, _, reference = lvs
+    features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
+    image, heard = F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1)
+    theirs = trimap_logits(image, heard, **HEAD)
+    ours = trimap_logits(image, heard, **{**HEAD, "legacy_diagonal": False})
+    assert theirs[3, 4] > 100, "the last picture's own sound, which it does not match"
+    assert torch.isinf(ours[:, 1:5].diagonal()).all()
+    off = ~torch.eye(4, dtype=torch.bool)
+    assert torch.equal(ours[:, 1:5][off], theirs[:, 1:5][off])
+
+
+def test_masked_pairs_and_clips_are_left_out(lvs):
+    _, _, reference = lvs
+    features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
+    embeddings = Embeddings(F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1))
+    model = build(ModelConfig(method="lvs", dim=512, seconds=10.0, rate=16_000))
+    relation = torch.tensor([[1, 0, -1, -1], [0, 1, -1, -1], [-1, -1, 1, -1], [-1, -1, -1, -1]], dtype=torch.int8)
+    loss = model.contrast(embeddings, relation, ALONE)
+    logits = trimap_logits(embeddings.image, embeddings.audio, **{**HEAD, "legacy_diagonal": False})
+    keep = [[0, 3, 4, 5], [0, 3, 4, 5], [0, 1, 2, 4, 5]]  # own source, other sounds, background
+    slow = [-torch.log_softmax(logits[row, keep[row]], 0)[0] for row in range(3)]
+    assert loss.item() == pytest.approx(torch.stack(slow).mean().item(), rel=1e-5)
+    weights = LossWeights(same_class="masked")
+    assert model.losses(embeddings, HintBatch(), weights, Supervision(relation=relation))["contrastive"] == loss
