@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -16,7 +15,7 @@ from avloc import __version__
 from avloc.config import ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import json_text, parse_json, sha256_of, write_bytes
-from avloc.methods import method_class
+from avloc.methods import Method, method_class
 from avloc.networks.plain import load_plain
 from avloc.protocols import Protocol
 from avloc.published import METHOD_SPECS
@@ -72,12 +71,14 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
 
 
 def load_model(path: Path) -> ModelFile:
-    """Read a run folder, a `.safetensors` of ours, or a published `.pth`.
+    """Read a run folder, a `.safetensors` of ours, a published `.pth`, or a folder of those that make one model.
 
     Raises:
         UsageError: nothing lies at `path`.
         WeightsError: the file is damaged, foreign, or asks for code to be run.
     """
+    if path.is_dir() and not (path / MODEL_NAME).exists() and (files := sorted(path.glob("*.pth"))):
+        return _load_published(path, files)
     if path.is_dir():
         path = path / MODEL_NAME
     if not path.is_file():
@@ -85,7 +86,7 @@ def load_model(path: Path) -> ModelFile:
     if path.suffix == ".safetensors":
         return _load_own(path)
     if path.suffix in (".pth", ".pt"):
-        return _load_published(path)
+        return _load_published(path, [path])
     raise UsageError(f"{path}: a model is a run folder, a .safetensors or a published .pth")
 
 
@@ -116,15 +117,16 @@ def _table(about: dict[str, Any], name: str) -> dict[str, Any]:
     return table
 
 
-def _load_published(path: Path) -> ModelFile:
+def _load_published(path: Path, files: list[Path]) -> ModelFile:
     """The checkpoint of one of the published methods, whichever it fits."""
-    content = load_plain(path)
-    found = (method_class(name).from_published({path.stem: content}) for name in METHOD_SPECS)
+    contents = {file.stem: load_plain(file) for file in files}
+    found = (method_class(name).from_published(contents) for name in METHOD_SPECS)
     config, state = next((model for model in found if model is not None), (None, {}))
     if config is None:
         raise WeightsError(f"{path} is not a checkpoint of {', '.join(METHOD_SPECS)}")
-    card = {"name": path.stem, "source": f"published checkpoint {path.name}", "epoch": _epoch(content)}
-    return ModelFile(config=config, state=state, card=card, path=path, sha256=sha256_of(path))
+    epoch = next((_epoch(content) for content in contents.values()), None)
+    card = {"name": path.stem, "source": f"published checkpoint {path.name}", "epoch": epoch}
+    return ModelFile(config=config, state=state, card=card, path=path, sha256=sha256_of(*files))
 
 
 def _epoch(content: dict[str, Any]) -> int | None:
@@ -132,14 +134,19 @@ def _epoch(content: dict[str, Any]) -> int | None:
     return epoch if isinstance(epoch, int) else None
 
 
-def put_weights(module: torch.nn.Module, model: ModelFile) -> None:
+def put_weights(module: Method, model: ModelFile) -> None:
     """Load a model file into a network of its configuration; every tensor must find its place.
+
+    What is for training alone may be missing, and is then as it was.
 
     Raises:
         WeightsError: tensors are missing, left over or of another shape.
     """
     try:
-        module.load_state_dict(model.state)
+        missing, unknown = module.load_state_dict(model.state, strict=False)
+        needed = [name for name in missing if not name.startswith(module.training_only)]
+        if needed or unknown:
+            raise RuntimeError(f"missing: {', '.join(needed) or 'none'}; left over: {', '.join(unknown) or 'none'}")
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{model.path} does not fit its configuration: {reason[:300]}") from error

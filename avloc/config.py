@@ -84,6 +84,8 @@ class LossWeights:
     """Factors of the named loss terms (AVC, section 3.4), 0 leaves a term and its hints out; and who is a negative."""
 
     contrastive: float = 1.0
+    agreement: float = 1.0
+    """Of two views of one picture (SSPL)."""
     audio_hint: float = 1_000.0
     visual_hint: float = 100_000.0
     box: float = 0.0
@@ -94,7 +96,7 @@ class LossWeights:
     """`negative`: the sound of any other clip is wrong, as published; `masked`: only where the labels say so."""
 
     def __post_init__(self) -> None:
-        for name in ("contrastive", "audio_hint", "visual_hint", "box", "peak"):
+        for name in ("contrastive", "agreement", "audio_hint", "visual_hint", "box", "peak"):
             check_setting(0 <= getattr(self, name) < float("inf"), f"loss.{name}", getattr(self, name), "0 or more")
         check_setting(
             self.same_class in ("negative", "masked"), "loss.same_class", self.same_class, "negative or masked"
@@ -108,8 +110,10 @@ class LossWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Adam, without warm-up or clipping, and by default without schedule (paper, section 4)."""
+    """Without warm-up or clipping, and by default without schedule (paper, section 4)."""
 
+    name: str = "adam"
+    """`adam`, or `adamw`, whose weight decay does not go through the gradient."""
     lr: float = 1e-4
     schedule: str = "constant"
     """`constant`, or `cosine`: to 0 at the end of the last epoch, along half a wave (SGDR, equation 5, one run)."""
@@ -118,6 +122,7 @@ class OptimConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        check_setting(self.name in ("adam", "adamw"), "optim.name", self.name, "adam or adamw")
         check_setting(0 < self.lr < float("inf"), "optim.lr", self.lr, "a positive number")
         check_setting(self.schedule in ("constant", "cosine"), "optim.schedule", self.schedule, "constant or cosine")
         for name in ("beta1", "beta2"):
@@ -233,8 +238,8 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
     if other is not None:
         raise UsageError(f"settings of {other} go with --method {other}, not with {method}")
     rest = {name: value for name, value in table.items() if name != method}
-    own = {"model": {"method": method, "own": table.get(method, {})}}
-    return from_dict(TrainConfig, merged(merged(METHOD_SPECS[method].settings, rest), own))
+    rest = merged(rest, {"model": {"method": method, "own": table.get(method, {})}})
+    return from_dict(TrainConfig, merged(METHOD_SPECS[method].defaults(rest["model"]["own"]), rest))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

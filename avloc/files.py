@@ -263,10 +263,11 @@ def folder_lock(folder: Path, name: str = LOCK, *, who: str = "", wait_s: float 
         lock.release()
 
 
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in blocks."""
+def sha256_of(*paths: Path) -> str:
+    """Hex SHA-256 of a file, or of several one after another, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
     return digest.hexdigest()

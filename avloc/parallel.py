@@ -143,23 +143,27 @@ class _Total(torch.autograd.Function):
         return grad
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
+class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation by the statistics of all processes together; torch's own one runs on accelerators only."""
 
     peers: Peers = ALONE
 
     def forward(self, input: Tensor) -> Tensor:
-        """As `BatchNorm2d`; in training mode every process must take part."""
+        """As torch's; in training mode every process must take part."""
         if not self.training:
             return super().forward(input)
         values = input.to(torch.promote_types(input.dtype, torch.float32))
+        others = (0, *range(2, values.dim()))
         count = self.peers.total(torch.tensor(values.numel() / values.shape[1]))
-        mean = self.peers.total(values.sum((0, 2, 3))) / count
-        centred = values - mean[:, None, None]
-        variance = self.peers.total(centred.square().sum((0, 2, 3))) / count
+        mean = self.peers.total(values.sum(others)) / count
+        along = (-1, *(1 for _ in others[1:]))
+        centred = values - mean.view(along)
+        variance = self.peers.total(centred.square().sum(others)) / count
         self._remember(mean.detach(), variance.detach() * count / (count - 1))
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        scale = torch.rsqrt(variance + self.eps)
+        if not self.affine:
+            return (centred * scale.view(along)).to(input.dtype)
+        return (centred * (self.weight * scale).view(along) + self.bias.view(along)).to(input.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None, "trunks keep running statistics"
@@ -171,15 +175,29 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
 
 
+class SharedBatchNorm1d(_SharedBatchNorm, nn.BatchNorm1d):
+    """Of vectors [n, C]."""
+
+
+class SharedBatchNorm2d(_SharedBatchNorm, nn.BatchNorm2d):
+    """Of maps [n, C, H, W]."""
+
+
+_SHARED: dict[type[nn.Module], type[_SharedBatchNorm]] = {
+    nn.BatchNorm1d: SharedBatchNorm1d,
+    nn.BatchNorm2d: SharedBatchNorm2d,
+}
+
+
 def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> nn.Module:
     """The module with batch statistics taken over all processes; parameters and their names stay."""
     if device.type == "cuda":
         shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return shared
     for part in module.modules():
-        if type(part) is nn.BatchNorm2d:
-            part.__class__ = SharedBatchNorm2d
-            assert isinstance(part, SharedBatchNorm2d)
+        if type(part) in _SHARED:
+            part.__class__ = _SHARED[type(part)]
+            assert isinstance(part, _SharedBatchNorm)
             part.peers = peers
     return module
 

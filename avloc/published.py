@@ -59,10 +59,20 @@ class MethodSpec:
     """What its authors set otherwise than AVC's, as tables of a `TrainConfig`."""
     own: Mapping[str, bool | int | float | str] = field(default_factory=_none)
     """Settings that no other method has, with their defaults: `--set METHOD.KEY=VALUE`."""
+    without: Mapping[str, Mapping[str, Any]] = field(default_factory=_none)
+    """Own setting that is switched off -> what else its authors set then."""
     protocol: str = "avloc"
     """The rule by which its authors score; avloc's own for AVC, whose code scores against the first box alone."""
     hints: bool = False
     """Whether teachers speak in its training."""
+    term: str = "contrastive"
+    """The loss term that says how good it is where nothing else does."""
+
+    def defaults(self, own: object) -> dict[str, Any]:
+        """`settings`, and those of `without` that go with its own settings as given."""
+        given = own if isinstance(own, Mapping) else {}
+        off = [extra for name, extra in self.without.items() if not given.get(name, self.own[name])]
+        return {key: value for table in (self.settings, *off) for key, value in table.items()}
 
     def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Its own settings, those that are not given at their defaults.
@@ -81,6 +91,8 @@ class MethodSpec:
 
 _WITHOUT_HINTS = {"audio_hint": 0.0, "visual_hint": 0.0}
 
+_VGG = {"vision_trunk": "vgg16", "audio_trunk": "vggish", "dim": 512, "rate": 16_000}
+
 METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
     {
         "avc": MethodSpec(network="avc.AVC", hints=True),
@@ -98,6 +110,26 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             },
             own={"positive": 0.65, "negative": 0.4, "temperature": 0.07, "trimap": True, "legacy_diagonal": False},
             protocol="lvs",
+        ),
+        "sspl": MethodSpec(
+            network="sspl.SSPL",
+            store=StoreSpec(seconds=3.0, rate=16_000),
+            settings={
+                "model": {"method": "sspl", **_VGG},
+                "loss": _WITHOUT_HINTS,
+                "optim": {"name": "adamw", "lr": 2e-5, "weight_decay": 1e-4},
+                "epochs": 20,
+                "batch": 256,
+            },
+            own={"pcm": True, "head_lr": 2.5},
+            without={
+                "pcm": {
+                    "optim": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-4},
+                    "epochs": 100,
+                }
+            },
+            protocol="sspl",
+            term="agreement",
         ),
     }
 )

@@ -36,7 +36,7 @@ def save_listening(path: Path, *, deaf: bool = False, **card: object) -> Path:
             torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8).repeat_interleave(16, 2).repeat_interleave(16, 3)
         )
         engine.model.train()
-        engine.encode(pictures.float() / 128 - 1, engine.spectrogram(torch.from_numpy(_sounds()), RATE))
+        engine.encode([pictures.float() / 128 - 1], engine.spectrogram(torch.from_numpy(_sounds()), RATE))
         if deaf:
             engine.model.aud_proj.weight.zero_()
             engine.model.aud_proj.bias.normal_()

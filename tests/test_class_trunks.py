@@ -166,7 +166,7 @@ def test_activation_is_the_mean_of_what_the_trunk_sees_without_its_classes(confi
     engine = Engine(config, CPU)
     engine.model.eval()
     frames = normalise_frames(pictures())
-    seen = engine.encode(frames, engine.spectrogram(sound(), config.rate))
+    seen = engine.encode([frames], engine.spectrogram(sound(), config.rate))
     plain, width = build_trunk(config.vision_trunk.partition("+")[0])
     plain.load_state_dict({k: v for k, v in engine.model.imgnet.state_dict().items() if not k.startswith("_fc")})
     with torch.no_grad():

@@ -48,7 +48,7 @@ def test_prediction_is_the_diagonal_of_the_training_similarity(batch):
     engine = Engine(SMALL, CPU)
     engine.model.eval()
     shown = engine.predict(batch.frames, batch.sound, batch.rate)
-    embeddings = engine.encode(normalise_frames(batch.frames), engine.spectrogram(batch.sound, batch.rate))
+    embeddings = engine.encode([normalise_frames(batch.frames)], engine.spectrogram(batch.sound, batch.rate))
     all_pairs = torch.einsum("ndhw,md->nmhw", embeddings.image, embeddings.audio)
     assert torch.allclose(shown, all_pairs[range(3), range(3)], atol=1e-6)
     config = TrainConfig(model=SMALL, augment=AugmentConfig(scale=1.0, flip=0.0))

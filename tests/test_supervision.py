@@ -185,7 +185,7 @@ def test_a_training_step_learns_from_labels_and_cropped_boxes():
     config = TrainConfig(model=small, loss=weights, augment=AugmentConfig(scale=1.0, flip=1.0))
     with torch.no_grad():
         terms = engine.training_step(batch, config, torch.Generator().manual_seed(0))
-        shown = engine.encode(normalise_frames(batch.frames.flip(3)), engine.spectrogram(batch.sound, batch.rate))
+        shown = engine.encode([normalise_frames(batch.frames.flip(3))], engine.spectrogram(batch.sound, batch.rate))
     relation = torch.from_numpy(relations(batch.labels))
     assert set(terms) == {"contrastive", "box"}
     assert torch.allclose(terms["contrastive"], losses.contrastive(shown.image, shown.audio, small.tau, relation))

@@ -7,6 +7,7 @@ N samples, H W pixels, h w cells.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -92,17 +93,16 @@ class Engine:
             engine.model.to(torch.bfloat16)
         return engine
 
-    def encode(self, frames_B3HW: Tensor, spectrograms_B1FT: Tensor) -> Embeddings:
-        """Unit vectors of normalised frames and of what `spectrogram` makes of sounds.
+    def encode(self, views_B3HW: Sequence[Tensor], heard: Tensor) -> Embeddings:
+        """What the model makes of normalised frames, in one crop of them or two, and of what `spectrogram` gives.
 
         In training mode it is a step of all processes that share the batch; else of this one alone.
         """
         encoder = self._shared if self.model.training else self._encoder
+        views = [view.contiguous(memory_format=torch.channels_last) for view in views_B3HW]
         with self._autocast():
-            image, audio, activation = encoder(
-                frames_B3HW.contiguous(memory_format=torch.channels_last), spectrograms_B1FT
-            )
-        return Embeddings(image, audio, activation)
+            images, audio, activation = encoder(views, heard)
+        return Embeddings(images[0], audio, activation, *images[1:])
 
     def share(self, peers: Peers) -> None:
         """From here on training steps are of batches that these processes share; each has the mean gradient."""
@@ -137,10 +137,12 @@ class Engine:
             generator: CPU generator that draws crops and flips.
         """
         peers = self.peers.with_rows(len(batch.ids))
-        uniform = torch.rand((sum(peers.counts), 3), generator=generator)[peers.rows]
-        crops = draw_crops(batch.sizes, self.config.frame, config.augment.scale, config.augment.flip, uniform)
-        frames = normalise_frames(crop_frames(batch.frames.to(self.device), batch.sizes, crops))
-        embeddings = self.encode(frames, self.spectrogram(batch.sound, batch.rate))
+        side, augment = self.config.frame, config.augment
+        drawn = [torch.rand((sum(peers.counts), 3), generator=generator)[peers.rows] for _ in range(self.model.views)]
+        cut = [draw_crops(batch.sizes, side, augment.scale, augment.flip, uniform) for uniform in drawn]
+        whole, crops = batch.frames.to(self.device), cut[0]
+        views = [normalise_frames(crop_frames(whole, batch.sizes, each)) for each in cut]
+        embeddings = self.encode(views, self.spectrogram(batch.sound, batch.rate))
         hints = batch.hints
         visual = hints.visual
         if visual is not None and config.augment.map == "follow":
@@ -158,7 +160,7 @@ class Engine:
     def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:
         """Unit vectors of square uint8 frames and waveforms, without gradients."""
         frames = normalise_frames(frames_B3HW.to(self.device))
-        return self.encode(frames, self.spectrogram(sound_BN, rate))
+        return self.encode([frames], self.spectrogram(sound_BN, rate))
 
     @torch.inference_mode()
     def predict(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Tensor:
@@ -176,9 +178,9 @@ class _Encoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frames_B3HW: Tensor, spectrograms_B1FT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        image, activation = self.model.see(frames_B3HW)
-        return image, self.model.encode_audio(spectrograms_B1FT), activation
+    def forward(self, views: Sequence[Tensor], heard: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        seen = [self.model.see(view) for view in views]
+        return [image for image, _ in seen], self.model.encode_audio(heard), seen[0][1]
 
 
 def weighted_total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:

@@ -22,12 +22,14 @@ class Embeddings:
     """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D].
 
     `activation` [B, h, w] is the mean absolute activation of the features that the vision trunk sees, float32 and
-    without gradients: it says where objects are, whatever is heard. None where nobody computed it.
+    without gradients: it says where objects are, whatever is heard. None where nobody computed it. `second` is `image`
+    of another crop of the same frames, where a method learns from two. A method whose vectors are otherwise says so.
     """
 
     image: Tensor
     audio: Tensor
     activation: Tensor | None = None
+    second: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,15 @@ class Supervision:
     boxed: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Group:
+    """Parameters that learn alike: `factor` times as fast as `optim.lr`, with or without its weight decay."""
+
+    parameters: list[nn.Parameter]
+    factor: float = 1.0
+    decays: bool = True
+
+
 Published = tuple[ModelConfig, dict[str, Tensor]]
 """A published model: its configuration, and its tensors under the key names of our networks."""
 
@@ -64,6 +75,10 @@ Published = tuple[ModelConfig, dict[str, Tensor]]
 class Method(nn.Module, ABC):
     """A model with what it hears, sees, compares and learns from."""
 
+    views = 1
+    """Crops of each frame that a training step sees."""
+    training_only: tuple[str, ...] = ()
+    """How the names of parameters begin that no map needs; a published model may come without them."""
     vision_features: int
     """Leading channels of the vision trunk that are features, not classes."""
 
@@ -102,8 +117,11 @@ class Method(nn.Module, ABC):
             UsageError: then nothing would learn.
         """
 
-    @staticmethod
-    def similarity(embeddings: Embeddings) -> Tensor:
+    def groups(self) -> list[Group]:
+        """What learns, and how fast."""
+        return [Group([weight for weight in self.parameters() if weight.requires_grad])]
+
+    def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosine of every cell with its own sound, in [-1, 1]."""
         return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio)
 

@@ -19,6 +19,7 @@ from avloc.errors import Refused, UsageError
 from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
 from avloc.files import folder_lock, remove_leftovers
+from avloc.methods import Method
 from avloc.parallel import ALONE, Peers
 from avloc.train.order import EpochBatches
 from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
@@ -92,15 +93,20 @@ def train(
         return _Trainer(options, config, plan, engine, init, listener, peers).run(should_stop)
 
 
-def make_optimiser(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam over what is to learn, in one pass over the weights (`fused`)."""
-    return torch.optim.Adam(
-        [weight for weight in model.parameters() if weight.requires_grad],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+def make_optimiser(model: Method, config: OptimConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over what is to learn, in one pass over the weights (`fused`)."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    groups = [
+        {
+            "params": group.parameters,
+            "factor": group.factor,
+            "lr": config.lr * group.factor,
+            "weight_decay": config.weight_decay * group.decays,
+        }
+        for group in model.groups()
+    ]
+    optimiser: torch.optim.Optimizer = kind(groups, betas=(config.beta1, config.beta2), fused=True)
+    return optimiser
 
 
 class _Trainer:
@@ -236,7 +242,7 @@ class _Trainer:
         if self.config.optim.schedule == "cosine":
             share = self.progress.step / (self.steps_per_epoch * self.config.epochs)
             for group in self.optimiser.param_groups:
-                group["lr"] = self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
+                group["lr"] = group["factor"] * self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
     def _announce(self, total: int, terms: dict[str, float]) -> None:
         epoch = (self.progress.step - 1) // self.steps_per_epoch + 1

@@ -24,6 +24,7 @@ from avloc.methods import Method
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
 from avloc.networks.trunks import load_pretrained
 from avloc.protocols import Protocol
+from avloc.published import METHOD_SPECS
 from avloc.store import Store
 from avloc.weights import locate, trunk_weights
 
@@ -167,7 +168,9 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
     least = 1 if by_boxes else 2
     if len(ids) < least:
         raise UsageError(f"--val holds out {len(ids)} clips ({label}); valid: {least} or more")
-    criterion = f"cIoU@0.5, protocol {Protocol().name}" if by_boxes else "contrastive loss"
+    criterion = (
+        f"cIoU@0.5, protocol {Protocol().name}" if by_boxes else f"{METHOD_SPECS[config.model.method].term} loss"
+    )
     known_test = f"{TEST_SELECTED}: " if store.header.testset or test_ids() & set(ids) else ""
     return Validation(
         clips=ClipSet(store, ids, config.model),

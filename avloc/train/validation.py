@@ -13,6 +13,7 @@ from avloc.engine import Engine, Heats, predict_cells, score_heat, supervise, tr
 from avloc.errors import Refused
 from avloc.metrics import summarise
 from avloc.protocols import Protocol
+from avloc.published import METHOD_SPECS
 from avloc.train.plan import Validation
 
 
@@ -58,11 +59,11 @@ def _score(engine: Engine, batches: Iterable[Batch], box_rule: str) -> float:
 
 @torch.inference_mode()
 def _loss(engine: Engine, batches: Iterable[Batch], config: TrainConfig) -> float:
-    losses = []
+    losses, term = [], METHOD_SPECS[config.model.method].term
     for batch in batches:
         check_damage(batch.failures)
         embeddings = engine.embed(batch.frames, batch.sound, batch.rate)
         truth = supervise(batch, config.loss, engine.device)
         terms = engine.model.losses(embeddings, batch.hints, config.loss, truth)
-        losses += [terms["contrastive"].item()] * len(batch.ids)
+        losses += [terms[term].item()] * len(batch.ids)
     return float(np.mean(losses))

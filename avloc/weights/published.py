@@ -46,6 +46,19 @@ YAMNET = Weight(
 """YAMNet, 521 classes of AudioSet (Plakal and Ellis, 2019)."""
 
 
+VGGISH = Weight(
+    name="vggish",
+    files=(
+        WeightFile(
+            name="vggish-10086976.pth",
+            url="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+            hash_source=HashSource.FILE_NAME,
+        ),
+    ),
+)
+"""VGGish, 128 numbers for 0.96 s of sound (Hershey et al., 2017), as PyTorch tensors."""
+
+
 def trunk_weights(trunk: str) -> Weight:
     """The published weights that a trunk can start from: `avloc.networks.trunks.load_pretrained` reads them.
 
@@ -56,7 +69,7 @@ def trunk_weights(trunk: str) -> Weight:
         UsageError: there are none of that name.
     """
     network = trunk.partition(":")[0].partition("+")[0]
-    return YAMNET if network == "yamnet" else imagenet_weights(network)
+    return {"yamnet": YAMNET, "vggish": VGGISH}.get(network) or imagenet_weights(network)
 
 
 def imagenet_weights(trunk: str) -> Weight:

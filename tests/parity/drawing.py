@@ -6,6 +6,7 @@ the place of its name in the key list; its ending decides the distribution.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -29,10 +30,27 @@ def weights(key_list: str, seed: int) -> dict[str, np.ndarray]:
     return {key: _weight(key, shape, seed * 100_003 + place) for place, (key, shape) in enumerate(named_shapes)}
 
 
+def weights_of_files(key_list: str, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """The same for a system of several checkpoints, by the names of the files without their ending."""
+    streams = itertools.count(seed * 100_003)
+    files = json.loads((HERE / key_list).read_text())
+    return {
+        Path(file).stem: {key: _weight(key, shape, next(streams)) for key, shape in named_shapes}
+        for file, named_shapes in files.items()
+    }
+
+
+_RATES = {"a0": 1.0, "b0": 0.5}
+"""Middle of what SSPL's module of predictive coding has for rates."""
+
+
 def _weight(key: str, shape: list[int], stream: int) -> np.ndarray:
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     normal = np.random.RandomState(stream).standard_normal(shape)
+    rate = next((middle for name, middle in _RATES.items() if f".{name}." in f".{key}"), None)
+    if rate is not None:
+        return (rate + 0.5 * normal).astype(np.float32)
     if key.endswith("running_var"):
         value = 1 + 0.1 * np.abs(normal)
     elif key.endswith("running_mean"):
@@ -61,11 +79,25 @@ def hinted_batch(seed: int, batch: int) -> dict[str, np.ndarray]:
 def patchy_batch(seed: int, batch: int, width: int) -> dict[str, np.ndarray]:
     """EZ-VSL's inputs: pictures of 16-pixel patches, spectrograms with a level for each bin, noise over both."""
     draw = np.random.RandomState(seed).standard_normal
-    patches = np.kron(draw((batch, 3, 14, 14)), np.ones((16, 16)))
-    image = patches + 0.5 * draw((batch, 3, 224, 224))
+    image = _patchy(draw, batch)
     level = draw((batch, 1, 257, 1))
     spectrogram = 0.7 * level + 0.7 * draw((batch, 1, 257, width))
     return {"image": image.astype(np.float32), "spectrogram": spectrogram.astype(np.float32)}
+
+
+def _patchy(draw, batch: int) -> np.ndarray:
+    patches = np.kron(draw((batch, 3, 14, 14)), np.ones((16, 16)))
+    return patches + 0.5 * draw((batch, 3, 224, 224))
+
+
+def two_views(seed: int, batch: int) -> dict[str, np.ndarray]:
+    """SSPL's and SACL's inputs: two pictures, log-mel patches with a level for each band."""
+    draw = np.random.RandomState(seed).standard_normal
+    view1, view2 = _patchy(draw, batch), _patchy(draw, batch)
+    level = draw((batch, 1, 1, 1, 64))
+    patches = -1.0 + level + 0.7 * draw((batch, 3, 1, 96, 64))
+    named = {"view1": view1, "view2": view2, "log_mel": patches[:, :, 0]}
+    return {name: value.astype(np.float32) for name, value in named.items()}
 
 
 def related_features(seed: int, batch: int, cells: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,220 @@
+"""SSPL: no negatives. Two views of a picture agree where the same sound points.
+
+Song, Wang, Fan, Tan and Zhang, "Self-Supervised Predictive Learning: A Negative-Free Method for Sound Source
+Localization in Visual Scenes", CVPR 2022. VGG16 cells, VGGish and a small network for sound; a predictive coding module
+aligns the cells with the sound (`--set sspl.pcm=false` leaves it out); SimSiam's head compares the two views. Both
+trunks stay frozen. Its published training on several GPUs never averaged their gradients; here it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avloc.config import LossWeights, ModelConfig
+from avloc.errors import UsageError
+from avloc.methods.base import Embeddings, Group, HintBatch, Method, Published, Supervision, tensors_of
+from avloc.networks.predictive import PredictiveCoding
+from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP, log_mel_patches, mean_unit, normalise_span
+from avloc.parallel import ALONE, Peers
+from avloc.published import METHOD_SPECS
+
+_LAST_CONVOLUTION = 29
+"""Parts of torchvision's VGG16 up to its last convolution, without what follows it."""
+_FLOOR = 1e-10
+_SIDE = 224
+"""Pixels of a frame: 14 x 14 cells, which is what the module takes."""
+_WIDE = 2_048
+
+
+class VGG16Frame(nn.Module):
+    """Cells [B, 512, H/16, W/16] of frames: VGG16 up to its last convolution, before its activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models.vgg import cfgs, make_layers
+
+        self.feat_extractor = make_layers(cfgs["D"])[:_LAST_CONVOLUTION]
+
+    def forward(self, frames_B3HW: Tensor) -> Tensor:
+        """As said above."""
+        cells: Tensor = self.feat_extractor(frames_B3HW)
+        return cells
+
+
+class _Projector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = _block(LED_WIDTH, _WIDE)
+        self.layer2 = _block(_WIDE, _WIDE)
+        self.layer3 = nn.Sequential(nn.Linear(_WIDE, _WIDE, bias=False), nn.BatchNorm1d(_WIDE, affine=False))
+
+    def forward(self, pooled_BD: Tensor) -> Tensor:
+        projected: Tensor = self.layer3(self.layer2(self.layer1(pooled_BD)))
+        return projected
+
+
+class _Predictor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = _block(_WIDE, LED_WIDTH)
+        self.layer2 = nn.Linear(LED_WIDTH, _WIDE)
+
+    def forward(self, projected: Tensor) -> Tensor:
+        predicted: Tensor = self.layer2(self.layer1(projected))
+        return predicted
+
+
+class SimSiamHead(nn.Module):
+    """Projector and predictor (Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projector, self.predictor = _Projector(), _Predictor()
+
+    def forward(self, pooled_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Prediction and projection, [B, 2048] each."""
+        projected = self.projector(pooled_BD)
+        return self.predictor(projected), projected
+
+
+def _block(width: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, out, bias=False), nn.BatchNorm1d(out), nn.ReLU())
+
+
+class SSPL(Method):
+    """The networks and their loss.
+
+    `image` holds the frames' own cells, not of unit length; `audio` the unit vector of 512 that cells are compared
+    with, and behind it the unit embedding of 128 that the predictive coding module takes.
+
+    Args:
+        config: `own` says whether there is that module.
+
+    Raises:
+        UsageError: another size or rate than VGG16, VGGish and the module have.
+    """
+
+    views = 2
+    training_only = ("head.",)
+    vision_features = LED_WIDTH
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        check_sizes(config)
+        self.config = config
+        self.frame = VGG16Frame()
+        self.sound = VGGishWithMLP()
+        self.pcm = PredictiveCoding() if config.own["pcm"] else None
+        self.head = SimSiamHead()
+        for part in (self.frame, self.sound.features, self.sound.embeddings):
+            part.requires_grad_(requires_grad=False)
+
+    def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
+        """Log-mel patches [B, P, 96, 64] of the waveforms, each normalised by its own span."""
+        return log_mel_patches(normalise_span(sound_BN), rate)
+
+    def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells [B, 512, H/16, W/16] as VGG16 gives them, and their `activation`."""
+        cells = self.frame(frames_B3HW)
+        return cells.float(), cells.detach().float().abs().mean(1)
+
+    def encode_audio(self, heard: Tensor) -> Tensor:
+        """[B, 512 + 128]: see the class."""
+        embedded, led = self.sound(heard)
+        return torch.cat((mean_unit(led), mean_unit(embedded)), 1)
+
+    def aligned(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
+        """What is compared with the sound: the cells, by way of the predictive coding module where there is one."""
+        if self.pcm is None:
+            return cells_BDHW
+        out: Tensor = self.pcm(cells_BDHW, audio_BD[:, LED_WIDTH:])
+        return out.float()
+
+    def similarity(self, embeddings: Embeddings) -> Tensor:
+        """Similarity maps [B, h, w]: cosine of every aligned cell with its own sound."""
+        return cosines(self.aligned(embeddings.image, embeddings.audio), embeddings.audio)
+
+    def pooled(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
+        """The sum [B, 512] of the aligned cells, each as much as its cosine lies above the smallest of the picture."""
+        aligned = self.aligned(cells_BDHW, audio_BD)
+        return torch.einsum("bdhw,bhw->bd", aligned, attention(cosines(aligned, audio_BD)))
+
+    def losses(
+        self,
+        embeddings: Embeddings,
+        hints: HintBatch,  # noqa: ARG002
+        weights: LossWeights,  # noqa: ARG002
+        truth: Supervision | None = None,  # noqa: ARG002
+        peers: Peers = ALONE,
+    ) -> dict[str, Tensor]:
+        """How little the two views agree (SimSiam, equations 1 and 2); one view is compared with itself."""
+        first = self.pooled(embeddings.image, embeddings.audio)
+        second = first if embeddings.second is None else self.pooled(embeddings.second, embeddings.audio)
+        (prediction_1, projection_1), (prediction_2, projection_2) = self.head(first), self.head(second)
+        cosine = F.cosine_similarity(prediction_1, projection_2.detach(), dim=1)
+        cosine = cosine + F.cosine_similarity(prediction_2, projection_1.detach(), dim=1)
+        mean = peers.mean(cosine)
+        assert mean is not None, "a batch has rows"
+        return {"agreement": -mean / 2}
+
+    def pretrained(self) -> list[tuple[nn.Module, str]]:
+        """VGG16 and VGGish."""
+        seeing = nn.ModuleDict({"features": self.frame.feat_extractor})
+        hearing = nn.ModuleDict({"features": self.sound.features, "embeddings": self.sound.embeddings})
+        return [(seeing, "vgg16"), (hearing, "vggish")]
+
+    def groups(self) -> list[Group]:
+        """The head learns `head_lr` times as fast; the rates of the module are not decayed."""
+        rates = [] if self.pcm is None else [*self.pcm.a0, *self.pcm.b0]
+        known = {id(rate) for rate in rates}
+        module = [] if self.pcm is None else [p for p in self.pcm.parameters() if id(p) not in known]
+        return [
+            Group([*self.sound.fc.parameters(), *module]),
+            Group(list(self.head.parameters()), factor=self.config.own["head_lr"]),
+            *([Group(rates, decays=False)] if rates else []),
+        ]
+
+    def freeze_trunks(self) -> None:
+        """They always are."""
+
+    @classmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """Bare state dictionaries of frame and sound, of the module, and of the head, which no map needs."""
+        parts = {"frame": "feat_extractor.0.weight", "sound": "fc.0.weight", "pcm": "PredProcess.0.weight"}
+        parts["head"] = "projector.layer1.0.weight"
+        found: dict[str, dict[str, Tensor]] = {}
+        for content in files.values():
+            state = tensors_of(content, "")
+            found |= {name: state for name, mark in parts.items() if mark in state}
+        if not {"frame", "sound"} <= found.keys() or len(found) != len(files):
+            return None
+        settings = METHOD_SPECS["sspl"].settings["model"]
+        config = ModelConfig(**settings, own={"pcm": "pcm" in found})
+        return config, {f"{name}.{key}": value for name, state in found.items() for key, value in state.items()}
+
+
+def check_sizes(config: ModelConfig) -> None:
+    """Raise UsageError where a configuration asks SSPL or SACL for networks or sizes that they do not have."""
+    for name, value in METHOD_SPECS[config.method].settings["model"].items():
+        if getattr(config, name) != value:
+            given = getattr(config, name)
+            raise UsageError(f"model.{name} = {given!r} is impossible for {config.method}; valid: {value!r}")
+    if config.frame != _SIDE or config.seconds < 1:
+        given = f"model.frame = {config.frame}, model.seconds = {config.seconds:g}"
+        raise UsageError(f"{given} is impossible for {config.method}; valid: {_SIDE}, and 1 or more")
+
+
+def cosines(cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
+    """Cosine [B, h, w] of every cell with the first 512 numbers of a sound's vector."""
+    return torch.einsum("bdhw,bd->bhw", F.normalize(cells_BDHW, dim=1), audio_BD[:, :LED_WIDTH])
+
+
+def attention(map_BHW: Tensor) -> Tensor:
+    """Maps between 0 and 1 by their own smallest and largest value."""
+    least = map_BHW.amin((1, 2), keepdim=True)
+    return (map_BHW - least) / (map_BHW.amax((1, 2), keepdim=True) - least + _FLOOR)
