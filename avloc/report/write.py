@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from avloc.errors import UsageError
-from avloc.files import atomic_path, write_bytes
+from avloc.files import atomic_path, folder_lock, write_bytes
 from avloc.report.page import outcome, page
 from avloc.report.pictures import ReportPicture
 from avloc.report.plain import finite, to_json
 
 SCHEMA = "avloc.report/1"
+_PATIENCE_S = 60.0
 COLUMNS = (
     *("testset", "model", "selection", "protocol", "id", "label", "size", "area", "flags"),
     *("map", "ciou", "area_ciou", "iou", "hit", "outcome"),
@@ -57,8 +58,20 @@ def write_report(
 
     Raises:
         OSError: a file cannot be written.
+        Refused: another process has been writing a report here for a minute.
     """
     prepare_folder(folder)
+    with folder_lock(folder, wait_s=_PATIENCE_S):
+        _write(folder, about, reports, pictures, further)
+
+
+def _write(
+    folder: Path,
+    about: dict[str, Any],
+    reports: Sequence[dict[str, Any]],
+    pictures: Sequence[ReportPicture],
+    further: Sequence[dict[str, Any]],
+) -> None:
     heads = [{name: value for name, value in report.items() if name != "clips"} for report in reports]
     summary = {"schema": SCHEMA, "about": about, "reports": heads, "further": list(further)}
     write_bytes(folder / "summary.json", f"{to_json(summary, indent=2)}\n".encode())
