@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from avloc.config import ModelConfig, TrainConfig
-from avloc.errors import InputError, Refused, UsageError
+from avloc.config import ModelConfig
+from avloc.errors import InputError, Refused
 from avloc.media import decode_mask, decode_picture, shrink, square
+from avloc.media.segments import segments
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
 from avloc.published import METHOD_SPECS, StoreSpec
@@ -43,6 +44,8 @@ class Batch:
     """[B, 3, h, w] uint8, the pictures at the object prior's own size, if one was asked for."""
     detr_frames: Tensor | None = None
     """The same at DETR's size, stretched as DETR has them."""
+    segments: Tensor | None = None
+    """[B, 256, 256] uint8 regions of each whole frame (`avloc.media.segments`), where the method learns from them."""
     hints: HintBatch
     boxes: list[NDArray[np.float64]]
     """Annotated boxes of each clip in fractions of the picture."""
@@ -63,6 +66,7 @@ class _Item:
     sound: NDArray[np.int16]
     prior_frame: NDArray[np.uint8] | None = None
     detr_frame: NDArray[np.uint8] | None = None
+    segments: NDArray[np.uint8] | None = None
     audio_hint: NDArray[np.float16] | None = None
     visual_hint: NDArray[np.float16] | None = None
 
@@ -152,6 +156,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         self.least_side = least_side
         self.prior_side = prior_side
         self.detr_side = detr_side
+        self.with_segments = bool(least_side) and METHOD_SPECS[config.method].segments
         self.sound_ids = self.ids if sound_ids is None else list(sound_ids)
         self.audio_hints = audio_hints
         self.visual_hints = visual_hints
@@ -179,6 +184,7 @@ class ClipSet(Dataset[_Item | _Failure]):
             sound=sound,
             prior_frame=self._for_prior(rgb, frame),
             detr_frame=stretched(rgb, self.detr_side) if self.detr_side else None,
+            segments=segments(rgb, self.config.own["grid"]) if self.with_segments else None,
             audio_hint=audio_hint,
             visual_hint=visual_hint,
         )
@@ -200,6 +206,7 @@ class ClipSet(Dataset[_Item | _Failure]):
             rate=self.config.rate or self.store.spec.rate,
             prior_frames=_stacked_frames([item.prior_frame for item in items], self.prior_side),
             detr_frames=_stacked_frames([item.detr_frame for item in items], self.detr_side),
+            segments=_stacked_labels([item.segments for item in items]),
             hints=self._hint_batch(items),
             boxes=[item.clip.boxes for item in items],
             labels=[item.clip.label for item in items],
@@ -227,6 +234,11 @@ def _stacked_frames(frames: Sequence[NDArray[np.uint8] | None], side: int) -> Te
     return _padded([frame for frame in frames if frame is not None]) if side else None
 
 
+def _stacked_labels(labels: Sequence[NDArray[np.uint8] | None]) -> Tensor | None:
+    found = [each for each in labels if each is not None]
+    return torch.from_numpy(np.stack(found)) if found else None
+
+
 def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
     height = max((frame.shape[0] for frame in frames), default=0)
     width = max((frame.shape[1] for frame in frames), default=0)
@@ -234,52 +246,6 @@ def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
     for row, frame in enumerate(frames):
         out[row, : frame.shape[0], : frame.shape[1]] = frame
     return torch.from_numpy(out).permute(0, 3, 1, 2)
-
-
-def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipSet:
-    """Clips for training, with the hints that the loss weights ask for, of the teachers that the configuration names.
-
-    Clips whose teacher is known to have failed, or that an import did not cover, are left out: the set is shorter.
-
-    Raises:
-        Refused: the store does not fit the model, or hints are absent or incomplete.
-        UsageError: a teacher's hints have another width than the model.
-    """
-    wants_hints = METHOD_SPECS[config.model.method].hints
-    audio = Hints(store.folder, config.audio_teacher) if wants_hints and config.loss.audio_hint else None
-    visual = Hints(store.folder, config.visual_teacher) if wants_hints and config.loss.visual_hint else None
-    for hints, kind in ((audio, "audio"), (visual, "visual")):
-        if hints is not None:
-            ids = _with_hints(store, hints, ids)
-            _check_width(hints, kind, config.model.dim)
-    return ClipSet(
-        store,
-        ids,
-        config.model,
-        least_side=int(config.model.frame * config.augment.scale),
-        audio_hints=audio,
-        visual_hints=visual,
-    )
-
-
-def _check_width(hints: Hints, kind: str, dim: int) -> None:
-    """Hints that are vectors, one a clip or one a cell, must be as wide as the common space."""
-    shape = hints.stamp["shape"]
-    if len(shape) != 2 and shape[0] != dim:
-        valid = f"--dim {shape[0]}, or --no-{kind}-hint"
-        raise UsageError(f"--dim {dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")
-
-
-def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
-    teacher = hints.stamp["teacher"]
-    absent = [clip_id for clip_id in ids if clip_id not in hints.shards]
-    unexplained = [] if hints.imported else [clip_id for clip_id in absent if clip_id not in hints.failed]
-    if unexplained:
-        hint = f"Finish them: avloc distill-cache {store.folder} --teacher {teacher}"
-        reason = f"{len(unexplained)} of {len(ids)} clips have no hints of {teacher}, first {unexplained[0]}"
-        raise Refused(reason, hint=hint)
-    gone = set(absent)
-    return [clip_id for clip_id in ids if clip_id not in gone]
 
 
 def _leave_signals_to_parent(_worker: int) -> None:

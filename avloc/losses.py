@@ -279,6 +279,14 @@ def trimap_logits(
     return torch.cat((own_n1, out_nB, hard_n1), 1) / temperature
 
 
+def own_of(logits_nB: Tensor, peers: Peers = ALONE) -> Tensor:
+    """Cross-entropy of each row's own column among all of them, the mean over all rows."""
+    target = torch.arange(len(logits_nB), device=logits_nB.device) + (peers.rows.start or 0)
+    mean = peers.mean(F.cross_entropy(logits_nB, target, reduction="none"))
+    assert mean is not None, "a batch has rows"
+    return mean
+
+
 def soft_above(cosine: Tensor, threshold: float, tau: float) -> Tensor:
     """How surely each cosine exceeds a threshold, in [0, 1] (LVS, equation 4)."""
     return torch.sigmoid((cosine - threshold) / tau)

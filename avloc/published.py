@@ -65,6 +65,8 @@ class MethodSpec:
     """The rule by which its authors score; avloc's own for AVC, whose code scores against the first box alone."""
     hints: bool = False
     """Whether teachers speak in its training."""
+    segments: bool = False
+    """Whether it learns from regions of the frames (`avloc.media.segments`)."""
     term: str = "contrastive"
     """The loss term that says how good it is where nothing else does."""
 
@@ -130,6 +132,19 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             },
             protocol="sspl",
             term="agreement",
+        ),
+        "sacl": MethodSpec(
+            network="sacl.SACL",
+            store=StoreSpec(seconds=3.0, rate=16_000),
+            settings={
+                "model": {"method": "sacl", **_VGG, "vision_trunk": "resnet18"},
+                "loss": _WITHOUT_HINTS,
+                "optim": {"name": "adamw", "lr": 2e-4, "weight_decay": 1e-4},
+                "batch": 256,
+            },
+            own={"temperature": 0.005, "negatives": 0.75, "retained": 0.5, "grid": 0, "legacy_segments": False},
+            protocol="sacl",
+            segments=True,
         ),
     }
 )

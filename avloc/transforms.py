@@ -205,6 +205,22 @@ def _pixel_places(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> list[Ten
     return places
 
 
+def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tensor:
+    """Cut the crops out of label maps of whole frames, and bring them to their side.
+
+    Args:
+        labels_BHW: uint8 label maps, each of its whole frame.
+        crops: what to cut out.
+        mode: `nearest`; or `bicubic`, rounded, which makes labels that were not there.
+    """
+    sizes = torch.tensor(labels_BHW.shape[1:]).expand(len(labels_BHW), 2)
+    down, right = (places.to(labels_BHW.device) for places in _pixel_places(crops, sizes, sizes[0]))
+    shape = (len(down), crops.side, crops.side)
+    grid = torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
+    cut = F.grid_sample(labels_BHW[:, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
+    return cut[:, 0].round().clamp(0, 255).to(torch.uint8)
+
+
 def crop_maps(maps: Tensor, crops: Crops) -> Tensor:
     """Give maps of the whole frame the same crop and flip as the frames, bilinearly, at their own resolution.
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.config import LossWeights, ModelConfig, TrainConfig
-from avloc.dataset import ClipSet, check_fit, fit_sound, load, shrunk, training_set
+from avloc.dataset import ClipSet, check_fit, fit_sound, load, shrunk
 from avloc.errors import Refused, UsageError
 from avloc.parallel import Peers
 from avloc.published import StoreSpec
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
+from avloc.train.clips import training_set
 from avloc.train.order import EpochBatches
 from tests.world import write_store
 

@@ -103,7 +103,12 @@ def test_the_report_holds_what_was_printed(here, runs, store, tmp_path):
     done = here(*command, "--report", folder, "--json")
     assert done.code == 0
     reports = lines(done)["avloc.eval/2"]
-    assert sorted(path.name for path in folder.iterdir()) == ["clips.csv", "clips.jsonl", "index.html", "summary.json"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == [
+        "clips.csv",
+        "clips.jsonl",
+        "index.html",
+        "summary.json",
+    ]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["about"]["command"].startswith("avloc eval ")
     assert "--report" in summary["about"]["command"]

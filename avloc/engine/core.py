@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from avloc.networks.folding import fold_batch_norms
 from avloc.parallel import ALONE, Peers, share_statistics
 from avloc.transforms import (
     crop_frames,
+    crop_labels,
     crop_maps,
     draw_crops,
     int16_to_float,
@@ -141,7 +143,14 @@ class Engine:
         drawn = [torch.rand((sum(peers.counts), 3), generator=generator)[peers.rows] for _ in range(self.model.views)]
         cut = [draw_crops(batch.sizes, side, augment.scale, augment.flip, uniform) for uniform in drawn]
         whole, crops = batch.frames.to(self.device), cut[0]
-        views = [normalise_frames(crop_frames(whole, batch.sizes, each)) for each in cut]
+        draws, total = self.model.augmentation_draws, sum(peers.counts)
+        views = [
+            self.model.augment(
+                crop_frames(whole, batch.sizes, each), torch.rand((total, draws), generator=generator)[peers.rows]
+            )
+            for each in cut
+        ]
+        views = [normalise_frames(view) for view in views]
         embeddings = self.encode(views, self.spectrogram(batch.sound, batch.rate))
         hints = batch.hints
         visual = hints.visual
@@ -154,6 +163,9 @@ class Engine:
         )
         height, width = embeddings.image.shape[2:]
         truth = supervise(batch, config.loss, self.device, crops, (height, width), peers)
+        if batch.segments is not None:
+            labels, mode = batch.segments.to(self.device), self.model.segment_mode
+            truth = replace(truth, segments=[crop_labels(labels, each, mode) for each in cut])
         return self.model.losses(embeddings, on_device, config.loss, truth, peers)
 
     @torch.inference_mode()

@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from avloc.config import LossWeights, ModelConfig
+from avloc.errors import UsageError
 from avloc.parallel import ALONE, Peers
 
 
@@ -51,12 +52,13 @@ class Supervision:
 
     `relation` [B, B] int8, picture first, of all clips of the batch, whichever process has them: 1 own sound, -1 a
     wrong one, 0 neither; `cover` [B, h, w] share of each cell under boxes of what sounds, with `boxed` [B] bool: rows
-    without boxes hold anything.
+    without boxes hold anything. `segments` [B, H, W]: the region of each pixel, of every view.
     """
 
     relation: Tensor | None = None
     cover: Tensor | None = None
     boxed: Tensor | None = None
+    segments: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,19 @@ class Method(nn.Module, ABC):
 
     views = 1
     """Crops of each frame that a training step sees."""
+    segment_mode = "nearest"
+    """How regions of the frame become regions of a crop; `bicubic` invents labels, as SACL's code does."""
+    augmentation_draws = 0
+    """Numbers that `augment` takes for each clip and view."""
     training_only: tuple[str, ...] = ()
     """How the names of parameters begin that no map needs; a published model may come without them."""
     vision_features: int
     """Leading channels of the vision trunk that are features, not classes."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._frozen: list[nn.Module] = []
 
     @abstractmethod
     def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
@@ -111,11 +122,29 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def freeze_trunks(self) -> None:
-        """Let only what stands on the trunks learn. They stay in evaluation mode, their statistics as they are.
+        """Let only what stands on the trunks learn.
 
         Raises:
             UsageError: then nothing would learn.
         """
+
+    def freeze(self, *parts: nn.Module) -> None:
+        """These parts learn nothing and stay in evaluation mode, their statistics as they are."""
+        self._frozen += parts
+        for part in parts:
+            part.requires_grad_(requires_grad=False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module, except for frozen parts."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def augment(self, frames_B3HW: Tensor, uniform_BK: Tensor) -> Tensor:  # noqa: ARG002
+        """What a method does to its crops, 0 to 255, beside cutting and flipping them; by default nothing."""
+        return frames_B3HW
 
     def groups(self) -> list[Group]:
         """What learns, and how fast."""
@@ -136,6 +165,13 @@ class Method(nn.Module, ABC):
         Returns:
             None where they are of another method.
         """
+
+
+def only_published(weights: LossWeights, method: str) -> None:
+    """Raise UsageError where labels or boxes are to teach a method that has no way to learn from them."""
+    if weights.same_class != "negative" or weights.boxes:
+        given = f"loss.same_class = {weights.same_class}, loss.box = {weights.box:g}, loss.peak = {weights.peak:g}"
+        raise UsageError(f"{given} is impossible for {method}; valid: negative, and 0")
 
 
 def tensors_of(content: Mapping[str, Any], entry: str) -> dict[str, Tensor]:

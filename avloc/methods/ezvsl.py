@@ -8,7 +8,7 @@ Attribute names are the published checkpoints' key names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,13 +30,11 @@ class EZVSL(Method):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.tau = config.tau
         self._heard = heard_by(config.audio_trunk, config.rate)
         self.imgnet, vision_width = build_trunk(config.vision_trunk)
         self.vision_features = vision_width - class_channels(config.vision_trunk)
-        self.frozen = False
         self.audnet, audio_width = build_trunk(config.audio_trunk, channels=1)
         self.img_proj, self.aud_proj = self.projections(vision_width, audio_width)
         for part in (self.audnet, self.img_proj, self.aud_proj):
@@ -48,19 +46,8 @@ class EZVSL(Method):
         return nn.Conv2d(vision_width, dim, kernel_size=1), nn.Linear(audio_width, dim)
 
     def freeze_trunks(self) -> None:
-        """Let only the projections learn. The trunks stay in evaluation mode, their statistics as they are."""
-        self.frozen = True
-        self.imgnet.requires_grad_(requires_grad=False)
-        self.audnet.requires_grad_(requires_grad=False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """As every module, except for frozen trunks."""
-        super().train(mode)
-        if self.frozen:
-            self.imgnet.eval()
-            self.audnet.eval()
-        return self
+        """Let only the projections learn."""
+        self.freeze(self.imgnet, self.audnet)
 
     def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
         """Log-spectrograms [B, 1, 257, T], or log-mel bands [B, 1, 64, T] (`avloc.networks.trunks.heard_by`)."""

@@ -16,7 +16,7 @@ from avloc import __version__
 from avloc.annotations import list_names, published_list, test_ids
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, to_dict
-from avloc.dataset import ClipSet, training_set
+from avloc.dataset import ClipSet
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.events import Listener
@@ -26,6 +26,7 @@ from avloc.networks.trunks import load_pretrained
 from avloc.protocols import Protocol
 from avloc.published import METHOD_SPECS
 from avloc.store import Store
+from avloc.train.clips import training_set
 from avloc.weights import locate, trunk_weights
 
 CONCEPT_TRUNKS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes"}

@@ -1,0 +1,217 @@
+"""SACL: contrast within regions, and without negatives that sound alike.
+
+Song, Zhang, Wang, Fan and Zhang, "Enhancing Sound Source Localization via False Negative Elimination", TPAMI 2024. The
+trunk that sees is a ResNet18 on cells of 16 pixels, the one that hears is SSPL's VGGish, and both are trained. A
+picture is compared with a sound in the one region that the sound points at most, and only with the less similar sounds
+as negatives. Its extensions to classification and detection are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avloc import losses
+from avloc.config import LossWeights, ModelConfig
+from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, only_published, tensors_of
+from avloc.methods.sspl import attention, check_sizes
+from avloc.networks.trunks import build_trunk, keep_resolution
+from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP, log_mel_patches, mean_unit, normalise_span
+from avloc.parallel import ALONE, Peers
+from avloc.published import METHOD_SPECS
+
+_EXCLUDED = -10.0
+"""Score of a sound that is no negative, before the temperature."""
+_JITTER, _HUE, _BLUR = 0.4, 0.1, (0.1, 2.0)
+
+
+class SACL(Method):
+    """The networks and their loss.
+
+    `audio` holds the unit vector of 512 that cells are compared with, and behind it the unit embedding of 128 by which
+    sounds are compared with each other.
+
+    Args:
+        config: `own` has the temperature and the shares.
+
+    Raises:
+        UsageError: another size or rate than ResNet18 and VGGish have.
+    """
+
+    views = 2
+    augmentation_draws = 8
+    vision_features = LED_WIDTH
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        check_sizes(config)
+        self.segment_mode = "bicubic" if config.own["legacy_segments"] else "nearest"
+        self.frame, _ = build_trunk("resnet18")
+        keep_resolution(self.frame, "resnet18")
+        self.sound = VGGishWithMLP()
+
+    def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
+        """Log-mel patches [B, P, 96, 64] of the waveforms, each normalised by its own span."""
+        return log_mel_patches(normalise_span(sound_BN), rate)
+
+    def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit features [B, 512, 14, 14], and their `activation`."""
+        cells: Tensor = self.frame(frames_B3HW)
+        return F.normalize(cells.float(), dim=1), cells.detach().float().abs().mean(1)
+
+    def encode_audio(self, heard: Tensor) -> Tensor:
+        """[B, 512 + 128]: see the class."""
+        embedded, led = self.sound(heard)
+        return torch.cat((mean_unit(led), mean_unit(embedded)), 1)
+
+    def similarity(self, embeddings: Embeddings) -> Tensor:
+        """Similarity maps [B, 14, 14]: cosine of every cell with its own sound."""
+        return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio[:, :LED_WIDTH])
+
+    def losses(
+        self,
+        embeddings: Embeddings,
+        hints: HintBatch,  # noqa: ARG002
+        weights: LossWeights,
+        truth: Supervision | None = None,
+        peers: Peers = ALONE,
+    ) -> dict[str, Tensor]:
+        """The contrast of both views with the sounds; one view counts for both."""
+        only_published(weights, "sacl")
+        views = [embeddings.image, embeddings.image if embeddings.second is None else embeddings.second]
+        labels = truth.segments if truth and truth.segments else None
+        with torch.no_grad():
+            maps = [binary_map(self.similarity(Embeddings(view, embeddings.audio)), self._retained) for view in views]
+            masks = maps if labels is None else positive_masks(maps, [label[:, ::16, ::16] for label in labels])
+            kept = self._kept(embeddings.audio, peers)
+        total = embeddings.image.new_zeros(())
+        for view, mask in zip(views, masks, strict=True):
+            scores = self.scores(view, mask, embeddings.audio, peers).masked_fill(~kept, _EXCLUDED)
+            total = total + losses.own_of(scores / self.config.own["temperature"], peers)
+        return {"contrastive": total}
+
+    @property
+    def _retained(self) -> float:
+        share: float = self.config.own["retained"]
+        return share
+
+    def scores(self, cells_nDHW: Tensor, mask_nHW: Tensor, audio_nD: Tensor, peers: Peers = ALONE) -> Tensor:
+        """The best masked cell of each picture with each sound, [n, B]; 0 where only cells outside would be better."""
+        return losses.best_cells(cells_nDHW * mask_nHW[:, None], peers.gather(audio_nD[:, :LED_WIDTH].contiguous()))
+
+    def _kept(self, audio_nD: Tensor, peers: Peers) -> Tensor:
+        every = peers.gather(audio_nD[:, LED_WIDTH:].contiguous())
+        alike = every[peers.rows] @ every.T
+        return kept_columns(alike, self.config.own["negatives"], peers.rows.start or 0)
+
+    def augment(self, frames_B3HW: Tensor, uniform_BK: Tensor) -> Tensor:
+        """Colour jitter (probability 0.8), grey (0.2) and Gaussian blur (0.5), drawn for each clip.
+
+        Args:
+            frames_B3HW: crops, 0 to 255.
+            uniform_BK: eight draws from [0, 1) a clip.
+        """
+        return torch.stack(
+            [_augmented(frame, row.tolist()) for frame, row in zip(frames_B3HW, uniform_BK, strict=True)]
+        )
+
+    def pretrained(self) -> list[tuple[nn.Module, str]]:
+        """ResNet18 and VGGish."""
+        hearing = nn.ModuleDict({"features": self.sound.features, "embeddings": self.sound.embeddings})
+        return [(self.frame, "resnet18"), (hearing, "vggish")]
+
+    def freeze_trunks(self) -> None:
+        """Both trunks as they begin; the two layers behind VGGish learn."""
+        self.freeze(self.frame, self.sound.features, self.sound.embeddings)
+
+    @classmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """Bare state dictionaries of frame and sound; the `fc` of the frame's stays behind."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for content in files.values():
+            state = tensors_of(content, "")
+            if "layer4.1.conv2.weight" in state and "conv1.weight" in state:
+                found["frame"] = {key: value for key, value in state.items() if not key.startswith("fc.")}
+            elif "features.0.weight" in state and "fc.2.weight" in state:
+                found["sound"] = state
+        if found.keys() != {"frame", "sound"} or len(files) != len(found):
+            return None
+        config = ModelConfig(**METHOD_SPECS["sacl"].settings["model"])
+        return config, {f"{name}.{key}": value for name, state in found.items() for key, value in state.items()}
+
+
+def binary_map(map_BHW: Tensor, retained: float) -> Tensor:
+    """[B, h, w] bool: the cells above the value at the rank that leaves `retained` of them, ties with it outside."""
+    flat = attention(map_BHW).flatten(1)
+    cut = flat.sort(1).values[:, int(flat.shape[1] * retained), None]
+    return (flat > cut).reshape(map_BHW.shape)
+
+
+def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Tensor]:
+    """Which cells of both views count: those of the region that the first view's map covers most.
+
+    Args:
+        maps_BHW: `binary_map` of both views.
+        labels_BHW: region of each cell, of both views; a region has one label in both.
+
+    Returns:
+        bool, of both views. A region that lies in both is looked for; in the second view all of it counts where the
+        map misses it. Where a view has a single region, or none lies in both, the maps themselves count.
+
+    Source: SACL's code; see `tests/parity`.
+    """
+    masks = [binary.clone() for binary in maps_BHW]
+    for row in range(len(masks[0])):
+        first, second = (labels[row] for labels in labels_BHW)
+        shared = sorted(set(first.flatten().tolist()) & set(second.flatten().tolist()))
+        if not (int(first.max()) and int(second.max()) and shared):
+            continue
+        overlaps = [int((maps_BHW[0][row] & (first == label)).sum()) for label in shared]
+        label = shared[overlaps.index(max(overlaps))]
+        masks[0][row] &= first == label
+        masks[1][row] &= second == label
+        if not masks[1][row].any():
+            masks[1][row] = second == label
+    return masks
+
+
+def kept_columns(alike_nB: Tensor, share: float, first: int = 0) -> Tensor:
+    """[n, B] bool: of all sounds the `share` that is least like a clip's own, and its own.
+
+    Args:
+        alike_nB: cosine of each clip's sound with every sound.
+        share: of the batch, rounded down.
+        first: column of the first row's own sound.
+    """
+    keep = int(share * alike_nB.shape[1])
+    kept = torch.zeros_like(alike_nB, dtype=torch.bool)
+    kept.scatter_(1, alike_nB.sort(1).indices[:, :keep], value=True)
+    rows = torch.arange(len(kept), device=kept.device)
+    kept[rows, rows + first] = True
+    return kept
+
+
+def _augmented(frame_3HW: Tensor, draws: list[float]) -> Tensor:
+    from torchvision.transforms.v2 import functional as transforms
+
+    jitter, brightness, contrast, saturation, hue, grey, blur, radius = draws
+    frame = frame_3HW / 255
+    if jitter < 0.8:
+        for adjust, draw in (
+            (transforms.adjust_brightness, brightness),
+            (transforms.adjust_contrast, contrast),
+            (transforms.adjust_saturation, saturation),
+        ):
+            frame = adjust(frame, 1 + _JITTER * (2 * draw - 1))
+        frame = transforms.adjust_hue(frame, _HUE * (2 * hue - 1))
+    if grey < 0.2:
+        frame = transforms.rgb_to_grayscale(frame, num_output_channels=3)
+    if blur < 0.5:
+        sigma = _BLUR[0] + (_BLUR[1] - _BLUR[0]) * radius
+        size = 2 * round(3 * sigma) + 1
+        frame = transforms.gaussian_blur(frame, [size, size], [sigma, sigma])
+    return frame * 255

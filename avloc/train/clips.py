@@ -1,0 +1,57 @@
+"""Which clips of a store a model is trained on, and with which hints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avloc.config import TrainConfig
+from avloc.dataset import ClipSet
+from avloc.errors import Refused, UsageError
+from avloc.published import METHOD_SPECS
+from avloc.store import Hints, Store
+
+
+def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipSet:
+    """Clips for training, with the hints that the loss weights ask for, of the teachers that the configuration names.
+
+    Clips whose teacher is known to have failed, or that an import did not cover, are left out: the set is shorter.
+
+    Raises:
+        Refused: the store does not fit the model, or hints are absent or incomplete.
+        UsageError: a teacher's hints have another width than the model.
+    """
+    wants_hints = METHOD_SPECS[config.model.method].hints
+    audio = Hints(store.folder, config.audio_teacher) if wants_hints and config.loss.audio_hint else None
+    visual = Hints(store.folder, config.visual_teacher) if wants_hints and config.loss.visual_hint else None
+    for hints, kind in ((audio, "audio"), (visual, "visual")):
+        if hints is not None:
+            ids = _with_hints(store, hints, ids)
+            _check_width(hints, kind, config.model.dim)
+    return ClipSet(
+        store,
+        ids,
+        config.model,
+        least_side=int(config.model.frame * config.augment.scale),
+        audio_hints=audio,
+        visual_hints=visual,
+    )
+
+
+def _check_width(hints: Hints, kind: str, dim: int) -> None:
+    """Hints that are vectors, one a clip or one a cell, must be as wide as the common space."""
+    shape = hints.stamp["shape"]
+    if len(shape) != 2 and shape[0] != dim:
+        valid = f"--dim {shape[0]}, or --no-{kind}-hint"
+        raise UsageError(f"--dim {dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")
+
+
+def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
+    teacher = hints.stamp["teacher"]
+    absent = [clip_id for clip_id in ids if clip_id not in hints.shards]
+    unexplained = [] if hints.imported else [clip_id for clip_id in absent if clip_id not in hints.failed]
+    if unexplained:
+        hint = f"Finish them: avloc distill-cache {store.folder} --teacher {teacher}"
+        reason = f"{len(unexplained)} of {len(ids)} clips have no hints of {teacher}, first {unexplained[0]}"
+        raise Refused(reason, hint=hint)
+    gone = set(absent)
+    return [clip_id for clip_id in ids if clip_id not in gone]
