@@ -11,6 +11,7 @@ be learned: the frozen batch normalisations of DETR's backbone are constants (Ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -99,15 +100,16 @@ def model_cost(config: ModelConfig) -> Cost:
 
     rate = config.rate or OWN_RATE
     with torch.device("meta"):
-        hear = build(config).hear
-    heard = hear(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
+        method = build(config)
+    heard = method.hear(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
 
     def forward(model: Method) -> None:
         image, _ = model.see(torch.empty((1, 3, config.frame, config.frame)))
         model.similarity(Embeddings(image, model.encode_audio(torch.empty(heard))))
 
+    frames = math.prod(heard[axis] for axis in method.time_axes)
     parameters, multiply_adds = measured(lambda: build(config), forward)
-    return Cost(parameters=parameters, multiply_adds=multiply_adds, spectrogram_frames=heard[-1])
+    return Cost(parameters=parameters, multiply_adds=multiply_adds, spectrogram_frames=frames)
 
 
 @cache

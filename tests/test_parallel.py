@@ -19,6 +19,7 @@ from avloc.networks.plain import load_plain
 from avloc.parallel import ALONE, Peers, joined
 from avloc.store import Clip, Store, StoreWriter
 from avloc.train import TrainOptions, train
+from tests import methods_job
 from tests.parallel_job import step
 from tests.program import ROOT
 from tests.test_train import CONFIG, SMALL_FLAGS, changed, tensors
@@ -56,6 +57,19 @@ def test_shared_batches_have_the_loss_and_gradient_of_whole_ones(tmp_path, alone
         for name, value in mine.items():
             scale = largest if name.startswith("gradient") else value.abs().max()
             assert (value - theirs[name]).abs().max() <= 2e-5 * scale + 1e-9, name
+
+
+@pytest.mark.slow
+def test_every_method_has_the_loss_and_gradient_of_whole_batches(tmp_path):
+    """Seven clips in two processes; batch normalisations of SSPL's head and module take in all of them."""
+    job = torchrun(2, "-m", "tests.methods_job", tmp_path / "out.pt")
+    assert job.returncode == 0, job.stderr
+    shared = torch.load(tmp_path / "out.pt", weights_only=True)
+    for method, theirs in zip(methods_job.METHODS, shared, strict=True):
+        mine = methods_job.step(method, ALONE)
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            assert (value - theirs[name]).abs().max() <= 1e-9 + 1e-7 * value.abs().max(), (method, name)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,9 @@ _SEED = re.compile(r"[0-9]{1,19}")
 def train(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     out: Annotated[Path, typer.Option(help="Run folder; a run that is there goes on.")],
-    method: Annotated[str, typer.Option(help="avc, ezvsl or lvs.  [default: avc]", show_default=False)] = "",
+    method: Annotated[
+        str, typer.Option(help="avc, ezvsl, lvs, sspl or sacl.  [default: avc]", show_default=False)
+    ] = "",
     val: Annotated[
         str, typer.Option(help="Held-out clips that choose the epoch: a store, a share as 0.1, or a split's name.")
     ] = "",

@@ -77,6 +77,8 @@ Published = tuple[ModelConfig, dict[str, Tensor]]
 class Method(nn.Module, ABC):
     """A model with what it hears, sees, compares and learns from."""
 
+    time_axes: tuple[int, ...] = (-1,)
+    """Axes of what `hear` gives along which time runs."""
     views = 1
     """Crops of each frame that a training step sees."""
     segment_mode = "nearest"

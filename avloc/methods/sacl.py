@@ -42,6 +42,7 @@ class SACL(Method):
         UsageError: another size or rate than ResNet18 and VGGish have.
     """
 
+    time_axes = (1, 2)
     views = 2
     augmentation_draws = 8
     vision_features = LED_WIDTH

@@ -99,6 +99,7 @@ class SSPL(Method):
         UsageError: another size or rate than VGG16, VGGish and the module have.
     """
 
+    time_axes = (1, 2)
     views = 2
     training_only = ("head.",)
     vision_features = LED_WIDTH
@@ -130,8 +131,9 @@ class SSPL(Method):
         """What is compared with the sound: the cells, by way of the predictive coding module where there is one."""
         if self.pcm is None:
             return cells_BDHW
-        out: Tensor = self.pcm(cells_BDHW, audio_BD[:, LED_WIDTH:])
-        return out.float()
+        kind = self.pcm.b0[0].dtype  # that of a model that predicts in bf16
+        out: Tensor = self.pcm(cells_BDHW.to(kind), audio_BD[:, LED_WIDTH:].to(kind))
+        return out.to(cells_BDHW.dtype)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosine of every aligned cell with its own sound."""
