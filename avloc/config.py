@@ -26,7 +26,7 @@ TRAIN_SHORTER_SIDE = 256
 """Shorter side of the frames of a training store in pixels, unless `prepare --side` says otherwise."""
 
 
-AUDIO_TEACHERS = ("panns", "yamnet")
+AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
 """Teachers that hear: their hints are vectors, one a clip."""
 VISUAL_TEACHERS = ("detr", "lite0")
 """Teachers that see: their hints are maps over the frame, of one number or of a vector in each cell."""
@@ -164,7 +164,7 @@ class TrainConfig:
     freeze: bool = False
     """Leave both trunks as they begin, statistics of their normalisations included; only the projections learn."""
     audio_teacher: str = "panns"
-    """Whose hints the audio hint term takes: `panns`, or `yamnet`."""
+    """Whose hints the audio hint term takes: `panns`, `yamnet` or `vggish`."""
     visual_teacher: str = "detr"
     """Whose hints the visual hint term takes: `detr`, or `lite0`."""
     precision: str = "auto"
@@ -174,7 +174,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
-            check_setting(getattr(self, name) in known, name, getattr(self, name), " or ".join(known))
+            check_setting(getattr(self, name) in known, name, getattr(self, name), ", ".join(known))
         check_setting(self.epochs > 0, "epochs", self.epochs, "a positive integer")
         check_setting(
             self.batch > 1,

@@ -27,13 +27,14 @@ from avloc.networks.concepts import (
     read_concepts,
 )
 from avloc.networks.lite0 import load_lite0
+from avloc.networks.vggish import VGGish, load_vggish, log_mel_patches
 from avloc.networks.yamnet import load_yamnet
 from avloc.published import StoreSpec
 from avloc.store import Clip, Hints, Store
-from avloc.teachers import Lite0Teacher, Teacher, YamnetTeacher
-from avloc.transforms import log_mel, normalise_frames
+from avloc.teachers import Lite0Teacher, Teacher, VggishTeacher, YamnetTeacher
+from avloc.transforms import MEL_RATE, log_mel, normalise_frames
 from avloc.weights import LITE0, YAMNET, locate
-from avloc.weights.records import HashSource
+from avloc.weights.records import HashSource, Located
 from tests.recipe_makers import SHARED, real, sounds
 from tests.teacher_makers import RATE, SECONDS, make_store, saved_teachers
 
@@ -198,6 +199,30 @@ def test_a_store_that_yamnet_cannot_hear_is_refused(weights: Path) -> None:
     assert "--rate 16000" in caught.value.hint
     with pytest.raises(Refused, match="too short for YAMNet"):
         YamnetTeacher(StoreSpec(seconds=0.02), located, CPU)
+
+
+@pytest.mark.slow
+def test_vggish_gives_one_vector_of_length_1(tmp_path: Path, store: Store) -> None:
+    """And none where it answers with zeros: its last layer cannot be negative."""
+    torch.manual_seed(0)
+    network, path = VGGish(), tmp_path / "vggish.pth"
+    torch.save(network.state_dict(), path)
+    located, spec = Located(path=path, hashes={path.name: "0"}, verified=False), StoreSpec(seconds=SECONDS, rate=RATE)
+    asked = VggishTeacher(spec, located, CPU)
+    assert (asked.stamp().shape, asked.stamp().teacher) == ((128,), "vggish")
+    for clip_id, hint in zip(store.ids, ask(asked, store), strict=True):
+        heard = torch.from_numpy(asked.read(store.read(clip_id)))[None]
+        slow = network.embed(log_mel_patches(heard, MEL_RATE))[0].mean(0).detach().numpy()
+        assert np.allclose(hint, slow / np.linalg.norm(slow), atol=1e-4)
+    network.embeddings[4].bias.data.fill_(-1e6)
+    torch.save(network.state_dict(), path)
+    deaf = VggishTeacher(spec, located, CPU)
+    assert deaf.hints([deaf.read(store.read(store.ids[0]))]) == [None]
+    with pytest.raises(Refused, match="8000 Hz; VGGish needs"):
+        VggishTeacher(StoreSpec(rate=8_000), located, CPU)
+    torch.save({}, path)
+    with pytest.raises(WeightsError, match="does not hold the weights of VGGish"):
+        load_vggish(path)
 
 
 def test_a_damaged_picture_is_a_failed_clip(weights: Path) -> None:

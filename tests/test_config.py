@@ -23,6 +23,7 @@ def test_the_defaults_are_the_papers():
         0.03,
     )
     weights = {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0, "box": 0.0, "peak": 0.0}
+    weights["agreement"] = 1.0  # a term that AVC does not have
     assert to_dict(train.loss) == {**weights, "same_class": "negative"}
     assert (train.optim.lr, train.batch, train.epochs, train.init) == (1e-4, 128, 100, "imagenet")
     assert (train.model.seconds, train.model.rate) == (3.0, 22_050)
@@ -68,8 +69,8 @@ def test_settings_are_laid_over_the_file():
         ("optim.schedule=linear", "constant or cosine"),
         ("loss.same_class=positive", "negative or masked"),
         ("augment.flip=2", "probability"),
-        ("audio_teacher=detr", "panns or yamnet"),
-        ("visual_teacher=yamnet", "detr or lite0"),
+        ("audio_teacher=detr", "panns, yamnet, vggish"),
+        ("visual_teacher=yamnet", "detr, lite0"),
         ("precision=half", "auto, fp32, bf16"),
         ("model.tau=0", "positive"),
         ("epochs=true", "type int"),

@@ -15,7 +15,8 @@ def distill_cache(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="panns or yamnet hears, detr or lite0 sees; may repeat.  [default: panns, detr]", show_default=False
+            help="panns, yamnet or vggish hears, detr or lite0 sees; may repeat.  [default: panns, detr]",
+            show_default=False,
         ),
     ] = None,
     import_npy: Annotated[

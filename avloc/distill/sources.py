@@ -69,6 +69,8 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         return teachers.Lite0Teacher(found(teachers.Lite0Teacher.weight), device)
     if name == "yamnet":
         return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
+    if name == "vggish":
+        return teachers.VggishTeacher(store.spec, found(teachers.VggishTeacher.weight), device)
     sound = teachers.choose_sound(store, options.sound)
     heard = teachers.PannsSettings(normalise=options.normalise, sound=sound)
     weights = found(teachers.PannsTeacher.weight)

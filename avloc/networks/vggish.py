@@ -6,9 +6,13 @@ PyTorch port (harritaylor/torchvggish), whose weights these systems start from.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avloc.errors import WeightsError
+from avloc.networks.plain import load_plain
 from avloc.transforms import MEL_BANDS, log_mel
 
 WIDTH = 128
@@ -62,6 +66,20 @@ class VGGishWithMLP(VGGish):
         """Embeddings [B, P, 128] of log-mel patches [B, P, 96, 64], and what becomes of them, [B, P, 512]."""
         embedded = self.embed(patches)
         return embedded, self.fc(embedded)
+
+
+def load_vggish(path: Path) -> VGGish:
+    """The published network, in evaluation.
+
+    Raises:
+        WeightsError: the file does not hold its weights.
+    """
+    network = VGGish()
+    try:
+        network.load_state_dict(load_plain(path))
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not hold the weights of VGGish: {error}") from error
+    return network.eval()
 
 
 def normalise_span(sound_BN: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ whose name carries no hash is used as it is, with its SHA-256 recorded and `veri
 """
 
 from avloc.weights.find import cache_folder, locate
-from avloc.weights.published import CNN14, DETR, LITE0, YAMNET, imagenet_weights, trunk_weights
+from avloc.weights.published import CNN14, DETR, LITE0, VGGISH, YAMNET, imagenet_weights, trunk_weights
 from avloc.weights.records import HashSource, Located, Weight, WeightFile
 
 __all__ = [
     "CNN14",
     "DETR",
     "LITE0",
+    "VGGISH",
     "YAMNET",
     "HashSource",
     "Located",
