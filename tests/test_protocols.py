@@ -51,7 +51,7 @@ def test_a_record_is_plain_json(name):
     assert Protocol(**data) == PROTOCOLS[name]
 
 
-@pytest.mark.parametrize("name", SEVEN)
+@pytest.mark.parametrize("name", sorted(SEVEN))
 def test_a_source_says_what_holds_it(name):
     source = PROTOCOLS[name].source
     assert ("twin test only" in source) == (name in ("slavc", "sslalign"))

@@ -11,10 +11,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from avloc.config import LossWeights, ModelConfig, TrainConfig
-from avloc.dataset import load, training_set
+from avloc.dataset import load
 from avloc.engine import Engine
 from avloc.networks.detr import build_detr
 from avloc.store import Store
+from avloc.train.clips import training_set
 from avloc.train.order import EpochBatches
 from avloc.weights import CNN14, DETR
 from tests.bench import material

@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from avloc.config import TrainConfig
-from avloc.dataset import Batch, load, training_set
+from avloc.dataset import Batch, load
 from avloc.engine import Engine, weighted_total
 from avloc.store import Store
 from avloc.train import TrainOptions, train
+from avloc.train.clips import training_set
 from avloc.train.loop import make_optimiser
 from avloc.train.order import EpochBatches
 from tests.bench import material
