@@ -77,7 +77,7 @@ def load_model(path: Path) -> ModelFile:
         UsageError: nothing lies at `path`.
         WeightsError: the file is damaged, foreign, or asks for code to be run.
     """
-    if path.is_dir() and not (path / MODEL_NAME).exists() and (files := sorted(path.glob("*.pth"))):
+    if path.is_dir() and not (path / MODEL_NAME).exists() and (files := published_files(path)):
         return _load_published(path, files)
     if path.is_dir():
         path = path / MODEL_NAME
@@ -88,6 +88,11 @@ def load_model(path: Path) -> ModelFile:
     if path.suffix in (".pth", ".pt"):
         return _load_published(path, [path])
     raise UsageError(f"{path}: a model is a run folder, a .safetensors or a published .pth")
+
+
+def published_files(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that together make one published model; none if there are none."""
+    return sorted(folder.glob("*.pth"))
 
 
 def _load_own(path: Path) -> ModelFile:

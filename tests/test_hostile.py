@@ -82,9 +82,12 @@ STORES: dict[str, Callable[[h5py.File, Path], None]] = {
     "sounds for another number of clips": lambda file, _: _replaced(file, "sound", data=np.zeros((2, 66_150), "i2")),
     "ids that are numbers": lambda file, _: _replaced(file, "id", data=np.arange(3)),
     "ids that are one": lambda file, _: _replaced(file, "id", data="one"),
-    "ids that are no UTF-8": lambda file, _: _replaced(
-        file, "id", data=[b"\xff", b"\xfe", b"a"], dtype=h5py.string_dtype()
+    "ids that are HDF5's strings": lambda file, _: _replaced(
+        file, "id", data=["a", "b", "c"], dtype=h5py.string_dtype()
     ),
+    "ids that are no UTF-8": lambda file, _: _replaced(file, "id", data=np.full(len(file["id"]), 255, "u1")),
+    "ids without a beginning": lambda file, _: file.__delitem__("id_offset"),
+    "labels without a beginning": lambda file, _: file.__delitem__("label_offset"),
     "a group for boxes": lambda file, _: (file.__delitem__("boxes"), file.create_group("boxes")),
     "offsets beyond the end": lambda file, _: _replaced(file, "picture_offset", data=np.array([0, 9, 99, 1 << 40])),
     "offsets that go back": lambda file, _: _replaced(file, "boxes_offset", data=np.array([0, 3, 1, 3])),

@@ -46,7 +46,9 @@ class RunModels:
 
 
 def expand(paths: Sequence[Path]) -> list[RunModels]:
-    """What each path means: a model file, a run folder, or a folder of `seed-N` runs. A model named twice counts once.
+    """What each path means: a model, a run folder, or a folder of `seed-N` runs. A model named twice counts once.
+
+    A model is a file, or a folder of published ones.
 
     Raises:
         UsageError: nothing of the kind lies there, or a run in the folder has no model yet.
@@ -66,7 +68,7 @@ def _expand(path: Path) -> list[RunModels]:
             hint = "Name a run folder, a folder of seed-N runs, a .safetensors or a published .pth."
             raise UsageError(f"no model at {path}", hint=hint)
         return [RunModels(path.stem, "", path, None)]
-    from avloc.checkpoint import MODEL_NAME
+    from avloc.checkpoint import MODEL_NAME, published_files
 
     own = (path / MODEL_NAME).is_file()
     members = sorted((entry for entry in path.glob("seed-*") if entry.is_dir()), key=_by_number)
@@ -75,6 +77,8 @@ def _expand(path: Path) -> list[RunModels]:
     if own:
         return [_run(path, path.resolve().name, "")]
     without = [member.name for member in members if not (member / MODEL_NAME).is_file()]
+    if not members and published_files(path):
+        return [RunModels(path.resolve().name, "", path, None)]
     if without or not members:
         hint = "Name the runs that have one, or finish the others: type the same avloc train again."
         what = f"{', '.join(without)} of {path} has no {MODEL_NAME} yet" if without else f"no {MODEL_NAME} in {path}"

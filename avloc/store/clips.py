@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,28 +16,26 @@ from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
 from avloc.parts import WHOLE, Part, turn
 from avloc.published import StoreSpec
-from avloc.store.shards import ANY, EDGES, ROWS, Column, Shard, ShardFolder, write_next_shard
+from avloc.store.shards import ROWS, Column, Shard, ShardFolder, put_ragged, put_texts, ragged_columns, write_next_shard
 
-SCHEMA = 1
+SCHEMA = 2
 _SHARD_BYTES = 1 << 27
 """A shard is also full at this many bytes of pictures and sound: large pictures must not fill the memory."""
 FLAGS = ("silent", "still", "short", "narrowband")
 """silent: digital silence; still: the picture does not change; short: the sound had to be tiled; narrowband: the
 source was sampled at a lower rate than the store."""
 
-_ORIGIN_TEXTS = ("sound_source", "split")
-_TEXTS = ("id", "label", *_ORIGIN_TEXTS)
+_TEXTS = ("id", "label", "sound_source", "split")
 _NUMBERS = (("time_s", "f8"), ("window_s", "f8"), ("source_rate", "i4"), ("source_bytes", "i8"))
 _COLUMNS = {
-    **{name: Column("text") for name in _TEXTS},
+    **{part: column for name in _TEXTS for part, column in ragged_columns(name, "u1").items()},
     **{name: Column(kind) for name, kind in _NUMBERS},
     "frame_hw": Column("i4", (ROWS, 2)),
     "flags": Column("u1", (ROWS, len(FLAGS))),
     "digest": Column("u1", (ROWS, 32)),
-    "picture": Column("u1", (ANY,)),
-    "boxes": Column("f8", (ANY, 4)),
-    "mask": Column("u1", (ANY,)),
-    **{f"{name}_offset": Column("i8", (EDGES,)) for name in ("picture", "boxes", "mask")},
+    **ragged_columns("picture", "u1"),
+    **ragged_columns("boxes", "f8", 4),
+    **ragged_columns("mask", "u1"),
 }
 
 
@@ -175,7 +172,8 @@ class Store:
             **vars(self.sample(clip_id)),
             frame_hw=(height, width),
             flags=tuple(name for name, on in zip(FLAGS, file.numbers("flags", row), strict=True) if on),
-            **{name: file.texts(name, row) for name in _ORIGIN_TEXTS},
+            sound_source=file.text("sound_source", row),
+            split=file.text("split", row),
             **{name: file.numbers(name, row).item() for name, _ in _NUMBERS},
         )
 
@@ -188,7 +186,7 @@ class Store:
             sound=file.numbers("sound", row),
             boxes=file.ragged("boxes", row),
             mask=file.ragged("mask", row).tobytes(),
-            label=file.texts("label", row),
+            label=file.text("label", row),
         )
 
     def column(self, name: str) -> list[Any]:
@@ -297,7 +295,7 @@ class StoreWriter:
 
 def _fill(file: Any, clips: list[Clip]) -> None:
     for name in _TEXTS:
-        file.create_dataset(name, data=[getattr(clip, name) for clip in clips], dtype=h5py.string_dtype())
+        put_texts(file, name, [getattr(clip, name) for clip in clips])
     for name, kind in _NUMBERS:
         file[name] = np.array([getattr(clip, name) for clip in clips], kind)
     file["frame_hw"] = np.array([clip.frame_hw for clip in clips], "i4")
@@ -305,12 +303,7 @@ def _fill(file: Any, clips: list[Clip]) -> None:
     file["digest"] = np.stack([np.frombuffer(clip_digest(clip), np.uint8) for clip in clips])
     sounds = np.stack([clip.sound for clip in clips])
     file.create_dataset("sound", data=sounds, chunks=(1, sounds.shape[1]))
-    _fill_ragged(file, "picture", [np.frombuffer(clip.picture, np.uint8) for clip in clips])
-    _fill_ragged(file, "boxes", [np.asarray(clip.boxes, np.float64).reshape(-1, 4) for clip in clips])
+    put_ragged(file, "picture", [np.frombuffer(clip.picture, np.uint8) for clip in clips])
+    put_ragged(file, "boxes", [np.asarray(clip.boxes, np.float64).reshape(-1, 4) for clip in clips])
     if any(clip.mask for clip in clips):  # shards without masks stay what they were before there were any
-        _fill_ragged(file, "mask", [np.frombuffer(clip.mask, np.uint8) for clip in clips])
-
-
-def _fill_ragged(file: Any, name: str, rows: list[NDArray[Any]]) -> None:
-    file[name] = np.concatenate(rows)
-    file[f"{name}_offset"] = np.cumsum([0, *(len(row) for row in rows)], dtype="i8")
+        put_ragged(file, "mask", [np.frombuffer(clip.mask, np.uint8) for clip in clips])

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.files import read_lines, read_table, write_json
 from avloc.parts import WHOLE, Part
-from avloc.store.shards import IDS, ROWS, Column, ShardFolder, write_next_shard
+from avloc.store.shards import IDS, ROWS, Column, ShardFolder, put_texts, write_next_shard
 
-SCHEMA = 1
+SCHEMA = 2
 STAMP = "stamp.json"
 FAILED = "failed.jsonl"
 
@@ -141,9 +141,7 @@ class HintWriter:
         write_next_shard(self.folder, self._buffer, self._fill, self.part)
 
     def _fill(self, file: Any, hints: list[tuple[str, NDArray[Any] | None]]) -> None:
-        import h5py
-
-        file.create_dataset("id", data=[clip_id for clip_id, _ in hints], dtype=h5py.string_dtype())
+        put_texts(file, "id", [clip_id for clip_id, _ in hints])
         file["present"] = np.array([value is not None for _, value in hints], "u1")
         blank = np.zeros(self.stamp.shape, np.float16)
         values = [blank if value is None else value.astype(np.float16) for _, value in hints]

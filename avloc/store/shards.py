@@ -1,4 +1,7 @@
-"""Numbered HDF5 shards in one folder, each with a data set `id`.
+"""Numbered HDF5 shards in one folder, each with the texts `id`.
+
+Texts are bytes end to end, with a data set of where each begins: HDF5's own strings lie in a heap, which a damaged file
+can make it search without end.
 
 A shard is written under a temporary name, flushed and renamed, and never changed afterwards. Handles are opened lazily
 in the process that reads and never cross a fork or a pickle (h5py handles survive neither).
@@ -11,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,12 +40,20 @@ class Column:
     """What a data set of a shard has to be."""
 
     kind: str
-    """NumPy's name of the type, or `text`."""
+    """NumPy's name of the type."""
     shape: tuple[str | int, ...] = (ROWS,)
 
 
 Row = TypeVar("Row")
-IDS: Mapping[str, Column] = {"id": Column("text")}
+
+
+def ragged_columns(name: str, kind: str, *shape: int) -> dict[str, Column]:
+    """The data sets of something of which clips have unequal amounts: the values, and where each clip's begin."""
+    return {name: Column(kind, (ANY, *shape)), f"{name}_offset": Column("i8", (EDGES,))}
+
+
+IDS: Mapping[str, Column] = ragged_columns("id", "u1")
+"""A text is a ragged column of bytes, UTF-8."""
 
 
 def own_data_set(file: Any, name: str) -> Any:
@@ -102,14 +114,14 @@ class Shard:
             ValueError: it is not.
         """
         values, column = own_data_set(self._file, name), self._columns[name]
-        rows = len(values) if name == "id" and values.ndim else len(self._data_set("id"))
+        edges = values if name == "id_offset" else self._data_set("id_offset")
+        rows = len(edges) - 1 if edges.ndim else 0
         lengths = {ROWS: rows, EDGES: rows + 1}
         fits = len(values.shape) == len(column.shape) and all(
             axis == ANY or size == lengths.get(str(axis), axis)
             for size, axis in zip(values.shape, column.shape, strict=True)
         )
-        text = h5py.check_string_dtype(values.dtype) is not None
-        if not fits or ("text" if text else values.dtype.str[1:]) != column.kind:
+        if not fits or rows < 0 or values.dtype.str[1:] != column.kind:
             raise ValueError(f"{name} has shape {values.shape} and type {values.dtype}")
         if values.id.get_create_plist().get_nfilters():
             raise ValueError(f"{name} is compressed")
@@ -123,11 +135,24 @@ class Shard:
         with self._legible():
             return values[where]
 
-    def texts(self, name: str, where: int | slice = slice(None)) -> Any:
-        """The same for texts."""
-        values = self._data_set(name)
+    def text(self, name: str, row: int) -> str:
+        """A text of one clip."""
+        start, stop = self._text_edges(name)[row : row + 2]
         with self._legible():
-            return values.asstr()[where]
+            text: str = self.numbers(name, slice(start, stop)).tobytes().decode()
+            return text
+
+    def texts(self, name: str) -> list[str]:
+        """The texts of all clips."""
+        data, edges = self.numbers(name).tobytes(), self._text_edges(name).tolist()
+        with self._legible():
+            return [data[start:stop].decode() for start, stop in pairwise(edges)]
+
+    def _text_edges(self, name: str) -> NDArray[np.int64]:
+        edges = self.offsets(name)
+        if not len(edges):
+            raise Refused(f"shard {self.path} cannot be read: {name}_offset is not there", hint=_ANEW)
+        return edges
 
     def ragged(self, name: str, row: int) -> NDArray[Any]:
         """What one clip has of `name`, of which clips have unequal amounts; nothing if no clip of the shard has any.
@@ -260,6 +285,17 @@ def write_next_shard(
         if not path.exists():  # an interrupt may come when the shard has its name already
             buffer[:0] = taken
         raise
+
+
+def put_ragged(file: Any, name: str, rows: list[NDArray[Any]]) -> None:
+    """Write what clips have unequal amounts of: the arrays below each other, and where each begins."""
+    file[name] = np.concatenate(rows)
+    file[f"{name}_offset"] = np.cumsum([0, *map(len, rows)]).astype("i8")
+
+
+def put_texts(file: Any, name: str, texts: list[str]) -> None:
+    """Write one text a clip."""
+    put_ragged(file, name, [np.frombuffer(text.encode(), np.uint8) for text in texts])
 
 
 def write_shard(path: Path, fill: Callable[[Any], None]) -> None:

@@ -155,7 +155,7 @@ def _models(ending: str) -> Callable[[], list[bytes]]:
 
         if ending == ".pth":
             file = io.BytesIO()
-            state = {"img_proj.weight": torch.zeros(4, 2), "aud_proj.weight": torch.zeros(4, 2)}
+            state = {"img_proj.weight": torch.zeros(4, 2, 1, 1), "aud_proj.weight": torch.zeros(4, 2)}
             torch.save({"model": state, "epoch": 3, "best": np.float64(0.5)}, file)
             return [file.getvalue()]
         with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from avloc.store import Store
-from avloc.store.shards import shard_paths
+from avloc.store.shards import Shard, shard_paths
 from tests.media_makers import disc, make_picture, make_sound, tone
 from tests.processes import ROOT
 from tests.small_models import save_small
@@ -72,14 +72,15 @@ def _write_media(folder: Path, clips: int, rng: random.Random, share: float) -> 
 def _break_pictures(store: Path, rng: random.Random, share: float) -> set[str]:
     broken = set()
     for path in shard_paths(store):
+        names = Shard(path).texts("id")
         with h5py.File(path, "r+") as file:
             offsets = file["picture_offset"][:]
-            for row, name in enumerate(file["id"].asstr()[:]):
+            for row, name in enumerate(names):
                 if rng.random() < share:
                     file["picture"][offsets[row] : offsets[row + 1]] = np.zeros(
                         offsets[row + 1] - offsets[row], np.uint8
                     )
-                    broken.add(str(name))
+                    broken.add(name)
     return broken
 
 
