@@ -17,7 +17,7 @@ from avloc.errors import UsageError, WeightsError
 from avloc.files import json_text, parse_json, sha256_of, write_bytes
 from avloc.methods import Method, method_class
 from avloc.networks.plain import load_plain
-from avloc.protocols import Protocol
+from avloc.protocols import PROTOCOLS
 from avloc.published import METHOD_SPECS
 
 SCHEMA = 1
@@ -56,7 +56,7 @@ def default_model() -> Path:
 
 def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: dict[str, Any]) -> None:
     """Write one self-describing `.safetensors` file, atomically."""
-    protocol = Protocol().as_json()
+    protocol = PROTOCOLS[METHOD_SPECS[config.method].protocol].as_json()
     about = {
         "schema": SCHEMA,
         "version": __version__,

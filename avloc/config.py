@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError
-from avloc.published import FASTEST_HZ, LONGEST_S, METHOD_SPECS, check_setting
+from avloc.published import FASTEST_HZ, LONGEST_S, METHOD_SPECS, check_setting, merged
 
 T = TypeVar("T")
 
@@ -228,18 +228,46 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
         method: the published method; '' takes the table's, and by default AVC.
 
     Raises:
-        UsageError: an unknown method or setting, or own settings of another method than this.
+        UsageError: an unknown method or setting, or a setting that means nothing to this method.
     """
-    model = table.get("model")
-    method = method or (model.get("method", "") if isinstance(model, Mapping) else "") or next(iter(METHOD_SPECS))
+    model = table.get("model", {})
+    if not isinstance(model, Mapping) or not isinstance(model.get("own", {}), Mapping):
+        raise UsageError("model and model.own are tables of settings; valid: --set model.KEY=VALUE, METHOD.KEY=VALUE")
+    says = model.get("method", "")
+    if method and says not in ("", method):
+        raise UsageError(f"--method {method} and model.method = {says!r} cannot both be meant; valid: one of them")
+    method = method or says or next(iter(METHOD_SPECS))
     if method not in METHOD_SPECS:
         raise UsageError(f"unknown method {method!r}; valid: {', '.join(METHOD_SPECS)}")
     other = next((name for name in METHOD_SPECS if name in table and name != method), None)
     if other is not None:
         raise UsageError(f"settings of {other} go with --method {other}, not with {method}")
+    own = table.get(method, {})
+    if not isinstance(own, Mapping):
+        raise UsageError(f"{method} = {own!r} is impossible; valid: --set {method}.KEY=VALUE")
     rest = {name: value for name, value in table.items() if name != method}
-    rest = merged(rest, {"model": {"method": method, "own": table.get(method, {})}})
-    return from_dict(TrainConfig, merged(METHOD_SPECS[method].defaults(rest["model"]["own"]), rest))
+    rest = merged(rest, {"model": {"method": method, "own": own}})
+    config = from_dict(TrainConfig, merged(METHOD_SPECS[method].defaults(rest["model"]["own"]), rest))
+    check_used(config)
+    return config
+
+
+def check_used(config: TrainConfig) -> None:
+    """Refuse settings that mean nothing to the method: nobody is to believe that they did something.
+
+    Raises:
+        UsageError: there is one, or the method is left without its loss.
+    """
+    spec = METHOD_SPECS[config.model.method]
+    usual = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
+    ours = to_dict(config)
+    for name in spec.unused:
+        table, _, key = name.rpartition(".")
+        value, plain = (part[table][key] if table else part[key] for part in (ours, usual))
+        check_setting(value == plain, f"{name}, which means nothing to {spec.name},", value, repr(plain))
+    weight = getattr(config.loss, spec.term)
+    taught = weight or config.loss.boxes or config.loss.audio_hint or config.loss.visual_hint
+    check_setting(bool(taught), f"loss.{spec.term}", weight, f"more than 0, or {spec.name} has no loss")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -257,15 +285,6 @@ def write_toml(table: Mapping[str, Any]) -> str:
     import tomli_w
 
     return tomli_w.dumps(table)
-
-
-def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `update` laid over it, table by table."""
-    out = dict(base)
-    for name, value in update.items():
-        both_tables = isinstance(value, Mapping) and isinstance(out.get(name), Mapping)
-        out[name] = merged(out[name], value) if both_tables else value
-    return out
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:

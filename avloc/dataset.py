@@ -86,7 +86,8 @@ def check_fit(spec: StoreSpec, config: ModelConfig) -> None:
     if spec.seconds < config.seconds or spec.rate < config.rate:
         has = f"{spec.seconds:g} s at {spec.rate} Hz"
         needs = f"{config.seconds:g} s at {config.rate} Hz"
-        hint = f"Prepare it again with --rate {max(spec.rate, config.rate)}."
+        more = f" --seconds {config.seconds:g}" if spec.seconds < config.seconds else ""
+        hint = f"Prepare it again with --rate {max(spec.rate, config.rate)}{more}."
         raise Refused(f"the store holds {has}; the model needs {needs}", hint=hint)
 
 

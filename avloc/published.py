@@ -5,6 +5,7 @@ A method is a file of `avloc.methods` and its record in `METHOD_SPECS`; everythi
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,8 +44,48 @@ class StoreSpec:
         return int(self.seconds * self.rate)
 
 
+def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `update` laid over it, table by table."""
+    out = dict(base)
+    for name, value in update.items():
+        both_tables = isinstance(value, Mapping) and isinstance(out.get(name), Mapping)
+        out[name] = merged(out[name], value) if both_tables else value
+    return out
+
+
+@dataclass(frozen=True)
+class Own:
+    """A setting that one method alone has: its default, and between what it makes sense."""
+
+    default: bool | int | float
+    least: float = 0.0
+    most: float = math.inf
+
+    def checked(self, name: str, value: object) -> bool | int | float:
+        """The value, a whole number as a float where that is wanted.
+
+        Raises:
+            UsageError: it is of another type, or makes no sense.
+        """
+        kind = type(self.default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        check_setting(type(value) is kind, name, value, f"a value of type {kind.__name__}")
+        assert isinstance(value, bool | int | float)
+        check_setting(self.least <= value <= self.most, name, value, f"{self.least:g} to {self.most:g}")
+        return value
+
+
 def _none() -> Mapping[str, Any]:
     return types.MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Off:
+    """What else is otherwise where a setting of its own is switched off."""
+
+    settings: Mapping[str, Any] = field(default_factory=_none)
+    own: Mapping[str, bool | int | float] = field(default_factory=_none)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,50 +98,66 @@ class MethodSpec:
     """`prepare --for METHOD`: what a store must hold to train or score it with its defaults."""
     settings: Mapping[str, Any] = field(default_factory=_none)
     """What its authors set otherwise than AVC's, as tables of a `TrainConfig`."""
-    own: Mapping[str, bool | int | float | str] = field(default_factory=_none)
-    """Settings that no other method has, with their defaults: `--set METHOD.KEY=VALUE`."""
-    without: Mapping[str, Mapping[str, Any]] = field(default_factory=_none)
+    own: Mapping[str, Own] = field(default_factory=_none)
+    """Settings that no other method has: `--set METHOD.KEY=VALUE`."""
+    without: Mapping[str, Off] = field(default_factory=_none)
     """Own setting that is switched off -> what else its authors set then."""
+    unused: tuple[str, ...] = ()
+    """Settings that mean nothing to it."""
     protocol: str = "avloc"
     """The rule by which its authors score; avloc's own for AVC, whose code scores against the first box alone."""
     hints: bool = False
     """Whether teachers speak in its training."""
     segments: bool = False
-    """Whether it learns from regions of the frames (`avloc.media.segments`)."""
+    """Whether it learns from regions of the frames (`avloc.media.segments`); its `grid` may take rectangles."""
     term: str = "contrastive"
     """The loss term that says how good it is where nothing else does."""
 
-    def defaults(self, own: object) -> dict[str, Any]:
-        """`settings`, and those of `without` that go with its own settings as given."""
-        given = own if isinstance(own, Mapping) else {}
-        off = [extra for name, extra in self.without.items() if not given.get(name, self.own[name])]
-        return {key: value for table in (self.settings, *off) for key, value in table.items()}
+    @property
+    def name(self) -> str:
+        """As `--method` has it."""
+        return self.network.partition(".")[0]
 
-    def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def settled(self, given: Mapping[str, Any]) -> dict[str, bool | int | float]:
         """Its own settings, those that are not given at their defaults.
 
         Raises:
-            UsageError: a setting that it does not have, or a value of another type.
+            UsageError: a setting that it does not have, or a value that makes no sense.
         """
-        for name, value in given.items():
-            if name not in self.own:
-                valid = ", ".join(self.own) or "none"
-                raise UsageError(f"unknown setting {name} of {self.network.partition('.')[0]}; valid: {valid}")
-            kind = type(self.own[name])
-            check_setting(type(value) is kind, name, value, f"a value of type {kind.__name__}")
-        return {**self.own, **given}
+        unknown = next((name for name in given if name not in self.own), None)
+        if unknown is not None:
+            raise UsageError(f"unknown setting {unknown} of {self.name}; valid: {', '.join(self.own) or 'none'}")
+        defaults = {name: own.default for name, own in self.own.items()}
+        for off in self._off(given):
+            defaults |= off.own
+        return {
+            name: self.own[name].checked(f"{self.name}.{name}", value) for name, value in {**defaults, **given}.items()
+        }
+
+    def defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`settings`, and those of `without` that go with its own settings as given."""
+        out = dict(self.settings)
+        for off in self._off(given):
+            out = merged(out, off.settings)
+        return out
+
+    def _off(self, given: Mapping[str, Any]) -> list[Off]:
+        return [off for name, off in self.without.items() if not given.get(name, self.own[name].default)]
 
 
 _WITHOUT_HINTS = {"audio_hint": 0.0, "visual_hint": 0.0}
-
 _VGG = {"vision_trunk": "vgg16", "audio_trunk": "vggish", "dim": 512, "rate": 16_000}
+_OF_TEACHERS = ("loss.audio_hint", "loss.visual_hint", "audio_teacher", "visual_teacher", "augment.map")
+_OF_LABELS = ("loss.same_class", "loss.box", "loss.peak")
+_SWITCH_ON, _SWITCH_OFF = Own(default=True), Own(default=False)
 
 METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
     {
-        "avc": MethodSpec(network="avc.AVC", hints=True),
+        "avc": MethodSpec(network="avc.AVC", hints=True, unused=("loss.agreement",)),
         "ezvsl": MethodSpec(
             network="ezvsl.EZVSL",
             settings={"model": {"method": "ezvsl", "dim": 512}, "loss": _WITHOUT_HINTS},
+            unused=("loss.agreement", *_OF_TEACHERS),
             protocol="ezvsl",
         ),
         "lvs": MethodSpec(
@@ -110,7 +167,14 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000},
                 "loss": _WITHOUT_HINTS,
             },
-            own={"positive": 0.65, "negative": 0.4, "temperature": 0.07, "trimap": True, "legacy_diagonal": False},
+            own={
+                "positive": Own(0.65, -1.0, 1.0),
+                "negative": Own(0.4, -1.0, 1.0),
+                "temperature": Own(0.07, 1e-6),
+                "trimap": _SWITCH_ON,
+                "legacy_diagonal": _SWITCH_OFF,
+            },
+            unused=("loss.agreement", *_OF_TEACHERS),
             protocol="lvs",
         ),
         "sspl": MethodSpec(
@@ -123,13 +187,9 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "epochs": 20,
                 "batch": 256,
             },
-            own={"pcm": True, "head_lr": 2.5},
-            without={
-                "pcm": {
-                    "optim": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-4},
-                    "epochs": 100,
-                }
-            },
+            own={"pcm": _SWITCH_ON, "head_lr": Own(2.5)},
+            without={"pcm": Off(settings={"optim": {"lr": 5e-4}, "epochs": 100}, own={"head_lr": 4.0})},
+            unused=("model.tau", "loss.contrastive", *_OF_LABELS, *_OF_TEACHERS),
             protocol="sspl",
             term="agreement",
         ),
@@ -142,7 +202,14 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "optim": {"name": "adamw", "lr": 2e-4, "weight_decay": 1e-4},
                 "batch": 256,
             },
-            own={"temperature": 0.005, "negatives": 0.75, "retained": 0.5, "grid": 0, "legacy_segments": False},
+            own={
+                "temperature": Own(0.005, 1e-6),
+                "negatives": Own(0.75, 0.0, 1.0),
+                "retained": Own(0.5, 0.0, 0.99),
+                "grid": Own(0, 0, 14),
+                "legacy_segments": _SWITCH_OFF,
+            },
+            unused=("model.tau", "loss.agreement", *_OF_LABELS, *_OF_TEACHERS),
             protocol="sacl",
             segments=True,
         ),

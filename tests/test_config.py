@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc import config
-from avloc.config import ModelConfig, TrainConfig, from_dict, merged, parse_settings, read_toml, to_dict, write_toml
+from avloc.config import ModelConfig, TrainConfig, from_dict, parse_settings, read_toml, to_dict, write_toml
 from avloc.errors import UsageError
-from avloc.published import StoreSpec
+from avloc.published import StoreSpec, merged
 
 
 def test_the_defaults_are_the_papers():

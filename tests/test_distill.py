@@ -215,7 +215,7 @@ def test_one_writer_at_a_time(store: Path, options: DistillOptions) -> None:
 
 
 def test_options_that_cannot_be_meant(store: Path, options: DistillOptions) -> None:
-    with pytest.raises(UsageError, match="valid: panns, yamnet, detr, lite0"):
+    with pytest.raises(UsageError, match="valid: panns, yamnet, vggish, detr, lite0"):
         DistillOptions(teachers=("clap",))
     with pytest.raises(UsageError, match="--teacher"):
         DistillOptions(teachers=())

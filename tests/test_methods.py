@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.checkpoint import load_model
+from avloc.checkpoint import load_model, save_model
 from avloc.config import TrainConfig, from_dict, parse_settings, settled, to_dict
 from avloc.dataset import Batch, ClipSet, load
 from avloc.engine import Engine, weighted_total
 from avloc.errors import UsageError, WeightsError
 from avloc.media.segments import segments
-from avloc.methods import HintBatch, build
+from avloc.methods import build
 from avloc.methods.sacl import SACL
 from avloc.published import METHOD_SPECS
 from avloc.store import Store
@@ -32,7 +32,7 @@ def test_a_method_comes_with_what_its_authors_set(method: str):
     config = settled({}, method)
     spec = METHOD_SPECS[method]
     assert config.model.method == method
-    assert config.model.own == dict(spec.own)
+    assert config.model.own == {name: own.default for name, own in spec.own.items()}
     assert (config.model.seconds, config.model.rate) == (spec.store.seconds, spec.store.rate)
     assert bool(config.loss.audio_hint) == spec.hints
     assert from_dict(TrainConfig, to_dict(config)) == config
@@ -42,7 +42,8 @@ def test_a_method_comes_with_what_its_authors_set(method: str):
 def test_what_is_typed_goes_over_what_the_authors_set():
     config = settled(parse_settings(["optim.lr=0.5", "sspl.pcm=false", "model.seconds=2"]), "sspl")
     assert (config.optim.lr, config.optim.name, config.epochs, config.model.seconds) == (0.5, "adamw", 100, 2.0)
-    assert config.model.own == {"pcm": False, "head_lr": 2.5}
+    assert config.model.own == {"pcm": False, "head_lr": 4.0}
+    assert settled(parse_settings(["sspl.pcm=false", "sspl.head_lr=3"]), "sspl").model.own["head_lr"] == 3.0
     assert settled({}, "sspl").optim.lr == 2e-5
     assert settled(parse_settings(["sspl.pcm=false"]), "sspl").optim.lr == 5e-4
 
@@ -54,7 +55,20 @@ def test_what_is_typed_goes_over_what_the_authors_set():
         (["lvs.epsilon=1"], "lvs", "epsilon of lvs; valid: positive"),
         (["sacl.grid=true"], "sacl", "type int"),
         (["avc.x=1"], "avc", "valid: none"),
-        (["lvs=3"], "lvs", "own = 3"),
+        (["lvs=3"], "lvs", "lvs = 3 is impossible"),
+        (["model=3"], "sspl", "tables of settings"),
+        (["model.own=3"], "sspl", "tables of settings"),
+        (["model.method=sspl"], "lvs", "cannot both be meant"),
+        (["sacl.retained=1"], "sacl", "sacl.retained = 1.0 is impossible; valid: 0 to 0.99"),
+        (["sspl.head_lr=-1"], "sspl", "head_lr = -1.0"),
+        (["sacl.grid=20"], "sacl", "0 to 14"),
+        (["lvs.temperature=0"], "lvs", "temperature = 0.0"),
+        (["loss.audio_hint=1000"], "ezvsl", "loss.audio_hint, which means nothing to ezvsl, = 1000"),
+        (["audio_teacher=vggish"], "sspl", "audio_teacher, which means nothing to sspl"),
+        (["model.tau=0.1"], "sacl", "model.tau, which means nothing to sacl"),
+        (["loss.same_class=masked"], "sacl", "loss.same_class, which means nothing to sacl"),
+        (["loss.box=1"], "sspl", "loss.box, which means nothing to sspl"),
+        (["loss.agreement=0"], "sspl", "loss.agreement = 0.0 is impossible; valid: more than 0"),
         ([], "lvz", "unknown method 'lvz'; valid: avc"),
     ],
 )
@@ -79,11 +93,24 @@ def test_networks_that_a_method_does_not_have_are_named(settings, method, words)
         build(settled(parse_settings(settings), method).model)
 
 
-def test_labels_do_not_teach_what_has_no_way_to_learn_from_them():
-    model = SACL(settled({}, "sacl").model)
-    weights = settled(parse_settings(["loss.same_class=masked"]), "sacl").loss
-    with pytest.raises(UsageError, match=r"same_class = masked.*impossible for sacl"):
-        model.losses(None, HintBatch(), weights)
+def test_what_finds_regions_is_looked_for_before_anything_is_written(tmp_path, here, monkeypatch):
+    store = write_store(tmp_path / "store", 4)
+    monkeypatch.setattr("avloc.media.segments.find_spec", lambda _name: None)
+    command = ("train", store, "--out", tmp_path / "run", "--method", "sacl", "--init", "random", "--dry-run")
+    done = here(*command)
+    assert (done.code, "scikit-image" in done.err, "avloc[sacl]" in done.err) == (2, True, True), done.err
+    assert not (tmp_path / "run").exists()
+    assert here(*command, "--set", "sacl.grid=4").code == 0
+
+
+def test_a_start_from_a_model_with_other_own_settings_says_what_to_type(tmp_path, here):
+    config = settled(parse_settings(["lvs.trimap=false", "model.seconds=3"]), "lvs").model
+    save_model(tmp_path / "a.safetensors", config, build(config).state_dict(), {"name": "a"})
+    store = write_store(tmp_path / "store", 4)
+    command = ("train", store, "--out", tmp_path / "run", "--method", "lvs", "--set", "model.seconds=3")
+    done = here(*command, "--init", tmp_path / "a.safetensors")
+    assert (done.code, "--set lvs.trimap=false" in done.err) == (2, True), done.err
+    assert load_model(tmp_path / "a.safetensors").config == config
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from avloc.cli import edge
+from tests.processes import ROOT
 from tests.world import write_store
 
 SMALL = (
@@ -21,6 +25,8 @@ SMALL = (
     "error",
     [
         MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("Caught RuntimeError in a process.\nTraceback:\nRuntimeError: can't allocate memory: 9 bytes"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.\nand more"),
     ],
@@ -36,6 +42,35 @@ def test_full_memory_is_no_bug(error: Exception, capsys) -> None:
     assert "the memory is full" in err
     assert "Traceback" not in err
     assert "and more" not in err
+
+
+FAILING = """
+import sys
+from avloc import dataset
+
+def failing(_self, _index):
+    raise MemoryError("no more")
+
+dataset.ClipSet.__getitem__ = failing
+sys.argv[0] = "avloc"
+from avloc.cli import main
+main()
+"""
+
+
+def test_a_reading_process_that_fails_is_not_waited_for(tmp_path: Path) -> None:
+    """Loader processes leave signals to their parent, which ends with a line and must not wait for them."""
+    store = write_store(tmp_path / "store", 6)
+    command = ("train", store, "--out", tmp_path / "run", *SMALL, "--set", "workers=1")
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, *map(str, command)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, "the memory is full" in done.stderr) == (5, True), done.stderr
 
 
 def test_a_reading_process_that_is_killed_is_named_and_the_run_goes_on(tmp_path: Path, here, monkeypatch) -> None:

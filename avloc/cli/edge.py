@@ -40,16 +40,29 @@ def run(app: Callable[[], object]) -> None:
         app()
     except AvlocError as error:
         _say(str(error), error.hint)
+        _let_go(error)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 (what nobody foresaw is our bug and is shown whole)
-        said = _disk_trouble(error) if isinstance(error, OSError) else _memory_trouble(error)
+        said = _memory_trouble(error) or (_disk_trouble(error) if isinstance(error, OSError) else None)
         if said is None:
             traceback.print_exc()
             print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201
+            _let_go(error)
             sys.exit(EXIT_BUG)
         _say(*said)
+        _let_go(error)
         in_the_way = isinstance(error, OSError) and error.errno in _IN_THE_WAY
         sys.exit(EXIT_USAGE if in_the_way else EXIT_REFUSED)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the frames of an error hold.
+
+    Loader processes that it has interrupted would be waited for at the end, and they leave signals to this process.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _disk_trouble(error: OSError) -> tuple[str, str] | None:
@@ -69,11 +82,14 @@ def _disk_trouble(error: OSError) -> tuple[str, str] | None:
 
 def _memory_trouble(error: Exception) -> tuple[str, str] | None:
     """Reason and next step; None where memory is not to blame."""
-    text = str(error).strip().split("\n")[0] or type(error).__name__
+    lines = str(error).strip().split("\n")
+    text = lines[0] or type(error).__name__
     if text.startswith(_READER_DIED):
         return f"a process that reads clips is lost: {text}", "The memory may be short. Run the same command again."
-    if isinstance(error, MemoryError) or any(words in text for words in _MEMORY_FULL):
-        return f"the memory is full: {text}", "Take fewer clips at once, smaller frames, or fewer processes."
+    full = next((line for line in lines if any(words in line for words in _MEMORY_FULL)), "")
+    starved = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)
+    if full or starved or isinstance(error, MemoryError):
+        return f"the memory is full: {full or text}", "Take fewer clips at once, smaller frames, or fewer processes."
     return None
 
 

@@ -14,6 +14,7 @@ from avloc.cli.edge import StopRequest
 from avloc.cli.options import Device, DryRun, Json, WeightsDir
 from avloc.errors import UsageError
 from avloc.events import Notice, silent
+from avloc.published import merged
 
 _SEED = re.compile(r"[0-9]{1,19}")
 
@@ -27,21 +28,26 @@ def train(
     val: Annotated[
         str, typer.Option(help="Held-out clips that choose the epoch: a store, a share as 0.1, or a split's name.")
     ] = "",
-    epochs: Annotated[int | None, typer.Option(help="Epochs.  [default: 100]", show_default=False)] = None,
-    batch: Annotated[int | None, typer.Option(help="Clips in a batch.  [default: 128]", show_default=False)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs.  [default: the method's; avc 100]", show_default=False)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Clips in a batch.  [default: the method's; avc 128]", show_default=False)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.  [default: 10]", show_default=False)] = None,
     seeds: Annotated[
         str | None,
         typer.Option(help="Several, as 10,20,30: one run each, in OUT/seed-10 and so on.", show_default=False),
     ] = None,
     dim: Annotated[
-        int | None, typer.Option(help="Width of the common space.  [default: 2048]", show_default=False)
+        int | None,
+        typer.Option(help="Width of the common space.  [default: the method's; avc 2048]", show_default=False),
     ] = None,
     vision_trunk: Annotated[
-        str | None, typer.Option(help="Network that sees.  [default: resnet18]", show_default=False)
+        str | None, typer.Option(help="Network that sees.  [default: the method's; avc resnet18]", show_default=False)
     ] = None,
     audio_trunk: Annotated[
-        str | None, typer.Option(help="Network that hears.  [default: resnet18]", show_default=False)
+        str | None, typer.Option(help="Network that hears.  [default: the method's; avc resnet18]", show_default=False)
     ] = None,
     init: Annotated[
         str | None,
@@ -80,8 +86,8 @@ def train(
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
-    table = configs.merged(settings_table, _given(chosen))
-    table = configs.merged(table, typed)
+    table = merged(settings_table, _given(chosen))
+    table = merged(table, typed)
     settled = configs.settled(table, method)
     if print_config:
         typer.echo(configs.write_toml(configs.to_dict(settled)), nl=False)

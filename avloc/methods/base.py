@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from avloc.config import LossWeights, ModelConfig
-from avloc.errors import UsageError
 from avloc.parallel import ALONE, Peers
 
 
@@ -167,13 +166,6 @@ class Method(nn.Module, ABC):
         Returns:
             None where they are of another method.
         """
-
-
-def only_published(weights: LossWeights, method: str) -> None:
-    """Raise UsageError where labels or boxes are to teach a method that has no way to learn from them."""
-    if weights.same_class != "negative" or weights.boxes:
-        given = f"loss.same_class = {weights.same_class}, loss.box = {weights.box:g}, loss.peak = {weights.peak:g}"
-        raise UsageError(f"{given} is impossible for {method}; valid: negative, and 0")
 
 
 def tensors_of(content: Mapping[str, Any], entry: str) -> dict[str, Tensor]:

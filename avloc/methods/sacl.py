@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
-from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, only_published, tensors_of
+from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
 from avloc.methods.sspl import attention, check_sizes
 from avloc.networks.trunks import build_trunk, keep_resolution
 from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP, log_mel_patches, mean_unit, normalise_span
@@ -77,12 +77,11 @@ class SACL(Method):
         self,
         embeddings: Embeddings,
         hints: HintBatch,  # noqa: ARG002
-        weights: LossWeights,
+        weights: LossWeights,  # noqa: ARG002
         truth: Supervision | None = None,
         peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
         """The contrast of both views with the sounds; one view counts for both."""
-        only_published(weights, "sacl")
         views = [embeddings.image, embeddings.image if embeddings.second is None else embeddings.second]
         labels = truth.segments if truth and truth.segments else None
         with torch.no_grad():
@@ -161,7 +160,7 @@ def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Ten
 
     Returns:
         bool, of both views. A region that lies in both is looked for; in the second view all of it counts where the
-        map misses it. Where a view has a single region, or none lies in both, the maps themselves count.
+        map misses it. Where a view has the region 0 alone, or none lies in both, the maps themselves count.
 
     Source: SACL's code; see `tests/parity`.
     """

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from avloc.config import LossWeights, ModelConfig
 from avloc.errors import UsageError
-from avloc.methods.base import Embeddings, Group, HintBatch, Method, Published, Supervision, only_published, tensors_of
+from avloc.methods.base import Embeddings, Group, HintBatch, Method, Published, Supervision, tensors_of
 from avloc.networks.predictive import PredictiveCoding
 from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP, log_mel_patches, mean_unit, normalise_span
 from avloc.parallel import ALONE, Peers
@@ -148,12 +148,11 @@ class SSPL(Method):
         self,
         embeddings: Embeddings,
         hints: HintBatch,  # noqa: ARG002
-        weights: LossWeights,
+        weights: LossWeights,  # noqa: ARG002
         truth: Supervision | None = None,  # noqa: ARG002
         peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
         """How little the two views agree (SimSiam, equations 1 and 2); one view is compared with itself."""
-        only_published(weights, "sspl")
         first = self.pooled(embeddings.image, embeddings.audio)
         second = first if embeddings.second is None else self.pooled(embeddings.second, embeddings.audio)
         (prediction_1, projection_1), (prediction_2, projection_2) = self.head(first), self.head(second)

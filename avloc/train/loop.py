@@ -99,7 +99,6 @@ def make_optimiser(model: Method, config: OptimConfig) -> torch.optim.Optimizer:
     groups = [
         {
             "params": group.parameters,
-            "factor": group.factor,
             "lr": config.lr * group.factor,
             "weight_decay": config.weight_decay * group.decays,
         }
@@ -241,8 +240,8 @@ class _Trainer:
         """The schedule, as a function of the step alone: a resumed run needs no state of it."""
         if self.config.optim.schedule == "cosine":
             share = self.progress.step / (self.steps_per_epoch * self.config.epochs)
-            for group in self.optimiser.param_groups:
-                group["lr"] = group["factor"] * self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
+            for group, kind in zip(self.optimiser.param_groups, self.engine.model.groups(), strict=True):
+                group["lr"] = kind.factor * self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
     def _announce(self, total: int, terms: dict[str, float]) -> None:
         epoch = (self.progress.step - 1) // self.steps_per_epoch + 1

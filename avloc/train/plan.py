@@ -15,11 +15,12 @@ from torch import nn
 from avloc import __version__
 from avloc.annotations import list_names, published_list, test_ids
 from avloc.checkpoint import ModelFile, load_model, put_weights
-from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, to_dict
+from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, check_used, to_dict
 from avloc.dataset import ClipSet
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.events import Listener
+from avloc.media.segments import check_segments
 from avloc.methods import Method
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
 from avloc.networks.trunks import load_pretrained
@@ -53,7 +54,7 @@ class Validation:
     clips: ClipSet
     box_rule: str
     by_boxes: bool
-    """Chosen by cIoU@0.5 where the clips have boxes, else by the contrastive loss."""
+    """Chosen by cIoU@0.5 where the clips have boxes, else by the method's main loss term."""
     selection: str
     """How the chosen epoch is labelled in the model file."""
 
@@ -80,11 +81,14 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     Raises:
         StoreNotFound: no store there.
         Refused: it does not fit, has too few clips, or its hints are incomplete.
-        UsageError: `--val` means nothing, `--init concepts` does not go with the networks, or labels or boxes are to
-            teach and there are none.
+        UsageError: `--val` means nothing, `--init concepts` does not go with the networks, labels or boxes are to teach
+            and there are none, a setting means nothing to the method, or what finds regions is not installed.
     """
+    check_used(config)
     if config.init == "concepts":
         _check_concepts(config.model)
+    if METHOD_SPECS[config.model.method].segments and not config.model.own["grid"]:
+        check_segments()
     store = Store(options.store)
     train_ids, validation = _split(store, options.val, config)
     if len(train_ids) < 2:
@@ -246,7 +250,11 @@ def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
     differ = [name for name in theirs if name != "tau" and theirs[name] != ours[name]]
     if differ:
         said = ", ".join(f"{name} {theirs[name]!r} (here {ours[name]!r})" for name in differ)
-        settings = " ".join(f"--set model.{name}={theirs[name]}" for name in differ)
+        own = {name: value for name, value in theirs["own"].items() if ours["own"].get(name) != value}
+        typed = [f"model.{name}={theirs[name]}" for name in differ if name != "own"]
+        settings = " ".join(
+            f"--set {each}" for each in (*typed, *(f"{model.config.method}.{k}={v}".lower() for k, v in own.items()))
+        )
         raise UsageError(f"--init {model.path} is a model with {said}", hint=f"Train one like it: {settings}")
 
 

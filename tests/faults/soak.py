@@ -51,8 +51,9 @@ def _write_media(folder: Path, clips: int, rng: random.Random, share: float) -> 
         place.mkdir(parents=True)
     whole = []
     for number in range(_DISTINCT):
-        picture = make_picture(folder / f"{number}.jpg", disc((64, 64), (0.2 + 0.6 * number / _DISTINCT, 0.5)))
-        sound = make_sound(folder / f"{number}.wav", tone(0.3, 8_000, hz=200 + 20 * number), 8_000)
+        place = folder.with_name("whole") / str(number)
+        picture = make_picture(place.with_suffix(".jpg"), disc((64, 64), (0.2 + 0.6 * number / _DISTINCT, 0.5)))
+        sound = make_sound(place.with_suffix(".wav"), tone(0.3, 8_000, hz=200 + 20 * number), 8_000)
         whole.append((picture, sound))
     broken = set(rng.sample([f"clip{number:05d}" for number in range(clips)], round(share * clips)))
     for number in range(clips):
