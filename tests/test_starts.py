@@ -100,7 +100,7 @@ def test_frozen_trunks_leave_no_gradient_behind():
     frames = torch.rand(2, 3, 64, 64)
     assert not engine.model.imgnet(frames).requires_grad
     assert engine.model.see(frames)[0].requires_grad
-    assert not plan.Engine(SMALL, torch.device("cpu")).model.frozen
+    assert plan.Engine(SMALL, torch.device("cpu")).model.train().imgnet.training, "another model is not frozen"
 
 
 def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch):
