@@ -271,8 +271,9 @@ def trimap_logits(
     own_n1 = others_nB[rows, columns][:, None]
     diagonal_nB = torch.zeros_like(others_nB, dtype=torch.bool)
     diagonal_nB[rows, columns] = True
-    out_nB = torch.where(diagonal_nB, -99 * others_nB, others_nB)
-    if not legacy_diagonal:
+    if legacy_diagonal:
+        out_nB = torch.where(diagonal_nB, -99 * others_nB, others_nB)
+    else:
         out_nB = others_nB.masked_fill(diagonal_nB, float("-inf"))
     if relation_BB is not None:
         out_nB = out_nB.masked_fill((relation_BB[peers.rows] == 0) & ~diagonal_nB, float("-inf"))

@@ -181,15 +181,18 @@ def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
     Returns:
         [B, 3, side, side] float32 in [0, 255]; equal to the pixels where crop and frame have the same scale.
     """
-    device = frames_B3HW.device
-    padded_hw = torch.tensor(frames_B3HW.shape[2:])
-    down, right = (places.to(device) for places in _pixel_places(crops, sizes_B2, padded_hw))
-    shape = (len(down), crops.side, crops.side)
-    grid = torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
+    grid = _pixel_grid(crops, sizes_B2, torch.tensor(frames_B3HW.shape[2:])).to(frames_B3HW.device)
     parts = zip(torch.split(frames_B3HW, _AT_ONCE), torch.split(grid, _AT_ONCE), strict=True)
     return torch.cat(
         [F.grid_sample(frames.float(), places, padding_mode="border", align_corners=False) for frames, places in parts]
     )
+
+
+def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> Tensor:
+    """Where each pixel of each crop lies in the padded frames, [B, side, side, 2]: right and down, in [-1, 1]."""
+    down, right = _pixel_places(crops, sizes_B2, padded_hw)
+    shape = (len(down), crops.side, crops.side)
+    return torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
 
 
 def _pixel_places(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> list[Tensor]:
@@ -214,9 +217,7 @@ def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tens
         mode: `nearest`; or `bicubic`, rounded, which makes labels that were not there.
     """
     sizes = torch.tensor(labels_BHW.shape[1:]).expand(len(labels_BHW), 2)
-    down, right = (places.to(labels_BHW.device) for places in _pixel_places(crops, sizes, sizes[0]))
-    shape = (len(down), crops.side, crops.side)
-    grid = torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
+    grid = _pixel_grid(crops, sizes, sizes[0]).to(labels_BHW.device)
     cut = F.grid_sample(labels_BHW[:, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
     return cut[:, 0].round().clamp(0, 255).to(torch.uint8)
 

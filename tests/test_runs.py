@@ -267,3 +267,12 @@ def test_models_that_were_scored_differently_are_not_compared():
         "two",
         "avloc",
     )
+
+
+def test_a_folder_of_published_files_is_one_model(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for name in ("frame_best.pth", "sound_best.pth"):
+        (folder / name).write_bytes(b"")
+    (run,) = expand([folder])
+    assert (run.name, run.models) == ("theirs", (folder,))
