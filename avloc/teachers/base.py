@@ -8,6 +8,7 @@ neighbours and on where a run was interrupted.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -21,7 +22,8 @@ from torch import Tensor
 from avloc.networks.exact import exactly
 from avloc.published import StoreSpec
 from avloc.store import Clip, HintStamp
-from avloc.transforms import INT16_SCALE
+from avloc.transforms import INT16_SCALE, MEL_RATE
+from avloc.weights import Located
 
 Hint = NDArray[np.float32] | None
 """What a teacher says about one clip; None is "no hint"."""
@@ -76,3 +78,30 @@ def unit_concepts(strengths: Tensor, *, seen: float = 0.0, heard: float = 0.0) -
     """
     constants = [torch.full_like(strengths[:, :1], value) for value in (seen, heard)]
     return F.normalize(torch.cat([strengths, *constants], 1), dim=1)
+
+
+class StoredSoundTeacher(ABC):
+    """A teacher that hears the sound in the store, brought to 16 kHz.
+
+    Args:
+        spec: of the store that is heard.
+        weights: the network's, from `avloc.weights.locate`.
+        device: where the network runs; float32 throughout.
+    """
+
+    slab = 8
+
+    def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
+        self.spec, self.weights, self.device = spec, weights, device
+
+    def read(self, clip: Clip) -> NDArray[np.float32]:
+        """The clip's sound in the store, [seconds * 16000] in [-1, 1]."""
+        return stored_sound(clip, self.spec, MEL_RATE)
+
+    def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
+        """Vectors of length 1, or none."""
+        return in_slabs(batch, self.slab, lambda slab: self.heard(torch.from_numpy(slab).to(self.device)))
+
+    @abstractmethod
+    def heard(self, sound_BN: Tensor) -> list[Hint]:
+        """The hints of a slab of waveforms."""

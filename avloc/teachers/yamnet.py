@@ -5,21 +5,17 @@ Shape letters: B batch, D concepts and the two of nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from avloc.errors import Refused
 from avloc.networks.concepts import CONCEPTS, DIM, SOUND_NOTHING, concepts_hash, strongest
 from avloc.networks.yamnet import CLASS_OFFSET, YAMNet, load_yamnet
 from avloc.published import StoreSpec
-from avloc.store import Clip, HintStamp
-from avloc.teachers.base import Hint, in_slabs, stored_sound, unit_concepts
+from avloc.store import HintStamp
+from avloc.teachers.base import Hint, StoredSoundTeacher, unit_concepts
 from avloc.transforms import MEL_RATE, MEL_WINDOW, log_mel
 from avloc.weights import YAMNET, Located, Weight
 
@@ -34,7 +30,7 @@ def heard_concepts(logits: Tensor) -> Tensor:
     return unit_concepts((best + CLASS_OFFSET).relu(), heard=SOUND_NOTHING)
 
 
-class YamnetTeacher:
+class YamnetTeacher(StoredSoundTeacher):
     """The concepts that sound in the store's window of a clip, a unit vector [D].
 
     Args:
@@ -48,7 +44,6 @@ class YamnetTeacher:
 
     name = "yamnet"
     weight: Weight = YAMNET
-    slab = 8
 
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         if spec.rate < MEL_RATE:
@@ -56,9 +51,7 @@ class YamnetTeacher:
             raise Refused(reason, hint=f"Prepare it again with --rate {MEL_RATE}.")
         if int(spec.seconds * MEL_RATE) < MEL_WINDOW:
             raise Refused(f"clips of {spec.seconds} s are too short for YAMNet, which needs {MEL_WINDOW / MEL_RATE} s")
-        self.spec = spec
-        self.weights = weights
-        self.device = device
+        super().__init__(spec, weights, device)
 
     @cached_property
     def model(self) -> YAMNet:
@@ -76,14 +69,6 @@ class YamnetTeacher:
         }
         return HintStamp(teacher=self.name, shape=(DIM,), weights=self.weights.hashes, settings=settings)
 
-    def read(self, clip: Clip) -> NDArray[np.float32]:
-        """The clip's sound in the store, [seconds * 16000] in [-1, 1]."""
-        return stored_sound(clip, self.spec, MEL_RATE)
-
-    def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
+    def heard(self, sound_BN: Tensor) -> list[Hint]:
         """Vectors of length 1; silence too has one."""
-        return in_slabs(batch, self.slab, self._heard)
-
-    def _heard(self, slab: NDArray[Any]) -> list[Hint]:
-        sound = torch.from_numpy(slab).to(self.device)
-        return list(heard_concepts(self.model(log_mel(sound, MEL_RATE))).cpu().numpy())
+        return list(heard_concepts(self.model(log_mel(sound_BN, MEL_RATE))).cpu().numpy())
