@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,13 +17,15 @@ from avloc import __version__
 from avloc.config import ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import json_text, parse_json, sha256_of, write_bytes
-from avloc.methods import Method, method_class
+from avloc.methods import EventMethod, Method, any_class
+from avloc.networks.modules import load_keras, load_modules
 from avloc.networks.plain import load_plain
 from avloc.protocols import PROTOCOLS
-from avloc.published import METHOD_SPECS
+from avloc.published import SPECS
 
 SCHEMA = 1
 METADATA_KEY = "avloc"
+KERAS_SUFFIX = ".h5"
 MODEL_NAME = "model.safetensors"
 """The chosen epoch, in a run folder."""
 LAST_NAME = "last.safetensors"
@@ -56,12 +60,12 @@ def default_model() -> Path:
 
 def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: dict[str, Any]) -> None:
     """Write one self-describing `.safetensors` file, atomically."""
-    protocol = PROTOCOLS[METHOD_SPECS[config.method].protocol].as_json()
+    protocol = SPECS[config.method].protocol
     about = {
         "schema": SCHEMA,
         "version": __version__,
         "config": to_dict(config),
-        "protocol": protocol,
+        "protocol": PROTOCOLS[protocol].as_json() if protocol else None,
         "card": card,
     }
     metadata = {METADATA_KEY: json_text(about)}
@@ -71,7 +75,9 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
 
 
 def load_model(path: Path) -> ModelFile:
-    """Read a run folder, a `.safetensors` of ours, a published `.pth`, or a folder of those that make one model.
+    """Read a run folder, a `.safetensors` of ours, a published checkpoint, or a folder of those that make one model.
+
+    Published are `.pth` and `.pt`, whole modules among them, and the `.h5` of Keras for AVE's cross-modal matching.
 
     Raises:
         UsageError: nothing lies at `path`.
@@ -85,7 +91,7 @@ def load_model(path: Path) -> ModelFile:
         raise UsageError(f"no model at {path}", hint="--model takes a run folder, a .safetensors or a published .pth.")
     if path.suffix == ".safetensors":
         return _load_own(path)
-    if path.suffix in (".pth", ".pt"):
+    if path.suffix in (".pth", ".pt", KERAS_SUFFIX):
         return _load_published(path, [path])
     raise UsageError(f"{path}: a model is a run folder, a .safetensors or a published .pth")
 
@@ -105,8 +111,8 @@ def _load_own(path: Path) -> ModelFile:
         if about["schema"] != SCHEMA:
             raise WeightsError(f"{path} has schema {about['schema']}; this avloc reads {SCHEMA}")
         config, card = from_dict(ModelConfig, _table(about, "config")), _table(about, "card")
-        if config.method not in METHOD_SPECS:
-            raise ValueError(f"unknown method {config.method!r}; valid: {', '.join(METHOD_SPECS)}")
+        if config.method not in SPECS:
+            raise ValueError(f"unknown method {config.method!r}; valid: {', '.join(SPECS)}")
     except KeyError:
         raise WeightsError(f"{path} is no model of avloc: its metadata does not describe one") from None
     except (SafetensorError, ValueError, OSError, UsageError) as error:
@@ -124,22 +130,40 @@ def _table(about: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _load_published(path: Path, files: list[Path]) -> ModelFile:
     """The checkpoint of one of the published methods, whichever it fits."""
-    contents = {file.stem: load_plain(file) for file in files}
-    found = (method_class(name).from_published(contents) for name in METHOD_SPECS)
+    contents = {file.stem: _content(file) for file in files}
+    found = (any_class(name).from_published(contents) for name in SPECS)
     config, state = next((model for model in found if model is not None), (None, {}))
     if config is None:
-        raise WeightsError(f"{path} is not a checkpoint of {', '.join(METHOD_SPECS)}")
+        raise WeightsError(f"{path} is not a checkpoint of {', '.join(SPECS)}")
     epoch = next((_epoch(content) for content in contents.values()), None)
     card = {"name": path.stem, "source": f"published checkpoint {path.name}", "epoch": epoch}
     return ModelFile(config=config, state=state, card=card, path=path, sha256=sha256_of(*files))
 
 
-def _epoch(content: dict[str, Any]) -> int | None:
+def _content(file: Path) -> Mapping[str, Any]:
+    """What a checkpoint holds: plain data; or, of a module that was saved whole (AVE's authors did), its tensors.
+
+    Raises:
+        WeightsError: it is neither; says why it is no plain data.
+    """
+    if file.suffix == KERAS_SUFFIX:
+        return load_keras(file)
+    try:
+        return load_plain(file)
+    except WeightsError:
+        if file.suffix != ".pt":
+            raise
+        with suppress(WeightsError):
+            return load_modules(file)
+        raise
+
+
+def _epoch(content: Mapping[str, Any]) -> int | None:
     epoch = content.get("epoch")
     return epoch if isinstance(epoch, int) else None
 
 
-def put_weights(module: Method, model: ModelFile) -> None:
+def put_weights(module: Method | EventMethod, model: ModelFile) -> None:
     """Load a model file into a network of its configuration; every tensor must find its place.
 
     What is for training alone may be missing, and is then as it was.

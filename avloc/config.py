@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError
-from avloc.published import FASTEST_HZ, LONGEST_S, METHOD_SPECS, check_setting, merged
+from avloc.published import FASTEST_HZ, LONGEST_S, SPECS, check_setting, merged
 
 T = TypeVar("T")
 
@@ -28,6 +28,8 @@ TRAIN_SHORTER_SIDE = 256
 
 AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
 """Teachers that hear: their hints are vectors, one a clip."""
+SECONDS_TEACHERS = ("vgg19",)
+"""Teachers that see every second of a clip: what AVE learns from. VGGish hears every second in a store of events."""
 VISUAL_TEACHERS = ("detr", "lite0")
 """Teachers that see: their hints are maps over the frame, of one number or of a vector in each cell."""
 
@@ -62,8 +64,8 @@ class ModelConfig:
     """Settings that only this method has (`avloc.published`)."""
 
     def __post_init__(self) -> None:
-        if self.method in METHOD_SPECS:
-            object.__setattr__(self, "own", METHOD_SPECS[self.method].settled(self.own))
+        if self.method in SPECS:
+            object.__setattr__(self, "own", SPECS[self.method].settled(self.own))
         check_setting(0 < self.dim <= _WIDEST, "model.dim", self.dim, f"a positive integer, {_WIDEST} at most")
         check_setting(self.tau > 0, "model.tau", self.tau, "a positive number")
         check_setting(0.1 <= self.seconds <= LONGEST_S, "model.seconds", self.seconds, f"0.1 to {LONGEST_S} seconds")
@@ -86,6 +88,8 @@ class LossWeights:
     contrastive: float = 1.0
     agreement: float = 1.0
     """Of two views of one picture (SSPL)."""
+    event: float = 1.0
+    """What happens in each second (AVE)."""
     audio_hint: float = 1_000.0
     visual_hint: float = 100_000.0
     box: float = 0.0
@@ -96,7 +100,7 @@ class LossWeights:
     """`negative`: the sound of any other clip is wrong, as published; `masked`: only where the labels say so."""
 
     def __post_init__(self) -> None:
-        for name in ("contrastive", "agreement", "audio_hint", "visual_hint", "box", "peak"):
+        for name in ("contrastive", "agreement", "event", "audio_hint", "visual_hint", "box", "peak"):
             check_setting(0 <= getattr(self, name) < float("inf"), f"loss.{name}", getattr(self, name), "0 or more")
         check_setting(
             self.same_class in ("negative", "masked"), "loss.same_class", self.same_class, "negative or masked"
@@ -236,18 +240,19 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
     says = model.get("method", "")
     if method and says not in ("", method):
         raise UsageError(f"--method {method} and model.method = {says!r} cannot both be meant; valid: one of them")
-    method = method or says or next(iter(METHOD_SPECS))
-    if method not in METHOD_SPECS:
-        raise UsageError(f"unknown method {method!r}; valid: {', '.join(METHOD_SPECS)}")
-    other = next((name for name in METHOD_SPECS if name in table and name != method), None)
+    method = method or says or next(iter(SPECS))
+    if method not in SPECS:
+        raise UsageError(f"unknown method {method!r}; valid: {', '.join(SPECS)}")
+    spec = SPECS[method]
+    other = next((name for name, one in SPECS.items() if one.name in table and one is not spec), None)
     if other is not None:
         raise UsageError(f"settings of {other} go with --method {other}, not with {method}")
-    own = table.get(method, {})
+    own = table.get(spec.name, {})
     if not isinstance(own, Mapping):
-        raise UsageError(f"{method} = {own!r} is impossible; valid: --set {method}.KEY=VALUE")
-    rest = {name: value for name, value in table.items() if name != method}
+        raise UsageError(f"{spec.name} = {own!r} is impossible; valid: --set {spec.name}.KEY=VALUE")
+    rest = {name: value for name, value in table.items() if name != spec.name}
     rest = merged(rest, {"model": {"method": method, "own": own}})
-    config = from_dict(TrainConfig, merged(METHOD_SPECS[method].defaults(rest["model"]["own"]), rest))
+    config = from_dict(TrainConfig, merged(spec.defaults(rest["model"]["own"]), rest))
     check_used(config)
     return config
 
@@ -258,7 +263,7 @@ def check_used(config: TrainConfig) -> None:
     Raises:
         UsageError: there is one, or the method is left without its loss.
     """
-    spec = METHOD_SPECS[config.model.method]
+    spec = SPECS[config.model.method]
     usual = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
     ours = to_dict(config)
     for name in spec.unused:

@@ -1,6 +1,7 @@
 """The published methods, as far as they can be told without their networks. No torch here.
 
-A method is a file of `avloc.methods` and its record in `METHOD_SPECS`; everything else asks these two.
+A method is a file of `avloc.methods` and its record in `METHOD_SPECS`, or in `EVENT_SPECS` where it tells what happens
+in each second and not where; everything else asks these two.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class MethodSpec:
     unused: tuple[str, ...] = ()
     """Settings that mean nothing to it."""
     protocol: str = "avloc"
-    """The rule by which its authors score; avloc's own for AVC, whose code scores against the first box alone."""
+    """The rule by which its authors score maps; avloc's own for AVC, whose code scores against the first box alone; ''
+    where there are no maps to score."""
     hints: bool = False
     """Whether teachers speak in its training."""
     segments: bool = False
@@ -115,7 +117,7 @@ class MethodSpec:
 
     @property
     def name(self) -> str:
-        """As `--method` has it."""
+        """As `--set NAME.KEY=VALUE` has it; `--method` has dashes in it."""
         return self.network.partition(".")[0]
 
     def settled(self, given: Mapping[str, Any]) -> dict[str, bool | int | float]:
@@ -149,15 +151,16 @@ _WITHOUT_HINTS = {"audio_hint": 0.0, "visual_hint": 0.0}
 _VGG = {"vision_trunk": "vgg16", "audio_trunk": "vggish", "dim": 512, "rate": 16_000}
 _OF_TEACHERS = ("loss.audio_hint", "loss.visual_hint", "audio_teacher", "visual_teacher", "augment.map")
 _OF_LABELS = ("loss.same_class", "loss.box", "loss.peak")
+_OF_OTHERS = ("loss.agreement", "loss.event")
 _SWITCH_ON, _SWITCH_OFF = Own(default=True), Own(default=False)
 
 METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
     {
-        "avc": MethodSpec(network="avc.AVC", hints=True, unused=("loss.agreement",)),
+        "avc": MethodSpec(network="avc.AVC", hints=True, unused=_OF_OTHERS),
         "ezvsl": MethodSpec(
             network="ezvsl.EZVSL",
             settings={"model": {"method": "ezvsl", "dim": 512}, "loss": _WITHOUT_HINTS},
-            unused=("loss.agreement", *_OF_TEACHERS),
+            unused=(*_OF_OTHERS, *_OF_TEACHERS),
             protocol="ezvsl",
         ),
         "lvs": MethodSpec(
@@ -174,7 +177,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "trimap": _SWITCH_ON,
                 "legacy_diagonal": _SWITCH_OFF,
             },
-            unused=("loss.agreement", *_OF_TEACHERS),
+            unused=(*_OF_OTHERS, *_OF_TEACHERS),
             protocol="lvs",
         ),
         "sspl": MethodSpec(
@@ -189,7 +192,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             },
             own={"pcm": _SWITCH_ON, "head_lr": Own(2.5)},
             without={"pcm": Off(settings={"optim": {"lr": 5e-4}, "epochs": 100}, own={"head_lr": 4.0})},
-            unused=("model.tau", "loss.contrastive", *_OF_LABELS, *_OF_TEACHERS),
+            unused=("model.tau", "loss.contrastive", "loss.event", *_OF_LABELS, *_OF_TEACHERS),
             protocol="sspl",
             term="agreement",
         ),
@@ -209,10 +212,60 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "grid": Own(0, 0, 14),
                 "legacy_segments": _SWITCH_OFF,
             },
-            unused=("model.tau", "loss.agreement", *_OF_LABELS, *_OF_TEACHERS),
+            unused=("model.tau", *_OF_OTHERS, *_OF_LABELS, *_OF_TEACHERS),
             protocol="sacl",
             segments=True,
         ),
     }
 )
-"""Name -> method, the default first."""
+"""Name -> method that makes maps, the default first."""
+
+_TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
+_FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seconds": 10.0, "rate": 16_000}
+_OF_MEDIA = (
+    *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
+    *("augment.scale", "augment.flip", "freeze", "precision", "workers"),
+)
+"""What says how media reach a network: these methods learn from features that lie in the store."""
+
+EVENT_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
+    {
+        "ave": MethodSpec(
+            network="ave.AVE",
+            store=_TEN_SECONDS,
+            settings={
+                "model": {"method": "ave", **_FEATURES},
+                "loss": _WITHOUT_HINTS,
+                "optim": {"lr": 1e-3},
+                "epochs": 300,
+                "batch": 64,
+                "init": "random",
+                "precision": "fp32",
+            },
+            own={"classes": Own(28, 1, 10_000), "dmrn": _SWITCH_OFF, "weak": _SWITCH_OFF, "cross_entropy": _SWITCH_OFF},
+            unused=("loss.agreement", "loss.contrastive", *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
+            protocol="",
+            term="event",
+        ),
+        "ave-match": MethodSpec(
+            network="ave_match.AveMatch",
+            store=_TEN_SECONDS,
+            settings={
+                "model": {"method": "ave-match", **_FEATURES},
+                "loss": _WITHOUT_HINTS,
+                "optim": {"lr": 1e-3},
+                "epochs": 20,
+                "batch": 8,
+                "init": "random",
+                "precision": "fp32",
+            },
+            own={"margin": Own(2.0, 1e-6)},
+            unused=(*_OF_OTHERS, *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
+            protocol="",
+        ),
+    }
+)
+"""Name -> method that tells events, second by second (AVE)."""
+
+SPECS: Mapping[str, MethodSpec] = types.MappingProxyType({**METHOD_SPECS, **EVENT_SPECS})
+"""All of them."""

@@ -23,7 +23,7 @@ def test_the_defaults_are_the_papers():
         0.03,
     )
     weights = {"contrastive": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0, "box": 0.0, "peak": 0.0}
-    weights["agreement"] = 1.0  # a term that AVC does not have
+    weights |= {"agreement": 1.0, "event": 1.0}  # terms that AVC does not have
     assert to_dict(train.loss) == {**weights, "same_class": "negative"}
     assert (train.optim.lr, train.batch, train.epochs, train.init) == (1e-4, 128, 100, "imagenet")
     assert (train.model.seconds, train.model.rate) == (3.0, 22_050)

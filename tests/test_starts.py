@@ -112,7 +112,7 @@ def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch
         started.append({key: value.clone() for key, value in engine.model.state_dict().items()})
         return engine, init
 
-    monkeypatch.setattr("avloc.train.loop.start_engine", watched)
+    monkeypatch.setattr("avloc.train.localizer.start_engine", watched)
     train(TrainOptions(store=store, out=tmp_path / "run"), replace(CONCEPTUAL, epochs=1))
     (begun,) = started
     names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")

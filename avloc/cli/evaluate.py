@@ -31,7 +31,7 @@ def evaluate(
         str,
         typer.Option(
             help="flickr, flickr-250, flickr-ext, vggss, vggss-4692, vggss-heard, vggss-unheard, vggss-ext, "
-            "or a name of your own.",
+            "ave, ave-weak or ave-match, or a name of your own.",
             show_default=False,
         ),
     ] = "",
@@ -79,6 +79,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for per-clip tables, a summary and a page to look at.", show_default=False),
     ] = None,
+    clean_split: Annotated[
+        bool, typer.Option("--clean-split", help="AVE: leave out test rows of videos that are trained on too.")
+    ] = False,
     max_missing: Annotated[int, typer.Option(help="Missing clips that are still fine; more give exit code 5.")] = 0,
     batch: Annotated[int, typer.Option(help="Clips at once; the scores do not depend on it.")] = 16,
     weights_dir: WeightsDir = None,
@@ -88,9 +91,20 @@ def evaluate(
 ) -> None:
     """Score models on a prepared test set, with the protocol and what is missing beside every number."""
     from avloc import console
-    from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_session
+    from avloc.evaluate import EVENT_TESTSETS, EvalOptions, evaluate_runs, evaluate_table, report_session
     from avloc.report import prepare_folder
 
+    paths = [*(run or ()), *(model or ())]
+    if testset in EVENT_TESTSETS:
+        given = {"--maps": maps, "--protocol": protocol, "--negatives": negatives, "--compare": compare}
+        given |= {"--paper-table": paper_table, "--report": report}
+        wrong = next((flag for flag, value in given.items() if value), None)
+        if wrong:
+            raise UsageError(f"{wrong} is about maps; --testset {testset} scores events")
+        _evaluate_events(testset, paths, store, max_missing, clean_split=clean_split, device=device, as_json=as_json)
+        return
+    if clean_split:
+        raise UsageError(f"--clean-split goes with --testset {', '.join(EVENT_TESTSETS)}")
     options = EvalOptions(
         testset=testset,
         store=store,
@@ -104,7 +118,6 @@ def evaluate(
         batch=batch,
         max_missing=max_missing,
     )
-    paths = [*(run or ()), *(model or ())]
     if paper_table and (compare or report):
         raise UsageError("--paper-table goes alone: without --compare and --report")
     if report is not None:
@@ -118,6 +131,31 @@ def evaluate(
     if report is not None:
         report_session(report, session, shlex.join(["avloc", *sys.argv[1:]]))
     _judge(session.evaluation.reports, max_missing)
+
+
+def _evaluate_events(
+    testset: str,
+    models: Sequence[Path],
+    store: Path | None,
+    max_missing: int,
+    *,
+    clean_split: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    from avloc import console
+    from avloc.evaluate import EventOptions, evaluate_events
+
+    options = EventOptions(testset=testset, models=tuple(models), store=store, clean_split=clean_split, device=device)
+    with console.live() as listener:
+        reports = evaluate_events(options, listener)
+    console.print_events(reports, as_json=as_json)
+    if not reports[0].n_scored:
+        raise NoInputLeft(f"none of {reports[0].n_expected} rows could be scored: there are no features of their clips")
+    missing = len(reports[0].missing)
+    if missing > max_missing:
+        hint = f"Allow it with --max-missing {missing}."
+        raise MissingClips(f"{missing} rows are missing; --max-missing allows {max_missing}", hint=hint)
 
 
 def _judge(reports: Sequence[EvalReport], max_missing: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from avloc.cli.edge import EXIT_FAILED_INPUTS
 from avloc.cli.options import Device, Json, Precision, WeightsDir
-from avloc.errors import NoInputLeft
+from avloc.errors import NoInputLeft, UsageError
 
 
 def localize(
@@ -56,12 +57,25 @@ def localize(
     style: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Look of overlays; may repeat.", show_default=False)
     ] = None,
+    events: Annotated[
+        bool,
+        typer.Option(
+            "--events", help="A timeline of events, second by second, by a model of --method ave; --out is a picture."
+        ),
+    ] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")] = False,
     device: Device = "auto",
     precision: Precision = "fp32",
     as_json: Json = False,
 ) -> None:
     """Show where in a picture its sound comes from."""
+    if events:
+        _check_events(
+            {"--audio": audio, "--at": at, "--every": every, "--start": start, "--end": end}
+            | {"--object-prior": object_prior, "--weights": weights, "--style": style, "--skip-existing": skip_existing}
+        )
+        _localize_events(inputs, out, model, weights_dir, device=device, as_json=as_json)
+        return
     from avloc import console
     from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights
     from avloc.localize import localize as run
@@ -93,5 +107,32 @@ def localize(
             failed += [result.input] if result.failed else []
     if failed and len(failed) == count:
         raise NoInputLeft("no input could be localized" if count > 1 else f"{failed[0]} could not be localized")
+    if failed:
+        raise typer.Exit(EXIT_FAILED_INPUTS)
+
+
+def _check_events(given: Mapping[str, object]) -> None:
+    wrong = next((flag for flag, value in given.items() if value not in (None, False, "", [])), None)
+    if wrong:
+        raise UsageError(f"{wrong} is about maps; --events tells every second of the whole video")
+
+
+def _localize_events(
+    inputs: list[str], out: str, model: Path | None, weights_dir: Path | None, *, device: str, as_json: bool
+) -> None:
+    from avloc import console
+    from avloc.localize.events import EventsOptions, localize_events
+
+    options = EventsOptions(
+        inputs=tuple(inputs), model=model, weights_dir=weights_dir, out=out, as_json=as_json, device=device
+    )
+    failed, count = [], 0
+    with console.live() as listener, closing(localize_events(options, listener)) as results:
+        for told in results:
+            console.print_told(told, listener, as_json=as_json)
+            count += 1
+            failed += [told.input] if told.error else []
+    if failed and len(failed) == count:
+        raise NoInputLeft("no input could be told" if count > 1 else f"{failed[0]} could not be told")
     if failed:
         raise typer.Exit(EXIT_FAILED_INPUTS)

@@ -15,7 +15,10 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Store folder; running again finishes what is missing.")],
     layout: Annotated[
         str,
-        typer.Option(help="auto, videos, folders (frames/ + audio/, or both together) or hdf5 (SSPL/SACL sets)."),
+        typer.Option(
+            help="auto, videos, folders (frames/ + audio/, or both together), hdf5 (SSPL/SACL sets), or ave (AVE's "
+            "folder: annotations with videos, or with released features)."
+        ),
     ] = "auto",
     annotations: Annotated[
         Path | None,
@@ -47,7 +50,7 @@ def prepare(
     """Turn videos, frame and sound folders, or packed sets into a store."""
     from avloc import console
     from avloc.parts import choose_part
-    from avloc.prepare import PrepareOptions
+    from avloc.prepare import EVENT_LAYOUT, PrepareOptions, prepare_events
     from avloc.prepare import prepare as run
 
     with console.live() as listener:
@@ -65,7 +68,7 @@ def prepare(
             part=choose_part(shard, listener),
             dry_run=dry_run,
         )
-        report = run(sources, out, options, listener)
+        report = (prepare_events if layout == EVENT_LAYOUT else run)(sources, out, options, listener)
     console.print_preparation(report, as_json=as_json)
     if report.exit_code:
         raise typer.Exit(report.exit_code)

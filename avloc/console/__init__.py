@@ -1,5 +1,6 @@
 """The terminal: progress and notices on standard error, results on standard output. Nobody else knows Rich."""
 
+from avloc.console.events import print_events, print_told
 from avloc.console.scores import print_session
 from avloc.console.terminal import (
     live,
@@ -15,9 +16,11 @@ __all__ = [
     "live",
     "print_distillation",
     "print_error",
+    "print_events",
     "print_input_done",
     "print_localization",
     "print_preparation",
     "print_session",
+    "print_told",
     "print_training",
 ]

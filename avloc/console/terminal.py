@@ -175,20 +175,20 @@ def print_localization(result: Localization, listener: Listener, *, as_json: boo
     if as_json:
         print_json(result.as_json())
     elif result.written is not None:
-        _print_path(result.written)
+        print_path(result.written)
 
 
 def print_input_done(done: InputDone, listener: Listener, *, as_json: bool) -> None:
     """The path of the file that holds all moments of an input, and what its maps are worth."""
     if done.written is not None and not as_json:
-        _print_path(done.written)
+        print_path(done.written)
     if done.skipped:
         listener(Notice(f"{done.input}: skipped, its output is there"))
     elif done.summary and not as_json:
         listener(Notice(f"{done.input}: {done.summary}"))
 
 
-def _print_path(path: Path) -> None:
+def print_path(path: Path) -> None:
     """As it is for a pipe, which needs its very bytes; inert for a terminal."""
     sys.stdout.write(f"{inert(str(path)) if sys.stdout.isatty() else path}\n")
     sys.stdout.flush()

@@ -55,6 +55,7 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
 
 def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
     from avloc import teachers
+    from avloc.store.events import EVENTS
     from avloc.weights import locate
 
     device = teacher_device(options.device)
@@ -70,7 +71,10 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
     if name == "yamnet":
         return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
     if name == "vggish":
-        return teachers.VggishTeacher(store.spec, found(teachers.VggishTeacher.weight), device)
+        hears = teachers.VggishSecondsTeacher if (store.folder / EVENTS).is_file() else teachers.VggishTeacher
+        return hears(store.spec, found(hears.weight), device)
+    if name == "vgg19":
+        return teachers.Vgg19Teacher(store.spec, found(teachers.Vgg19Teacher.weight()), device)
     sound = teachers.choose_sound(store, options.sound)
     heard = teachers.PannsSettings(normalise=options.normalise, sound=sound)
     weights = found(teachers.PannsTeacher.weight)

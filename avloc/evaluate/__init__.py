@@ -1,5 +1,6 @@
 """`avloc eval`: scores that can be trusted and repeated."""
 
+from avloc.evaluate.events import EVENT_TESTSETS, EventOptions, EventReport, evaluate_events
 from avloc.evaluate.pictures import report_session
 from avloc.evaluate.plan import EvalOptions, find_store
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
@@ -7,13 +8,17 @@ from avloc.evaluate.run import Evaluation, evaluate
 from avloc.evaluate.session import Session, evaluate_runs, evaluate_table
 
 __all__ = [
+    "EVENT_TESTSETS",
     "ClipRow",
     "EvalOptions",
     "EvalReport",
     "Evaluation",
+    "EventOptions",
+    "EventReport",
     "MapScores",
     "Session",
     "evaluate",
+    "evaluate_events",
     "evaluate_runs",
     "evaluate_table",
     "find_store",

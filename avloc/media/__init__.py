@@ -10,7 +10,7 @@ from avloc.media.movies import MovieWriter, movie_codec
 from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink, square
 from avloc.media.reels import OnScreen, play, play_sound
 from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
-from avloc.media.videos import Moment, read_frame, read_moment
+from avloc.media.videos import Moment, picture_seconds, read_frame, read_frames, read_moment
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 SOUND_SUFFIXES = frozenset(
@@ -39,9 +39,11 @@ __all__ = [
     "encode_mask",
     "encode_png",
     "movie_codec",
+    "picture_seconds",
     "play",
     "play_sound",
     "read_frame",
+    "read_frames",
     "read_moment",
     "read_sound",
     "shrink",

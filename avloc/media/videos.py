@@ -90,6 +90,28 @@ def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray
         return as_shown(shown.frame, stream.sample_aspect_ratio), shown.start_s
 
 
+def picture_seconds(source: MediaSource) -> float:
+    """When the last picture of a video ends, in seconds, by its packets; nothing is decoded.
+
+    Raises:
+        InputError: there are no pictures, or the file cannot be read.
+    """
+    with opened(source) as container:
+        return scanned_extent_s(container, picture_stream(container))[1]
+
+
+def read_frames(source: MediaSource, times: list[float]) -> Iterator[NDArray[np.uint8]]:
+    """The pictures [H, W, 3] RGB shown at ascending times in seconds, one after another; past the end, the last one.
+
+    Raises:
+        InputError: no picture, or the file cannot be decoded.
+    """
+    with opened(source) as container:
+        stream, reformatter = picture_stream(container), VideoReformatter()
+        for shown in _shown_at(container, stream, times):
+            yield as_shown(shown.frame, stream.sample_aspect_ratio, reformatter)
+
+
 @dataclass(frozen=True)
 class Shown:
     """A decoded picture and the time it appears."""

@@ -20,6 +20,7 @@ TORCHVISION_TRUNKS = (
     "resnet50",
     "resnet101",
     "vgg16",
+    "vgg19",
     "efficientnet_b0",
     "mobilenet_v3_small",
     "shufflenet_v2_x0_5",

@@ -13,8 +13,8 @@ from avloc.annotations import Annotations, IdList, published_boxes, published_li
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError
 from avloc.parts import WHOLE, Part
-from avloc.prepare.sources import LAYOUTS
-from avloc.published import METHOD_SPECS, StoreSpec
+from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
+from avloc.published import SPECS, StoreSpec
 from avloc.store import StoreHeader
 
 _LEAST_SIDE = 32
@@ -30,7 +30,7 @@ class PrepareOptions:
     """What to prepare, and for whom."""
 
     layout: str = "auto"
-    """`auto`, or the only kind of input to take: `videos`, `folders` (frame + sound), `hdf5`."""
+    """`auto`, or the only kind of input to take: `videos`, `folders` (frame + sound), `hdf5`; `ave` is AVE's folder."""
     annotations: Path | None = None
     """Flickr-SoundNet XML folder, VGG-SS json, boxes of one's own or a folder of masks; makes a test store
     unless `kind` says otherwise."""
@@ -58,8 +58,8 @@ class PrepareOptions:
     """Only say what would be done."""
 
     def __post_init__(self) -> None:
-        _one_of("--layout", self.layout, LAYOUTS)
-        _one_of("--for", self.method, tuple(METHOD_SPECS))
+        _one_of("--layout", self.layout, (*LAYOUTS, EVENT_LAYOUT))
+        _one_of("--for", self.method, tuple(SPECS))
         _one_of("--kind", self.kind, ("", "train", "test"))
         if self.side and self.side < _LEAST_SIDE:
             raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels), or {_LEAST_SIDE} or more")
@@ -71,7 +71,7 @@ class PrepareOptions:
     @property
     def spec(self) -> StoreSpec:
         """What every clip of the store holds, but for the size of its frame."""
-        spec = METHOD_SPECS[self.method].store
+        spec = SPECS[self.method].store
         return replace(spec, rate=self.rate or spec.rate, seconds=self.seconds or spec.seconds)
 
     @property
@@ -94,13 +94,13 @@ class Plan:
     annotations: Annotations | None
 
 
-def make_plan(options: PrepareOptions) -> Plan:
+def make_plan(options: PrepareOptions, named: IdList | None = None) -> Plan:
     """Read the list and the annotations, and draft the store's header.
 
     Raises:
         UsageError: one of them does not exist or cannot be read, or an option does not go with the kind of store.
     """
-    ids = read_ids(options.ids) if options.ids else None
+    ids = read_ids(options.ids) if options.ids else named
     annotations = read_annotations(options.annotations) if options.annotations else None
     is_test_list = ids is not None and (ids.is_test or bool(annotations))
     kind = options.kind or ("test" if annotations or is_test_list else "train")
@@ -119,7 +119,7 @@ def make_plan(options: PrepareOptions) -> Plan:
             "method": options.method,
             "frame": "middle" if options.at is None else options.at,
             "annotations": _digest(annotations),
-            "ids": (ids.name or Path(options.ids).name) if ids else "",
+            "ids": (ids.name or Path(options.ids).name) if ids and options.ids else "",
             "allow_test_overlap": options.allow_test_overlap,
         },
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
+from avloc.annotations import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.parts import Part, claim, clear, turn
@@ -67,7 +68,13 @@ class PrepareReport:
         return 1 if self.failed else 0
 
 
-def prepare(sources: Sequence[str], out: Path, options: PrepareOptions, listener: Listener = silent) -> PrepareReport:
+def prepare(
+    sources: Sequence[str],
+    out: Path,
+    options: PrepareOptions,
+    listener: Listener = silent,
+    named: IdList | None = None,
+) -> PrepareReport:
     """Turn videos, frame + sound folders or packed sets into a store; finish one that was begun.
 
     Args:
@@ -75,6 +82,7 @@ def prepare(sources: Sequence[str], out: Path, options: PrepareOptions, listener
         out: the store.
         options: what to prepare.
         listener: hears progress, and a notice for each thing a person should know.
+        named: only these clips, where `options.ids` says nothing.
 
     Raises:
         UsageError: a source does not exist, nothing is found or named by `--ids`, or an option cannot be meant.
@@ -85,7 +93,7 @@ def prepare(sources: Sequence[str], out: Path, options: PrepareOptions, listener
     started = time.monotonic()
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; valid: a folder, new or a store begun earlier")
-    plan = make_plan(options)
+    plan = make_plan(options, named)
     masks = options.annotations if plan.header.box_rule == "mask" else None
     found = find(sources, out, layout=options.layout, masks=masks, listener=listener).of(options.part)
     fitting_header(out, plan.header, options.part)

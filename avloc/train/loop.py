@@ -13,18 +13,19 @@ import numpy as np
 import torch
 
 from avloc.config import OptimConfig, TrainConfig, to_dict
-from avloc.dataset import Batch, load
-from avloc.engine import Engine, pick_device, pick_precision, weighted_total
+from avloc.engine import pick_device, pick_precision, weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
 from avloc.files import folder_lock, remove_leftovers
-from avloc.methods import Method
 from avloc.parallel import ALONE, Peers
+from avloc.published import EVENT_SPECS
+from avloc.train.events import EventTask
+from avloc.train.localizer import LocalizerTask
 from avloc.train.order import EpochBatches
-from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
+from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import Progress, RunFolder
-from avloc.train.validation import check_damage, validate
+from avloc.train.task import Learner, Task
 
 SAVE_EVERY_S = 300.0  # an epoch longer than this is saved on the way
 
@@ -71,29 +72,37 @@ def train(
         UsageError: fewer clips in a batch than processes.
         WeightsError: initial weights are absent.
     """
-    plan = make_plan(options, config)
     if peers.size > 1 and options.device.startswith("cuda:"):
         raise UsageError(f"--device {options.device} is one GPU for {peers.size} processes; valid: auto, cpu or cuda")
-    device = pick_device(options.device)
-    precision = pick_precision(config.precision, device)
-    if plan.without_hints:
-        listener(Notice(f"{plan.without_hints} clips are left out: the teachers have no hint of them"))
+    task = make_task(options, config, listener)
     if options.dry_run:
-        trainer = _Trainer(options, config, plan, Engine(config.model, device, precision), {}, listener)
+        task.start(listener, weights=False)
+        trainer = _Trainer(options, task, {}, listener)
         trainer.look_ahead()
         return trainer.report(dry_run=True)
-    if min(config.batch, len(plan.clips)) < peers.size:
-        raise UsageError(
-            f"batches of {min(config.batch, len(plan.clips))} clips are too few for {peers.size} processes"
-        )
-    engine, init = start_engine(options, config, precision, device, listener)
+    if min(config.batch, task.clips) < peers.size:
+        raise UsageError(f"batches of {min(config.batch, task.clips)} clips are too few for {peers.size} processes")
+    init = task.start(listener)
     with folder_lock(options.out) if peers.is_first else nullcontext():
         if peers.is_first:
             remove_leftovers(options.out)
-        return _Trainer(options, config, plan, engine, init, listener, peers).run(should_stop)
+        return _Trainer(options, task, init, listener, peers).run(should_stop)
 
 
-def make_optimiser(model: Method, config: OptimConfig) -> torch.optim.Optimizer:
+def make_task(options: TrainOptions, config: TrainConfig, listener: Listener = silent) -> Task:
+    """What is to be learned from `options.store`, everything about it checked; no networks yet.
+
+    Raises:
+        StoreNotFound: no store there.
+        Refused: it does not fit.
+        UsageError: settings that do not go together.
+    """
+    device = pick_device(options.device)
+    kind = EventTask if config.model.method in EVENT_SPECS else LocalizerTask
+    return kind(options, config, device, pick_precision(config.precision, device), listener)
+
+
+def make_optimiser(model: Learner, config: OptimConfig) -> torch.optim.Optimizer:
     """Adam or AdamW over what is to learn, in one pass over the weights (`fused`)."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     groups = [
@@ -110,26 +119,17 @@ def make_optimiser(model: Method, config: OptimConfig) -> torch.optim.Optimizer:
 
 class _Trainer:
     def __init__(
-        self,
-        options: TrainOptions,
-        config: TrainConfig,
-        plan: Plan,
-        engine: Engine,
-        init: dict[str, Any],
-        listener: Listener,
-        peers: Peers = ALONE,
+        self, options: TrainOptions, task: Task, init: dict[str, Any], listener: Listener, peers: Peers = ALONE
     ) -> None:
-        self.config, self.plan, self.engine, self.listener = config, plan, engine, listener
+        self.config, self.task, self.listener = task.config, task, listener
         self.folder = RunFolder(options.out)
-        if config.freeze:
-            engine.model.freeze_trunks()
         self.peers = peers
-        self.optimiser = make_optimiser(engine.model, config.optim)
-        self.steps_per_epoch = EpochBatches(len(plan.clips), config.batch, config.seed, 1).steps_per_epoch
+        self.optimiser = make_optimiser(task, self.config.optim)
+        self.steps_per_epoch = EpochBatches(task.clips, self.config.batch, self.config.seed, 1).steps_per_epoch
         self.progress = Progress()
         self.lines: list[dict[str, Any]] = []
-        self.identity = {**identity(plan, config.loss), "init": init}
-        self.card = provenance(plan, to_dict(config), engine.precision, self.identity)
+        self.identity = {**task.identity, "init": init}
+        self.card = task.card(init)
 
     def look_ahead(self) -> None:
         """Refuse what a real run would refuse, and see how far a run that is there has come; write nothing."""
@@ -147,7 +147,7 @@ class _Trainer:
 
     def _check_peers(self) -> None:
         """Processes on machines that do not see the same files would each train something else."""
-        precision = self.engine.precision
+        precision = self.task.precision
         mine = {"settings": to_dict(self.config), "precision": precision, "steps": self.progress.step, **self.identity}
         first, *others = self.peers.objects(mine)
         for rank, theirs in enumerate(others, 1):
@@ -158,16 +158,16 @@ class _Trainer:
 
     def run(self, should_stop: Callable[[], bool]) -> TrainReport:
         self.folder.check_config(self.config, self.identity)
-        self.progress = self.folder.load_state(self.engine.model, self.optimiser)
+        self.progress = self.folder.load_state(self.task.model, self.optimiser)
         self._check_epochs()
         self._check_peers()
-        self.engine.share(self.peers)
+        self.task.share(self.peers)
         if self.peers.is_first:
             self.folder.write_config(self.config, self.identity)
         epochs_done = self.progress.step // self.steps_per_epoch
         self.lines = [line for line in self.folder.metrics() if line["epoch"] <= epochs_done]
-        if len(self.plan.clips) < self.config.batch:
-            self.listener(Notice(f"fewer clips than a batch: all {len(self.plan.clips)} make one batch"))
+        if self.task.clips < self.config.batch:
+            self.listener(Notice(f"fewer clips than a batch: all {self.task.clips} make one batch"))
         interrupted = self._steps(should_stop)
         return self.report(interrupted=interrupted)
 
@@ -175,13 +175,13 @@ class _Trainer:
         return TrainReport(
             run=str(self.folder.path),
             seed=self.config.seed,
-            clips=len(self.plan.clips),
+            clips=self.task.clips,
             steps_per_epoch=self.steps_per_epoch,
             epochs_done=self.progress.step // self.steps_per_epoch,
             epochs=self.config.epochs,
-            parameters=sum(p.numel() for p in self.engine.model.parameters()),
-            precision=self.engine.precision,
-            selection=self.plan.selection,
+            parameters=sum(p.numel() for p in self.task.model.parameters()),
+            precision=self.task.precision,
+            selection=self.task.selection,
             metrics=self.lines,
             interrupted=interrupted,
             dry_run=dry_run,
@@ -191,33 +191,32 @@ class _Trainer:
         """Train to the end; True if stopped on the way."""
         config = self.config
         batches = EpochBatches(
-            len(self.plan.clips), config.batch, config.seed, config.epochs, self.progress.step, self.peers
+            self.task.clips, config.batch, config.seed, config.epochs, self.progress.step, self.peers
         )
         total = batches.steps
         saved_at = time.monotonic()
-        self.engine.model.train()
+        self.task.model.train()
         should_stop()  # from here on a stop waits for the end of a step
-        for batch in load(self.plan.clips, batches, workers=config.workers):
+        for batch in self.task.load(batches):
             terms = self._step(batch)
             self._announce(total, terms)
             epoch_over = self.progress.step % self.steps_per_epoch == 0
             if epoch_over:
                 self._end_epoch(self.progress.step // self.steps_per_epoch)
-            stop = self.peers.any(should_stop(), self.engine.device)
+            stop = self.peers.any(should_stop(), self.task.device)
             if self.peers.is_first and (epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S):
-                self.folder.save_state(self.progress, self.engine.model, self.optimiser)
+                self.folder.save_state(self.progress, self.task.model, self.optimiser)
                 saved_at = time.monotonic()
             if stop and self.progress.step < total:
                 return True
         return False
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        check_damage(batch.failures)
+    def _step(self, batch: Any) -> dict[str, float]:
         # A stream for each step, so that a resumed run draws what the uninterrupted one would have drawn.
         seed = np.random.SeedSequence((self.config.seed, self.progress.step)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
         torch.manual_seed(int(seed) + self.peers.rank)  # for layers that draw, such as stochastic depth
-        terms = self.engine.training_step(batch, self.config, generator)
+        terms = self.task.terms(batch, generator)
         total = weighted_total(terms, self.config.loss)
         shared = self.peers.total(torch.stack([total, *terms.values()]).detach()) / self.peers.size
         values = dict(zip(("loss", *terms), shared.tolist(), strict=True))
@@ -240,7 +239,7 @@ class _Trainer:
         """The schedule, as a function of the step alone: a resumed run needs no state of it."""
         if self.config.optim.schedule == "cosine":
             share = self.progress.step / (self.steps_per_epoch * self.config.epochs)
-            for group, kind in zip(self.optimiser.param_groups, self.engine.model.groups(), strict=True):
+            for group, kind in zip(self.optimiser.param_groups, self.task.groups(), strict=True):
                 group["lr"] = kind.factor * self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
     def _announce(self, total: int, terms: dict[str, float]) -> None:
@@ -259,13 +258,12 @@ class _Trainer:
         line |= {name: value / count for name, (value, count) in self.progress.sums.items()}
         self.progress.sums = {}
         chosen = True
-        if self.plan.validation:
-            held_out = self.plan.validation
-            score, line["val"] = self.peers.first_says(lambda: validate(self.engine, held_out, self.config))
+        if (found := self.peers.first_says(self.task.validate)) is not None:
+            score, line["val"] = found
             chosen = self.progress.best is None or score > self.progress.best
             if chosen:
                 self.progress.best = score
         self.lines.append(line)
         if self.peers.is_first:
-            self.folder.save_last(self.config.model, self.engine.model, {**self.card, "epoch": epoch}, select=chosen)
+            self.folder.save_last(self.config.model, self.task.model, {**self.card, "epoch": epoch}, select=chosen)
             self.folder.write_metrics(self.lines)

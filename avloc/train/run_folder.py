@@ -130,7 +130,7 @@ def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
 
     terms = [
         name
-        for name in ("loss", "contrastive", "agreement", "box", "peak", "audio_hint", "visual_hint", "val")
+        for name in ("loss", "contrastive", "agreement", "event", "box", "peak", "audio_hint", "visual_hint", "val")
         if any(name in x for x in lines)
     ]
     figure = Figure(figsize=(3.2 * len(terms), 2.8), layout="constrained")

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from avloc.config import TrainConfig
 from avloc.errors import Refused
-from avloc.train.plan import TrainOptions, identity, make_plan
+from avloc.train.loop import make_task
+from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
 
 
@@ -34,7 +35,7 @@ def seed_runs(
     if (options.out / "config.toml").is_file():
         raise Refused(f"{options.out} is a run; --seeds needs a folder around its runs", hint="Take another --out.")
     runs = [(replace(options, out=options.out / f"seed-{seed}"), replace(config, seed=seed)) for seed in seeds]
-    known = identity(make_plan(options, config), config.loss)  # clips, selection and hints do not depend on the seed
+    known = make_task(options, config).identity  # clips, selection and hints do not depend on the seed
     for run, settings in runs:
         RunFolder(run.out).check_config(settings, known)
     return runs

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from avloc.config import LossWeights, ModelConfig
 from avloc.losses import first_of, soft_above, trimap_logits
-from avloc.methods import Embeddings, HintBatch, Supervision, build, method_class
+from avloc.methods import Embeddings, HintBatch, Supervision, build, any_class
 from avloc.parallel import ALONE
 from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
@@ -26,7 +26,7 @@ def lvs():
     reference = drawing.vectors("lvs")
     seed = int(reference["seed"])
     published = {"model_state_dict": tensors(drawing.weights("lvs_keys.json", seed)), "epoch": 3}
-    config, state = method_class("lvs").from_published({"lvs_best": published})
+    config, state = any_class("lvs").from_published({"lvs_best": published})
     model = build(replace(config, own={"legacy_diagonal": True}))
     model.load_state_dict(state)
     return model, tensors(drawing.patchy_batch(seed, 4, 671)), reference

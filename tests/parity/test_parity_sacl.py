@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avloc.config import LossWeights
-from avloc.methods import Embeddings, HintBatch, Supervision, build, method_class
+from avloc.methods import Embeddings, HintBatch, Supervision, build, any_class
 from avloc.methods.sacl import binary_map, kept_columns, positive_masks
 from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
@@ -17,7 +17,7 @@ def sacl():
     reference = drawing.vectors("sacl")
     seed = int(reference["seed"])
     files = {name: tensors(state) for name, state in drawing.weights_of_files("sacl_keys.json", seed).items()}
-    config, state = method_class("sacl").from_published(files)
+    config, state = any_class("sacl").from_published(files)
     model = build(config)
     model.load_state_dict(state)
     return model, tensors(drawing.two_views(int(reference["input_seed"]), 6)), reference

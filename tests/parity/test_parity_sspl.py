@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avloc.config import LossWeights
-from avloc.methods import Embeddings, HintBatch, build, method_class
+from avloc.methods import Embeddings, HintBatch, build, any_class
 from avloc.methods.sspl import attention
 from avloc.networks.vggish import log_mel_patches, normalise_span
 from avloc.transforms import int16_to_float
@@ -26,7 +26,7 @@ def sspl(request):
     files = {name: tensors(state) for name, state in drawing.weights_of_files("sspl_keys.json", seed).items()}
     if request.param == "plain":
         del files["pcm_best"]
-    config, state = method_class("sspl").from_published(files)
+    config, state = any_class("sspl").from_published(files)
     model = build(config)
     model.load_state_dict(state)
     return model, tensors(drawing.two_views(seed, 4)), reference, request.param

@@ -1,0 +1,44 @@
+"""Models that tell events, ready to tell them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avloc.checkpoint import ModelFile, put_weights
+from avloc.engine.core import pick_device
+from avloc.methods import build_events
+from avloc.methods.ave import AVE, Told
+from avloc.methods.ave_match import AveMatch, distance, pool
+from avloc.methods.events import Features
+
+
+class EventEngine:
+    """One such model on one device, in float32: the networks are small.
+
+    Raises:
+        UsageError: the model makes maps, or there is no such device.
+        WeightsError: its tensors do not fit its configuration.
+    """
+
+    def __init__(self, model: ModelFile, device: str = "auto") -> None:
+        self.device = pick_device(device)
+        network = build_events(model.config)
+        put_weights(network, model)
+        self.network: Any = network.to(self.device).eval()
+
+    @torch.inference_mode()
+    def tell(self, features: Features) -> Told:
+        """What happens in each second, by a model of AVE."""
+        assert isinstance(self.network, AVE)
+        return self.network.tell(features.visual.to(self.device), features.audio.to(self.device))
+
+    @torch.inference_mode()
+    def distances(self, features: Features) -> Tensor:
+        """[B, T, T] from each second of the picture to each of the sound, by a model of cross-modal matching."""
+        assert isinstance(self.network, AveMatch)
+        seen = self.network.embed_visual(pool(features.visual.to(self.device)))
+        heard = self.network.embed_audio(features.audio.to(self.device))
+        return distance(seen[:, :, None], heard[:, None])

@@ -1,0 +1,90 @@
+"""AVE's cross-modality matching: seconds of sound and of picture near each other where they show the same event.
+
+Tian et al., "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018. Two small towers into a common space,
+by contrastive learning on pairs of the *same* second: those of an event belong together, those of background do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avloc.config import ModelConfig
+from avloc.methods.base import Published
+from avloc.methods.events import AUDIO, VISUAL, EventMethod, Features
+from avloc.published import EVENT_SPECS
+
+_HIDDEN, _COMMON = 128, 64
+_SLOPE = 0.3
+"""Of Keras's leaky ReLU below zero."""
+_LEAST_SQUARE = 1e-7
+"""Keras's epsilon: keeps the root's gradient finite where two vectors are the same."""
+
+_LAYERS = {"visual.0": "dense_1", "visual.2": "dense_2", "audio.0": "dense_3", "audio.2": "dense_4"}
+"""Our layers -> those of the published file."""
+
+
+class AveMatch(EventMethod):
+    """Both towers; layers begin as Keras's do.
+
+    Args:
+        config: `own` has `margin`, the distance that seconds of background should keep.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.visual, self.audio = _tower(VISUAL), _tower(AUDIO)
+
+    def embed_visual(self, pooled: Tensor) -> Tensor:
+        """[..., 64] of pictures [..., 512], as `pool` gives them."""
+        embedded: Tensor = self.visual(pooled)
+        return embedded
+
+    def embed_audio(self, audio: Tensor) -> Tensor:
+        """[..., 64] of sounds [..., 128]."""
+        embedded: Tensor = self.audio(audio)
+        return embedded
+
+    def losses(self, features: Features) -> dict[str, Tensor]:
+        """Term `contrastive`, over all seconds of the batch: d^2 of an event, else max(margin - d, 0)^2."""
+        apart = distance(self.embed_visual(pool(features.visual)), self.embed_audio(features.audio))
+        event = (features.labels != features.background).to(apart)
+        short = F.relu(self.config.own["margin"] - apart)
+        return {"contrastive": (event * apart**2 + (1 - event) * short**2).mean()}
+
+    @classmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """The four dense layers of the authors' Keras file, whose kernels are (in, out)."""
+        if len(files) != 1:
+            return None
+        (content,) = files.values()
+        state: dict[str, Tensor] = {}
+        for ours, theirs in _LAYERS.items():
+            kernel, bias = (content.get(f"{theirs}/{theirs}/{part}:0") for part in ("kernel", "bias"))
+            if not isinstance(kernel, Tensor) or not isinstance(bias, Tensor) or kernel.ndim != 2:
+                return None
+            state |= {f"{ours}.weight": kernel.T.contiguous(), f"{ours}.bias": bias}
+        own = {"margin": 2.0}
+        return ModelConfig(**EVENT_SPECS["ave-match"].settings["model"], own=own), state
+
+
+def pool(visual: Tensor) -> Tensor:
+    """[..., 512] mean over the cells of [..., h, w, 512]."""
+    return visual.mean((-3, -2))
+
+
+def distance(visual: Tensor, audio: Tensor) -> Tensor:
+    """[...] Euclidean distance of embeddings [..., 64], whose other axes are broadcast; never quite 0."""
+    return (visual - audio).square().sum(-1).clamp(min=_LEAST_SQUARE).sqrt()
+
+
+def _tower(width: int) -> nn.Sequential:
+    tower = nn.Sequential(nn.Linear(width, _HIDDEN), nn.LeakyReLU(_SLOPE), nn.Linear(_HIDDEN, _COMMON))
+    for layer in tower:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return tower

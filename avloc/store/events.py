@@ -1,0 +1,110 @@
+"""Which event is where in which clip of a store: `events.json`, beside `store.json`.
+
+A row is one annotation of AVE; two rows may be about one clip. Rows of background alone are sounds and pictures that do
+not belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.annotations.ave import SECONDS, AveRow
+from avloc.errors import Refused
+from avloc.files import json_text, read_table, write_json
+
+EVENTS = "events.json"
+NOISE = "noise"
+"""Split of the rows of background alone, with which weakly supervised training is mixed."""
+SPLITS = ("train", "val", "test", NOISE, "")
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRow:
+    """One annotation."""
+
+    clip: str
+    """Id of the clip, by which hints are found."""
+    said: AveRow
+    split: str = ""
+    """Part of the published split for telling events; '' in none."""
+    match: str = ""
+    """Part of the published split for cross-modal matching."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventTable:
+    """All annotations of a store."""
+
+    classes: tuple[str, ...]
+    """Names of the events; background is the class behind the last."""
+    rows: tuple[EventRow, ...]
+
+    @staticmethod
+    def of(folder: Path) -> EventTable:
+        """Read and check `events.json`.
+
+        Raises:
+            Refused: it is not there, or cannot be used.
+        """
+        path = folder / EVENTS
+        if not path.is_file():
+            hint = f"Make it: avloc prepare AVE_FOLDER --layout ave --out {folder}"
+            raise Refused(f"{folder} is no store of events: it has no {EVENTS}", hint=hint)
+        data = read_table(path)
+        try:
+            if data["schema"] != _SCHEMA:
+                raise ValueError(f"schema {data['schema']}; this avloc reads {_SCHEMA}")
+            rows = tuple(EventRow(**{**row, "said": AveRow(**row["said"])}) for row in data["rows"])
+            table = EventTable(classes=tuple(data["classes"]), rows=rows)
+            table.check()
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(f"{path} is not a readable table of events: {error!r}") from error
+        return table
+
+    def check(self) -> None:
+        """What a file says has to make sense.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if not all(isinstance(name, str) for name in self.classes) or len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class is no text, or stands there twice")
+        for row in self.rows:
+            said = row.said
+            texts = (row.clip, said.video, said.category, said.quality)
+            if not all(isinstance(text, str) for text in texts) or {row.split, row.match} - set(SPLITS):
+                raise ValueError(f"row {row} is none")
+            if type(said.start) is not int or type(said.end) is not int or not 0 <= said.start <= said.end <= SECONDS:
+                raise ValueError(f"row {row} is at no time")
+            if row.split != NOISE and said.category not in self.classes:
+                raise ValueError(f"row {row} is of no class")
+
+    def write(self, folder: Path) -> None:
+        """Write `events.json`."""
+        rows = [asdict(row) for row in self.rows]
+        write_json(folder / EVENTS, {"schema": _SCHEMA, "classes": list(self.classes), "rows": rows})
+
+    def part(self, name: str, *, match: bool = False) -> list[EventRow]:
+        """The rows of one part of the published split for telling events, or for matching."""
+        return [row for row in self.rows if (row.match if match else row.split) == name]
+
+    def labels(self, rows: Sequence[EventRow]) -> NDArray[np.int64]:
+        """Class of every second, [rows, 10]; background is `len(classes)`."""
+        out = np.full((len(rows), SECONDS), len(self.classes), np.int64)
+        for number, row in enumerate(rows):
+            if row.split != NOISE:
+                out[number, row.said.start : row.said.end] = self.classes.index(row.said.category)
+        return out
+
+    def hash(self) -> str:
+        """Hex digest of everything it says."""
+        return hashlib.sha256(
+            json_text({"classes": self.classes, "rows": list(map(asdict, self.rows))}).encode()
+        ).hexdigest()

@@ -1,0 +1,214 @@
+"""Learning to tell events: features of a store through a model that is small enough for no engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from avloc import __version__
+from avloc.checkpoint import ModelFile, load_model, put_weights
+from avloc.config import LAST_EPOCH, TEST_SELECTED, TrainConfig, check_used, to_dict
+from avloc.errors import Refused, UsageError
+from avloc.events import Listener, Notice
+from avloc.features import EventSet
+from avloc.methods import EventMethod, build_events
+from avloc.methods.ave import AVE
+from avloc.methods.base import Group
+from avloc.methods.events import Features
+from avloc.parallel import ALONE, Peers
+from avloc.store.events import NOISE, EventRow, EventTable
+from avloc.train.plan import TrainOptions
+
+_BATCH = 64  # rows at once where nothing is learned
+
+
+class EventTask:
+    """One of the methods that tell events on one store; a `Task`.
+
+    Raises:
+        StoreNotFound: no store there.
+        Refused: the store has no events, or no features of them.
+        UsageError: settings that do not go together or with the store, or `--val` names no part of the split.
+    """
+
+    def __init__(
+        self, options: TrainOptions, config: TrainConfig, device: torch.device, precision: str, listener: Listener
+    ) -> None:
+        check_used(config)
+        self.options, self.config, self.device, self.precision = options, config, device, precision
+        self.table = EventTable.of(options.store)
+        self.is_match = config.model.method == "ave-match"
+        self._check_classes()
+        self.learned = self._set(learned_rows(self.table, config, options.val))
+        self.held_out = self._set(self._held_out()) if options.val else None
+        if len(self.learned) < 2:
+            raise Refused(f"{options.store} leaves {len(self.learned)} rows to train on; 2 are the least")
+        if self.learned.without:
+            listener(Notice(f"{self.learned.without} rows are left out: there are no features of their clips"))
+        self.clips, self.selection = len(self.learned), self._selection()
+        sets = (self.learned.heard, self.learned.seen)
+        self.identity: dict[str, Any] = {
+            "events_hash": self.table.hash(),
+            "selection": self.selection,
+            "hints": {part.stamp["teacher"]: json.dumps(part.stamp, sort_keys=True) for part in sets},
+        }
+        self._peers = ALONE
+
+    def _set(self, rows: Sequence[EventRow]) -> EventSet:
+        return EventSet(self.options.store, self.table, rows, pooled=self.is_match)
+
+    def _check_classes(self) -> None:
+        own, there = self.config.model.own.get("classes"), len(self.table.classes)
+        if own is not None and own != there:
+            raise UsageError(
+                f"ave.classes = {own} is impossible: {self.options.store} has {there} classes of events",
+                hint=f"Valid: --set ave.classes={there}",
+            )
+
+    def _held_out(self) -> list[EventRow]:
+        name = self.options.val
+        if name not in ("val", "test"):
+            raise UsageError(f"--val {name} is impossible for {self.config.model.method}; valid: val, test")
+        rows = self.table.part(name, match=self.is_match)
+        if not rows:
+            raise UsageError(f"--val {name}: no row of {self.options.store} is in that part of the split")
+        return rows
+
+    def _selection(self) -> str:
+        if self.held_out is None:
+            return LAST_EPOCH
+        kind = "loss" if self.is_match else "accuracy per second"
+        warned = f"{TEST_SELECTED}: " if self.options.val == "test" else ""
+        return f"{warned}best {kind} on held-out {self.options.val}, {len(self.held_out)} rows"
+
+    def start(self, listener: Listener, *, weights: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        """Build the networks, seeded; a model file gives what of it fits."""
+        torch.manual_seed(self.config.seed)
+        self.network: EventMethod = build_events(self.config.model).to(self.device)
+        self._terms: nn.Module = _Losses(self.network)
+        if not weights or self.config.init == "random":
+            return {"weights": "random"}
+        return _begin_with(self.network, self.config)
+
+    @property
+    def model(self) -> nn.Module:
+        """The networks."""
+        return self.network
+
+    def groups(self) -> list[Group]:
+        """What of them learns."""
+        return self.network.groups()
+
+    def share(self, peers: Peers) -> None:
+        """Terms are means over rows and seconds: the mean of unequal parts is weighed by their rows."""
+        if peers.size > 1:
+            self._peers, self._terms = peers, DistributedDataParallel(self._terms)
+
+    def load(self, batches: Iterable[list[int]]) -> Iterable[Features]:
+        """Features, read as they are needed: a batch takes milliseconds."""
+        return (self.learned.batch(batch) for batch in batches)
+
+    def terms(self, batch: Features, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
+        """Loss terms of one batch."""
+        peers = self._peers.with_rows(len(batch.labels))
+        share = len(batch.labels) * peers.size / sum(peers.counts)
+        found: dict[str, Tensor] = self._terms(self._moved(batch))
+        return {name: term * share for name, term in found.items()}
+
+    def _moved(self, batch: Features) -> Features:
+        moved = {name: getattr(batch, name).to(self.device) for name in ("visual", "audio", "labels")}
+        return Features(**moved, background=batch.background)
+
+    @torch.inference_mode()
+    def validate(self) -> tuple[float, float] | None:
+        """Accuracy per second, or the loss where pairs are matched."""
+        if self.held_out is None:
+            return None
+        self.network.eval()
+        total = 0.0
+        for start in range(0, len(self.held_out), _BATCH):
+            batch = self._moved(self.held_out.batch(range(start, min(start + _BATCH, len(self.held_out)))))
+            total += self._judged(batch) * len(batch.labels)
+        self.network.train()
+        value = total / len(self.held_out)
+        return (-value if self.is_match else value), value
+
+    def _judged(self, batch: Features) -> float:
+        if self.is_match:
+            return self.network.losses(batch)["contrastive"].item()
+        assert isinstance(self.network, AVE)
+        scores = self.network.tell(batch.visual, batch.audio).scores
+        return (scores.argmax(2) == batch.labels).float().mean().item()
+
+    def card(self, init: dict[str, Any]) -> dict[str, Any]:
+        """Where the model comes from, and the names of its classes."""
+        return {
+            "version": __version__,
+            "torch": torch.__version__,
+            "config": {**to_dict(self.config), "init": init.get("weights", "")},
+            "precision": self.precision,
+            **self.identity,
+            "hints": {name: json.loads(stamp) for name, stamp in self.identity["hints"].items()},
+            "init": init,
+            "clips": self.clips,
+            "clips_without_hints": self.learned.without,
+            "classes": list(self.table.classes),
+        }
+
+
+class _Losses(nn.Module):
+    """A model's loss as one call, which is what `DistributedDataParallel` wraps."""
+
+    def __init__(self, network: EventMethod) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        return self.network.losses(features)
+
+
+def learned_rows(table: EventTable, config: TrainConfig, val: str) -> list[EventRow]:
+    """Rows to learn from: the training part, or all rows of a store without a split; noise where labels are weak.
+
+    Rows of another part are never learned from.
+
+    Raises:
+        UsageError: `--val` in a store without a split.
+    """
+    match = config.model.method == "ave-match"
+    parts = {row.match if match else row.split for row in table.rows} - {"", NOISE}
+    if not parts:
+        if val:
+            raise UsageError(f"--val {val}: the store has no split; prepare it with the published order files beside")
+        return [row for row in table.rows if row.split != NOISE]
+    weak = bool(config.model.own.get("weak"))
+    return table.part("train", match=match) + (table.part(NOISE) if weak else [])
+
+
+def _begin_with(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
+    """Weights of a model file. DMRN begins with AV_att's, but for the head, which AV_att does not have."""
+    if config.init in ("imagenet", "concepts"):
+        method = config.model.method
+        raise UsageError(f"init = {config.init!r} is impossible for {method}; valid: random, or a model file")
+    model = load_model(Path(config.init))
+    if model.config.method != config.model.method:
+        raise UsageError(f"--init {model.path} is a model of {model.config.method}, not of {config.model.method}")
+    origin = {"weights": model.path.name, "sha256": model.sha256}
+    own = (model.config.own.get("dmrn"), config.model.own.get("dmrn"))
+    if own == (False, True):
+        _put_common(network, model)
+        return {**origin, "without": "head"}
+    put_weights(network, model)
+    return origin
+
+
+def _put_common(network: EventMethod, model: ModelFile) -> None:
+    ours = network.state_dict()
+    common = {name: value for name, value in model.state.items() if name in ours and ours[name].shape == value.shape}
+    network.load_state_dict(common, strict=False)

@@ -1,0 +1,80 @@
+"""Learning to localize: clips of a store through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avloc.config import TrainConfig, to_dict
+from avloc.dataset import Batch, load
+from avloc.engine import Engine
+from avloc.events import Listener, Notice
+from avloc.methods.base import Group
+from avloc.parallel import Peers
+from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
+from avloc.train.validation import check_damage, validate
+
+
+class LocalizerTask:
+    """One of the localizers on one store; a `Task`.
+
+    Raises:
+        StoreNotFound: no store there.
+        Refused: unfit store, or incomplete hints.
+        UsageError: settings that do not go together.
+    """
+
+    def __init__(
+        self, options: TrainOptions, config: TrainConfig, device: torch.device, precision: str, listener: Listener
+    ) -> None:
+        self.options, self.config, self.device, self.precision = options, config, device, precision
+        self.plan: Plan = make_plan(options, config)
+        self.clips, self.selection = len(self.plan.clips), self.plan.selection
+        self.identity = identity(self.plan, config.loss)
+        if self.plan.without_hints:
+            listener(Notice(f"{self.plan.without_hints} clips are left out: the teachers have no hint of them"))
+
+    def start(self, listener: Listener, *, weights: bool = True) -> dict[str, Any]:
+        """Build the engine."""
+        init: dict[str, Any] = {}
+        if weights:
+            self.engine, init = start_engine(self.options, self.config, self.precision, self.device, listener)
+        else:
+            self.engine = Engine(self.config.model, self.device, self.precision)
+        if self.config.freeze:
+            self.engine.model.freeze_trunks()
+        return init
+
+    @property
+    def model(self) -> nn.Module:
+        """The networks."""
+        return self.engine.model
+
+    def groups(self) -> list[Group]:
+        """What of them learns."""
+        return self.engine.model.groups()
+
+    def share(self, peers: Peers) -> None:
+        """Steps are of batches that these processes share."""
+        self.engine.share(peers)
+
+    def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
+        """Frames, sounds and hints, decoded ahead."""
+        return load(self.plan.clips, batches, workers=self.config.workers)
+
+    def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss terms of one batch."""
+        check_damage(batch.failures)
+        return self.engine.training_step(batch, self.config, generator)
+
+    def validate(self) -> tuple[float, float] | None:
+        """How good the model is on held-out clips."""
+        held_out = self.plan.validation
+        return validate(self.engine, held_out, self.config) if held_out else None
+
+    def card(self, init: dict[str, Any]) -> dict[str, Any]:
+        """Where the model comes from."""
+        return provenance(self.plan, to_dict(self.config), self.precision, {**self.identity, "init": init})

@@ -1,0 +1,99 @@
+"""Probabilities, attention, losses and gradients of AVE, and its matching, against numbers from the published code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from avloc.methods.ave import AVE, of_clip
+from avloc.methods.ave_match import AveMatch, distance
+from avloc.methods.events import Features
+from avloc.metrics.events import matched, window_starts, window_sums
+from avloc.networks.modules import load_keras
+from tests.parity import drawing, drawing_events
+from tests.parity.comparing import check_gradients, close, tensors
+from tests.program import ROOT
+
+TOLERANCE = 1e-5
+MATCHING = ROOT.parent / "shared" / "data" / "ave" / "cmm_model_weights.h5"
+needs_published_weights = pytest.mark.skipif(
+    not MATCHING.is_file(), reason="the published weights lie beside the checkout and are not there"
+)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return drawing.vectors("ave")
+
+
+@pytest.fixture(scope="module")
+def drawn(reference):
+    return {name: tensors(state) for name, state in drawing_events.weights(int(reference["seed"])).items()}
+
+
+@pytest.fixture(scope="module")
+def batch(reference) -> Features:
+    clips = tensors(drawing_events.clips(int(reference["seed"]), 2))
+    assert np.array_equal(np.eye(29)[clips["labels"]], reference["labels"])
+    assert np.array_equal(np.eye(29)[clips["events"]], reference["video_label"])
+    return Features(visual=clips["visual"], audio=clips["audio"], labels=clips["labels"])
+
+
+@pytest.mark.parametrize("name", ["AV_att", "DMRN", "AV_att_weak"])
+def test_parity_ave(name, reference, drawn, batch):
+    config, state = AVE.from_published({name: drawn[name]})
+    model = AVE(config)
+    model.load_state_dict(state)
+    theirs = {key.removeprefix(f"{name}/"): reference[key] for key in reference if key.startswith(f"{name}/")}
+    with torch.no_grad():
+        told = model.tell(batch.visual, batch.audio)
+        attended, attention = model.attend(batch.visual, batch.audio)
+        heard, seen = model.remember(attended, batch.audio)
+    assert torch.equal(attention, told.attention)
+    close(told.attention, theirs["attention"], TOLERANCE)
+    for states, modality in ((heard, "audio"), (seen, "video")):
+        close(states[..., [*range(8), *range(128, 136)]], theirs[f"lstm_{modality}_head"], TOLERANCE)
+    if config.own["weak"]:
+        close(told.scores, theirs["segment_scores"], TOLERANCE)
+        close(of_clip(told.scores).softmax(-1), theirs["video_probabilities"], TOLERANCE)
+    else:
+        close(told.probabilities, theirs["probabilities"], TOLERANCE)
+    assert torch.equal(told.probabilities, told.scores.softmax(-1))
+    (loss,) = model.losses(batch).values()
+    close(loss.item(), theirs["loss"].item(), TOLERANCE)
+    loss.backward()
+    check_gradients(model, theirs, TOLERANCE)
+
+
+@pytest.mark.parametrize("case", ["recipe", pytest.param("published", marks=needs_published_weights)])
+def test_parity_matching(case, reference, drawn):
+    pairs = drawing_events.pairs(int(reference["seed"]), 6)
+    assert np.array_equal(pairs["event"], reference["cmm/event"])
+    weights = load_keras(MATCHING) if case == "published" else drawn["cmm_model_weights"]
+    config, state = AveMatch.from_published({"cmm_model_weights": weights})
+    model = AveMatch(config)
+    model.load_state_dict(state)
+    theirs = {name.removeprefix(f"cmm/{case}/"): reference[name] for name in reference if f"cmm/{case}/" in name}
+    scale = theirs["feature_scale"].item()
+    visual, audio = (scale * torch.from_numpy(pairs[name]) for name in ("visual", "audio"))
+    with torch.no_grad():
+        seen, heard = model.embed_visual(visual), model.embed_audio(audio)
+        apart = distance(seen[:, :, None], heard[:, None])
+        cells = visual[:, :, None, None].expand(-1, -1, 7, 7, -1)
+        labels = torch.from_numpy(np.where(pairs["event"], 3, 28))
+        (loss,) = model.losses(Features(visual=cells, audio=audio, labels=labels)).values()
+    own = apart.diagonal(dim1=1, dim2=2)
+    close(own, theirs["distance"], TOLERANCE)
+    close(apart, theirs["distance_visual_by_audio"], TOLERANCE)
+    close(loss.item(), theirs["loss"].item(), TOLERANCE)
+    assert (own.numpy()[~pairs["event"]] < 2.0).sum() == theirs["active_negatives"]
+    check_search(apart.numpy(), pairs["event"], theirs)
+
+
+def check_search(apart, event, theirs) -> None:
+    for clip, sums in enumerate(map(window_sums, apart, event)):
+        assert np.array_equal(np.isnan(sums), np.isnan(theirs["window_sums"][clip]))
+        close(np.nan_to_num(sums), np.nan_to_num(theirs["window_sums"][clip]), TOLERANCE)
+        assert np.array_equal(window_starts(sums), theirs["window_start"][clip])
+        assert np.array_equal(matched(sums, event[clip]), theirs["correct"][clip])
