@@ -15,7 +15,7 @@ def distill_cache(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="panns, yamnet or vggish hears, detr or lite0 sees; may repeat.  [default: panns, detr]",
+            help="panns, yamnet or vggish hears, detr, lite0 or vgg19 (AVE) sees; may repeat.  [default: panns, detr]",
             show_default=False,
         ),
     ] = None,

@@ -23,7 +23,8 @@ def train(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     out: Annotated[Path, typer.Option(help="Run folder; a run that is there goes on.")],
     method: Annotated[
-        str, typer.Option(help="avc, ezvsl, lvs, sspl or sacl.  [default: avc]", show_default=False)
+        str,
+        typer.Option(help="avc, ezvsl, lvs, sspl or sacl; ave or ave-match.  [default: avc]", show_default=False),
     ] = "",
     val: Annotated[
         str, typer.Option(help="Held-out clips that choose the epoch: a store, a share as 0.1, or a split's name.")

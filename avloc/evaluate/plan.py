@@ -10,7 +10,7 @@ from pathlib import Path
 from avloc.annotations import SilentPair, silent_pairs, testset_ids, testset_list
 from avloc.errors import StoreNotFound, UsageError
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
-from avloc.published import METHOD_SPECS
+from avloc.published import SPECS
 from avloc.store import Store
 
 MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
@@ -84,7 +84,7 @@ class EvalOptions:
         """With the protocols of these methods too, unless some were asked for."""
         if self.protocols:
             return self
-        own = (METHOD_SPECS[method].protocol for method in methods)
+        own = (SPECS[method].protocol for method in methods if SPECS[method].protocol)
         return replace(self, protocols=tuple(dict.fromkeys((next(iter(PROTOCOLS)), *own))))
 
     @property

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avloc.config import LossWeights
-from avloc.methods import Embeddings, HintBatch, Supervision, build, any_class
+from avloc.methods import Embeddings, HintBatch, Supervision, any_class, build
 from avloc.methods.sacl import binary_map, kept_columns, positive_masks
 from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avloc.config import LossWeights
-from avloc.methods import Embeddings, HintBatch, build, any_class
+from avloc.methods import Embeddings, HintBatch, any_class, build
 from avloc.methods.sspl import attention
 from avloc.networks.vggish import log_mel_patches, normalise_span
 from avloc.transforms import int16_to_float

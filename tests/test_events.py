@@ -1,0 +1,494 @@
+"""Events second by second through the project's own commands: features in, training, scores, timelines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from avloc.annotations.ave import LABELS_KEY, read_rows
+from avloc.checkpoint import load_model
+from avloc.config import ModelConfig, parse_settings, settled
+from avloc.errors import Refused, UsageError
+from avloc.events import silent
+from avloc.features import EventSet
+from avloc.localize.events import Timeline, window_starts
+from avloc.localize.timeline import shown_classes, write_timeline
+from avloc.methods import build_events
+from avloc.networks.vggish import VGGish
+from avloc.parallel import Peers
+from avloc.published import EVENT_SPECS
+from avloc.store import Hints
+from avloc.store.events import EVENTS, NOISE, EventTable
+from avloc.train import TrainOptions, train
+from avloc.train.events import EventTask
+from avloc.weights import VGGISH, Located
+from tests.ave_world import NOISE as NOISY_ROWS
+from tests.ave_world import write_ave
+from tests.media_makers import make_video, tone
+from tests.test_train import same_run
+from tests.world import write_store
+
+CLIPS, KINDS = 60, 4
+OWN = ("--set", f"ave.classes={KINDS}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_ave(tmp_path_factory.mktemp("ave") / "AVE", clips=CLIPS, events=KINDS)
+
+
+@pytest.fixture(scope="module")
+def store(folder, tmp_path_factory) -> Path:
+    from avloc.prepare import PrepareOptions, prepare_events
+
+    out = tmp_path_factory.mktemp("store") / "ave"
+    prepare_events([str(folder)], out, PrepareOptions(layout="ave"))
+    return out
+
+
+def make_run(store: Path, out: Path, *settings: str, method: str = "ave", epochs: int = 2, **options) -> Path:
+    own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
+    config = settled(parse_settings([*own, f"epochs={epochs}", "batch=16", *settings]), method)
+    train(TrainOptions(store=store, out=out, **options), config)
+    return out
+
+
+# --- features ---------------------------------------------------------------------------------------------------
+
+
+def test_released_features_become_hints_row_by_row(folder, store, here):
+    table = EventTable.of(store)
+    assert table.classes == tuple(f"Event {number}" for number in range(KINDS))
+    rows = [row for row in table.rows if row.split != NOISE]
+    assert [row.said for row in rows] == list(read_rows(folder / "Annotations.txt"))
+    assert len(table.part(NOISE)) == NOISY_ROWS
+    with h5py.File(folder / "visual_feature.h5") as seen, h5py.File(folder / "audio_feature_noisy.h5") as heard:
+        for number in (0, CLIPS - 1):
+            kept = Hints(store, "vgg19").read(rows[number].clip)
+            assert np.array_equal(kept, seen[LABELS_KEY][number].astype(np.float16))
+        kept = Hints(store, "vggish").read(table.part(NOISE)[3].clip)
+        assert np.array_equal(kept, heard[LABELS_KEY][3].astype(np.float16))
+    with h5py.File(store / "labels.h5") as file:
+        labels = file[LABELS_KEY][:]
+    assert labels.shape == (CLIPS, 10, KINDS + 1)
+    assert np.array_equal(labels.argmax(2), table.labels(rows))
+    again = here("prepare", folder, "--layout", "ave", "--out", store, "--json")
+    assert (again.code, json.loads(again.out)["stored"], json.loads(again.out)["already"]) == (0, 0, CLIPS + NOISY_ROWS)
+
+
+def test_an_interrupted_preparation_goes_on(folder, store, tmp_path):
+    from avloc.prepare import PrepareOptions, prepare_events
+
+    class Enough(Exception):
+        pass
+
+    def listener(event) -> None:
+        if getattr(event, "done", 0) == 20:
+            raise Enough
+
+    out = tmp_path / "ave"
+    with pytest.raises(Enough):
+        prepare_events([str(folder)], out, PrepareOptions(layout="ave"), listener)
+    assert 0 < len(Hints(out, "vggish").shards) < CLIPS
+    prepare_events([str(folder)], out, PrepareOptions(layout="ave"))
+    for teacher in ("vgg19", "vggish"):
+        ours, theirs = Hints(out, teacher), Hints(store, teacher)
+        assert ours.shards.ids == theirs.shards.ids
+        assert all(np.array_equal(ours.read(clip), theirs.read(clip)) for clip in ours.shards.ids)
+    assert (out / EVENTS).read_text() == (store / EVENTS).read_text()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda f: (f / "Annotations.txt").unlink(), "no Annotations.txt"),
+        (lambda f: (f / "val_order.h5").unlink(), "val_order.h5 is not there"),
+        (lambda f: (f / "audio_feature.h5").unlink(), "without audio_feature.h5"),
+        (lambda f: (f / "visual_feature.h5").write_bytes(b"no"), "visual_feature.h5 cannot be read"),
+        (lambda f: spoiled(f / "visual_feature.h5", np.zeros((CLIPS, 10, 512))), "not floats of"),
+        (lambda f: spoiled(f / "audio_feature.h5", np.zeros((7, 10, 128))), "has 7 rows, but there are 60"),
+        (lambda f: spoiled(f / "audio_feature.h5", np.full((CLIPS, 10, 128), np.nan)), "row 0"),
+        (lambda f: (f / "val_order.h5").write_bytes((f / "train_order.h5").read_bytes()), "in train already"),
+    ],
+)
+def test_a_folder_that_contradicts_itself_is_named(folder, tmp_path, here, spoil, words):
+    copy = tmp_path / "AVE"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).symlink_to(path)
+    for name in ("Annotations.txt", "val_order.h5", "audio_feature.h5", "visual_feature.h5"):
+        (copy / name).unlink()
+        (copy / name).write_bytes((folder / name).read_bytes())
+    spoil(copy)
+    done = here("prepare", copy, "--layout", "ave", "--out", tmp_path / "store")
+    assert (done.code, words in done.err) == (2, True), done.err
+
+
+def spoiled(path: Path, values: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        file[LABELS_KEY] = values
+
+
+def test_features_that_are_not_finished_are_not_left_out_in_silence(folder, store, tmp_path):
+    table = EventTable.of(store)
+    more = replace(table.rows[0], clip="lost")
+    with pytest.raises(Refused, match="1 of 61 rows have no hints of vggish, first lost"):
+        EventSet(store, table, [*table.rows[:60], more])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"schema": 9, "classes": [], "rows": []}',
+        '{"schema": 1, "classes": ["a", "a"], "rows": []}',
+        '{"schema": 1, "classes": ["a"], "rows": [{"clip": "x"}]}',
+        '{"schema": 1, "classes": ["a"], "rows": [{"clip": "x", "split": "train", "match": "", "said": '
+        '{"video": "x", "category": "a", "quality": "", "start": 3, "end": 11}}]}',
+        '{"schema": 1, "classes": ["a"], "rows": [{"clip": "x", "split": "moon", "match": "", "said": '
+        '{"video": "x", "category": "a", "quality": "", "start": 3, "end": 9}}]}',
+        '{"schema": 1, "classes": ["a"], "rows": [{"clip": "x", "split": "test", "match": "", "said": '
+        '{"video": "x", "category": "b", "quality": "", "start": 3, "end": 9}}]}',
+    ],
+)
+def test_a_table_of_events_that_makes_no_sense_is_refused(tmp_path, text):
+    (tmp_path / EVENTS).write_text(text)
+    with pytest.raises(Refused, match="events"):
+        EventTable.of(tmp_path)
+
+
+# --- training ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["ave", "ave-match"])
+def test_a_stopped_run_goes_on_bit_for_bit(store, tmp_path, method):
+    options = {"method": method, "val": "val"}
+    whole = make_run(store, tmp_path / "whole", **options)
+    steps = iter([False, False, True])
+    own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
+    config = settled(parse_settings([*own, "epochs=2", "batch=16"]), method)
+    cut = TrainOptions(store=store, out=tmp_path / "cut", val="val")
+    assert train(cut, config, should_stop=lambda: next(steps, False)).interrupted
+    train(cut, config)
+    assert same_run(whole, tmp_path / "cut")
+
+
+def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
+    """Unequal ones too: what `DistributedDataParallel` takes the mean of."""
+    config = settled(parse_settings([f"ave.classes={KINDS}"]), "ave")
+    task = EventTask(TrainOptions(store=store, out=store / "none"), config, torch.device("cpu"), "fp32", silent)
+    task.start(silent, weights=False)
+
+    def step(*positions: int) -> tuple[float, torch.Tensor]:
+        task.network.zero_grad()
+        loss = task.terms(task.learned.batch(positions), torch.Generator())["event"]
+        loss.backward()
+        return loss.item(), task.network.affine_v.weight.grad.clone()
+
+    whole, gradient = step(0, 1, 2)
+
+    class Two(Peers):
+        def with_rows(self, count: int) -> Peers:
+            return replace(self, counts=(1, 2))
+
+    task._peers = Two(size=2)
+    parts = [step(0), step(1, 2)]
+    assert np.mean([loss for loss, _ in parts]) == pytest.approx(whole, rel=1e-6)
+    torch.testing.assert_close(torch.stack([grad for _, grad in parts]).mean(0), gradient, rtol=1e-4, atol=1e-8)
+
+
+def test_only_the_training_part_is_learned_from(store, tmp_path):
+    table = EventTable.of(store)
+    card = load_model(make_run(store, tmp_path / "a", epochs=1)).card
+    assert (card["clips"], card["classes"]) == (len(table.part("train")), list(table.classes))
+    weak = load_model(make_run(store, tmp_path / "b", "ave.weak=true", epochs=1)).card
+    assert weak["clips"] == len(table.part("train")) + NOISY_ROWS
+
+
+def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_path):
+    plain = make_run(store, tmp_path / "plain", epochs=1)
+    begun = make_run(store, tmp_path / "dmrn", "ave.dmrn=true", f"init={plain}", "optim.lr=1e-12", epochs=1)
+    theirs, ours = load_model(plain).state, load_model(begun).state
+    shared = [name for name in theirs if name in ours and not name.startswith("L")]
+    assert "lstm_video.weight_ih_l0" in shared
+    assert all(torch.allclose(theirs[name], ours[name], atol=1e-9) for name in shared)
+    assert ours["L2.weight"].shape == (KINDS + 1, 256)
+    assert load_model(begun).card["init"]["without"] == "head"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "ave"), "has 4 classes of events"),
+        (("--method", "ave", *OWN, "--val", "0.1"), "valid: val, test"),
+        (("--method", "ave", *OWN, "--init", "imagenet"), "valid: random, or a model file"),
+        (("--method", "ave", *OWN, "--set", "model.tau=0.1"), "model.tau, which means nothing to ave"),
+        (("--method", "ave", *OWN, "--set", "precision=bf16"), "precision, which means nothing"),
+        (("--method", "ave-match", "--set", "ave.weak=true"), "settings of ave go with --method ave"),
+        (("--method", "ave-match", "--set", "ave_match.margin=0"), "ave_match.margin = 0"),
+        (("--method", "avc", "--no-audio-hint", "--no-visual-hint"), "leaves 0 clips"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(store, tmp_path, here, arguments, words):
+    done = here("train", store, "--out", tmp_path / "run", *arguments)
+    assert done.code in (2, 5)
+    assert words in done.err
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_training_on_no_events_says_how_to_make_them(tmp_path, here):
+    done = here("train", tmp_path, "--out", tmp_path / "run", "--method", "ave")
+    assert (done.code, "avloc prepare AVE_FOLDER --layout ave" in done.err) == (5, True)
+
+
+@pytest.mark.slow
+def test_events_are_learned_from_seconds_from_clips_and_from_pairs(tmp_path, here):
+    """Far above what needs no model, on clips that were never seen."""
+    write_ave(tmp_path / "AVE", clips=240, events=8)
+    data = tmp_path / "store"
+    assert here("prepare", tmp_path / "AVE", "--layout", "ave", "--out", data).code == 0
+
+    def score(testset: str, *flags: str) -> dict:
+        run = tmp_path / testset
+        done = here("train", data, "--out", run, *flags)
+        assert done.code == 0, done.err
+        return json.loads(here("eval", run, "--testset", testset, "--store", data, "--json").out)
+
+    own = ("--method", "ave", "--set", "ave.classes=8", "--batch", "32", "--epochs", "25")
+    full = score("ave", *own)
+    assert max(full["baselines"].values()) < 0.3
+    assert full["accuracy"] > 0.9
+    weak = score("ave-weak", *own, "--set", "ave.weak=true")
+    assert weak["accuracy"] > weak["baselines"]["commonest class"] + 0.3
+    match = score("ave-match", "--method", "ave-match", "--epochs", "15")
+    for way in ("visual_to_audio", "audio_to_visual"):
+        assert match[way] > match["baselines"]["window at random"] + 0.2
+
+
+# --- scores -----------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_a_slow_count(store, tmp_path, here):
+    run = make_run(store, tmp_path / "run")
+    report = json.loads(here("eval", run, "--testset", "ave", "--store", store, "--json").out)
+    table = EventTable.of(store)
+    rows = table.part("test")
+    model = load_model(run)
+    network = build_events(model.config)
+    network.load_state_dict(model.state)
+    right = total = 0
+    for row, labels in zip(rows, table.labels(rows), strict=True):
+        seen, heard = (Hints(store, name).read(row.clip).astype(np.float32) for name in ("vgg19", "vggish"))
+        scores = network.eval().tell(torch.from_numpy(seen)[None], torch.from_numpy(heard)[None]).scores[0]
+        for second in range(10):
+            right += int(scores[second].argmax()) == labels[second]
+            total += 1
+    assert report["accuracy"] == pytest.approx(right / total)
+    assert (report["n_scored"], report["n_expected"], report["missing"]) == (len(rows), len(rows), [])
+    assert sum(map(sum, report["confusion"])) == total
+    shown = here("eval", run, "--testset", "ave", "--store", store)
+    assert (shown.code, "accuracy per second" in shown.out, "commonest class, no model" in shown.out) == (0, True, True)
+
+
+def test_videos_in_both_parts_are_named_and_can_be_left_out(store, tmp_path, here):
+    run = make_run(store, tmp_path / "run", epochs=1)
+    table = EventTable.of(store)
+    trained, tested = table.part("train")[0], table.part("test")[0]
+    twin = replace(tested, said=replace(tested.said, video=trained.said.video))
+    rows = tuple(twin if row is tested else row for row in table.rows)
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in store.iterdir():
+        (other / path.name).symlink_to(path)
+    (other / EVENTS).unlink()
+    replace(table, rows=rows).write(other)
+    ask = ("eval", run, "--testset", "ave", "--store", other, "--json")
+    whole, clean = (json.loads(here(*ask, *flag).out) for flag in ((), ("--clean-split",)))
+    assert whole["shared"] == clean["shared"] == [trained.said.video]
+    assert clean["n_scored"] == whole["n_scored"] - 1
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "testset", "words"),
+    [
+        ("ave", ("ave.weak=true",), "ave", "valid: --testset ave-weak"),
+        ("ave", (), "ave-match", "valid: --testset ave"),
+        ("ave-match", (), "ave-weak", "valid: --testset ave-match"),
+    ],
+)
+def test_a_model_is_scored_as_it_was_taught(store, tmp_path, here, method, settings, testset, words):
+    run = make_run(store, tmp_path / "run", *settings, method=method, epochs=1)
+    done = here("eval", run, "--testset", testset, "--store", store)
+    assert (done.code, words in done.err) == (2, True), done.err
+
+
+def test_scores_of_events_need_a_model_of_events(store, model, tmp_path, here):
+    for arguments, words in (
+        ((), "needs a model"),
+        ((model,), "is a model of avc"),
+        ((model, "--maps", "av"), "--maps is about maps"),
+    ):
+        done = here("eval", *arguments, "--testset", "ave", "--store", store)
+        assert (done.code, words in done.err) == (2, True), done.err
+    run = make_run(store, tmp_path / "run", epochs=1)
+    done = here("eval", run, "--store", write_store(tmp_path / "maps", 4))
+    assert (done.code, "makes no maps" in done.err) == (2, True), done.err
+    done = here("localize", Path(__file__).parent / "media" / "frame.jpg", "--model", run)
+    assert (done.code, "makes no maps" in done.err) == (2, True), done.err
+
+
+# --- published files --------------------------------------------------------------------------------------------
+
+
+def test_whole_modules_and_keras_weights_are_models(tmp_path):
+    from tests.old_modules import Module, Stored, old_file, parameter
+
+    config = ModelConfig(**EVENT_SPECS["ave"].settings["model"])
+    state = build_events(config).state_dict()
+    numbers = {str(place): value.numpy().ravel() for place, value in enumerate(state.values())}
+    flat = {
+        name: parameter(Stored(str(place), value.numel()), 0, tuple(value.shape), tuple(value.stride()))
+        for place, (name, value) in enumerate(state.items())
+    }
+    parts: dict[str, dict] = {}
+    for name, value in flat.items():
+        part, _, own = name.partition(".")
+        parts.setdefault(part, {})[own] = value
+    children = {part: Module("torch.nn.modules.linear.Linear", **own) for part, own in parts.items()}
+    for stem, weak in (("AV_att", False), ("AV_att_weak", True)):
+        model = load_model(old_file(tmp_path / f"{stem}.pt", Module("models.att_Net.att_Net", children), numbers))
+        assert (model.config.method, model.config.own["weak"], model.config.own["classes"]) == ("ave", weak, 28)
+        assert all(torch.equal(model.state[name], value) for name, value in state.items())
+    keras = tmp_path / "cmm_model_weights.h5"
+    sizes = {"dense_1": (512, 128), "dense_2": (128, 64), "dense_3": (128, 128), "dense_4": (128, 64)}
+    with h5py.File(keras, "w") as file:
+        for name, shape in sizes.items():
+            file[f"{name}/{name}/kernel:0"] = np.ones(shape, np.float32)
+            file[f"{name}/{name}/bias:0"] = np.ones(shape[1], np.float32)
+    assert load_model(keras).config.method == "ave-match"
+
+
+# --- from video to timeline -------------------------------------------------------------------------------------
+
+
+class TinyVgg19(nn.Module):
+    """Something with a picture's average colours in 49 cells, in place of twenty million weights."""
+
+    def forward(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
+        cells = nn.functional.adaptive_avg_pool2d(frames_B3HW, 7)
+        return cells.repeat(1, 171, 1, 1)[:, :512]
+
+
+@pytest.fixture
+def tiny_teachers(monkeypatch, tmp_path):
+    """VGG19's file is named after a hash that no made-up weights can have, and the network takes minutes."""
+    torch.manual_seed(0)
+    heard = tmp_path / "weights" / VGGISH.files[0].name
+    heard.parent.mkdir()
+    torch.save(VGGish().state_dict(), heard)
+
+    def locate(weight, **_):
+        return Located(path=heard, hashes={weight.files[0].name: "0" * 64}, verified=False)
+
+    monkeypatch.setattr("avloc.weights.locate", locate)
+    monkeypatch.setattr("avloc.teachers.vgg19.Vgg19Teacher.model", TinyVgg19())
+
+
+def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
+    ave = tmp_path / "AVE"
+    ave.mkdir()
+    for number in range(3):
+        make_video(
+            ave / f"vid-{number}.mp4", seconds=10.0, fps=4, sound=tone(10.0, 16_000) * (number + 1) / 4, rate=16_000
+        )
+    make_video(ave / "stranger.mp4", seconds=1.0, sound=tone(1.0, 22_050))
+    lines = [f"Bell&vid-{n}&good&{n}&{n + 4}\n" for n in range(3)] + ["Dog&vid-0&good&5&7\n", "Dog&gone&good&0&10\n"]
+    (ave / "Annotations.txt").write_text("Category&VideoID&Quality&StartTime&EndTime\n" + "".join(lines))
+    data = tmp_path / "store"
+    done = here("prepare", ave, "--layout", "ave", "--out", data, "--json")
+    assert (done.code, json.loads(done.out)["stored"], json.loads(done.out)["missing"]) == (0, 3, ["gone"]), done.err
+    done = here("train", data, "--method", "ave", "--out", tmp_path / "run", "--set", "ave.classes=2")
+    assert (done.code, "avloc distill-cache" in done.err) == (5, True)
+    done = here("distill-cache", data, "--teacher", "vgg19", "--teacher", "vggish")
+    assert done.code == 0, done.err
+    assert Hints(data, "vgg19").read("vid-1").shape == (10, 7, 7, 512)
+    assert Hints(data, "vggish").read("vid-1").shape == (10, 128)
+    flags = ("--set", "ave.classes=2", "--epochs", "1", "--batch", "2")
+    done = here("train", data, "--method", "ave", "--out", tmp_path / "run", *flags)
+    assert (done.code, "1 rows are left out" in done.err) == (0, True), done.err
+    videos = [ave / "vid-0.mp4", ave / "stranger.mp4", ave / "Annotations.txt"]
+    done = here("localize", *videos, "--events", "--model", tmp_path / "run", "--out", f"{tmp_path}/lines/", "--json")
+    assert done.code == 1, done.err
+    first, second, third = map(json.loads, done.out.splitlines())
+    assert (first["seconds"], second["seconds"], third["seconds"]) == (10, 1, None)
+    assert third["error"]
+    assert {line["event"] for line in first["per_second"]} <= {"Bell", "Dog", "background"}
+    assert sorted(path.name for path in (tmp_path / "lines").iterdir()) == ["stranger.png", "vid-0.png"]
+    stored = Hints(data, "vgg19").read("vid-0")
+    assert np.isfinite(stored).all()
+
+
+def test_only_maps_have_moments_and_styles(here, tmp_path):
+    for flag, value in (("--at", "3"), ("--style", "box=false"), ("--object-prior", "none")):
+        done = here("localize", __file__, "--events", flag, value)
+        assert (done.code, f"{flag} is about maps" in done.err) == (2, True)
+    done = here("localize", __file__, "--events")
+    assert (done.code, "--events needs --model" in done.err) == (2, True)
+    done = here("localize", __file__, "--events", "--out", "a.mp4", "--model", tmp_path)
+    assert (done.code, "a timeline is a picture" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "starts"), [(1, [0]), (10, [0]), (11, [0, 1]), (17, [0, 5, 7]), (25, [0, 5, 10, 15])]
+)
+def test_windows_cover_every_second(seconds, starts):
+    assert window_starts(seconds) == starts
+    covered = {second for start in starts for second in range(start, min(start + 10, seconds))}
+    assert covered == set(range(seconds))
+
+
+def some_timeline(seconds: int, classes: int = 3) -> Timeline:
+    rng = np.random.default_rng(0)
+    scores = rng.random((seconds, classes + 1)).astype(np.float32)
+    attention = rng.random((seconds, 7, 7)).astype(np.float32)
+    return Timeline(
+        classes=(*(f"Event {number}" for number in range(classes)), "background"),
+        probabilities=scores / scores.sum(1, keepdims=True),
+        attention=attention / attention.sum((1, 2), keepdims=True),
+        pictures=rng.integers(0, 255, (seconds, 112, 112, 3), dtype=np.uint8),
+        aspect=16 / 9,
+    )
+
+
+@pytest.mark.parametrize("seconds", [1, 10, 75])
+def test_a_timeline_of_any_length_is_a_picture(tmp_path, seconds):
+    timeline = some_timeline(seconds)
+    write_timeline(tmp_path / "line.png", timeline)
+    with Image.open(tmp_path / "line.png") as picture:
+        assert picture.width > picture.height
+    assert set(timeline.told.tolist()) <= set(shown_classes(timeline))
+
+
+def test_spans_are_runs_of_one_event():
+    timeline = replace(
+        some_timeline(6, 2),
+        probabilities=np.eye(3, dtype=np.float32)[[0, 0, 2, 1, 1, 0]] * np.float32(0.8),
+    )
+    assert [(span.event, span.start, span.end, span.confidence) for span in timeline.spans] == [
+        ("Event 0", 0, 2, 0.8),
+        ("Event 1", 3, 5, 0.8),
+        ("Event 0", 5, 6, 0.8),
+    ]
+
+
+def test_events_and_maps_are_told_apart():
+    with pytest.raises(UsageError, match="tells no events"):
+        build_events(ModelConfig(method="lvs"))
