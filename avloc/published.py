@@ -222,6 +222,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
 
 _TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
 _FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seconds": 10.0, "rate": 16_000}
+_SMALL = {"loss": _WITHOUT_HINTS, "optim": {"lr": 1e-3}, "init": "random", "precision": "fp32"}
 _OF_MEDIA = (
     *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
     *("augment.scale", "augment.flip", "freeze", "precision", "workers"),
@@ -233,15 +234,7 @@ EVENT_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
         "ave": MethodSpec(
             network="ave.AVE",
             store=_TEN_SECONDS,
-            settings={
-                "model": {"method": "ave", **_FEATURES},
-                "loss": _WITHOUT_HINTS,
-                "optim": {"lr": 1e-3},
-                "epochs": 300,
-                "batch": 64,
-                "init": "random",
-                "precision": "fp32",
-            },
+            settings={"model": {"method": "ave", **_FEATURES}, **_SMALL, "epochs": 300, "batch": 64},
             own={"classes": Own(28, 1, 10_000), "dmrn": _SWITCH_OFF, "weak": _SWITCH_OFF, "cross_entropy": _SWITCH_OFF},
             unused=("loss.agreement", "loss.contrastive", *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
             protocol="",
@@ -250,15 +243,7 @@ EVENT_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
         "ave-match": MethodSpec(
             network="ave_match.AveMatch",
             store=_TEN_SECONDS,
-            settings={
-                "model": {"method": "ave-match", **_FEATURES},
-                "loss": _WITHOUT_HINTS,
-                "optim": {"lr": 1e-3},
-                "epochs": 20,
-                "batch": 8,
-                "init": "random",
-                "precision": "fp32",
-            },
+            settings={"model": {"method": "ave-match", **_FEATURES}, **_SMALL, "epochs": 20, "batch": 8},
             own={"margin": Own(2.0, 1e-6)},
             unused=(*_OF_OTHERS, *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
             protocol="",

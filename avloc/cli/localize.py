@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -105,6 +105,11 @@ def localize(
             console.print_input_done(result, listener, as_json=as_json)
             count += 1
             failed += [result.input] if result.failed else []
+    _judge(failed, count)
+
+
+def _judge(failed: Sequence[str], count: int) -> None:
+    """After everything is said: did every input work?"""
     if failed and len(failed) == count:
         raise NoInputLeft("no input could be localized" if count > 1 else f"{failed[0]} could not be localized")
     if failed:
@@ -132,7 +137,4 @@ def _localize_events(
             console.print_told(told, listener, as_json=as_json)
             count += 1
             failed += [told.input] if told.error else []
-    if failed and len(failed) == count:
-        raise NoInputLeft("no input could be told" if count > 1 else f"{failed[0]} could not be told")
-    if failed:
-        raise typer.Exit(EXIT_FAILED_INPUTS)
+    _judge(failed, count)

@@ -25,31 +25,42 @@ STRIP = 20
 _ROWS = 6
 """Events shown at most: those that are told, then the next most probable."""
 _DOTS_PER_INCH = 110
-_STYLE = Style(box=False, peak=False, legend=False)
+_WIDEST, _WIDEST_TILE, _LEAST = 9.4, 1.7, 3.4
+"""Inches: of all seconds, of one picture, and of the seconds at least."""
+_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _BAR = 1.7, 0.9, 0.35, 0.5, 0.12, 0.34
+"""Inches around strip and bars, between them, and of one bar."""
+_STYLE = Style(box=False, peak=False, legend=False, contour=0.0)
 
 
 def write_timeline(path: Path, timeline: Timeline) -> None:
-    """Draw a timeline, by the ending of `path`, atomically."""
+    """Draw a timeline, by the ending of `path`, atomically. A second is as wide in the strip as in the bars."""
     from matplotlib.figure import Figure
 
-    seconds = len(timeline.probabilities)
-    columns = min(seconds, STRIP)
-    rows = shown_classes(timeline)
-    tall = 8 / columns / timeline.aspect if columns > 4 else 2.0
-    figure = Figure(figsize=(11, 1.4 + 0.32 * len(rows) + max(0.6, tall)), layout="constrained")
-    strip, bars = figure.subplots(2, 1, height_ratios=(max(0.6, tall), 0.7 + 0.32 * len(rows)))
-    _draw_strip(strip, timeline, columns)
-    _draw_bars(bars, timeline, rows)
+    columns, rows = min(len(timeline.probabilities), STRIP), shown_classes(timeline)
+    inner = max(_LEAST, min(_WIDEST, columns * _WIDEST_TILE))
+    tall = inner / columns / timeline.aspect
+    bars = _BAR * len(rows)
+    width, height = _LEFT + inner + _RIGHT, _BOTTOM + bars + _GAP + tall + _TOP
+    figure = Figure(figsize=(width, height))
+
+    def axes(left: float, bottom: float, wide: float, high: float) -> Any:
+        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
+    _draw_strip(axes(_LEFT, _BOTTOM + bars + _GAP, inner, tall), timeline, columns)
+    image = _draw_bars(axes(_LEFT, _BOTTOM, inner, bars), timeline, rows)
+    figure.colorbar(image, cax=axes(_LEFT + inner + 0.15, _BOTTOM, 0.15, bars)).set_label("probability", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
         figure.savefig(part, format=path.suffix.lstrip(".").lower().replace("jpg", "jpeg"), dpi=_DOTS_PER_INCH)
 
 
 def shown_classes(timeline: Timeline) -> list[int]:
-    """The classes that get a bar: all that are told, by their first second, then the most probable others."""
-    told = list(dict.fromkeys(timeline.told.tolist()))
+    """The classes that get a bar: all that are told, by their first second, the most probable others, background."""
+    background = len(timeline.classes) - 1
+    told = dict.fromkeys(timeline.told.tolist())
     others = np.argsort(-timeline.probabilities.max(0), kind="stable").tolist()
-    return list(dict.fromkeys([*told, *others]))[: max(len(told), min(_ROWS, len(timeline.classes)))]
+    events = [number for number in dict.fromkeys([*told, *others]) if number != background]
+    return [*events[: max(len(told), _ROWS - 1)], background]
 
 
 def attended(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -62,30 +73,45 @@ def attended(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDAr
 
 
 def _draw_strip(axis: Any, timeline: Timeline, columns: int) -> None:
-    seconds = len(timeline.pictures)
-    chosen = np.linspace(0, seconds - 1, columns).round().astype(int) if columns < seconds else np.arange(seconds)
-    side = timeline.pictures.shape[1]
-    width = round(side * timeline.aspect)
-    tiles = [
-        Image.fromarray(attended(timeline.pictures[t], timeline.attention[t])).resize((width, side)) for t in chosen
-    ]
-    axis.imshow(np.concatenate([np.asarray(tile) for tile in tiles], axis=1))
-    axis.set_xticks(
-        [(place + 0.5) * width for place in range(columns)], [f"{second} s" for second in chosen], fontsize=7
+    seconds, side = len(timeline.pictures), timeline.pictures.shape[1]
+    chosen = ((np.arange(columns) + 0.5) * seconds / columns).astype(int)
+    shape = (round(side * timeline.aspect), side)
+    tiles = [attended(timeline.pictures[second], timeline.attention[second]) for second in chosen]
+    axis.imshow(
+        np.concatenate([np.asarray(Image.fromarray(tile).resize(shape)) for tile in tiles], axis=1),
+        aspect="auto",
+        extent=(0, seconds, 1, 0),
     )
+    axis.set_xticks([])
     axis.set_yticks([])
-    axis.set_title("where the sound says to look, from the middle of each second", fontsize=9, loc="left")
+    axis.set_title("where the sound says to look", fontsize=9, loc="left")
 
 
-def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> None:
+def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> Any:
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
+
     seconds = len(timeline.probabilities)
-    shown = timeline.probabilities[:, rows].T
     image = axis.imshow(
-        shown, aspect="auto", cmap="viridis", vmin=0, vmax=1, extent=(0, seconds, len(rows), 0), interpolation="nearest"
+        timeline.probabilities[:, rows].T,
+        aspect="auto",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        extent=(0, seconds, len(rows), 0),
+        interpolation="nearest",
     )
     for second, number in enumerate(timeline.told.tolist()):
-        row = rows.index(number)
-        axis.plot([second, second + 1], [row + 0.5, row + 0.5], color="white", linewidth=2.5)
-    axis.set_yticks([row + 0.5 for row in range(len(rows))], [timeline.classes[number] for number in rows], fontsize=8)
-    axis.set_xlabel("seconds; white: the most probable class of the second", fontsize=8)
-    axis.figure.colorbar(image, ax=axis, label="probability", pad=0.01)
+        place = (second, rows.index(number))
+        axis.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor="#d1495b", linewidth=1.5, clip_on=False))
+    axis.set_yticks([row + 0.5 for row in range(len(rows))], [_short(timeline.classes[k]) for k in rows], fontsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.tick_params(axis="x", labelsize=8)
+    axis.set_xlabel("seconds; framed: the most probable class of each", fontsize=8)
+    return image
+
+
+def _short(name: str, most: int = 24) -> str:
+    """A name of any length and signs, as a label: no signs that would be read as formulae."""
+    plain = "".join(sign if sign.isprintable() else "?" for sign in name).replace("$", r"\$")
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
