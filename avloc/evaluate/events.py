@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avloc import __version__
 from avloc.errors import UsageError
 from avloc.evaluate.plan import find_store
 from avloc.events import Listener, Notice, Progress, silent
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"
 EVENT_TESTSETS = (AVE, WEAK, MATCH)
 """The test part of AVE, for models taught by every second, taught by whole clips, and for cross-modal matching."""
+SCHEMA = "avloc.eval-events/1"
 _BATCH = 64
 
 
@@ -78,7 +80,7 @@ class EventReport:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for one line of JSON; NaN becomes null."""
-        plain = asdict(self)
+        plain = {"schema": SCHEMA, "version": __version__, **asdict(self)}
         plain["class_accuracy"] = [None if math.isnan(value) else value for value in self.class_accuracy]
         return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in plain.items()}
 

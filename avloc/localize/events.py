@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from avloc.networks.vggish import VGGish
     from avloc.teachers import Vgg19Teacher
 
-SCHEMA = 1
+SCHEMA = "avloc.events/1"
 WINDOW, STEP = 10, 5
 """Length of the windows that the model sees, and from one to the next, in seconds."""
 _SHOWN_SIDE = 112
