@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -144,7 +143,7 @@ def _content(file: Path) -> Mapping[str, Any]:
     """What a checkpoint holds: plain data; or, of a module that was saved whole (AVE's authors did), its tensors.
 
     Raises:
-        WeightsError: it is neither; says why it is no plain data.
+        WeightsError: it is neither.
     """
     if file.suffix == KERAS_SUFFIX:
         return load_keras(file)
@@ -153,9 +152,7 @@ def _content(file: Path) -> Mapping[str, Any]:
     except WeightsError:
         if file.suffix != ".pt":
             raise
-        with suppress(WeightsError):
-            return load_modules(file)
-        raise
+    return load_modules(file)
 
 
 def _epoch(content: Mapping[str, Any]) -> int | None:

@@ -42,6 +42,7 @@ class EventSet:
         there = [row for row in rows if row.clip in self.heard.shards and row.clip in self.seen.shards]
         _check_finished(folder, (self.heard, self.seen), rows)
         self.rows, self.without = there, len(rows) - len(there)
+        self.classes = torch.from_numpy(table.clip_classes(there))
         self.labels, self.background = torch.from_numpy(table.labels(there)), len(table.classes)
 
     def __len__(self) -> int:
@@ -59,13 +60,16 @@ class EventSet:
             visual=torch.from_numpy(visual).float(),
             audio=torch.from_numpy(audio).float(),
             labels=self.labels[list(positions)],
+            clips=self.classes[list(positions)],
             background=self.background,
         )
 
 
 def _value(hints: Hints, clip: str) -> NDArray[np.float16]:
     value = hints.read(clip)
-    return np.zeros(hints.stamp["shape"], np.float16) if value is None else value
+    if value is None:
+        raise Refused(f"{hints.folder} has no features of {clip}", hint="Delete the folder to make them anew.")
+    return value
 
 
 def _check_finished(folder: Path, both: Sequence[Hints], rows: Sequence[EventRow]) -> None:

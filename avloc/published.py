@@ -244,7 +244,7 @@ EVENT_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             network="ave_match.AveMatch",
             store=_TEN_SECONDS,
             settings={"model": {"method": "ave-match", **_FEATURES}, **_SMALL, "epochs": 20, "batch": 8},
-            own={"margin": Own(2.0, 1e-6)},
+            own={"margin": Own(2.0, 1e-6, 1e6)},
             unused=(*_OF_OTHERS, *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
             protocol="",
         ),

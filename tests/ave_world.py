@@ -13,7 +13,7 @@ import numpy as np
 
 from avloc.annotations.ave import LABELS_KEY, ORDER_KEY, SECONDS
 
-NOISE = 16
+NOISE = 48
 
 
 def write_ave(folder: Path, *, clips: int, events: int, seed: int = 0, shortest: int = 6) -> Path:

@@ -73,7 +73,7 @@ def test_a_handful_of_real_clips_is_overfitted(tmp_path, tmp_path_factory):
     inputs = sorted(CLIPS / name for name in boxes)
     store = tmp_path / "store"
     ran("prepare", *map(str, inputs), "--annotations", str(CLIPS / "boxes.json"), "--out", str(store))
-    report = overfit(store, tmp_path, boxes, saved_teachers(tmp_path_factory), epochs=100)
+    report = overfit(store, tmp_path, boxes, saved_teachers(tmp_path_factory), epochs=80)
     assert report["n_scored"] == report["n_expected"] == 11
     assert report["missing"] == {}
     flags = ("--model", str(tmp_path / "run"), "--json", "--out", f"{tmp_path}/heat/")
@@ -113,7 +113,7 @@ def test_labelled_pictures_and_sounds_are_learned_by_heart(tmp_path, tmp_path_fa
     assert len(boxes) >= 6
     store = tmp_path / "store"
     ran("prepare", str(tmp_path / "pairs"), "--annotations", str(tmp_path / "pairs/boxes.json"), "--out", str(store))
-    report = overfit(store, tmp_path, boxes, saved_teachers(tmp_path_factory), epochs=40)
+    report = overfit(store, tmp_path, boxes, saved_teachers(tmp_path_factory), epochs=25)
     assert (report["n_scored"], report["n_expected"]) == (len(boxes), len(boxes))
     first, *_, last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for term in ("contrastive", "audio_hint", "visual_hint"):

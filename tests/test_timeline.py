@@ -11,12 +11,22 @@ import torch
 from PIL import Image
 from torch import nn
 
-from avloc.localize.events import Timeline, window_starts
-from avloc.localize.timeline import shown_classes, write_timeline
-from avloc.networks.vggish import VGGish
+from avloc.checkpoint import save_model
+from avloc.config import ModelConfig
+from avloc.events import silent
+from avloc.localize.events import EventsOptions, Teller, Timeline, window_starts
+from avloc.localize.timeline import attended, shown_classes, write_timeline
+from avloc.methods import build_events
+from avloc.methods.events import Features
+from avloc.networks.vggish import VGGish, log_mel_patches
+from avloc.published import EVENT_SPECS, StoreSpec
 from avloc.store import Hints
+from avloc.teachers import Vgg19Teacher
+from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise_frames
 from avloc.weights import VGGISH, Located
 from tests.media_makers import make_video, tone
+
+CPU = torch.device("cpu")
 
 
 class TinyVgg19(nn.Module):
@@ -45,16 +55,20 @@ def tiny_teachers(monkeypatch, tmp_path):
 def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
     ave = tmp_path / "AVE"
     ave.mkdir()
-    for number in range(3):
+    for number in range(2):
         make_video(
             ave / f"vid-{number}.mp4", seconds=10.0, fps=4, sound=tone(10.0, 16_000) * (number + 1) / 4, rate=16_000
         )
+    make_video(ave / "vid-2.mp4", seconds=3.0, fps=4, sound=tone(3.0, 16_000), rate=16_000)
     make_video(ave / "stranger.mp4", seconds=1.0, sound=tone(1.0, 22_050))
     lines = [f"Bell&vid-{n}&good&{n}&{n + 4}\n" for n in range(3)] + ["Dog&vid-0&good&5&7\n", "Dog&gone&good&0&10\n"]
     (ave / "Annotations.txt").write_text("Category&VideoID&Quality&StartTime&EndTime\n" + "".join(lines))
     data = tmp_path / "store"
     done = here("prepare", ave, "--layout", "ave", "--out", data, "--json")
-    assert (done.code, json.loads(done.out)["stored"], json.loads(done.out)["missing"]) == (0, 3, ["gone"]), done.err
+    assert (done.code, json.loads(done.out)["stored"], json.loads(done.out)["missing"]) == (1, 2, ["vid-2", "gone"]), (
+        done.err
+    )
+    assert "lasts 3.0 s; events are told of 10 s" in done.err
     done = here("train", data, "--method", "ave", "--out", tmp_path / "run", "--set", "ave.classes=2")
     assert (done.code, "avloc distill-cache" in done.err) == (5, True)
     done = here("distill-cache", data, "--teacher", "vgg19", "--teacher", "vggish")
@@ -63,7 +77,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
     assert Hints(data, "vggish").read("vid-1").shape == (10, 128)
     flags = ("--set", "ave.classes=2", "--epochs", "1", "--batch", "2")
     done = here("train", data, "--method", "ave", "--out", tmp_path / "run", *flags)
-    assert (done.code, "1 rows are left out" in done.err) == (0, True), done.err
+    assert (done.code, "2 rows are left out" in done.err) == (0, True), done.err
     videos = [ave / "vid-0.mp4", ave / "stranger.mp4", ave / "Annotations.txt"]
     done = here("localize", *videos, "--events", "--model", tmp_path / "run", "--out", f"{tmp_path}/lines/", "--json")
     assert done.code == 1, done.err
@@ -79,7 +93,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
 def test_only_maps_have_moments_and_styles(here, tmp_path):
     for flag, value in (("--at", "3"), ("--style", "box=false"), ("--object-prior", "none")):
         done = here("localize", __file__, "--events", flag, value)
-        assert (done.code, f"{flag} is about maps" in done.err) == (2, True)
+        assert (done.code, f"{flag} does not go with --events" in done.err) == (2, True)
     done = here("localize", __file__, "--events")
     assert (done.code, "--events needs --model" in done.err) == (2, True)
     done = here("localize", __file__, "--events", "--out", "a.mp4", "--model", tmp_path)
@@ -105,6 +119,7 @@ def some_timeline(seconds: int, classes: int = 3) -> Timeline:
         attention=attention / attention.sum((1, 2), keepdims=True),
         pictures=rng.integers(0, 255, (seconds, 112, 112, 3), dtype=np.uint8),
         aspect=16 / 9,
+        silent=np.arange(seconds) == 2,
     )
 
 
@@ -127,3 +142,103 @@ def test_spans_are_runs_of_one_event():
         ("Event 1", 3, 5, 0.8),
         ("Event 0", 5, 6, 0.8),
     ]
+
+
+# --- values -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teller(tmp_path, tiny_teachers) -> Teller:
+    torch.manual_seed(1)
+    config = ModelConfig(**EVENT_SPECS["ave"].settings["model"], own={"classes": 2})
+    save_model(tmp_path / "ave.safetensors", config, build_events(config).state_dict(), {"classes": ["Bell", "Dog"]})
+    return Teller(EventsOptions(inputs=(), model=tmp_path / "ave.safetensors", device="cpu"))
+
+
+@pytest.fixture
+def long_video(tmp_path):
+    """17 s, of which the sound has the third to the twelfth."""
+    rng = np.random.default_rng(0)
+    sound = rng.uniform(-0.3, 0.3, 10 * 16_000) * np.repeat(np.linspace(0.2, 1, 10), 16_000)
+
+    def frame(time: float) -> np.ndarray:
+        return np.full((48, 64, 3), 10 * int(time) + 20, np.uint8)
+
+    make_video(
+        tmp_path / "long.mkv",
+        seconds=17.0,
+        fps=8,
+        frame_fn=frame,
+        sound=sound,
+        rate=16_000,
+        sound_start_s=2.0,
+        audio_codec="pcm_s16le",
+    )
+    return tmp_path / "long.mkv", sound
+
+
+def test_every_second_is_heard_and_seen_where_it_is(teller, long_video):
+    path, sound = long_video
+    heard, without = teller._heard(path, 17)
+    assert np.flatnonzero(~without).tolist() == list(range(2, 12))
+    for second in (2, 7, 11):
+        own = torch.from_numpy(sound[(second - 2) * 16_000 : (second - 1) * 16_000].astype(np.float32))
+        with torch.inference_mode():
+            expected = teller.hears.embed(log_mel_patches(own[None], 16_000))[0, 0]
+        torch.testing.assert_close(heard[0, second], expected, rtol=1e-3, atol=1e-4)
+    seen, pictures = teller._seen(path, 17, silent)
+    levels = pictures.reshape(17, -1).mean(1)
+    assert np.allclose(levels, 10 * np.arange(17) + 20, atol=4)
+    colours = np.arange(17)[:, None] * 10 + 20 - 255 * np.array(IMAGENET_MEAN)
+    assert np.allclose(seen[:, 3, 3, :3], colours / (255 * np.array(IMAGENET_STD)), atol=0.15)
+
+
+def test_windows_are_averaged_second_by_second(teller, long_video):
+    path, _ = long_video
+    timeline = teller.timeline(path)
+    heard, _ = teller._heard(path, 17)
+    seen = torch.from_numpy(teller._seen(path, 17, silent)[0])[None]
+    for second in range(17):
+        told = []
+        for start in (0, 5, 7):
+            if start <= second < start + 10:
+                window = slice(start, start + 10)
+                labels = torch.zeros(1, 10, dtype=torch.int64)
+                part = teller.engine.tell(Features(visual=seen[:, window], audio=heard[:, window], labels=labels))
+                told.append(part.probabilities[0, second - start].numpy())
+                assert np.allclose(timeline.attention[second], part.attention[0, second - start].numpy(), atol=1e-6)
+        assert np.allclose(timeline.probabilities[second], np.mean(told, 0), atol=1e-6)
+    assert np.allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
+    assert timeline.silent.tolist() == [not 2 <= second < 12 for second in range(17)]
+
+
+def test_pictures_of_a_second_are_averaged(tiny_teachers):
+    teacher = Vgg19Teacher(StoreSpec(seconds=2.0, rate=16_000), Located(path=None, hashes={}, verified=False), CPU)
+    frames = np.random.default_rng(0).integers(0, 255, (32, 224, 224, 3), dtype=np.uint8)
+    seen = teacher.seen(frames)
+    for second in range(2):
+        own = torch.from_numpy(frames[16 * second : 16 * second + 16]).permute(0, 3, 1, 2)
+        each = [teacher.model(normalise_frames(frame[None]))[0] for frame in own]
+        assert np.allclose(seen[second], torch.stack(each).mean(0).permute(1, 2, 0).numpy(), atol=1e-4)
+
+
+def test_what_is_attended_to_is_bright():
+    attention = np.full((7, 7), 0.01, np.float32)
+    attention[1, 5] = 0.5
+    bright = attended(np.zeros((112, 112, 3), np.uint8), attention).sum(2)
+    assert bright[24, 88] > 200
+    assert bright[90, 20] < 20
+
+
+def test_a_narrow_video_has_a_timeline(tmp_path):
+    write_timeline(tmp_path / "line.png", replace(some_timeline(3), aspect=0.003))
+    with Image.open(tmp_path / "line.png") as picture:
+        assert picture.height < 2_000
+
+
+def test_a_card_that_does_not_fit_is_named(tmp_path, here, tiny_teachers):
+    config = ModelConfig(**EVENT_SPECS["ave"].settings["model"], own={"classes": 2})
+    for classes in (["a"], 5, [1, 2]):
+        save_model(tmp_path / "a.safetensors", config, build_events(config).state_dict(), {"classes": classes})
+        done = here("localize", __file__, "--events", "--model", tmp_path / "a.safetensors")
+        assert (done.code, "does not name as many" in done.err) == (4, True), done.err

@@ -22,6 +22,37 @@ from avloc.files import atomic_path, check_ordinary, ordinary_bytes
 
 SECONDS = 10
 """Length of every clip."""
+AVE_CLASSES = (
+    "Church bell",
+    "Male speech, man speaking",
+    "Bark",
+    "Fixed-wing aircraft, airplane",
+    "Race car, auto racing",
+    "Female speech, woman speaking",
+    "Helicopter",
+    "Violin, fiddle",
+    "Flute",
+    "Ukulele",
+    "Frying (food)",
+    "Truck",
+    "Shofar",
+    "Motorcycle",
+    "Acoustic guitar",
+    "Train horn",
+    "Clock",
+    "Banjo",
+    "Goat",
+    "Baby cry, infant cry",
+    "Bus",
+    "Chainsaw",
+    "Cat",
+    "Horse",
+    "Toilet flush",
+    "Rodents, rats, mice",
+    "Accordion",
+    "Mandolin",
+)
+"""The 28 events of AVE in the order of the published class numbers."""
 LABELS_KEY = "avadataset"
 """Data set in each published file of features or labels."""
 ORDER_KEY = "order"

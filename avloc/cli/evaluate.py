@@ -97,7 +97,8 @@ def evaluate(
     paths = [*(run or ()), *(model or ())]
     if testset in EVENT_TESTSETS:
         given = {"--maps": maps, "--protocol": protocol, "--negatives": negatives, "--compare": compare}
-        given |= {"--paper-table": paper_table, "--report": report}
+        given |= {"--paper-table": paper_table, "--report": report, "--weights-dir": weights_dir}
+        given |= {"--prior": prior != "resnet18", "--batch": batch != 16, "--precision": precision != "fp32"}
         wrong = next((flag for flag, value in given.items() if value), None)
         if wrong:
             raise UsageError(f"{wrong} is about maps; --testset {testset} scores events")

@@ -73,6 +73,7 @@ def localize(
         _check_events(
             {"--audio": audio, "--at": at, "--every": every, "--start": start, "--end": end}
             | {"--object-prior": object_prior, "--weights": weights, "--style": style, "--skip-existing": skip_existing}
+            | {"--precision": precision if precision != "fp32" else None}
         )
         _localize_events(inputs, out, model, weights_dir, device=device, as_json=as_json)
         return
@@ -117,9 +118,11 @@ def _judge(failed: Sequence[str], count: int) -> None:
 
 
 def _check_events(given: Mapping[str, object]) -> None:
-    wrong = next((flag for flag, value in given.items() if value not in (None, False, "", [])), None)
+    wrong = next(
+        (flag for flag, value in given.items() if value is not None and value is not False and value != ""), None
+    )
     if wrong:
-        raise UsageError(f"{wrong} is about maps; --events tells every second of the whole video")
+        raise UsageError(f"{wrong} does not go with --events, which tells every second of the whole video")
 
 
 def _localize_events(

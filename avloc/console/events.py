@@ -38,7 +38,9 @@ def print_told(told: Told, listener: Listener, *, as_json: bool) -> None:
     if told.timeline is not None:
         spans = told.timeline.spans
         said = [f"{span.event} {span.start}-{span.end} s ({100 * span.confidence:.0f} %)" for span in spans]
-        listener(Notice(f"{told.input}: {', '.join(said) or 'no event'}"))
+        quiet = int(told.timeline.silent.sum())
+        rest = f"; {quiet} of {len(told.timeline.silent)} seconds are silent" if quiet else ""
+        listener(Notice(f"{told.input}: {', '.join(said) or 'no event'}{rest}"))
     if told.written is not None:
         print_path(told.written)
 

@@ -7,12 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avloc.annotations.ave import AVE_CLASSES
 from avloc.checkpoint import ModelFile, put_weights
 from avloc.engine.core import pick_device
+from avloc.errors import WeightsError
 from avloc.methods import build_events
 from avloc.methods.ave import AVE, Told
 from avloc.methods.ave_match import AveMatch, distance, pool
 from avloc.methods.events import Features
+from avloc.store.events import BACKGROUND
+
+
+def told_names(model: ModelFile) -> tuple[str, ...]:
+    """Names of what a model of AVE tells, background last. A published file has AVE's own.
+
+    Raises:
+        WeightsError: its card has other than one name for each.
+    """
+    count, said = model.config.own["classes"], model.card.get("classes")
+    if said is None and count == len(AVE_CLASSES):
+        said = list(AVE_CLASSES)
+    if not isinstance(said, list) or len(said) != count or not all(isinstance(name, str) for name in said):
+        raise WeightsError(f"{model.path} tells {count} events, but its card does not name as many")
+    return (*said, BACKGROUND)
 
 
 class EventEngine:

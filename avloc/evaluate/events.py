@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc import __version__
-from avloc.errors import UsageError
+from avloc.errors import NoInputLeft, UsageError
 from avloc.evaluate.plan import find_store
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.metrics import events as metrics
@@ -71,7 +71,8 @@ class EventReport:
     confusion: tuple[tuple[int, ...], ...] = ()
     """Seconds of each class (row) that were told to be of each class (column)."""
     baselines: dict[str, float] = field(default_factory=dict)
-    """What needs no model: the commonest class for every second, background for every second; a window at random."""
+    """What needs no model that tells seconds apart: the commonest class, background, or the true event of the clip for
+    every second of it; a window at random."""
     visual_to_audio: float = math.nan
     """Share of the events that are seen and found in the sound, to the second."""
     audio_to_visual: float = math.nan
@@ -149,12 +150,15 @@ def open_events(options: EventOptions, listener: Listener) -> Material:
         listener(Notice(f"{len(shared)} videos of the test part are in the training part as well, {verdict}"))
     if options.clean_split:
         test = [row for row in test if row.said.video not in shared]
+        if not test:
+            raise UsageError("--clean-split leaves nothing to score: all test videos are trained on too")
     rows = EventSet(folder, table, test, pooled=match)
     there = {row.clip for row in rows.rows}
     return Material(folder, table, rows, tuple(row.clip for row in test if row.clip not in there), shared)
 
 
 def _report(model: ModelFile, material: Material, options: EventOptions, listener: Listener) -> EventReport:
+    _compare_features(model, material, listener)
     found = {MATCH: _matching}.get(options.testset, _telling)(model, material, options.device, listener)
     return EventReport(
         testset=options.testset,
@@ -172,14 +176,24 @@ def _report(model: ModelFile, material: Material, options: EventOptions, listene
     )
 
 
+def _compare_features(model: ModelFile, material: Material, listener: Listener) -> None:
+    """Say where the features are made otherwise than those that the model has learned from."""
+    learned = model.card.get("hints")
+    for hints in (material.rows.heard, material.rows.seen):
+        teacher = hints.stamp["teacher"]
+        if not isinstance(learned, dict) or learned.get(teacher) != hints.stamp:
+            listener(Notice(f"{model.name} has not learned from the features of {teacher} in {material.folder}"))
+
+
 def _telling(model: ModelFile, material: Material, device: str, listener: Listener) -> dict[str, Any]:
-    classes = (*material.table.classes, "background")
-    if model.config.own["classes"] != len(classes) - 1:
-        raise UsageError(f"{model.path} tells {model.config.own['classes']} events, the store has {len(classes) - 1}")
-    named = tuple(model.card.get("classes", material.table.classes))
-    if named != material.table.classes:
-        raise UsageError(f"{model.path} tells other events than the store has, or in another order")
+    from avloc.engine.events import told_names
+    from avloc.store.events import BACKGROUND
+
+    classes = (*material.table.classes, BACKGROUND)
+    if told_names(model) != classes:
+        raise UsageError(f"{model.path} tells other events than {material.folder} has, or in another order")
     told, truth = _told(model, material.rows, device, listener), material.rows.labels.numpy()
+    of_clips = material.rows.classes.numpy()
     counts = metrics.confusion(told, truth, len(classes))
     return {
         "classes": classes,
@@ -189,6 +203,9 @@ def _telling(model: ModelFile, material: Material, device: str, listener: Listen
         "baselines": {
             "commonest class": metrics.majority_accuracy(truth),
             "background": metrics.background_accuracy(truth, len(classes)),
+            "the clip's event": metrics.accuracy(
+                metrics.confusion(np.broadcast_to(of_clips[:, None], truth.shape), truth, len(classes))
+            ),
         },
     }
 
@@ -212,8 +229,10 @@ def _matching(model: ModelFile, material: Material, device: str, listener: Liste
             events.append(event)
             if (sums := metrics.window_sums(distance, event)) is not None:
                 right.append(metrics.matched(sums, event))
-    by_sound, by_sight = np.mean(right, 0).tolist() if right else (math.nan, math.nan)
-    chance = metrics.chance_of_match(np.array(events)) if right else math.nan
+    if not right:
+        raise NoInputLeft("nothing to match: the event of every test row lasts from end to end, or never is")
+    by_sound, by_sight = np.mean(right, 0).tolist()
+    chance = metrics.chance_of_match(np.array(events))
     return {
         "visual_to_audio": by_sight,
         "audio_to_visual": by_sound,

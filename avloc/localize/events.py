@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Progress, silent
 from avloc.localize.inputs import as_files, expand_inputs
-from avloc.localize.outputs import plan_outputs
+from avloc.localize.outputs import STEM, TIME, plan_outputs
 from avloc.localize.timeline import write_timeline
-from avloc.media import picture_seconds, read_frame, read_sound, square
+from avloc.media import picture_seconds, play_seconds, read_frame, square
 from avloc.transforms import MEL_RATE
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Timeline:
     """[T, 112, 112, 3] from the middle of each second, stretched to a square."""
     aspect: float
     """Width of the video by its height."""
+    silent: NDArray[np.bool_]
+    """[T] seconds of digital silence, or past the end of the sound: nothing can be heard and seen there."""
 
     @property
     def told(self) -> NDArray[np.int64]:
@@ -118,6 +121,7 @@ class Told:
             {
                 "second": second,
                 "event": timeline.classes[number],
+                "silent": bool(timeline.silent[second]),
                 "probability": round(float(timeline.probabilities[second, number]), 4),
                 "attention_peak_xy": _peak(timeline.attention[second]),
             }
@@ -141,22 +145,24 @@ def localize_events(options: EventsOptions, listener: Listener = silent) -> Gene
         WeightsError: weights of the model, VGG19 or VGGish are absent or wrong.
     """
     names = expand_inputs(options.inputs, pictures=False)
-    outs = plan_outputs(names, options.out, pictures=not options.as_json)
+    out_name = options.out or ("" if options.as_json else f"{STEM}.events.png")
+    outs = plan_outputs(names, out_name, pictures=not options.as_json)
     for out in outs:
+        if TIME in str(out):
+            raise UsageError(f"--out {options.out}: a timeline holds all times; valid: a name without {TIME}")
         if out is not None and out.suffix.lower() not in _PICTURES:
             raise UsageError(f"--out {out}: a timeline is a picture; valid: {', '.join(_PICTURES)}, or a folder")
     teller = Teller(options, listener)
     with as_files(names) as files:
-        for done, (name, source, out) in enumerate(zip(names, files, outs, strict=True), 1):
+        for name, source, out in zip(names, files, outs, strict=True):
             try:
-                timeline = teller.timeline(source)
+                timeline = teller.timeline(source, listener)
             except InputError as error:
                 yield Told(input=name, model=teller.name, error=str(error))
             else:
                 if out is not None:
                     write_timeline(out, timeline)
                 yield Told(input=name, model=teller.name, timeline=timeline, written=out)
-            listener(Progress(task="localize", done=done, total=len(names), detail=name))
 
 
 class Teller:
@@ -169,7 +175,7 @@ class Teller:
 
     def __init__(self, options: EventsOptions, listener: Listener = silent) -> None:
         from avloc.checkpoint import load_model
-        from avloc.engine.events import EventEngine
+        from avloc.engine.events import EventEngine, told_names
         from avloc.networks.vggish import load_vggish
         from avloc.published import StoreSpec
         from avloc.teachers import Vgg19Teacher
@@ -182,9 +188,7 @@ class Teller:
         if model.config.method != "ave":
             raise UsageError(f"{options.model} is a model of {model.config.method}; --events takes one of --method ave")
         self.name = model.name
-        count = model.config.own["classes"]
-        named = model.card.get("classes") or [f"event {number}" for number in range(count)]
-        self.classes = (*map(str, named), "background")
+        self.classes = told_names(model)
         self.engine: EventEngine = EventEngine(model, options.device)
         sound, sight = (
             locate(weight, weights_dir=options.weights_dir, listener=listener)
@@ -193,7 +197,7 @@ class Teller:
         self.hears: VGGish = load_vggish(sound.path).to(self.engine.device)
         self.sees: Vgg19Teacher = Vgg19Teacher(StoreSpec(seconds=WINDOW, rate=MEL_RATE), sight, self.engine.device)
 
-    def timeline(self, source: Path) -> Timeline:
+    def timeline(self, source: Path, listener: Listener = silent) -> Timeline:
         """What happens in every whole second of a video; a shorter rest at its end is not looked at.
 
         Raises:
@@ -206,9 +210,8 @@ class Teller:
         seconds = math.floor(picture_seconds(source) + 1e-3)
         if seconds < 1:
             raise InputError("is shorter than a second")
-        sound = read_sound(source, seconds=seconds, rate=MEL_RATE, centre_s=seconds / 2).waveform
-        audio = self._heard(torch.from_numpy(sound)[None])
-        visual, pictures = self._seen(source, seconds)
+        audio, without = self._heard(source, seconds)
+        visual, pictures = self._seen(source, seconds, listener)
         probabilities = np.zeros((seconds, len(self.classes)), np.float32)
         attention: list[NDArray[np.float32]] = []
         counts = np.zeros((seconds, 1), np.float32)
@@ -227,15 +230,23 @@ class Teller:
             attention=np.stack(attention),
             pictures=pictures,
             aspect=width / height,
+            silent=without,
         )
 
-    def _heard(self, sound_1N: torch.Tensor) -> torch.Tensor:
+    def _heard(self, source: Path, seconds: int) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        """Features of every second [1, T, 128], heard where it is seen, and which seconds are silent."""
         import torch
 
-        with torch.inference_mode():
-            return self.hears.seconds(sound_1N.to(self.engine.device)).cpu()
+        features, without = [], []
+        with torch.inference_mode(), closing(play_seconds(source, seconds, MEL_RATE)) as windows:
+            for window in windows:
+                features.append(
+                    self.hears.seconds(torch.from_numpy(window.waveform)[None].to(self.engine.device)).cpu()
+                )
+                without.append(window.silent)
+        return torch.cat(features, 1), np.array(without)
 
-    def _seen(self, source: Path, seconds: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def _seen(self, source: Path, seconds: int, listener: Listener) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Features and the middle picture of every second; pictures of one second are in memory at a time."""
         from avloc.teachers.vgg19 import FRAMES, pictures
 
@@ -246,6 +257,7 @@ class Teller:
                 features.append(self.sees.seen(np.stack(second))[0])
                 middles.append(square(second[FRAMES // 2], _SHOWN_SIDE))
                 second = []
+                listener(Progress(task="seconds seen", done=len(features), total=seconds, detail=source.name))
         return np.stack(features), np.stack(middles)
 
 

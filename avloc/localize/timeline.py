@@ -29,6 +29,8 @@ _WIDEST, _WIDEST_TILE, _LEAST = 9.4, 1.7, 3.4
 """Inches: of all seconds, of one picture, and of the seconds at least."""
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _BAR = 1.7, 0.9, 0.35, 0.5, 0.12, 0.34
 """Inches around strip and bars, between them, and of one bar."""
+_NARROWEST = 0.4
+"""Width of a picture by its height at least, and the reverse: others are shown squeezed."""
 _STYLE = Style(box=False, peak=False, legend=False, contour=0.0)
 
 
@@ -38,7 +40,7 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
 
     columns, rows = min(len(timeline.probabilities), STRIP), shown_classes(timeline)
     inner = max(_LEAST, min(_WIDEST, columns * _WIDEST_TILE))
-    tall = inner / columns / timeline.aspect
+    tall = inner / columns / min(max(timeline.aspect, _NARROWEST), 1 / _NARROWEST)
     bars = _BAR * len(rows)
     width, height = _LEFT + inner + _RIGHT, _BOTTOM + bars + _GAP + tall + _TOP
     figure = Figure(figsize=(width, height))
@@ -73,18 +75,14 @@ def attended(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDAr
 
 
 def _draw_strip(axis: Any, timeline: Timeline, columns: int) -> None:
-    seconds, side = len(timeline.pictures), timeline.pictures.shape[1]
+    seconds = len(timeline.pictures)
     chosen = ((np.arange(columns) + 0.5) * seconds / columns).astype(int)
-    shape = (round(side * timeline.aspect), side)
     tiles = [attended(timeline.pictures[second], timeline.attention[second]) for second in chosen]
-    axis.imshow(
-        np.concatenate([np.asarray(Image.fromarray(tile).resize(shape)) for tile in tiles], axis=1),
-        aspect="auto",
-        extent=(0, seconds, 1, 0),
-    )
+    axis.imshow(np.concatenate(tiles, axis=1), aspect="auto", extent=(0, seconds, 1, 0))
     axis.set_xticks([])
     axis.set_yticks([])
-    axis.set_title("where the sound says to look", fontsize=9, loc="left")
+    without = f"; {timeline.silent.sum()} of {seconds} seconds are silent" if timeline.silent.any() else ""
+    axis.set_title(f"where the sound says to look{without}", fontsize=9, loc="left")
 
 
 def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> Any:
@@ -102,12 +100,14 @@ def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> Any:
         interpolation="nearest",
     )
     for second, number in enumerate(timeline.told.tolist()):
+        if timeline.silent[second]:
+            axis.axvspan(second, second + 1, facecolor="none", edgecolor="#999999", hatch="///", linewidth=0)
         place = (second, rows.index(number))
         axis.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor="#d1495b", linewidth=1.5, clip_on=False))
     axis.set_yticks([row + 0.5 for row in range(len(rows))], [_short(timeline.classes[k]) for k in rows], fontsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.tick_params(axis="x", labelsize=8)
-    axis.set_xlabel("seconds; framed: the most probable class of each", fontsize=8)
+    axis.set_xlabel("seconds; framed: the most probable class of each; hatched: silent", fontsize=8)
     return image
 
 

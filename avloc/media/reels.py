@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
@@ -179,6 +180,20 @@ def play_sound(
             tracks = _stretches(container, stream, starts, seconds)
         for centre, track in tracks:
             yield window_of(track, extent, seconds=seconds, rate=rate, centre_s=centre, clip_end_s=clip_end_s)
+
+
+def play_seconds(source: Path, count: int, rate: int) -> Generator[SoundWindow]:
+    """Each of the first `count` seconds of a clip, one after another; zeros where there is no sound, nothing repeated.
+
+    Raises:
+        InputError: there is no second of sound, or it cannot be decoded.
+    """
+    centres = (second + 0.5 for second in range(count))
+    with closing(play_sound(source, centres, seconds=1.0, rate=rate, clip_end_s=float(count))) as windows:
+        for window in windows:
+            if window.short:
+                raise InputError("has less than a second of sound")
+            yield window
 
 
 def _stretches(

@@ -10,6 +10,7 @@ Shape letters: B batch, T seconds, C channels, P cells, K classes, background la
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -118,11 +119,12 @@ class AVE(EventMethod):
 
         The authors take a multi-label soft margin, which expects scores, of probabilities: it cannot fall below 0.680,
         and its gradients are small. `cross_entropy` takes the plain cross-entropy of the scores in its place. `weak`
-        compares the clip's scores (`of_clip`) with the clip's class (`clip_classes`), else every second counts.
+        compares the clip's scores (`of_clip`) with the clip's class, else every second counts.
         """
         scores, labels = self.tell(features.visual, features.audio).scores, features.labels
         if self.config.own["weak"]:
-            scores, labels = of_clip(scores), clip_classes(labels)
+            assert features.clips is not None
+            scores, labels = of_clip(scores), features.clips
         if self.config.own["cross_entropy"]:
             return {"event": F.cross_entropy(scores.flatten(0, -2), labels.flatten())}
         truth = F.one_hot(labels, scores.shape[-1]).to(scores)
@@ -143,7 +145,7 @@ class AVE(EventMethod):
         own = {
             "classes": outputs - 1,
             "dmrn": "U_v.0.weight" in state,
-            "weak": "weak" in name.lower(),
+            "weak": re.search("(?<![a-z])weak", name.lower()) is not None,
             "cross_entropy": False,
         }
         return ModelConfig(**EVENT_SPECS["ave"].settings["model"], own=own), state
@@ -152,14 +154,6 @@ class AVE(EventMethod):
 def of_clip(scores: Tensor) -> Tensor:
     """[B, K] scores of whole clips: of each class the highest in any second of [B, T, K]."""
     return scores.amax(-2)
-
-
-def clip_classes(labels: Tensor) -> Tensor:
-    """[B] class of whole clips: the event if any second of [B, T] has one (the lowest of several), else background.
-
-    The published `mil_labels.h5` gives the category even to the one row whose event never happens.
-    """
-    return labels.amin(-1)  # background is the last class
 
 
 def _residual() -> nn.Sequential:

@@ -26,11 +26,14 @@ class Features:
     """A batch of clips: `visual` [B, T, 7, 7, 512] and `audio` [B, T, 128] float32, `labels` [B, T] int64 classes.
 
     Matching needs the mean over the cells alone; `visual` may then be [B, T, 1, 1, 512].
+
+    `clips` [B] int64 is the class of each clip, for methods that are taught no more than that.
     """
 
     visual: Tensor
     audio: Tensor
     labels: Tensor
+    clips: Tensor | None = None
     background: int = 28
     """The class of seconds without an event, the last one."""
 

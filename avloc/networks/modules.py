@@ -84,7 +84,7 @@ def load_keras(path: Path) -> dict[str, Tensor]:
         WeightsError: it cannot be read, claims more than it holds, or has anything but float32 numbers of its own.
     """
     try:
-        check_ordinary(path)
+        _check_size(path)
         with h5py.File(path, "r", locking=False) as file:
             tensors, taken = {}, 0
             for name, values in _data_sets(file):
@@ -101,10 +101,14 @@ def load_keras(path: Path) -> dict[str, Tensor]:
 
 
 def _contents(path: Path) -> bytes:
+    _check_size(path)
+    return path.read_bytes()
+
+
+def _check_size(path: Path) -> None:
     check_ordinary(path)
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"it has {path.stat().st_size} bytes; at most {_LARGEST} are read")
-    return path.read_bytes()
 
 
 def _legacy(data: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:

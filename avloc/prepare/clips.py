@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from avloc.media import (
     encode_jpeg,
     encode_mask,
     encode_png,
+    picture_seconds,
+    play_seconds,
+    read_frame,
     read_moment,
     read_sound,
     shrink,
@@ -31,6 +35,8 @@ from avloc.store import Clip
 _TRAIN_QUALITY = 90
 _TEST_QUALITY = 95
 _FULL_SCALE = 32_767
+_LATE_S = 0.5
+"""What may be missing at the end of a video that is to be told of whole: those of AVE are not cut to the frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,8 @@ class Job:
     spec: StoreSpec
     at: float | None = None
     """Time of the frame in a video in seconds; None is the middle."""
+    whole: bool = False
+    """The first seconds of a video, zeros where it has no sound; a video has to last that long."""
     annotation: Annotation | None = None
     """Boxes, label and mask of the clip, if there are any."""
 
@@ -56,10 +64,25 @@ def make_clip(job: Job) -> Clip | Skip:
 
 def _from_video(job: Job) -> Clip:
     path, spec = job.source.path, job.spec
+    if job.whole:
+        return _from_whole(job)
     moment = read_moment(path, seconds=spec.seconds, rate=spec.rate, at=job.at)
     clip = _clip(job, _encoded(moment.picture, spec), moment.picture, moment.sound, _origin(path))
     flags = ("still", *clip.flags) if moment.still else clip.flags
     return replace(clip, flags=flags, time_s=moment.time_s)
+
+
+def _from_whole(job: Job) -> Clip:
+    path, spec = job.source.path, job.spec
+    there = picture_seconds(path)
+    if there < spec.seconds - _LATE_S:
+        raise InputError(f"lasts {there:.1f} s; events are told of {spec.seconds:g} s")
+    with closing(play_seconds(path, int(spec.seconds), spec.rate)) as windows:
+        seconds = list(windows)
+    waveform = np.concatenate([second.waveform for second in seconds])
+    sound = SoundWindow(waveform=waveform, rate=spec.rate, source_rate=seconds[0].source_rate, start_s=0.0, short=False)
+    picture, time_s = read_frame(path, at=job.at)
+    return replace(_clip(job, _encoded(picture, spec), picture, sound, _origin(path)), time_s=time_s)
 
 
 def _from_pair(job: Job) -> Clip:

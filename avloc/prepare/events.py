@@ -20,27 +20,31 @@ from numpy.typing import NDArray
 
 from avloc.annotations import IdList, media_id
 from avloc.annotations.ave import LABELS_KEY, AveRow, class_names, read_order, read_rows, write_labels
-from avloc.errors import Refused, UsageError
+from avloc.errors import InputError, Refused, UsageError
 from avloc.events import Listener, Notice, Progress, silent
-from avloc.files import sha256_of
+from avloc.files import check_ordinary, sha256_of
+from avloc.media import VIDEO_SUFFIXES
 from avloc.parts import claim
 from avloc.prepare.plan import PrepareOptions
 from avloc.prepare.run import PrepareReport, prepare
-from avloc.prepare.sources import files_in
+from avloc.prepare.sources import EVENT_LAYOUT, files_in
 from avloc.published import StoreSpec
 from avloc.store import HintStamp, HintWriter, Store, StoreHeader
-from avloc.store.events import NOISE, EventRow, EventTable
+from avloc.store.events import EVENTS, NOISE, EventRow, EventTable
 from avloc.store.hints import hint_folder
 from avloc.store.shards import ShardFolder, own_data_set
 
 LABELS = "labels.h5"
 _ANNOTATIONS = "Annotations.txt"
 _METHOD = "ave"
+_POOLED = "vgg19-pooled"
 _HEARD = ("audio_feature.h5", "vggish", (10, 128))
 _SEEN = (
     ("visual_feature.h5", "vgg19", (10, 7, 7, 512)),
-    ("visual_feature_vec.h5", "vgg19-pooled", (10, 512)),
+    ("visual_feature_vec.h5", _POOLED, (10, 512)),
 )
+_FEATURES = "features"
+"""In the provenance of a store that has them from files."""
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -57,7 +61,7 @@ class _Released:
     @property
     def hint_shape(self) -> tuple[int, ...]:
         """Means over cells are kept as pictures of one cell."""
-        return self.shape if self.teacher != "vgg19-pooled" else (self.shape[0], 1, 1, self.shape[1])
+        return self.shape if self.teacher != _POOLED else (self.shape[0], 1, 1, self.shape[1])
 
 
 def prepare_events(
@@ -77,23 +81,24 @@ def prepare_events(
         Refused: another process writes to `out`, or it holds a store made otherwise.
     """
     _check_options(options)
-    files: dict[str, Path] = {}
-    for path in files_in(sources, out):
-        files.setdefault(path.name, path)
+    files = _named(files_in(sources, out))
     rows = _rows(files, sources)
     orders = {name: _orders(files, suffix, len(rows)) for name, suffix in (("split", ""), ("match", "_match"))}
     released = _released(files)
-    repeated = bool(released)
-    noise = _noise_rows(released)
+    noise = _noise_rows(released, listener)
     table = EventTable(
         classes=class_names(rows),
-        rows=(*_table_rows(rows, orders, repeated=repeated), *noise),
+        rows=(*_table_rows(rows, orders, repeated=bool(released)), *noise),
     )
+    _check_table(table, out, bool(released))
     if released:
+        if any(path.suffix.lower() in VIDEO_SUFFIXES for path in files.values()):
+            listener(Notice("released features are there: the videos are not looked at"))
         report = _take_features(released, table, out, options, listener)
     else:
         named = IdList(ids=tuple(dict.fromkeys(row.clip for row in table.rows)), name="", is_test=False)
-        report = prepare(sources, out, replace(options, layout="videos", method=_METHOD), listener, named)
+        how = replace(options, layout="videos", method=_METHOD, whole=True)
+        report = prepare(sources, out, how, listener, named)
     if not options.dry_run:
         table.write(out)
         write_labels(out / LABELS, rows)
@@ -101,10 +106,44 @@ def prepare_events(
 
 
 def _check_options(options: PrepareOptions) -> None:
-    given = {"--annotations": options.annotations, "--ids": options.ids, "--side": options.side}
-    wrong = next((flag for flag, value in given.items() if value), None)
-    if wrong or options.kind == "test" or options.method not in ("avc", _METHOD):
-        raise UsageError(f"{wrong or '--kind and --for'} does not go with --layout ave; valid: neither of them")
+    plain = PrepareOptions(layout=EVENT_LAYOUT)
+    flags = {"method": "--for", "allow_test_overlap": "--allow-test-overlap"}
+    for name in ("annotations", "ids", "method", "rate", "side", "frame", "kind", "allow_test_overlap"):
+        if getattr(options, name) != getattr(plain, name) and (name, options.method) != ("method", _METHOD):
+            raise UsageError(f"{flags.get(name, f'--{name}')} does not go with --layout ave; valid: without it")
+
+
+def _check_table(table: EventTable, out: Path, released: bool) -> None:
+    """The table makes sense, and a store that is there is one of the same events, from the same kind of source.
+
+    Raises:
+        UsageError: it does not.
+        Refused: there is another store.
+    """
+    try:
+        table.check()
+    except ValueError as error:
+        raise UsageError(f"{_ANNOTATIONS} contradicts itself: {error}") from error
+    if not (out / "store.json").is_file():
+        return
+    from_files = _FEATURES in StoreHeader.read(out).provenance
+    if from_files != released or ((out / EVENTS).is_file() and EventTable.of(out).hash() != table.hash()):
+        hint = "Prepare into another folder with --out."
+        raise Refused(f"{out} holds a store of other events, or of another kind", hint=hint)
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names.
+
+    Raises:
+        UsageError: one of those that are read is there twice.
+    """
+    files: dict[str, Path] = {}
+    for path in paths:
+        first = files.setdefault(path.name, path)
+        if first is not path and (path.name == _ANNOTATIONS or path.suffix == ".h5"):
+            raise UsageError(f"{first} and {path} are both there; valid: one {path.name}")
+    return files
 
 
 def _rows(files: dict[str, Path], sources: Sequence[str]) -> tuple[AveRow, ...]:
@@ -165,11 +204,15 @@ def _released(files: dict[str, Path]) -> list[_Released]:
     return [*heard, *seen]
 
 
-def _noise_rows(released: Sequence[_Released]) -> list[EventRow]:
-    """Rows of background alone, where every feature file has a partner with them."""
-    if not released or any(one.noise is None for one in released):
+def _noise_rows(released: Sequence[_Released], listener: Listener) -> list[EventRow]:
+    """Rows of background alone, where sounds and cells of pictures both have a partner with them."""
+    needed = [one for one in released if one.teacher != _POOLED]
+    absent = [one.path.name for one in needed if one.noise is None]
+    if len(needed) < 2 or absent:
+        if released and len(absent) < len(needed):
+            listener(Notice(f"the files of noise are not used: {', '.join(absent) or _SEEN[0][0]} has none"))
         return []
-    counts = {_count(one.noise, one.shape) for one in released if one.noise}
+    counts = {_count(one.noise, one.shape) for one in needed if one.noise}
     if len(counts) > 1:
         raise UsageError(f"the files of noise differ in length: {', '.join(map(str, sorted(counts)))} rows")
     names = [f"noise+{number:03d}" for number in range(counts.pop())]
@@ -186,9 +229,10 @@ def _opened(path: Path, shape: tuple[int, ...]) -> tuple[Any, Any]:
     import h5py
 
     try:
+        check_ordinary(path)
         file = h5py.File(path, "r", locking=False)
         values = own_data_set(file, LABELS_KEY)
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+    except (InputError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise UsageError(f"{path} cannot be read as features of AVE: {error}") from error
     if values.shape[1:] != shape or values.dtype.kind != "f":
         raise UsageError(
@@ -209,17 +253,17 @@ def _take_features(
     started = time.monotonic()
     clips = [row.clip for row in table.rows if row.split != NOISE]
     noise = [row.clip for row in table.rows if row.split == NOISE]
+    if not options.part.is_whole:
+        raise UsageError(f"--shard {options.part.label} does not go with released features; valid: without it")
     for one in released:
         if (count := _count(one.path, one.shape)) != len(clips):
             raise UsageError(f"{one.path} has {count} rows, but there are {len(clips)} annotations")
-    stored = 0
-    if not options.dry_run:
+    if options.dry_run:
+        stored = max(len(_absent(one, (*clips, *noise), out)) for one in released)
+    else:
         with claim(out, options.part, "prepare"):
             _write_header(out)
-            counts = [_take(one, clips, noise, out, listener) for one in released]
-        stored = max(counts)
-    else:
-        stored = len(table.rows)
+            stored = max(_take(one, clips, noise, out, listener) for one in released)
     return PrepareReport(
         found=len(table.rows),
         stored=stored,
@@ -232,6 +276,11 @@ def _take_features(
     )
 
 
+def _absent(one: _Released, names: Sequence[str], out: Path) -> list[str]:
+    known = ShardFolder(hint_folder(out, one.teacher))
+    return [name for name in names if name not in known]
+
+
 def _write_header(out: Path) -> None:
     """A store without clips: whoever opens it finds out what it is.
 
@@ -241,7 +290,7 @@ def _write_header(out: Path) -> None:
     if (out / "store.json").is_file() and len(Store(out)):
         raise Refused(f"{out} holds a store of media", hint="Prepare the features into another folder with --out.")
     out.mkdir(parents=True, exist_ok=True)
-    provenance = {"method": _METHOD, "features": "released by the authors of AVE"}
+    provenance = {"method": _METHOD, _FEATURES: "released by the authors of AVE"}
     StoreHeader(spec=StoreSpec(seconds=10.0, rate=16_000), provenance=provenance).write(out, {"clips": 0})
 
 
@@ -253,7 +302,7 @@ def _take(one: _Released, clips: Sequence[str], noise: Sequence[str], out: Path,
     stamp = HintStamp(teacher=one.teacher, shape=one.hint_shape, settings=settings)
     taken = 0
     with HintWriter(out, stamp, shard_clips=64) as writer:
-        known = ShardFolder(hint_folder(out, one.teacher))
+        known = frozenset(names for names in (*clips, *noise)).difference(_absent(one, (*clips, *noise), out))
         for path, names in zip(paths, (clips, noise), strict=False):
             with closing(_values(path, one.shape, names, known)) as values:
                 for name, value in values:
@@ -263,7 +312,7 @@ def _take(one: _Released, clips: Sequence[str], noise: Sequence[str], out: Path,
     return taken
 
 
-def _values(path: Path, shape: tuple[int, ...], names: Sequence[str], known: ShardFolder) -> Any:
+def _values(path: Path, shape: tuple[int, ...], names: Sequence[str], known: frozenset[str]) -> Any:
     """The rows of clips that are not known.
 
     Raises:

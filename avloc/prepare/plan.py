@@ -46,6 +46,8 @@ class PrepareOptions:
     """Shorter side of the frames of a training store in pixels, never enlarged; 0 is 256."""
     frame: str = "middle"
     """Which frame of a video: `middle`, or a time as `5s` or `7.5`."""
+    whole: bool = False
+    """The first seconds of a video, whose events are known second by second, and not those around its middle."""
     kind: str = ""
     """`train` or `test`; '' is test with annotations or a test list, else train."""
     allow_test_overlap: bool = False

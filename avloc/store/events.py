@@ -19,6 +19,7 @@ from avloc.errors import Refused
 from avloc.files import json_text, read_table, write_json
 
 EVENTS = "events.json"
+BACKGROUND = "background"
 NOISE = "noise"
 """Split of the rows of background alone, with which weakly supervised training is mixed."""
 SPLITS = ("train", "val", "test", NOISE, "")
@@ -76,6 +77,9 @@ class EventTable:
         """
         if not all(isinstance(name, str) for name in self.classes) or len(set(self.classes)) < len(self.classes):
             raise ValueError("a class is no text, or stands there twice")
+        if BACKGROUND in self.classes:
+            raise ValueError(f"a class is called {BACKGROUND}, which is what is left where there is none")
+        videos: dict[str, str] = {}
         for row in self.rows:
             said = row.said
             texts = (row.clip, said.video, said.category, said.quality)
@@ -83,6 +87,8 @@ class EventTable:
                 raise ValueError(f"row {row} is none")
             if type(said.start) is not int or type(said.end) is not int or not 0 <= said.start <= said.end <= SECONDS:
                 raise ValueError(f"row {row} is at no time")
+            if videos.setdefault(row.clip, said.video) != said.video:
+                raise ValueError(f"videos {said.video} and {videos[row.clip]} would both be clip {row.clip}")
             if row.split != NOISE and said.category not in self.classes:
                 raise ValueError(f"row {row} is of no class")
 
@@ -102,6 +108,13 @@ class EventTable:
             if row.split != NOISE:
                 out[number, row.said.start : row.said.end] = self.classes.index(row.said.category)
         return out
+
+    def clip_classes(self, rows: Sequence[EventRow]) -> NDArray[np.int64]:
+        """Class of every clip, [rows]: its category, whether or not it ever happens; background for noise."""
+        background = len(self.classes)
+        return np.array(
+            [background if row.split == NOISE else self.classes.index(row.said.category) for row in rows], np.int64
+        )
 
     def hash(self) -> str:
         """Hex digest of everything it says."""

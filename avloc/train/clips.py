@@ -40,6 +40,9 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
 def _check_width(hints: Hints, kind: str, dim: int) -> None:
     """Hints that are vectors, one a clip or one a cell, must be as wide as the common space."""
     shape = hints.stamp["shape"]
+    if kind == "audio" and len(shape) != 1:
+        reason = f"the hints of {hints.stamp['teacher']} are of single seconds, which AVE learns from"
+        raise Refused(reason, hint="Prepare the clips into a store of their own, without --layout ave.")
     if len(shape) != 2 and shape[0] != dim:
         valid = f"--dim {shape[0]}, or --no-{kind}-hint"
         raise UsageError(f"--dim {dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from avloc import __version__
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, TrainConfig, check_used, to_dict
+from avloc.engine import pick_device, pick_precision
 from avloc.errors import Refused, UsageError
 from avloc.events import Listener, Notice
 from avloc.features import EventSet
@@ -37,11 +38,9 @@ class EventTask:
         UsageError: settings that do not go together or with the store, or `--val` names no part of the split.
     """
 
-    def __init__(
-        self, options: TrainOptions, config: TrainConfig, device: torch.device, precision: str, listener: Listener
-    ) -> None:
+    def __init__(self, options: TrainOptions, config: TrainConfig, listener: Listener) -> None:
         check_used(config)
-        self.options, self.config, self.device, self.precision = options, config, device, precision
+        self.options, self.config = options, config
         self.table = EventTable.of(options.store)
         self.is_match = config.model.method == "ave-match"
         self._check_classes()
@@ -49,6 +48,9 @@ class EventTask:
         self.held_out = self._set(self._held_out()) if options.val else None
         if len(self.learned) < 2:
             raise Refused(f"{options.store} leaves {len(self.learned)} rows to train on; 2 are the least")
+        weak = config.model.own.get("weak")
+        if weak and not any(row.split == NOISE for row in self.learned.rows):
+            listener(Notice("there are no clips of noise: nothing that is learned from is background throughout"))
         if self.learned.without:
             listener(Notice(f"{self.learned.without} rows are left out: there are no features of their clips"))
         self.clips, self.selection = len(self.learned), self._selection()
@@ -59,6 +61,8 @@ class EventTask:
             "hints": {part.stamp["teacher"]: json.dumps(part.stamp, sort_keys=True) for part in sets},
         }
         self._peers = ALONE
+        self.device = pick_device(options.device)
+        self.precision = pick_precision(config.precision, self.device)
 
     def _set(self, rows: Sequence[EventRow]) -> EventSet:
         return EventSet(self.options.store, self.table, rows, pooled=self.is_match)
@@ -122,7 +126,7 @@ class EventTask:
         return {name: term * share for name, term in found.items()}
 
     def _moved(self, batch: Features) -> Features:
-        moved = {name: getattr(batch, name).to(self.device) for name in ("visual", "audio", "labels")}
+        moved = {name: getattr(batch, name).to(self.device) for name in ("visual", "audio", "labels", "clips")}
         return Features(**moved, background=batch.background)
 
     @torch.inference_mode()

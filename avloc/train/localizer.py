@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, load
-from avloc.engine import Engine
+from avloc.engine import Engine, pick_device, pick_precision
 from avloc.events import Listener, Notice
 from avloc.methods.base import Group
 from avloc.parallel import Peers
@@ -27,13 +27,13 @@ class LocalizerTask:
         UsageError: settings that do not go together.
     """
 
-    def __init__(
-        self, options: TrainOptions, config: TrainConfig, device: torch.device, precision: str, listener: Listener
-    ) -> None:
-        self.options, self.config, self.device, self.precision = options, config, device, precision
+    def __init__(self, options: TrainOptions, config: TrainConfig, listener: Listener) -> None:
+        self.options, self.config = options, config
         self.plan: Plan = make_plan(options, config)
         self.clips, self.selection = len(self.plan.clips), self.plan.selection
         self.identity = identity(self.plan, config.loss)
+        self.device = pick_device(options.device)
+        self.precision = pick_precision(config.precision, self.device)
         if self.plan.without_hints:
             listener(Notice(f"{self.plan.without_hints} clips are left out: the teachers have no hint of them"))
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from avloc.config import OptimConfig, TrainConfig, to_dict
-from avloc.engine import pick_device, pick_precision, weighted_total
+from avloc.engine import weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.events import Listener, Notice, silent
 from avloc.events import Progress as ProgressEvent
@@ -97,9 +97,8 @@ def make_task(options: TrainOptions, config: TrainConfig, listener: Listener = s
         Refused: it does not fit.
         UsageError: settings that do not go together.
     """
-    device = pick_device(options.device)
     kind = EventTask if config.model.method in EVENT_SPECS else LocalizerTask
-    return kind(options, config, device, pick_precision(config.precision, device), listener)
+    return kind(options, config, listener)
 
 
 def make_optimiser(model: Learner, config: OptimConfig) -> torch.optim.Optimizer:
