@@ -8,7 +8,7 @@ import torch
 
 from avloc.config import LossWeights
 from avloc.methods import Embeddings, HintBatch, build, method_class
-from avloc.methods.sspl import attention
+from avloc.methods.vggish import attention
 from avloc.networks.vggish import log_mel_patches, normalise_span
 from avloc.transforms import int16_to_float
 from tests.parity import drawing
