@@ -55,9 +55,9 @@ def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
             sound for one that only sees.
     """
     network, cut, last = name.partition(":")
-    _check_senses(family(name), channels)
     if WITH_CLASSES in name:
         return _with_classes(name, channels)
+    _check_senses(network, channels)
     if name in SIGHT_TRUNKS:
         return vit.PatchTokens(name), vit.WIDTHS[name]
     parts = _parts(network, channels)
@@ -75,6 +75,7 @@ def _with_classes(name: str, channels: int) -> tuple[nn.Module, int]:
     if name != network + WITH_CLASSES or network not in CLASSES:
         valid = ", ".join(known + WITH_CLASSES for known in CLASSES)
         raise UsageError(f"no trunk {name!r}: classes go with whole trunks that have them; valid: {valid}")
+    _check_senses(network, channels)
     if network == "yamnet":
         return yamnet.YAMNetWithClasses(channels), yamnet.WIDTH + yamnet.CLASSES
     return lite0.Lite0WithClasses(channels), lite0.WIDTH + lite0.CLASSES
