@@ -1,36 +1,61 @@
-"""Training in the synthetic world of `tests.world`, through the project's own commands, in minutes on two cores."""
+"""Training in the synthetic world of `tests.world`, through the project's own commands, in minutes on two cores.
+
+`python -m tests.small_world METHOD FOLDER [CLIPS EPOCHS]` does it for one method and prints its report.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from tests.program import avloc
 from tests.world import pairs, write_world
 
-TRAIN_FLAGS = (
-    *("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--dim", "64", "--init", "random"),
-    *("--no-audio-hint", "--no-visual-hint", "--batch", "16", "--epochs", "16", "--set", "optim.lr=0.0005"),
-    *("--set", "model.tau=0.1", "--set", "model.frame=128", "--set", "precision=fp32"),
+_SHALLOW = (
+    *("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--dim", "64"),
+    *("--set", "model.tau=0.1"),
 )
-"""Small enough for minutes on two cores. The trunk ends at layer2 because an untaught network's deeper cells see the
-whole picture and need not say where a thing is."""
+"""The trunk ends at layer2 because an untaught network's deeper cells see the whole picture and need not say where a
+thing is."""
+_FLAGS = {
+    "avc": (*_SHALLOW, "--no-audio-hint", "--no-visual-hint", "--batch", "16", "--set", "model.frame=128"),
+    "ezvsl": (*_SHALLOW, "--batch", "16", "--set", "model.frame=96", "--set", "model.seconds=1"),
+    "lvs": ("--batch", "16", "--set", "model.frame=128", "--set", "model.seconds=1"),
+    "sspl": ("--batch", "8", "--set", "model.seconds=1"),
+    "sacl": ("--batch", "4", "--set", "model.seconds=1", "--set", "sacl.temperature=0.1"),
+}
+_UNTAUGHT = ("--init", "random", "--set", "optim.lr=0.0005", "--set", "precision=fp32")
 
 
 def run(*arguments: str) -> str:
     """One command of the project; its standard output."""
     done = avloc(*arguments, timeout=3600)
-    print(done.stderr, end="")
+    print(done.stderr, end="", file=sys.stderr)
     done.check_returncode()
     return done.stdout
 
 
-def train_in_the_world(folder: Path, *, clips: int = 384) -> dict:
+def train_in_the_world(folder: Path, *, method: str = "avc", clips: int = 384, epochs: int = 16) -> dict:
     """Prepare, train and score in the synthetic world; the report on unseen combinations of colours."""
     seen = write_world(folder / "seen", clips=clips, held_out=False, seed=1)
     unseen = write_world(folder / "unseen", clips=len(pairs(held_out=True)) * 6, held_out=True, seed=2)
-    run("prepare", str(seen), "--out", str(folder / "train"))
-    run("prepare", str(unseen), "--annotations", str(unseen / "boxes.json"), "--out", str(folder / "test"))
-    run("train", str(folder / "train"), "--out", str(folder / "run"), *TRAIN_FLAGS)
-    out = run("eval", "--store", str(folder / "test"), "--model", str(folder / "run"), "--maps", "av", "--json")
-    return json.loads(out)
+    sound = ("--rate", "22050" if method in ("avc", "ezvsl") else "16000")
+    boxes = ("--annotations", str(unseen / "boxes.json"))
+    run("prepare", str(seen), "--out", str(folder / "train"), *sound)
+    run("prepare", str(unseen), *boxes, "--out", str(folder / "test"), *sound)
+    flags = ("--method", method, "--epochs", str(epochs), *_FLAGS[method], *_UNTAUGHT)
+    run("train", str(folder / "train"), "--out", str(folder / "run"), *flags)
+    scored = ("--store", str(folder / "test"), "--model", str(folder / "run"), "--maps", "av", "--protocol", "avloc")
+    return json.loads(run("eval", *scored, "--json"))
+
+
+def main() -> int:
+    method, folder, *numbers = sys.argv[1:]
+    clips, epochs = map(int, numbers or ("288", "16"))
+    print(json.dumps(train_in_the_world(Path(folder), method=method, clips=clips, epochs=epochs)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -326,7 +326,7 @@ def test_events_are_learned_from_seconds_from_clips_and_from_pairs(tmp_path, her
 
     own = ("--method", "ave", "--set", "ave.classes=8", "--batch", "32", "--epochs", "25")
     full = score("ave", *own)
-    assert max(full["baselines"].values()) < 0.3
+    assert max(full["baselines"][name] for name in ("commonest class", "background")) < 0.3
     assert full["accuracy"] > 0.9
     weak = score("ave-weak", *own, "--set", "ave.weak=true")
     assert weak["accuracy"] > weak["baselines"]["the clip's event"] > weak["baselines"]["commonest class"]

@@ -16,8 +16,11 @@ from avloc.methods import build
 from avloc.methods.sacl import SACL
 from avloc.published import METHOD_SPECS
 from avloc.store import Store
+from avloc.train import TrainOptions, train
 from avloc.transforms import crop_labels, draw_crops
 from tests.media_makers import disc
+from tests.small_models import TINY_METHODS, narrowed
+from tests.test_train import same_run
 from tests.world import write_store
 
 CPU = torch.device("cpu")
@@ -196,6 +199,20 @@ def test_a_step_teaches_everything_that_is_to_learn(method: str, settings: list[
     assert {id(weight) for weight in learns} == {id(w) for w in engine.model.parameters() if w.requires_grad}
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in learns)
     assert sum(bool(weight.grad.any()) for weight in learns) > 0.9 * len(learns)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHOD_SPECS if name != "avc"])  # `tests.test_train` has AVC's
+def test_a_run_goes_on_in_the_middle_as_if_nothing_had_happened(method: str, tmp_path):
+    """Weights, optimiser and log after two steps in one go, and after one, a stop and the other."""
+    store = write_store(tmp_path / "store", 4)
+    config = settled(parse_settings([*TINY_METHODS[method], "batch=2", "epochs=1", "workers=0"]), method)
+    steps, cut = iter([False, True]), TrainOptions(store=store, out=tmp_path / "cut")
+    with narrowed():
+        train(TrainOptions(store=store, out=tmp_path / "whole"), config)
+        assert train(cut, config, should_stop=lambda: next(steps, False)).interrupted
+        train(cut, config)
+    assert same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 # --- what SACL has ----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from avloc.errors import UsageError, WeightsAbsent, WeightsError
 from avloc.events import Event, Notice, Progress
-from avloc.networks.trunks import TORCHVISION_TRUNKS
+from avloc.networks.trunks import SIGHT_TRUNKS, TORCHVISION_TRUNKS
 from avloc.weights import (
     CNN14,
     DETR,
@@ -239,7 +239,7 @@ def test_weights_dir_must_exist(publisher: Publisher, tmp_path: Path) -> None:
         locate(named(publisher), weights_dir=tmp_path / "absent")
 
 
-@pytest.mark.parametrize("trunk", TORCHVISION_TRUNKS)
+@pytest.mark.parametrize("trunk", [*TORCHVISION_TRUNKS, *SIGHT_TRUNKS])
 def test_every_trunk_has_weights_with_a_hash_in_the_name(trunk: str) -> None:
     (file,) = imagenet_weights(trunk).files
     assert file.url.startswith("https://download.pytorch.org/models/")

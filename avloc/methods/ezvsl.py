@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
-from avloc.networks.trunks import SOUND_TRUNKS, build_trunk, class_channels, family, heard_by, init_from_scratch
+from avloc.networks.trunks import (
+    SOUND_TRUNKS,
+    build_trunk,
+    check_frame,
+    class_channels,
+    family,
+    heard_by,
+    init_from_scratch,
+)
 from avloc.parallel import ALONE, Peers
 
 AVC_DIM = 2_048
@@ -32,6 +40,7 @@ class EZVSL(Method):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.tau = config.tau
+        check_frame(config.vision_trunk, config.frame)
         self._heard = heard_by(config.audio_trunk, config.rate)
         self.imgnet, vision_width = build_trunk(config.vision_trunk)
         self.vision_features = vision_width - class_channels(config.vision_trunk)
@@ -54,7 +63,7 @@ class EZVSL(Method):
         return self._heard(sound_BN, rate)
 
     def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit features [B, D, H/32, W/32] of normalised frames, and their `activation`, in one pass."""
+        """Unit features [B, D, h, w] of normalised frames, and their `activation`, in one pass."""
         seen: Tensor = self.imgnet(frames_B3HW)
         cells: Tensor = self.img_proj(seen)
         activation = seen.detach()[:, : self.vision_features].float().abs().mean(1)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
-from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
-from avloc.methods.sspl import attention, check_sizes
+from avloc.methods.base import Embeddings, HintBatch, Published, Supervision, tensors_of
+from avloc.methods.vggish import HeardByVGGish, attention, check_sizes
 from avloc.networks.trunks import build_trunk, keep_resolution
-from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP, log_mel_patches, mean_unit, normalise_span
+from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP
 from avloc.parallel import ALONE, Peers
 from avloc.published import METHOD_SPECS
 
@@ -29,11 +29,8 @@ _EXCLUDED = -10.0
 _JITTER, _HUE, _BLUR = 0.4, 0.1, (0.1, 2.0)
 
 
-class SACL(Method):
-    """The networks and their loss.
-
-    `audio` holds the unit vector of 512 that cells are compared with, and behind it the unit embedding of 128 by which
-    sounds are compared with each other.
+class SACL(HeardByVGGish):
+    """The networks and their loss. Sounds are compared with each other by the embedding of 128.
 
     Args:
         config: `own` has the temperature and the shares.
@@ -42,10 +39,7 @@ class SACL(Method):
         UsageError: another size or rate than ResNet18 and VGGish have.
     """
 
-    time_axes = (1, 2)
-    views = 2
     augmentation_draws = 8
-    vision_features = LED_WIDTH
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -55,19 +49,10 @@ class SACL(Method):
         keep_resolution(self.frame, "resnet18")
         self.sound = VGGishWithMLP()
 
-    def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
-        """Log-mel patches [B, P, 96, 64] of the waveforms, each normalised by its own span."""
-        return log_mel_patches(normalise_span(sound_BN), rate)
-
     def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Unit features [B, 512, 14, 14], and their `activation`."""
         cells: Tensor = self.frame(frames_B3HW)
         return F.normalize(cells.float(), dim=1), cells.detach().float().abs().mean(1)
-
-    def encode_audio(self, heard: Tensor) -> Tensor:
-        """[B, 512 + 128]: see the class."""
-        embedded, led = self.sound(heard)
-        return torch.cat((mean_unit(led), mean_unit(embedded)), 1)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, 14, 14]: cosine of every cell with its own sound."""
@@ -121,8 +106,7 @@ class SACL(Method):
 
     def pretrained(self) -> list[tuple[nn.Module, str]]:
         """ResNet18 and VGGish."""
-        hearing = nn.ModuleDict({"features": self.sound.features, "embeddings": self.sound.embeddings})
-        return [(self.frame, "resnet18"), (hearing, "vggish")]
+        return [(self.frame, "resnet18"), self.hearing()]
 
     def freeze_trunks(self) -> None:
         """Both trunks as they begin; the two layers behind VGGish learn."""

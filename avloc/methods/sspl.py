@@ -16,18 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.config import LossWeights, ModelConfig
-from avloc.errors import UsageError
-from avloc.methods.base import Embeddings, Group, HintBatch, Method, Published, Supervision, tensors_of
+from avloc.methods.base import Embeddings, Group, HintBatch, Published, Supervision, tensors_of
+from avloc.methods.vggish import HeardByVGGish, attention, check_sizes
 from avloc.networks.predictive import PredictiveCoding
-from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP, log_mel_patches, mean_unit, normalise_span
+from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP
 from avloc.parallel import ALONE, Peers
 from avloc.published import METHOD_SPECS
 
 _LAST_CONVOLUTION = 29
 """Parts of torchvision's VGG16 up to its last convolution, without what follows it."""
-_FLOOR = 1e-10
-_SIDE = 224
-"""Pixels of a frame: 14 x 14 cells, which is what the module takes."""
 _WIDE = 2_048
 
 
@@ -86,11 +83,10 @@ def _block(width: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, out, bias=False), nn.BatchNorm1d(out), nn.ReLU())
 
 
-class SSPL(Method):
+class SSPL(HeardByVGGish):
     """The networks and their loss.
 
-    `image` holds the frames' own cells, not of unit length; `audio` the unit vector of 512 that cells are compared
-    with, and behind it the unit embedding of 128 that the predictive coding module takes.
+    `image` holds the frames' own cells, not of unit length; the predictive coding module takes the embedding of 128.
 
     Args:
         config: `own` says whether there is that module.
@@ -99,10 +95,7 @@ class SSPL(Method):
         UsageError: another size or rate than VGG16, VGGish and the module have.
     """
 
-    time_axes = (1, 2)
-    views = 2
     training_only = ("head.",)
-    vision_features = LED_WIDTH
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -113,19 +106,10 @@ class SSPL(Method):
         self.head = SimSiamHead()
         self.freeze(self.frame, self.sound.features, self.sound.embeddings)
 
-    def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
-        """Log-mel patches [B, P, 96, 64] of the waveforms, each normalised by its own span."""
-        return log_mel_patches(normalise_span(sound_BN), rate)
-
     def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Cells [B, 512, H/16, W/16] as VGG16 gives them, and their `activation`."""
         cells = self.frame(frames_B3HW)
         return cells.float(), cells.detach().float().abs().mean(1)
-
-    def encode_audio(self, heard: Tensor) -> Tensor:
-        """[B, 512 + 128]: see the class."""
-        embedded, led = self.sound(heard)
-        return torch.cat((mean_unit(led), mean_unit(embedded)), 1)
 
     def aligned(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
         """What is compared with the sound: the cells, by way of the predictive coding module where there is one."""
@@ -165,8 +149,7 @@ class SSPL(Method):
     def pretrained(self) -> list[tuple[nn.Module, str]]:
         """VGG16 and VGGish."""
         seeing = nn.ModuleDict({"features": self.frame.feat_extractor})
-        hearing = nn.ModuleDict({"features": self.sound.features, "embeddings": self.sound.embeddings})
-        return [(seeing, "vgg16"), (hearing, "vggish")]
+        return [(seeing, "vgg16"), self.hearing()]
 
     def groups(self) -> list[Group]:
         """The head learns `head_lr` times as fast; the rates of the module are not decayed."""
@@ -198,23 +181,6 @@ class SSPL(Method):
         return config, {f"{name}.{key}": value for name, state in found.items() for key, value in state.items()}
 
 
-def check_sizes(config: ModelConfig) -> None:
-    """Raise UsageError where a configuration asks SSPL or SACL for networks or sizes that they do not have."""
-    for name, value in METHOD_SPECS[config.method].settings["model"].items():
-        if getattr(config, name) != value:
-            given = getattr(config, name)
-            raise UsageError(f"model.{name} = {given!r} is impossible for {config.method}; valid: {value!r}")
-    if config.frame != _SIDE or config.seconds < 1:
-        given = f"model.frame = {config.frame}, model.seconds = {config.seconds:g}"
-        raise UsageError(f"{given} is impossible for {config.method}; valid: {_SIDE}, and 1 or more")
-
-
 def cosines(cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
     """Cosine [B, h, w] of every cell with the first 512 numbers of a sound's vector."""
     return torch.einsum("bdhw,bd->bhw", F.normalize(cells_BDHW, dim=1), audio_BD[:, :LED_WIDTH])
-
-
-def attention(map_BHW: Tensor) -> Tensor:
-    """Maps between 0 and 1 by their own smallest and largest value."""
-    least = map_BHW.amin((1, 2), keepdim=True)
-    return (map_BHW - least) / (map_BHW.amax((1, 2), keepdim=True) - least + _FLOOR)

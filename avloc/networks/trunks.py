@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avloc.errors import UsageError, WeightsError
-from avloc.networks import lite0, yamnet
+from avloc.networks import lite0, vit, yamnet
 from avloc.networks.plain import load_plain
 from avloc.transforms import MEL_RATE, log_mel, log_spectrogram
 
@@ -27,6 +27,8 @@ TORCHVISION_TRUNKS = (
 )
 TRUNKS = (*TORCHVISION_TRUNKS, "efficientnet_lite0")
 """Trunks that see; they hear too, with another first convolution."""
+SIGHT_TRUNKS = tuple(vit.WIDTHS)
+"""Trunks that see pictures of one size and cannot hear."""
 SOUND_TRUNKS = ("yamnet",)
 """Trunks that hear log-mel bands (`avloc.transforms.log_mel`) and cannot see."""
 WITH_CLASSES = "+classes"
@@ -40,21 +42,25 @@ def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
     """A network up to its last feature map, with random initial weights and the key names of its publisher.
 
     Args:
-        name: one of `TRUNKS`, or of `SOUND_TRUNKS` for one channel; `resnet18:layer2` and the like stop after that
-            part, which keeps a network small and its cells' view of the picture narrow; `yamnet+classes` and
-            `efficientnet_lite0+classes` have the classes of their publishers as further channels.
+        name: one of `TRUNKS`, of `SIGHT_TRUNKS`, or of `SOUND_TRUNKS` for one channel; `resnet18:layer2` and the like
+            stop after that part, which keeps a network small and its cells' view of the picture narrow;
+            `yamnet+classes` and `efficientnet_lite0+classes` have the classes of their publishers as further channels.
         channels: input channels; another number than 3 replaces the first convolution (no bias, as in the original).
 
     Returns:
-        The network ([B, channels, H, W] -> [B, width, H/32, W/32], a finer grid if cut short, one cell of
-        `yamnet+classes`) and its width.
+        The network ([B, channels, H, W] -> [B, width, H/32, W/32], a finer grid if cut short or of `SIGHT_TRUNKS`,
+        one cell of `yamnet+classes`) and its width.
 
     Raises:
-        UsageError: unknown name or part, classes of a trunk that has none, or a picture for one that only hears.
+        UsageError: unknown name or part, classes of a trunk that has none, a picture for one that only hears, or
+            sound for one that only sees.
     """
     network, cut, last = name.partition(":")
     if WITH_CLASSES in name:
         return _with_classes(name, channels)
+    _check_senses(network, channels)
+    if name in SIGHT_TRUNKS:
+        return vit.PatchTokens(name), vit.WIDTHS[name]
     parts = _parts(network, channels)
     if cut and last not in parts:
         raise UsageError(f"{network} has no part {last!r}; valid: {', '.join(parts)}")
@@ -70,30 +76,38 @@ def _with_classes(name: str, channels: int) -> tuple[nn.Module, int]:
     if name != network + WITH_CLASSES or network not in CLASSES:
         valid = ", ".join(known + WITH_CLASSES for known in CLASSES)
         raise UsageError(f"no trunk {name!r}: classes go with whole trunks that have them; valid: {valid}")
-    _check_sight(network, channels)
+    _check_senses(network, channels)
     if network == "yamnet":
         return yamnet.YAMNetWithClasses(channels), yamnet.WIDTH + yamnet.CLASSES
     return lite0.Lite0WithClasses(channels), lite0.WIDTH + lite0.CLASSES
 
 
-def _check_sight(network: str, channels: int) -> None:
+def _check_senses(network: str, channels: int) -> None:
     if network in SOUND_TRUNKS and channels != 1:
-        raise UsageError(f"{network} hears and cannot see; valid for pictures: {', '.join(TRUNKS)}")
+        valid = ", ".join((*TRUNKS, *SIGHT_TRUNKS))
+        raise UsageError(f"{network} hears and cannot see; valid for pictures: {valid}")
+    if network in SIGHT_TRUNKS and channels != 3:
+        raise UsageError(f"{network} sees and cannot hear; valid for sound: {', '.join((*TRUNKS, *SOUND_TRUNKS))}")
 
 
 def _parts(network: str, channels: int) -> dict[str, nn.Module]:
-    _check_sight(network, channels)
     if network == "yamnet":
         return dict(yamnet.build_yamnet_trunk(channels).named_children())
     if network == "efficientnet_lite0":
         return dict(lite0.build_lite0_trunk(channels).named_children())
     if network not in TORCHVISION_TRUNKS:
-        valid = (*TRUNKS, *SOUND_TRUNKS, *(known + WITH_CLASSES for known in CLASSES))
+        valid = (*TRUNKS, *SIGHT_TRUNKS, *SOUND_TRUNKS, *(known + WITH_CLASSES for known in CLASSES))
         raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(valid)}")
     import torchvision  # takes as long to import as torch, and the shipped model has no trunk of it
 
     whole = torchvision.models.get_model(network, weights=None)
     return {key: part for key, part in whole.named_children() if key not in _HEADS}
+
+
+def check_frame(name: str, side: int) -> None:
+    """Raise UsageError where a trunk cannot see frames of so many pixels across."""
+    if family(name) in SIGHT_TRUNKS:
+        vit.check_side(side, side)
 
 
 def keep_resolution(trunk: nn.Module, name: str) -> None:
@@ -194,8 +208,8 @@ def load_imagenet(trunk: nn.Module, path: Path) -> None:
 
 
 def _fill(trunk: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    wanted = {key for key, _ in trunk.named_children()}
-    kept = {key: value for key, value in tensors.items() if key.split(".")[0] in wanted}
+    wanted = {key.partition(".")[0] for key in trunk.state_dict()}
+    kept = {key: value for key, value in tensors.items() if key.partition(".")[0] in wanted}
     try:
         trunk.load_state_dict(kept)
     except RuntimeError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,6 +72,11 @@ class VGGishWithMLP(VGGish):
         """Embeddings [B, P, 128] of log-mel patches [B, P, 96, 64], and what becomes of them, [B, P, 512]."""
         embedded = self.embed(patches)
         return embedded, self.fc(embedded)
+
+    def vectors(self, patches: Tensor) -> Tensor:
+        """[B, 512 + 128]: of both the mean over a sound's patches, at length 1; what becomes of embeddings first."""
+        embedded, led = self(patches)
+        return torch.cat((mean_unit(led), mean_unit(embedded)), 1)
 
 
 def load_vggish(path: Path) -> VGGish:

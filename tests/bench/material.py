@@ -125,9 +125,9 @@ def boxes(folder: Path, ids: list[str], suffix: str) -> Path:
     return path
 
 
-def store(media_folder: Path, out: Path, *, annotations: Path | None = None) -> Store:
+def store(media_folder: Path, out: Path, *, annotations: Path | None = None, method: str = "avc") -> Store:
     """What `avloc prepare` makes of a folder from `media`."""
-    prepare([str(media_folder)], out, PrepareOptions(annotations=annotations, workers=1))
+    prepare([str(media_folder)], out, PrepareOptions(annotations=annotations, method=method, workers=1))
     return Store(out)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from avloc.config import TrainConfig
+from avloc.config import TrainConfig, settled
 from avloc.dataset import Batch, load
-from avloc.engine import Engine, weighted_total
+from avloc.engine import Engine, pick_precision, weighted_total
+from avloc.published import METHOD_SPECS
 from avloc.store import Store
 from avloc.train import TrainOptions, train
 from avloc.train.clips import training_set
@@ -21,7 +22,7 @@ from avloc.train.loop import make_optimiser
 from avloc.train.order import EpochBatches
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
-from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, interleaved, walls
+from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, spread, walls
 
 WORKERS = 2
 PURE = "avloc without loading"
@@ -47,6 +48,28 @@ def training_steps(given: Given, work: Path) -> list[Row]:
         compared("training step", f"{start} {fp32}; avloc in bf16 {ours}", spent, **told),
         compared("training step, fp32", f"{start} {fp32}; avloc in fp32 {ours}", spent, avloc=FP32, **told),
     ]
+
+
+def method_steps(given: Given, work: Path) -> list[Row]:
+    """Steps of the other methods, with the settings of their authors; the published side knows AVC alone."""
+    batch = given.size(32, 2)
+    material.media(work / "media", batch)
+    return [
+        _method_row(given, method, material.store(work / "media", work / method, method=method), batch)
+        for method in given.methods or [name for name, spec in METHOD_SPECS.items() if not spec.hints]
+    ]
+
+
+def _method_row(given: Given, method: str, store: Store, batch: int) -> Row:
+    """In the precision that `auto` takes here, and in fp32: bf16 that the hardware lacks takes minutes a step."""
+    config = settled({"batch": batch, "epochs": 1, "init": "random"}, method)
+    loaded, usual = _our_batch(store, config), pick_precision("auto", torch.device("cpu"))
+    steps = {precision: _our_step(config, precision, loaded) for precision in dict.fromkeys((usual, "fp32"))}
+    rates = {name: [batch / one for one in walls(laps)] for name, laps in interleaved(given.repeats, steps).items()}
+    model = config.model
+    networks = f"{model.vision_trunk} and {model.audio_trunk}, {model.frame} px, {model.seconds:g} s"
+    what = f"batch of {batch}, {networks}, in {usual}, from uint8 frames and int16 sound"
+    return alone(f"training step, {method}", what, rates[usual], "pairs/s", fp32=spread(rates["fp32"]))
 
 
 def whole_epoch(given: Given, work: Path) -> list[Row]:
@@ -119,28 +142,32 @@ class _World:
             training_step(network, optimiser, batch)
         torch.save({"model": network.state_dict(), "optimizer": optimiser.state_dict()}, self.work / "latest.pth")
 
-    def our_batch(self) -> Batch:
-        clips = training_set(self.store, self.store.ids, self.config)
-        return next(iter(load(clips, EpochBatches(len(clips), self.batch, seed=0, epochs=1), workers=0)))
-
     def our_step(self, precision: str) -> Callable[[], float]:
-        """One step as `avloc.train` makes it: terms, total, a look at their values, gradients, Adam."""
-        engine = Engine(self.config.model, torch.device("cpu"), precision)
-        engine.model.train()
-        optimiser = make_optimiser(engine.model, self.config.optim)
-        batch, draws = self.our_batch(), torch.Generator()
-
-        def step() -> float:
-            terms = engine.training_step(batch, self.config, draws)
-            total = weighted_total(terms, self.config.loss)
-            assert all(math.isfinite(term.item()) for term in (total, *terms.values()))
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()
-            optimiser.step()
-            return total.item()
-
-        return step
+        return _our_step(self.config, precision, _our_batch(self.store, self.config))
 
     def our_epoch(self, number: int) -> object:
         options = TrainOptions(store=self.store.folder, out=self.work / f"run-{number}", device="cpu")
         return train(options, replace(self.config, precision="bf16"))
+
+
+def _our_batch(store: Store, config: TrainConfig) -> Batch:
+    clips = training_set(store, store.ids, config)
+    return next(iter(load(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0)))
+
+
+def _our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], float]:
+    """One step as `avloc.train` makes it: terms, total, a look at their values, gradients, Adam."""
+    engine = Engine(config.model, torch.device("cpu"), precision)
+    engine.model.train()
+    optimiser, draws = make_optimiser(engine.model, config.optim), torch.Generator()
+
+    def step() -> float:
+        terms = engine.training_step(batch, config, draws)
+        total = weighted_total(terms, config.loss)
+        assert all(math.isfinite(term.item()) for term in (total, *terms.values()))
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        optimiser.step()
+        return total.item()
+
+    return step

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from avloc.published import METHOD_SPECS
 from tests.bench import rows_data, rows_localize, rows_machine, rows_memory, rows_scoring, rows_training
 from tests.bench.timing import AVLOC, MACHINE, REFERENCE, Given, Row, header
 
@@ -17,6 +18,7 @@ ROWS: dict[str, Callable[[Given, Path], list[Row]]] = {
     "distill-cache": rows_data.distill_cache,
     "loading": rows_data.loading,
     "training step": rows_training.training_steps,
+    "training step of methods": rows_training.method_steps,
     "whole epoch": rows_training.whole_epoch,
     "contrastive memory": rows_memory.contrastive_memory,
     "inference": rows_scoring.inference,
@@ -40,6 +42,13 @@ def parsed(description: str) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, help="clips of every row, in place of its own number")
     parser.add_argument("--batch", type=int, help="clips in a batch, in place of the row's own number")
     parser.add_argument("--video-seconds", type=float, default=60.0, help="length of the overlay video")
+    parser.add_argument(
+        "--method",
+        choices=[name for name, spec in METHOD_SPECS.items() if not spec.hints],
+        action="append",
+        default=[],
+        help="only this one in the row about methods; may repeat",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it runs, not how fast")
     return parser.parse_args()
 
@@ -53,6 +62,7 @@ def main(description: str) -> None:
         batch=asked.batch,
         video_seconds=asked.video_seconds,
         quick=asked.quick,
+        methods=tuple(asked.method),
     )
     about, rows = header(), []
     print("\n".join(f"{name}: {value}" for name, value in about.items()))

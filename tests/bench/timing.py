@@ -31,6 +31,8 @@ class Given:
     batch: int | None = None
     video_seconds: float = 60.0
     quick: bool = False
+    methods: tuple[str, ...] = ()
+    """Of the row about methods; none are all of them."""
 
     def count(self, usual: int, quick: int) -> int:
         """How many clips a row takes."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from avloc.published import METHOD_SPECS
 from tests.faults.fuzz import TARGETS
 from tests.faults.fuzzed import Fuzzed, fuzzed
 from tests.faults.kills import Tally, kills
@@ -27,6 +28,7 @@ def parsed() -> argparse.Namespace:
     ill.add_argument("--rounds", type=int, default=5, help="of each kind for each command")
     for one in (kill, ill):
         one.add_argument("--command", action="append", default=[], choices=[one.name for one in SCENARIOS])
+        one.add_argument("--method", default="avc", choices=list(METHOD_SPECS), help="whose model it is")
     media = kinds.add_parser("media", help="Malformed media through prepare and localize.")
     media.add_argument("--flips", type=int, default=60, help="copies of each file with turned bits")
     media.add_argument("--cuts", type=int, default=12, help="copies of each file that end somewhere")
@@ -43,12 +45,12 @@ def parsed() -> argparse.Namespace:
 
 def figures(given: argparse.Namespace, work: Path) -> Iterable[Tally | Corpus | Soak | Fuzzed]:
     """Of the kind that was asked for, one after another."""
-    commands = tuple(getattr(given, "command", ()))
+    chosen = {"commands": tuple(getattr(given, "command", ())), "method": getattr(given, "method", "")}
     match given.kind:
         case "kills":
-            return kills(work, points=given.points, seed=given.seed, commands=commands)
+            return kills(work, points=given.points, seed=given.seed, **chosen)
         case "trouble":
-            return trouble(work, rounds=given.rounds, seed=given.seed, commands=commands)
+            return trouble(work, rounds=given.rounds, seed=given.seed, **chosen)
         case "media":
             return [malformed(work, flips=given.flips, cuts=given.cuts, seed=given.seed)]
         case "soak":

@@ -33,6 +33,7 @@ class Tally:
     """What came of one command's points."""
 
     command: str
+    method: str
     points: int = 0
     late: int = 0
     """Strikes after the end: these are no points."""
@@ -103,7 +104,7 @@ def kill_points(scenario: Scenario, world: World, work: Path, *, points: int, se
         points: strikes that meet the running command.
         seed: of the moments, the signals and the ways to go on.
     """
-    tally = Tally(scenario.name)
+    tally = Tally(scenario.name, world.method)
     out = fresh(scenario, world, work / "out")  # always the same place: reports say where they lie
     log = work / "changes.log"
     started = time.monotonic()
@@ -197,9 +198,11 @@ def difference(found: dict[str, str], expected: dict[str, str], out: Path) -> st
     return f"left behind: {left}" if left else ""
 
 
-def kills(work: Path, *, points: int, seed: int, commands: tuple[str, ...] = ()) -> Iterator[Tally]:
-    """Every command, or those named, struck `points` times each."""
-    world = World(work / "world")
+def kills(
+    work: Path, *, points: int, seed: int, commands: tuple[str, ...] = (), method: str = "avc"
+) -> Iterator[Tally]:
+    """Every command, or those named, struck `points` times each, with the model of a method."""
+    world = World(work / "world", method)
     world.make()
     chosen = [scenario for scenario in SCENARIOS if not commands or scenario.name in commands]
     yield from (kill_points(one, world, work / one.name, points=points, seed=seed) for one in chosen)

@@ -14,23 +14,20 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from avloc.config import parse_settings, settled
 from avloc.store import Store
 from avloc.store.hints import Hints
 from avloc.store.shards import Shard
 from avloc.weights import DETR, YAMNET
 from tests.media_makers import make_video, tone
 from tests.recipe_makers import tflite, yamnet_layers
-from tests.small_models import save_small
+from tests.small_models import TINY_METHODS, narrowed, save_small
 from tests.teacher_makers import save_detr
 from tests.world import write_store, write_world
 
 CLIPS, VIDEOS = 14, 3
 TEACHERS = ("yamnet", "detr")
-TRAINING = (
-    *("--dim", "16", "--vision-trunk", "shufflenet_v2_x0_5", "--audio-trunk", "shufflenet_v2_x0_5"),
-    *("--init", "random", "--batch", "4", "--epochs", "3"),
-    *("--set", "model.frame=64", "--set", "precision=fp32"),
-)
+TRAINING = ("batch=4", "epochs=3", "workers=1")
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,8 @@ class World:
     """What all scenarios read; made once, and never written to."""
 
     folder: Path
+    method: str = "avc"
+    """Whose model is trained, scored and used."""
 
     def make(self) -> None:
         """Media with two broken files among them, stores, a model and teachers, small and random."""
@@ -52,7 +51,9 @@ class World:
         weights.mkdir()
         YAMNET.under(weights).write_bytes(tflite(yamnet_layers()))
         save_detr(DETR.under(weights))
-        save_small(self.folder / "model.safetensors")
+        with narrowed():
+            config = settled(parse_settings(TINY_METHODS[self.method]), self.method).model
+            save_small(self.folder / "model.safetensors", config)
         (self.folder / "videos").mkdir()
         for number in range(VIDEOS):
             path = self.folder / "videos" / f"clip{number}.mp4"
@@ -163,7 +164,8 @@ def _distill(world: World, out: Path) -> list[str]:
 
 
 def _train(world: World, out: Path) -> list[str]:
-    return ["train", str(world.folder / "store"), "--out", str(out / "run"), *TRAINING, "--set", "workers=1"]
+    settings = [part for each in (*TINY_METHODS[world.method], *TRAINING) for part in ("--set", each)]
+    return ["train", str(world.folder / "store"), "--out", str(out / "run"), "--method", world.method, *settings]
 
 
 def _eval(world: World, out: Path) -> list[str]:

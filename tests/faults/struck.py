@@ -13,7 +13,7 @@ or `second` S, so many seconds after the first change. What comes is one of
 `clock` lets the time of day run backwards. `log` names a file that gets one line for each change, and for each folder
 that is flushed.
 
-Shards are of four clips here, so that a small store has many.
+Shards are of four clips here, so that a small store has many, and the large networks of some methods are narrow.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ class Strike:
 def main() -> None:
     from avloc import dataset
     from avloc.store import HintWriter, StoreWriter
+    from tests.small_models import narrowed
 
     dataset.PATIENCE_S = _PATIENCE_S
 
@@ -134,7 +135,8 @@ def main() -> None:
     sys.argv = ["avloc", *sys.argv[2:]]
     from avloc.cli import main as avloc
 
-    avloc()
+    with narrowed():
+        avloc()
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Trouble:
     def __init__(self, scenario: Scenario, world: World, work: Path, seed: int) -> None:
         self.scenario, self.world, self.out = scenario, world, work / "disk" / "out"
         self.rng = random.Random(f"{seed} {scenario.name}")
-        self.tally = Tally(scenario.name)
+        self.tally = Tally(scenario.name, world.method)
         self.disk = self.out.parent
         work.mkdir(parents=True, exist_ok=True)
         before = _bytes(fresh(scenario, world, self.out))
@@ -132,9 +132,11 @@ def _bytes(folder: Path) -> int:
     return sum(-(-path.stat().st_size // _PAGE) * _PAGE for path in folder.rglob("*") if path.is_file())
 
 
-def trouble(work: Path, *, rounds: int, seed: int, commands: tuple[str, ...] = ()) -> Iterator[Tally]:
-    """Every command, or those named, in every kind of trouble."""
-    world = World(work / "world")
+def trouble(
+    work: Path, *, rounds: int, seed: int, commands: tuple[str, ...] = (), method: str = "avc"
+) -> Iterator[Tally]:
+    """Every command, or those named, in every kind of trouble, with the model of a method."""
+    world = World(work / "world", method)
     world.make()
     chosen = [scenario for scenario in SCENARIOS if not commands or scenario.name in commands]
     yield from (Trouble(one, world, work / one.name, seed).run(rounds) for one in chosen)

@@ -8,7 +8,7 @@ import torch
 
 from avloc.config import LossWeights
 from avloc.methods import Embeddings, HintBatch, any_class, build
-from avloc.methods.sspl import attention
+from avloc.methods.vggish import attention
 from avloc.networks.vggish import log_mel_patches, normalise_span
 from avloc.transforms import int16_to_float
 from tests.parity import drawing
@@ -76,11 +76,14 @@ def test_parity_sspl_maps(sspl):
         assert torch.equal(activation, cells.abs().mean(1))
 
 
-def test_parity_sspl_losses_and_gradients(sspl):
+def test_parity_sspl_losses_and_gradients(sspl, monkeypatch):
+    """In double precision: in single, processors of other makers are up to 0.3 % off, which batches of four magnify."""
     model, batch, reference, case = sspl
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    check(model.train(), batch, reference, case, "train").backward()
-    model.load_state_dict(start)  # its running statistics
+    exact = {name: value.double() for name, value in batch.items()}
+    check(model.double().train(), exact, reference, case, "train").backward()
+    model.to(torch.float32).load_state_dict(start)  # its running statistics
     norms = {name: reference[name] for name in reference if name.startswith(f"{case}/grad_norm/")}
     assert norms
     check_gradients(model, {ours(name, case): norm for name, norm in norms.items()}, GRADIENTS)
