@@ -314,7 +314,7 @@ def test_training_on_no_events_says_how_to_make_them(tmp_path, here):
 @pytest.mark.slow
 def test_events_are_learned_from_seconds_from_clips_and_from_pairs(tmp_path, here):
     """Far above what needs no model, on clips that were never seen."""
-    write_ave(tmp_path / "AVE", clips=240, events=8)
+    write_ave(tmp_path / "AVE", clips=160, events=8)
     data = tmp_path / "store"
     assert here("prepare", tmp_path / "AVE", "--layout", "ave", "--out", data).code == 0
 
@@ -324,13 +324,13 @@ def test_events_are_learned_from_seconds_from_clips_and_from_pairs(tmp_path, her
         assert done.code == 0, done.err
         return json.loads(here("eval", run, "--testset", testset, "--store", data, "--json").out)
 
-    own = ("--method", "ave", "--set", "ave.classes=8", "--batch", "32", "--epochs", "25")
+    own = ("--method", "ave", "--set", "ave.classes=8", "--batch", "16", "--epochs", "14")
     full = score("ave", *own)
     assert max(full["baselines"][name] for name in ("commonest class", "background")) < 0.3
     assert full["accuracy"] > 0.9
     weak = score("ave-weak", *own, "--set", "ave.weak=true")
     assert weak["accuracy"] > weak["baselines"]["the clip's event"] > weak["baselines"]["commonest class"]
-    match = score("ave-match", "--method", "ave-match", "--epochs", "15")
+    match = score("ave-match", "--method", "ave-match", "--epochs", "12")
     for way in ("visual_to_audio", "audio_to_visual"):
         assert match[way] > match["baselines"]["window at random"] + 0.2
 
