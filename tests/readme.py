@@ -28,7 +28,7 @@ def output(arguments: str) -> str:
     Raises:
         RuntimeError: it failed.
     """
-    result = avloc(*shlex.split(arguments))
+    result = avloc(*shlex.split(arguments), timeout=600)
     if result.returncode:
         raise RuntimeError(f"avloc {arguments} ended with {result.returncode}: {result.stderr}")
     return "\n".join(line.rstrip() for line in result.stdout.strip().splitlines()) + "\n"

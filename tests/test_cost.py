@@ -73,6 +73,7 @@ def test_a_model_against_a_count_by_hand(config):
 
 HEADS = {
     "vgg16": (512 * 49, 4096, 4096, 1000),
+    "vgg19": (512 * 49, 4096, 4096, 1000),
     "resnet50": (2048, 1000),
     "resnet101": (2048, 1000),
     "efficientnet_b0": (1280, 1000),

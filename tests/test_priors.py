@@ -66,6 +66,7 @@ CELLS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
     "resnet50": resnet_cells,
     "resnet101": resnet_cells,
     "vgg16": lambda network, frames: network.features(frames),
+    "vgg19": lambda network, frames: network.features(frames),
     "efficientnet_b0": lambda network, frames: network.features(frames),
     "mobilenet_v3_small": lambda network, frames: network.features(frames),
     "shufflenet_v2_x0_5": shufflenet_cells,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from avloc.distill.plan import DistillOptions
-from avloc.errors import InputError
+from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice
 
 if TYPE_CHECKING:
@@ -70,10 +70,13 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         return teachers.Lite0Teacher(found(teachers.Lite0Teacher.weight), device)
     if name == "yamnet":
         return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
+    of_events = (store.folder / EVENTS).is_file()
     if name == "vggish":
-        hears = teachers.VggishSecondsTeacher if (store.folder / EVENTS).is_file() else teachers.VggishTeacher
+        hears = teachers.VggishSecondsTeacher if of_events else teachers.VggishTeacher
         return hears(store.spec, found(hears.weight), device)
     if name == "vgg19":
+        if not of_events:
+            raise UsageError(f"--teacher vgg19 sees the seconds of events; {store.folder} has no {EVENTS}")
         return teachers.Vgg19Teacher(store.spec, found(teachers.Vgg19Teacher.weight()), device)
     sound = teachers.choose_sound(store, options.sound)
     heard = teachers.PannsSettings(normalise=options.normalise, sound=sound)
