@@ -246,7 +246,7 @@ def test_the_run_folder_and_the_model_explain_themselves(store, tmp_path):
     assert model.config == SMALL
     assert model.card["data_hash"] == Store(store).data_hash()
     assert model.card["selection"] == report.selection == "last epoch"
-    weights = {"contrastive": 1.0, "agreement": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0}
+    weights = {"contrastive": 1.0, "agreement": 1.0, "event": 1.0, "audio_hint": 1000.0, "visual_hint": 100_000.0}
     weights |= {"box": 0.0, "peak": 0.0}
     assert model.card["config"]["loss"] == {**weights, "same_class": "negative"}
     assert set(model.card["hints"]) == {"panns", "detr"}
