@@ -21,10 +21,10 @@ from tests.teacher_makers import saved_teachers
 CLIPS = ROOT.parent / "shared" / "clips"
 DATA = ROOT.parent / "shared" / "data" / "classes"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
-def ran(*arguments: str, code: int = 0, timeout: float = 800) -> str:
+def ran(*arguments: str, code: int = 0, timeout: float = 1_600) -> str:
     done = avloc(*arguments, timeout=timeout)
     assert done.returncode == code, done.stderr
     return done.stdout
@@ -44,7 +44,9 @@ def write_visual_hints(folder: Path, boxes: dict[str, list]) -> None:
 
 
 def overfit(store: Path, folder: Path, boxes: dict[str, list], weights: Path, *, epochs: int) -> dict:
-    """Hints, training of the paper's networks, and the report on the very clips they were trained on.
+    """Hints, training, and the report on the very clips they were trained on.
+
+    A ResNet18 sees, as in the paper; what hears is small, or half of the time would be its.
 
     The hint terms weigh ten times more than in the paper: a hundred steps have to do. The peak term is there because
     some boxes are narrower than a cell: without it, rounding decides on which side of their edge the peak comes to lie.
@@ -52,7 +54,8 @@ def overfit(store: Path, folder: Path, boxes: dict[str, list], weights: Path, *,
     write_visual_hints(folder / "npy", boxes)
     ran("distill-cache", str(store), "--teacher", "panns", "--weights-dir", str(weights))
     ran("distill-cache", str(store), "--teacher", "detr", "--import-npy", str(folder / "npy"))
-    flags = ("--set", "optim.lr=0.0003", "--set", "augment.flip=0")
+    flags = ("--vision-trunk", "resnet18", "--audio-trunk", "shufflenet_v2_x0_5")
+    flags += ("--set", "optim.lr=0.0003", "--set", "augment.flip=0")
     flags += ("--set", "loss.audio_hint=10000", "--set", "loss.visual_hint=1000000", "--set", "loss.peak=3")
     ran("train", str(store), "--out", str(folder / "run"), "--init", "random", "--epochs", str(epochs), *flags)
     report = ran("eval", "--store", str(store), "--model", str(folder / "run"), "--maps", "av", "--json")
