@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.methods.events import Features
 from avloc.store import Hints, Store
-from avloc.store.events import EventRow, EventTable
+from avloc.store.events import HEARD, POOLED, SEEN, EventRow, EventTable
 from avloc.store.hints import hint_folder
-
-HEARD, SEEN, POOLED = "vggish", "vgg19", "vgg19-pooled"
-"""Teachers whose hints are what is learned from: sounds, cells of pictures, and the mean over a picture's cells."""
 
 
 class EventSet:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from avloc.annotations.ave import (
+    AVE_CLASSES,
     AveRow,
     class_names,
     one_hot,
@@ -141,6 +142,7 @@ def test_the_published_labels_follow_from_the_annotations(tmp_path):
     rows = read_rows(PUBLISHED / "Annotations.txt")
     classes = class_names(rows)
     assert (len(rows), len(classes), classes[0], classes[-1]) == (4143, 28, "Church bell", "Mandolin")
+    assert classes == AVE_CLASSES
     for name, ours in (("labels_closs", presence(rows)), ("mil_labels", video_labels(rows, classes))):
         with h5py.File(PUBLISHED / f"{name}.h5") as file:
             assert file["avadataset"].dtype == ours.dtype

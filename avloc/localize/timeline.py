@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from avloc.files import atomic_path
+from avloc.heatmap import heat_maps
 from avloc.localize.overlay import draw_overlay
 from avloc.localize.style import Style
 
@@ -67,11 +67,10 @@ def shown_classes(timeline: Timeline) -> list[int]:
 
 def attended(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The picture [S, S, 3] under its attention [7, 7]; the most attended cell is hottest, the least is cold."""
-    low, high = attention.min(), attention.max()
-    level = (attention - low) / (high - low) if high > low else np.zeros_like(attention)
-    side = picture.shape[0]
-    heat = np.asarray(Image.fromarray(level.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR))
-    return draw_overlay(picture, heat.clip(0, 1), style=_STYLE)
+    import torch
+
+    heat = heat_maps(torch.from_numpy(attention)[None], picture.shape[:2], "bilinear-halfpixel")[0].numpy()
+    return draw_overlay(picture, heat, style=_STYLE)
 
 
 def _draw_strip(axis: Any, timeline: Timeline, columns: int) -> None:

@@ -29,19 +29,18 @@ from avloc.prepare.plan import PrepareOptions
 from avloc.prepare.run import PrepareReport, prepare
 from avloc.prepare.sources import EVENT_LAYOUT, files_in
 from avloc.published import StoreSpec
-from avloc.store import HintStamp, HintWriter, Store, StoreHeader
-from avloc.store.events import EVENTS, NOISE, EventRow, EventTable
+from avloc.store import HintStamp, HintWriter, StoreHeader
+from avloc.store.events import EVENTS, HEARD, NOISE, POOLED, SEEN, EventRow, EventTable
 from avloc.store.hints import hint_folder
 from avloc.store.shards import ShardFolder, own_data_set
 
 LABELS = "labels.h5"
 _ANNOTATIONS = "Annotations.txt"
 _METHOD = "ave"
-_POOLED = "vgg19-pooled"
-_HEARD = ("audio_feature.h5", "vggish", (10, 128))
+_HEARD = ("audio_feature.h5", HEARD, (10, 128))
 _SEEN = (
-    ("visual_feature.h5", "vgg19", (10, 7, 7, 512)),
-    ("visual_feature_vec.h5", _POOLED, (10, 512)),
+    ("visual_feature.h5", SEEN, (10, 7, 7, 512)),
+    ("visual_feature_vec.h5", POOLED, (10, 512)),
 )
 _FEATURES = "features"
 """In the provenance of a store that has them from files."""
@@ -61,7 +60,7 @@ class _Released:
     @property
     def hint_shape(self) -> tuple[int, ...]:
         """Means over cells are kept as pictures of one cell."""
-        return self.shape if self.teacher != _POOLED else (self.shape[0], 1, 1, self.shape[1])
+        return self.shape if self.teacher != POOLED else (self.shape[0], 1, 1, self.shape[1])
 
 
 def prepare_events(
@@ -206,7 +205,7 @@ def _released(files: dict[str, Path]) -> list[_Released]:
 
 def _noise_rows(released: Sequence[_Released], listener: Listener) -> list[EventRow]:
     """Rows of background alone, where sounds and cells of pictures both have a partner with them."""
-    needed = [one for one in released if one.teacher != _POOLED]
+    needed = [one for one in released if one.teacher != POOLED]
     absent = [one.path.name for one in needed if one.noise is None]
     if len(needed) < 2 or absent:
         if released and len(absent) < len(needed):
@@ -282,13 +281,7 @@ def _absent(one: _Released, names: Sequence[str], out: Path) -> list[str]:
 
 
 def _write_header(out: Path) -> None:
-    """A store without clips: whoever opens it finds out what it is.
-
-    Raises:
-        Refused: there is another store.
-    """
-    if (out / "store.json").is_file() and len(Store(out)):
-        raise Refused(f"{out} holds a store of media", hint="Prepare the features into another folder with --out.")
+    """A store without clips: whoever opens it finds out what it is."""
     out.mkdir(parents=True, exist_ok=True)
     provenance = {"method": _METHOD, _FEATURES: "released by the authors of AVE"}
     StoreHeader(spec=StoreSpec(seconds=10.0, rate=16_000), provenance=provenance).write(out, {"clips": 0})
@@ -302,9 +295,9 @@ def _take(one: _Released, clips: Sequence[str], noise: Sequence[str], out: Path,
     stamp = HintStamp(teacher=one.teacher, shape=one.hint_shape, settings=settings)
     taken = 0
     with HintWriter(out, stamp, shard_clips=64) as writer:
-        known = frozenset(names for names in (*clips, *noise)).difference(_absent(one, (*clips, *noise), out))
+        wanted = frozenset(_absent(one, (*clips, *noise), out))
         for path, names in zip(paths, (clips, noise), strict=False):
-            with closing(_values(path, one.shape, names, known)) as values:
+            with closing(_values(path, one.shape, names, wanted)) as values:
                 for name, value in values:
                     writer.add(name, value.reshape(one.hint_shape))
                     taken += 1
@@ -312,8 +305,8 @@ def _take(one: _Released, clips: Sequence[str], noise: Sequence[str], out: Path,
     return taken
 
 
-def _values(path: Path, shape: tuple[int, ...], names: Sequence[str], known: frozenset[str]) -> Any:
-    """The rows of clips that are not known.
+def _values(path: Path, shape: tuple[int, ...], names: Sequence[str], wanted: frozenset[str]) -> Any:
+    """The rows of the clips that are wanted.
 
     Raises:
         UsageError: a row cannot be read, or holds what float16 cannot.
@@ -322,7 +315,7 @@ def _values(path: Path, shape: tuple[int, ...], names: Sequence[str], known: fro
         file, rows = _opened(path, shape)
         stack.enter_context(file)
         for number, name in enumerate(names):
-            if name in known:
+            if name not in wanted:
                 continue
             try:
                 value: NDArray[np.floating] = rows[number]

@@ -19,6 +19,8 @@ from avloc.errors import Refused
 from avloc.files import json_text, read_table, write_json
 
 EVENTS = "events.json"
+HEARD, SEEN, POOLED = "vggish", "vgg19", "vgg19-pooled"
+"""Teachers whose hints events are learned from: sounds, cells of pictures, and the mean over a picture's cells."""
 BACKGROUND = "background"
 NOISE = "noise"
 """Split of the rows of background alone, with which weakly supervised training is mixed."""
