@@ -13,11 +13,13 @@ from torch import nn
 
 from avloc.checkpoint import save_model
 from avloc.config import ModelConfig
+from avloc.errors import InputError
 from avloc.events import silent
 from avloc.localize.events import EventsOptions, Teller, Timeline, window_starts
+from avloc.localize.events_video import write_events_video
 from avloc.localize.timeline import attended, shown_classes, write_timeline
+from avloc.media import play
 from avloc.methods import build_events
-from avloc.methods.events import Features
 from avloc.networks.vggish import VGGish, log_mel_patches
 from avloc.published import EVENT_SPECS, StoreSpec
 from avloc.store import Hints
@@ -86,6 +88,11 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
     assert third["error"]
     assert {line["event"] for line in first["per_second"]} <= {"Bell", "Dog", "background"}
     assert sorted(path.name for path in (tmp_path / "lines").iterdir()) == ["stranger.png", "vid-0.png"]
+    done = here("localize", ave / "stranger.mp4", "--events", "--model", tmp_path / "run", "--out", tmp_path / "o.mp4")
+    assert (done.code, done.out.strip()) == (0, str(tmp_path / "o.mp4")), done.err
+    (data / "events.json").unlink()
+    done = here("distill-cache", data, "--teacher", "vggish")
+    assert (done.code, "no events.json yet" in done.err) == (5, True), done.err
     stored = Hints(data, "vgg19").read("vid-0")
     assert np.isfinite(stored).all()
 
@@ -96,8 +103,8 @@ def test_only_maps_have_moments_and_styles(here, tmp_path):
         assert (done.code, f"{flag} does not go with --events" in done.err) == (2, True)
     done = here("localize", __file__, "--events")
     assert (done.code, "--events needs --model" in done.err) == (2, True)
-    done = here("localize", __file__, "--events", "--out", "a.mp4", "--model", tmp_path)
-    assert (done.code, "a timeline is a picture" in done.err) == (2, True)
+    done = here("localize", __file__, "--events", "--out", "a.npy", "--model", tmp_path)
+    assert (done.code, "a timeline is a picture or a video" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +137,31 @@ def test_a_timeline_of_any_length_is_a_picture(tmp_path, seconds):
     with Image.open(tmp_path / "line.png") as picture:
         assert picture.width > picture.height
     assert set(timeline.told.tolist()) <= set(shown_classes(timeline))
+
+
+def test_a_video_is_lit_where_each_second_looks(tmp_path):
+    source, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    make_video(source, seconds=3.4, fps=10, size=(224, 224), sound=tone(3.4, 22_050))
+    attention = np.full((3, 7, 7), 0.001, np.float32)
+    for second, cell in enumerate(((1, 1), (1, 5), (1, 3))):
+        attention[second][cell] = 1
+    movie = write_events_video(source, out, replace(some_timeline(3), attention=attention))
+    before, after = list(play(source)), list(play(out))
+    assert (movie.frames, movie.has_sound, len(after)) == (34, True, 34)
+    for old, new in zip(before, after, strict=True):
+        change = np.abs(new.picture().astype(int) - old.picture().astype(int)).sum(2)
+        second, places = int(old.start), ((48, 48), (48, 176))
+        lit = [change[y - 8 : y + 8, x - 8 : x + 8].mean() > 60 for y, x in places]
+        assert lit == [second == 0, second == 1], (old.start, second)  # the third second is silent, then there is none
+
+
+def test_a_video_that_breaks_off_leaves_nothing(tmp_path):
+    make_video(tmp_path / "in.mp4", seconds=3.0, fps=10, size=(224, 224), sound=tone(3.0, 22_050))
+    data = (tmp_path / "in.mp4").read_bytes()
+    (tmp_path / "in.mp4").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(InputError):
+        write_events_video(tmp_path / "in.mp4", tmp_path / "out.mp4", some_timeline(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_spans_are_runs_of_one_event():
@@ -203,8 +235,7 @@ def test_windows_are_averaged_second_by_second(teller, long_video):
         for start in (0, 5, 7):
             if start <= second < start + 10:
                 window = slice(start, start + 10)
-                labels = torch.zeros(1, 10, dtype=torch.int64)
-                part = teller.engine.tell(Features(visual=seen[:, window], audio=heard[:, window], labels=labels))
+                part = teller.engine.tell(seen[:, window], heard[:, window])
                 told.append(part.probabilities[0, second - start].numpy())
                 assert np.allclose(timeline.attention[second], part.attention[0, second - start].numpy(), atol=1e-6)
         assert np.allclose(timeline.probabilities[second], np.mean(told, 0), atol=1e-6)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.files import atomic_path, check_ordinary, ordinary_bytes
+from avloc.hdf5 import own_data_set
 
 SECONDS = 10
 """Length of every clip."""
@@ -202,13 +203,7 @@ def read_order(path: Path, rows: int) -> list[int]:
 
 def _vector(file: Any, rows: int) -> NDArray[np.integer]:
     """The order in an open file, if its values lie in this file and are no more than can be meant."""
-    import h5py
-
-    if not isinstance(file.get(ORDER_KEY, getlink=True), h5py.HardLink):
-        raise ValueError(f"{ORDER_KEY} is not there, or does not lie in it")
-    values = file[ORDER_KEY]
-    if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
-        raise ValueError(f"{ORDER_KEY} is no data set, or does not lie in it")
+    values = own_data_set(file, ORDER_KEY)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(f"{ORDER_KEY} has shape {values.shape} and type {values.dtype}, not a vector of whole numbers")
     if len(values) > rows:

@@ -60,7 +60,8 @@ def localize(
     events: Annotated[
         bool,
         typer.Option(
-            "--events", help="A timeline of events, second by second, by a model of --method ave; --out is a picture."
+            "--events",
+            help="A timeline of events, second by second, by a model of --method ave; --out is a picture or an .mp4.",
         ),
     ] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")] = False,

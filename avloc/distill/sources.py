@@ -55,7 +55,7 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
 
 def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
     from avloc import teachers
-    from avloc.store.events import EVENTS
+    from avloc.store.events import EVENTS, EventTable
     from avloc.weights import locate
 
     device = teacher_device(options.device)
@@ -70,7 +70,7 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         return teachers.Lite0Teacher(found(teachers.Lite0Teacher.weight), device)
     if name == "yamnet":
         return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
-    of_events = (store.folder / EVENTS).is_file()
+    of_events = EventTable.is_in(store.folder)
     if name == "vggish":
         hears = teachers.VggishSecondsTeacher if of_events else teachers.VggishTeacher
         return hears(store.spec, found(hears.weight), device)

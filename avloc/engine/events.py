@@ -47,10 +47,15 @@ class EventEngine:
         self.network: Any = network.to(self.device).eval()
 
     @torch.inference_mode()
-    def tell(self, features: Features) -> Told:
-        """What happens in each second, by a model of AVE."""
+    def tell(self, visual: Tensor, audio: Tensor) -> Told:
+        """What happens in each second, by a model of AVE.
+
+        Args:
+            visual: [B, T, 7, 7, 512] features of VGG19.
+            audio: [B, T, 128] features of VGGish.
+        """
         assert isinstance(self.network, AVE)
-        return self.network.tell(features.visual.to(self.device), features.audio.to(self.device))
+        return self.network.tell(visual.to(self.device), audio.to(self.device))
 
     @torch.inference_mode()
     def distances(self, features: Features) -> Tensor:

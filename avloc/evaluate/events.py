@@ -215,7 +215,7 @@ def _told(model: ModelFile, rows: EventSet, device: str, listener: Listener) -> 
     from avloc.engine.events import EventEngine
 
     engine = EventEngine(model, device)
-    out = [engine.tell(batch).scores.argmax(2).cpu().numpy() for batch in _batches(rows, listener)]
+    out = [engine.tell(batch.visual, batch.audio).scores.argmax(2).cpu().numpy() for batch in _batches(rows, listener)]
     return np.concatenate(out) if out else np.zeros((0, 0), np.int64)
 
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Progress, silent
+from avloc.localize.events_video import write_events_video
 from avloc.localize.inputs import as_files, expand_inputs
-from avloc.localize.outputs import STEM, TIME, plan_outputs
+from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, plan_outputs
 from avloc.localize.timeline import write_timeline
 from avloc.media import picture_seconds, play_seconds, read_frame, square
 from avloc.transforms import MEL_RATE
@@ -38,7 +39,6 @@ SCHEMA = "avloc.events/1"
 WINDOW, STEP = 10, 5
 """Length of the windows that the model sees, and from one to the next, in seconds."""
 _SHOWN_SIDE = 112
-_PICTURES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,19 +150,27 @@ def localize_events(options: EventsOptions, listener: Listener = silent) -> Gene
     for out in outs:
         if TIME in str(out):
             raise UsageError(f"--out {options.out}: a timeline holds all times; valid: a name without {TIME}")
-        if out is not None and out.suffix.lower() not in _PICTURES:
-            raise UsageError(f"--out {out}: a timeline is a picture; valid: {', '.join(_PICTURES)}, or a folder")
+        if out is not None and out.suffix.lower() not in (*PICTURES, VIDEO):
+            valid = f"{', '.join((*PICTURES, VIDEO))}, or a folder"
+            raise UsageError(f"--out {out}: a timeline is a picture or a video; valid: {valid}")
     teller = Teller(options, listener)
     with as_files(names) as files:
         for name, source, out in zip(names, files, outs, strict=True):
             try:
                 timeline = teller.timeline(source, listener)
+                if out is not None:
+                    _write(source, out, timeline, listener)
             except InputError as error:
                 yield Told(input=name, model=teller.name, error=str(error))
             else:
-                if out is not None:
-                    write_timeline(out, timeline)
                 yield Told(input=name, model=teller.name, timeline=timeline, written=out)
+
+
+def _write(source: Path, out: Path, timeline: Timeline, listener: Listener) -> None:
+    if out.suffix.lower() == VIDEO:
+        write_events_video(source, out, timeline, listener)
+    else:
+        write_timeline(out, timeline)
 
 
 class Teller:
@@ -205,8 +213,6 @@ class Teller:
         """
         import torch
 
-        from avloc.methods.events import Features
-
         seconds = math.floor(picture_seconds(source) + 1e-3)
         if seconds < 1:
             raise InputError("is shorter than a second")
@@ -218,8 +224,7 @@ class Teller:
         for start in window_starts(seconds):
             window = slice(start, start + WINDOW)
             seen, heard = torch.from_numpy(visual[window])[None], audio[:, window]
-            labels = torch.zeros(heard.shape[:2], dtype=torch.int64)
-            told = self.engine.tell(Features(visual=seen, audio=heard, labels=labels))
+            told = self.engine.tell(seen, heard)
             probabilities[window] += told.probabilities[0].cpu().numpy()
             counts[window] += 1
             attention += list(told.attention[0].cpu().numpy())[len(attention) - start :]

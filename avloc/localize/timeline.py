@@ -67,10 +67,15 @@ def shown_classes(timeline: Timeline) -> list[int]:
 
 def attended(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The picture [S, S, 3] under its attention [7, 7]; the most attended cell is hottest, the least is cold."""
+    return draw_overlay(picture, attention_map(attention, (picture.shape[0], picture.shape[1])), style=_STYLE)
+
+
+def attention_map(attention: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Attention [7, 7] as heat [H, W] in [0, 1]."""
     import torch
 
-    heat = heat_maps(torch.from_numpy(attention)[None], picture.shape[:2], "bilinear-halfpixel")[0].numpy()
-    return draw_overlay(picture, heat, style=_STYLE)
+    heat: NDArray[np.float32] = heat_maps(torch.from_numpy(attention)[None], size, "bilinear-halfpixel")[0].numpy()
+    return heat
 
 
 def _draw_strip(axis: Any, timeline: Timeline, columns: int) -> None:

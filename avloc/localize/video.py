@@ -18,11 +18,12 @@ from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import atomic_path
 from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
+from avloc.localize.movie import Movie, tell_codec, write_movie
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
-from avloc.media import MovieWriter, OnScreen, SoundWindow, movie_codec, play, play_sound
+from avloc.media import OnScreen, SoundWindow, play, play_sound
 
 _ON_TIME_S = 1e-4
 """A picture that appears this little after a map's time is the one on screen then."""
@@ -32,13 +33,9 @@ _BYTES_PER_PIXEL = 1.5  # of a decoded picture: most have their colours at half 
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSummary:
+class VideoSummary(Movie):
     """What was written."""
 
-    frames: int
-    duration_s: float
-    """From the first picture to the end of the last one."""
-    has_sound: bool
     maps: int
     """How often the model was asked."""
 
@@ -80,40 +77,26 @@ def write_video(
         InputError: no picture, no sound, cut off, or it cannot be decoded; nothing is written.
     """
     _check(every, start, end)
-    if movie_codec() != "libx264":
-        listener(Notice(f"{out}: PyAV was built without H.264; the video is MPEG-4 part 2"))
+    tell_codec(out, listener)
     with ExitStack() as stack:
         stack.enter_context(_torch_on_one_thread())
         part = stack.enter_context(atomic_path(out))
         pictures, ahead = _twice(partial(play, source, start_s=start, stop_s=end), every, stack)
-        first = last = next(pictures)
+        first = next(pictures)
         total = ceil((min(first.clip_end_s, end or inf) - (start or 0)) / every) if first.clip_end_s else None
         told = _told(f"maps of {source.name}", total, listener)
         askings = _askings(ahead, source, mapper, every, audio, listener)
         heat = stack.enter_context(closing(Interpolated(askings, mapper, told)))
         drawn = partial(_drawn, maps=heat, style=style, caption=caption)
-        picture = drawn(first)
-        writer = stack.enter_context(
-            MovieWriter(
-                part,
-                first,
-                (picture.shape[0], picture.shape[1]),
-                sound=audio or source,
-                whole_sound=end is None and audio is None,
-                origin=Fraction(start or 0),
-            )
+        movie = write_movie(
+            part,
+            chain([first], pictures),
+            drawn,
+            sound=audio or source,
+            whole_sound=end is None and audio is None,
+            origin=Fraction(start or 0),
         )
-        writer.write(picture, first.start, first.end)
-        frames = 1
-        for last in pictures:
-            writer.write(drawn(last), last.start, last.end)
-            frames += 1
-        return VideoSummary(
-            frames=frames,
-            duration_s=float(last.end - first.start),
-            has_sound=writer.has_sound,
-            maps=heat.asked,
-        )
+        return VideoSummary(**vars(movie), maps=heat.asked)
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from avloc.errors import WeightsError
 from avloc.files import check_ordinary
+from avloc.hdf5 import own_data_set
 from avloc.networks.pickles import Made, Name, Outside, read_pickle
-from avloc.store.shards import own_data_set
+from avloc.networks.plain import check_entries
 
 _LARGEST = 1 << 31
 """Bytes of a file that is read: half a milliard numbers."""
@@ -136,11 +137,8 @@ def _legacy(data: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
 def _archive(data: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
     """The same of the form since: an uncompressed archive, with an entry for the pickle and one for each storage."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = archive.infolist()
-        claimed = sum(entry.file_size for entry in entries)
-        if claimed > len(data) or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError(f"its archive claims {claimed} bytes, compressed or more than once")
-        homes = [entry.filename.removesuffix("data.pkl") for entry in entries if entry.filename.endswith("/data.pkl")]
+        check_entries(archive, len(data))
+        homes = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(homes) != 1:
             raise ValueError("it is no file of PyTorch")
         order = f"{homes[0]}byteorder"

@@ -71,7 +71,16 @@ def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         return  # the form before PyTorch 1.6
     with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
+        check_entries(archive, path.stat().st_size)
+
+
+def check_entries(archive: zipfile.ZipFile, size: int) -> None:
+    """The same of an open archive of `size` bytes.
+
+    Raises:
+        ValueError: it is one.
+    """
+    entries = archive.infolist()
     claimed = sum(entry.file_size for entry in entries)
-    if claimed > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+    if claimed > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError(f"its archive claims {claimed} bytes, compressed or more than once")

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from avloc.annotations import media_id, published_list
 from avloc.errors import InputError
+from avloc.hdf5 import own_data_set
 from avloc.prepare.sources import Skip, Source
-from avloc.store.shards import own_data_set
 
 PACKED_RATE = 16_000
 """Sample rate of packed sounds in Hz."""

@@ -16,6 +16,7 @@ from avloc.parts import WHOLE, Part
 from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
 from avloc.published import SPECS, StoreSpec
 from avloc.store import StoreHeader
+from avloc.store.events import FIRST, WINDOW
 
 _LEAST_SIDE = 32
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
@@ -120,6 +121,7 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> Plan:
             "avloc": __version__,
             "method": options.method,
             "frame": "middle" if options.at is None else options.at,
+            **({WINDOW: FIRST} if options.whole else {}),
             "annotations": _digest(annotations),
             "ids": (ids.name or Path(options.ids).name) if ids and options.ids else "",
             "allow_test_overlap": options.allow_test_overlap,
@@ -191,6 +193,7 @@ def _identity(header: StoreHeader) -> dict[str, Any]:
         "testset": header.testset,
         "expected ids": header.expected,
         "frame": header.provenance.get("frame"),
+        "sound": header.provenance.get(WINDOW, "around the frame"),
         "annotations": header.provenance.get("annotations", ""),
     }
 

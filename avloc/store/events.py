@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from avloc.annotations.ave import SECONDS, AveRow
 from avloc.errors import Refused
 from avloc.files import json_text, read_table, write_json
+from avloc.store.clips import StoreHeader
 
 EVENTS = "events.json"
 HEARD, SEEN, POOLED = "vggish", "vgg19", "vgg19-pooled"
@@ -25,6 +26,8 @@ BACKGROUND = "background"
 NOISE = "noise"
 """Split of the rows of background alone, with which weakly supervised training is mixed."""
 SPLITS = ("train", "val", "test", NOISE, "")
+WINDOW, FIRST = "window", "first seconds"
+"""In the provenance of a store whose clips are prepared for events."""
 _SCHEMA = 1
 
 
@@ -70,6 +73,20 @@ class EventTable:
         except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"{path} is not a readable table of events: {error!r}") from error
         return table
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether a store is one of events.
+
+        Raises:
+            Refused: it is to become one, and `prepare` was stopped before it was.
+        """
+        if (folder / EVENTS).is_file():
+            return True
+        if StoreHeader.read(folder).provenance.get(WINDOW) == FIRST:
+            reason = f"{folder} has the clips of events, but no {EVENTS} yet"
+            raise Refused(reason, hint="Run `avloc prepare --layout ave` again: it goes on where it was stopped.")
+        return False
 
     def check(self) -> None:
         """What a file says has to make sense.

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from avloc.errors import Refused
 from avloc.files import atomic_path
+from avloc.hdf5 import own_data_set
 from avloc.parts import WHOLE, Part
 
 _OPEN_AT_MOST = 256
@@ -54,20 +55,6 @@ def ragged_columns(name: str, kind: str, *shape: int) -> dict[str, Column]:
 
 IDS: Mapping[str, Column] = ragged_columns("id", "u1")
 """A text is a ragged column of bytes, UTF-8."""
-
-
-def own_data_set(file: Any, name: str) -> Any:
-    """A data set of an HDF5 file whose values lie in this file and nowhere else.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} is not there, or does not lie in it")
-    values = file[name]
-    if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
-        raise ValueError(f"{name} is no data set, or does not lie in it")
-    return values
 
 
 class Shard:
