@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.program import avloc
+from tests.taught_trunks import taught_model
 from tests.world import pairs, write_world
 
 _SHALLOW = (
@@ -25,7 +26,8 @@ _FLAGS = {
     "sspl": ("--batch", "8", "--set", "model.seconds=1"),
     "sacl": ("--batch", "4", "--set", "model.seconds=1", "--set", "sacl.temperature=0.1"),
 }
-_UNTAUGHT = ("--init", "random", "--set", "optim.lr=0.0005", "--set", "precision=fp32")
+_FAST = ("--set", "optim.lr=0.0005", "--set", "precision=fp32")
+_TAUGHT_STEPS = 60
 
 
 def run(*arguments: str) -> str:
@@ -44,7 +46,8 @@ def train_in_the_world(folder: Path, *, method: str = "avc", clips: int = 384, e
     boxes = ("--annotations", str(unseen / "boxes.json"))
     run("prepare", str(seen), "--out", str(folder / "train"), *sound)
     run("prepare", str(unseen), *boxes, "--out", str(folder / "test"), *sound)
-    flags = ("--method", method, "--epochs", str(epochs), *_FLAGS[method], *_UNTAUGHT)
+    init = taught_model(folder / "taught.safetensors", steps=_TAUGHT_STEPS) if method == "sspl" else "random"
+    flags = ("--method", method, "--epochs", str(epochs), "--init", str(init), *_FLAGS[method], *_FAST)
     run("train", str(folder / "train"), "--out", str(folder / "run"), *flags)
     scored = ("--store", str(folder / "test"), "--model", str(folder / "run"), "--maps", "av", "--protocol", "avloc")
     return json.loads(run("eval", *scored, "--json"))

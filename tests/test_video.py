@@ -16,7 +16,7 @@ import torch
 from avloc.errors import InputError, UsageError
 from avloc.events import Notice, Progress
 from avloc.heatmap import heat_maps
-from avloc.localize import video
+from avloc.localize import movie, video
 from avloc.localize.interpolated import AHEAD
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
@@ -280,9 +280,9 @@ def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, ever
 def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
     """Compared before they are encoded: x264 does not give the same bytes for the same pictures every time."""
     source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
-    opened, shown, write = [], [], video.MovieWriter.write
+    opened, shown, write = [], [], movie.MovieWriter.write
     monkeypatch.setattr(video, "play", lambda *given, **how: opened.append(given) or play(*given, **how))
-    monkeypatch.setattr(video.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
+    monkeypatch.setattr(movie.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
     outs = {}
     for held in (video._HELD_BYTES, 0):
         monkeypatch.setattr(video, "_HELD_BYTES", held)

@@ -75,11 +75,11 @@ def _draw_shape(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Sequenc
         draw.polygon([(middle_x, y0), (x1, middle_y), (middle_x, y1), (x0, middle_y)], fill=tuple(colour))
 
 
-def tone(kind: int, rng: np.random.Generator, seconds: float = SECONDS) -> np.ndarray:
+def tone(kind: int, rng: np.random.Generator, seconds: float = SECONDS, rate: int = RATE) -> np.ndarray:
     """A pulsing tone with all its overtones and some noise, float32."""
-    time = np.arange(int(seconds * RATE)) / RATE
+    time = np.arange(int(seconds * rate)) / rate
     pitch = TONES_HZ[kind] * rng.uniform(0.97, 1.03)
-    orders = range(1, int(RATE / 2.2 / pitch) + 1)
+    orders = range(1, int(rate / 2.2 / pitch) + 1)
     wave = sum(np.sin(2 * np.pi * order * pitch * time + rng.uniform(0, 6)) / order for order in orders)
     wave *= np.sin(np.pi * PULSES_HZ[kind] * time + rng.uniform(0, 3)) ** 2
     wave = rng.uniform(0.1, 0.4) * wave + 0.003 * rng.standard_normal(len(time))

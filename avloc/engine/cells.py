@@ -5,8 +5,6 @@ Shape letters: B batch, D common space, N samples, h w cells.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +16,7 @@ from torch import Tensor
 from avloc.dataset import Batch
 from avloc.engine.core import Engine
 from avloc.events import Listener, Progress, silent
+from avloc.memory import give_back
 from avloc.methods import Embeddings
 from avloc.priors import DetrPrior, ObjectPrior
 
@@ -26,6 +25,7 @@ SILENCE = "silence"
 NOISE = "noise"
 OTHER = "other-class"
 _TRIM_EVERY = 64
+"""Blocks. Results stay and batches go, so that the heap fills with holes: 50 kB a clip over tens of thousands."""
 BLOCK = 16
 """Clips that the networks see at once."""
 
@@ -87,7 +87,7 @@ def predict_cells(
     done, wrong = 0, wrong or WrongSounds()
     for number, block in enumerate(_blocks(batches)):
         if number % _TRIM_EVERY == 0:
-            _trim()
+            give_back()
         rows = [entry for entry in block if isinstance(entry, _Row)]
         if wrong.silence is None and rows:
             wrong = replace(wrong, silence=_silence(engine, rows[0].batch))
@@ -96,17 +96,6 @@ def predict_cells(
             yield next(decoded) if isinstance(entry, _Row) else entry
         done += len(block)
         listener(Progress(task=task, done=done, total=total))
-
-
-def _trim() -> None:
-    """Give free memory back, where the C library can.
-
-    Results stay and batches come and go, so that the heap fills with holes: 50 kB a clip over tens of thousands.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU library has it
-        if trim is not None:
-            trim(0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""Free memory is kept for the next tensor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.program import ROOT
+
+_FAULTS = """
+import resource
+import numpy
+from avloc.cli import edge
+from avloc.memory import give_back
+
+edge.run(lambda: None) if {kept} else None
+before = None
+for _ in range(9):
+    numpy.ones(10_000_000)
+    if before is None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+if {kept}:
+    pages = lambda: int(open("/proc/self/statm").read().split()[1])
+    held = pages()
+    give_back()
+    print(held - pages())
+"""
+
+
+def numbers(*, kept: bool, **environment: str) -> list[int]:
+    """Pages fetched by eight arrays of 80 MB after a first one, and pages that are given back then."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS.format(kept=kept)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(line) for line in done.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library can be told")
+def test_memory_is_fetched_once_and_can_be_given_back() -> None:
+    (usual,) = numbers(kept=False)
+    fetched, given_back = numbers(kept=True)
+    assert fetched < usual / 4
+    assert given_back * 4_096 > 70_000_000
+    own, _ = numbers(kept=True, MALLOC_MMAP_THRESHOLD_="1000000")
+    assert own > fetched
