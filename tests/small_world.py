@@ -15,7 +15,7 @@ from tests.world import pairs, write_world
 
 _SHALLOW = (
     *("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--dim", "64"),
-    *("--batch", "16", "--set", "model.tau=0.1", "--set", "model.frame=96", "--set", "model.seconds=1"),
+    *("--batch", "16", "--set", "model.tau=0.1", "--set", "model.frame=64", "--set", "model.seconds=1"),
 )
 """The trunk ends at layer2 because an untaught network's deeper cells see the whole picture and need not say where a
 thing is."""
