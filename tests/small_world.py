@@ -27,7 +27,7 @@ _FLAGS = {
     "sacl": ("--batch", "4", "--set", "model.seconds=1", "--set", "sacl.temperature=0.1"),
 }
 _FAST = ("--set", "optim.lr=0.0005", "--set", "precision=fp32")
-_TAUGHT_STEPS = 60
+_TAUGHT_STEPS = 24
 
 
 def run(*arguments: str) -> str:

@@ -90,20 +90,25 @@ def wait_for_epochs(process: subprocess.Popen, out: Path, epochs: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture(scope="module")
+def eight_epochs(store, tmp_path_factory) -> Path:
+    whole = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(command(store, whole, 8), check=True, capture_output=True)
+    return whole
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(store, tmp_path, blow):
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(store, eight_epochs, tmp_path, blow):
     """Through the real entry point: 8 epochs in one go equal 2 or more, a kill, and the rest."""
-    epochs = 8
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    subprocess.run(command(store, whole, epochs), check=True, capture_output=True)
+    epochs, stopped = 8, tmp_path / "stopped"
     process = subprocess.Popen(command(store, stopped, epochs), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     wait_for_epochs(process, stopped, 2)
     process.send_signal(blow)
     process.communicate()
     assert process.returncode == (-9 if blow == signal.SIGKILL else 128 + blow), "it was stopped, not finished"
     subprocess.run(command(store, stopped, epochs), check=True, capture_output=True)
-    assert same_run(whole, stopped)
+    assert same_run(eight_epochs, stopped)
 
 
 def test_two_epochs_and_two_more_are_four(store, tmp_path):
