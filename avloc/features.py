@@ -30,7 +30,11 @@ class EventSet:
     """
 
     def __init__(self, folder: Path, table: EventTable, rows: Sequence[EventRow], *, pooled: bool = False) -> None:
-        seen = POOLED if pooled and hint_folder(folder, POOLED).is_dir() else SEEN
+        has_means = hint_folder(folder, POOLED).is_dir()
+        seen = POOLED if pooled and has_means else SEEN
+        if has_means and not pooled and not hint_folder(folder, SEEN).is_dir():
+            hint = "Prepare it with visual_feature.h5 beside the other files."
+            raise Refused(f"{folder} has the means over the cells of pictures alone, not the cells", hint=hint)
         self.heard, self.seen = Hints(folder, HEARD), Hints(folder, seen)
         for hints, axes in ((self.heard, 2), (self.seen, 4)):
             if len(hints.stamp["shape"]) != axes:

@@ -15,11 +15,12 @@ def keep_freed() -> None:
     """Keep free memory for the next tensor of the process; nothing, where the user has settings of his own.
 
     By default every tensor of 32 MB or more is fetched from the system, page by page, and given back: a training step
-    on the CPU spent a fifth of its time in that.
+    on the CPU spent a fifth of its time in that. Not for programs whose threads fetch much: each keeps its own.
     """
     mallopt = _of_c("mallopt")
-    if mallopt is not None and not any(name in os.environ for name in _SETTINGS):
-        mallopt(_MMAP_THRESHOLD, _LARGE)
+    # Before 2.35 the GNU library refuses the first; the second alone would make all of it worse.
+    own = any(name in os.environ for name in _SETTINGS)
+    if mallopt is not None and not own and mallopt(_MMAP_THRESHOLD, _LARGE):
         mallopt(_TRIM_THRESHOLD, _NEVER)
 
 

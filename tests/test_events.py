@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from avloc.annotations.ave import LABELS_KEY, read_rows
-from avloc.checkpoint import load_model
+from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig, parse_settings, settled
-from avloc.errors import Refused, UsageError
+from avloc.errors import Refused, UsageError, WeightsError
 from avloc.events import silent
 from avloc.features import EventSet
 from avloc.methods import build_events
@@ -284,6 +284,11 @@ def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_p
     assert all(torch.allclose(theirs[name], ours[name], atol=1e-9) for name in shared)
     assert ours["L2.weight"].shape == (KINDS + 1, 256)
     assert load_model(begun).card["init"]["without"] == "head"
+    model = load_model(plain)
+    rest = {name: value for name, value in model.state.items() if not name.startswith("lstm_audio")}
+    save_model(tmp_path / "part.safetensors", model.config, rest, model.card)
+    with pytest.raises(WeightsError, match="lstm_audio"):
+        make_run(store, tmp_path / "other", "ave.dmrn=true", f"init={tmp_path}/part.safetensors", epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -346,13 +351,20 @@ def test_scores_are_those_of_a_slow_count(store, tmp_path, here):
     model = load_model(run)
     network = build_events(model.config)
     network.load_state_dict(model.state)
-    right = total = 0
+    right = total = by_clip = 0
+    of_class = {number: [0, 0] for number in range(KINDS + 1)}
     for row, labels in zip(rows, table.labels(rows), strict=True):
         seen, heard = (Hints(store, name).read(row.clip).astype(np.float32) for name in ("vgg19", "vggish"))
         scores = network.eval().tell(torch.from_numpy(seen)[None], torch.from_numpy(heard)[None]).scores[0]
         for second in range(10):
-            right += int(scores[second].argmax()) == labels[second]
-            total += 1
+            hit = int(scores[second].argmax()) == labels[second]
+            right, total = right + hit, total + 1
+            by_clip += table.classes.index(row.said.category) == labels[second]
+            of_class[int(labels[second])][0] += hit
+            of_class[int(labels[second])][1] += 1
+    expected = [hits / count if count else None for hits, count in of_class.values()]
+    assert report["class_accuracy"] == pytest.approx(expected)
+    assert report["baselines"]["the clip's event"] == pytest.approx(by_clip / total)
     assert report["accuracy"] == pytest.approx(right / total)
     assert (report["n_scored"], report["n_expected"], report["missing"]) == (len(rows), len(rows), [])
     assert sum(map(sum, report["confusion"])) == total
@@ -384,6 +396,38 @@ def test_matches_are_those_of_a_slow_search(store, tmp_path, here):
     for way, hits in found.items():
         assert report[way] == pytest.approx(np.mean(hits)), way
     assert report["visual_to_audio"] != report["audio_to_visual"], "else the names could be the wrong way round"
+
+
+def test_rows_that_are_missing_or_cannot_be_matched_are_counted(store, tmp_path, here, monkeypatch):
+    monkeypatch.setattr("avloc.features._check_finished", lambda *_: None)  # as if a teacher had failed on it
+    run = make_run(store, tmp_path / "run", method="ave-match", epochs=1)
+    table = EventTable.of(store)
+    first, second, third, *_ = table.part("test", match=True)
+    changed = {
+        first.clip: replace(first, said=replace(first.said, start=0, end=10)),
+        second.clip: replace(second, said=replace(second.said, start=4, end=4)),
+        third.clip: replace(third, clip="nowhere", said=replace(third.said, video="nowhere")),
+    }
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in store.iterdir():
+        if path.name != EVENTS:
+            (other / path.name).symlink_to(path)
+    replace(table, rows=tuple(changed.get(row.clip, row) for row in table.rows)).write(other)
+    ask = ("eval", run, "--testset", "ave-match", "--store", other, "--json")
+    done = here(*ask)
+    report = json.loads(done.out)
+    assert (done.code, report["skipped"], report["missing"]) == (5, 2, ["nowhere"])
+    assert here(*ask, "--max-missing", "1").code == 0
+
+
+def test_scores_need_a_model_that_says_something_finite(store, tmp_path, here):
+    run = make_run(store, tmp_path / "run", epochs=1)
+    model = load_model(run)
+    model.state["L2.weight"][0] = torch.nan
+    save_model(tmp_path / "nan.safetensors", model.config, model.state, model.card)
+    done = here("eval", tmp_path / "nan.safetensors", "--testset", "ave", "--store", store)
+    assert (done.code, "not finite" in done.err) == (4, True), done.err
 
 
 def test_videos_in_both_parts_are_named_and_can_be_left_out(store, tmp_path, here):

@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
+from avloc import memory
 from tests.program import ROOT
 
 _FAULTS = """
 import resource
 import numpy
-from avloc.cli import edge
-from avloc.memory import give_back
+from avloc.memory import give_back, keep_freed
 
-edge.run(lambda: None) if {kept} else None
+keep_freed() if {kept} else None
 before = None
 for _ in range(9):
     numpy.ones(10_000_000)
@@ -51,3 +51,22 @@ def test_memory_is_fetched_once_and_can_be_given_back() -> None:
     assert given_back * 4_096 > 70_000_000
     own, _ = numbers(kept=True, MALLOC_MMAP_THRESHOLD_="1000000")
     assert own > fetched
+
+
+@pytest.mark.parametrize(("granted", "calls"), [(1, [-3, -1]), (0, [-3])])
+def test_a_library_that_refuses_the_half_is_not_given_the_other(granted, calls, monkeypatch) -> None:
+    """The GNU library before 2.35: the second setting alone would have it fetch every small tensor anew."""
+    asked = []
+    monkeypatch.setattr(memory, "_of_c", lambda _name: lambda what, _value: asked.append(what) or granted)
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    memory.keep_freed()
+    assert asked == calls
+
+
+def test_networks_that_see_batch_after_batch_keep_it(here, tmp_path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(memory, "_of_c", asked.append)
+    here("train", tmp_path / "nothing", "--out", tmp_path / "run")
+    here("eval", "--store", tmp_path / "nothing")
+    assert asked == ["mallopt", "mallopt"]

@@ -73,7 +73,7 @@ def test_a_handful_of_real_clips_is_overfitted(tmp_path, tmp_path_factory):
     inputs = sorted(CLIPS / name for name in boxes)
     store = tmp_path / "store"
     ran("prepare", *map(str, inputs), "--annotations", str(CLIPS / "boxes.json"), "--out", str(store))
-    # A ResNet18 sees, as in the paper; what hears is small, or more than half of the time would be its.
+    # Small networks and frames: those of the paper, which the next test has, take minutes more.
     networks = ("--vision-trunk", "resnet18:layer3", "--audio-trunk", "shufflenet_v2_x0_5", "--set", "model.frame=160")
     report = overfit(store, tmp_path, boxes, saved_teachers(tmp_path_factory), *networks, epochs=70)
     assert report["n_scored"] == report["n_expected"] == 11

@@ -8,14 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 from avloc.checkpoint import save_model
 from avloc.config import ModelConfig
-from avloc.errors import InputError
+from avloc.errors import InputError, WeightsError
 from avloc.events import silent
-from avloc.localize.events import EventsOptions, Teller, Timeline, window_starts
+from avloc.localize import timeline as timeline_module
+from avloc.localize.events import EventsOptions, Teller, Timeline, Told, window_starts
 from avloc.localize.events_video import write_events_video
 from avloc.localize.timeline import attended, shown_classes, write_timeline
 from avloc.media import play
@@ -104,7 +106,7 @@ def test_only_maps_have_moments_and_styles(here, tmp_path):
     done = here("localize", __file__, "--events")
     assert (done.code, "--events needs --model" in done.err) == (2, True)
     done = here("localize", __file__, "--events", "--out", "a.npy", "--model", tmp_path)
-    assert (done.code, "a timeline is a picture or a video" in done.err) == (2, True)
+    assert (done.code, "valid: .png, .jpg, .jpeg, .mp4, or a folder" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,78 @@ def test_a_video_is_lit_where_each_second_looks(tmp_path):
         second, places = int(old.start), ((48, 48), (48, 176))
         lit = [change[y - 8 : y + 8, x - 8 : x + 8].mean() > 60 for y, x in places]
         assert lit == [second == 0, second == 1], (old.start, second)  # the third second is silent, then there is none
+
+
+def test_the_video_bears_what_was_told(tmp_path, monkeypatch):
+    make_video(tmp_path / "in.mp4", seconds=3.4, fps=5, sound=tone(3.4, 22_050))
+    timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]])
+    captions = []
+
+    def draw(picture, *_args, caption, **_how):
+        captions.append(caption)
+        return picture
+
+    monkeypatch.setattr("avloc.localize.events_video.draw_overlay", draw)
+    monkeypatch.setattr("avloc.localize.events_video.draw_silent", draw)
+    write_events_video(tmp_path / "in.mp4", tmp_path / "out.mp4", timeline)
+    assert list(dict.fromkeys(captions)) == ["Event 2 100 %", "background 100 %", "silent: no source", ""]
+
+
+def test_a_video_is_no_place_for_its_own_timeline(tmp_path, here):
+    videos = [make_video(tmp_path / f"{name}.mp4", seconds=1.0, sound=tone(1.0, 22_050)) for name in "ab"]
+    before = videos[0].read_bytes()
+    for given, out in ((videos[:1], videos[0]), (videos, tmp_path / "{stem}.mp4")):
+        done = here("localize", *given, "--events", "--model", tmp_path, "--out", out)
+        assert (done.code, "would overwrite the input" in done.err) == (2, True), done.err
+    assert videos[0].read_bytes() == before
+
+
+def test_a_line_says_what_happens_when_and_where():
+    attention = np.full((3, 7, 7), 0.001, np.float32)
+    attention[:, 1, 5] = 1  # second row, sixth column
+    timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]], attention=attention)
+    line = Told(input="a", model="b", timeline=timeline).as_json()
+    seconds = [tuple(entry.values()) for entry in line["per_second"]]
+    place = [round(5.5 / 7, 4), round(1.5 / 7, 4)]
+    assert seconds == [
+        (0, "Event 2", False, 1.0, place),
+        (1, "background", False, 1.0, place),
+        (2, "background", True, None, None),  # silent, whatever the model says
+    ]
+    assert line["events"] == [{"event": "Event 2", "start": 0, "end": 1, "confidence": 1.0}]
+
+
+def test_bars_bear_their_own_names_and_silence_is_shown_plain(monkeypatch):
+    timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]])
+    figure = Figure()
+    rows = shown_classes(timeline)
+    image = timeline_module._draw_bars(figure.add_subplot(), timeline, rows)
+    names = [label.get_text() for label in image.axes.get_yticklabels()]
+    assert names == [timeline.classes[row] for row in rows]
+    assert np.array_equal(image.get_array(), timeline.probabilities[:, rows].T)
+    monkeypatch.setattr(timeline_module, "attended", lambda picture, _attention: np.zeros_like(picture))
+    strip = figure.add_subplot()
+    timeline_module._draw_strip(strip, timeline, 3)
+    shown = strip.images[0].get_array()
+    assert [bool(shown[:, place * 112 : (place + 1) * 112].any()) for place in range(3)] == [False, False, True]
+
+
+def test_a_model_that_says_nothing_finite_is_damaged(teller, long_video):
+    with torch.no_grad():
+        teller.engine.network.L2.bias[0] = torch.nan
+    with pytest.raises(WeightsError, match="not finite"):
+        teller.timeline(long_video[0])
+
+
+@pytest.mark.parametrize(("length", "seconds"), [(1.6, 2), (1.4, 1)])
+def test_the_last_second_may_be_short(teller, tmp_path, length, seconds):
+    path = make_video(tmp_path / "in.mp4", seconds=length, fps=10, size=(96, 48), sound=tone(length, 16_000))
+    timeline = teller.timeline(path)
+    assert len(timeline.probabilities) == seconds
+    assert timeline.aspect == 2
+    make_video(tmp_path / "short.mp4", seconds=0.3, fps=10, sound=tone(0.3, 16_000))
+    with pytest.raises(InputError, match=r"shorter than 0.5 s"):
+        teller.timeline(tmp_path / "short.mp4")
 
 
 def test_a_video_that_breaks_off_leaves_nothing(tmp_path):

@@ -15,7 +15,6 @@ from typing import NoReturn
 
 from avloc.errors import AvlocError
 from avloc.files import PART_SUFFIX
-from avloc.memory import keep_freed
 
 EXIT_FAILED_INPUTS = 1
 EXIT_USAGE = 2
@@ -35,7 +34,6 @@ def run(app: Callable[[], object]) -> None:
     """Run the command line; never returns a traceback for what a user can meet, never hides one that is our bug."""
     signal.signal(signal.SIGTERM, _terminated)
     _wait_briefly()
-    keep_freed()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path that is no UTF-8 is printed as its own bytes
     try:

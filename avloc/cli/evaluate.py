@@ -12,6 +12,7 @@ import typer
 
 from avloc.cli.options import Device, Json, Precision, WeightsDir
 from avloc.errors import MissingClips, NoInputLeft, UsageError
+from avloc.memory import keep_freed
 
 if TYPE_CHECKING:
     from avloc.evaluate import EvalReport
@@ -123,6 +124,7 @@ def evaluate(
         raise UsageError("--paper-table goes alone: without --compare and --report")
     if report is not None:
         prepare_folder(report)
+    keep_freed()
     with console.live() as listener:
         if paper_table:
             session = evaluate_table(paper_table, options, paths, listener)

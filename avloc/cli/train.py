@@ -14,6 +14,7 @@ from avloc.cli.edge import StopRequest
 from avloc.cli.options import Device, DryRun, Json, WeightsDir
 from avloc.errors import UsageError
 from avloc.events import Notice, silent
+from avloc.memory import keep_freed
 from avloc.published import merged
 
 _SEED = re.compile(r"[0-9]{1,19}")
@@ -101,6 +102,7 @@ def train(
 
     options = TrainOptions(store=store, out=out, val=val, weights_dir=weights_dir, device=device, dry_run=dry_run)
     runs = seed_runs(options, settled, many) if many else [(options, settled)]
+    keep_freed()
     stop = StopRequest()
     with stop.listening(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):

@@ -42,6 +42,7 @@ class EventEngine:
 
     def __init__(self, model: ModelFile, device: str = "auto") -> None:
         self.device = pick_device(device)
+        self.path = model.path
         network = build_events(model.config)
         put_weights(network, model)
         self.network: Any = network.to(self.device).eval()
@@ -53,14 +54,29 @@ class EventEngine:
         Args:
             visual: [B, T, 7, 7, 512] features of VGG19.
             audio: [B, T, 128] features of VGGish.
+
+        Raises:
+            WeightsError: what it says is not finite.
         """
         assert isinstance(self.network, AVE)
-        return self.network.tell(visual.to(self.device), audio.to(self.device))
+        told = self.network.tell(visual.to(self.device), audio.to(self.device))
+        self._check_finite(told.scores, told.attention)
+        return told
 
     @torch.inference_mode()
     def distances(self, features: Features) -> Tensor:
-        """[B, T, T] from each second of the picture to each of the sound, by a model of cross-modal matching."""
+        """[B, T, T] from each second of the picture to each of the sound, by a model of cross-modal matching.
+
+        Raises:
+            WeightsError: they are not finite.
+        """
         assert isinstance(self.network, AveMatch)
         seen = self.network.embed_visual(pool(features.visual.to(self.device)))
         heard = self.network.embed_audio(features.audio.to(self.device))
-        return distance(seen[:, :, None], heard[:, None])
+        found = distance(seen[:, :, None], heard[:, None])
+        self._check_finite(found)
+        return found
+
+    def _check_finite(self, *said: Tensor) -> None:
+        if not all(values.isfinite().all() for values in said):
+            raise WeightsError(f"{self.path}: what the model says is not finite; its weights are damaged")

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Progress, silent
 from avloc.localize.events_video import write_events_video
-from avloc.localize.inputs import as_files, expand_inputs
-from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, plan_outputs
+from avloc.localize.inputs import STDIN, as_files, expand_inputs
+from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_apart, plan_outputs
 from avloc.localize.timeline import write_timeline
-from avloc.media import picture_seconds, play_seconds, read_frame, square
+from avloc.media import LATE_S, picture_seconds, play_seconds, read_frame, square
 from avloc.transforms import MEL_RATE
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Timeline:
 
     @property
     def told(self) -> NDArray[np.int64]:
-        """[T] the most probable class of each second."""
-        best: NDArray[np.int64] = self.probabilities.argmax(1)
-        return best
+        """[T] the most probable class of each second; in a silent one nothing can be heard and seen: background."""
+        background = len(self.classes) - 1
+        return np.where(self.silent, background, self.probabilities.argmax(1))
 
     @property
     def spans(self) -> list[Span]:
@@ -121,11 +121,11 @@ class Told:
             {
                 "second": second,
                 "event": timeline.classes[number],
-                "silent": bool(timeline.silent[second]),
-                "probability": round(float(timeline.probabilities[second, number]), 4),
-                "attention_peak_xy": _peak(timeline.attention[second]),
+                "silent": bool(quiet),
+                "probability": None if quiet else round(float(timeline.probabilities[second, number]), 4),
+                "attention_peak_xy": None if quiet else _peak(timeline.attention[second]),
             }
-            for second, number in enumerate(timeline.told.tolist())
+            for second, (number, quiet) in enumerate(zip(timeline.told.tolist(), timeline.silent, strict=True))
         ]
         events = [vars(span) for span in timeline.spans]
         return {**line, "seconds": len(per_second), "events": events, "per_second": per_second, "error": None}
@@ -146,13 +146,11 @@ def localize_events(options: EventsOptions, listener: Listener = silent) -> Gene
     """
     names = expand_inputs(options.inputs, pictures=False)
     out_name = options.out or ("" if options.as_json else f"{STEM}.events.png")
-    outs = plan_outputs(names, out_name, pictures=not options.as_json)
+    outs = plan_outputs(names, out_name, pictures=not options.as_json, endings=(*PICTURES, VIDEO))
+    check_apart(options.out, outs, [Path(name) for name in names if name != STDIN])
     for out in outs:
         if TIME in str(out):
             raise UsageError(f"--out {options.out}: a timeline holds all times; valid: a name without {TIME}")
-        if out is not None and out.suffix.lower() not in (*PICTURES, VIDEO):
-            valid = f"{', '.join((*PICTURES, VIDEO))}, or a folder"
-            raise UsageError(f"--out {out}: a timeline is a picture or a video; valid: {valid}")
     teller = Teller(options, listener)
     with as_files(names) as files:
         for name, source, out in zip(names, files, outs, strict=True):
@@ -206,16 +204,16 @@ class Teller:
         self.sees: Vgg19Teacher = Vgg19Teacher(StoreSpec(seconds=WINDOW, rate=MEL_RATE), sight, self.engine.device)
 
     def timeline(self, source: Path, listener: Listener = silent) -> Timeline:
-        """What happens in every whole second of a video; a shorter rest at its end is not looked at.
+        """What happens in every second of a video; the last may be short of half a second, as `prepare` has it.
 
         Raises:
-            InputError: it has no pictures or no sound, is shorter than a second, or cannot be decoded.
+            InputError: it has no pictures or no sound, is shorter than half a second, or cannot be decoded.
         """
         import torch
 
-        seconds = math.floor(picture_seconds(source) + 1e-3)
+        seconds = math.floor(picture_seconds(source) + LATE_S)
         if seconds < 1:
-            raise InputError("is shorter than a second")
+            raise InputError(f"is shorter than {LATE_S:g} s")
         audio, without = self._heard(source, seconds)
         visual, pictures = self._seen(source, seconds, listener)
         probabilities = np.zeros((seconds, len(self.classes)), np.float32)

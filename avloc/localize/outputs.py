@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from avloc.errors import UsageError
-from avloc.files import atomic_path
+from avloc.files import atomic_path, real
 from avloc.localize.inputs import STDIN
 from avloc.localize.result import Result
 from avloc.localize.style import Style
@@ -24,7 +24,14 @@ STEM, TIME = "{stem}", "{time}"
 _JPEG_QUALITY = 92
 
 
-def plan_outputs(inputs: Sequence[str], out: str, *, pictures: bool = True, every: bool = False) -> list[Path | None]:
+def plan_outputs(
+    inputs: Sequence[str],
+    out: str,
+    *,
+    pictures: bool = True,
+    every: bool = False,
+    endings: Sequence[str] = OUTPUT_SUFFIXES,
+) -> list[Path | None]:
     """Where each input's result goes; None for nowhere. `{time}` in a path stands for the time of each result.
 
     A file by its ending; a trailing slash, an existing folder or several inputs mean a folder with `{stem}.png` each
@@ -36,6 +43,7 @@ def plan_outputs(inputs: Sequence[str], out: str, *, pictures: bool = True, ever
         out: as the user typed it, with `{stem}` and `{time}` or without.
         pictures: False writes nothing where `out` is empty.
         every: an input may have several results.
+        endings: of files that can be written.
 
     Raises:
         UsageError: several results with one file name, an ending we do not write, or a folder that does not exist.
@@ -48,7 +56,7 @@ def plan_outputs(inputs: Sequence[str], out: str, *, pictures: bool = True, ever
         if target.exists() and not target.is_dir():
             raise UsageError(f"--out {out} is a file; valid: a folder, new or there already")
         return [*_named(inputs, str(target / _IN_FOLDER[every]))]
-    _check_file(target, out, inputs, every=every)
+    _check_file(target, out, inputs, every=every, endings=endings)
     return [*_named(inputs, out)] if STEM in out else [target]
 
 
@@ -56,21 +64,32 @@ _DEFAULT = {False: f"{STEM}.heat.png", True: f"{STEM}.heat/{TIME}.png"}
 _IN_FOLDER = {False: f"{STEM}.png", True: f"{STEM}-{TIME}.png"}
 
 
-def _check_file(target: Path, out: str, inputs: Sequence[str], *, every: bool) -> None:
+def _check_file(target: Path, out: str, inputs: Sequence[str], *, every: bool, endings: Sequence[str]) -> None:
     suffix = target.suffix.lower()
     if len(inputs) > 1 and STEM not in out:
         raise UsageError(
             f"--out {out} is one file for {len(inputs)} inputs; valid: a folder, as in --out {target.stem}/, or a "
             f"name with {STEM}"
         )
-    if suffix not in OUTPUT_SUFFIXES:
-        raise UsageError(f"--out {out}: unknown ending; valid: {', '.join(OUTPUT_SUFFIXES)}, or a folder with a slash")
+    if suffix not in endings:
+        raise UsageError(f"--out {out}: unknown ending; valid: {', '.join(endings)}, or a folder with a slash")
     if every and suffix in PICTURES and TIME not in out:
         raise UsageError(f"--out {out} is one picture for several times; valid: a folder, a name with {TIME}, or .npy")
     if suffix == VIDEO and TIME in out:
         raise UsageError(f"--out {out}: a video holds all times; valid: a name without {TIME}")
     if not (STEM in out or TIME in out or target.parent.is_dir()):
         raise UsageError(f"--out {out}: the folder {target.parent} does not exist")
+
+
+def check_apart(out: str, outputs: Iterable[Path | None], sources: Iterable[Path]) -> None:
+    """No output may take the place of an input.
+
+    Raises:
+        UsageError: one would.
+    """
+    overwritten = {real(at_time(path, 0.0)) for path in outputs if path} & {real(path) for path in sources}
+    if overwritten:
+        raise UsageError(f"--out {out} would overwrite the input {min(overwritten)}; valid: another folder")
 
 
 def _named(inputs: Sequence[str], template: str) -> Iterator[Path]:

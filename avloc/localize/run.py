@@ -12,12 +12,21 @@ from typing import Any
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
-from avloc.files import real
 from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import STDIN, as_files, expand_inputs
 from avloc.localize.model import Model, load
 from avloc.localize.moments import Hears, Scene, Times, is_picture, scene_times, scenes_at
-from avloc.localize.outputs import ARRAY, TIME, VIDEO, Stack, at_time, plan_outputs, write_array, write_picture
+from avloc.localize.outputs import (
+    ARRAY,
+    TIME,
+    VIDEO,
+    Stack,
+    at_time,
+    check_apart,
+    plan_outputs,
+    write_array,
+    write_picture,
+)
 from avloc.localize.result import FIELDS, SCHEMA, Result
 from avloc.localize.style import Style
 from avloc.localize.verdict import Verdict, summary, warning
@@ -173,9 +182,7 @@ def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Pat
         sources.append(options.audio)
     if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
         raise UsageError(f"--at is one moment and --out {options.out} a video; valid: --start and --end")
-    overwritten = {real(at_time(path, 0.0)) for path in outputs if path} & {real(path) for path in sources}
-    if overwritten:
-        raise UsageError(f"--out {options.out} would overwrite the input {min(overwritten)}; valid: another folder")
+    check_apart(options.out, outputs, sources)
 
 
 def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]:

@@ -81,7 +81,12 @@ def attention_map(attention: NDArray[np.float32], size: tuple[int, int]) -> NDAr
 def _draw_strip(axis: Any, timeline: Timeline, columns: int) -> None:
     seconds = len(timeline.pictures)
     chosen = ((np.arange(columns) + 0.5) * seconds / columns).astype(int)
-    tiles = [attended(timeline.pictures[second], timeline.attention[second]) for second in chosen]
+    tiles = [
+        timeline.pictures[second]
+        if timeline.silent[second]
+        else attended(timeline.pictures[second], timeline.attention[second])
+        for second in chosen
+    ]
     axis.imshow(np.concatenate(tiles, axis=1), aspect="auto", extent=(0, seconds, 1, 0))
     axis.set_xticks([])
     axis.set_yticks([])

@@ -10,7 +10,7 @@ from avloc.media.movies import MovieWriter, movie_codec
 from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink, square
 from avloc.media.reels import OnScreen, play, play_seconds, play_sound
 from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
-from avloc.media.videos import Moment, picture_seconds, read_frame, read_frames, read_moment
+from avloc.media.videos import LATE_S, Moment, picture_seconds, read_frame, read_frames, read_moment
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 SOUND_SUFFIXES = frozenset(
@@ -23,6 +23,7 @@ VIDEO_SUFFIXES = frozenset(
 """File name endings by which `prepare` and `localize` tell what a file is; lower case, with the dot."""
 
 __all__ = [
+    "LATE_S",
     "PICTURE_SUFFIXES",
     "SILENCE_PEAK",
     "SOUND_SUFFIXES",

@@ -90,6 +90,10 @@ def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray
         return as_shown(shown.frame, stream.sample_aspect_ratio), shown.start_s
 
 
+LATE_S = 0.5
+"""What may be missing of the last second of a video that is told second by second: AVE's are not cut to the frame."""
+
+
 def picture_seconds(source: MediaSource) -> float:
     """When the last picture of a video ends, in seconds, by its packets; nothing is decoded.
 

@@ -13,6 +13,7 @@ from avloc.annotations import Annotation
 from avloc.errors import InputError
 from avloc.files import ordinary_bytes
 from avloc.media import (
+    LATE_S,
     SoundWindow,
     cut_window,
     decode_mask,
@@ -35,8 +36,6 @@ from avloc.store import Clip
 _TRAIN_QUALITY = 90
 _TEST_QUALITY = 95
 _FULL_SCALE = 32_767
-_LATE_S = 0.5
-"""What may be missing at the end of a video that is to be told of whole: those of AVE are not cut to the frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ def _from_video(job: Job) -> Clip:
 def _from_whole(job: Job) -> Clip:
     path, spec = job.source.path, job.spec
     there = picture_seconds(path)
-    if there < spec.seconds - _LATE_S:
+    if there < spec.seconds - LATE_S:
         raise InputError(f"lasts {there:.1f} s; events are told of {spec.seconds:g} s")
     with closing(play_seconds(path, int(spec.seconds), spec.rate)) as windows:
         seconds = list(windows)

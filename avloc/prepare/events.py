@@ -24,7 +24,7 @@ from avloc.prepare.run import PrepareReport, prepare
 from avloc.prepare.sources import EVENT_LAYOUT, files_in
 from avloc.published import StoreSpec
 from avloc.store import StoreHeader
-from avloc.store.events import EVENTS, NOISE, EventRow, EventTable
+from avloc.store.events import EVENTS, FIRST, NOISE, WINDOW, EventRow, EventTable
 
 LABELS = "labels.h5"
 _ANNOTATIONS = "Annotations.txt"
@@ -193,5 +193,5 @@ def _take_features(
 def _write_header(out: Path) -> None:
     """A store without clips: whoever opens it finds out what it is."""
     out.mkdir(parents=True, exist_ok=True)
-    provenance = {"method": _METHOD, _FEATURES: "released by the authors of AVE"}
+    provenance = {"method": _METHOD, WINDOW: FIRST, _FEATURES: "released by the authors of AVE"}
     StoreHeader(spec=StoreSpec(seconds=10.0, rate=16_000), provenance=provenance).write(out, {"clips": 0})

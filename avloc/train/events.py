@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,8 @@ def _begin_with(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
 
 
 def _put_common(network: EventMethod, model: ModelFile) -> None:
-    ours = network.state_dict()
-    common = {name: value for name, value in model.state.items() if name in ours and ours[name].shape == value.shape}
-    network.load_state_dict(common, strict=False)
+    """All but the head, which has to be complete."""
+    head = ("L1.", "L2.", "U_v.", "U_a.")
+    own = {name: value for name, value in network.state_dict().items() if name.startswith(head)}
+    rest = {name: value for name, value in model.state.items() if not name.startswith(head)}
+    put_weights(network, replace(model, state={**rest, **own}))
