@@ -15,7 +15,7 @@ def keep_freed() -> None:
     """Keep free memory for the next tensor of the process; nothing, where the user has settings of his own.
 
     By default every tensor of 32 MB or more is fetched from the system, page by page, and given back: a training step
-    on the CPU spent a tenth to a fifth of its time in that. Not for programs whose threads fetch much: each keeps its own.
+    on the CPU spent a tenth of its time in that, or more. Threads keep what each has fetched: not for programs of many.
     """
     mallopt = _of_c("mallopt")
     # Before 2.35 the GNU library refuses the first; the second alone would make all of it worse.
