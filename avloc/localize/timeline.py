@@ -116,7 +116,7 @@ def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> Any:
     axis.set_yticks([row + 0.5 for row in range(len(rows))], [_short(timeline.classes[k]) for k in rows], fontsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.tick_params(axis="x", labelsize=8)
-    axis.set_xlabel("seconds; framed: the most probable class of each; hatched: silent", fontsize=8)
+    axis.set_xlabel("seconds; framed: the most probable class of each; hatched: silent, and so background", fontsize=8)
     return image
 
 
