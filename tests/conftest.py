@@ -10,8 +10,8 @@ from hypothesis import settings
 
 from tests.processes import Here
 
-# Where several workers share the cores, torch's threads in one would spin while they wait for those in another: the
-# tests took three times as long. Set before torch is imported, and for the programs that the tests start.
+# Where several workers share the cores, torch's threads in one would spin while they wait for those in another: it
+# cost a third of the time of all tests. Set before torch is imported, and for the programs that the tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -15,13 +15,13 @@ from tests.world import pairs, write_world
 
 _SHALLOW = (
     *("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--dim", "64"),
-    *("--batch", "16", "--set", "model.tau=0.1", "--set", "model.frame=64", "--set", "model.seconds=1"),
+    *("--batch", "16", "--set", "model.tau=0.1", "--set", "model.seconds=1"),
 )
 """The trunk ends at layer2 because an untaught network's deeper cells see the whole picture and need not say where a
 thing is."""
 _FLAGS = {
-    "avc": (*_SHALLOW, "--no-audio-hint", "--no-visual-hint"),
-    "ezvsl": _SHALLOW,
+    "avc": (*_SHALLOW, "--set", "model.frame=64", "--no-audio-hint", "--no-visual-hint"),
+    "ezvsl": (*_SHALLOW, "--set", "model.frame=96"),
     "lvs": ("--batch", "16", "--set", "model.frame=128", "--set", "model.seconds=1"),
     "sspl": ("--batch", "8", "--set", "model.seconds=1"),
     "sacl": ("--batch", "4", "--set", "model.seconds=1", "--set", "sacl.temperature=0.1"),

@@ -29,10 +29,10 @@ _SIDE = 112
 _BATCH = 24
 
 
-def taught_model(path: Path, *, steps: int, pcm: bool = True) -> Path:
+def taught_model(path: Path, *, steps: int) -> Path:
     """A model file of SSPL whose trunks know the world, and whose other weights are random."""
     torch.manual_seed(0)
-    config = settled({"model": {"seconds": 1.0}, "sspl": {"pcm": pcm}}, "sspl").model
+    config = settled({"model": {"seconds": 1.0}}, "sspl").model
     model = build(config)
     model.frame.feat_extractor.load_state_dict(_seeing(steps).state_dict())
     hearing = _hearing(steps)

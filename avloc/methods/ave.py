@@ -49,6 +49,9 @@ class AVE(EventMethod):
         config: `own` has `classes`, the number of events without background; `dmrn`, `weak` and `cross_entropy`.
     """
 
+    head = ("L1.", "L2.", "U_v.", "U_a.")
+    """Beginnings of the names of what the plain model and DMRN do not have alike."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         own = config.own

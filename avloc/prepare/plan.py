@@ -193,7 +193,7 @@ def _identity(header: StoreHeader) -> dict[str, Any]:
         "testset": header.testset,
         "expected ids": header.expected,
         "frame": header.provenance.get("frame"),
-        "sound": header.provenance.get(WINDOW, "around the frame"),
+        "sound": header.provenance.get(WINDOW, "middle"),
         "annotations": header.provenance.get("annotations", ""),
     }
 

@@ -26,8 +26,8 @@ BACKGROUND = "background"
 NOISE = "noise"
 """Split of the rows of background alone, with which weakly supervised training is mixed."""
 SPLITS = ("train", "val", "test", NOISE, "")
-WINDOW, FIRST = "window", "first seconds"
-"""In the provenance of a store whose clips are prepared for events."""
+WINDOW, FIRST = "window", "first"
+"""In the provenance of a store whose clips are prepared for events: the first seconds of each video."""
 _SCHEMA = 1
 
 

@@ -215,7 +215,6 @@ def _begin_with(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
 
 def _put_common(network: EventMethod, model: ModelFile) -> None:
     """All but the head, which has to be complete."""
-    head = ("L1.", "L2.", "U_v.", "U_a.")
-    own = {name: value for name, value in network.state_dict().items() if name.startswith(head)}
-    rest = {name: value for name, value in model.state.items() if not name.startswith(head)}
+    own = {name: value for name, value in network.state_dict().items() if name.startswith(AVE.head)}
+    rest = {name: value for name, value in model.state.items() if not name.startswith(AVE.head)}
     put_weights(network, replace(model, state={**rest, **own}))
