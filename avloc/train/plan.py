@@ -192,7 +192,8 @@ def start_engine(
 
     Raises:
         WeightsError: `--init` asks for weights that are not there; never random ones unasked.
-        UsageError: the model file to start from is not there, or is of another configuration.
+        UsageError: it asks for published weights of a method that has none, or the model file to start from is not
+            there or of another configuration.
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
@@ -216,7 +217,10 @@ def start_engine(
 
 def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
     """Published weights into the trunk that sees, and into the one that hears where it was made to hear."""
-    first, *others = (_put_file(trunk, name, options, listener) for trunk, name in engine.model.pretrained())
+    trunks = engine.model.pretrained()
+    if not trunks:
+        raise UsageError(f"no trunk of {engine.config.method} begins with published weights; valid: --init random")
+    first, *others = (_put_file(trunk, name, options, listener) for trunk, name in trunks)
     return {**first, **({"audio": others[0]} if others else {})}
 
 
