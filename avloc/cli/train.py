@@ -15,7 +15,7 @@ from avloc.cli.options import Device, DryRun, Json, WeightsDir
 from avloc.errors import UsageError
 from avloc.events import Notice, silent
 from avloc.memory import keep_freed
-from avloc.published import merged
+from avloc.published import EVENT_SPECS, METHOD_SPECS, merged
 
 _SEED = re.compile(r"[0-9]{1,19}")
 
@@ -25,7 +25,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder; a run that is there goes on.")],
     method: Annotated[
         str,
-        typer.Option(help="avc, ezvsl, lvs, sspl or sacl; ave or ave-match.  [default: avc]", show_default=False),
+        typer.Option(
+            help=f"{', '.join(METHOD_SPECS)}; or {', '.join(EVENT_SPECS)}.  [default: avc]", show_default=False
+        ),
     ] = "",
     val: Annotated[
         str, typer.Option(help="Held-out clips that choose the epoch: a store, a share as 0.1, or a split's name.")

@@ -92,12 +92,12 @@ class EventTask:
         warned = f"{TEST_SELECTED}: " if self.options.val == "test" else ""
         return f"{warned}best {kind} on held-out {self.options.val}, {len(self.held_out)} rows"
 
-    def start(self, listener: Listener, *, weights: bool = True) -> dict[str, Any]:  # noqa: ARG002
+    def start(self, listener: Listener) -> dict[str, Any]:  # noqa: ARG002
         """Build the networks, seeded; a model file gives what of it fits."""
         torch.manual_seed(self.config.seed)
         self.network: EventMethod = build_events(self.config.model).to(self.device)
         self._terms: nn.Module = _Losses(self.network)
-        if not weights or self.config.init == "random":
+        if self.config.init == "random":
             return {"weights": "random"}
         return _begin_with(self.network, self.config)
 

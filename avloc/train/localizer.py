@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, load
-from avloc.engine import Engine, pick_device, pick_precision
+from avloc.engine import pick_device, pick_precision
 from avloc.events import Listener, Notice
 from avloc.methods.base import Group
 from avloc.parallel import Peers
@@ -37,13 +37,9 @@ class LocalizerTask:
         if self.plan.without_hints:
             listener(Notice(f"{self.plan.without_hints} clips are left out: the teachers have no hint of them"))
 
-    def start(self, listener: Listener, *, weights: bool = True) -> dict[str, Any]:
+    def start(self, listener: Listener) -> dict[str, Any]:
         """Build the engine."""
-        init: dict[str, Any] = {}
-        if weights:
-            self.engine, init = start_engine(self.options, self.config, self.precision, self.device, listener)
-        else:
-            self.engine = Engine(self.config.model, self.device, self.precision)
+        self.engine, init = start_engine(self.options, self.config, self.precision, self.device, listener)
         if self.config.freeze:
             self.engine.model.freeze_trunks()
         return init

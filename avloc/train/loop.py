@@ -76,8 +76,7 @@ def train(
         raise UsageError(f"--device {options.device} is one GPU for {peers.size} processes; valid: auto, cpu or cuda")
     task = make_task(options, config, listener)
     if options.dry_run:
-        task.start(listener, weights=False)
-        trainer = _Trainer(options, task, {}, listener)
+        trainer = _Trainer(options, task, task.start(listener), listener)
         trainer.look_ahead()
         return trainer.report(dry_run=True)
     if min(config.batch, task.clips) < peers.size:

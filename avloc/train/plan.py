@@ -188,7 +188,7 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
 def start_engine(
     options: TrainOptions, config: TrainConfig, precision: str, device: torch.device, listener: Listener
 ) -> tuple[Engine, dict[str, Any]]:
-    """A seeded engine with its initial weights, and what they were.
+    """A seeded engine with its initial weights, and what they were; a dry run reads none.
 
     Raises:
         WeightsError: `--init` asks for weights that are not there; never random ones unasked.
@@ -197,6 +197,11 @@ def start_engine(
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
+    if config.init in ("imagenet", "concepts") and not engine.model.pretrained():
+        method = config.model.method
+        raise UsageError(f"init = {config.init!r} is impossible for {method}; valid: random, or a model file")
+    if options.dry_run:
+        return engine, {}
     if config.init in ("imagenet", "concepts"):
         init = _put_published(engine, options, listener)
         if config.init == "concepts":
@@ -217,10 +222,7 @@ def start_engine(
 
 def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
     """Published weights into the trunk that sees, and into the one that hears where it was made to hear."""
-    trunks = engine.model.pretrained()
-    if not trunks:
-        raise UsageError(f"no trunk of {engine.config.method} begins with published weights; valid: --init random")
-    first, *others = (_put_file(trunk, name, options, listener) for trunk, name in trunks)
+    first, *others = (_put_file(trunk, name, options, listener) for trunk, name in engine.model.pretrained())
     return {**first, **({"audio": others[0]} if others else {})}
 
 

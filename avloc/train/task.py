@@ -34,8 +34,8 @@ class Task(Protocol):
     identity: dict[str, Any]
     """What makes a run this run, beside its configuration and its initial weights."""
 
-    def start(self, listener: Listener, *, weights: bool = True) -> dict[str, Any]:
-        """Build the networks; with their initial weights, of which it returns what they were.
+    def start(self, listener: Listener) -> dict[str, Any]:
+        """Build the networks with their initial weights, and return what these were; a dry run need not read them.
 
         Raises:
             WeightsError: `init` asks for weights that are not there.
