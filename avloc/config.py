@@ -180,12 +180,7 @@ class TrainConfig:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
             check_setting(getattr(self, name) in known, name, getattr(self, name), ", ".join(known))
         check_setting(self.epochs > 0, "epochs", self.epochs, "a positive integer")
-        check_setting(
-            self.batch > 1,
-            "batch",
-            self.batch,
-            "2 or more: the negatives of a clip are the rest of its batch",
-        )
+        check_setting(self.batch > 1, "batch", self.batch, "2 or more: most methods compare a clip with its batch")
         check_setting(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
         check_setting(self.workers >= 0, "workers", self.workers, "0 or more")
         valid = ("auto", "fp32", "bf16")

@@ -202,6 +202,20 @@ def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> n
     return module
 
 
+def own_gpu() -> torch.device | None:
+    """The GPU that a launcher's LOCAL_RANK means; a launcher may show each process one alone. None without either.
+
+    Raises:
+        UsageError: LOCAL_RANK is no number.
+    """
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    if not local_rank or not torch.cuda.is_available():
+        return None
+    if not local_rank.isdecimal():
+        raise UsageError(f"LOCAL_RANK is {local_rank!r}; valid: the number of a process on this machine, from 0")
+    return torch.device("cuda", int(local_rank) % torch.cuda.device_count())
+
+
 @contextmanager
 def joined() -> Iterator[Peers]:
     """The processes that `torchrun` started with this one; alone where none of its variables are set.
@@ -219,8 +233,8 @@ def joined() -> Iterator[Peers]:
     if "MASTER_ADDR" not in os.environ:
         reason = f"RANK and WORLD_SIZE say process {part} of a group, but MASTER_ADDR does not say where it meets"
         raise UsageError(reason, hint="Start it with torchrun, or unset RANK and WORLD_SIZE.")
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    if gpu := own_gpu():
+        torch.cuda.set_device(gpu)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     try:
         yield Peers(dist.get_rank(), dist.get_world_size())

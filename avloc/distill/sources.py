@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -86,19 +85,16 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
 
 
 def teacher_device(name: str) -> torch.device:
-    """What `pick_device` says; but `auto` is the GPU of a launcher's LOCAL_RANK, that parts do not crowd on the first.
+    """What `pick_device` says; but `auto` is a launched process's own GPU, that parts do not crowd on the first.
 
     Raises:
         UsageError: no such device here.
     """
-    import torch
-
     from avloc.engine import pick_device
+    from avloc.parallel import own_gpu
 
-    device, local_rank = pick_device(name), os.environ.get("LOCAL_RANK", "")
-    if name == "auto" and device.type == "cuda" and local_rank.isdecimal():
-        return torch.device("cuda", int(local_rank) % torch.cuda.device_count())  # a launcher may show each one only
-    return device
+    device = pick_device(name)
+    return (own_gpu() or device) if name == "auto" else device
 
 
 def _answers(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> Answers:
