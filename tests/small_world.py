@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.program import avloc
-from tests.taught_trunks import taught_model
+from tests.taught_trunks import taught_model, world_lessons
 from tests.world import pairs, write_world
 
 _SHALLOW = (
@@ -24,7 +24,10 @@ _FLAGS = {
     "ezvsl": (*_SHALLOW, "--set", "model.frame=96"),
     "lvs": ("--batch", "16", "--set", "model.frame=128", "--set", "model.seconds=1"),
     "sspl": ("--batch", "8", "--set", "model.seconds=1"),
-    "sacl": ("--batch", "4", "--set", "model.seconds=1", "--set", "sacl.temperature=0.1"),
+    "sacl": (
+        *("--batch", "16", "--set", "model.seconds=1", "--set", "sacl.temperature=0.1"),
+        *("--set", "freeze=true"),
+    ),
 }
 _FAST = ("--set", "optim.lr=0.0005", "--set", "precision=fp32")
 _TAUGHT_STEPS = 24
@@ -46,11 +49,16 @@ def train_in_the_world(folder: Path, *, method: str = "avc", clips: int = 384, e
     boxes = ("--annotations", str(unseen / "boxes.json"))
     run("prepare", str(seen), "--out", str(folder / "train"), *sound)
     run("prepare", str(unseen), *boxes, "--out", str(folder / "test"), *sound)
-    init = taught_model(folder / "taught.safetensors", steps=_TAUGHT_STEPS) if method == "sspl" else "random"
+    init = _taught(folder, method) if method in ("sspl", "sacl") else "random"
     flags = ("--method", method, "--epochs", str(epochs), "--init", str(init), *_FLAGS[method], *_FAST)
     run("train", str(folder / "train"), "--out", str(folder / "run"), *flags)
     scored = ("--store", str(folder / "test"), "--model", str(folder / "run"), "--maps", "av", "--protocol", "avloc")
     return json.loads(run("eval", *scored, "--json"))
+
+
+def _taught(folder: Path, method: str) -> Path:
+    settings = [flag for flag in _FLAGS[method] if "=" in flag]
+    return taught_model(folder / "taught.safetensors", method, world_lessons(_TAUGHT_STEPS), *settings)
 
 
 def main() -> int:
