@@ -220,7 +220,7 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
     """Unequal ones too: what `DistributedDataParallel` takes the mean of."""
     config = settled(parse_settings([f"ave.classes={KINDS}"]), "ave")
     task = EventTask(TrainOptions(store=store, out=store / "none", device="cpu"), config, silent)
-    task.start(silent, weights=False)
+    task.start(silent)
 
     def step(*positions: int) -> tuple[float, torch.Tensor]:
         task.network.zero_grad()
@@ -244,7 +244,7 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
 def test_the_better_epoch_has_the_higher_score(store, tmp_path, method, sign):
     own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
     task = EventTask(TrainOptions(store=store, out=tmp_path, val="val"), settled(parse_settings(own), method), silent)
-    task.start(silent, weights=False)
+    task.start(silent)
     score, value = task.validate()
     assert score == sign * value
     batch = task.held_out.batch(range(len(task.held_out)))
