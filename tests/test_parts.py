@@ -459,6 +459,13 @@ def test_parts_of_a_launcher_have_a_gpu_each(asked, local_rank, devices, device,
     assert str(teacher_device(asked)) == device
 
 
+def test_a_launcher_that_gives_no_number_is_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "abc")
+    with pytest.raises(UsageError, match="LOCAL_RANK is 'abc'"):
+        teacher_device("auto")
+
+
 def test_a_held_store_keeps_parts_of_distill_cache_out(untaught, distilling):
     with folder_lock(untaught), pytest.raises(Refused, match="another avloc process is writing to"):
         distill_cache(untaught, replace(distilling, part=Part(1, 2)))

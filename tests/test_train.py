@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -336,6 +337,12 @@ def test_fewer_clips_than_a_batch_make_one_batch(store, tmp_path):
     report = train(TrainOptions(store=store, out=tmp_path), changed(CONFIG, epochs=1, batch=128), heard.append)
     assert report.steps_per_epoch == 1
     assert any("all 14 make one batch" in getattr(event, "text", "") for event in heard)
+
+
+def test_a_dry_run_refuses_a_start_that_is_not_there(store, tmp_path):
+    options = TrainOptions(store=store, out=tmp_path / "run", dry_run=True)
+    with pytest.raises(UsageError, match=r"gone\.safetensors"):
+        train(options, replace(CONFIG, init=str(tmp_path / "gone.safetensors")))
 
 
 def test_dry_run_writes_nothing(store, tmp_path):

@@ -188,7 +188,7 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
 def start_engine(
     options: TrainOptions, config: TrainConfig, precision: str, device: torch.device, listener: Listener
 ) -> tuple[Engine, dict[str, Any]]:
-    """A seeded engine with its initial weights, and what they were; a dry run reads none.
+    """A seeded engine with its initial weights, and what they were; a dry run fetches no published ones.
 
     Raises:
         WeightsError: `--init` asks for weights that are not there; never random ones unasked.
@@ -197,12 +197,12 @@ def start_engine(
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
-    if config.init in ("imagenet", "concepts") and not engine.model.pretrained():
-        method = config.model.method
-        raise UsageError(f"init = {config.init!r} is impossible for {method}; valid: random, or a model file")
-    if options.dry_run:
-        return engine, {}
     if config.init in ("imagenet", "concepts"):
+        if not engine.model.pretrained():
+            method = config.model.method
+            raise UsageError(f"init = {config.init!r} is impossible for {method}; valid: random, or a model file")
+        if options.dry_run:
+            return engine, {}
         init = _put_published(engine, options, listener)
         if config.init == "concepts":
             _put_concepts(engine.model)
