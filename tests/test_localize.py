@@ -23,8 +23,9 @@ from avloc.checkpoint import load_model
 from avloc.config import ModelConfig
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
+from avloc.heatmap import heat_maps
 from avloc.localize import Localization, LocalizeOptions, localize, plan_outputs
-from avloc.localize.result import peak_and_box
+from avloc.localize.result import peak_and_box, peak_of
 from avloc.media import read_frame, read_moment
 from avloc.methods import build
 from avloc.transforms import log_spectrogram
@@ -287,8 +288,16 @@ def test_map_and_overlay_lie_on_the_picture_as_shown(model, tmp_path, make, name
 
 
 def peak_and_box_twin(heat: np.ndarray) -> tuple[list[int], list[int]]:
-    """Flood fill over the four neighbours."""
-    y, x = divmod(int(heat.argmax()), heat.shape[1])
+    """Flood fill over the four neighbours, from the hottest pixel; from the one nearest to the middle of several."""
+    height, width = heat.shape
+    hottest = [at for at in np.ndindex(height, width) if heat[at] == heat.max()]
+    half = Fraction(1, 2)
+    y, x = min(
+        hottest,
+        key=lambda at: (
+            (Fraction(2 * at[0] + 1, 2 * height) - half) ** 2 + (Fraction(2 * at[1] + 1, 2 * width) - half) ** 2
+        ),
+    )
     if heat[y, x] < 0.5:
         return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
     seen, front = {(y, x)}, [(y, x)]
@@ -313,7 +322,18 @@ def test_the_box_stops_at_a_corner_and_a_flat_map_has_the_whole_frame():
     heat = np.zeros((5, 6), np.float32)
     heat[1, 2], heat[2, 3], heat[1, 1] = 1.0, 0.9, 0.5
     assert peak_and_box(heat) == ([2, 1], [1, 1, 3, 2])
-    assert peak_and_box(np.zeros((5, 6), np.float32)) == ([0, 0], [0, 0, 6, 5])
+    assert peak_and_box(np.zeros((5, 6), np.float32)) == ([2, 2], [0, 0, 6, 5])
+
+
+@pytest.mark.parametrize("size", [(224, 224), (360, 640), (1080, 1919)])
+@given(place=st.tuples(st.integers(0, 13), st.integers(0, 13)), low=st.floats(-1, 0.875, width=32))
+@settings(max_examples=20, deadline=None)
+def test_where_cells_are_areas_the_peak_is_the_middle_of_the_hottest_one(size, place, low):
+    cells = np.full((1, 14, 14), low, np.float32)
+    cells[0, *place] = np.float32(low) + np.float32(0.02)
+    x, y = peak_of(heat_maps(torch.from_numpy(cells), size, "bilinear-halfpixel")[0].numpy())
+    for found, cell, pixels in ((y, place[0], size[0]), (x, place[1], size[1])):
+        assert abs(found + 0.5 - (cell + 0.5) * pixels / 14) <= 1, "to the pixel"
 
 
 def test_silence_shows_the_plain_frame_with_a_caption(here, model, tmp_path):

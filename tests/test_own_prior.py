@@ -169,3 +169,26 @@ def test_a_card_with_an_unusable_fusion_is_refused(plain, tmp_path, entry):
     save_model(tmp_path / "bad.safetensors", model.config, model.state, {"fusion": entry})
     with pytest.raises(WeightsError, match="unusable fusion"):
         avloc.load(tmp_path / "bad.safetensors")
+
+
+def test_a_card_can_say_that_cells_are_areas(plain, tmp_path, scene):
+    model, path = load_model(plain), tmp_path / "areas.safetensors"
+    save_model(path, model.config, model.state, {"resize": "bilinear-halfpixel"})
+    loaded = avloc.load(path)
+    result, as_published = loaded.localize(*scene, 22_050), avloc.load(plain).localize(*scene, 22_050)
+    assert loaded.protocol == "avloc/bilinear-halfpixel/fp32"
+    assert as_published.protocol == "avloc/fp32"
+    np.testing.assert_array_equal(result.cells, as_published.cells)
+    cells, size = torch.from_numpy(result.cells)[None, None], result.frame.shape[:2]
+    for one, corners in ((result, False), (as_published, True)):
+        grown = torch.nn.functional.interpolate(cells, size=size, mode="bilinear", align_corners=corners)[0, 0].numpy()
+        np.testing.assert_allclose(one.heatmap, scaled(grown), atol=1e-5)
+    assert result.sound_effect != as_published.sound_effect, "judged by the maps that are shown"
+
+
+@pytest.mark.parametrize("entry", ["areas", "", None, 5, ["bilinear-halfpixel"]])
+def test_a_card_with_an_unusable_resize_is_refused(plain, tmp_path, entry):
+    model = load_model(plain)
+    save_model(tmp_path / "bad.safetensors", model.config, model.state, {"resize": entry})
+    with pytest.raises(WeightsError, match="unusable resize"):
+        avloc.load(tmp_path / "bad.safetensors")

@@ -34,8 +34,8 @@ PLAIN = Style(contour=0, peak=False, caption=False, opacity=0)
 class FakeMapper:
     """Hot on the left at odd calls, on the right at even ones; silent where it hears nothing. Keeps what it got."""
 
-    def __init__(self, *, seconds: float = 1.0, rate: int = RATE) -> None:
-        self.seconds, self.rate = seconds, rate
+    def __init__(self, *, seconds: float = 1.0, rate: int = RATE, resize: str = "bilinear-corners") -> None:
+        self.seconds, self.rate, self.resize = seconds, rate, resize
         self.asked: list[tuple[np.ndarray, np.ndarray, int]] = []
 
     def cells_at(self, frame, waveform, rate):
@@ -236,7 +236,7 @@ def test_maps_are_made_beside_the_drawing_and_a_little_ahead_of_it(tmp_path, mon
     assert all(few <= made <= few + AHEAD or made == 12 for few, made in zip(before_and_after, asked, strict=True))
 
 
-def slow_video(source: Path, every: float, style: Style) -> list[np.ndarray]:
+def slow_video(source: Path, every: float, style: Style, resize: str) -> list[np.ndarray]:
     """Every picture of the overlay, with all maps and all pictures in memory: interpolated cell by cell."""
     shown = list(play(source))
     maps = []
@@ -245,7 +245,8 @@ def slow_video(source: Path, every: float, style: Style) -> list[np.ndarray]:
             break
         silent = read_sound(source, seconds=1.0, rate=RATE, centre_s=place * every).silent
         size = shown[0].picture().shape[:2]
-        maps.append(None if silent else heat_maps(torch.from_numpy(FakeMapper.cells(place + 1))[None], size)[0].numpy())
+        cells = torch.from_numpy(FakeMapper.cells(place + 1))[None]
+        maps.append(None if silent else heat_maps(cells, size, resize)[0].numpy())
     out = []
     for one in shown:
         place = min(int(float(one.start) / every + 1e-9), len(maps) - 1)
@@ -262,15 +263,17 @@ def slow_video(source: Path, every: float, style: Style) -> list[np.ndarray]:
     return out
 
 
-@pytest.mark.parametrize("every", [0.4, 0.5, 7.0])
-def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, every):
+@pytest.mark.parametrize(
+    ("every", "resize"), [(0.4, "bilinear-corners"), (0.5, "bilinear-halfpixel"), (7.0, "bilinear-corners")]
+)
+def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, every, resize):
     sound = noise(5) * (np.abs(np.arange(5 * RATE) / RATE - 2.5) > 1.2)  # silent in the middle
     source = make_video(
         tmp_path / "in.mp4", seconds=5, fps=20, size=(128, 96), frame_fn=grey_ramp((128, 96)), sound=sound, rate=RATE
     )
     style = Style(peak=False, contour=0)
-    write_video(source, tmp_path / "out.mp4", FakeMapper(), every=every, style=style)
-    expected = slow_video(source, every, style)
+    write_video(source, tmp_path / "out.mp4", FakeMapper(resize=resize), every=every, style=style)
+    expected = slow_video(source, every, style, resize)
     pictures = decoded(tmp_path / "out.mp4")[1]
     assert len(pictures) == len(expected) == 100
     errors = [closeness(one, other) for one, other in zip(pictures, expected, strict=True)]

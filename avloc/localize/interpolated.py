@@ -24,6 +24,8 @@ class Mapper(Protocol):
     """How much sound it hears."""
     rate: int
     """At how many samples per second; 0 is the file's own rate."""
+    resize: str
+    """How its cells become pixels, one of `avloc.protocols.RESIZES`."""
 
     def cells_at(
         self, frame: NDArray[np.uint8], waveform: NDArray[np.float32], rate: int
@@ -113,4 +115,5 @@ def _map_of(asking: Asking, mapper: Mapper) -> _Map:
     if is_silent:
         return _Map(time_s=asking.time_s, heat=None)
     size = (asking.picture.shape[0], asking.picture.shape[1])
-    return _Map(time_s=asking.time_s, heat=heat_maps(torch.from_numpy(cells)[None], size)[0].numpy())
+    heat: NDArray[np.float32] = heat_maps(torch.from_numpy(cells)[None], size, mapper.resize)[0].numpy()
+    return _Map(time_s=asking.time_s, heat=heat)

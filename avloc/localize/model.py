@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.errors import InputError, UsageError
+from avloc.errors import InputError, UsageError, WeightsError
 from avloc.events import Listener, silent
 from avloc.localize.fusion import OWN, Fusion, load_fusion
 from avloc.localize.moments import Scene, Times, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
 from avloc.media import SoundWindow, cut_window, square
-from avloc.protocols import Protocol
+from avloc.protocols import RESIZES, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from avloc.engine import Engine
     from avloc.methods import Embeddings
 
+RESIZE_KEY = "resize"
+"""Where a model file's card says how cells lie in the picture, if not as protocol `avloc` has it."""
 _RATES = (1_000, 768_000)
 _SHORTEST_S = 0.05
 _LOUDEST = 8.0
@@ -85,6 +87,7 @@ class Model:
         card: what the model file says of itself.
         seconds: length of the sound it hears.
         rate: sample rate it hears in Hz; 0 takes each sound's own.
+        resize: how cells become pixels, one of `avloc.protocols.RESIZES`.
         protocol: the rule from cells to heat map, precision and weights of fused maps, in one line.
     """
 
@@ -93,7 +96,9 @@ class Model:
         self.card: Mapping[str, Any] = file.card
         self.seconds = engine.config.seconds
         self.rate = engine.config.rate
-        self.protocol = "/".join(filter(None, (Protocol().name, engine.precision, fusion.label)))
+        self.resize = _resize_of(file.card)
+        own = "" if self.resize == Protocol().resize else self.resize
+        self.protocol = "/".join(filter(None, (Protocol().name, own, engine.precision, fusion.label)))
         self._engine, self._fusion, self._rule = engine, fusion, VerdictRule.of_card(file.card)
         self._silence: dict[tuple[int, int], Tensor] = {}
 
@@ -157,7 +162,7 @@ class Model:
             grids = [self._similarity(embeddings) for embeddings in (heard, *others)]
         cells = [self._fusion.cells(grid, prior_maps) for grid in grids]
         _check_finite(*cells)
-        effects = [0.0, 0.0] if sound.silent else _effects(cells)
+        effects = [0.0, 0.0] if sound.silent else _effects(cells, self.resize)
         verdict = judge(
             self._rule,
             silent=sound.silent,
@@ -169,6 +174,7 @@ class Model:
             frame=frame,
             similarity=grids[0],
             cells=cells[0],
+            resize=self.resize,
             verdict=verdict,
             sound_effect=effects[0],
             sound_effect_noise=effects[1],
@@ -237,14 +243,21 @@ class Model:
         return self._engine.encode_sound(torch.from_numpy(waveform)[None], sound.rate)
 
 
-def _effects(cells: list[NDArray[np.float32]]) -> list[float]:
+def _resize_of(card: Mapping[str, Any]) -> str:
+    how = card.get(RESIZE_KEY, Protocol().resize)
+    if how not in RESIZES:
+        raise WeightsError(f"the model's card has an unusable {RESIZE_KEY}: {how!r}; valid: {', '.join(RESIZES)}")
+    return str(how)
+
+
+def _effects(cells: list[NDArray[np.float32]], how: str) -> list[float]:
     """How far the first map lies from each other one: mean absolute difference on the square of avloc's protocol."""
     import torch
 
     from avloc.heatmap import heat_maps
 
     side = Protocol().side
-    own, *others = (heat_maps(torch.from_numpy(one)[None], (side, side))[0] for one in cells)
+    own, *others = (heat_maps(torch.from_numpy(one)[None], (side, side), how)[0] for one in cells)
     return [float((own - other).abs().mean()) for other in others]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.localize.verdict import Verdict
+from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
     from avloc.localize.style import Style
@@ -21,6 +22,8 @@ FIELDS = (
 )
 """What `Result.as_json` says beside the schema, in this order."""
 _HALF = 0.5
+_ROUNDING = 1e-5
+"""Heat by which pixels of the same value may differ after resizing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +36,8 @@ class Result:
     """[h, w] cosines of the picture's cells with the sound."""
     cells: NDArray[np.float32]
     """[h, w] what the heat map is made of: the similarity alone, or fused with an object prior."""
+    resize: str = Protocol.resize
+    """How the cells become pixels, one of `avloc.protocols.RESIZES`."""
     verdict: Verdict
     """`follows`, `unmatched`, `ignores` or `silent`; `verdict.sentence` says it in words."""
     sound_effect: float
@@ -65,12 +70,12 @@ class Result:
         from avloc.heatmap import heat_maps
 
         size = (self.frame.shape[0], self.frame.shape[1])
-        heat: NDArray[np.float32] = heat_maps(torch.from_numpy(self.cells)[None], size)[0].numpy()
+        heat: NDArray[np.float32] = heat_maps(torch.from_numpy(self.cells)[None], size, self.resize)[0].numpy()
         return heat
 
     @property
     def peak_xy(self) -> list[int] | None:
-        """Hottest pixel [x, y]; None for silence."""
+        """Hottest pixel [x, y], the one nearest to the middle if there are several; None for silence."""
         return None if self.silent else peak_of(self.heatmap)
 
     @property
@@ -128,9 +133,14 @@ class Result:
 
 
 def peak_of(heat: NDArray[np.float32]) -> list[int]:
-    """Hottest pixel [x, y]."""
-    y, x = divmod(int(heat.argmax()), heat.shape[1])
-    return [x, y]
+    """Hottest pixel [x, y]; of several that are equal up to rounding, the one nearest to the picture's middle.
+
+    Where cells are areas, one on the border is as hot from its centre to the edge: its centre is meant.
+    """
+    rows, columns = np.nonzero(heat >= heat.max() - _ROUNDING)
+    height, width = heat.shape
+    nearest = int((((2 * rows + 1 - height) * width) ** 2 + ((2 * columns + 1 - width) * height) ** 2).argmin())
+    return [int(columns[nearest]), int(rows[nearest])]
 
 
 def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:

@@ -20,7 +20,7 @@ from avloc.files import atomic_path
 from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
 from avloc.localize.movie import Movie, tell_codec, write_movie
 from avloc.localize.overlay import draw_overlay, draw_silent
-from avloc.localize.result import peak_and_box
+from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
 from avloc.media import OnScreen, SoundWindow, play, play_sound
@@ -197,7 +197,6 @@ def _drawn(shown: OnScreen, maps: Interpolated, style: Style, caption: str) -> N
 
 def _top(heat: NDArray[np.float32], style: Style) -> tuple[list[int] | None, list[int] | None]:
     """Peak and box as far as they are drawn; a flat map has none."""
-    y, x = divmod(int(heat.argmax()), heat.shape[1])
-    if not heat[y, x]:
+    if not heat.any():
         return None, None
-    return peak_and_box(heat) if style.box else ([x, y], None)
+    return peak_and_box(heat) if style.box else (peak_of(heat), None)

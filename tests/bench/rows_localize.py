@@ -71,7 +71,7 @@ def localize_warm(given: Given, work: Path) -> list[Row]:
 class FakeMapper:
     """A bump that wanders: no model, so that the row shows what everything else costs."""
 
-    seconds, rate = 3.0, 22_050
+    seconds, rate, resize = 3.0, 22_050, "bilinear-halfpixel"
 
     def cells_at(self, frame, waveform, rate):
         down, across = np.mgrid[0:14, 0:14]
