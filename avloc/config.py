@@ -167,6 +167,8 @@ class TrainConfig:
     `concepts` (the same, and projections from `avloc.networks.concepts`), `random`, or a model file to start from."""
     freeze: bool = False
     """Leave both trunks as they begin, statistics of their normalisations included; only the projections learn."""
+    thaw: str = ""
+    """Parts of the model by name, with commas, that learn though the trunks are frozen: `imgnet.layer4`."""
     audio_teacher: str = "panns"
     """Whose hints the audio hint term takes: `panns`, `yamnet` or `vggish`."""
     visual_teacher: str = "detr"
@@ -179,6 +181,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
             check_setting(getattr(self, name) in known, name, getattr(self, name), ", ".join(known))
+        check_setting(
+            self.freeze or not self.thaw, "thaw", self.thaw, "parts of trunks that freeze = true leaves as is"
+        )
         check_setting(self.epochs > 0, "epochs", self.epochs, "a positive integer")
         check_setting(self.batch > 1, "batch", self.batch, "2 or more: most methods compare a clip with its batch")
         check_setting(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")

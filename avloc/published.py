@@ -225,7 +225,7 @@ _FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seco
 _SMALL = {"loss": _WITHOUT_HINTS, "optim": {"lr": 1e-3}, "init": "random", "precision": "fp32"}
 _OF_MEDIA = (
     *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
-    *("augment.scale", "augment.flip", "freeze", "precision", "workers"),
+    *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers"),
 )
 """What says how media reach a network: these methods learn from features that lie in the store."""
 

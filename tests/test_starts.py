@@ -91,6 +91,30 @@ def test_a_frozen_run_is_another_run(store, tmp_path):
         train(TrainOptions(store=store, out=out), replace(FROZEN, freeze=False))
 
 
+def test_thawed_parts_learn_and_their_statistics_stay(store, tmp_path):
+    torch.manual_seed(FROZEN.seed)
+    begun = plan.Engine(SMALL, torch.device("cpu")).model
+    config = replace(FROZEN, thaw="imgnet.stage4.3,imgnet.conv5")
+    train(TrainOptions(store=store, out=tmp_path / "run"), config)
+    ended = tensors(tmp_path / "run" / "last.safetensors")
+    changed = {key for key, value in ended.items() if not torch.equal(value, begun.state_dict()[key])}
+    thawed = {key for key, _ in begun.named_parameters() if key.startswith(("imgnet.stage4.3.", "imgnet.conv5."))}
+    assert len(thawed) == 12
+    assert changed == {"img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias", *thawed}
+
+
+@pytest.mark.parametrize("name", ["imgnet.layer9", "layer1", "", "imgnet.conv5,"])
+def test_a_part_that_is_not_there_cannot_thaw(store, tmp_path, name):
+    options = TrainOptions(store=store, out=tmp_path / "run")
+    if name:
+        with pytest.raises(UsageError, match=r"no part .*") as caught:
+            train(options, replace(FROZEN, thaw=name))
+        assert "imgnet.conv5" in caught.value.hint
+    with pytest.raises(UsageError, match="thaw"):
+        train(options, TrainConfig(model=SMALL, loss=NO_HINTS, init="random", thaw=name or "imgnet.conv5"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_frozen_trunks_leave_no_gradient_behind():
     engine = plan.Engine(SMALL, torch.device("cpu"))
     engine.model.freeze_trunks()

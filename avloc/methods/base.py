@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from avloc.config import LossWeights, ModelConfig
+from avloc.errors import UsageError
 from avloc.parallel import ALONE, Peers
 
 
@@ -135,6 +136,23 @@ class Method(nn.Module, ABC):
         for part in parts:
             part.requires_grad_(requires_grad=False)
         self.train(self.training)
+
+    def thaw(self, *names: str) -> None:
+        """Parts by their names among `named_modules` learn after all; the statistics in them stay as they are.
+
+        Raises:
+            UsageError: no such part.
+        """
+        parts = dict(self.named_modules())
+        for name in names:
+            if not name or name not in parts:
+                known = ", ".join(
+                    f"{top}.{one}" for top, part in self.named_children() for one, _ in part.named_children()
+                )
+                raise UsageError(
+                    f"thaw: the model has no part {name!r}", hint=f"Valid are {known}, and parts of these."
+                )
+            parts[name].requires_grad_()
 
     def train(self, mode: bool = True) -> Self:
         """As every module, except for frozen parts."""

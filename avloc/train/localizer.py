@@ -42,6 +42,8 @@ class LocalizerTask:
         self.engine, init = start_engine(self.options, self.config, self.precision, self.device, listener)
         if self.config.freeze:
             self.engine.model.freeze_trunks()
+        if self.config.thaw:
+            self.engine.model.thaw(*self.config.thaw.split(","))
         return init
 
     @property

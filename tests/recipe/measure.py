@@ -17,6 +17,7 @@ from avloc.engine import Engine
 from avloc.heatmap import area_rank, cut, heat_maps, median_rank, ranked
 from avloc.localize.fusion import CENTRE, OWN, Fusion, Trust, fused_cells, nearness
 from avloc.localize.model import Model, load
+from avloc.localize.result import peak_of
 from avloc.localize.verdict import VerdictRule
 from avloc.media import decode_picture
 from avloc.metrics import ground_truth
@@ -24,6 +25,8 @@ from avloc.store import Store
 from tests.recipe.compose import SILENCE
 
 SIDE = 224
+RESIZE = "bilinear-halfpixel"
+"""Cells are areas: where the network's cells were taught to lie."""
 SMOOTH = 0.85  # cells
 CENTRE_SHARE = 0.2
 
@@ -62,7 +65,9 @@ def heats_of(clip: Seen, fusion: Fusion) -> dict[str, np.ndarray]:
         "own": clip.activation,
         "deaf": deaf(clip, fusion.own) if fusion.own else clip.activation,
     }
-    heats = {name: heat_maps(torch.from_numpy(one)[None], (SIDE, SIDE))[0].numpy() for name, one in cells.items()}
+    heats = {
+        name: heat_maps(torch.from_numpy(one)[None], (SIDE, SIDE), RESIZE)[0].numpy() for name, one in cells.items()
+    }
     return heats | {"disc": -np.hypot(steps[:, None], steps)}
 
 
@@ -80,7 +85,8 @@ def rules(heat: np.ndarray, boxes: np.ndarray) -> list[float]:
     for rank in (median_rank(heat.size), area_rank(heat.size, int(truth.sum()))):
         mask = cut(heat, ranked(heat, [rank])[0])
         hits.append(float((mask & truth).sum() >= 0.5 * (mask | truth).sum()))
-    return [*hits, float(truth.ravel()[heat.argmax()])]
+    x, y = peak_of(heat)
+    return [*hits, float(truth[y, x])]
 
 
 def by_class(clips: list[Seen], fusion: Fusion) -> dict[str, list[float]]:

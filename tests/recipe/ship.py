@@ -9,13 +9,15 @@ import torch
 from avloc.checkpoint import default_model, load_model, save_model
 from avloc.engine import Engine
 from avloc.localize.fusion import Fusion, Trust
-from tests.recipe.measure import calibrated, measured, peaks_of, see
+from avloc.localize.model import RESIZE_KEY
+from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, see
 
 CARD = {
     "name": "avloc-lite",
     "licence": "non-commercial research use; see avloc/models/LICENCE.md",
-    "about": "AVC with EfficientNet-Lite0 and YAMNet, both frozen; projections learned from concepts, hints and "
-    "composed scenes of 32 kinds of things. Recipe: python -m tests.recipe",
+    RESIZE_KEY: RESIZE,
+    "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for the end of the first; that and the projections "
+    "learned from concepts, hints and composed scenes of 32 kinds of things. Recipe: python -m tests.recipe",
 }
 CALIBRATED_ON = 600  # training clips
 
