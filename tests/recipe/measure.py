@@ -28,7 +28,7 @@ SIDE = 224
 RESIZE = "bilinear-halfpixel"
 """Cells are areas: where the network's cells were taught to lie."""
 SMOOTH = 0.85  # cells
-CENTRE_SHARE = 0.2
+CENTRE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, fl
     unsure, sure = (round(float(np.median(peaks)), 3) for peaks in (wrong, right))
     limit = round(float(np.quantile(wrong, 0.9)), 3)
     return {
-        "fusion": {"least": 0.4, "most": 0.8, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
+        "fusion": {"least": 0.6, "most": 1.0, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
         "verdict": {
             "least_effect": round(VerdictRule().least_effect * (1 - CENTRE_SHARE), 3),
             "least_similarity": limit,
