@@ -181,9 +181,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
             check_setting(getattr(self, name) in known, name, getattr(self, name), ", ".join(known))
-        check_setting(
-            self.freeze or not self.thaw, "thaw", self.thaw, "parts of trunks that freeze = true leaves as is"
-        )
+        check_setting(self.freeze or not self.thaw, "thaw", self.thaw, "empty, unless freeze = true")
         check_setting(self.epochs > 0, "epochs", self.epochs, "a positive integer")
         check_setting(self.batch > 1, "batch", self.batch, "2 or more: most methods compare a clip with its batch")
         check_setting(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")

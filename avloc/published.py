@@ -177,7 +177,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "trimap": _SWITCH_ON,
                 "legacy_diagonal": _SWITCH_OFF,
             },
-            unused=(*_OF_OTHERS, *_OF_TEACHERS),
+            unused=("thaw", *_OF_OTHERS, *_OF_TEACHERS),
             protocol="lvs",
         ),
         "sspl": MethodSpec(
@@ -192,7 +192,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             },
             own={"pcm": _SWITCH_ON, "head_lr": Own(2.5)},
             without={"pcm": Off(settings={"optim": {"lr": 5e-4}, "epochs": 100}, own={"head_lr": 4.0})},
-            unused=("model.tau", "loss.contrastive", "loss.event", *_OF_LABELS, *_OF_TEACHERS),
+            unused=("model.tau", "thaw", "loss.contrastive", "loss.event", *_OF_LABELS, *_OF_TEACHERS),
             protocol="sspl",
             term="agreement",
         ),

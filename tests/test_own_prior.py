@@ -14,7 +14,7 @@ import avloc
 from avloc.checkpoint import load_model, save_model
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
-from avloc.localize.fusion import CENTRE, OWN, Trust, nearness
+from avloc.localize.fusion import CENTRE, OWN, Fusion, Trust, load_fusion, nearness
 from avloc.media import square
 from avloc.transforms import normalise_frames
 from tests.listening import save_listening
@@ -184,6 +184,23 @@ def test_a_card_can_say_that_cells_are_areas(plain, tmp_path, scene):
         grown = torch.nn.functional.interpolate(cells, size=size, mode="bilinear", align_corners=corners)[0, 0].numpy()
         np.testing.assert_allclose(one.heatmap, scaled(grown), atol=1e-5)
     assert result.sound_effect != as_published.sound_effect, "judged by the maps that are shown"
+
+
+@pytest.mark.parametrize(("how", "corners"), [("bilinear-halfpixel", False), ("bilinear-corners", True)])
+def test_cells_of_a_coarser_prior_lie_as_the_card_says(how, corners):
+    draws = np.random.default_rng(0)
+    prior, similarity = draws.random((7, 7), np.float32), draws.random((14, 14), np.float32)
+    cells = Fusion(weights={"av": 0.75, "object": 0.25}, resize=how).cells(similarity, {"object": prior})
+    grown = torch.nn.functional.interpolate(
+        torch.from_numpy(prior)[None, None], size=(14, 14), mode="bilinear", align_corners=corners
+    )[0, 0].numpy()
+    np.testing.assert_allclose(cells, 0.75 * scaled(similarity) + 0.25 * scaled(grown), atol=1e-6)
+
+
+def test_a_prior_by_name_lies_as_the_card_says():
+    for prior in ("own", "none"):
+        fusion = load_fusion(prior, None, {"resize": "bilinear-halfpixel"}, None, torch.device("cpu"))
+        assert fusion.resize == "bilinear-halfpixel"
 
 
 @pytest.mark.parametrize("entry", ["areas", "", None, 5, ["bilinear-halfpixel"]])

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from avloc.checkpoint import load_model
-from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml
+from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, settled
 from avloc.errors import Refused, UsageError, WeightsAbsent, WeightsError
+from avloc.methods import build
 from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
 from avloc.networks.yamnet import read_yamnet_tflite
 from avloc.store import Store
@@ -103,16 +104,34 @@ def test_thawed_parts_learn_and_their_statistics_stay(store, tmp_path):
     assert changed == {"img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias", *thawed}
 
 
-@pytest.mark.parametrize("name", ["imgnet.layer9", "layer1", "", "imgnet.conv5,"])
+@pytest.mark.parametrize("name", ["imgnet.layer9", "layer1", "img_proj", "imgnet.maxpool", "imgnet.conv5,"])
 def test_a_part_that_is_not_there_cannot_thaw(store, tmp_path, name):
     options = TrainOptions(store=store, out=tmp_path / "run")
-    if name:
-        with pytest.raises(UsageError, match=r"no part .*") as caught:
-            train(options, replace(FROZEN, thaw=name))
-        assert "imgnet.conv5" in caught.value.hint
-    with pytest.raises(UsageError, match="thaw"):
-        train(options, TrainConfig(model=SMALL, loss=NO_HINTS, init="random", thaw=name or "imgnet.conv5"))
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=f"no part '{name.rpartition(',')[2]}' is frozen") as caught:
+            train(replace(options, dry_run=dry_run), replace(FROZEN, thaw=name))
+    hint = caught.value.hint
+    assert "imgnet.conv5" in hint
+    assert "maxpool" not in hint
     assert not (tmp_path / "run").exists()
+
+
+def test_only_what_is_frozen_can_thaw():
+    with pytest.raises(UsageError, match=r"thaw = 'imgnet\.conv5' is impossible; valid: empty, unless freeze = true"):
+        replace(FROZEN, freeze=False, thaw="imgnet.conv5")
+    for method in ("lvs", "sspl"):
+        with pytest.raises(UsageError, match=f"thaw, which means nothing to {method}"):
+            settled({"freeze": True, "thaw": "frame"}, method)
+
+
+def test_what_thaws_is_what_learns():
+    """SACL says by itself which of its parts learn."""
+    config = settled({"init": "random", "freeze": True, "thaw": "frame"}, "sacl")
+    model = build(config.model)
+    model.freeze_trunks()
+    before = sum(len(group.parameters) for group in model.groups())
+    model.thaw("frame")
+    assert sum(len(group.parameters) for group in model.groups()) == before + len(list(model.frame.parameters()))
 
 
 def test_frozen_trunks_leave_no_gradient_behind():

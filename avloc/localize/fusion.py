@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avloc.config import from_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.events import Listener, silent
-from avloc.protocols import Protocol
+from avloc.protocols import RESIZES, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,8 @@ NONE = "none"
 DETR = "detr"
 OWN = "own"
 CENTRE = "centre"
+RESIZE_KEY = "resize"
+"""Where a model file's card says how cells lie in the picture, if not as protocol `avloc` has it."""
 CARD_KEY = "fusion"
 """Where a model file says how its own prior is weighed."""
 _SMOOTHEST = 5.0
@@ -34,12 +36,15 @@ PriorMap = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """A frame [H, W, 3] to its map [h, w]."""
 
 
-def fused_cells(maps: Mapping[str, NDArray[np.float32]], weights: Mapping[str, float]) -> NDArray[np.float32]:
+def fused_cells(
+    maps: Mapping[str, NDArray[np.float32]], weights: Mapping[str, float], how: str = Protocol.resize
+) -> NDArray[np.float32]:
     """Weighted sum of maps, each brought to the finest grid among them and then to [0, 1]; a flat map counts as zeros.
 
     Args:
         maps: name -> [h, w], on grids of any size.
         weights: name -> weight, for every map.
+        how: cells become those of a finer grid, as `avloc.heatmap.resize` says.
 
     Returns:
         [h, w] whose resized min-max form is the heat map. A single map is its own result.
@@ -52,7 +57,7 @@ def fused_cells(maps: Mapping[str, NDArray[np.float32]], weights: Mapping[str, f
 
     rows, columns = zip(*(cells.shape for cells in maps.values()), strict=True)
     grid = (max(rows), max(columns))
-    terms = [weights[name] * heat_maps(torch.from_numpy(cells)[None], grid)[0] for name, cells in maps.items()]
+    terms = [weights[name] * heat_maps(torch.from_numpy(cells)[None], grid, how)[0] for name, cells in maps.items()]
     fused: NDArray[np.float32] = torch.stack(terms).sum(0).numpy()
     return fused
 
@@ -118,6 +123,8 @@ class Fusion:
     """For the protocol; empty where nothing is fused."""
     own: Trust | None = None
     """Fuses the model's own activation in, by weights that follow the sound; then there are no `priors`."""
+    resize: str = Protocol.resize
+    """How cells become pixels, and cells of a finer grid; one of `avloc.protocols.RESIZES`."""
 
     def prior_maps(self, frame: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """What the priors see in a frame [H, W, 3], whatever is heard."""
@@ -129,7 +136,7 @@ class Fusion:
         """[h, w] cells of the heat map out of cosines [h, w] and the frame's maps, `own` among them if it is in use."""
         maps = {"av": similarity, **prior_maps}
         if self.own is None:
-            return fused_cells(maps, self.weights)
+            return fused_cells(maps, self.weights, self.resize)
         smooth = {name: self.own.smoothed(cells) for name, cells in maps.items()}
         return fused_cells({**smooth, CENTRE: nearness(similarity.shape)}, self.own.weights(similarity))
 
@@ -180,7 +187,7 @@ def load_fusion(
 
     Raises:
         UsageError: no such prior, or weights that do not go with the maps.
-        WeightsError: a prior's weights are absent or damaged, or the card's fusion is none.
+        WeightsError: a prior's weights are absent or damaged, or the card's fusion or resize is none.
     """
     if names == OWN or (not names and CARD_KEY in card):
         return _own_fusion(weights, card)
@@ -192,7 +199,8 @@ def load_fusion(
         )
     chosen = _checked({"av", *kinds}, dict(weights) if weights else _default_weights(set(kinds)))
     priors = {kind: _load_prior(name, weights_dir, device, listener) for kind, name in kinds.items()}
-    return Fusion(priors=priors, weights=chosen, label=_label(kinds, chosen) if kinds else "")
+    label = _label(kinds, chosen) if kinds else ""
+    return Fusion(priors=priors, weights=chosen, label=label, resize=_resize_of(card))
 
 
 def _own_fusion(weights: Mapping[str, float] | None, card: Mapping[str, Any]) -> Fusion:
@@ -205,7 +213,14 @@ def _own_fusion(weights: Mapping[str, float] | None, card: Mapping[str, Any]) ->
         shares = _checked({"av", OWN}, dict(weights))
         share = shares["av"] / sum(shares.values())
         trust = replace(trust, least=share, most=share, centre=0.0)
-    return Fusion(own=trust, label=trust.label)
+    return Fusion(own=trust, label=trust.label, resize=_resize_of(card))
+
+
+def _resize_of(card: Mapping[str, Any]) -> str:
+    how = card.get(RESIZE_KEY, Protocol().resize)
+    if how not in RESIZES:
+        raise WeightsError(f"the model's card has an unusable {RESIZE_KEY}: {how!r}; valid: {', '.join(RESIZES)}")
+    return str(how)
 
 
 def parse_weights(text: str) -> dict[str, float]:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.errors import InputError, UsageError, WeightsError
+from avloc.errors import InputError, UsageError
 from avloc.events import Listener, silent
 from avloc.localize.fusion import OWN, Fusion, load_fusion
 from avloc.localize.moments import Scene, Times, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
 from avloc.media import SoundWindow, cut_window, square
-from avloc.protocols import RESIZES, Protocol
+from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from avloc.engine import Engine
     from avloc.methods import Embeddings
 
-RESIZE_KEY = "resize"
-"""Where a model file's card says how cells lie in the picture, if not as protocol `avloc` has it."""
 _RATES = (1_000, 768_000)
 _SHORTEST_S = 0.05
 _LOUDEST = 8.0
@@ -96,7 +94,7 @@ class Model:
         self.card: Mapping[str, Any] = file.card
         self.seconds = engine.config.seconds
         self.rate = engine.config.rate
-        self.resize = _resize_of(file.card)
+        self.resize = fusion.resize
         own = "" if self.resize == Protocol().resize else self.resize
         self.protocol = "/".join(filter(None, (Protocol().name, own, engine.precision, fusion.label)))
         self._engine, self._fusion, self._rule = engine, fusion, VerdictRule.of_card(file.card)
@@ -241,13 +239,6 @@ class Model:
         loudness = np.sqrt(np.mean(np.square(sound.waveform)))
         waveform = np.clip(loudness * noise, -1, 1)
         return self._engine.encode_sound(torch.from_numpy(waveform)[None], sound.rate)
-
-
-def _resize_of(card: Mapping[str, Any]) -> str:
-    how = card.get(RESIZE_KEY, Protocol().resize)
-    if how not in RESIZES:
-        raise WeightsError(f"the model's card has an unusable {RESIZE_KEY}: {how!r}; valid: {', '.join(RESIZES)}")
-    return str(how)
 
 
 def _effects(cells: list[NDArray[np.float32]], how: str) -> list[float]:

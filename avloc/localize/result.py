@@ -137,8 +137,13 @@ def peak_of(heat: NDArray[np.float32]) -> list[int]:
 
     Where cells are areas, one on the border is as hot from its centre to the edge: its centre is meant.
     """
-    rows, columns = np.nonzero(heat >= heat.max() - _ROUNDING)
     height, width = heat.shape
+    least = heat.max() - _ROUNDING
+    if heat.min() >= least:
+        return [(width - 1) // 2, (height - 1) // 2]
+    lines = np.flatnonzero(heat.max(axis=1) >= least)  # few, where a map at the size of its frame has many
+    rows, columns = np.nonzero(heat[lines] >= least)
+    rows = lines[rows]
     nearest = int((((2 * rows + 1 - height) * width) ** 2 + ((2 * columns + 1 - width) * height) ** 2).argmin())
     return [int(columns[nearest]), int(rows[nearest])]
 

@@ -138,20 +138,17 @@ class Method(nn.Module, ABC):
         self.train(self.training)
 
     def thaw(self, *names: str) -> None:
-        """Parts by their names among `named_modules` learn after all; the statistics in them stay as they are.
+        """Frozen parts by their names among `named_modules` learn after all; the statistics in them stay as they are.
 
         Raises:
-            UsageError: no such part.
+            UsageError: nothing of that name is frozen.
         """
-        parts = dict(self.named_modules())
+        parts = {name: part for name, part in self.named_modules() if name and _is_frozen(part)}
         for name in names:
-            if not name or name not in parts:
-                known = ", ".join(
-                    f"{top}.{one}" for top, part in self.named_children() for one, _ in part.named_children()
-                )
-                raise UsageError(
-                    f"thaw: the model has no part {name!r}", hint=f"Valid are {known}, and parts of these."
-                )
+            if name not in parts:
+                known = ", ".join(one for one in parts if one.count(".") == 1)
+                raise UsageError(f"thaw: no part {name!r} is frozen", hint=f"Valid are {known}, and parts of these.")
+        for name in names:
             parts[name].requires_grad_()
 
     def train(self, mode: bool = True) -> Self:
@@ -184,6 +181,10 @@ class Method(nn.Module, ABC):
         Returns:
             None where they are of another method.
         """
+
+
+def _is_frozen(part: nn.Module) -> bool:
+    return any(not weight.requires_grad for weight in part.parameters())
 
 
 def tensors_of(content: Mapping[str, Any], entry: str) -> dict[str, Tensor]:

@@ -8,8 +8,7 @@ import torch
 
 from avloc.checkpoint import default_model, load_model, save_model
 from avloc.engine import Engine
-from avloc.localize.fusion import Fusion, Trust
-from avloc.localize.model import RESIZE_KEY
+from avloc.localize.fusion import RESIZE_KEY, Fusion, Trust
 from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, see
 
 CARD = {
