@@ -138,7 +138,8 @@ class Fusion:
         if self.own is None:
             return fused_cells(maps, self.weights, self.resize)
         smooth = {name: self.own.smoothed(cells) for name, cells in maps.items()}
-        return fused_cells({**smooth, CENTRE: nearness(similarity.shape)}, self.own.weights(similarity))
+        maps, weights = {**smooth, CENTRE: nearness(similarity.shape)}, self.own.weights(similarity)
+        return fused_cells(maps, weights, self.resize)
 
 
 def _blurred(cells: NDArray[np.float32], deviation: float) -> NDArray[np.float32]:
