@@ -109,6 +109,7 @@ def test_every_tensor_of_the_file_is_taken(files):
     assert torch.equal(loaded("yamnet+classes", files, channels=1).state_dict()["_fc.weight"], head.weight)
     assert trunk_weights("yamnet+classes") == trunk_weights("yamnet:block3") == YAMNET
     assert trunk_weights("efficientnet_lite0+classes") == LITE0
+    assert trunk_weights("efficientnet_lite0+classes+published") == LITE0
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,10 @@ def test_every_tensor_of_the_file_is_taken(files):
         ("efficientnet_lite0+classes+classes", "classes go with whole trunks"),
         ("yamnet+classes", "hears and cannot see"),
         ("yamnet+class", "no part|unknown trunk"),
+        ("yamnet+classes+published", r"no trunk 'yamnet\+classes\+published'.*lite0\+classes\+published"),
+        ("resnet18+classes+published", "classes go with whole trunks"),
+        ("efficientnet_lite0+published", r"unknown trunk.*lite0\+classes\+published"),
+        ("efficientnet_lite0+published+classes", "classes go with whole trunks"),
     ],
 )
 def test_impossible_classes_are_named(name, words):
@@ -127,8 +132,46 @@ def test_impossible_classes_are_named(name, words):
         build_trunk(name)
 
 
+def test_the_published_end_is_that_of_the_file_whatever_becomes_of_the_other(files):
+    frames = normalise_frames(pictures())
+    before = loaded("efficientnet_lite0+classes", files)
+    trunk = loaded("efficientnet_lite0+classes+published", files)
+    state = trunk.state_dict()
+    published = {key: value for key, value in state.items() if key.startswith("_published.")}
+    assert state.keys() - published.keys() == before.state_dict().keys()
+    first = {key for key in before.state_dict() if key.startswith(lite0.BESIDE_PUBLISHED[:-1])}
+    assert len(first) == len(published) == 24
+    with torch.no_grad():
+        features = lite0.load_lite0(files["efficientnet_lite0"]).trunk(frames)
+        assert torch.equal(trunk(frames)[:, :-1_280], before(frames))
+        assert torch.equal(trunk(frames)[:, -1_280:], features)
+        for key, value in trunk.named_parameters():
+            if key.startswith(lite0.BESIDE_PUBLISHED):
+                value.mul_(1.5)
+        assert not torch.allclose(trunk(frames)[:, :1_280], features)
+        assert torch.equal(trunk(frames)[:, -1_280:], features)
+
+
+def test_the_activation_is_that_of_the_published_end(files):
+    name = "efficientnet_lite0+classes+published"
+    engine = Engine(replace(WITH_CLASSES, vision_trunk=name), CPU)
+    load_pretrained(engine.model.imgnet, name, files["efficientnet_lite0"])
+    engine.model.eval()
+    with torch.no_grad():
+        engine.model.imgnet._bn1.bias.add_(0.1)
+    frames = normalise_frames(pictures())
+    image, activation = engine.model.see(frames)
+    features = engine.model.imgnet(frames)
+    assert features.shape[1] == 1_280 + 1_000 + 1_280
+    expected = np.abs(features[:, 2_280:].detach().double().numpy()).mean(1)
+    np.testing.assert_allclose(activation.numpy(), expected, rtol=1e-5)
+    assert not np.allclose(expected, np.abs(features[:, :1_280].detach().numpy()).mean(1), rtol=1e-2, atol=0)
+    projected = engine.model.img_proj(features[:, :2_280])
+    assert torch.allclose(image, torch.nn.functional.normalize(projected, dim=1), atol=1e-6)
+
+
 def test_each_trunk_hears_what_it_was_made_for():
-    for name in (*TRUNKS, "resnet18:layer2", "efficientnet_lite0+classes"):
+    for name in (*TRUNKS, "resnet18:layer2", "efficientnet_lite0+classes", "efficientnet_lite0+classes+published"):
         assert heard_by(name, 22_050) is heard_by(name, 0) is log_spectrogram
     for name in (*SOUND_TRUNKS, "yamnet:block5", "yamnet+classes"):
         assert heard_by(name, 16_000) is log_mel
@@ -178,6 +221,14 @@ def test_activation_is_the_mean_of_what_the_trunk_sees_without_its_classes(confi
     np.testing.assert_allclose(seen.activation.numpy(), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(replace(seen, audio=-seen.audio).activation, seen.activation)
     assert torch.equal(engine.model.see(frames)[0], seen.image)
+
+
+def test_the_cost_of_a_published_end_is_that_of_its_convolutions():
+    ends = replace(WITH_CLASSES, vision_trunk="efficientnet_lite0+classes+published")
+    ours, less = model_cost(ends), model_cost(WITH_CLASSES)
+    block = 192 * 1_152 + 9 * 1_152 + 1_152 * 320
+    assert ours.multiply_adds - less.multiply_adds == (64 // 32) ** 2 * (block + 320 * 1_280)
+    assert ours.parameters - less.parameters == block + 320 * 1_280 + 2 * (1_152 + 1_152 + 320 + 1_280)
 
 
 def test_the_cost_of_classes_is_that_of_their_classifiers():

@@ -13,6 +13,7 @@ from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, settl
 from avloc.errors import Refused, UsageError, WeightsAbsent, WeightsError
 from avloc.methods import build
 from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
+from avloc.networks.lite0 import published_end
 from avloc.networks.yamnet import read_yamnet_tflite
 from avloc.store import Store
 from avloc.train import TrainOptions, plan, train
@@ -122,6 +123,36 @@ def test_only_what_is_frozen_can_thaw():
     for method in ("lvs", "sspl"):
         with pytest.raises(UsageError, match=f"thaw, which means nothing to {method}"):
             settled({"freeze": True, "thaw": "frame"}, method)
+
+
+def test_a_published_end_stays_while_the_other_learns_as_it_would_alone(store, tmp_path, published):
+    ends = replace(CONCEPTUAL, thaw="imgnet._blocks.15,imgnet._conv_head,imgnet._bn1")
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    train(TrainOptions(store=store, out=alone), ends)
+    model = replace(SHARED_WORDS, vision_trunk="efficientnet_lite0+classes+published")
+    train(TrainOptions(store=store, out=both), replace(ends, model=model))
+    ours, theirs = tensors(both / "last.safetensors"), tensors(alone / "last.safetensors")
+    for key, value in theirs.items():  # sums over slices of channels round differently
+        torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-6)
+    file = torch.load(published[LITE0.name].path, weights_only=True)
+    stay = {f"imgnet.{key}": value for key, value in published_end(file).items()}
+    assert ours.keys() - theirs.keys() == stay.keys()
+    assert all(torch.equal(ours[key], value) for key, value in stay.items())
+    learned = "imgnet._conv_head.weight"
+    assert not torch.equal(ours[learned], stay["imgnet._published._conv_head.weight"])
+
+
+@pytest.mark.parametrize("name", ["imgnet", "imgnet._blocks", "imgnet._blocks.14", "imgnet._bn0", "imgnet._published"])
+def test_what_a_published_end_stands_on_cannot_thaw(store, tmp_path, published, name):
+    model = replace(SHARED_WORDS, vision_trunk="efficientnet_lite0+classes+published")
+    frozen = replace(CONCEPTUAL, model=model, thaw=f"imgnet._conv_head,{name}")
+    options = TrainOptions(store=store, out=tmp_path / "run", dry_run=True)
+    with pytest.raises(UsageError, match="would change the published end") as caught:
+        train(options, frozen)
+    assert "imgnet._blocks.15, imgnet._conv_head, imgnet._bn1, imgnet._fc" in caught.value.hint
+    with pytest.raises(UsageError, match="stays as published only where") as caught:
+        train(options, replace(frozen, freeze=False, thaw=""))
+    assert caught.value.hint == "--set freeze=true"
 
 
 def test_what_thaws_is_what_learns():

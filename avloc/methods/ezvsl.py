@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
+from avloc.errors import UsageError
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
+from avloc.networks.lite0 import BESIDE_PUBLISHED
 from avloc.networks.trunks import (
     SOUND_TRUNKS,
     build_trunk,
@@ -24,6 +26,7 @@ from avloc.networks.trunks import (
     family,
     heard_by,
     init_from_scratch,
+    published_channels,
 )
 from avloc.parallel import ALONE, Peers
 
@@ -43,9 +46,11 @@ class EZVSL(Method):
         check_frame(config.vision_trunk, config.frame)
         self._heard = heard_by(config.audio_trunk, config.rate)
         self.imgnet, vision_width = build_trunk(config.vision_trunk)
-        self.vision_features = vision_width - class_channels(config.vision_trunk)
+        self._published = published_channels(config.vision_trunk)
+        self._projected = vision_width - self._published
+        self.vision_features = self._projected - class_channels(config.vision_trunk)
         self.audnet, audio_width = build_trunk(config.audio_trunk, channels=1)
-        self.img_proj, self.aud_proj = self.projections(vision_width, audio_width)
+        self.img_proj, self.aud_proj = self.projections(self._projected, audio_width)
         for part in (self.audnet, self.img_proj, self.aud_proj):
             init_from_scratch(part)
 
@@ -58,15 +63,34 @@ class EZVSL(Method):
         """Let only the projections learn."""
         self.freeze(self.imgnet, self.audnet)
 
+    def thaw(self, *names: str) -> None:
+        """As every method, except for what a published end stands on.
+
+        Raises:
+            UsageError: nothing of that name is frozen, or a published end would not stay what it is.
+        """
+        super().thaw(*names)
+        learn = [name for name, weight in self.imgnet.named_parameters() if weight.requires_grad]
+        if self._published and not all(name.startswith(BESIDE_PUBLISHED) for name in learn):
+            parts = ", ".join("imgnet." + name.rstrip(".") for name in BESIDE_PUBLISHED)
+            raise UsageError(
+                f"thaw: {','.join(names)} would change the published end of {self.config.vision_trunk}",
+                hint=f"Valid are {parts}, and parts of these.",
+            )
+
     def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
         """Log-spectrograms [B, 1, 257, T], or log-mel bands [B, 1, 64, T] (`avloc.networks.trunks.heard_by`)."""
         return self._heard(sound_BN, rate)
 
     def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit features [B, D, h, w] of normalised frames, and their `activation`, in one pass."""
+        """Unit features [B, D, h, w] of normalised frames, and their `activation`, in one pass.
+
+        Where the trunk has its published end beside the one that learns, the activation is that of the published end.
+        """
         seen: Tensor = self.imgnet(frames_B3HW)
-        cells: Tensor = self.img_proj(seen)
-        activation = seen.detach()[:, : self.vision_features].float().abs().mean(1)
+        cells: Tensor = self.img_proj(seen[:, : self._projected])
+        features = slice(self._projected, None) if self._published else slice(self.vision_features)
+        activation = seen.detach()[:, features].float().abs().mean(1)
         return F.normalize(cells.float(), dim=1), activation
 
     def encode_audio(self, heard: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ package `efficientnet-lite-pytorch`. Stochastic depth, which that port applies i
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -32,6 +33,10 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 """Repeats, kernel, stride of the first, expansion, output channels."""
+_TWICE = {"_blocks.15.": "_block.", "_conv_head.": "_conv_head.", "_bn1.": "_bn1."}
+"""What `Lite0WithClasses` can have a second time, and its names there."""
+BESIDE_PUBLISHED = (*_TWICE, "_fc.")
+"""Beginnings of the names of what can learn without a change to the second time."""
 _EPSILON, _MOMENTUM = 1e-3, 0.01  # TensorFlow's 0.99, as PyTorch counts it
 
 CLASS_SCALE = 1 / 2.27
@@ -115,21 +120,55 @@ class Lite0WithClasses(nn.Sequential):
     and at least 0. Few classes are left in a cell, and nothing where there is only ground.
 
     Keys of the state dict are those of the published file, `_fc` included.
+
+    Args:
+        channels: of the input.
+        published: with a second end on the same trunk, for when the first learns and what it was is asked for still:
+            the last block and what follows it once more, as `_published`. Its features come last.
     """
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, channels: int = 3, *, published: bool = False) -> None:
         parts = OrderedDict(build_lite0_trunk(channels).named_children())
-        super().__init__(OrderedDict([*parts.items(), ("_fc", nn.Linear(WIDTH, CLASSES))]))
+        parts["_fc"] = nn.Linear(WIDTH, CLASSES)
+        if published:
+            parts["_published"] = _end()
+        super().__init__(parts)
 
     def forward(self, frames_B3HW: Tensor) -> Tensor:
-        """[B, channels, H, W] -> [B, 1280 + 1000, H/32, W/32], the features first."""
-        *trunk, classifier = self
-        features = frames_B3HW
-        for part in trunk:
-            features = part(features)
+        """[B, channels, H, W] -> [B, 1280 + 1000 (+ 1280), H/32, W/32], the features first."""
+        parts = dict(self.named_children())
+        classifier, published = parts.pop("_fc"), parts.pop("_published", None)
+        features = before = frames_B3HW
+        for part in parts.values():
+            if isinstance(part, nn.Sequential):  # the blocks
+                before = part[:-1](features)
+                features = part[-1](before)
+            else:
+                features = part(features)
         logits = classifier(features.movedim(1, -1)).movedim(-1, 1)
         classes = F.relu(CLASS_SCALE * (logits - logits.mean(1, keepdim=True)) - CLASS_THRESHOLD)
-        return torch.cat((features, classes), 1)
+        return torch.cat((features, classes, *([published(before)] if published else [])), 1)
+
+
+def published_end(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the published file's tensors that `Lite0WithClasses` has a second time, under the names there."""
+    return {
+        f"_published.{new}{key.removeprefix(old)}": value
+        for old, new in _TWICE.items()
+        for key, value in tensors.items()
+        if key.startswith(old)
+    }
+
+
+def _end() -> nn.Sequential:
+    """The last block and what follows it."""
+    width, (_, kernel, stride, expansion, out) = _STAGES[-2][-1], _STAGES[-1]
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["_block"] = Block(width, out, kernel, stride, expansion)
+    parts["_conv_head"] = nn.Conv2d(out, WIDTH, 1, bias=False)
+    parts["_bn1"] = _normalisation(WIDTH)
+    parts["_relu1"] = nn.ReLU6(inplace=True)
+    return nn.Sequential(parts)
 
 
 def build_lite0_trunk(channels: int = 3) -> nn.Sequential:

@@ -35,6 +35,16 @@ WITH_CLASSES = "+classes"
 """Behind the name of a trunk of `CLASSES`: it also says what its publisher's classifier sees or hears."""
 CLASSES = {"efficientnet_lite0": lite0.CLASSES, "yamnet": yamnet.CLASSES}
 """How many classes there are, the last channels of such a trunk."""
+WITH_PUBLISHED = "+published"
+"""Behind that, of a trunk of `PUBLISHED`: its end is there a second time, whose features are the last channels and stay
+what its publisher made them when the first learns."""
+PUBLISHED = {"efficientnet_lite0": lite0.WIDTH}
+"""How many channels that end has."""
+WHOLE_WITH_CLASSES = (
+    *(known + WITH_CLASSES for known in CLASSES),
+    *(known + WITH_CLASSES + WITH_PUBLISHED for known in PUBLISHED),
+)
+"""Names of all trunks with classes."""
 _HEADS = ("avgpool", "fc", "classifier")
 
 
@@ -44,7 +54,8 @@ def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
     Args:
         name: one of `TRUNKS`, of `SIGHT_TRUNKS`, or of `SOUND_TRUNKS` for one channel; `resnet18:layer2` and the like
             stop after that part, which keeps a network small and its cells' view of the picture narrow;
-            `yamnet+classes` and `efficientnet_lite0+classes` have the classes of their publishers as further channels.
+            `yamnet+classes` and `efficientnet_lite0+classes` have the classes of their publishers as further channels,
+            `efficientnet_lite0+classes+published` the features of the published network after them.
         channels: input channels; another number than 3 replaces the first convolution (no bias, as in the original).
 
     Returns:
@@ -73,13 +84,14 @@ def build_trunk(name: str, *, channels: int = 3) -> tuple[nn.Module, int]:
 
 def _with_classes(name: str, channels: int) -> tuple[nn.Module, int]:
     network = family(name)
-    if name != network + WITH_CLASSES or network not in CLASSES:
-        valid = ", ".join(known + WITH_CLASSES for known in CLASSES)
+    if name not in WHOLE_WITH_CLASSES:
+        valid = ", ".join(WHOLE_WITH_CLASSES)
         raise UsageError(f"no trunk {name!r}: classes go with whole trunks that have them; valid: {valid}")
     _check_senses(network, channels)
     if network == "yamnet":
         return yamnet.YAMNetWithClasses(channels), yamnet.WIDTH + yamnet.CLASSES
-    return lite0.Lite0WithClasses(channels), lite0.WIDTH + lite0.CLASSES
+    published = published_channels(name)
+    return lite0.Lite0WithClasses(channels, published=published > 0), lite0.WIDTH + lite0.CLASSES + published
 
 
 def _check_senses(network: str, channels: int) -> None:
@@ -96,7 +108,7 @@ def _parts(network: str, channels: int) -> dict[str, nn.Module]:
     if network == "efficientnet_lite0":
         return dict(lite0.build_lite0_trunk(channels).named_children())
     if network not in TORCHVISION_TRUNKS:
-        valid = (*TRUNKS, *SIGHT_TRUNKS, *SOUND_TRUNKS, *(known + WITH_CLASSES for known in CLASSES))
+        valid = (*TRUNKS, *SIGHT_TRUNKS, *SOUND_TRUNKS, *WHOLE_WITH_CLASSES)
         raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(valid)}")
     import torchvision  # takes as long to import as torch, and the shipped model has no trunk of it
 
@@ -134,8 +146,13 @@ def family(name: str) -> str:
 
 
 def class_channels(name: str) -> int:
-    """How many of a trunk's channels, the last ones, are classes; 0 for one without."""
+    """How many of a trunk's channels, the last ones but for `published_channels`, are classes; 0 for one without."""
     return CLASSES[family(name)] if WITH_CLASSES in name else 0
+
+
+def published_channels(name: str) -> int:
+    """How many of a trunk's channels, the very last ones, are features of its published end; 0 for one without."""
+    return PUBLISHED.get(family(name), 0) if name.endswith(WITH_PUBLISHED) else 0
 
 
 def heard_by(name: str, rate: int) -> Callable[[Tensor, int], Tensor]:
@@ -204,7 +221,8 @@ def load_imagenet(trunk: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: the file is not a state dict of this trunk, as torchvision or its publisher names its tensors.
     """
-    _fill(trunk, load_plain(path), path)
+    tensors = load_plain(path)
+    _fill(trunk, {**tensors, **lite0.published_end(tensors)}, path)
 
 
 def _fill(trunk: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -23,7 +23,7 @@ from avloc.events import Listener
 from avloc.media.segments import check_segments
 from avloc.methods import Method
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
-from avloc.networks.trunks import load_pretrained
+from avloc.networks.trunks import WITH_PUBLISHED, load_pretrained, published_channels
 from avloc.protocols import Protocol
 from avloc.published import METHOD_SPECS
 from avloc.store import Store
@@ -31,7 +31,8 @@ from avloc.train.clips import training_set
 from avloc.weights import locate, trunk_weights
 
 CONCEPT_TRUNKS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes"}
-"""What `--init concepts` can begin with: trunks that say the classes of which the table of concepts is made."""
+"""What `--init concepts` can begin with: trunks that say the classes of which the table of concepts is made. Whether
+they have their published end a second time makes no difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,9 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     check_used(config)
     if config.init == "concepts":
         _check_concepts(config.model)
+    if published_channels(config.model.vision_trunk) and not config.freeze:
+        reason = "stays as published only where what it stands on does"
+        raise UsageError(f"the second end of {config.model.vision_trunk} {reason}", hint="--set freeze=true")
     if METHOD_SPECS[config.model.method].segments and not config.model.own["grid"]:
         check_segments()
     store = Store(options.store)
@@ -237,7 +241,8 @@ def _put_file(trunk: nn.Module, name: str, options: TrainOptions, listener: List
 
 def _check_concepts(config: ModelConfig) -> None:
     needs = {**CONCEPT_TRUNKS, "dim": DIM}
-    if any(getattr(config, name) != value for name, value in needs.items()):
+    has = {name: str(getattr(config, name)).removesuffix(WITH_PUBLISHED) for name in needs}
+    if any(has[name] != str(value) for name, value in needs.items()):
         settings = " ".join(f"--set model.{name}={value}" for name, value in needs.items())
         raise UsageError("--init concepts goes with other networks than these", hint=f"Valid: {settings}")
 

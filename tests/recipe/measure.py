@@ -28,7 +28,7 @@ SIDE = 224
 RESIZE = "bilinear-halfpixel"
 """Cells are areas: where the network's cells were taught to lie."""
 SMOOTH = 0.85  # cells
-CENTRE_SHARE = 0.1
+CENTRE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
