@@ -242,7 +242,7 @@ def test_sounds_stay_in_range_and_lengthless_ones_are_repeated(data):
 def test_what_is_calibrated_follows_the_peaks():
     card = calibrated([0.5, 0.6, 0.9], [0.1, *np.linspace(0.2, 0.3, 9), 0.4])
     assert (card["fusion"]["unsure"], card["fusion"]["sure"]) == (0.25, 0.6)
-    assert card["verdict"] == {"least_effect": 0.045, "least_similarity": 0.3}
+    assert card["verdict"] == {"least_effect": 0.04, "least_similarity": 0.3}
     Trust(**card["fusion"])
     VerdictRule(**card["verdict"])
 
