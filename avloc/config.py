@@ -174,7 +174,7 @@ class TrainConfig:
     visual_teacher: str = "detr"
     """Whose hints the visual hint term takes: `detr`, or `lite0`."""
     precision: str = "auto"
-    """`auto` takes bf16 where the hardware has it; `fp32` and `bf16` are taken at their word."""
+    """`auto` takes bf16 where the hardware is faster in it; `fp32` and `bf16` are taken at their word."""
     workers: int = 2
     """Loader processes; the result does not depend on them."""
 

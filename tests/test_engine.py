@@ -136,7 +136,21 @@ def test_impossible_parts_are_named():
 def test_precision_is_taken_at_its_word():
     assert pick_precision("fp32", CPU) == "fp32"
     assert pick_precision("bf16", CPU) == "bf16"
-    assert pick_precision("auto", CPU) in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("has", "picked"),
+    [
+        ({}, "fp32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, "fp32"),
+    ],
+)
+def test_bf16_is_picked_where_the_processor_is_faster_in_it(monkeypatch, has, picked):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert pick_precision("auto", CPU) == picked
 
 
 def test_bf16_maps_are_close_to_fp32(batch, tmp_path):

@@ -55,12 +55,18 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Settle `auto`: bf16 where the hardware computes in it, else fp32."""
+    """Settle `auto`: bf16 where the hardware is faster in it, else fp32.
+
+    CPUs are with AMX, and AMD's with AVX512-BF16. Intel's with AVX512-BF16 alone (AMX may be hidden from a virtual
+    machine) compute in it at half the rate of fp32; `python -m tests.bench --row machine` measures both.
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"
+    has = torch.cpu.get_capabilities()
+    vectors = has.get("avx512_bf16", False) and not str(has.get("cpu_name", "")).startswith("Intel")
+    return "bf16" if has.get("amx_bf16", False) or vectors else "fp32"
 
 
 class Engine:
