@@ -96,7 +96,7 @@ def _video(path: Path, seed: int, seconds: float) -> Path:
     )
 
 
-def media(folder: Path, count: int, *, suffix: str = ".png", distinct: int = 64) -> list[str]:
+def media(folder: Path, count: int, *, suffix: str = ".png", distinct: int = 64, rate: int = RATE) -> list[str]:
     """`frames/<id>` and `audio/<id>.flac` as users of the reference have them; the ids, sorted."""
     for part in ("frames", "audio"):
         (folder / part).mkdir(parents=True)
@@ -105,7 +105,7 @@ def media(folder: Path, count: int, *, suffix: str = ".png", distinct: int = 64)
         frame, heard = folder / "frames" / f"{clip_id}{suffix}", folder / "audio" / f"{clip_id}.flac"
         if number < distinct:
             Image.fromarray(picture(number)).save(frame, quality=90)
-            soundfile.write(heard, sound(number), RATE, subtype="PCM_16")
+            soundfile.write(heard, sound(number, rate=rate), rate, subtype="PCM_16")
         else:
             shutil.copy(folder / "frames" / f"{ids[number % distinct]}{suffix}", frame)
             shutil.copy(folder / "audio" / f"{ids[number % distinct]}.flac", heard)
@@ -125,9 +125,11 @@ def boxes(folder: Path, ids: list[str], suffix: str) -> Path:
     return path
 
 
-def store(media_folder: Path, out: Path, *, annotations: Path | None = None, method: str = "avc") -> Store:
-    """What `avloc prepare` makes of a folder from `media`."""
-    prepare([str(media_folder)], out, PrepareOptions(annotations=annotations, method=method, workers=1))
+def store(
+    media_folder: Path, out: Path, *, annotations: Path | None = None, method: str = "avc", rate: int = 0
+) -> Store:
+    """What `avloc prepare` makes of a folder from `media`; a rate of 0 is the method's."""
+    prepare([str(media_folder)], out, PrepareOptions(annotations=annotations, method=method, rate=rate, workers=1))
     return Store(out)
 
 

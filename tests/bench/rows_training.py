@@ -25,14 +25,20 @@ from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimise
 from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, spread, walls
 
 WORKERS = 2
+RATES = (22_050, 44_100)
+"""The paper's, whose three seconds are 276 spectrogram frames, and that of the published training code: 554."""
 PURE = "avloc without loading"
 FP32 = "avloc fp32"
 
 
 def training_steps(given: Given, work: Path) -> list[Row]:
-    """Steps on a batch that is in memory already."""
+    """Steps on a batch that is in memory already, at the paper's rate and at that of its published code."""
+    return [row for rate in RATES for row in _training_steps(given, work / str(rate), rate)]
+
+
+def _training_steps(given: Given, work: Path, rate: int) -> list[Row]:
     batch = given.size(32, 2)
-    world = _World(work, clips=batch, batch=batch)
+    world = _World(work, clips=batch, batch=batch, rate=rate)
     theirs, network = world.their_batch(), world.their_network()
     optimiser = optimiser_of(network)
     contenders = {REFERENCE: lambda: training_step(network, optimiser, theirs)}
@@ -44,9 +50,10 @@ def training_steps(given: Given, work: Path) -> list[Row]:
     fp32 = "fp32 eager NCHW, all pairs of cells, tensors ready for the networks"
     ours = "from uint8 frames and int16 sound"
     told = {"work": batch, "unit": "pairs/s"}
+    name = "training step" if rate == RATES[0] else f"training step, {frames} frames"
     return [
-        compared("training step", f"{start} {fp32}; avloc in bf16 {ours}", spent, **told),
-        compared("training step, fp32", f"{start} {fp32}; avloc in fp32 {ours}", spent, avloc=FP32, **told),
+        compared(name, f"{start} {fp32}; avloc in bf16 {ours}", spent, **told),
+        compared(f"{name}, fp32", f"{start} {fp32}; avloc in fp32 {ours}", spent, avloc=FP32, **told),
     ]
 
 
@@ -73,11 +80,11 @@ def _method_row(given: Given, method: str, store: Store, batch: int) -> Row:
 
 
 def whole_epoch(given: Given, work: Path) -> list[Row]:
-    """From files to the end of an epoch."""
+    """From files to the end of an epoch, avloc in the precision that `auto` takes here."""
     batch = given.size(32, 2)
     world = _World(work, clips=given.count(6 * batch, 2 * batch), batch=batch)
-    clips = len(world.ids) // batch * batch
-    step = world.our_step("bf16")
+    clips, precision = len(world.ids) // batch * batch, pick_precision("auto", torch.device("cpu"))
+    step = world.our_step(precision)
     spent = interleaved(
         given.repeats,
         {REFERENCE: world.their_epoch, AVLOC: _counted(world.our_epoch), PURE: lambda: _often(step, clips // batch)},
@@ -87,8 +94,8 @@ def whole_epoch(given: Given, work: Path) -> list[Row]:
     rate = clips / statistics.median(walls(spent[AVLOC]))
     what = (
         f"{clips} clips from disk, batches of {batch}, both hints, {WORKERS} loader processes, networks built and "
-        f"loaders started anew; fp32 loop over FLAC, PNG and npy that keeps a checkpoint; `avloc train` in bf16, with "
-        f"its model file and state"
+        f"loaders started anew; fp32 loop over FLAC, PNG and npy that keeps a checkpoint; `avloc train` in {precision},"
+        f" with its model file and state"
     )
     return [
         compared(
@@ -117,12 +124,13 @@ def _counted(call: Callable[[int], object]) -> Callable[[], None]:
 class _World:
     """The same clips with the same hints for both sides."""
 
-    def __init__(self, work: Path, *, clips: int, batch: int) -> None:
+    def __init__(self, work: Path, *, clips: int, batch: int, rate: int = RATES[0]) -> None:
         self.work, self.batch, self.dim = work, batch, TrainConfig().model.dim
-        self.ids = material.media(work / "media", clips)
-        self.store: Store = material.store(work / "media", work / "store")
+        self.ids = material.media(work / "media", clips, rate=rate)
+        self.store: Store = material.store(work / "media", work / "store", rate=rate)
         material.hints(self.store, work / "npy")
-        self.config = TrainConfig(batch=batch, epochs=1, init="random", workers=WORKERS)
+        model = replace(TrainConfig().model, rate=rate)
+        self.config = TrainConfig(model=model, batch=batch, epochs=1, init="random", workers=WORKERS)
         self.their_clips = ReferenceClips(work / "media", self.ids, hints=work / "npy")
 
     def their_network(self) -> ReferenceNet:
@@ -147,7 +155,7 @@ class _World:
 
     def our_epoch(self, number: int) -> object:
         options = TrainOptions(store=self.store.folder, out=self.work / f"run-{number}", device="cpu")
-        return train(options, replace(self.config, precision="bf16"))
+        return train(options, self.config)
 
 
 def _our_batch(store: Store, config: TrainConfig) -> Batch:
