@@ -160,6 +160,19 @@ def test_labels_belong_to_a_run_where_they_teach(store, tmp_path):
     train(TrainOptions(store=tmp_path / "cats", out=tmp_path / "published"), changed(CONFIG, epochs=1))
 
 
+def test_a_run_stays_in_the_precision_that_auto_took(store, tmp_path, monkeypatch):
+    """On another processor `auto` may mean another one."""
+    options, auto = TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, epochs=1, precision="auto")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False})
+    train(options, auto)
+    assert load_model(tmp_path / "run").card["precision"] == "fp32"
+    train(options, changed(auto, epochs=2))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    for dry_run in (True, False):
+        with pytest.raises(Refused, match=r"precision \(not as before\)"):
+            train(replace(options, dry_run=dry_run), changed(auto, epochs=3))
+
+
 def test_layers_that_draw_resume_too(store, tmp_path):
     """EfficientNet drops whole blocks at random while it learns."""
     drawing = changed(

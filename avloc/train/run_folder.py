@@ -43,10 +43,10 @@ class RunFolder:
 
         Args:
             config: the settings of this run.
-            identity: what else makes it this run: clips, selection, hints, initial weights.
+            identity: what else makes it this run: clips, selection, hints, precision, initial weights.
 
         Raises:
-            Refused: the folder holds a run with other settings, data, hints or initial weights.
+            Refused: the folder holds a run with other settings, data, hints, precision or initial weights.
         """
         path = self.path / "config.toml"
         if not path.is_file():
