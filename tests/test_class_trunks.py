@@ -132,17 +132,25 @@ def test_impossible_classes_are_named(name, words):
         build_trunk(name)
 
 
+def test_a_published_end_does_not_hear():
+    with pytest.raises(UsageError, match="sees and cannot hear"):
+        build_trunk("efficientnet_lite0+classes+published", channels=1)
+
+
 def test_the_published_end_is_that_of_the_file_whatever_becomes_of_the_other(files):
     frames = normalise_frames(pictures())
-    before = loaded("efficientnet_lite0+classes", files)
+    reference, before = lite0.load_lite0(files["efficientnet_lite0"]), loaded("efficientnet_lite0+classes", files)
     trunk = loaded("efficientnet_lite0+classes+published", files)
     state = trunk.state_dict()
     published = {key: value for key, value in state.items() if key.startswith("_published.")}
     assert state.keys() - published.keys() == before.state_dict().keys()
+    for network in (reference.trunk, before, trunk, trunk._published):  # some of it beyond what ReLU6 lets through
+        network._bn1.weight.data.mul_(50)
     first = {key for key in before.state_dict() if key.startswith(lite0.BESIDE_PUBLISHED[:-1])}
     assert len(first) == len(published) == 24
     with torch.no_grad():
-        features = lite0.load_lite0(files["efficientnet_lite0"]).trunk(frames)
+        features = reference.trunk(frames)
+        assert 0.001 < (features == 6).float().mean() < 0.9
         assert torch.equal(trunk(frames)[:, :-1_280], before(frames))
         assert torch.equal(trunk(frames)[:, -1_280:], features)
         for key, value in trunk.named_parameters():

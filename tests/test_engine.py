@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
 from avloc.networks.folding import fold_batch_norms
-from avloc.networks.trunks import TRUNKS, build_trunk
+from avloc.networks.trunks import TRUNKS, WHOLE_WITH_CLASSES, build_trunk
 from avloc.transforms import normalise_frames
 
 CPU = torch.device("cpu")
@@ -96,7 +98,7 @@ def test_every_trunk_sees_and_hears(name):
         assert hears.eval()(torch.zeros(1, 1, 257, 276)).shape[:2] == (1, width)
 
 
-@pytest.mark.parametrize("name", [*TRUNKS, "efficientnet_lite0+classes"])
+@pytest.mark.parametrize("name", [*TRUNKS, *(name for name in WHOLE_WITH_CLASSES if "lite0" in name)])
 def test_folded_normalisations_change_nothing_but_rounding(name):
     torch.manual_seed(0)
     trunk, _ = build_trunk(name)
@@ -134,6 +136,9 @@ def test_impossible_parts_are_named():
 
 
 def test_precision_is_taken_at_its_word():
+    assert pick_precision("auto", CPU) in ("fp32", "bf16")
+    if platform.machine() == "x86_64":
+        assert "cpu_name" in torch.cpu.get_capabilities(), "by which Intel's processors are told"
     assert pick_precision("fp32", CPU) == "fp32"
     assert pick_precision("bf16", CPU) == "bf16"
 

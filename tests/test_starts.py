@@ -147,12 +147,14 @@ def test_what_a_published_end_stands_on_cannot_thaw(store, tmp_path, published, 
     model = replace(SHARED_WORDS, vision_trunk="efficientnet_lite0+classes+published")
     frozen = replace(CONCEPTUAL, model=model, thaw=f"imgnet._conv_head,{name}")
     options = TrainOptions(store=store, out=tmp_path / "run", dry_run=True)
-    with pytest.raises(UsageError, match="would change the published end") as caught:
+    with pytest.raises(UsageError, match=f"no part '{name}' is frozen and may learn") as caught:
         train(options, frozen)
-    assert "imgnet._blocks.15, imgnet._conv_head, imgnet._bn1, imgnet._fc" in caught.value.hint
-    with pytest.raises(UsageError, match="stays as published only where") as caught:
-        train(options, replace(frozen, freeze=False, thaw=""))
-    assert caught.value.hint == "--set freeze=true"
+    assert "Valid are imgnet._blocks.15, imgnet._conv_head, imgnet._bn1, imgnet._fc, audnet." in caught.value.hint
+    assert f"{name}," not in caught.value.hint
+    for changed in ({"freeze": False, "thaw": ""}, {"init": "random"}):
+        with pytest.raises(UsageError, match="needs published weights, and that what it stands on") as caught:
+            train(options, replace(frozen, **changed))
+        assert "--set freeze=true" in caught.value.hint
 
 
 def test_what_thaws_is_what_learns():

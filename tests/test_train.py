@@ -166,11 +166,17 @@ def test_a_run_stays_in_the_precision_that_auto_took(store, tmp_path, monkeypatc
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False})
     train(options, auto)
     assert load_model(tmp_path / "run").card["precision"] == "fp32"
-    train(options, changed(auto, epochs=2))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     for dry_run in (True, False):
-        with pytest.raises(Refused, match=r"precision \(not as before\)"):
-            train(replace(options, dry_run=dry_run), changed(auto, epochs=3))
+        assert train(replace(options, dry_run=dry_run), changed(auto, epochs=2)).precision == "fp32"
+    assert load_model(tmp_path / "run").card["precision"] == "fp32"
+    with pytest.raises(Refused, match="precision was 'auto', now 'bf16'"):
+        train(options, changed(auto, epochs=2, precision="bf16"))
+    assert train(replace(options, out=tmp_path / "new", dry_run=True), auto).precision == "bf16"
+    config = tmp_path / "run" / "config.toml"
+    for unknown in ("", 'precision = "fp8"\n'):  # of an older version; damaged
+        config.write_text(re.sub(r'(?m)^precision = "fp32"\n', unknown, config.read_text()))
+        assert train(replace(options, dry_run=True), changed(auto, epochs=2)).precision == "bf16"
 
 
 def test_layers_that_draw_resume_too(store, tmp_path):

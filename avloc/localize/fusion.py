@@ -1,7 +1,8 @@
 """Similarity maps fused with maps of where there is something to look at, cell by cell.
 
 The names of maps: `av` is the similarity map, `object` an ImageNet trunk's activation, `detr` DETR's attention, `own`
-the activation of the model's own vision trunk, which costs nothing more, `centre` the nearness to the picture's middle.
+the activation of the model's own vision trunk, which needs no second one, `centre` the nearness to the picture's
+middle.
 """
 
 from __future__ import annotations

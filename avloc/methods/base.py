@@ -6,7 +6,7 @@ Shape letters: B batch, D common space, N samples, H W pixels, h w cells.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,9 +22,10 @@ from avloc.parallel import ALONE, Peers
 class Embeddings:
     """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D].
 
-    `activation` [B, h, w] is the mean absolute activation of the features that the vision trunk sees, float32 and
-    without gradients: it says where objects are, whatever is heard. None where nobody computed it. `second` is `image`
-    of another crop of the same frames, where a method learns from two. A method whose vectors are otherwise says so.
+    `activation` [B, h, w] is the mean absolute activation of the features that the vision trunk sees (those of its
+    published end, if it has one), float32 and without gradients: it says where objects are, whatever is heard. None
+    where nobody computed it. `second` is `image` of another crop of the same frames, where a method learns from two. A
+    method whose vectors are otherwise says so.
     """
 
     image: Tensor
@@ -141,15 +142,23 @@ class Method(nn.Module, ABC):
         """Frozen parts by their names among `named_modules` learn after all; the statistics in them stay as they are.
 
         Raises:
-            UsageError: nothing of that name is frozen.
+            UsageError: nothing of that name is frozen, or it must not learn.
         """
-        parts = {name: part for name, part in self.named_modules() if name and _is_frozen(part)}
+        frozen = {name: part for name, part in self.named_modules() if name and _is_frozen(part)}
+        parts = {name: part for name, part in frozen.items() if self.may_learn(name)}
         for name in names:
             if name not in parts:
-                known = ", ".join(one for one in parts if one.count(".") == 1)
-                raise UsageError(f"thaw: no part {name!r} is frozen", hint=f"Valid are {known}, and parts of these.")
+                known = ", ".join(one for one in parts if "." in one and one.rpartition(".")[0] not in _dotted(parts))
+                raise UsageError(
+                    f"thaw: no part {name!r} is frozen" + (" and may learn" if name in frozen else ""),
+                    hint=f"Valid are {known}, and parts of these.",
+                )
         for name in names:
             parts[name].requires_grad_()
+
+    def may_learn(self, name: str) -> bool:  # noqa: ARG002
+        """Whether the frozen part of that name can be thawed."""
+        return True
 
     def train(self, mode: bool = True) -> Self:
         """As every module, except for frozen parts."""
@@ -181,6 +190,10 @@ class Method(nn.Module, ABC):
         Returns:
             None where they are of another method.
         """
+
+
+def _dotted(names: Iterable[str]) -> set[str]:
+    return {name for name in names if "." in name}
 
 
 def _is_frozen(part: nn.Module) -> bool:

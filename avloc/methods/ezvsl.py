@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
-from avloc.errors import UsageError
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
 from avloc.networks.lite0 import BESIDE_PUBLISHED
 from avloc.networks.trunks import (
@@ -63,20 +62,10 @@ class EZVSL(Method):
         """Let only the projections learn."""
         self.freeze(self.imgnet, self.audnet)
 
-    def thaw(self, *names: str) -> None:
-        """As every method, except for what a published end stands on.
-
-        Raises:
-            UsageError: nothing of that name is frozen, or a published end would not stay what it is.
-        """
-        super().thaw(*names)
-        learn = [name for name, weight in self.imgnet.named_parameters() if weight.requires_grad]
-        if self._published and not all(name.startswith(BESIDE_PUBLISHED) for name in learn):
-            parts = ", ".join("imgnet." + name.rstrip(".") for name in BESIDE_PUBLISHED)
-            raise UsageError(
-                f"thaw: {','.join(names)} would change the published end of {self.config.vision_trunk}",
-                hint=f"Valid are {parts}, and parts of these.",
-            )
+    def may_learn(self, name: str) -> bool:
+        """A published end stays what it is, and so does all that it stands on."""
+        part = name.removeprefix("imgnet.")
+        return not self._published or not name.startswith("imgnet") or f"{part}.".startswith(BESIDE_PUBLISHED)
 
     def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
         """Log-spectrograms [B, 1, 257, T], or log-mel bands [B, 1, 64, T] (`avloc.networks.trunks.heard_by`)."""

@@ -88,6 +88,8 @@ def _with_classes(name: str, channels: int) -> tuple[nn.Module, int]:
         valid = ", ".join(WHOLE_WITH_CLASSES)
         raise UsageError(f"no trunk {name!r}: classes go with whole trunks that have them; valid: {valid}")
     _check_senses(network, channels)
+    if name.endswith(WITH_PUBLISHED) and channels != 3:
+        raise UsageError(f"{name} sees and cannot hear: nothing that hears was published of it")
     if network == "yamnet":
         return yamnet.YAMNetWithClasses(channels), yamnet.WIDTH + yamnet.CLASSES
     published = published_channels(name)

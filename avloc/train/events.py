@@ -26,6 +26,7 @@ from avloc.methods.events import Features
 from avloc.parallel import ALONE, Peers
 from avloc.store.events import NOISE, EventRow, EventTable
 from avloc.train.plan import TrainOptions
+from avloc.train.run_folder import RunFolder
 
 _BATCH = 64  # rows at once where nothing is learned
 
@@ -63,7 +64,7 @@ class EventTask:
         }
         self._peers = ALONE
         self.device = pick_device(options.device)
-        self.precision = pick_precision(config.precision, self.device)
+        self.precision = pick_precision(RunFolder(options.out).precision(config.precision), self.device)
 
     def _set(self, rows: Sequence[EventRow]) -> EventSet:
         return EventSet(self.options.store, self.table, rows, pooled=self.is_match)

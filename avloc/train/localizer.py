@@ -15,6 +15,7 @@ from avloc.events import Listener, Notice
 from avloc.methods.base import Group
 from avloc.parallel import Peers
 from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
+from avloc.train.run_folder import RunFolder
 from avloc.train.validation import check_damage, validate
 
 
@@ -33,7 +34,7 @@ class LocalizerTask:
         self.clips, self.selection = len(self.plan.clips), self.plan.selection
         self.identity = identity(self.plan, config.loss)
         self.device = pick_device(options.device)
-        self.precision = pick_precision(config.precision, self.device)
+        self.precision = pick_precision(RunFolder(options.out).precision(config.precision), self.device)
         if self.plan.without_hints:
             listener(Notice(f"{self.plan.without_hints} clips are left out: the teachers have no hint of them"))
 

@@ -126,7 +126,7 @@ class _Trainer:
         self.steps_per_epoch = EpochBatches(task.clips, self.config.batch, self.config.seed, 1).steps_per_epoch
         self.progress = Progress()
         self.lines: list[dict[str, Any]] = []
-        self.identity = {**task.identity, "precision": task.precision, "init": init}
+        self.identity = {**task.identity, "init": init}
         self.card = task.card(init)
 
     def look_ahead(self) -> None:
@@ -145,7 +145,8 @@ class _Trainer:
 
     def _check_peers(self) -> None:
         """Processes on machines that do not see the same files would each train something else."""
-        mine = {"settings": to_dict(self.config), "steps": self.progress.step, **self.identity}
+        precision = self.task.precision
+        mine = {"settings": to_dict(self.config), "precision": precision, "steps": self.progress.step, **self.identity}
         first, *others = self.peers.objects(mine)
         for rank, theirs in enumerate(others, 1):
             differ = ", ".join(name for name in first if first[name] != theirs[name])
@@ -160,7 +161,7 @@ class _Trainer:
         self._check_peers()
         self.task.share(self.peers)
         if self.peers.is_first:
-            self.folder.write_config(self.config, self.identity)
+            self.folder.write_config(self.config, {**self.identity, "precision": self.task.precision})
         epochs_done = self.progress.step // self.steps_per_epoch
         self.lines = [line for line in self.folder.metrics() if line["epoch"] <= epochs_done]
         if self.task.clips < self.config.batch:

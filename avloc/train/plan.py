@@ -88,9 +88,12 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     check_used(config)
     if config.init == "concepts":
         _check_concepts(config.model)
-    if published_channels(config.model.vision_trunk) and not config.freeze:
-        reason = "stays as published only where what it stands on does"
-        raise UsageError(f"the second end of {config.model.vision_trunk} {reason}", hint="--set freeze=true")
+    if published_channels(config.model.vision_trunk) and (not config.freeze or config.init == "random"):
+        needs = "published weights, and that what it stands on stays as published"
+        raise UsageError(
+            f"the second end of {config.model.vision_trunk} needs {needs}",
+            hint="--init imagenet or concepts, --set freeze=true",
+        )
     if METHOD_SPECS[config.model.method].segments and not config.model.own["grid"]:
         check_segments()
     store = Store(options.store)

@@ -43,10 +43,10 @@ class RunFolder:
 
         Args:
             config: the settings of this run.
-            identity: what else makes it this run: clips, selection, hints, precision, initial weights.
+            identity: what else makes it this run: clips, selection, hints, initial weights.
 
         Raises:
-            Refused: the folder holds a run with other settings, data, hints, precision or initial weights.
+            Refused: the folder holds a run with other settings, data, hints or initial weights.
         """
         path = self.path / "config.toml"
         if not path.is_file():
@@ -63,9 +63,16 @@ class RunFolder:
             hint = "Take another --out, or delete the folder."
             raise Refused(f"{self.path} holds a run made otherwise: {', '.join(differ)}", hint=hint)
 
-    def write_config(self, config: TrainConfig, identity: dict[str, Any]) -> None:
-        """Write `config.toml`."""
-        table = {"run": identity, "train": to_dict(config)}
+    def precision(self, asked: str) -> str:
+        """Of the run that is there, if `auto` is asked for, which may mean another one elsewhere; else as asked."""
+        path = self.path / "config.toml"
+        table = read_toml(path).get("run") if asked == "auto" and path.is_file() else None
+        begun = table.get("precision") if isinstance(table, dict) else None
+        return begun if begun in ("fp32", "bf16") else asked
+
+    def write_config(self, config: TrainConfig, about: dict[str, Any]) -> None:
+        """Write `config.toml`: the settings, and what else makes it this run."""
+        table = {"run": about, "train": to_dict(config)}
         write_bytes(self.path / "config.toml", write_toml(table).encode())
 
     def save_state(self, progress: Progress, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
