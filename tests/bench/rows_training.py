@@ -16,13 +16,12 @@ from avloc.dataset import Batch, load
 from avloc.engine import Engine, pick_precision, weighted_total
 from avloc.published import METHOD_SPECS
 from avloc.store import Store
-from avloc.train import TrainOptions, train
 from avloc.train.clips import training_set
 from avloc.train.loop import make_optimiser
 from avloc.train.order import EpochBatches
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
-from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, spread, walls
+from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, python, spread, walls
 
 WORKERS = 2
 RATES = (22_050, 44_100)
@@ -70,8 +69,8 @@ def method_steps(given: Given, work: Path) -> list[Row]:
 def _method_row(given: Given, method: str, store: Store, batch: int) -> Row:
     """In the precision that `auto` takes here, and in fp32: bf16 that the hardware lacks takes minutes a step."""
     config = settled({"batch": batch, "epochs": 1, "init": "random"}, method)
-    loaded, usual = _our_batch(store, config), pick_precision("auto", torch.device("cpu"))
-    steps = {precision: _our_step(config, precision, loaded) for precision in dict.fromkeys((usual, "fp32"))}
+    loaded, usual = our_batch(store, config), pick_precision("auto", torch.device("cpu"))
+    steps = {precision: our_step(config, precision, loaded) for precision in dict.fromkeys((usual, "fp32"))}
     rates = {name: [batch / one for one in walls(laps)] for name, laps in interleaved(given.repeats, steps).items()}
     model = config.model
     networks = f"{model.vision_trunk} and {model.audio_trunk}, {model.frame} px, {model.seconds:g} s"
@@ -80,22 +79,29 @@ def _method_row(given: Given, method: str, store: Store, batch: int) -> Row:
 
 
 def whole_epoch(given: Given, work: Path) -> list[Row]:
-    """From files to the end of an epoch, avloc in the precision that `auto` takes here."""
+    """From the start of a process to the end of its epoch, avloc in the precision that `auto` takes here.
+
+    Steps on a batch in memory run in a process of their own too, with memory kept as `avloc train` keeps it: what a
+    process did before and holds still would slow down those that it forks, and itself.
+    """
     batch = given.size(32, 2)
-    world = _World(work, clips=given.count(6 * batch, 2 * batch), batch=batch)
-    clips, precision = len(world.ids) // batch * batch, pick_precision("auto", torch.device("cpu"))
-    step = world.our_step(precision)
-    spent = interleaved(
-        given.repeats,
-        {REFERENCE: world.their_epoch, AVLOC: _counted(world.our_epoch), PURE: lambda: _often(step, clips // batch)},
-        warm=False,
-    )
-    pure = clips / statistics.median(walls(spent[PURE]))
+    world = _World(work, clips=given.count(48 * batch, 2 * batch), batch=batch)
+    steps, precision = len(world.ids) // batch, pick_precision("auto", torch.device("cpu"))
+    pure: list[float] = []
+
+    def without_loading() -> None:
+        asked = ("steps", world.store.folder, precision, batch, steps)
+        pure.append(float(python("-m", "tests.bench.epoch_run", *asked).stdout))
+
+    contenders = {REFERENCE: world.their_epoch, AVLOC: _counted(world.our_epoch), PURE: without_loading}
+    spent = interleaved(given.repeats, contenders, warm=False)
+    clips = steps * batch
+    pure_rate = clips / statistics.median(pure)
     rate = clips / statistics.median(walls(spent[AVLOC]))
     what = (
-        f"{clips} clips from disk, batches of {batch}, both hints, {WORKERS} loader processes, networks built and "
-        f"loaders started anew; fp32 loop over FLAC, PNG and npy that keeps a checkpoint; `avloc train` in {precision},"
-        f" with its model file and state"
+        f"{clips} clips from disk, batches of {batch}, both hints, {WORKERS} loader processes, whole processes from "
+        f"start to end; fp32 loop over FLAC, PNG and npy that keeps a checkpoint; `avloc train` in {precision}, with "
+        f"its model files and state"
     )
     return [
         compared(
@@ -104,15 +110,10 @@ def whole_epoch(given: Given, work: Path) -> list[Row]:
             spent,
             work=clips,
             unit="pairs/s",
-            avloc_without_loading=float(f"{pure:.4g}"),
-            share_of_pure_rate=round(rate / pure, 3),
+            avloc_without_loading=float(f"{pure_rate:.4g}"),
+            share_of_pure_rate=round(rate / pure_rate, 3),
         )
     ]
-
-
-def _often(call: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        call()
 
 
 def _counted(call: Callable[[int], object]) -> Callable[[], None]:
@@ -136,34 +137,29 @@ class _World:
     def their_network(self) -> ReferenceNet:
         return ReferenceNet(self.dim).train()
 
-    def _their_loader(self, workers: int) -> DataLoader:
-        how = {"batch_size": self.batch, "shuffle": True, "drop_last": True, "num_workers": workers}
-        return DataLoader(self.their_clips, collate_fn=ReferenceClips.collate, **how)
-
     def their_batch(self) -> Loaded:
-        return next(iter(self._their_loader(0)))
+        loader = DataLoader(self.their_clips, batch_size=self.batch, shuffle=True, collate_fn=ReferenceClips.collate)
+        return next(iter(loader))
 
     def their_epoch(self) -> None:
-        network = self.their_network()
-        optimiser = optimiser_of(network)
-        for batch in self._their_loader(WORKERS):
-            training_step(network, optimiser, batch)
-        torch.save({"model": network.state_dict(), "optimizer": optimiser.state_dict()}, self.work / "latest.pth")
+        python("-m", "tests.bench.epoch_run", "reference", self.work / "media", self.work / "npy", self.batch, WORKERS)
 
     def our_step(self, precision: str) -> Callable[[], float]:
-        return _our_step(self.config, precision, _our_batch(self.store, self.config))
+        return our_step(self.config, precision, our_batch(self.store, self.config))
 
     def our_epoch(self, number: int) -> object:
-        options = TrainOptions(store=self.store.folder, out=self.work / f"run-{number}", device="cpu")
-        return train(options, self.config)
+        how = ("--epochs", 1, "--batch", self.batch, "--init", "random", "--set", f"workers={WORKERS}")
+        where = ("--out", self.work / f"run-{number}", "--device", "cpu")
+        return python("-m", "avloc", "train", self.store.folder, *how, *where)
 
 
-def _our_batch(store: Store, config: TrainConfig) -> Batch:
+def our_batch(store: Store, config: TrainConfig) -> Batch:
+    """The first batch of a training."""
     clips = training_set(store, store.ids, config)
     return next(iter(load(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0)))
 
 
-def _our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], float]:
+def our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], float]:
     """One step as `avloc.train` makes it: terms, total, a look at their values, gradients, Adam."""
     engine = Engine(config.model, torch.device("cpu"), precision)
     engine.model.train()

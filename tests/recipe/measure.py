@@ -144,11 +144,12 @@ def peaks_of(clips: list[Seen]) -> tuple[list[float], list[float]]:
 
 
 def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, float]]:
-    """How the shipped fusion weighs and when nothing fits the sound, from training clips: nothing scored is used.
+    """How the shipped fusion weighs and when nothing fits the sound, from training clips.
 
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
-    usually reach. The limits of its weight and the weight of the centre were chosen on scenes of files that were kept
-    out of a training of their own; the smoothing is set by hand. Nothing fits where the peak is below what nine in ten
+    usually reach. The limits of its weight and the weight of the centre were chosen on files that were kept out of a
+    training of their own, among forms of which one was left out by what is scored (README.md); the smoothing is set by
+    hand. Nothing fits where the peak is below what nine in ten
     wrong sounds stay under. Right sounds do not decide that: on the clips that taught them their peaks are higher than
     on others. The centre's share of a map cannot move, so that much less effect is asked for.
     """
