@@ -6,7 +6,7 @@ Shape letters: B batch, D common space, N samples, H W pixels, h w cells.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -148,7 +148,10 @@ class Method(nn.Module, ABC):
         parts = {name: part for name, part in frozen.items() if self.may_learn(name)}
         for name in names:
             if name not in parts:
-                known = ", ".join(one for one in parts if "." in one and one.rpartition(".")[0] not in _dotted(parts))
+                # Not the trunks themselves, and of parts within parts the outermost.
+                known = ", ".join(
+                    one for one in parts if one.count(".") == 1 or ("." in one and one.rpartition(".")[0] not in parts)
+                )
                 raise UsageError(
                     f"thaw: no part {name!r} is frozen" + (" and may learn" if name in frozen else ""),
                     hint=f"Valid are {known}, and parts of these.",
@@ -190,10 +193,6 @@ class Method(nn.Module, ABC):
         Returns:
             None where they are of another method.
         """
-
-
-def _dotted(names: Iterable[str]) -> set[str]:
-    return {name for name in names if "." in name}
 
 
 def _is_frozen(part: nn.Module) -> bool:

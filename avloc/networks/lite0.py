@@ -163,12 +163,16 @@ def published_end(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _end() -> nn.Sequential:
     """The last block and what follows it."""
     width, (_, kernel, stride, expansion, out) = _STAGES[-2][-1], _STAGES[-1]
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["_block"] = Block(width, out, kernel, stride, expansion)
-    parts["_conv_head"] = nn.Conv2d(out, WIDTH, 1, bias=False)
-    parts["_bn1"] = _normalisation(WIDTH)
-    parts["_relu1"] = nn.ReLU6(inplace=True)
-    return nn.Sequential(parts)
+    block = Block(width, out, kernel, stride, expansion)
+    return nn.Sequential(OrderedDict([("_block", block), *_behind_blocks(out).items()]))
+
+
+def _behind_blocks(width: int) -> dict[str, nn.Module]:
+    return {
+        "_conv_head": nn.Conv2d(width, WIDTH, 1, bias=False),
+        "_bn1": _normalisation(WIDTH),
+        "_relu1": nn.ReLU6(inplace=True),
+    }
 
 
 def build_lite0_trunk(channels: int = 3) -> nn.Sequential:
@@ -184,9 +188,7 @@ def build_lite0_trunk(channels: int = 3) -> nn.Sequential:
     parts["_bn0"] = _normalisation(_STEM)
     parts["_relu0"] = nn.ReLU6(inplace=True)
     parts["_blocks"], width = _blocks()
-    parts["_conv_head"] = nn.Conv2d(width, WIDTH, 1, bias=False)
-    parts["_bn1"] = _normalisation(WIDTH)
-    parts["_relu1"] = nn.ReLU6(inplace=True)
+    parts.update(_behind_blocks(width))
     return nn.Sequential(parts)
 
 

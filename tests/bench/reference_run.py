@@ -5,6 +5,7 @@
   their loader reads look like.
 * `distill MEDIA OUT WEIGHTS`: each clip by itself through both teachers, one `.npy` a hint. Their scripts are not
   published either; settings are those of the test script and of `panns-inference`.
+* `epoch MEDIA HINTS BATCH WORKERS`: the training loop over media files and `.npy` hints, with a checkpoint.
 * `eval MEDIA BOXES MODEL PRIOR`: the test script; prints the mean scores as JSON.
 """
 
@@ -105,6 +106,24 @@ def _attention(detr, picture) -> NDArray[np.float32]:
     return attention.view(TEACHER_SIDE // 32, -1).numpy()
 
 
+def epoch(media: str, hints: str, batch: str, workers: str) -> None:
+    """From files to a checkpoint beside them; weights begin at random."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from avloc.config import TrainConfig
+    from tests.bench.reference import ReferenceClips, ReferenceNet, optimiser_of, training_step
+
+    ids = sorted(path.stem for path in (Path(media) / "frames").iterdir())
+    clips = ReferenceClips(Path(media), ids, hints=Path(hints))
+    how = {"batch_size": int(batch), "shuffle": True, "drop_last": True, "num_workers": int(workers)}
+    network = ReferenceNet(TrainConfig().model.dim).train()
+    optimiser = optimiser_of(network)
+    for loaded in DataLoader(clips, collate_fn=ReferenceClips.collate, **how):
+        training_step(network, optimiser, loaded)
+    torch.save({"model": network.state_dict(), "optimizer": optimiser.state_dict()}, Path(media) / "latest.pth")
+
+
 def evaluate(media: str, boxes: str, model: str, prior: str) -> None:
     """Scores of the test set."""
     import torch
@@ -126,4 +145,4 @@ def evaluate(media: str, boxes: str, model: str, prior: str) -> None:
 
 
 if __name__ == "__main__":
-    {"prepare": prepare, "distill": distill, "eval": evaluate}[sys.argv[1]](*sys.argv[2:])
+    {"prepare": prepare, "distill": distill, "epoch": epoch, "eval": evaluate}[sys.argv[1]](*sys.argv[2:])

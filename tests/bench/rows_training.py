@@ -90,8 +90,8 @@ def whole_epoch(given: Given, work: Path) -> list[Row]:
     pure: list[float] = []
 
     def without_loading() -> None:
-        asked = ("steps", world.store.folder, precision, batch, steps)
-        pure.append(float(python("-m", "tests.bench.epoch_run", *asked).stdout))
+        asked = (world.store.folder, precision, batch, steps)
+        pure.append(float(python("-m", "tests.bench.steps_run", *asked).stdout))
 
     contenders = {REFERENCE: world.their_epoch, AVLOC: _counted(world.our_epoch), PURE: without_loading}
     spent = interleaved(given.repeats, contenders, warm=False)
@@ -142,7 +142,7 @@ class _World:
         return next(iter(loader))
 
     def their_epoch(self) -> None:
-        python("-m", "tests.bench.epoch_run", "reference", self.work / "media", self.work / "npy", self.batch, WORKERS)
+        python("-m", "tests.bench.reference_run", "epoch", self.work / "media", self.work / "npy", self.batch, WORKERS)
 
     def our_step(self, precision: str) -> Callable[[], float]:
         return our_step(self.config, precision, our_batch(self.store, self.config))

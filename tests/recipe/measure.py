@@ -149,9 +149,9 @@ def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, fl
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
     usually reach. The limits of its weight and the weight of the centre were chosen on files that were kept out of a
     training of their own, among forms of which one was left out by what is scored (README.md); the smoothing is set by
-    hand. Nothing fits where the peak is below what nine in ten
-    wrong sounds stay under. Right sounds do not decide that: on the clips that taught them their peaks are higher than
-    on others. The centre's share of a map cannot move, so that much less effect is asked for.
+    hand. Nothing fits where the peak is below what nine in ten wrong sounds stay under. Right sounds do not decide
+    that: on the clips that taught them their peaks are higher than on others. The centre's share of a map cannot move,
+    so that much less effect is asked for.
     """
     unsure, sure = (round(float(np.median(peaks)), 3) for peaks in (wrong, right))
     limit = round(float(np.quantile(wrong, 0.9)), 3)
