@@ -27,7 +27,7 @@ from avloc.media import (
     read_moment,
     read_sound,
     shrink,
-    sounds,
+    tracks,
 )
 from tests.media_makers import (
     disc,
@@ -90,7 +90,7 @@ class _DamagedFrame:
 )
 def test_a_frame_whose_planes_are_not_its_channels_is_not_touched(channels, planes, planar):
     with pytest.raises(InputError, match="its sound is damaged"):
-        sounds._mono(_DamagedFrame(channels, planes, planar=planar))
+        tracks._samples(_DamagedFrame(channels, planes, planar=planar))
 
 
 def test_own_rate_gives_the_files_samples(tmp_path):

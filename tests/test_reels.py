@@ -78,7 +78,7 @@ def test_a_long_sound_is_held_by_the_stretch_only(tmp_path, monkeypatch):
     whole = reels.joined
 
     def joined(pieces, losses):
-        held.append(sum(len(piece.samples) for piece in pieces) / 8_000)
+        held.append(sum(piece.samples.shape[1] for piece in pieces) / 8_000)
         return whole(pieces, losses)
 
     monkeypatch.setattr(reels, "joined", joined)

@@ -32,8 +32,14 @@ def localize(
     audio: Annotated[
         Path | None, typer.Option(help="Sound for one picture, or for one video.", show_default=False)
     ] = None,
+    track: Annotated[
+        int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]", show_default=False)
+    ] = None,
     at: Annotated[
-        float | None, typer.Option(help="Time in seconds.  [default: the middle]", show_default=False)
+        float | None,
+        typer.Option(
+            help="Time in seconds; of a picture, the place in its sound.  [default: the middle]", show_default=False
+        ),
     ] = None,
     every: Annotated[float | None, typer.Option(help="A map each so many seconds.", show_default=False)] = None,
     start: Annotated[float | None, typer.Option(help="Nothing before, in seconds.", show_default=False)] = None,
@@ -72,7 +78,7 @@ def localize(
     """Show where in a picture its sound comes from."""
     if events:
         _check_events(
-            {"--audio": audio, "--at": at, "--every": every, "--start": start, "--end": end}
+            {"--audio": audio, "--track": track, "--at": at, "--every": every, "--start": start, "--end": end}
             | {"--object-prior": object_prior, "--weights": weights, "--style": style, "--skip-existing": skip_existing}
             | {"--precision": precision if precision != "fp32" else None}
         )
@@ -85,6 +91,7 @@ def localize(
     options = LocalizeOptions(
         inputs=tuple(inputs),
         audio=audio,
+        track=track,
         times=Times(at=at, every=every, start=start, end=end),
         model=model,
         prior=object_prior,
@@ -98,7 +105,7 @@ def localize(
         precision=precision,
     )
     failed: list[str] = []
-    count = 0
+    count, incomplete = 0, False
     with console.live() as listener, closing(run(options, listener)) as results:
         for result in results:
             if isinstance(result, Localization):
@@ -107,14 +114,15 @@ def localize(
             console.print_input_done(result, listener, as_json=as_json)
             count += 1
             failed += [result.input] if result.failed else []
-    _judge(failed, count)
+            incomplete = incomplete or result.incomplete
+    _judge(failed, count, incomplete=incomplete)
 
 
-def _judge(failed: Sequence[str], count: int) -> None:
+def _judge(failed: Sequence[str], count: int, *, incomplete: bool = False) -> None:
     """After everything is said: did every input work?"""
     if failed and len(failed) == count:
         raise NoInputLeft("no input could be localized" if count > 1 else f"{failed[0]} could not be localized")
-    if failed:
+    if failed or incomplete:
         raise typer.Exit(EXIT_FAILED_INPUTS)
 
 

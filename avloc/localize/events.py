@@ -152,7 +152,7 @@ def localize_events(options: EventsOptions, listener: Listener = silent) -> Gene
         if TIME in str(out):
             raise UsageError(f"--out {options.out}: a timeline holds all times; valid: a name without {TIME}")
     teller = Teller(options, listener)
-    with as_files(names) as files:
+    with as_files(names, options.inputs) as files:
         for name, source, out in zip(names, files, outs, strict=True):
             try:
                 timeline = teller.timeline(source, listener)

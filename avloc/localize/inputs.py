@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from avloc.errors import UsageError
@@ -36,7 +36,7 @@ def expand_inputs(typed: Sequence[str], *, pictures: bool) -> list[str]:
 
 def _expanded(text: str, *, pictures: bool) -> list[str]:
     path = Path(text)
-    if text == STDIN or path.is_file():
+    if text == STDIN or path.is_file() or path.is_fifo():
         return [text]
     if path.is_dir():
         return _in_folder(path, VIDEO_SUFFIXES | PICTURE_SUFFIXES if pictures else VIDEO_SUFFIXES)
@@ -73,14 +73,39 @@ def _in_list(path: Path) -> list[str]:
     return names
 
 
+def check_named(text: str, flag: str = "") -> Path:
+    """A file, a pipe or `-` that the user named.
+
+    Raises:
+        UsageError: there is no such file; begins with `flag`.
+    """
+    path = Path(text)
+    if text != STDIN and not path.is_file() and not path.is_fifo():
+        raise UsageError(f"{flag}{text} is no file" if path.exists() else f"{flag}no such file: {text}")
+    return path
+
+
 @contextmanager
-def as_files(names: Sequence[str]) -> Iterator[list[Path]]:
-    """The inputs as files that decoders can jump about in; standard input is copied to one while the context lasts."""
-    if STDIN not in names:
-        yield [Path(name) for name in names]
-        return
-    with tempfile.TemporaryDirectory(prefix="avloc-") as folder:
-        copy = Path(folder) / "stdin"
-        with copy.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield [copy if name == STDIN else Path(name) for name in names]
+def as_files(names: Sequence[str], typed: Sequence[str]) -> Iterator[list[Path]]:
+    """The inputs as files that decoders can jump about in, while the context lasts.
+
+    Standard input is copied to a file, and so is a pipe if it was `typed`; one that lies in a folder is not read.
+    """
+    with ExitStack() as stack:
+        yield [
+            _copied(Path(name), stack) if name == STDIN or _is_typed_pipe(name, typed) else Path(name) for name in names
+        ]
+
+
+def _is_typed_pipe(name: str, typed: Sequence[str]) -> bool:
+    """A named pipe, or one of the shell's as in `<(command)`."""
+    return name in typed and Path(name).is_fifo()
+
+
+def _copied(path: Path, stack: ExitStack) -> Path:
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="avloc-"))
+    copy = Path(folder) / "stdin"
+    with ExitStack() as files:
+        source = sys.stdin.buffer if str(path) == STDIN else files.enter_context(path.open("rb"))
+        shutil.copyfileobj(source, files.enter_context(copy.open("wb")))
+    return copy

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, silent
 from avloc.localize.fusion import OWN, Fusion, load_fusion
-from avloc.localize.moments import Scene, Times, scene_times, scenes_at
+from avloc.localize.moments import Scene, SoundSource, Times, check_whole, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
 from avloc.media import SoundWindow, cut_window, square
@@ -123,6 +123,7 @@ class Model:
         start: float | None = None,
         end: float | None = None,
         audio: str | Path | None = None,
+        track: int | None = None,
     ) -> Iterator[Result]:
         """Results at steady times, read one after the other: memory does not grow with the length of the video.
 
@@ -131,21 +132,25 @@ class Model:
             every: seconds from one result to the next.
             start: first time in seconds; None is the start of the video.
             end: no result at or after this time; None is the end of the video.
-            audio: a file whose sound is heard in place of the video's own.
+            audio: a file whose sound is used in place of the video's own.
+            track: which sound track, counted from 1; None is the main one.
 
         Raises:
-            UsageError: no such file, or times that cannot be meant.
-            InputError: no picture, no sound, or it cannot be decoded.
+            UsageError: no such file, or times that are not valid.
+            InputError: no picture, no sound, or it cannot be decoded. Where a video breaks off, it comes after the
+                results of what is there.
         """
         times = Times(every=every, start=start, end=end)
         for file in (path, audio):
             if file is not None and not Path(file).is_file():
                 raise UsageError(f"no such file: {file}")
-        return self._localize_video(Path(path), times, None if audio is None else Path(audio))
+        sound = SoundSource(file=None if audio is None else Path(audio), name=str(audio), track=track)
+        return self._localize_video(Path(path), times, sound)
 
-    def _localize_video(self, path: Path, times: Times, audio: Path | None) -> Iterator[Result]:
-        for scene in scenes_at(path, scene_times(path, times, audio), self, audio):
+    def _localize_video(self, path: Path, times: Times, sound: SoundSource) -> Iterator[Result]:
+        for scene in scenes_at(path, scene_times(path, times, sound), self, sound):
             yield self.localize_scene(scene)
+        check_whole(path, times)
 
     def localize_scene(self, scene: Scene) -> Result:
         """Where in a scene the sound comes from; its sound must be a window as the model hears it."""
@@ -177,7 +182,8 @@ class Model:
             sound_effect=effects[0],
             sound_effect_noise=effects[1],
             time_s=scene.time_s,
-            window_s=(sound.start_s, sound.start_s + self.seconds),
+            window_s=(sound.start_s, sound.end_s),
+            tiled=sound.short,
             model=self.name,
             protocol=self.protocol,
             seconds=time.perf_counter() - began,

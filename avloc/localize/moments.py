@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,15 +17,18 @@ from avloc.files import ordinary_bytes
 from avloc.media import (
     PICTURE_SUFFIXES,
     VIDEO_SUFFIXES,
+    Layout,
     SoundWindow,
     decode_picture,
+    layout_of,
+    play,
+    play_sound,
     read_frame,
-    read_moment,
     read_sound,
 )
-from avloc.media.containers import opened, picture_stream, scanned_extent_s, stream_extent_s
-from avloc.media.reels import play, play_sound
-from avloc.media.videos import STAMP_S
+from avloc.media.screen import STAMP_S
+from avloc.media.sounds import sound_extent
+from avloc.media.videos import picture_extent
 
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0
@@ -53,6 +57,33 @@ class Scene:
     sound: SoundWindow
     time_s: float = 0.0
     """When the picture appears in its video, in seconds; 0 for a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundSource:
+    """Which sound goes with the pictures of an input."""
+
+    file: Path | None = None
+    """A file of its own; None is the input itself."""
+    name: str = ""
+    """That file as the user named it."""
+    track: int | None = None
+    """Which sound track, counted from 1; None is the main one."""
+
+    def of(self, source: Path) -> Path:
+        """The file with the sound."""
+        return self.file or source
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """An error of a sound file of its own names that file."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"--audio {self.name}: {error}") if self.file else error from error
+
+
+OWN_SOUND = SoundSource()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +118,17 @@ class Times:
         """Whether anything is asked for."""
         return (self.at, self.every, self.start, self.end) != (None,) * 4
 
-    def of(self, source: Path) -> list[float | None]:
-        """The moments of a video; None is its middle.
+    def of(self, layout: Layout) -> list[float]:
+        """The moments of a video, as far as there are pictures.
 
         Raises:
-            InputError: it cannot be read, or ends before `start`.
+            InputError: it ends before `start`.
         """
-        if self.at is not None or (self.several == 1 and not self.given):
+        if self.at is not None:
             return [self.at]
-        first, last = _extent(source)
+        if self.several == 1 and not self.given:
+            return [layout.middle_s]
+        first, last = picture_extent(layout)
         start = max(first, self.start or 0.0)
         end = last if self.end is None else min(self.end, last)
         if start >= end:
@@ -104,12 +137,6 @@ class Times:
             return [start + (part + 0.5) * (end - start) / self.several for part in range(self.several)]
         count = max(1, math.ceil((end - start - STAMP_S) / self.every))
         return [start + index * self.every for index in range(count)]
-
-
-def _extent(source: Path) -> tuple[float, float]:
-    with opened(source) as container:
-        stream = picture_stream(container)
-        return stream_extent_s(container, stream) or scanned_extent_s(container, stream)
 
 
 def is_picture(source: Path) -> bool:
@@ -122,61 +149,87 @@ def is_picture(source: Path) -> bool:
     return begin.startswith(_SIGNATURES) or (begin[:4] == b"RIFF" and begin[8:] == b"WEBP")
 
 
-def scene_times(source: Path, times: Times, audio: Path | None) -> list[float | None]:
-    """The moments of an input, ascending, decoding nothing; None is the middle of a video, or a picture.
+def scene_times(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> list[float | None]:
+    """The moments of an input, ascending, decoding nothing; of a picture the place in its sound, None is the middle.
 
     Raises:
-        InputError: a picture without sound or with times, or the file cannot be read.
+        InputError: a picture without sound or with times of a video, or the file cannot be read.
     """
     if not is_picture(source):
-        return times.of(source)
-    if audio is None:
+        return [*times.of(layout_of(source))]
+    if sound.file is None:
         raise InputError("a picture has no sound; give it one with --audio")
-    if times.given:
-        raise InputError("is a picture and has no times; --at, --every, --start and --end are for videos")
-    return [None]
+    if (times.every, times.start, times.end) != (None, None, None):
+        raise InputError("is a picture and has no times; --every, --start and --end are for videos")
+    return [times.at]
 
 
-def scenes_at(source: Path, times_s: Sequence[float | None], hears: Hears, audio: Path | None) -> Iterator[Scene]:
+def check_whole(source: Path, times: Times) -> None:
+    """After all moments of an input.
+
+    Raises:
+        InputError: it breaks off before the moments that were asked for are over; says where.
+    """
+    if times.at is not None or is_picture(source):
+        return
+    layout = layout_of(source)
+    if layout.cut_off and (times.end is None or times.end > picture_extent(layout)[1]):
+        raise InputError(layout.cut_off)
+
+
+def scenes_at(
+    source: Path, times_s: Sequence[float | None], hears: Hears, sound: SoundSource = OWN_SOUND
+) -> Iterator[Scene]:
     """The scenes of an input at its `scene_times` or some of them; one at a time is in memory.
 
     Args:
-        source: a video, or a picture with `audio`.
+        source: a video, or a picture with a `sound` of its own.
         times_s: ascending.
         hears: length and rate of the sound.
-        audio: a file whose sound is heard; None takes the video's own.
+        sound: which sound goes with the pictures.
 
     Raises:
         InputError: no picture, no sound, a time past the end, or the file cannot be decoded.
     """
-    wanted = [time_s for time_s in times_s if time_s is not None]
-    if wanted:
-        yield from _played(source, wanted, hears, audio)
-    elif times_s:
-        yield _middle(source, hears, audio)
-
-
-def _middle(source: Path, hears: Hears, audio: Path | None) -> Scene:
-    if audio is None:
-        moment = read_moment(source, seconds=hears.seconds, rate=hears.rate)
-        return Scene(frame=moment.picture, sound=moment.sound, time_s=moment.time_s)
     if is_picture(source):
         frame = decode_picture(ordinary_bytes(source))
-        return Scene(frame=frame, sound=read_sound(audio, seconds=hears.seconds, rate=hears.rate))
-    frame, shown_s = read_frame(source)
-    return Scene(frame=frame, sound=next(_sounds(source, [shown_s], hears, audio)), time_s=shown_s)
+        for time_s in times_s:
+            yield Scene(frame=frame, sound=_sound_at(sound, time_s, hears))
+        return
+    wanted = [time_s for time_s in times_s if time_s is not None]
+    if not wanted:
+        return
+    windows = sounds_at(source, wanted, hears, sound)
+    for window, (frame, shown_s) in zip(windows, _frames(source, wanted), strict=True):
+        yield Scene(frame=frame, sound=window, time_s=shown_s)
 
 
-def _played(source: Path, times_s: list[float], hears: Hears, audio: Path | None) -> Iterator[Scene]:
-    sounds = _sounds(source, times_s, hears, audio)
-    for sound, (frame, shown_s) in zip(sounds, _frames(source, times_s), strict=True):
-        yield Scene(frame=frame, sound=sound, time_s=shown_s)
+def _sound_at(sound: SoundSource, at: float | None, hears: Hears) -> SoundWindow:
+    """The window around a place in a sound file; None is its middle."""
+    assert sound.file is not None
+    with sound.named():
+        end_s = sound_extent(layout_of(sound.file, sound.track))[1]
+        if at is not None and at >= end_s:
+            raise InputError(f"has no sound at {at:g} s: it ends at {end_s:.3f} s")
+        return read_sound(sound.file, seconds=hears.seconds, rate=hears.rate, centre_s=at, track=sound.track)
 
 
-def _sounds(source: Path, times_s: list[float], hears: Hears, audio: Path | None) -> Iterator[SoundWindow]:
-    """Windows around the times; a separate sound that ends before its video is followed by silence."""
-    clip_end_s = _extent(source)[1] if audio else 0.0
-    return play_sound(audio or source, times_s, seconds=hears.seconds, rate=hears.rate, clip_end_s=clip_end_s)
+def sounds_at(source: Path, times_s: Iterable[float], hears: Hears, sound: SoundSource) -> Generator[SoundWindow]:
+    """Windows around ascending times; a separate sound that ends before its video is followed by silence.
+
+    Raises:
+        InputError: no sound, or it cannot be decoded; names a sound file of its own.
+    """
+    clip_end_s = picture_extent(layout_of(source))[1] if sound.file else 0.0
+    with sound.named():
+        yield from play_sound(
+            sound.of(source),
+            times_s,
+            seconds=hears.seconds,
+            rate=hears.rate,
+            clip_end_s=clip_end_s,
+            track=sound.track,
+        )
 
 
 def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uint8], float]]:

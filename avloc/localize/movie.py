@@ -30,6 +30,7 @@ def write_movie(
     drawn: Callable[[OnScreen], NDArray[np.uint8]],
     *,
     sound: Path,
+    track: int | None = None,
     whole_sound: bool = True,
     origin: Fraction = Fraction(0),
 ) -> Movie:
@@ -40,6 +41,7 @@ def write_movie(
         pictures: at least one.
         drawn: the picture as it is to be, [H, W, 3], all of one size.
         sound: file whose sound is copied, or encoded where an MP4 cannot hold it.
+        track: which of its sound tracks, counted from 1; None is the main one.
         whole_sound: to its end, and not to that of the pictures.
         origin: time that becomes the movie's zero.
 
@@ -49,7 +51,7 @@ def write_movie(
     first = last = next(pictures)
     picture, frames = drawn(first), 1
     size = (picture.shape[0], picture.shape[1])
-    with MovieWriter(part, first, size, sound=sound, whole_sound=whole_sound, origin=origin) as writer:
+    with MovieWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer:
         writer.write(picture, first.start, first.end)
         for last in pictures:
             writer.write(drawn(last), last.start, last.end)

@@ -140,13 +140,29 @@ class Stack:
     def __init__(self, path: Path, files: ExitStack) -> None:
         self.path, self._files = path, files
         self._file: BinaryIO | None = None
+        self._shape: tuple[int, ...] = ()
+        self._count = 0
 
-    def add(self, result: Result, count: int) -> None:
-        """Append a heat map; the first of `count` opens the file and settles the size."""
+    def add(self, result: Result) -> None:
+        """Append a heat map; the first one opens the file and settles the size."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self._files.enter_context(atomic_path(self.path))
             self._file = self._files.enter_context(part.open("wb"))
-            header = {"descr": "<f4", "fortran_order": False, "shape": (count, *result.heatmap.shape)}
-            np.lib.format.write_array_header_1_0(self._file, header)
+            self._shape = result.heatmap.shape
+            self._file.write(self._header(0))
+        self._count += 1
         self._file.write(np.ascontiguousarray(result.heatmap, "<f4").tobytes())
+
+    def finish(self) -> None:
+        """Write how many heat maps there are."""
+        assert self._file is not None
+        self._file.seek(0)
+        self._file.write(self._header(self._count))
+
+    def _header(self, count: int) -> bytes:
+        """NumPy leaves room in it for a longer first axis, so that every count takes as many bytes."""
+        buffer = io.BytesIO()
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, *self._shape)}
+        np.lib.format.write_array_header_1_0(buffer, header)
+        return buffer.getvalue()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "avloc.localize/2"
 FIELDS = (
-    *("time_s", "window_s", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity", "mean_similarity"),
+    *("time_s", "window_s", "tiled", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity", "mean_similarity"),
     *("silent", "sound_effect", "sound_effect_noise", "verdict", "model", "protocol", "seconds"),
 )
 """What `Result.as_json` says beside the schema, in this order."""
@@ -47,7 +47,9 @@ class Result:
     time_s: float = 0.0
     """When the frame appears in its video, in seconds."""
     window_s: tuple[float, float] = (0.0, 0.0)
-    """Start and end of what was heard, in seconds of the sound's own timeline."""
+    """Start and end of the sound that was used, in seconds of its own timeline."""
+    tiled: bool = False
+    """That sound is shorter than the model's window and was repeated to fill it."""
     model: str = ""
     """Name of the model."""
     protocol: str = ""

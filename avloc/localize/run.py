@@ -13,9 +13,9 @@ from typing import Any
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.localize.ahead import read_ahead
-from avloc.localize.inputs import STDIN, as_files, expand_inputs
+from avloc.localize.inputs import STDIN, as_files, check_named, expand_inputs
 from avloc.localize.model import Model, load
-from avloc.localize.moments import Hears, Scene, Times, is_picture, scene_times, scenes_at
+from avloc.localize.moments import Hears, Scene, SoundSource, Times, check_whole, is_picture, scene_times, scenes_at
 from avloc.localize.outputs import (
     ARRAY,
     TIME,
@@ -30,6 +30,7 @@ from avloc.localize.outputs import (
 from avloc.localize.result import FIELDS, SCHEMA, Result
 from avloc.localize.style import Style
 from avloc.localize.verdict import Verdict, summary, warning
+from avloc.media import SoundWindow, layout_of
 from avloc.protocols import Protocol
 
 JUDGED = 5
@@ -45,7 +46,9 @@ class LocalizeOptions:
     inputs: tuple[str, ...]
     """Files, patterns, folders and `@lists`; `-` is standard input."""
     audio: Path | None = None
-    """Sound for a single picture, or for a single video in place of its own."""
+    """Sound for a single picture, or for a single video in place of its own; `-` is standard input."""
+    track: int | None = None
+    """Which sound track of the input, or of `audio`, counted from 1; None is the main one."""
     times: Times = field(default_factory=Times)
     """Which moments of the videos."""
     model: Path | None = None
@@ -65,6 +68,8 @@ class LocalizeOptions:
 
     def __post_init__(self) -> None:
         Protocol(precision=self.precision)
+        if self.track is not None and self.track < 1:
+            raise UsageError(f"--track {self.track} is not valid; tracks are counted from 1")
         if self.skip_existing and self.as_json and not self.out:
             raise UsageError("--skip-existing needs --out: lines of JSON are nowhere to be found again")
         if self.skip_existing and TIME in self.out and not self.times.given:
@@ -96,6 +101,8 @@ class InputDone:
 
     input: str
     failed: bool = False
+    incomplete: bool = False
+    """The rest of it is not there or cannot be decoded."""
     skipped: bool = False
     """Its output was there already."""
     written: Path | None = None
@@ -112,6 +119,7 @@ class _Job:
     name: str
     source: Path
     out: Path | None
+    sound: SoundSource
 
     @property
     def suffix(self) -> str:
@@ -162,9 +170,13 @@ def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator
         weights_dir=options.weights_dir,
         listener=listener,
     )
-    with as_files(names) as files:
-        triples = enumerate(zip(names, files, outputs, strict=True))
-        jobs = [_Job(number=number, name=name, source=file, out=out) for number, (name, file, out) in triples]
+    audio = [] if options.audio is None else [str(options.audio)]
+    with as_files([*names, *audio], [*options.inputs, *audio]) as files:
+        sound = SoundSource(file=files[-1] if audio else None, name="".join(audio), track=options.track)
+        jobs = [
+            _Job(number=number, name=name, source=file, out=out, sound=sound)
+            for number, (name, file, out) in enumerate(zip(names, files, outputs, strict=False))
+        ]
         worker = _Worker(model, options, listener, len(jobs))
         reads = (read for job in jobs for read in _reads(job, options, model))
         with closing(read_ahead(reads)) as coming:
@@ -177,9 +189,9 @@ def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Pat
     if options.audio is not None:
         if len(names) != 1:
             raise UsageError(f"--audio goes with one picture or video, not with {len(names)} inputs")
-        if not options.audio.is_file():
-            raise UsageError(f"--audio: no such file: {options.audio}")
-        sources.append(options.audio)
+        sources.append(check_named(str(options.audio), "--audio: "))
+        if str(options.audio) == STDIN in names:
+            raise UsageError("standard input (-) can be read once")
     if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
         raise UsageError(f"--at is one moment and --out {options.out} a video; valid: --start and --end")
     check_apart(options.out, outputs, sources)
@@ -193,12 +205,15 @@ def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]
     try:
         if job.suffix == VIDEO and is_picture(job.source):
             raise InputError("is a picture; an overlay video is made of a video")
-        times = scene_times(job.source, _sampled(job, options), options.audio)
+        sampled = _sampled(job, options)
+        times = scene_times(job.source, sampled, job.sound)
         left = [time_s for time_s in times if not (options.skip_existing and job.has(time_s))]
-        for time_s, scene in zip(left, scenes_at(job.source, left, hears, options.audio), strict=True):
-            yield _Read(job=job, time_s=time_s, count=len(left), scene=scene)
+        asked = sampled.given or sampled.several > 1  # the time of a file's middle is not known beforehand
+        for time_s, scene in zip(left, scenes_at(job.source, left, hears, job.sound), strict=True):
+            yield _Read(job=job, time_s=time_s if asked else None, count=len(left), scene=scene)
         if not left:
             yield _Read(job=job)
+        check_whole(job.source, sampled)
     except InputError as error:
         yield _Read(job=job, error=str(error))
 
@@ -221,39 +236,58 @@ class _Worker:
     def one_input(self, job: _Job, reads: Iterator[_Read]) -> Iterator[Localization | InputDone]:
         """The moments of one input, then what became of it."""
         verdicts: list[Verdict] = []
+        missing: list[str] = []
         try:
             with ExitStack() as files:
                 stack = Stack(job.out, files) if job.out is not None and self._is_stack(job.out) else None
-                for read in reads:
+                for number, read in enumerate(reads):
                     if read.scene is not None:
                         result = self._result(read.scene, job, is_first=not verdicts)
                         verdicts.append(result.verdict)
                         written = self._write(job, read, result, stack)
                         yield Localization(input=job.name, result=result, written=written)
                     self._tell(job, read)
-                    if read.error:
+                    if read.error and not number:
                         raise InputError(read.error)
-            whole = self._whole(job, stack, verdicts) if verdicts else None
+                    missing += [read.error] if read.error else []
+                whole = self._whole(job, stack, verdicts, missing) if verdicts else None
         except InputError as error:
-            yield Localization(input=job.name, error=str(error), model=self.model.name, protocol=self.model.protocol)
+            yield self._failure(job, str(error))
             yield InputDone(input=job.name, failed=True)
             return
-        yield InputDone(input=job.name, skipped=not verdicts, written=whole, summary=summary(verdicts))
+        if missing:
+            yield self._failure(job, missing[0])
+        skipped = not verdicts
+        yield InputDone(
+            input=job.name, incomplete=bool(missing), skipped=skipped, written=whole, summary=summary(verdicts)
+        )
+
+    def _failure(self, job: _Job, reason: str) -> Localization:
+        return Localization(input=job.name, error=reason, model=self.model.name, protocol=self.model.protocol)
 
     def _is_stack(self, out: Path) -> bool:
         return out.suffix.lower() == ARRAY and TIME not in str(out) and self.options.times.every is not None
 
     def _result(self, scene: Scene, job: _Job, *, is_first: bool) -> Result:
-        sound = scene.sound
-        if is_first and sound.source_rate < sound.rate and job.suffix != VIDEO:  # who writes the video says it himself
-            text = f"{job.name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"
-            self.listener(Notice(text))
+        if is_first:
+            for remark in self._remarks(scene.sound, job):
+                self.listener(Notice(f"{job.name}: {remark}"))
         return self.model.localize_scene(scene)
+
+    def _remarks(self, sound: SoundWindow, job: _Job) -> Iterator[str]:
+        """What a person should know of the sound of an input."""
+        if sound.source_rate < sound.rate and job.suffix != VIDEO:  # who writes the video says it himself
+            yield f"sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"
+        if sound.channel is not None:
+            yield f"the channels of its sound cancel each other; channel {sound.channel} alone is used"
+        others = layout_of(job.sound.of(job.source), job.sound.track).other_tracks
+        if others and job.sound.track is None:
+            yield f"{others}; --track chooses"
 
     def _write(self, job: _Job, read: _Read, result: Result, stack: Stack | None) -> Path | None:
         """Write what belongs to one moment; the path if that is a file of its own."""
         if stack is not None:
-            stack.add(result, read.count)
+            stack.add(result)
             return None
         path = job.path_at(result.time_s if read.time_s is None else read.time_s)
         if path is None:
@@ -264,26 +298,30 @@ class _Worker:
             write_picture(path, result, self.options.style)
         return path
 
-    def _whole(self, job: _Job, stack: Stack | None, verdicts: Sequence[Verdict]) -> Path | None:
-        """Finish the file of all moments, where there is one."""
+    def _whole(self, job: _Job, stack: Stack | None, verdicts: Sequence[Verdict], missing: list[str]) -> Path | None:
+        """Finish the file of all moments, where there is one; `missing` gets what a video lacks at its end."""
+        if stack is not None:
+            stack.finish()
+            return stack.path
         if job.out is None or job.suffix != VIDEO:
-            return stack.path if stack else None
+            return None
         from avloc.localize.video import write_video
 
         times = self.options.times
         job.out.parent.mkdir(parents=True, exist_ok=True)
-        write_video(
+        movie = write_video(
             job.source,
             job.out,
             self.model,
             every=times.every or VIDEO_STEP_S,
             start=times.start,
             end=times.end,
-            audio=self.options.audio,
+            sound=job.sound,
             style=self.options.style,
             caption=warning(verdicts),
             listener=self.listener,
         )
+        missing += [movie.missing] if movie.missing else []
         return job.out
 
     def _tell(self, job: _Job, read: _Read) -> None:

@@ -18,12 +18,13 @@ from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import atomic_path
 from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
+from avloc.localize.moments import OWN_SOUND, SoundSource, sounds_at
 from avloc.localize.movie import Movie, tell_codec, write_movie
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
-from avloc.media import OnScreen, SoundWindow, play, play_sound
+from avloc.media import OnScreen, SoundWindow, play
 
 _ON_TIME_S = 1e-4
 """A picture that appears this little after a map's time is the one on screen then."""
@@ -38,6 +39,8 @@ class VideoSummary(Movie):
 
     maps: int
     """How often the model was asked."""
+    missing: str = ""
+    """Why there is no more of it, where its source breaks off."""
 
 
 def write_video(
@@ -48,7 +51,7 @@ def write_video(
     every: float = 0.5,
     start: float | None = None,
     end: float | None = None,
-    audio: Path | None = None,
+    sound: SoundSource = OWN_SOUND,
     style: Style = DEFAULT_STYLE,
     caption: str = "",
     listener: Listener = silent,
@@ -67,36 +70,39 @@ def write_video(
         every: seconds from one map to the next.
         start: where to begin, in seconds; the movie's zero.
         end: where to end, in seconds.
-        audio: the sound for the maps and for the movie, in place of the video's own; cut where the pictures end.
+        sound: the sound for the maps and for the movie; one of its own is cut where the pictures end.
         style: see `draw_overlay`.
         caption: stands on every picture with heat.
         listener: hears how many maps are done.
 
     Raises:
         UsageError: `every`, `start` or `end` cannot be meant.
-        InputError: no picture, no sound, cut off, or it cannot be decoded; nothing is written.
+        InputError: no picture, no sound, or it cannot be decoded from the beginning; nothing is written.
     """
     _check(every, start, end)
     tell_codec(out, listener)
     with ExitStack() as stack:
         stack.enter_context(_torch_on_one_thread())
         part = stack.enter_context(atomic_path(out))
-        pictures, ahead = _twice(partial(play, source, start_s=start, stop_s=end), every, stack)
+        missing: list[str] = []
+        played = partial(play, source, start_s=start, stop_s=end)
+        pictures, ahead = _twice(lambda: _as_far_as_it_goes(played(), missing), every, stack)
         first = next(pictures)
         total = ceil((min(first.clip_end_s, end or inf) - (start or 0)) / every) if first.clip_end_s else None
         told = _told(f"maps of {source.name}", total, listener)
-        askings = _askings(ahead, source, mapper, every, audio, listener)
+        askings = _askings(ahead, source, mapper, every, sound, listener)
         heat = stack.enter_context(closing(Interpolated(askings, mapper, told)))
         drawn = partial(_drawn, maps=heat, style=style, caption=caption)
         movie = write_movie(
             part,
             chain([first], pictures),
             drawn,
-            sound=audio or source,
-            whole_sound=end is None and audio is None,
+            sound=sound.of(source),
+            track=sound.track,
+            whole_sound=end is None and sound.file is None,
             origin=Fraction(start or 0),
         )
-        return VideoSummary(**vars(movie), maps=heat.asked)
+        return VideoSummary(**vars(movie), maps=heat.asked, missing="".join(missing[:1]))
 
 
 @contextmanager
@@ -137,29 +143,42 @@ def _twice(
     return chain([first], pictures), stack.enter_context(closing(played()))
 
 
+def _as_far_as_it_goes(pictures: Generator[OnScreen], missing: list[str]) -> Generator[OnScreen]:
+    """The pictures up to the first that cannot be decoded; `missing` gets the reason.
+
+    Raises:
+        InputError: not even the first one can be decoded.
+    """
+    with closing(pictures):
+        shown = next(pictures)
+        while True:
+            yield shown
+            try:
+                following = next(pictures, None)
+            except InputError as error:
+                missing.append(f"breaks off at {float(shown.end):.3f} s: {error}")
+                return
+            if following is None:
+                return
+            shown = following
+
+
 def _told(task: str, total: int | None, listener: Listener) -> Callable[[int], None]:
     return lambda done: listener(Progress(task=task, done=done, total=total))
 
 
 def _askings(
-    pictures: Iterator[OnScreen], source: Path, mapper: Mapper, every: float, audio: Path | None, listener: Listener
+    pictures: Iterator[OnScreen], source: Path, mapper: Mapper, every: float, sound: SoundSource, listener: Listener
 ) -> Generator[Asking]:
     """What the model is asked for every `every` seconds on which there is a picture."""
     windows: Iterator[SoundWindow] | None = None
     for number, (time_s, shown) in enumerate(_each(pictures, every)):
         if windows is None:
-            windows = play_sound(
-                audio or source,
-                map(partial(_time_of, time_s, every), count()),
-                seconds=mapper.seconds,
-                rate=mapper.rate,
-                clip_end_s=shown.clip_end_s,
-            )
-        with _naming(audio):
-            sound = next(windows)
-        if not number and sound.source_rate < sound.rate:
-            listener(Notice(f"{source.name}: sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"))
-        yield Asking(time_s=time_s, picture=shown.picture(), sound=sound)
+            windows = sounds_at(source, map(partial(_time_of, time_s, every), count()), mapper, sound)
+        window = next(windows)
+        if not number and window.source_rate < window.rate:
+            listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model hears {window.rate} Hz"))
+        yield Asking(time_s=time_s, picture=shown.picture(), sound=window)
 
 
 def _each(pictures: Iterator[OnScreen], every: float) -> Iterator[tuple[float, OnScreen]]:
@@ -174,15 +193,6 @@ def _each(pictures: Iterator[OnScreen], every: float) -> Iterator[tuple[float, O
 
 def _time_of(first_s: float, every: float, step: int) -> float:
     return first_s + step * every
-
-
-@contextmanager
-def _naming(audio: Path | None) -> Iterator[None]:
-    """What is wrong with a separate sound is said of that file."""
-    try:
-        yield
-    except InputError as error:
-        raise error if audio is None else InputError(f"--audio {audio}: {error}") from error
 
 
 def _drawn(shown: OnScreen, maps: Interpolated, style: Style, caption: str) -> NDArray[np.uint8]:

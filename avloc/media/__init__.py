@@ -6,6 +6,8 @@ time means the same moment for the picture and for the sound. Whatever is wrong 
 """
 
 from avloc.media.containers import MediaSource
+from avloc.media.layout import Layout
+from avloc.media.measure import layout_of
 from avloc.media.movies import MovieWriter, movie_codec
 from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink, square
 from avloc.media.reels import OnScreen, play, play_seconds, play_sound
@@ -28,6 +30,7 @@ __all__ = [
     "SILENCE_PEAK",
     "SOUND_SUFFIXES",
     "VIDEO_SUFFIXES",
+    "Layout",
     "MediaSource",
     "Moment",
     "MovieWriter",
@@ -39,6 +42,7 @@ __all__ = [
     "encode_jpeg",
     "encode_mask",
     "encode_png",
+    "layout_of",
     "movie_codec",
     "picture_seconds",
     "play",

@@ -1,4 +1,4 @@
-"""Opening what FFmpeg reads, and where its streams lie in time."""
+"""Opening what FFmpeg reads, and choosing its streams."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def reading() -> Iterator[None]:
     try:
         yield
     except InvalidDataError as error:
-        raise InputError(f"cannot be decoded ({_reason(error)})") from error
+        raise InputError(f"cannot be decoded ({reason_of(error)})") from error
     except (FFmpegError, OSError) as error:
-        raise InputError(f"cannot be read ({_reason(error)})") from error
+        raise InputError(f"cannot be read ({reason_of(error)})") from error
 
 
 def _target(source: MediaSource) -> str | BinaryIO:
@@ -56,20 +56,26 @@ def _target(source: MediaSource) -> str | BinaryIO:
     return source
 
 
-def _reason(error: FFmpegError | OSError) -> str:
+def reason_of(error: FFmpegError | OSError) -> str:
+    """The reason in FFmpeg's or the system's words."""
     return error.strerror or str(error) or type(error).__name__
 
 
-def sound_stream(container: InputContainer) -> AudioStream:
-    """The main audio stream.
+def sound_stream(container: InputContainer, track: int | None = None) -> AudioStream:
+    """A sound track, counted from 1; None is the one that FFmpeg takes for the main one.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or no such track.
     """
+    tracks = container.streams.audio
     best = container.streams.best("audio")
     if not isinstance(best, AudioStream):
         raise InputError("has no sound")
-    return best
+    if track is None:
+        return best
+    if not 1 <= track <= len(tracks):
+        raise InputError(f"has no sound track {track}; it has {len(tracks)}")
+    return tracks[track - 1]
 
 
 def picture_stream(container: InputContainer) -> VideoStream:
@@ -83,38 +89,3 @@ def picture_stream(container: InputContainer) -> VideoStream:
     if not moving:
         raise InputError("has no picture")
     return next((s for s in moving if s is best), moving[0])
-
-
-def origin_s(container: InputContainer) -> float:
-    """Time stamp, in seconds, at which the container starts: zero of our timeline."""
-    return (container.start_time or 0) / av.time_base
-
-
-def end_s(container: InputContainer) -> float:
-    """Where the longest stream ends by the container's own word; 0 where it does not say."""
-    return (container.duration or 0) / av.time_base
-
-
-def stream_extent_s(container: InputContainer, stream: AudioStream | VideoStream) -> tuple[float, float] | None:
-    """Start and end of `stream` as it declares them itself; None where it does not."""
-    if not stream.duration or stream.time_base is None:
-        return None
-    start = float((stream.start_time or 0) * stream.time_base) - origin_s(container)
-    return start, start + float(stream.duration * stream.time_base)
-
-
-def scanned_extent_s(container: InputContainer, stream: AudioStream | VideoStream) -> tuple[float, float]:
-    """Start and end of `stream` by its packets: reads the rest of the file, decodes nothing.
-
-    Raises:
-        InputError: no packet has a time stamp.
-    """
-    container.seek(0, backward=True)
-    start, end = float("inf"), float("-inf")
-    for packet in container.demux(stream):
-        if packet.pts is not None and packet.time_base is not None:
-            start = min(start, float(packet.pts * packet.time_base))
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    if start > end:
-        raise InputError("is empty: its stream has no packets")
-    return start - origin_s(container), end - origin_s(container)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import chain
-from math import floor
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +17,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avloc.media.containers import opened, origin_s, reading, sound_stream
+from avloc.media.containers import reading, sound_stream
+from avloc.media.measure import layout_of
+from avloc.media.packets import clock_of, entered, ticks
 from avloc.media.reels import OnScreen
 
 _BEST_CODEC, _PLAIN_CODEC = "libx264", "mpeg4"
@@ -55,6 +57,7 @@ class MovieWriter:
         size: tuple[int, int],
         *,
         sound: Path | None = None,
+        track: int | None = None,
         whole_sound: bool = True,
         origin: Fraction = Fraction(0),
     ) -> None:
@@ -65,6 +68,7 @@ class MovieWriter:
             like: a picture of the source; gives clock, rate and colour tags.
             size: height and width of the pictures that will come; odd ones grow by a pixel.
             sound: a file whose sound becomes that of the movie.
+            track: which of its sound tracks, counted from 1; None is the main one.
             whole_sound: where the sound is longer than the pictures, keep all of it.
             origin: time of the source, and of the sound, at which the movie begins.
 
@@ -80,7 +84,7 @@ class MovieWriter:
         self._reformatter = VideoReformatter()
         self._video = self._add_video(like)
         self._whole_sound = whole_sound
-        self._sound: Iterator[Packet[AudioStream]] = iter(()) if sound is None else self._add_sound(sound)
+        self._sound: Iterator[Packet[AudioStream]] = iter(()) if sound is None else self._add_sound(sound, track)
         self._packet = next(self._sound, None)
 
     @property
@@ -114,8 +118,8 @@ class MovieWriter:
             dst_colorspace=self._matrix,
         )
         frame.time_base = self._clock
-        frame.pts = _ticks(start - self._origin, self._clock)
-        self._ticks[frame.pts] = max(1, _ticks(end - self._origin, self._clock) - frame.pts)
+        frame.pts = ticks(start - self._origin, self._clock)
+        self._ticks[frame.pts] = max(1, ticks(end - self._origin, self._clock) - frame.pts)
         self._mux_pictures(self._video.encode(frame))
 
     def _add_video(self, like: OnScreen) -> VideoStream:
@@ -137,8 +141,8 @@ class MovieWriter:
             packet.duration = self._ticks.pop(packet.pts)
             self._container.mux(packet)
 
-    def _add_sound(self, source: Path) -> Iterator[Packet[AudioStream]]:
-        packets = _sound_packets(source, self._origin)
+    def _add_sound(self, source: Path, track: int | None) -> Iterator[Packet[AudioStream]]:
+        packets = _sound_packets(source, self._origin, track)
         first = next(packets, None)
         if first is None:
             return iter(())
@@ -155,10 +159,6 @@ class MovieWriter:
         while self._packet is not None and (until is None or _start(self._packet) < until - self._origin):
             self._container.mux(self._packet)
             self._packet = next(self._sound, None)
-
-
-def _ticks(seconds: Fraction, clock: Fraction) -> int:
-    return floor(seconds / clock + Fraction(1, 2))
 
 
 def _movie_size(size: tuple[int, int], source_side: int) -> tuple[int, int]:
@@ -189,23 +189,27 @@ def _encoded(packets: Iterable[Packet[AudioStream]], stream: AudioStream) -> Ite
     yield from stream.encode(None)
 
 
-def _sound_packets(source: Path, origin: Fraction) -> Iterator[Packet[AudioStream]]:
+def _sound_packets(source: Path, origin: Fraction, track: int | None) -> Iterator[Packet[AudioStream]]:
     """Coded sound, its time stamps counted from `origin`; what lies before zero is a run-up.
 
     Raises:
         InputError: it cannot be read.
     """
-    with opened(source) as container:
-        stream = sound_stream(container)
-        clock = stream.time_base or Fraction(1, stream.rate)
-        zero = _ticks(Fraction(origin_s(container)) + origin, clock)
-        run_up = round(_RUN_UP_S / clock)
-        if origin > 0:
-            container.seek(zero - run_up, stream=stream, backward=True)
-        for packet in container.demux(stream):
-            if packet.pts is None:  # the empty packet that flushes a decoder
-                continue
-            packet.pts -= zero
-            packet.dts = packet.pts if packet.dts is None else packet.dts - zero
-            if origin == 0 or packet.pts + (packet.duration or 0) > -run_up:
-                yield packet
+    clock, pick = layout_of(source, track).clock, partial(sound_stream, track=track)
+    for entry in (float(origin - _RUN_UP_S), None) if origin > _RUN_UP_S else (None,):
+        with entered(source, pick, clock, entry) as (stream, packets):
+            first = next(packets, None)
+            if first is not None:
+                yield from _counted(chain([first], packets), ticks(origin, clock_of(stream)), clock_of(stream))
+                return
+
+
+def _counted(packets: Iterable[Packet[AudioStream]], zero: int, clock: Fraction) -> Iterator[Packet[AudioStream]]:
+    run_up = round(_RUN_UP_S / clock)
+    for packet in packets:
+        if packet.pts is None:  # the empty packet that flushes a decoder
+            continue
+        packet.pts -= zero
+        packet.dts = packet.pts if packet.dts is None else packet.dts - zero
+        if zero == 0 or packet.pts + (packet.duration or 0) > -run_up:
+            yield packet

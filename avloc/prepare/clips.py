@@ -79,7 +79,7 @@ def _from_whole(job: Job) -> Clip:
     with closing(play_seconds(path, int(spec.seconds), spec.rate)) as windows:
         seconds = list(windows)
     waveform = np.concatenate([second.waveform for second in seconds])
-    sound = SoundWindow(waveform=waveform, rate=spec.rate, source_rate=seconds[0].source_rate, start_s=0.0, short=False)
+    sound = replace(seconds[0], waveform=waveform, end_s=spec.seconds)
     picture, time_s = read_frame(path, at=job.at)
     return replace(_clip(job, _encoded(picture, spec), picture, sound, _origin(path)), time_s=time_s)
 

@@ -1,0 +1,113 @@
+"""Where the pictures and the sound of a file lie in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from avloc.errors import InputError
+from avloc.media.containers import picture_stream, sound_stream
+from avloc.media.packets import Clock
+
+SHORTFALL_S = 0.5
+"""Pictures that end this much before their declared end are cut off."""
+_MOST_NAMED = 8
+"""Sound tracks that are named at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The timeline of one file. Times are seconds; zero is where the file starts, whatever time stamps it carries."""
+
+    pictures: tuple[float, float] | None
+    """Start and end of the pictures that are there; None for a file without."""
+    promised_s: float = 0.0
+    """Where the pictures should end by the word of the file; 0 where it does not say."""
+    sound: tuple[float, float] | None
+    """Start and end of the sound; None for a file without."""
+    end_s: float
+    """Where the longest stream ends."""
+    broken: str = ""
+    """Why the packets end where they do, if not because the file is over."""
+    clock: Clock = field(default_factory=Clock)
+    tracks: tuple[str, ...] = ()
+    """The sound tracks in words."""
+    track: int = 0
+    """Which one is used, counted from 1."""
+
+    @property
+    def middle_s(self) -> float:
+        """The middle of the pictures that are there.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.pictures is None:
+            raise InputError("has no picture")
+        return sum(self.pictures) / 2
+
+    @property
+    def cut_off(self) -> str:
+        """Says that pictures are missing at the end; '' where none are known to be."""
+        if self.pictures is None:
+            return ""
+        end = self.pictures[1]
+        if self.promised_s > end + SHORTFALL_S:
+            return f"is cut off: it should have pictures until {self.promised_s:.3f} s, but they end at {end:.3f} s"
+        return f"breaks off at {end:.3f} s ({self.broken})" if self.broken else ""
+
+    @property
+    def other_tracks(self) -> str:
+        """Names the sound tracks that are not used; '' where there are none."""
+        if len(self.tracks) < 2:
+            return ""
+        others = [f"{number} ({name})" for number, name in enumerate(self.tracks, 1) if number != self.track]
+        more = ", ..." if len(others) > _MOST_NAMED else ""
+        used = f"{self.track} ({self.tracks[self.track - 1]})"
+        return f"has {len(self.tracks)} sound tracks: {used} is used, not {', '.join(others[:_MOST_NAMED])}{more}"
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The streams of a file that are used."""
+
+    pictures: VideoStream | None
+    sound: AudioStream | None
+    tracks: tuple[str, ...]
+    track: int
+
+    @classmethod
+    def of(cls, container: InputContainer, track: int | None) -> Streams:
+        """Those of an open file.
+
+        Raises:
+            InputError: there are neither pictures nor sound, or no such sound track.
+        """
+        has_sound = bool(container.streams.audio) or track is not None
+        sound = sound_stream(container, track) if has_sound else None
+        pictures = _optional_pictures(container)
+        if sound is None and pictures is None:
+            raise InputError("has neither pictures nor sound")
+        names = tuple(_track_name(stream) for stream in container.streams.audio)
+        return cls(pictures, sound, names, 0 if sound is None else container.streams.audio.index(sound) + 1)
+
+    def __iter__(self) -> Iterator[VideoStream | AudioStream]:
+        return (stream for stream in (self.pictures, self.sound) if stream is not None)
+
+
+def _optional_pictures(container: InputContainer) -> VideoStream | None:
+    try:
+        return picture_stream(container)
+    except InputError:  # it has none, and need not
+        return None
+
+
+def _track_name(stream: AudioStream) -> str:
+    language = stream.language if stream.language not in (None, "und") else ""
+    title = stream.metadata.get("title", "")
+    parts = (language, title, stream.codec_context.name, stream.codec_context.layout.name)
+    return ", ".join(part for part in parts if part)

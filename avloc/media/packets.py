@@ -1,0 +1,150 @@
+"""The packets of one stream on the file's timeline, from its start or from a seek on.
+
+Files whose clock jumps (MPEG-TS recordings in a row) have their time stamps moved so that each part follows the one
+before it. Packets without a time stamp follow the packet before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Any, TypeVar
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from avloc.errors import InputError
+from avloc.media.containers import MediaSource, opened
+
+Stream = TypeVar("Stream", AudioStream, VideoStream)
+
+_DISCONTINUOUS = 0x0200
+"""FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump."""
+_BACK_S, _AHEAD_S = 0.1, 10.0
+"""Decoding times that go back or ahead by more are a jump of the clock, as in the ffmpeg program."""
+_CLOCK = Fraction(1, 90_000)
+"""Of a stream that does not name its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """How time stamps become times of the file's timeline, whose zero is where the file starts."""
+
+    origin: Fraction = Fraction(0)
+    """Time stamp of the file's start, in seconds."""
+    shifts: tuple[Fraction, ...] = (Fraction(0),)
+    """What is added to the time stamps before the first jump, after it, after the second and so on, in seconds."""
+    untimed_from: Fraction | None = None
+    """Where the first picture is decoded if it has no time stamp, in seconds of the timeline."""
+
+    @property
+    def seekable(self) -> bool:
+        """Whether each place of the file has a time stamp of its own."""
+        return len(self.shifts) == 1 and self.untimed_from is None
+
+
+class Jumps:
+    """Counts the jumps of a stream's clock as its packets go by."""
+
+    def __init__(self, container: InputContainer, time_base: Fraction) -> None:
+        self._watched = may_jump(container)
+        self._back, self._ahead = -_BACK_S / time_base, _AHEAD_S / time_base
+        self._last: int | None = None
+        self.count = 0
+
+    def passed(self, packet: Packet[Any]) -> int:
+        """The number of jumps up to this packet."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None or not self._watched:
+            return self.count
+        if self._last is not None and not self._back <= stamp - self._last <= self._ahead:
+            self.count += 1
+        self._last = stamp
+        return self.count
+
+
+def may_jump(container: InputContainer) -> bool:
+    """Whether the time stamps of the format may jump; FFmpeg's lengths of such files are estimates."""
+    return bool(container.format.flags & _DISCONTINUOUS)
+
+
+def clock_of(stream: AudioStream | VideoStream) -> Fraction:
+    """Seconds of a tick of the stream's time stamps."""
+    return stream.time_base or _CLOCK
+
+
+def start_of(container: InputContainer) -> Fraction:
+    """Time stamp of the container's start in seconds."""
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def ticks(seconds: Fraction, clock: Fraction) -> int:
+    """The nearest tick."""
+    return floor(seconds / clock + Fraction(1, 2))
+
+
+@contextmanager
+def entered(
+    source: MediaSource,
+    pick: Callable[[InputContainer], Stream],
+    clock: Clock,
+    at_s: float | None = None,
+) -> Iterator[tuple[Stream, Iterator[Packet[Stream]]]]:
+    """A stream of `source` and its packets, whose time stamps count ticks from the start of the file.
+
+    Args:
+        source: any file.
+        pick: chooses the stream.
+        clock: of this file.
+        at_s: enter at the last key frame before this time; None: at the start of the file. Where the file cannot be
+            entered there, there are no packets.
+
+    Raises:
+        InputError: it cannot be read, or has no such stream.
+    """
+    with opened(source) as container:
+        stream = pick(container)
+        there = at_s is None or (clock.seekable and sought(container, stream, clock.origin + Fraction(at_s)))
+        yield stream, _timed(container, stream, clock) if there else iter(())
+
+
+def sought(container: InputContainer, stream: AudioStream | VideoStream, stamp_s: Fraction) -> bool:
+    """Go to the last key frame before a time stamp in seconds; False where the container refuses."""
+    try:
+        container.seek(floor(stamp_s / clock_of(stream)), stream=stream, backward=True)
+    except FFmpegError:
+        return False
+    return True
+
+
+def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[Packet[Stream]]:
+    base = clock_of(stream)
+    jumps = Jumps(container, base)
+    moves = [ticks(shift - clock.origin, base) for shift in clock.shifts]
+    following = ticks(clock.untimed_from or Fraction(0), base)
+    for packet in container.demux(stream):
+        if packet.size:
+            _move(packet, moves, jumps)
+            stamp = packet.pts if packet.dts is None else packet.dts
+            if stamp is None:
+                stamp = packet.dts = following
+            following = stamp + (packet.duration or 0)
+        yield packet
+
+
+def _move(packet: Packet[Stream], moves: Sequence[int], jumps: Jumps) -> None:
+    passed = jumps.passed(packet)
+    if passed >= len(moves):
+        raise InputError("has changed while it was read")
+    move = moves[passed]
+    if packet.pts is not None:
+        packet.pts += move
+    if packet.dts is not None:
+        packet.dts += move

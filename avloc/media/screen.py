@@ -1,0 +1,158 @@
+"""Decoded pictures in the order they are shown, each with the time it appears."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from heapq import heappop, heappush
+
+import numpy as np
+from av.error import InvalidDataError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image
+
+from avloc.errors import InputError
+from avloc.media.containers import MediaSource, picture_stream
+from avloc.media.layout import Layout
+from avloc.media.packets import clock_of, entered
+
+STAMP_S = 1e-4
+"""Time stamps closer than this are one."""
+_USUAL_RATE = Fraction(25)
+_WITHOUT_TIMES = frozenset({"avi"})
+"""FFmpeg's names of formats that do not say when a picture is shown; what FFmpeg says in their place can be wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """A decoded picture and the time it appears; it may outlive the file it came from."""
+
+    frame: VideoFrame
+    tick: int
+    """When it appears on the file's timeline, in units of `clock`."""
+    clock: Fraction
+    """The time base of the video, in seconds."""
+    rate: Fraction
+    """Pictures per second, on average."""
+    aspect: Fraction | None
+    """Width over height of a pixel."""
+
+    @property
+    def start_s(self) -> float:
+        """When it appears, in seconds."""
+        return float(self.tick * self.clock)
+
+    def picture(self, reformatter: VideoReformatter | None = None) -> NDArray[np.uint8]:
+        """RGB [H, W, 3] as shown; see `as_shown`."""
+        return as_shown(self.frame, self.aspect, reformatter)
+
+
+def shown_at(source: MediaSource, layout: Layout, times: list[float]) -> Iterator[Shown]:
+    """The picture on screen at each of `times` (ascending), in one pass; before the first picture, the first.
+
+    Raises:
+        InputError: there is no picture, or it cannot be decoded.
+    """
+    pictures = pictures_from(source, layout, times[0])
+    current = next(pictures)
+    following = next(pictures, None)
+    for time_s in times:
+        while following is not None and following.start_s <= time_s + STAMP_S:
+            current, following = following, next(pictures, None)
+        yield current
+
+
+def pictures_from(source: MediaSource, layout: Layout, time_s: float, *, threaded: bool = False) -> Generator[Shown]:
+    """Pictures in the order they are shown: first one that is on screen at `time_s` or earlier, if there is one.
+
+    Args:
+        source: the file.
+        layout: its layout.
+        time_s: where to begin, in seconds.
+        threaded: decode several pictures at once.
+
+    Raises:
+        InputError: there is no picture, or it cannot be decoded.
+    """
+    begins = layout.pictures[0] if layout.pictures else 0.0
+    for entry in (time_s, None) if time_s > begins else (None,):
+        with entered(source, picture_stream, layout.clock, entry) as (stream, packets):
+            if threaded and stream.container.format.name not in _WITHOUT_TIMES:
+                stream.thread_type = "AUTO"
+            pictures = _decoded(stream, packets)
+            first = next(pictures, None)
+            # A seek that landed too late is of no use: then from the start of the file.
+            if first is not None and (entry is None or first.start_s <= time_s + STAMP_S):
+                yield first
+                yield from pictures
+                return
+    raise InputError("has no picture that can be decoded")
+
+
+def _decoded(stream: VideoStream, packets: Iterator[Packet[VideoStream]]) -> Iterator[Shown]:
+    begun, damage, order = False, None, _Order(stream)
+    rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+    shown = partial(Shown, clock=clock_of(stream), rate=rate, aspect=stream.sample_aspect_ratio)
+    for packet in packets:
+        order.take(packet)
+        over = not packet.size
+        try:
+            frames = packet.decode()
+        except InvalidDataError as error:
+            if not begun:
+                continue  # a stream that was cut out of a longer one may begin in the middle of a picture
+            frames, over, damage = stream.decode(None), True, error  # what is inside comes from before the damage
+        for left, frame in enumerate(frames, 1 - len(frames)):
+            begun = True
+            yield shown(frame=frame, tick=order.tick(frame, left=-left, over=over))
+        if damage is not None:
+            raise damage
+
+
+class _Order:
+    """When pictures are shown, also where the file says only when they are decoded.
+
+    Pictures leave a decoder in the order they are shown, so the earliest decoding time of those inside belongs to the
+    next one out. How many stay inside is the stream's own depth of reordering; more were lost on the way.
+    """
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._context = stream.codec_context
+        self._by_order = stream.container.format.name in _WITHOUT_TIMES
+        self._inside: list[int] = []
+
+    def take(self, packet: Packet[VideoStream]) -> None:
+        """A packet goes into the decoder."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is not None:
+            heappush(self._inside, stamp)
+
+    def tick(self, frame: VideoFrame, *, left: int, over: bool) -> int:
+        """The tick at which a picture appears.
+
+        Args:
+            frame: the next one out.
+            left: so many more come out with it.
+            over: the decoder gives out all that is inside.
+        """
+        stamp = heappop(self._inside) if self._inside else 0
+        while not over and len(self._inside) > self._context.reorder_depth + left:
+            stamp = heappop(self._inside)
+        return stamp if self._by_order or frame.pts is None else frame.pts
+
+
+def as_shown(
+    frame: VideoFrame, aspect: Fraction | None, reformatter: VideoReformatter | None = None
+) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] with pixel aspect and rotation applied; a reformatter is worth keeping for the next frame."""
+    rgb = (reformatter or VideoReformatter()).reformat(frame, format="rgb24").to_ndarray()
+    if aspect and aspect != 1:
+        size = (max(1, round(frame.width * float(aspect))), frame.height)
+        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
