@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -58,6 +60,9 @@ def make_video(
     times: list[float] | None = None,
     pixel_aspect: Fraction | None = None,
     faststart: bool = False,
+    pictures_start_s: float = 0.0,
+    muxer: dict[str, str] | None = None,
+    piped: str = "",
 ) -> Path:
     """Write a video.
 
@@ -76,9 +81,15 @@ def make_video(
         times: when each picture is shown, in place of a steady rate.
         pixel_aspect: width over height of a pixel.
         faststart: put the index of an MP4 in front.
+        pictures_start_s: when the pictures begin.
+        muxer: options of FFmpeg's muxer.
+        piped: FFmpeg's name of a format that is written as into a pipe, so that nothing in front can be corrected.
     """
     frame_fn = frame_fn or moving_disc(size, seconds)
-    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+    options_of_file = {**(muxer or {}), **({"movflags": "faststart"} if faststart else {})}
+    with ExitStack() as stack:
+        target = Piped(stack.enter_context(path.open("wb"))) if piped else str(path)
+        container = stack.enter_context(av.open(target, "w", format=piped or None, options=options_of_file))
         video = container.add_stream(video_codec, rate=fps, options=options or {})
         video.width, video.height = size
         video.pix_fmt = "yuv420p"
@@ -91,13 +102,20 @@ def make_video(
             audio = container.add_stream(audio_codec, rate=rate, layout=_layout(sound))
         for index, time in enumerate(times or [i / fps for i in range(round(seconds * fps))]):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_fn(time)), format="rgb24")
-            frame.pts = round(time * 1000) if times else index
+            frame.pts = round(time * 1000) if times else index + round(pictures_start_s * fps)
             frame.time_base = video.codec_context.time_base
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None:
             _encode_sound(container, audio, sound, rate, sound_start_s)
     return path
+
+
+class Piped:
+    """A file that can only be written onward."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
 
 
 def make_coded_sound(path: Path, sound: NDArray, rate: int, codec: str, *, cover: NDArray | None = None) -> Path:

@@ -39,6 +39,9 @@ def prepare(
         typer.Option(help="train or test, whatever annotations and lists suggest.", show_default=False),
     ] = "",
     frame: Annotated[str, typer.Option(help="middle, or a time in seconds as 5s.")] = "middle",
+    track: Annotated[
+        int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]", show_default=False)
+    ] = None,
     allow_test_overlap: Annotated[
         bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
     ] = False,
@@ -62,6 +65,7 @@ def prepare(
             rate=rate,
             side=side,
             frame=frame,
+            track=track,
             kind=kind,
             allow_test_overlap=allow_test_overlap,
             workers=workers,

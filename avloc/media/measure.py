@@ -23,6 +23,8 @@ from avloc.media.packets import Clock, Jumps, clock_of, may_jump, sought, start_
 
 _GENERIC_INDEX = 0x0100
 """FFmpeg's AVFMT_GENERIC_INDEX: the format has no index; lengths are estimates from the rate of bits."""
+_ESTIMATED = frozenset({"asf"})
+"""FFmpeg's names of formats whose length it estimates where a file, as one from a stream, does not name it."""
 _REMEMBERED = 64
 
 
@@ -74,12 +76,17 @@ def scanned(source: MediaSource, track: int | None = None) -> Layout:
 
 def _says_nothing(container: InputContainer, streams: Streams) -> bool:
     """Whether what the file says of its length, or what FFmpeg makes of it, cannot be relied on."""
-    if not container.duration or (container.start_time or 0) < 0 or may_jump(container):
+    if not container.duration or (container.start_time or 0) < 0 or _is_guessed(container):
         return True
     if streams.pictures is not None or streams.sound is None:
         return False
     coded = not streams.sound.codec.name.startswith("pcm")
     return coded and bool(container.format.flags & _GENERIC_INDEX)
+
+
+def _is_guessed(container: InputContainer) -> bool:
+    """Whether FFmpeg may have estimated the length, as from the rate of bits."""
+    return may_jump(container) or container.format.name in _ESTIMATED
 
 
 def _declared(container: InputContainer, streams: Streams) -> Layout | None:
@@ -229,7 +236,7 @@ def _scanned(container: InputContainer, streams: Streams) -> Layout:
 
 def _promised(container: InputContainer, pictures: VideoStream, found: Iterable[tuple[float, float] | None]) -> float:
     """Where the pictures should end by the word of the file, as far as it means them; 0 where it does not say."""
-    if may_jump(container):  # FFmpeg's estimate
+    if _is_guessed(container):
         return 0.0
     if (declared := _declared_extent(pictures, start_of(container))) is not None:
         return declared[1]

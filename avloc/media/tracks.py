@@ -116,11 +116,16 @@ def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: list
 
 def _decoded(packets: Iterator[Packet[AudioStream]], losses: list[int]) -> Iterator[Piece]:
     position, rate = 0, 0
+    torn = False
     for packet in packets:
+        if torn and packet.size:
+            losses.append(position)
+        torn = False
         try:
             frames = packet.decode()
         except InvalidDataError:
-            losses.append(position)
+            torn = packet.is_corrupt  # the last one of a file that breaks off is no gap
+            losses += [] if torn else [position]
             continue
         for frame in frames:
             if rate not in (0, frame.sample_rate):

@@ -37,7 +37,9 @@ class Moment:
     sound: SoundWindow
 
 
-def read_moment(source: MediaSource, *, seconds: float, rate: int = 0, at: float | None = None) -> Moment:
+def read_moment(
+    source: MediaSource, *, seconds: float, rate: int = 0, at: float | None = None, track: int | None = None
+) -> Moment:
     """The picture shown at a time and the sound around it.
 
     Args:
@@ -45,14 +47,15 @@ def read_moment(source: MediaSource, *, seconds: float, rate: int = 0, at: float
         seconds: length of the sound window; see `read_sound`.
         rate: sample rate of the sound in Hz; 0 keeps the file's own.
         at: time of the picture in seconds; None is the middle of the video.
+        track: which sound track, counted from 1; None is the main one.
 
     Raises:
         InputError: no picture, no sound, a time past the end, or the file cannot be decoded.
     """
-    layout = layout_of(source)
+    layout = layout_of(source, track)
     sound_extent(layout)  # say at once what is missing
     time_s = _checked_time(layout, at)
-    sound = read_sound(source, seconds=seconds, rate=rate, centre_s=time_s)
+    sound = read_sound(source, seconds=seconds, rate=rate, centre_s=time_s, track=track)
     around = sorted([time_s, sound.start_s, sound.start_s + seconds])
     pictures = shown_at(source, layout, around)
     shown = list(islice(pictures, around.index(time_s) + 1))

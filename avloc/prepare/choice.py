@@ -63,7 +63,7 @@ def choose(found: Found, plan: Plan, options: PrepareOptions, stored: frozenset[
 
 
 def _add_job(choice: Choice, source: Source, plan: Plan, options: PrepareOptions) -> None:
-    job = Job(source=source, spec=plan.header.spec, at=options.at, whole=options.whole)
+    job = Job(source=source, spec=plan.header.spec, at=options.at, track=options.track, whole=options.whole)
     try:
         found = plan.annotations.find(source.id, *source.annotated_as) if plan.annotations else None
     except InputError as error:

@@ -21,6 +21,7 @@ from avloc.media import (
     encode_jpeg,
     encode_mask,
     encode_png,
+    layout_of,
     picture_seconds,
     play_seconds,
     read_frame,
@@ -46,13 +47,23 @@ class Job:
     spec: StoreSpec
     at: float | None = None
     """Time of the frame in a video in seconds; None is the middle."""
+    track: int | None = None
+    """Which sound track, counted from 1; None is the main one."""
     whole: bool = False
     """The first seconds of a video, zeros where it has no sound; a video has to last that long."""
     annotation: Annotation | None = None
     """Boxes, label and mask of the clip, if there are any."""
 
 
-def make_clip(job: Job) -> Clip | Skip:
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A clip, and what a person should know of how it was made."""
+
+    clip: Clip
+    remarks: tuple[str, ...] = ()
+
+
+def make_clip(job: Job) -> Made | Skip:
     """The clip, or the reason why there is none."""
     makers = {"video": _from_video, "pair": _from_pair, "packed": _from_packed}
     try:
@@ -61,17 +72,25 @@ def make_clip(job: Job) -> Clip | Skip:
         return Skip(id=job.source.id, input=job.source.input, reason=str(error))
 
 
-def _from_video(job: Job) -> Clip:
+def _from_video(job: Job) -> Made:
     path, spec = job.source.path, job.spec
     if job.whole:
         return _from_whole(job)
-    moment = read_moment(path, seconds=spec.seconds, rate=spec.rate, at=job.at)
+    moment = read_moment(path, seconds=spec.seconds, rate=spec.rate, at=job.at, track=job.track)
     clip = _clip(job, _encoded(moment.picture, spec), moment.picture, moment.sound, _origin(path))
     flags = ("still", *clip.flags) if moment.still else clip.flags
-    return replace(clip, flags=flags, time_s=moment.time_s)
+    return _made(job, path, replace(clip, flags=flags, time_s=moment.time_s), moment.sound)
 
 
-def _from_whole(job: Job) -> Clip:
+def _made(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Made:
+    remarks = []
+    if sound.channel is not None:
+        remarks.append(f"the channels of its sound cancel each other; channel {sound.channel} alone is stored")
+    others = layout_of(path).other_tracks if job.track is None else ""
+    return Made(clip=clip, remarks=(*remarks, f"{others}; --track chooses") if others else tuple(remarks))
+
+
+def _from_whole(job: Job) -> Made:
     path, spec = job.source.path, job.spec
     there = picture_seconds(path)
     if there < spec.seconds - LATE_S:
@@ -81,10 +100,11 @@ def _from_whole(job: Job) -> Clip:
     waveform = np.concatenate([second.waveform for second in seconds])
     sound = replace(seconds[0], waveform=waveform, end_s=spec.seconds)
     picture, time_s = read_frame(path, at=job.at)
-    return replace(_clip(job, _encoded(picture, spec), picture, sound, _origin(path)), time_s=time_s)
+    clip = replace(_clip(job, _encoded(picture, spec), picture, sound, _origin(path)), time_s=time_s)
+    return _made(job, path, clip, sound)
 
 
-def _from_pair(job: Job) -> Clip:
+def _from_pair(job: Job) -> Made:
     source, spec = job.source, job.spec
     assert source.sound is not None
     data = ordinary_bytes(source.path)
@@ -93,19 +113,19 @@ def _from_pair(job: Job) -> Clip:
     except InputError as error:
         raise InputError(f"frame: {error}") from error
     try:
-        sound = read_sound(source.sound, seconds=spec.seconds, rate=spec.rate)
+        sound = read_sound(source.sound, seconds=spec.seconds, rate=spec.rate, track=job.track)
     except InputError as error:
         raise InputError(f"sound {source.sound}: {error}") from error
     own_bytes = data if data.startswith(b"\xff\xd8") else encode_png(picture)
     stored = _encoded(picture, spec) if spec.shorter_side else own_bytes
-    return _clip(job, stored, picture, sound, _origin(source.sound))
+    return _made(job, source.sound, _clip(job, stored, picture, sound, _origin(source.sound)), sound)
 
 
-def _from_packed(job: Job) -> Clip:
+def _from_packed(job: Job) -> Made:
     picture, samples = read_row(job.source)
     sound = cut_window(samples, PACKED_RATE, seconds=job.spec.seconds, rate=job.spec.rate)
     stored = _encoded(picture, job.spec) if job.spec.shorter_side else encode_png(picture)
-    return _clip(job, stored, picture, sound, ("", 0))
+    return Made(clip=_clip(job, stored, picture, sound, ("", 0)))
 
 
 def _origin(path: Path) -> tuple[str, int]:

@@ -77,7 +77,7 @@ def prepare_events(
 def _check_options(options: PrepareOptions) -> None:
     plain = PrepareOptions(layout=EVENT_LAYOUT)
     flags = {"method": "--for", "allow_test_overlap": "--allow-test-overlap"}
-    for name in ("annotations", "ids", "method", "rate", "side", "frame", "kind", "allow_test_overlap"):
+    for name in ("annotations", "ids", "method", "rate", "side", "track", "frame", "kind", "allow_test_overlap"):
         if getattr(options, name) != getattr(plain, name) and (name, options.method) != ("method", _METHOD):
             raise UsageError(f"{flags.get(name, f'--{name}')} does not go with --layout ave; valid: without it")
 

@@ -15,7 +15,7 @@ from avloc.errors import Refused, UsageError
 from avloc.parts import WHOLE, Part
 from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
 from avloc.published import SPECS, StoreSpec
-from avloc.store import StoreHeader
+from avloc.store import TRACK, StoreHeader
 from avloc.store.events import FIRST, WINDOW
 
 _LEAST_SIDE = 32
@@ -47,6 +47,8 @@ class PrepareOptions:
     """Shorter side of the frames of a training store in pixels, never enlarged; 0 is 256."""
     frame: str = "middle"
     """Which frame of a video: `middle`, or a time as `5s` or `7.5`."""
+    track: int | None = None
+    """Which sound track of a file, counted from 1; None is the main one."""
     whole: bool = False
     """The first seconds of a video, whose events are known second by second, and not those around its middle."""
     kind: str = ""
@@ -66,6 +68,8 @@ class PrepareOptions:
         _one_of("--kind", self.kind, ("", "train", "test"))
         if self.side and self.side < _LEAST_SIDE:
             raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels), or {_LEAST_SIDE} or more")
+        if self.track is not None and self.track < 1:
+            raise UsageError(f"--track {self.track} is not valid; tracks are counted from 1")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers} is impossible; valid: 0 (one a core) or more")
         if self.frame != "middle" and not _SECONDS.fullmatch(self.frame):
@@ -122,6 +126,7 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> Plan:
             "method": options.method,
             "frame": "middle" if options.at is None else options.at,
             **({WINDOW: FIRST} if options.whole else {}),
+            **({TRACK: options.track} if options.track else {}),
             "annotations": _digest(annotations),
             "ids": (ids.name or Path(options.ids).name) if ids and options.ids else "",
             "allow_test_overlap": options.allow_test_overlap,
@@ -194,6 +199,7 @@ def _identity(header: StoreHeader) -> dict[str, Any]:
         "expected ids": header.expected,
         "frame": header.provenance.get("frame"),
         "sound": header.provenance.get(WINDOW, "middle"),
+        "sound track": header.provenance.get(TRACK, "main"),
         "annotations": header.provenance.get("annotations", ""),
     }
 

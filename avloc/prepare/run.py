@@ -155,7 +155,7 @@ def _size(out: Path) -> int:
 
 def _make(choice: Choice, out: Path, plan: Plan, options: PrepareOptions, listener: Listener) -> int:
     """Make and store the clips; returns how many. What is finished is kept on any interruption."""
-    stored, named, total = 0, len(choice.skips), len(choice.jobs)
+    stored, named, remarked, total = 0, len(choice.skips), 0, len(choice.jobs)
     try:
         with ExitStack() as stack:
             made = stack.enter_context(closing(results(choice.jobs, worker_count(options.workers))))
@@ -168,9 +168,14 @@ def _make(choice: Choice, out: Path, plan: Plan, options: PrepareOptions, listen
                         listener(Notice(f"{result.input} {result.reason}"))
                 else:
                     writer = writer or stack.enter_context(_writer(choice, out, plan, options.part))
-                    writer.add(result)
+                    writer.add(result.clip)
                     stored += 1
+                    for remark in result.remarks[: NAMED - remarked]:
+                        listener(Notice(f"{choice.jobs[done - 1].source.input} {remark}"))
+                    remarked += len(result.remarks)
                 listener(Progress(task="prepare", done=done, total=total, detail=choice.jobs[done - 1].source.id))
+        if remarked > NAMED:
+            listener(Notice(f"{remarked - NAMED} more remarks like these"))
     finally:
         with turn(out, options.part):
             write_skips(out, choice, options, _stored_ids(out))
@@ -215,7 +220,7 @@ def _rehearse(found: Found, out: Path, plan: Plan, options: PrepareOptions, list
     choice.skips += [Skip(id=job.source.id, input=job.source.input, reason="is empty (0 bytes)") for job in empty]
     announce(choice, plan, options, listener)
     sample = [make_clip(job) for job in choice.jobs[:: max(1, len(choice.jobs) // _SAMPLE)][:_SAMPLE]]
-    sizes = [len(clip.picture) + clip.sound.nbytes for clip in sample if not isinstance(clip, Skip)]
+    sizes = [len(one.clip.picture) + one.clip.sound.nbytes for one in sample if not isinstance(one, Skip)]
     planned = stored | {job.source.id for job in choice.jobs}
     return replace(
         _report(choice, plan, options, stored=len(choice.jobs), there=planned),

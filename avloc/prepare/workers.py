@@ -12,9 +12,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-from avloc.prepare.clips import Job, make_clip
+from avloc.prepare.clips import Job, Made, make_clip
 from avloc.prepare.sources import Skip
-from avloc.store import Clip
 
 _AHEAD = 4
 """Inputs in flight for each process: enough to keep it busy, few enough to bound memory."""
@@ -27,7 +26,7 @@ def worker_count(asked: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def results(jobs: Sequence[Job], workers: int) -> Generator[Clip | Skip, None, None]:
+def results(jobs: Sequence[Job], workers: int) -> Generator[Made | Skip, None, None]:
     """Make each job's clip, in order. An input on which a process dies is skipped with that reason, not retried."""
     if workers == 1 or len(jobs) == 1:
         yield from map(make_clip, jobs)
@@ -45,9 +44,9 @@ def results(jobs: Sequence[Job], workers: int) -> Generator[Clip | Skip, None, N
                 yield _alone(job)
 
 
-def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Clip | Skip]:
+def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Made | Skip]:
     pool = _pool(min(workers, len(jobs)))
-    waiting: deque[Future[Clip | Skip]] = deque()
+    waiting: deque[Future[Made | Skip]] = deque()
     try:
         for job in jobs:
             with _uninterrupted():
@@ -60,7 +59,7 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Clip | Skip]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _alone(job: Job) -> Clip | Skip:
+def _alone(job: Job) -> Made | Skip:
     with _pool(1) as pool:
         try:
             with _uninterrupted():

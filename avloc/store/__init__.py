@@ -8,11 +8,12 @@ store/hints-panns/          stamp.json + shards keyed by clip id
 ```
 """
 
-from avloc.store.clips import FLAGS, Clip, Sample, Store, StoreHeader, StoreWriter, clip_digest
+from avloc.store.clips import FLAGS, TRACK, Clip, Sample, Store, StoreHeader, StoreWriter, clip_digest
 from avloc.store.hints import Hints, HintStamp, HintWriter, hint_folder
 
 __all__ = [
     "FLAGS",
+    "TRACK",
     "Clip",
     "HintStamp",
     "HintWriter",

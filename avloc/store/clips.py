@@ -19,6 +19,8 @@ from avloc.published import StoreSpec
 from avloc.store.shards import ROWS, Column, Shard, ShardFolder, put_ragged, put_texts, ragged_columns, write_next_shard
 
 SCHEMA = 2
+TRACK = "sound track"
+"""Where the provenance says which sound track was chosen, if one was."""
 _SHARD_BYTES = 1 << 27
 """A shard is also full at this many bytes of pictures and sound: large pictures must not fill the memory."""
 FLAGS = ("silent", "still", "short", "narrowband")

@@ -22,7 +22,7 @@ from avloc.files import read_table
 from avloc.media import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
 from avloc.published import StoreSpec
-from avloc.store import Clip, HintStamp, Store, hint_folder
+from avloc.store import TRACK, Clip, HintStamp, Store, hint_folder
 from avloc.store.hints import STAMP
 from avloc.teachers.base import Hint, in_slabs, stored_sound
 from avloc.weights import CNN14, Located, Weight
@@ -123,8 +123,13 @@ def choose_sound(store: Store, asked: str) -> str:
     never made clip by clip: hints of full and of cut bandwidth would lie in one folder, and which is which would
     depend on the day of the run. A source that goes away later makes its clip fail by name.
     """
+    track = store.header.provenance.get(TRACK)
+    if track is not None and asked == "source":
+        raise UsageError(f"--sound source does not go with a store of sound track {track}; valid: store")
     if asked != "auto":
         return asked
+    if track is not None:
+        return "store"
     stamp = hint_folder(store.folder, PannsTeacher.name) / STAMP
     if stamp.is_file():
         settled = read_table(stamp).get("settings", {}).get("sound")
