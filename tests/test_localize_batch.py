@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ from avloc.events import Notice, Progress
 from avloc.localize import InputDone, LocalizeOptions, Times, localize, plan_outputs
 from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import expand_inputs
-from avloc.media import read_frame
+from avloc.media import layout_of, read_frame
 from tests.listening import RATE, save_listening
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 
@@ -171,7 +172,7 @@ def test_a_picture_has_no_times(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--json", "--every", 1)
     assert (done.code, lines(done.out)[0]["error"]) == (
-        *(3, "is a picture and has no times; --at, --every, --start and --end are for videos"),
+        *(3, "is a picture and has no times; --every, --start and --end are for videos"),
     )
 
 
@@ -263,17 +264,30 @@ def test_all_times_in_one_array(here, clips, model, tmp_path):
     assert not maps[2:].any()
 
 
-def test_an_array_that_fails_on_the_way_is_not_there(here, model, tmp_path):
+def test_an_array_of_a_video_that_breaks_off_holds_what_is_there(here, model, tmp_path):
     whole = video(tmp_path / "whole.mp4", seconds=12, sound=tone(12, RATE), faststart=True)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
     done = here("localize", cut, "--model", model, "--every", 1, "--out", tmp_path / "h.npy", "--json")
     *fine, failed = lines(done.out)
-    assert done.code == 3
-    assert fine
+    assert done.code == 1
+    assert len(fine) == 8
     assert all(line["error"] is None for line in fine)
-    assert failed["error"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.mp4", "whole.mp4"]
+    assert "is cut off" in failed["error"]
+    assert np.load(tmp_path / "h.npy").shape == (8, 48, 64)
+
+
+def test_an_array_that_cannot_be_finished_is_not_there(model, clips, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("avloc.localize.outputs.Stack.finish", full)
+    options = LocalizeOptions(
+        inputs=(str(clips / "a.mp4"),), model=model, times=Times(every=1), out=str(tmp_path / "h.npy"), device="cpu"
+    )
+    with pytest.raises(OSError, match="No space left"):
+        list(localize(options))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_overlay_video(here, clips, model, tmp_path):
@@ -288,12 +302,12 @@ def test_an_overlay_video(here, clips, model, tmp_path):
 def test_an_overlay_video_is_judged_at_five_times(here, clips, model, tmp_path):
     done = here("localize", clips / "b.mkv", "--model", model, "--out", tmp_path / "h.mp4")
     assert "b.mkv: silent: no source (at 3 of 5 times); the map follows the sound (at 2 of 5 times)" in done.err
-    assert Times(start=1, end=3, several=4).of(clips / "a.mp4") == [1.25, 1.75, 2.25, 2.75]
+    assert Times(start=1, end=3, several=4).of(layout_of(clips / "a.mp4")) == [1.25, 1.75, 2.25, 2.75]
 
 
 def test_json_beside_an_overlay_video_has_the_moments_that_were_judged(here, clips, model, tmp_path):
     command = ("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / "h.mp4", "--json")
-    assert [line["time_s"] for line in lines(here(*command).out)] == Times(several=5).of(clips / "a.mp4")
+    assert [line["time_s"] for line in lines(here(*command).out)] == Times(several=5).of(layout_of(clips / "a.mp4"))
     assert len(lines(here(*command, "--every", 2).out)) == 2
 
 

@@ -143,10 +143,11 @@ def _localize_events(
     options = EventsOptions(
         inputs=tuple(inputs), model=model, weights_dir=weights_dir, out=out, as_json=as_json, device=device
     )
-    failed, count = [], 0
+    failed, count, incomplete = [], 0, False
     with console.live() as listener, closing(localize_events(options, listener)) as results:
         for told in results:
             console.print_told(told, listener, as_json=as_json)
             count += 1
-            failed += [told.input] if told.error else []
-    _judge(failed, count)
+            failed += [told.input] if told.timeline is None else []
+            incomplete = incomplete or bool(told.error)
+    _judge(failed, count, incomplete=incomplete)

@@ -25,7 +25,7 @@ from avloc.localize.events_video import write_events_video
 from avloc.localize.inputs import STDIN, as_files, expand_inputs
 from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_apart, plan_outputs
 from avloc.localize.timeline import write_timeline
-from avloc.media import LATE_S, picture_seconds, play_seconds, read_frame, square
+from avloc.media import LATE_S, layout_of, picture_seconds, play_seconds, read_frame, square
 from avloc.transforms import MEL_RATE
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class Told:
     input: str
     model: str
     error: str = ""
+    """Why there is no timeline, or none of all of it."""
     timeline: Timeline | None = None
     written: Path | None = None
 
@@ -128,7 +129,8 @@ class Told:
             for second, (number, quiet) in enumerate(zip(timeline.told.tolist(), timeline.silent, strict=True))
         ]
         events = [vars(span) for span in timeline.spans]
-        return {**line, "seconds": len(per_second), "events": events, "per_second": per_second, "error": None}
+        seconds = {"seconds": len(per_second), "events": events, "per_second": per_second}
+        return {**line, **seconds, "error": self.error or None}
 
 
 def _peak(attention: NDArray[np.float32]) -> list[float]:
@@ -161,7 +163,8 @@ def localize_events(options: EventsOptions, listener: Listener = silent) -> Gene
             except InputError as error:
                 yield Told(input=name, model=teller.name, error=str(error))
             else:
-                yield Told(input=name, model=teller.name, timeline=timeline, written=out)
+                missing = layout_of(source).cut_off
+                yield Told(input=name, model=teller.name, timeline=timeline, written=out, error=missing)
 
 
 def _write(source: Path, out: Path, timeline: Timeline, listener: Listener) -> None:
