@@ -64,9 +64,6 @@ class OnScreen:
     """As decoded."""
     aspect: Fraction | None
     """Width over height of a pixel."""
-    primaries: int
-    transfer: int
-    """Which red, green and blue are meant and how bright: FFmpeg's codes, 2 where the file does not say."""
     reformatter: VideoReformatter
     """One for all pictures: it keeps what it has worked out."""
 
@@ -124,8 +121,6 @@ def _timed(container: InputContainer, stream: VideoStream, start_s: float) -> It
             clip_end_s=end_s(container),
             frame=shown.frame,
             aspect=stream.sample_aspect_ratio,
-            primaries=stream.codec_context.color_primaries,
-            transfer=stream.codec_context.color_trc,
             reformatter=reformatter,
         )
 
