@@ -118,6 +118,64 @@ class Piped:
         self.write = file.write
 
 
+def hdr_frame(
+    signal: NDArray[np.float64], transfer: int, *, pix_fmt: str = "yuv444p10le", matrix: int = 9, full: bool = False
+) -> av.VideoFrame:
+    """A frame of 10 bits.
+
+    Args:
+        signal: [H, W, 3] RGB of BT.2020 in [0, 1].
+        transfer: FFmpeg's code of what the signal means: 16 is PQ, 18 HLG.
+        pix_fmt: `yuv444p10le`, `yuv420p10le` or `gbrp10le`.
+        matrix: FFmpeg's code as the frame tells it; luma and chroma are always those of BT.2020.
+        full: full range; RGB always is.
+    """
+    height, width = signal.shape[:2]
+    red, green, blue = np.moveaxis(signal, 2, 0)
+    luma = 0.2627 * red + 0.6780 * green + 0.0593 * blue
+    black, white, chroma = (0, 1023, 1023) if full else (64, 876, 896)
+    planes = [black + white * luma, 512 + chroma * (blue - luma) / 1.8814, 512 + chroma * (red - luma) / 1.4746]
+    if pix_fmt == "gbrp10le":
+        planes, matrix = [1023 * green, 1023 * blue, 1023 * red], 0
+    frame = av.VideoFrame(width, height, pix_fmt)
+    for plane, values in zip(frame.planes, planes, strict=True):
+        step = width // plane.width
+        rows = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+        rows[:, : plane.width] = np.clip(np.round(values[::step, ::step]), 0, 1023)
+        plane.update(rows)
+    frame.colorspace, frame.color_primaries, frame.color_trc = matrix, 9, transfer
+    frame.color_range = 2 if full else 1
+    return frame
+
+
+def make_hdr_video(
+    path: Path,
+    signal: NDArray[np.float64],
+    transfer: int,
+    *,
+    codec: str = "ffv1",
+    options: dict[str, str] | None = None,
+    pix_fmt: str = "yuv444p10le",
+    sound: NDArray | None = None,
+    rate: int = 22_050,
+) -> Path:
+    """Write a second of `hdr_frame`, ten times, tagged as such; `sound` is [samples] in [-1, 1]."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=10, options=options or {})
+        video.height, video.width, video.pix_fmt = signal.shape[0], signal.shape[1], pix_fmt
+        context = video.codec_context
+        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 9, 9, transfer, 1
+        audio = None if sound is None else container.add_stream("aac", rate=rate, layout=_layout(sound))
+        for index in range(10):
+            frame = hdr_frame(signal, transfer, pix_fmt=pix_fmt)
+            frame.pts, frame.time_base = index, Fraction(1, 10)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            _encode_sound(container, audio, sound, rate, 0.0)
+    return path
+
+
 def make_coded_sound(path: Path, sound: NDArray, rate: int, codec: str, *, cover: NDArray | None = None) -> Path:
     """Write a sound file with FFmpeg (mp3, m4a, opus ...); `cover` [H, W, 3] becomes an attached picture."""
     with av.open(str(path), "w") as container:

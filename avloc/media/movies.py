@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from avloc.media.colours import colours_shown
 from avloc.media.containers import reading, sound_stream
 from avloc.media.measure import layout_of
 from avloc.media.packets import clock_of, entered, ticks
@@ -76,7 +77,8 @@ class MovieWriter:
             InputError: the sound cannot be read.
         """
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
-        self._matrix = like.frame.colorspace if like.frame.colorspace in _YUV_MATRICES else _SMPTE_170M
+        self._colours = colours_shown(like.frame)
+        self._matrix = self._colours.matrix if self._colours.matrix in _YUV_MATRICES else _SMPTE_170M
         self._size = size
         self._origin = origin
         self._clock = like.time_base
@@ -133,7 +135,7 @@ class MovieWriter:
         context.time_base = self._clock
         context.thread_type = "FRAME"  # slices would make x264 wait for each picture
         context.colorspace, context.color_range = self._matrix, _LIMITED
-        context.color_primaries, context.color_trc = like.primaries, like.transfer
+        context.color_primaries, context.color_trc = self._colours.primaries, self._colours.transfer
         return video
 
     def _mux_pictures(self, packets: list[Packet[VideoStream]]) -> None:

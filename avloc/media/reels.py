@@ -47,9 +47,6 @@ class OnScreen:
     """As decoded."""
     aspect: Fraction | None
     """Width over height of a pixel."""
-    primaries: int
-    transfer: int
-    """Which red, green and blue are meant and how bright: FFmpeg's codes, 2 where the file does not say."""
     reformatter: VideoReformatter
     """One for all pictures: it keeps what it has worked out."""
 
@@ -111,8 +108,6 @@ def _on_screen(shown: Shown, start: int, end: int, layout: Layout, reformatter: 
         clip_end_s=layout.end_s,
         frame=shown.frame,
         aspect=shown.aspect,
-        primaries=shown.frame.color_primaries,
-        transfer=shown.frame.color_trc,
         reformatter=reformatter,
     )
 

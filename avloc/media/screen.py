@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avloc.errors import InputError
+from avloc.media.colours import rgb_shown
 from avloc.media.containers import MediaSource, picture_stream
 from avloc.media.layout import Layout
 from avloc.media.packets import clock_of, entered
@@ -151,7 +152,7 @@ def as_shown(
     frame: VideoFrame, aspect: Fraction | None, reformatter: VideoReformatter | None = None
 ) -> NDArray[np.uint8]:
     """RGB [H, W, 3] with pixel aspect and rotation applied; a reformatter is worth keeping for the next frame."""
-    rgb = (reformatter or VideoReformatter()).reformat(frame, format="rgb24").to_ndarray()
+    rgb = rgb_shown(frame, reformatter or VideoReformatter())
     if aspect and aspect != 1:
         size = (max(1, round(frame.width * float(aspect))), frame.height)
         rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))

@@ -1,0 +1,56 @@
+"""The colours of decoded pictures: RGB for an SDR display, and the tags that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from numpy.typing import NDArray
+
+from avloc.media.tonemap import BT709, HLG, PQ, to_sdr
+
+_UNSPECIFIED = 2
+_FULL_WHITE, _LIMITED_WHITE = 65_535, 255 << 8
+"""White in swscale's RGB of 16 bits, for pictures of full and of limited range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colours:
+    """What the numbers of a picture mean: FFmpeg's codes, 2 where the file does not say."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+
+
+def colours_shown(frame: VideoFrame) -> Colours:
+    """The colours of `rgb_shown`: those of the file, or BT.709 where it is tone-mapped."""
+    if _is_hdr(frame):
+        return Colours(matrix=BT709, primaries=BT709, transfer=BT709)
+    return Colours(matrix=frame.colorspace, primaries=frame.color_primaries, transfer=frame.color_trc)
+
+
+def rgb_shown(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] for an SDR display; PQ and HLG are tone-mapped."""
+    if not _is_hdr(frame):
+        return np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+    full = frame.format.is_rgb or frame.color_range == ColorRange.JPEG
+    rgb = reformatter.reformat(
+        frame,
+        format="rgb48le",
+        src_colorspace=Colorspace.BT2020 if frame.colorspace == _UNSPECIFIED else frame.colorspace,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+    )
+    return to_sdr(
+        np.asarray(rgb.to_ndarray(), np.uint16),
+        transfer=frame.color_trc,
+        primaries=frame.color_primaries,
+        white=_FULL_WHITE if full else _LIMITED_WHITE,
+    )
+
+
+def _is_hdr(frame: VideoFrame) -> bool:
+    return frame.color_trc in (PQ, HLG)
