@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
+import subprocess
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +25,8 @@ from avloc.media import layout_of, play, play_sound, read_frame, read_moment, re
 from avloc.prepare.clips import Job, Skip, make_clip
 from avloc.prepare.sources import Source
 from avloc.published import StoreSpec
-from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
+from tests.media_makers import disc, grey_ramp, make_coded_sound, make_picture, make_sound, make_video, tone
+from tests.processes import start
 
 RATE = 48_000
 FPS = 25
@@ -425,7 +429,6 @@ def two_tracks(tmp_path_factory) -> Path:
         copies = [target.add_stream_from_template(stream) for stream in streams]
         copies[1].disposition = av.stream.Disposition.default
         copies[2].metadata["language"] = "deu"
-        packets = [(0, p) for p in one.demux(one.streams.video[0])] + [(1, p) for p in one.demux(one.streams.audio[0])]
         packets = []
         for index, (container, stream) in enumerate(((one, streams[0]), (one, streams[1]), (other, streams[2]))):
             container.seek(0)
@@ -470,8 +473,6 @@ def test_prepare_names_and_chooses_tracks(here, two_tracks, tmp_path):
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory) -> Path:
-    from tests.media_makers import disc, make_picture
-
     return make_picture(tmp_path_factory.mktemp("picture") / "a.jpg", disc((64, 48), (0.5, 0.5)))
 
 
@@ -505,3 +506,49 @@ def test_at_chooses_the_place_in_the_sound_of_a_picture(here, model, picture, tm
     assert f"--audio {sound}: has no sound at 100 s: it ends at 100.000 s" in done.err
     done = here(*run, "--every", "1")
     assert "is a picture and has no times" in done.err
+
+
+def written_to_a_pipe(pipe: Path, data: bytes) -> threading.Thread:
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    return writer
+
+
+def test_a_named_pipe_is_read_like_a_file(here, model, picture, tmp_path):
+    sound = make_sound(tmp_path / "a.wav", tone(4, 16_000), 16_000)
+    video = film(tmp_path / "a.mp4")
+    run = ("localize", "--model", model, "--json")
+    for files, piped in (((picture, "--audio", sound), 2), ((video,), 0)):
+        (expected,) = lines(here(*run, *files).out)
+        pipe = tmp_path / f"pipe{piped}"
+        writer = written_to_a_pipe(pipe, files[piped].read_bytes())
+        (line,) = lines(here(*run, *files[:piped], pipe, *files[piped + 1 :]).out)
+        writer.join(timeout=10)
+        assert {**line, "seconds": 0} == {**expected, "seconds": 0, "input": line["input"]}
+
+
+def test_what_comes_through_a_pipe_is_named_as_it_was_typed(here, model, picture, tmp_path):
+    writer = written_to_a_pipe(tmp_path / "pipe", b"no sound at all")
+    done = here("localize", picture, "--audio", tmp_path / "pipe", "--model", model)
+    writer.join(timeout=10)
+    assert done.code == 3
+    assert f"--audio {tmp_path / 'pipe'}: cannot be decoded" in done.err
+
+
+def test_a_pipe_that_lies_in_a_folder_is_not_waited_for(here, model, tmp_path):
+    film(tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "b.mp4")
+    done = here("localize", tmp_path, "--model", model, "--json", "--out", f"{tmp_path}/out/")
+    assert done.code == 1
+    assert "b.mp4: is no ordinary file" in done.err
+
+
+def test_the_sound_can_come_from_standard_input(model, picture, tmp_path):
+    sound = make_sound(tmp_path / "a.wav", tone(4, 16_000), 16_000)
+    command = ("localize", picture, "--audio", "-", "--model", model, "--json")
+    with sound.open("rb") as stdin:
+        out, _ = start(*command, stdin=stdin).communicate(timeout=120)
+    assert lines(out.decode())[0]["window_s"] == [0.5, 3.5]
+    _, err = start("localize", "-", "--audio", "-", "--model", model, stdin=subprocess.DEVNULL).communicate(timeout=120)
+    assert "standard input (-) can be read once" in err.decode()
