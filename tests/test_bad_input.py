@@ -209,7 +209,10 @@ NEEDS_TORCH = [
     ((*EVAL, "--device", "abacus"), "--device abacus is not usable here"),
     ((*EVAL, "--model", "absent.pth"), "no model at absent.pth"),
     ((*LOCALIZE, "--device", "abacus"), "--device abacus is not usable here"),
-    ((*LOCALIZE, "--device", "meta"), "--device meta is not usable here"),
+    ((*LOCALIZE, "--device", "meta"), "--device meta is not usable here; valid: auto, cpu"),
+    ((*DISTILL, "--device", "xpu"), "--device xpu is not usable here; valid: auto, cpu"),
+    ((*TRAIN, "--device", "cuda:99"), "--device cuda:99 is not usable here; valid: auto, cpu"),
+    ((*EVAL, "--device", "cuda:99"), "--device cuda:99 is not usable here; valid: auto, cpu"),
     ((*LOCALIZE, "--model", "absent"), "no model at absent"),
 ]
 
