@@ -194,7 +194,8 @@ IMPOSSIBLE = [
     ((*EVAL, "--max-missing", "-1"), "--max-missing -1 is impossible; valid: 0 or more"),
     (("eval",), "--testset vggss, or --store DIR"),
     ((*LOCALIZE, "--precision", "fp8"), "precision = 'fp8' is impossible; valid: fp32, bf16"),
-    ((*LOCALIZE, "--out", "h.gif"), "--out h.gif: unknown ending; valid: .png, .jpg, .jpeg, .npy, .mp4"),
+    ((*LOCALIZE, "--out", "h.tiff"), "--out h.tiff: unknown ending; valid: .png, .jpg, .jpeg, .webp, .gif, .npy, .mp4"),
+    ((*LOCALIZE, "-o", "new/{foo}.png"), "--out new/{foo}.png: {foo} is unknown; valid: {stem}, {time}"),
     ((*LOCALIZE, "absent.mp4"), "no such file: absent.mp4"),
     ((*LOCALIZE, "--audio", "absent.wav"), "--audio: no such file: absent.wav"),
 ]

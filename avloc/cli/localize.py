@@ -24,8 +24,10 @@ def localize(
     out: Annotated[
         str,
         typer.Option(
-            help="heat.png or .jpg (overlay), .npy (float32 [H, W]), .mp4 (overlay video), a folder with a slash, "
-            "or a name with {stem}, {time}.  [default: {stem}.heat.png]",
+            "--out",
+            "-o",
+            help="heat.png, .jpg, .webp or .gif (overlay), .npy (float32 [H, W]), .mp4 (overlay video), a folder with "
+            "a slash, or a name with {stem}, {time}.  [default: {stem}.heat.png]",
             show_default=False,
         ),
     ] = "",
@@ -112,10 +114,10 @@ def localize(
 
 def _judge(failed: Sequence[str], count: int) -> None:
     """After everything is said: did every input work?"""
-    if failed and len(failed) == count:
-        raise NoInputLeft("no input could be localized" if count > 1 else f"{failed[0]} could not be localized")
+    if failed and len(failed) == count > 1:
+        raise NoInputLeft("no input could be localized")
     if failed:
-        raise typer.Exit(EXIT_FAILED_INPUTS)
+        raise typer.Exit(EXIT_FAILED_INPUTS if count > 1 else NoInputLeft.exit_code)  # why it failed has been said
 
 
 def _check_events(given: Mapping[str, object]) -> None:

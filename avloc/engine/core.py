@@ -29,6 +29,7 @@ from avloc.transforms import (
     normalise_frames,
 )
 
+
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes CUDA where there is one; else `cpu`, `cuda`, `cuda:N` or `mps`, as torch calls them.
 

@@ -261,7 +261,7 @@ class _Worker:
         if path.suffix.lower() == ARRAY:
             write_array(path, result)
         else:
-            write_picture(path, result, self.options.style)
+            write_picture(path, result.overlay(self.options.style))
         return path
 
     def _whole(self, job: _Job, stack: Stack | None, verdicts: Sequence[Verdict]) -> Path | None:
@@ -271,7 +271,6 @@ class _Worker:
         from avloc.localize.video import write_video
 
         times = self.options.times
-        job.out.parent.mkdir(parents=True, exist_ok=True)
         write_video(
             job.source,
             job.out,

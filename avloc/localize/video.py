@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
-from avloc.files import atomic_path
 from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
 from avloc.localize.movie import Movie, tell_codec, write_movie
+from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.style import DEFAULT_STYLE, Style
@@ -80,7 +80,7 @@ def write_video(
     tell_codec(out, listener)
     with ExitStack() as stack:
         stack.enter_context(_torch_on_one_thread())
-        part = stack.enter_context(atomic_path(out))
+        part = stack.enter_context(new_file(out))
         pictures, ahead = _twice(partial(play, source, start_s=start, stop_s=end), every, stack)
         first = next(pictures)
         total = ceil((min(first.clip_end_s, end or inf) - (start or 0)) / every) if first.clip_end_s else None
