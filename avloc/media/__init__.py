@@ -7,7 +7,16 @@ time means the same moment for the picture and for the sound. Whatever is wrong 
 
 from avloc.media.containers import MediaSource
 from avloc.media.movies import MovieWriter, movie_codec
-from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink, square
+from avloc.media.pictures import (
+    as_shown,
+    decode_mask,
+    decode_picture,
+    encode_jpeg,
+    encode_mask,
+    encode_png,
+    shrink,
+    square,
+)
 from avloc.media.reels import OnScreen, play, play_seconds, play_sound
 from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
 from avloc.media.videos import LATE_S, Moment, picture_seconds, read_frame, read_frames, read_moment
@@ -33,6 +42,7 @@ __all__ = [
     "MovieWriter",
     "OnScreen",
     "SoundWindow",
+    "as_shown",
     "cut_window",
     "decode_mask",
     "decode_picture",
