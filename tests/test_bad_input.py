@@ -197,6 +197,8 @@ IMPOSSIBLE = [
     ((*LOCALIZE, "--out", "h.tiff"), "--out h.tiff: unknown ending; valid: .png, .jpg, .jpeg, .webp, .gif, .npy, .mp4"),
     ((*LOCALIZE, "-o", "new/{foo}.png"), "--out new/{foo}.png: {foo} is unknown; valid: {stem}, {time}"),
     ((*LOCALIZE, "absent.mp4"), "no such file: absent.mp4"),
+    ((*LOCALIZE, "--out", "a" * 300 + ".png"), "a name is too long"),
+    (("prepare", "good.mp4", "--out", "a" * 300), "a name is too long"),
     ((*LOCALIZE, "--audio", "absent.wav"), "--audio: no such file: absent.wav"),
 ]
 NEEDS_TORCH = [
