@@ -17,10 +17,10 @@ _SWITCH = {"on": True, "off": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """Everything about the look of an overlay.
+    """Everything about the look of an overlay. A value can also be a text, as `--style` takes it.
 
     Raises:
-        UsageError: a value that is not valid; names the key and what is valid. On and off are True and False too.
+        UsageError: a value that is not valid; names the key and what is valid.
     """
 
     colours: str = "inferno"
