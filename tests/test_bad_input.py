@@ -455,10 +455,11 @@ def test_a_place_that_may_not_be_written_is_named(media, model, tmp_path, here, 
     assert "Traceback" not in done.err
 
 
-def test_a_place_where_no_file_can_be_made_is_named(media, model, here):
-    done = here("localize", media / "good.mp4", "--model", model, "--out", "/proc/heat.png")
+@pytest.mark.parametrize(("out", "what"), [("heat.png", "file"), ("new/heat.png", "folder"), ("new/", "folder")])
+def test_a_place_where_nothing_can_be_made_is_named(media, model, here, out, what):
+    done = here("localize", media / "good.mp4", "--model", model, "--out", f"/proc/{out}")
     assert (done.code, done.out) == (5, "")
-    assert "a file cannot be made there" in done.err
+    assert f"a {what} cannot be made there" in done.err
     assert "Traceback" not in done.err
 
 

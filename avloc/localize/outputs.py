@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avloc.errors import InputError, UsageError
+from avloc.errors import InputError, Refused, UsageError
 from avloc.files import atomic_path, real
 from avloc.localize.inputs import STDIN
 from avloc.localize.result import Result
@@ -143,9 +143,16 @@ def at_time(path: Path, time_s: float) -> Path:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """`atomic_path` in a folder that is made for it, and that goes again if the file does not come to be."""
+    """`atomic_path` in a folder that is made for it, and that goes again if the file does not come to be.
+
+    Raises:
+        Refused: the file system takes no folders there.
+    """
     made = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise Refused(f"a folder cannot be made there: {error}", hint="Name another place.") from error
     try:
         with atomic_path(path) as part:
             yield part
