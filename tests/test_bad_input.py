@@ -194,8 +194,11 @@ IMPOSSIBLE = [
     ((*EVAL, "--max-missing", "-1"), "--max-missing -1 is impossible; valid: 0 or more"),
     (("eval",), "--testset vggss, or --store DIR"),
     ((*LOCALIZE, "--precision", "fp8"), "precision = 'fp8' is impossible; valid: fp32, bf16"),
-    ((*LOCALIZE, "--out", "h.gif"), "--out h.gif: unknown ending; valid: .png, .jpg, .jpeg, .npy, .mp4"),
+    ((*LOCALIZE, "--out", "h.tiff"), "--out h.tiff: unknown ending; valid: .png, .jpg, .jpeg, .webp, .gif, .npy, .mp4"),
+    ((*LOCALIZE, "-o", "new/{foo}.png"), "--out new/{foo}.png: {foo} is unknown; valid: {stem}, {time}"),
     ((*LOCALIZE, "absent.mp4"), "no such file: absent.mp4"),
+    ((*LOCALIZE, "--out", "a" * 300 + ".png"), "a name is too long"),
+    (("prepare", "good.mp4", "--out", "a" * 300), "a name is too long"),
     ((*LOCALIZE, "--audio", "absent.wav"), "--audio: no such file: absent.wav"),
 ]
 NEEDS_TORCH = [
@@ -209,7 +212,10 @@ NEEDS_TORCH = [
     ((*EVAL, "--device", "abacus"), "--device abacus is not usable here"),
     ((*EVAL, "--model", "absent.pth"), "no model at absent.pth"),
     ((*LOCALIZE, "--device", "abacus"), "--device abacus is not usable here"),
-    ((*LOCALIZE, "--device", "meta"), "--device meta is not usable here"),
+    ((*LOCALIZE, "--device", "meta"), "--device meta is not usable here; valid: auto, cpu"),
+    ((*DISTILL, "--device", "xpu"), "--device xpu is not usable here; valid: auto, cpu"),
+    ((*TRAIN, "--device", "cuda:99"), "--device cuda:99 is not usable here; valid: auto, cpu"),
+    ((*EVAL, "--device", "cuda:99"), "--device cuda:99 is not usable here; valid: auto, cpu"),
     ((*LOCALIZE, "--model", "absent"), "no model at absent"),
 ]
 
@@ -449,10 +455,11 @@ def test_a_place_that_may_not_be_written_is_named(media, model, tmp_path, here, 
     assert "Traceback" not in done.err
 
 
-def test_a_place_where_no_file_can_be_made_is_named(media, model, here):
-    done = here("localize", media / "good.mp4", "--model", model, "--out", "/proc/heat.png")
+@pytest.mark.parametrize(("out", "what"), [("heat.png", "file"), ("new/heat.png", "folder"), ("new/", "folder")])
+def test_a_place_where_nothing_can_be_made_is_named(media, model, here, out, what):
+    done = here("localize", media / "good.mp4", "--model", model, "--out", f"/proc/{out}")
     assert (done.code, done.out) == (5, "")
-    assert "a file cannot be made there" in done.err
+    assert f"a {what} cannot be made there" in done.err
     assert "Traceback" not in done.err
 
 

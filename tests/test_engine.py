@@ -135,6 +135,40 @@ def test_impossible_parts_are_named():
         pick_device("abacus")
 
 
+def machine(monkeypatch, *, cards: int = 0, mps: bool = False) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("has", "name", "valid"),
+    [
+        *(({}, name, "auto, cpu") for name in ("cuda", "cuda:0", "mps", "xpu", "meta", "CPU", "cpu:0", "", "no such")),
+        ({"cards": 1}, "cuda:7", "auto, cpu, cuda, cuda:0"),
+        ({"cards": 2}, "mps", "auto, cpu, cuda, cuda:0, cuda:1"),
+        ({"mps": True}, "cuda", "auto, cpu, mps"),
+    ],
+)
+def test_a_device_that_is_absent_is_refused_with_those_that_are_there(monkeypatch, has, name, valid):
+    machine(monkeypatch, **has)
+    with pytest.raises(UsageError) as caught:
+        pick_device(name)
+    assert str(caught.value) == f"--device {name} is not usable here; valid: {valid}"
+
+
+def test_a_device_that_is_there_and_does_not_work_is_refused_in_one_line(monkeypatch):
+    machine(monkeypatch, mps=True)
+
+    def busy(*_args, **_more):
+        raise RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in the manual.\n")
+
+    monkeypatch.setattr(torch, "zeros", busy)
+    with pytest.raises(UsageError) as caught:
+        pick_device("mps")
+    assert str(caught.value) == "--device mps is not usable here: CUDA error: out of memory; valid: cpu"
+
+
 def test_precision_is_taken_at_its_word():
     assert pick_precision("auto", CPU) in ("fp32", "bf16")
     if platform.machine() == "x86_64":

@@ -245,11 +245,11 @@ def test_results_do_not_depend_on_what_came_before(small, model):
         (FRAME.astype(np.float32), WAVE, RATE, r"frame is \[48, 64, 3\] float32"),
         (np.moveaxis(FRAME, 2, 0), WAVE, RATE, r"frame is \[3, 48, 64\]"),
         (FRAME[:0], WAVE, RATE, r"frame is \[0, 64, 3\]"),
-        ("frame.png", WAVE, RATE, "frame is a str, not an array"),
+        ("frame.png", WAVE, RATE, "frame is a str; valid: .* uint8 RGB"),
         (FRAME, np.stack([WAVE, WAVE]), RATE, "waveform is .2, 66150. float32; average its channels first"),
-        (FRAME, (WAVE * 32767).astype(np.int16), RATE, r"waveform is \[66150\] int16"),
+        (FRAME, (WAVE * 32767).astype(np.int32), RATE, r"waveform is \[66150\] int32; valid: .* or int16"),
         (FRAME, WAVE * 32767, RATE, r"waveform reaches 1.638e\+04; valid: .* in \[-1, 1\]"),
-        (FRAME, WAVE.tolist(), RATE, "waveform is a list, not an array"),
+        (FRAME, WAVE.tolist(), RATE, "waveform is a list; valid: .n. mono"),
         (FRAME, np.where(np.arange(len(WAVE)) == 7, np.nan, WAVE), RATE, "not numbers"),
         (FRAME, np.full_like(WAVE, np.inf), RATE, "not numbers"),
         (FRAME, WAVE[:0], RATE, "too short: 0 samples"),
@@ -351,8 +351,10 @@ def test_a_video_is_read_as_it_is_used(small, tmp_path, monkeypatch):
 
 def test_videos_that_cannot_be_meant(small, film, tmp_path):
     for arguments, words in (
-        ({"path": tmp_path / "absent.mp4"}, "no such file"),
-        ({"audio": tmp_path / "absent.wav"}, "no such file"),
+        ({"path": tmp_path / "absent.mp4"}, "no such file: .*absent.mp4"),
+        ({"audio": tmp_path / "absent.wav"}, "no such file: .*absent.wav"),
+        ({"path": tmp_path}, f"{tmp_path} is a folder"),
+        ({"audio": tmp_path}, f"{tmp_path} is a folder"),
         ({"every": 0}, "every 0 is impossible"),
         ({"every": float("nan")}, "every nan is impossible"),
         ({"start": -1}, "start -1 is impossible"),
@@ -360,8 +362,16 @@ def test_videos_that_cannot_be_meant(small, film, tmp_path):
     ):
         with pytest.raises(UsageError, match=words):
             small.localize_video(**{"path": film, **arguments})
-    with pytest.raises(InputError, match=r"no picture from 11 s on: the video ends at 10\.000 s"):
-        list(small.localize_video(film, start=11))
+    (tmp_path / "empty").touch()
+    (tmp_path / "text.mp4").write_text("no video")
+    for arguments, words in (
+        ({"path": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
+        ({"audio": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
+        ({"path": tmp_path / "text.mp4"}, "cannot be decoded"),
+        ({"start": 11}, r"no picture from 11 s on: the video ends at 10\.000 s"),
+    ):
+        with pytest.raises(InputError, match=words):
+            small.localize_video(**{"path": film, **arguments})
     with pytest.raises(InputError, match="has no sound"):
         list(small.localize_video(make_video(tmp_path / "deaf.mp4")))
 

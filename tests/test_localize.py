@@ -93,14 +93,22 @@ def pixels(path: Path) -> np.ndarray:
         (["a-2.mp4", "a.mp4", "x/a.mp4"], "new/", ["new/a-2.png", "new/a.png", "new/a-3.png"]),
         (["a.mp4"], "there", ["there/a.png"]),
         (["a.mp4"], "there.png", ["there.png/a.png"]),
+        (["a.mp4"], "h.webp", ["h.webp"]),
+        (["a.mp4"], "h.GIF", ["h.GIF"]),
+        (["a.mp4"], "absent/deep/h.png", ["absent/deep/h.png"]),
+        (["a.mp4"], "with {foo}", ["with {foo}/a.png"]),
+        (["a.mp4"], "with {foo}/{stem}.png", ["with {foo}/a.png"]),
+        (["a.mp4"], "with {foo}/new/h.png", ["with {foo}/new/h.png"]),
+        (["a.mp4"], "odd}{.png", ["odd}{.png"]),
     ],
 )
 def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, expected):
     monkeypatch.chdir(tmp_path)
     Path("there").mkdir()
     Path("there.png").mkdir()
+    Path("with {foo}").mkdir()
     assert plan_outputs(inputs, out) == [Path(name) for name in expected]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "there.png"], "planning makes nothing"
+    assert sorted(map(str, Path().rglob("*"))) == ["there", "there.png", "with {foo}"], "planning makes nothing"
 
 
 def test_no_output_is_planned_where_none_is_wanted():
@@ -111,9 +119,23 @@ def test_no_output_is_planned_where_none_is_wanted():
     ("inputs", "out", "words"),
     [
         (["a.mp4", "b.mp4"], "h.png", "one file for 2 inputs; valid: a folder"),
-        (["a.mp4"], "h.gif", r"unknown ending; valid: \.png, \.jpg, \.jpeg, \.npy, \.mp4"),
+        (["a.mp4"], "h.tiff", r"unknown ending; valid: \.png, \.jpg, \.jpeg, \.webp, \.gif, \.npy, \.mp4, or a folder"),
         (["a.mp4"], "h", r"unknown ending; valid: \.png, \.jpg"),
-        (["a.mp4"], "absent/h.png", "folder absent does not exist"),
+        (["a.mp4"], "file.txt/h.png", r"file\.txt is a file; valid: a folder"),
+        (["a.mp4"], "file.txt/new/deep/", r"file\.txt is a file; valid: a folder"),
+        *(
+            ([*names], out, rf"\{{{name}\}} is unknown; valid: \{{stem\}}, \{{time\}}")
+            for names, out, name in (
+                ("a", "{foo}.png", "foo"),
+                ("a", "{stem}-{foo}.png", "foo"),
+                ("a", "{foo}/{stem}.png", "foo"),
+                ("a", "new/{Stem}.png", "Stem"),
+                ("a", "{time:.2f}.png", r"time:\.2f"),
+                ("a", "{}.png", ""),
+                ("ab", "{foo}", "foo"),
+                ("a", "{foo}/", "foo"),
+            )
+        ),
         (["a.mp4"], "file.txt/", "is a file; valid: a folder"),
         (["a.mp4", "b.mp4"], "file", "is a file; valid: a folder"),
     ],
@@ -413,7 +435,8 @@ def test_every_input_bad(here, model, tmp_path):
         (tmp_path / name).write_bytes(b"")
     done = here("localize", tmp_path / "a.mp4", tmp_path / "b.mp4", "--model", model, "--out", f"{tmp_path}/out/")
     assert (done.code, done.out) == (3, "")
-    assert done.err.count("is empty (0 bytes)") == 2
+    reasons = [f"avloc: {tmp_path}/{name}: is empty (0 bytes)" for name in ("a.mp4", "b.mp4")]
+    assert done.err.splitlines() == [*reasons, "avloc: no input could be localized"]
     assert not (tmp_path / "out").exists()
 
 
@@ -430,7 +453,11 @@ def test_what_is_missing_is_named(here, model, tmp_path, name, words):
     else:
         make_picture(path, disc((64, 48), (0.5, 0.5)))
     done = here("localize", path, "--model", model, "--json")
-    assert (done.code, words in json_lines(done.out)[0]["error"], words in done.err) == (3, True, True)
+    assert (done.code, words in json_lines(done.out)[0]["error"]) == (3, True)
+    (line,) = done.err.splitlines()
+    assert words in line
+    plain = here("localize", path, "--model", model)
+    assert (plain.code, plain.out, plain.err) == (3, "", done.err)
 
 
 def test_a_picture_with_a_sound(here, model, tmp_path):

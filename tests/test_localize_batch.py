@@ -234,7 +234,9 @@ def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, every, ex
             "one file for 2 inputs; valid: a folder, as in --out h/, or a name with {stem}",
         ),
         (["a.mp4", "b.mp4"], "{time}.png", True, "one file for 2 inputs"),
-        (["a.mp4"], "{stem}.gif", False, "unknown ending"),
+        (["a.mp4"], "{stem}.tiff", False, "unknown ending"),
+        (["a.mp4"], "h.webp", True, "is one picture for several times"),
+        (["a.mp4"], "{foo}-{time}.png", True, "{foo} is unknown; valid: {stem}, {time}"),
     ],
 )
 def test_outputs_that_cannot_be_meant(inputs, out, every, words):

@@ -10,7 +10,7 @@ import pytest
 
 from avloc.errors import UsageError
 from avloc.localize.overlay import draw_overlay
-from avloc.localize.style import COLOUR_MAPS, Style, parse_style
+from avloc.localize.style import COLOUR_MAPS, Style, parse_style, style_of
 
 
 def test_nothing_said_is_the_default():
@@ -68,6 +68,39 @@ def test_what_cannot_be_meant_is_named_with_what_is_valid(text, words):
 def test_a_style_made_in_code_is_checked_too():
     with pytest.raises(UsageError, match="inferno"):
         Style(colours="jet")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"box": "on", "peak": "off", "contour": "off", "opacity": "0.5"},
+        {"box": True, "peak": False, "contour": False, "opacity": 0.5},
+        {"box": "on", "peak": False, "contour": 0, "opacity": np.float32(0.5)},
+    ],
+)
+def test_a_mapping_has_texts_or_values_of_python(values):
+    style = Style(box=True, peak=False, contour=0.0, opacity=0.5)
+    assert style_of(values) == Style(**values) == style
+    assert (style_of({"contour": True}), style_of({})) == (Style(), Style())
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"nonsense": 1}, ["--style nonsense", "unknown", "colours", "caption"]),
+        ({3: "on"}, ["--style 3", "unknown"]),
+        ({"box": "yes"}, ["box=yes", "on, off"]),
+        ({"box": 1}, ["box=1", "on, off"]),
+        ({"box": []}, ["box=[]", "on, off"]),
+        ({"contour": 1}, ["contour=1", "on, off", "between 0 and 1"]),
+        ({"opacity": None}, ["opacity=None", "0 to 1"]),
+        ({"colours": None}, ["colours=None", *COLOUR_MAPS]),
+    ],
+)
+def test_a_mapping_is_checked_as_texts_are(values, words):
+    with pytest.raises(UsageError) as caught:
+        style_of(values)
+    assert all(word in str(caught.value) for word in words), caught.value
 
 
 @pytest.mark.parametrize("name", COLOUR_MAPS)

@@ -106,7 +106,7 @@ def test_only_maps_have_moments_and_styles(here, tmp_path):
     done = here("localize", __file__, "--events")
     assert (done.code, "--events needs --model" in done.err) == (2, True)
     done = here("localize", __file__, "--events", "--out", "a.npy", "--model", tmp_path)
-    assert (done.code, "valid: .png, .jpg, .jpeg, .mp4, or a folder" in done.err) == (2, True)
+    assert (done.code, "valid: .png, .jpg, .jpeg, .webp, .gif, .mp4, or a folder" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,13 @@ def some_timeline(seconds: int, classes: int = 3) -> Timeline:
     )
 
 
-@pytest.mark.parametrize("seconds", [1, 10, 75])
-def test_a_timeline_of_any_length_is_a_picture(tmp_path, seconds):
+@pytest.mark.parametrize(("seconds", "kind"), [(1, "PNG"), (10, "WEBP"), (75, "GIF"), (2, "JPEG")])
+def test_a_timeline_of_any_length_is_a_picture_of_any_kind(tmp_path, seconds, kind):
     timeline = some_timeline(seconds)
-    write_timeline(tmp_path / "line.png", timeline)
-    with Image.open(tmp_path / "line.png") as picture:
-        assert picture.width > picture.height
+    path = tmp_path / f"line.{kind.lower()}"
+    write_timeline(path, timeline)
+    with Image.open(path) as picture:
+        assert (picture.format, picture.width > picture.height) == (kind, True)
     assert set(timeline.told.tolist()) <= set(shown_classes(timeline))
 
 

@@ -27,6 +27,8 @@ _READER_DIED = ("DataLoader worker", "DataLoader timed out")
 _MEMORY_FULL = ("out of memory", "not enough memory", "can't allocate memory")
 """How PyTorch begins, and what it says, where its errors have no kind of their own."""
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_NAME_UNFIT = (*_IN_THE_WAY, errno.ENAMETOOLONG)
+"""What the user typed is at fault, not the disk."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -51,8 +53,8 @@ def run(app: Callable[[], object]) -> None:
             sys.exit(EXIT_BUG)
         _say(*said)
         _let_go(error)
-        in_the_way = isinstance(error, OSError) and error.errno in _IN_THE_WAY
-        sys.exit(EXIT_USAGE if in_the_way else EXIT_REFUSED)
+        unfit = isinstance(error, OSError) and error.errno in _NAME_UNFIT
+        sys.exit(EXIT_USAGE if unfit else EXIT_REFUSED)
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -71,6 +73,8 @@ def _disk_trouble(error: OSError) -> tuple[str, str] | None:
         return f"the disk is full: {error}", "Free some space and run the same command again."
     if error.errno in _DISK_FAILS:
         return f"the disk fails: {error}", "Look after the disk, or name another place, and run the same again."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"a name is too long: {error}", "Take a shorter one."
     if error.errno in _FORBIDDEN and error.filename is not None:
         return f"no permission: {error}", "Change the permissions, or name another place."
     if error.errno == errno.ENOENT and str(error.filename).endswith(PART_SUFFIX):

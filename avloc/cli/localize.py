@@ -24,8 +24,10 @@ def localize(
     out: Annotated[
         str,
         typer.Option(
-            help="heat.png or .jpg (overlay), .npy (float32 [H, W]), .mp4 (overlay video), a folder with a slash, "
-            "or a name with {stem}, {time}.  [default: {stem}.heat.png]",
+            "--out",
+            "-o",
+            help="heat.png, .jpg, .webp or .gif (overlay), .npy (float32 [H, W]), .mp4 (overlay video), a folder with "
+            "a slash, or a name with {stem}, {time}.  [default: {stem}.heat.png]",
             show_default=False,
         ),
     ] = "",
@@ -120,8 +122,10 @@ def localize(
 
 def _judge(failed: Sequence[str], count: int, *, incomplete: bool = False) -> None:
     """After everything is said: did every input work?"""
-    if failed and len(failed) == count:
-        raise NoInputLeft("no input could be localized" if count > 1 else f"{failed[0]} could not be localized")
+    if failed and len(failed) == count > 1:
+        raise NoInputLeft("no input could be localized")
+    if failed and count == 1:  # why has been said
+        raise typer.Exit(NoInputLeft.exit_code)
     if failed or incomplete:
         raise typer.Exit(EXIT_FAILED_INPUTS)
 

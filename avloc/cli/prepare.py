@@ -12,7 +12,7 @@ from avloc.cli.options import DryRun, Json, Shard
 
 def prepare(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Files, folders or globs.")],
-    out: Annotated[Path, typer.Option(help="Store folder; running again finishes what is missing.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store folder; running again finishes what is missing.")],
     layout: Annotated[
         str,
         typer.Option(

@@ -22,7 +22,7 @@ _SEED = re.compile(r"[0-9]{1,19}")
 
 def train(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
-    out: Annotated[Path, typer.Option(help="Run folder; a run that is there goes on.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; a run that is there goes on.")],
     method: Annotated[
         str,
         typer.Option(

@@ -6,7 +6,6 @@ N samples, H W pixels, h w cells.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,28 +29,32 @@ from avloc.transforms import (
     normalise_frames,
 )
 
-_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?", re.ASCII)
-
 
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes CUDA where there is one; else `cpu`, `cuda`, `cuda:N` or `mps`, as torch calls them.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: no such device here; names those that are.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not _DEVICE.fullmatch(name):
-        raise UsageError(f"--device {name} is not usable here; valid: auto, cpu, cuda, cuda:0, mps")
+    here = _devices()
+    if name not in here:
+        raise UsageError(f"--device {name} is not usable here; valid: auto, {', '.join(here)}")
+    device = torch.device(name)
     try:
-        device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except RuntimeError as error:  # it is there, but busy, full or broken
         reason = str(error).split("\n")[0]
-        raise UsageError(
-            f"--device {name} is not usable here: {reason}; valid: auto, cpu, cuda, cuda:0, mps"
-        ) from error
+        raise UsageError(f"--device {name} is not usable here: {reason}; valid: cpu") from error
     return device
+
+
+def _devices() -> list[str]:
+    """The devices of this machine, by name."""
+    cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in cards), *mps]
 
 
 def pick_precision(name: str, device: torch.device) -> str:

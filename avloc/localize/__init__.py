@@ -3,9 +3,10 @@
 from avloc.localize.fusion import parse_weights
 from avloc.localize.model import Model, load
 from avloc.localize.moments import Times
+from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import plan_outputs
 from avloc.localize.result import Result
-from avloc.localize.run import InputDone, Localization, LocalizeOptions, localize
+from avloc.localize.run import localize
 from avloc.localize.style import Style, parse_style
 from avloc.localize.verdict import Verdict, VerdictRule
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.events import Listener, Progress, silent
-from avloc.files import atomic_path
 from avloc.localize.movie import Movie, tell_codec, write_movie
+from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
 from avloc.localize.timeline import attention_map
@@ -51,8 +51,7 @@ def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Li
         lit = heat(second, picture.shape[0], picture.shape[1])
         return draw_overlay(picture, lit, style=_STYLE, caption=_caption(timeline, second))
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as part, closing(play(source)) as pictures:
+    with new_file(out) as part, closing(play(source)) as pictures:
         return write_movie(part, pictures, drawn, sound=source)
 
 

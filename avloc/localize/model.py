@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, silent
+from avloc.localize.forks import check_forked
 from avloc.localize.fusion import OWN, Fusion, load_fusion
+from avloc.localize.given import frame_of, sound_of
 from avloc.localize.moments import Scene, SoundSource, Times, check_whole, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
 
     from avloc.checkpoint import ModelFile
     from avloc.engine import Engine
+    from avloc.localize.given import Frame, Waveform
     from avloc.methods import Embeddings
 
-_RATES = (1_000, 768_000)
-_SHORTEST_S = 0.05
-_LOUDEST = 8.0
-"""Beyond this a waveform is no overshoot of a decoder but in other units."""
 _NOISE_SEED = 0
 
 
@@ -61,13 +59,15 @@ def load(
     Raises:
         UsageError: nothing lies at `path`, no such device or prior, or weights that do not go with the maps.
         WeightsError: the model or a prior's weights are absent, damaged or foreign.
+        Refused: this process was forked from one in which a model was loaded.
     """
     from avloc.checkpoint import default_model, load_model
     from avloc.engine import Engine, pick_device
 
     Protocol(precision=precision)
-    file = load_model(default_model() if path is None else Path(path))
     where = pick_device(device)
+    check_forked(where)
+    file = load_model(default_model() if path is None else Path(path))
     fusion = load_fusion(prior, weights, file.card, weights_dir, where, listener)
     return Model(file, Engine.from_file(file, where, precision), fusion)
 
@@ -100,20 +100,25 @@ class Model:
         self._engine, self._fusion, self._rule = engine, fusion, VerdictRule.of_card(file.card)
         self._silence: dict[tuple[int, int], Tensor] = {}
 
-    def localize(self, frame: NDArray[np.uint8], waveform: NDArray[np.floating], rate: int) -> Result:
+    def __repr__(self) -> str:
+        heard = f"seconds={self.seconds:g}, rate={self.rate}"
+        return f"Model({self.name!r}, {heard}, device='{self._engine.device}', protocol={self.protocol!r})"
+
+    def localize(self, frame: Frame, waveform: Waveform, rate: int) -> Result:
         """Where in the frame the sound comes from.
 
         Args:
-            frame: [H, W, 3] uint8 RGB.
-            waveform: [n] float32 mono in [-1, 1]. Its middle `seconds` are heard; a shorter one is tiled.
+            frame: [H, W, 3] uint8 RGB of NumPy; of PyTorch, on any device, also [3, H, W], and refused where it could
+                be both; or a picture of Pillow, of any mode, turned as its EXIF says.
+            waveform: [n] mono of NumPy or PyTorch, float32 or float64 in [-1, 1], or int16, which is divided by 32768.
+                Its middle `seconds` are heard; a shorter one is tiled.
             rate: sample rate of the waveform in Hz; another than the model's is resampled.
 
         Raises:
             InputError: the frame, the waveform or the rate is not as above; says which and how.
+            Refused: this process was forked after a model was loaded.
         """
-        _check_frame(frame)
-        sound = self._window(waveform, rate)
-        return self.localize_scene(Scene(frame=frame, sound=sound))
+        return self.localize_scene(Scene(frame=frame_of(frame), sound=self._window(waveform, rate)))
 
     def localize_video(
         self,
@@ -136,26 +141,29 @@ class Model:
             track: which sound track, counted from 1; None is the main one.
 
         Raises:
-            UsageError: no such file, or times that are not valid.
-            InputError: no picture, no sound, or it cannot be decoded. Where a video breaks off, it comes after the
-                results of what is there.
+            UsageError: at the call: `path` or `audio` is no file, or the times are not valid.
+            InputError: at the call: one of the two is empty, or `path` has no pictures or none at these times. With a
+                result: there is no sound, or a picture or the sound cannot be decoded. After the last result: the
+                video breaks off.
+            Refused: with the first result: this process was forked after a model was loaded.
         """
         times = Times(every=every, start=start, end=end)
-        for file in (path, audio):
-            if file is not None and not Path(file).is_file():
-                raise UsageError(f"no such file: {file}")
-        sound = SoundSource(file=None if audio is None else Path(audio), name=str(audio), track=track)
-        return self._localize_video(Path(path), times, sound)
+        source = _there(path)
+        sound = SoundSource(file=None if audio is None else _there(audio), name=str(audio), track=track)
+        return self._localized(source, times, scene_times(source, times, sound), sound)
 
-    def _localize_video(self, path: Path, times: Times, sound: SoundSource) -> Iterator[Result]:
-        for scene in scenes_at(path, scene_times(path, times, sound), self, sound):
+    def _localized(
+        self, source: Path, times: Times, times_s: Sequence[float | None], sound: SoundSource
+    ) -> Iterator[Result]:
+        for scene in scenes_at(source, times_s, self, sound):
             yield self.localize_scene(scene)
-        check_whole(path, times)
+        check_whole(source, times)
 
     def localize_scene(self, scene: Scene) -> Result:
         """Where in a scene the sound comes from; its sound must be a window as the model hears it."""
         import torch
 
+        check_forked(self._engine.device)
         began = time.perf_counter()
         frame, sound = scene.frame, scene.sound
         with torch.inference_mode():
@@ -189,26 +197,24 @@ class Model:
             seconds=time.perf_counter() - began,
         )
 
-    def cells_at(
-        self, frame: NDArray[np.uint8], waveform: NDArray[np.floating], rate: int
-    ) -> tuple[NDArray[np.float32], bool]:
+    def cells_at(self, frame: Frame, waveform: Waveform, rate: int) -> tuple[NDArray[np.float32], bool]:
         """The cells [h, w] of `localize` and whether there was nothing to hear; cheap, for many frames of a video.
 
         Raises:
-            InputError: as `localize`.
+            InputError, Refused: as `localize`.
         """
         import torch
 
-        _check_frame(frame)
-        sound = self._window(waveform, rate)
+        check_forked(self._engine.device)
+        rgb, sound = frame_of(frame), self._window(waveform, rate)
         with torch.inference_mode():
-            heard = self._embed(frame, sound)
-            cells = self._fusion.cells(self._similarity(heard), self._prior_maps(frame, heard))
+            heard = self._embed(rgb, sound)
+            cells = self._fusion.cells(self._similarity(heard), self._prior_maps(rgb, heard))
         _check_finite(cells)
         return cells, sound.silent
 
-    def _window(self, waveform: NDArray[np.floating], rate: int) -> SoundWindow:
-        samples, rate = _checked_sound(waveform, rate)
+    def _window(self, waveform: Waveform, rate: int) -> SoundWindow:
+        samples, rate = sound_of(waveform, rate)
         return cut_window(samples, rate, seconds=self.seconds, rate=self.rate)
 
     def _embed(self, frame: NDArray[np.uint8], sound: SoundWindow) -> Embeddings:
@@ -263,31 +269,11 @@ def _check_finite(*cells: NDArray[np.float32]) -> None:
         raise InputError("gets a map that is not finite from this model")
 
 
-def _check_frame(frame: NDArray[np.uint8]) -> None:
-    valid = "valid: [H, W, 3] uint8 RGB"
-    if not isinstance(frame, np.ndarray):
-        raise InputError(f"the frame is a {type(frame).__name__}, not an array; {valid}")
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        raise InputError(f"the frame is {list(frame.shape)} {frame.dtype}; {valid}")
-
-
-def _checked_sound(waveform: NDArray[np.floating], rate: int) -> tuple[NDArray[np.float32], int]:
-    valid = "valid: [n] float32 mono in [-1, 1]"
-    if not isinstance(waveform, np.ndarray):
-        raise InputError(f"the waveform is a {type(waveform).__name__}, not an array; {valid}")
-    if waveform.ndim != 1 or waveform.dtype not in (np.float32, np.float64):
-        more = "; average its channels first" if waveform.ndim == 2 else ""
-        raise InputError(f"the waveform is {list(waveform.shape)} {waveform.dtype}{more}; {valid}")
-    try:
-        hertz = operator.index(rate)
-    except TypeError:
-        raise InputError(f"the rate is {rate!r}; valid: a whole number of Hz") from None
-    if not _RATES[0] <= hertz <= _RATES[1]:
-        raise InputError(f"the rate is {hertz} Hz; valid: {_RATES[0]} to {_RATES[1]} Hz")
-    if len(waveform) < _SHORTEST_S * hertz:
-        raise InputError(f"the waveform is too short: {len(waveform)} samples; valid: {_SHORTEST_S:g} s or more")
-    if not np.isfinite(waveform).all():
-        raise InputError(f"the waveform has samples that are not numbers (NaN or infinity); {valid}")
-    if float(np.abs(waveform).max()) > _LOUDEST:
-        raise InputError(f"the waveform reaches {float(np.abs(waveform).max()):.4g}; {valid}")
-    return waveform.astype(np.float32, copy=False), hertz
+def _there(path: str | Path) -> Path:
+    """A file that is there and not empty."""
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"{file} is a folder; valid: a file" if file.is_dir() else f"no such file: {file}")
+    if not file.stat().st_size:
+        raise InputError(f"{file} is empty (0 bytes)")
+    return file

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from avloc.errors import UsageError
+from avloc.errors import InputError, Refused, UsageError
 from avloc.files import atomic_path, real
 from avloc.localize.inputs import STDIN
 from avloc.localize.result import Result
-from avloc.localize.style import Style
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """How Pillow writes a picture."""
+
+    name: str
+    largest: int
+    """Pixels of a side that the format has room for."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_JPEG = _Format(name="JPEG", largest=65_500, options={"quality": 92, "subsampling": 0})
+_FORMATS = {
+    ".png": _Format(name="PNG", largest=(1 << 31) - 1),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": _Format(name="WEBP", largest=16_383, options={"lossless": True}),
+    ".gif": _Format(name="GIF", largest=65_535),  # Pillow chooses the palette by the picture
+}
 ARRAY, VIDEO = ".npy", ".mp4"
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = tuple(_FORMATS)
 OUTPUT_SUFFIXES = (*PICTURES, ARRAY, VIDEO)
 STEM, TIME = "{stem}", "{time}"
-_JPEG_QUALITY = 92
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
 def plan_outputs(
@@ -46,11 +67,13 @@ def plan_outputs(
         endings: of files that can be written.
 
     Raises:
-        UsageError: several results with one file name, an ending we do not write, or a folder that does not exist.
+        UsageError: several results with one file name, an ending we do not write, an unknown placeholder, or a file
+            where a folder has to be.
     """
     if not out:
         return [*_named(inputs, _DEFAULT[every])] if pictures else [None] * len(inputs)
     target = Path(out)
+    _check_new(target, out)
     many = len(inputs) > 1 or every
     if out.endswith("/") or target.is_dir() or (many and not target.suffix):
         if target.exists() and not target.is_dir():
@@ -62,6 +85,17 @@ def plan_outputs(
 
 _DEFAULT = {False: f"{STEM}.heat.png", True: f"{STEM}.heat/{TIME}.png"}
 _IN_FOLDER = {False: f"{STEM}.png", True: f"{STEM}-{TIME}.png"}
+
+
+def _check_new(target: Path, out: str) -> None:
+    """What is not there yet can be made and holds no unknown placeholder; folders that are there have any name."""
+    there = next(path for path in (target, *target.parents) if path.exists())
+    if there != target and not there.is_dir():
+        raise UsageError(f"--out {out}: {there} is a file; valid: a folder, new or there already")
+    new = str(target.relative_to(there))
+    unknown = [name for name in _PLACEHOLDER.findall(new) if name not in (STEM, TIME)]
+    if unknown:
+        raise UsageError(f"--out {out}: {unknown[0]} is unknown; valid: {STEM}, {TIME}")
 
 
 def _check_file(target: Path, out: str, inputs: Sequence[str], *, every: bool, endings: Sequence[str]) -> None:
@@ -77,8 +111,6 @@ def _check_file(target: Path, out: str, inputs: Sequence[str], *, every: bool, e
         raise UsageError(f"--out {out} is one picture for several times; valid: a folder, a name with {TIME}, or .npy")
     if suffix == VIDEO and TIME in out:
         raise UsageError(f"--out {out}: a video holds all times; valid: a name without {TIME}")
-    if not (STEM in out or TIME in out or target.parent.is_dir()):
-        raise UsageError(f"--out {out}: the folder {target.parent} does not exist")
 
 
 def check_apart(out: str, outputs: Iterable[Path | None], sources: Iterable[Path]) -> None:
@@ -109,23 +141,47 @@ def at_time(path: Path, time_s: float) -> Path:
     return Path(str(path).replace(TIME, f"{time_s:08.3f}"))
 
 
-def write_picture(path: Path, result: Result, style: Style) -> None:
-    """Write the overlay, by the ending of `path`, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as part:
-        picture = Image.fromarray(result.overlay(style))
-        if path.suffix.lower() == ".png":
-            picture.save(part, format="PNG")
-        else:
-            picture.save(part, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """`atomic_path` in a folder that is made for it, and that goes again if the file does not come to be.
+
+    Raises:
+        Refused: the file system takes no folders there.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise Refused(f"a folder cannot be made there: {error}", hint="Name another place.") from error
+    try:
+        with atomic_path(path) as part:
+            yield part
+    finally:
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Write a picture [H, W, 3], by the ending of `path`, atomically.
+
+    Raises:
+        InputError: it is larger than the format has room for.
+    """
+    kind = _FORMATS[path.suffix.lower()]
+    height, width = rgb.shape[:2]
+    if max(height, width) > kind.largest:
+        reason = f"has an overlay of {width} x {height} pixels, more than {kind.name} has room for"
+        raise InputError(f"{reason} ({kind.largest} a side); valid: --out with .png")
+    with new_file(path) as part:
+        Image.fromarray(rgb).save(part, format=kind.name, **kind.options)
 
 
 def write_array(path: Path, result: Result) -> None:
     """Write the heat map [H, W] as `.npy`, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, result.heatmap)
-    with atomic_path(path) as part:
+    with new_file(path) as part:
         part.write_bytes(buffer.getvalue())
 
 
@@ -146,8 +202,7 @@ class Stack:
     def add(self, result: Result) -> None:
         """Append a heat map; the first one opens the file and settles the size."""
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._files.enter_context(atomic_path(self.path))
+            part = self._files.enter_context(new_file(self.path))
             self._file = self._files.enter_context(part.open("wb"))
             self._shape = result.heatmap.shape
             self._file.write(self._header(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -102,24 +103,31 @@ class Result:
     def _box(self) -> list[int]:
         return peak_and_box(self.heatmap)[1]
 
-    def overlay(self, style: Style | None = None) -> NDArray[np.uint8]:
+    def overlay(self, style: Style | Mapping[str, Any] | None = None) -> NDArray[np.uint8]:
         """The heat map drawn over the frame, or the plain frame with a caption for silence.
 
         Args:
-            style: colours, opacity, box and so on (`avloc.localize.style.parse_style` makes one from `key=value`).
+            style: colours, opacity, box and so on: a `Style`, or a mapping of its keys to values of Python or texts as
+                `--style` takes them: `{"box": "on", "opacity": 0.5}`.
 
         Returns:
             [H, W, 3] RGB; larger than the frame where the style adds to it.
         """
         from avloc.localize.overlay import draw_overlay, draw_silent
-        from avloc.localize.style import Style
+        from avloc.localize.style import Style, style_of
 
-        style = style or Style()
+        if not isinstance(style, Style):
+            style = style_of(style or {})
         if self.silent:
             return draw_silent(self.frame, style=style, caption=self.verdict.sentence)
         caption = "" if self.verdict is Verdict.FOLLOWS else self.verdict.sentence
         box = self.box_xyxy if style.box else None
         return draw_overlay(self.frame, self.heatmap, style=style, box_xyxy=box, peak_xy=self.peak_xy, caption=caption)
+
+    def __repr__(self) -> str:
+        line = self.as_json()
+        shown = ("frame_hw", "time_s", "verdict", "peak_xy", "box_xyxy", "model")
+        return f"Result({', '.join(f'{name}={line[name]!r}' for name in shown)})"
 
     def _repr_png_(self) -> bytes:
         from avloc.media import encode_png

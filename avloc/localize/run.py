@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
@@ -16,6 +15,7 @@ from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import STDIN, as_files, check_named, expand_inputs
 from avloc.localize.model import Model, load
 from avloc.localize.moments import Hears, Scene, SoundSource, Times, check_whole, is_picture, scene_times, scenes_at
+from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import (
     ARRAY,
     TIME,
@@ -27,88 +27,14 @@ from avloc.localize.outputs import (
     write_array,
     write_picture,
 )
-from avloc.localize.result import FIELDS, SCHEMA, Result
-from avloc.localize.style import Style
+from avloc.localize.result import Result
 from avloc.localize.verdict import Verdict, summary, warning
 from avloc.media import SoundWindow, layout_of
-from avloc.protocols import Protocol
 
 JUDGED = 5
 """Moments of an overlay video, evenly spread, on which the verdict rests."""
 VIDEO_STEP_S = 0.5
 """Seconds from one map of an overlay video to the next, where `every` does not say; between them it interpolates."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalizeOptions:
-    """What to localize, with what, and where to put it."""
-
-    inputs: tuple[str, ...]
-    """Files, patterns, folders and `@lists`; `-` is standard input."""
-    audio: Path | None = None
-    """Sound for a single picture, or for a single video in place of its own; `-` is standard input."""
-    track: int | None = None
-    """Which sound track of the input, or of `audio`, counted from 1; None is the main one."""
-    times: Times = field(default_factory=Times)
-    """Which moments of the videos."""
-    model: Path | None = None
-    prior: str = ""
-    """Object prior; see `avloc.localize.model.load`."""
-    weights: Mapping[str, float] = field(default_factory=dict)
-    weights_dir: Path | None = None
-    out: str = ""
-    """As the user typed it: a trailing slash means a folder."""
-    as_json: bool = False
-    """Every moment is wanted as a line, and no picture is written where `out` is empty."""
-    style: Style = field(default_factory=Style)
-    skip_existing: bool = False
-    """Leave out what is there already."""
-    device: str = "auto"
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        Protocol(precision=self.precision)
-        if self.track is not None and self.track < 1:
-            raise UsageError(f"--track {self.track} is not valid; tracks are counted from 1")
-        if self.skip_existing and self.as_json and not self.out:
-            raise UsageError("--skip-existing needs --out: lines of JSON are nowhere to be found again")
-        if self.skip_existing and TIME in self.out and not self.times.given:
-            unknown = f"--skip-existing cannot know the time in --out {self.out} beforehand"
-            raise UsageError(f"{unknown}; add --every or --at, or take a name without it")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Localization:
-    """What was found in one moment of one input, or why nothing could be."""
-
-    input: str
-    error: str = ""
-    result: Result | None = None
-    written: Path | None = None
-    """The file of this moment, where it has one of its own."""
-    model: str = ""
-    protocol: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """One line of `--json`; pixels are those of the shown frame."""
-        known = self.result.as_json() if self.result else {"model": self.model, "protocol": self.protocol}
-        return {"schema": SCHEMA, "input": self.input, **dict.fromkeys(FIELDS), **known, "error": self.error or None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputDone:
-    """One input is finished with."""
-
-    input: str
-    failed: bool = False
-    incomplete: bool = False
-    """The rest of it is not there or cannot be decoded."""
-    skipped: bool = False
-    """Its output was there already."""
-    written: Path | None = None
-    """The file that holds all its moments, where there is one."""
-    summary: str = ""
-    """The verdict for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +221,7 @@ class _Worker:
         if path.suffix.lower() == ARRAY:
             write_array(path, result)
         else:
-            write_picture(path, result, self.options.style)
+            write_picture(path, result.overlay(self.options.style))
         return path
 
     def _whole(self, job: _Job, stack: Stack | None, verdicts: Sequence[Verdict], missing: list[str]) -> Path | None:
@@ -308,7 +234,6 @@ class _Worker:
         from avloc.localize.video import write_video
 
         times = self.options.times
-        job.out.parent.mkdir(parents=True, exist_ok=True)
         movie = write_video(
             job.source,
             job.out,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +17,10 @@ _SWITCH = {"on": True, "off": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """Everything about the look of an overlay.
+    """Everything about the look of an overlay. A value can also be a text, as `--style` takes it.
 
     Raises:
-        UsageError: a value that cannot be meant; names the key and what is valid.
+        UsageError: a value that is not valid; names the key and what is valid.
     """
 
     colours: str = "inferno"
@@ -42,6 +41,12 @@ class Style:
     """Words at the lower edge, where there is something to say."""
 
     def __post_init__(self) -> None:
+        for key, read in _READERS.items():
+            value = getattr(self, key)
+            try:
+                object.__setattr__(self, key, read(value))
+            except (KeyError, TypeError, ValueError):
+                raise _unfit(key, value) from None
         if self.colours not in COLOUR_MAPS:
             raise _unfit("colours", self.colours)
         if not 0 <= self.opacity <= 1:
@@ -50,38 +55,48 @@ class Style:
             raise _unfit("contour", self.contour)
 
 
-DEFAULT_STYLE = Style()
-
-
 def parse_style(assignments: Sequence[str]) -> Style:
     """The style that `key=value` texts describe; of two values for one key the later counts.
 
     Raises:
         UsageError: a text is no `key=value`, or key or value are unknown; names the key and what is valid.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, str] = {}
     for assignment in assignments:
         key, sign, text = (part.strip() for part in assignment.partition("="))
         if not sign:
             raise UsageError(f"--style {assignment!r} is not key=value, as in --style strip=on")
-        if key not in _READERS:
-            raise UsageError(f"--style {key}: unknown; valid: {', '.join(_READERS)}")
-        try:
-            values[key] = _READERS[key](text)
-        except (KeyError, ValueError):
-            raise _unfit(key, text) from None
+        values[key] = text
+    return style_of(values)
+
+
+def style_of(values: Mapping[str, Any]) -> Style:
+    """The style with these values, each as text, as `--style` takes it, or as the field itself.
+
+    Raises:
+        UsageError: a key or a value is not valid; names it and what is valid.
+    """
+    unknown = next((key for key in values if key not in _READERS), None)
+    if unknown is not None:
+        raise UsageError(f"--style {unknown}: unknown; valid: {', '.join(_READERS)}")
     return Style(**values)
 
 
-def _contour(text: str) -> float:
-    return {"on": HALF, "off": 0.0}[text] if text in _SWITCH else float(text)
+def _switch(value: Any) -> bool:
+    return value if isinstance(value, bool) else _SWITCH[value]
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys((field.name for field in dataclasses.fields(Style)), _SWITCH.__getitem__),
+def _contour(value: Any) -> float:
+    if isinstance(value, bool) or value in _SWITCH:
+        return HALF if _switch(value) else 0.0
+    return float(value)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
     "colours": str,
     "opacity": float,
     "contour": _contour,
+    **dict.fromkeys(("peak", "box", "strip", "legend", "caption"), _switch),
 }
 _VALID = {
     "colours": ", ".join(COLOUR_MAPS),
@@ -92,3 +107,6 @@ _VALID = {
 
 def _unfit(key: str, value: object) -> UsageError:
     return UsageError(f"--style {key}={value}: valid: {_VALID.get(key, 'on, off')}")
+
+
+DEFAULT_STYLE = Style()

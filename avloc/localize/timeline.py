@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.files import atomic_path
 from avloc.heatmap import heat_maps
+from avloc.localize.outputs import write_picture
 from avloc.localize.overlay import draw_overlay
 from avloc.localize.style import Style
 
@@ -36,6 +36,7 @@ _STYLE = Style(box=False, peak=False, legend=False, contour=0.0)
 
 def write_timeline(path: Path, timeline: Timeline) -> None:
     """Draw a timeline, by the ending of `path`, atomically. A second is as wide in the strip as in the bars."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns, rows = min(len(timeline.probabilities), STRIP), shown_classes(timeline)
@@ -43,7 +44,7 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
     tall = inner / columns / min(max(timeline.aspect, _NARROWEST), 1 / _NARROWEST)
     bars = _BAR * len(rows)
     width, height = _LEFT + inner + _RIGHT, _BOTTOM + bars + _GAP + tall + _TOP
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
 
     def axes(left: float, bottom: float, wide: float, high: float) -> Any:
         return figure.add_axes((left / width, bottom / height, wide / width, high / height))
@@ -51,9 +52,9 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
     _draw_strip(axes(_LEFT, _BOTTOM + bars + _GAP, inner, tall), timeline, columns)
     image = _draw_bars(axes(_LEFT, _BOTTOM, inner, bars), timeline, rows)
     figure.colorbar(image, cax=axes(_LEFT + inner + 0.15, _BOTTOM, 0.15, bars)).set_label("probability", fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as part:
-        figure.savefig(part, format=path.suffix.lstrip(".").lower().replace("jpg", "jpeg"), dpi=_DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    write_picture(path, np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
 
 
 def shown_classes(timeline: Timeline) -> list[int]:

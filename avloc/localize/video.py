@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.events import Listener, Notice, Progress, silent
-from avloc.files import atomic_path
 from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
 from avloc.localize.moments import OWN_SOUND, SoundSource, sounds_at
 from avloc.localize.movie import Movie, tell_codec, write_movie
+from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.style import DEFAULT_STYLE, Style
@@ -83,7 +83,7 @@ def write_video(
     tell_codec(out, listener)
     with ExitStack() as stack:
         stack.enter_context(_torch_on_one_thread())
-        part = stack.enter_context(atomic_path(out))
+        part = stack.enter_context(new_file(out))
         missing: list[str] = []
         played = partial(play, source, start_s=start, stop_s=end)
         pictures, ahead = _twice(lambda: _as_far_as_it_goes(played(), missing), every, stack)

@@ -9,7 +9,16 @@ from avloc.media.containers import MediaSource
 from avloc.media.layout import Layout
 from avloc.media.measure import layout_of
 from avloc.media.movies import MovieWriter, movie_codec
-from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink, square
+from avloc.media.pictures import (
+    as_shown,
+    decode_mask,
+    decode_picture,
+    encode_jpeg,
+    encode_mask,
+    encode_png,
+    shrink,
+    square,
+)
 from avloc.media.reels import OnScreen, play, play_seconds, play_sound
 from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
 from avloc.media.videos import LATE_S, Moment, picture_seconds, read_frame, read_frames, read_moment
@@ -36,6 +45,7 @@ __all__ = [
     "MovieWriter",
     "OnScreen",
     "SoundWindow",
+    "as_shown",
     "cut_window",
     "decode_mask",
     "decode_picture",

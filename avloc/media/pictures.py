@@ -40,8 +40,20 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
     except _BROKEN as error:
         reason = "not a JPEG, PNG, WEBP or BMP picture" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"picture cannot be decoded ({reason})") from error
-    turn = _AS_SHOWN.get(_orientation(image))
-    return np.array(_rgb(image if turn is None else image.transpose(turn)))
+    return as_shown(image)
+
+
+def as_shown(image: Image.Image) -> NDArray[np.uint8]:
+    """[H, W, 3] RGB of a picture of Pillow's, of any mode: EXIF orientation applied, transparency laid on white.
+
+    Raises:
+        InputError: it cannot be decoded, or not be made RGB.
+    """
+    try:
+        turn = _AS_SHOWN.get(_orientation(image))
+        return np.array(_rgb(image if turn is None else image.transpose(turn)))
+    except _BROKEN as error:
+        raise InputError(f"picture cannot be decoded ({error})") from error
 
 
 def square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -1,0 +1,77 @@
+"""The files that `avloc localize` writes: folders made for them, and formats of pictures."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avloc.errors import InputError
+from avloc.localize import LocalizeOptions, Times, localize
+from avloc.localize.outputs import write_picture
+from tests.media_makers import make_video, tone
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return make_video(path, seconds=3, fps=5, sound=tone(3, 22_050))
+
+
+def overlay_of(model: Path, clip: Path) -> np.ndarray:
+    first = next(localize(LocalizeOptions(inputs=(str(clip),), model=model, as_json=True)))
+    return first.result.overlay().astype(int)
+
+
+@pytest.mark.parametrize("name", ["new/deep/h.png", "new/deep/h.npy", "new/deep/h.mp4", "new/deep/"])
+def test_a_folder_is_made_for_what_is_written_and_not_by_a_run_that_fails(here, model, clip, tmp_path, name):
+    (tmp_path / "bad.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    done = here("localize", tmp_path / "bad.mp4", "--model", model, "-o", f"{tmp_path}/{name}")
+    assert (done.code, done.out) == (3, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.mp4"]
+    done = here("localize", clip, "--model", model, "-o", f"{tmp_path}/{name}")
+    (written,) = (tmp_path / "new" / "deep").iterdir()
+    assert (done.code, done.out) == (0, f"{written}\n")
+
+
+@pytest.mark.parametrize("name", ["h.png", "h.npy", "h.mp4", "several.npy"])
+def test_a_folder_goes_again_if_its_file_does_not_come_to_be(model, clip, tmp_path, monkeypatch, name):
+    (tmp_path / "there").mkdir()
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    times = Times(every=1.0) if name == "several.npy" else Times()
+    for folder in ("there", "there/new/deep"):
+        options = LocalizeOptions(inputs=(str(clip),), model=model, out=str(tmp_path / folder / name), times=times)
+        with pytest.raises(OSError, match="No space left"):
+            list(localize(options))
+        assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+def test_a_webp_is_the_overlay_itself_and_a_gif_one_picture_of_256_colours(here, model, clip, tmp_path):
+    overlay = overlay_of(model, clip)
+    for name, kind in (("h.webp", "WEBP"), ("h.gif", "GIF")):
+        done = here("localize", clip, "--model", model, "-o", tmp_path / name)
+        assert (done.code, done.out) == (0, f"{tmp_path / name}\n")
+        with Image.open(tmp_path / name) as picture:
+            assert (picture.format, picture.n_frames, picture.size) == (kind, 1, (64, 48))
+            rgb = np.asarray(picture.convert("RGB")).astype(int)
+        if kind == "WEBP":
+            np.testing.assert_array_equal(rgb, overlay)
+        else:
+            assert np.abs(rgb - overlay).mean() < 4, "colours chosen by the picture; fixed ones are 15 off"
+
+
+@pytest.mark.parametrize(("name", "largest"), [("h.webp", 16_383), ("h.gif", 65_535), ("h.jpg", 65_500)])
+def test_a_picture_too_large_for_its_format_is_said(tmp_path, name, largest):
+    write_picture(tmp_path / name, np.zeros((1, largest, 3), np.uint8))
+    with Image.open(tmp_path / name) as picture:
+        assert picture.size == (largest, 1)
+    with pytest.raises(InputError, match=rf"{largest + 1} x 1 pixels, more than \w+ has room for .*\.png"):
+        write_picture(tmp_path / "new" / name, np.zeros((1, largest + 1, 3), np.uint8))
+    assert not (tmp_path / "new").exists()
