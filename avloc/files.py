@@ -27,6 +27,8 @@ _NO_FOLDER_FLUSH = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 LOCK = ".lock"
 _BLOCK_BYTES = 1 << 20
 _ANEW = "Delete it and run the command that made it again."
+_LONGEST_NAME, _DIGEST = 255 - len(f"..{8 * '0'}{PART_SUFFIX}"), 8
+"""Bytes of a name that becomes a temporary one; most file systems hold 255. And of the digest in place of the rest."""
 _LARGEST_JSON = 1 << 30
 """Bytes; the boxes of two million clips have 200 MB."""
 
@@ -38,10 +40,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     On any failure, an interrupt included, the temporary file is removed and `path` is untouched. One that a killed
     process left for the same path goes too.
     """
-    for left in _left_behind(path.parent).pop(path.name, ()):
+    name = _short(path.name)
+    for left in _left_behind(path.parent).pop(name, ()):
         _remove_unheld(left)
     # Not named by the process's number: two machines that share a folder can have the same.
-    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
+    part = path.with_name(f".{name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
         with _held(part):
             yield part
@@ -52,6 +55,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _keep_name(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _short(name: str) -> str:
+    """A file name that leaves room for what a temporary name adds to it."""
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(data).hexdigest()[:_DIGEST]
+    return f"{os.fsdecode(data[: _LONGEST_NAME - _DIGEST - 1])}-{digest}"
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def make_video(
     pixel_aspect: Fraction | None = None,
     faststart: bool = False,
     pictures_start_s: float = 0.0,
+    pix_fmt: str = "yuv420p",
     muxer: dict[str, str] | None = None,
     piped: str = "",
 ) -> Path:
@@ -82,6 +83,7 @@ def make_video(
         pixel_aspect: width over height of a pixel.
         faststart: put the index of an MP4 in front.
         pictures_start_s: when the pictures begin.
+        pix_fmt: FFmpeg's name of how pictures are coded.
         muxer: options of FFmpeg's muxer.
         piped: FFmpeg's name of a format that is written as into a pipe, so that nothing in front can be corrected.
     """
@@ -92,7 +94,7 @@ def make_video(
         container = stack.enter_context(av.open(target, "w", format=piped or None, options=options_of_file))
         video = container.add_stream(video_codec, rate=fps, options=options or {})
         video.width, video.height = size
-        video.pix_fmt = "yuv420p"
+        video.pix_fmt = pix_fmt
         video.bit_rate = 4_000_000
         if pixel_aspect is not None:
             video.codec_context.sample_aspect_ratio = pixel_aspect

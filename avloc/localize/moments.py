@@ -27,8 +27,6 @@ from avloc.media import (
     read_sound,
 )
 from avloc.media.screen import STAMP_S
-from avloc.media.sounds import sound_extent
-from avloc.media.videos import picture_extent
 
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0
@@ -128,7 +126,7 @@ class Times:
             return [self.at]
         if self.several == 1 and not self.given:
             return [layout.middle_s]
-        first, last = picture_extent(layout)
+        first, last = layout.picture_extent
         start = max(first, self.start or 0.0)
         end = last if self.end is None else min(self.end, last)
         if start >= end:
@@ -173,7 +171,7 @@ def check_whole(source: Path, times: Times) -> None:
     if times.at is not None or is_picture(source):
         return
     layout = layout_of(source)
-    if layout.cut_off and (times.end is None or times.end > picture_extent(layout)[1]):
+    if layout.cut_off and (times.end is None or times.end > layout.picture_extent[1]):
         raise InputError(layout.cut_off)
 
 
@@ -208,7 +206,7 @@ def _sound_at(sound: SoundSource, at: float | None, hears: Hears) -> SoundWindow
     """The window around a place in a sound file; None is its middle."""
     assert sound.file is not None
     with sound.named():
-        end_s = sound_extent(layout_of(sound.file, sound.track))[1]
+        end_s = layout_of(sound.file, sound.track).sound_extent[1]
         if at is not None and at >= end_s:
             raise InputError(f"has no sound at {at:g} s: it ends at {end_s:.3f} s")
         return read_sound(sound.file, seconds=hears.seconds, rate=hears.rate, centre_s=at, track=sound.track)
@@ -220,7 +218,7 @@ def sounds_at(source: Path, times_s: Iterable[float], hears: Hears, sound: Sound
     Raises:
         InputError: no sound, or it cannot be decoded; names a sound file of its own.
     """
-    clip_end_s = picture_extent(layout_of(source))[1] if sound.file else 0.0
+    clip_end_s = layout_of(source).picture_extent[1] if sound.file else 0.0
     with sound.named():
         yield from play_sound(
             sound.of(source),

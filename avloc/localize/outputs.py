@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -146,6 +147,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """`atomic_path` in a folder that is made for it, and that goes again if the file does not come to be.
 
     Raises:
+        InputError: the name is too long.
         Refused: the file system takes no folders there.
     """
     made = [folder for folder in path.parents if not folder.exists()]
@@ -156,6 +158,10 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         with atomic_path(path) as part:
             yield part
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise InputError(f"gives a name that is too long: {path.name}; valid: --out with a shorter one") from error
     finally:
         for folder in made:
             if not any(folder.iterdir()):

@@ -206,6 +206,8 @@ class _Worker:
             yield f"sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"
         if sound.channel is not None:
             yield f"the channels of its sound cancel each other; channel {sound.channel} alone is used"
+        if sound.lost_s:
+            yield f"{sound.lost_s:.2f} s of its sound cannot be decoded"
         others = layout_of(job.sound.of(job.source), job.sound.track).other_tracks
         if others and job.sound.track is None:
             yield f"{others}; --track chooses"

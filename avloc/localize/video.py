@@ -144,7 +144,7 @@ def _twice(
 
 
 def _as_far_as_it_goes(pictures: Generator[OnScreen], missing: list[str]) -> Generator[OnScreen]:
-    """The pictures up to the first that cannot be decoded; `missing` gets the reason.
+    """The pictures up to where they break off; `missing` gets the reason, and where some on the way are damaged.
 
     Raises:
         InputError: not even the first one can be decoded.
@@ -152,6 +152,8 @@ def _as_far_as_it_goes(pictures: Generator[OnScreen], missing: list[str]) -> Gen
     with closing(pictures):
         shown = next(pictures)
         while True:
+            if shown.damaged:
+                missing.append(f"has pictures before {float(shown.start):.3f} s that cannot be decoded")
             yield shown
             try:
                 following = next(pictures, None)

@@ -8,7 +8,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
+from PIL import Image
 
+from avloc.media.pictures import on_white
 from avloc.media.tonemap import BT709, HLG, PQ, to_sdr
 
 _UNSPECIFIED = 2
@@ -33,7 +35,10 @@ def colours_shown(frame: VideoFrame) -> Colours:
 
 
 def rgb_shown(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] for an SDR display; PQ and HLG are tone-mapped."""
+    """RGB [H, W, 3] for an SDR display: PQ and HLG are tone-mapped, transparency is laid on white."""
+    if any(component.is_alpha for component in frame.format.components):
+        rgba = np.asarray(reformatter.reformat(frame, format="rgba").to_ndarray(), np.uint8)
+        return np.asarray(on_white(Image.fromarray(rgba)))
     if not _is_hdr(frame):
         return np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
     full = frame.format.is_rgb or frame.color_range == ColorRange.JPEG

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import av
 from av.audio.stream import AudioStream
@@ -16,6 +17,8 @@ from av.video.stream import VideoStream
 
 from avloc.errors import InputError
 from avloc.files import check_ordinary
+
+Stream = TypeVar("Stream", AudioStream, VideoStream)
 
 MediaSource = Path | BinaryIO
 """A file, or a seekable binary file object that is read from its beginning."""
@@ -31,8 +34,19 @@ def opened(source: MediaSource) -> Iterator[InputContainer]:
     Raises:
         InputError: it cannot be read or decoded.
     """
-    with reading(), av.open(_target(source), "r", options=_OPTIONS, metadata_errors="replace") as container:
+    with reading(), _opened(source) as container:
         yield container
+
+
+def _opened(source: MediaSource) -> InputContainer:
+    target = _target(source)
+    try:
+        return av.open(target, "r", options=_OPTIONS, metadata_errors="replace")
+    except OSError as error:
+        if error.errno == errno.EIO:  # FFmpeg's word for both
+            reason = "it breaks off before its first picture or sound, or the disk fails"
+            raise InputError(f"cannot be read: {reason}") from error
+        raise
 
 
 @contextmanager
@@ -62,30 +76,39 @@ def reason_of(error: FFmpegError | OSError) -> str:
 
 
 def sound_stream(container: InputContainer, track: int | None = None) -> AudioStream:
-    """A sound track, counted from 1; None is the one that FFmpeg takes for the main one.
+    """A sound track, counted from 1; None is the one that FFmpeg takes for the main one, of those that it can decode.
 
     Raises:
-        InputError: there is none, or no such track.
+        InputError: there is none, no such track, or it cannot be decoded.
     """
     tracks = container.streams.audio
-    best = container.streams.best("audio")
-    if not isinstance(best, AudioStream):
+    if not tracks:
         raise InputError("has no sound")
     if track is None:
-        return best
+        return _main([stream for stream in tracks if is_known(stream)], container.streams.best("audio"), "sound")
     if not 1 <= track <= len(tracks):
         raise InputError(f"has no sound track {track}; it has {len(tracks)}")
-    return tracks[track - 1]
+    return _main([stream for stream in tracks[track - 1 : track] if is_known(stream)], None, "sound")
 
 
 def picture_stream(container: InputContainer) -> VideoStream:
-    """The main video stream; a cover picture is none.
+    """The main video stream of those that can be decoded; a cover picture is none.
 
     Raises:
         InputError: there is none.
     """
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    best = container.streams.best("video")
     if not moving:
         raise InputError("has no picture")
-    return next((s for s in moving if s is best), moving[0])
+    return _main([stream for stream in moving if is_known(stream)], container.streams.best("video"), "picture")
+
+
+def is_known(stream: AudioStream | VideoStream) -> bool:
+    """Whether FFmpeg has a decoder for a stream."""
+    return stream.codec_context is not None
+
+
+def _main(streams: Sequence[Stream], best: object, what: str) -> Stream:
+    if not streams:
+        raise InputError(f"has a {what} that cannot be decoded (FFmpeg knows no decoder for it)")
+    return next((stream for stream in streams if stream is best), streams[0])

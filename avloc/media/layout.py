@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from av.audio.stream import AudioStream
@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from avloc.errors import InputError
-from avloc.media.containers import picture_stream, sound_stream
+from avloc.media.containers import Stream, is_known, picture_stream, sound_stream
 from avloc.media.packets import Clock
 
 SHORTFALL_S = 0.5
@@ -25,10 +25,14 @@ class Layout:
 
     pictures: tuple[float, float] | None
     """Start and end of the pictures that are there; None for a file without."""
+    no_pictures: str = ""
+    """Why there are none."""
     promised_s: float = 0.0
     """Where the pictures should end by the word of the file; 0 where it does not say."""
     sound: tuple[float, float] | None
     """Start and end of the sound; None for a file without."""
+    no_sound: str = ""
+    """Why there is none."""
     end_s: float
     """Where the longest stream ends."""
     broken: str = ""
@@ -46,9 +50,29 @@ class Layout:
         Raises:
             InputError: there are none.
         """
+        return sum(self.picture_extent) / 2
+
+    @property
+    def picture_extent(self) -> tuple[float, float]:
+        """Start and end of the pictures in seconds.
+
+        Raises:
+            InputError: there are none.
+        """
         if self.pictures is None:
-            raise InputError("has no picture")
-        return sum(self.pictures) / 2
+            raise InputError(self.no_pictures or "is empty: its stream has no packets")
+        return self.pictures
+
+    @property
+    def sound_extent(self) -> tuple[float, float]:
+        """Start and end of the sound in seconds.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.sound is None:
+            raise InputError(self.no_sound or "is empty: its stream has no packets")
+        return self.sound
 
     @property
     def cut_off(self) -> str:
@@ -73,10 +97,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Streams:
-    """The streams of a file that are used."""
+    """The streams of a file that are used, or why there are none."""
 
     pictures: VideoStream | None
+    no_pictures: str
     sound: AudioStream | None
+    no_sound: str
     tracks: tuple[str, ...]
     track: int
 
@@ -87,26 +113,29 @@ class Streams:
         Raises:
             InputError: there are neither pictures nor sound, or no such sound track.
         """
-        has_sound = bool(container.streams.audio) or track is not None
-        sound = sound_stream(container, track) if has_sound else None
-        pictures = _optional_pictures(container)
-        if sound is None and pictures is None:
-            raise InputError("has neither pictures nor sound")
+        pictures, no_pictures = _optional(lambda: picture_stream(container))
+        sound, no_sound = _optional(lambda: sound_stream(container, track))
+        if sound is None and (track is not None or pictures is None):
+            raise InputError(no_sound if container.streams.audio else "has neither pictures nor sound")
         names = tuple(_track_name(stream) for stream in container.streams.audio)
-        return cls(pictures, sound, names, 0 if sound is None else container.streams.audio.index(sound) + 1)
+        number = 0 if sound is None else container.streams.audio.index(sound) + 1
+        return cls(pictures, no_pictures, sound, no_sound, names, number)
 
     def __iter__(self) -> Iterator[VideoStream | AudioStream]:
         return (stream for stream in (self.pictures, self.sound) if stream is not None)
 
 
-def _optional_pictures(container: InputContainer) -> VideoStream | None:
+def _optional(pick: Callable[[], Stream]) -> tuple[Stream | None, str]:
+    """A stream, or the reason why there is none."""
     try:
-        return picture_stream(container)
-    except InputError:  # it has none, and need not
-        return None
+        return pick(), ""
+    except InputError as error:
+        return None, str(error)
 
 
 def _track_name(stream: AudioStream) -> str:
+    if not is_known(stream):
+        return "cannot be decoded"
     language = stream.language if stream.language not in (None, "und") else ""
     title = stream.metadata.get("title", "")
     parts = (language, title, stream.codec_context.name, stream.codec_context.layout.name)

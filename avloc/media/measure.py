@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -80,7 +80,7 @@ def _says_nothing(container: InputContainer, streams: Streams) -> bool:
         return True
     if streams.pictures is not None or streams.sound is None:
         return False
-    coded = not streams.sound.codec.name.startswith("pcm")
+    coded = not streams.sound.codec_context.name.startswith("pcm")
     return coded and bool(container.format.flags & _GENERIC_INDEX)
 
 
@@ -97,14 +97,17 @@ def _declared(container: InputContainer, streams: Streams) -> Layout | None:
         promised = _declared_extent(streams.pictures, origin)
         start, end = promised or (_first_s(streams.pictures, origin), whole)
         last = _last_s(container, streams.pictures, origin, end)
-        if last is None or last < end - SHORTFALL_S:
+        if last is None or _falls_short(last, end, origin):
             return None
-        pictures = promised or (start, last)
+        pictures = promised if promised and last >= end - SHORTFALL_S else (start, last)
+        promised = promised and pictures
     sound = None if streams.sound is None else _declared_extent(streams.sound, origin) or (0.0, whole)
     return Layout(
         pictures=pictures,
+        no_pictures=streams.no_pictures,
         promised_s=promised[1] if promised else 0.0,
         sound=sound,
+        no_sound=streams.no_sound,
         end_s=max(whole, *(extent[1] for extent in (pictures, sound) if extent)),
         clock=Clock(origin=origin),
         tracks=streams.tracks,
@@ -221,11 +224,14 @@ def _scanned(container: InputContainer, streams: Streams) -> Layout:
     pictures = promised = None
     if streams.pictures is not None:
         pictures, clock = extents[streams.pictures.index], found[streams.pictures.index].placed(clock)
-        promised = _promised(container, streams.pictures, [extent.on(clock) for extent in found.values()])
+        ends = [extent[1] for one in found.values() if (extent := one.on(clock))]
+        promised = _promised(container, streams.pictures, pictures[1] if pictures else 0.0, max(ends))
     return Layout(
         pictures=pictures,
+        no_pictures=streams.no_pictures,
         promised_s=promised or 0.0,
         sound=None if streams.sound is None else extents[streams.sound.index],
+        no_sound=streams.no_sound,
         end_s=max(extent[1] for extent in extents.values() if extent),
         broken=broken[0] if broken else "",
         clock=clock,
@@ -234,14 +240,19 @@ def _scanned(container: InputContainer, streams: Streams) -> Layout:
     )
 
 
-def _promised(container: InputContainer, pictures: VideoStream, found: Iterable[tuple[float, float] | None]) -> float:
-    """Where the pictures should end by the word of the file, as far as it means them; 0 where it does not say."""
+def _promised(container: InputContainer, pictures: VideoStream, pictures_end_s: float, end_s: float) -> float:
+    """Where the pictures should end by the word of the file and do not; 0 where they do, or it does not say."""
     if _is_guessed(container):
         return 0.0
-    if (declared := _declared_extent(pictures, start_of(container))) is not None:
-        return declared[1]
-    whole = _whole_s(container)
-    return whole if max(extent[1] for extent in found if extent) < whole - SHORTFALL_S else 0.0
+    origin, whole = start_of(container), _whole_s(container)
+    if (declared := _declared_extent(pictures, origin)) is not None:
+        return declared[1] if _falls_short(pictures_end_s, declared[1], origin) else 0.0
+    return whole if _falls_short(end_s, whole, origin) else 0.0
+
+
+def _falls_short(end_s: float, promised_s: float, origin: Fraction) -> bool:
+    """Whether a file ends before its header says, counted from its start or, as in fragments of MP4, from zero."""
+    return end_s + max(0.0, float(origin)) < promised_s - SHORTFALL_S
 
 
 def _shifts(extents: Collection[_Extent]) -> tuple[Fraction, ...]:

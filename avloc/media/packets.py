@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import Any, TypeVar
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
@@ -21,9 +21,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from avloc.errors import InputError
-from avloc.media.containers import MediaSource, opened
-
-Stream = TypeVar("Stream", AudioStream, VideoStream)
+from avloc.media.containers import MediaSource, Stream, opened
 
 _DISCONTINUOUS = 0x0200
 """FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump."""

@@ -112,10 +112,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        paper = Image.new("RGBA", with_alpha.size, "white")
-        return Image.alpha_composite(paper, with_alpha).convert("RGB")
+        return on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def on_white(rgba: Image.Image) -> Image.Image:
+    """An RGBA picture laid on white, as RGB."""
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int, subsampling: int = 2) -> bytes:

@@ -23,8 +23,8 @@ from avloc.errors import InputError
 from avloc.media.layout import Layout
 from avloc.media.measure import layout_of
 from avloc.media.screen import STAMP_S, Shown, as_shown, pictures_from
-from avloc.media.sounds import WHOLE_S, SoundWindow, sound_extent, window_of, window_start
-from avloc.media.tracks import AROUND_S, Piece, Track, decode_track, joined, sound_from
+from avloc.media.sounds import WHOLE_S, SoundWindow, window_of, window_start
+from avloc.media.tracks import AROUND_S, Losses, Piece, Track, decode_track, joined, sound_from
 
 _STAMP = Fraction(STAMP_S)
 
@@ -47,6 +47,8 @@ class OnScreen:
     """As decoded."""
     aspect: Fraction | None
     """Width over height of a pixel."""
+    damaged: bool
+    """Pictures between the one before and this one cannot be decoded."""
     reformatter: VideoReformatter
     """One for all pictures: it keeps what it has worked out."""
 
@@ -108,6 +110,7 @@ def _on_screen(shown: Shown, start: int, end: int, layout: Layout, reformatter: 
         clip_end_s=layout.end_s,
         frame=shown.frame,
         aspect=shown.aspect,
+        damaged=shown.damaged,
         reformatter=reformatter,
     )
 
@@ -137,7 +140,7 @@ def play_sound(
         InputError: no sound stream, nothing in it, or it cannot be decoded.
     """
     layout = layout_of(source, track)
-    extent = sound_extent(layout)
+    extent = layout.sound_extent
     clip_end_s = max(layout.end_s, clip_end_s)
     if layout.end_s <= WHOLE_S:
         whole = decode_track(source, layout, 0.0, inf)
@@ -156,12 +159,12 @@ def play_seconds(source: Path, count: int, rate: int) -> Generator[SoundWindow]:
     Raises:
         InputError: there is no second of sound, or it cannot be decoded.
     """
+    start_s, end_s = layout_of(source).sound_extent
+    if end_s - start_s < 1:
+        raise InputError("has less than a second of sound")
     centres = (second + 0.5 for second in range(count))
     with closing(play_sound(source, centres, seconds=1.0, rate=rate, clip_end_s=float(count))) as windows:
-        for window in windows:
-            if window.short:
-                raise InputError("has less than a second of sound")
-            yield window
+        yield from windows
 
 
 def _stretches(
@@ -171,7 +174,7 @@ def _stretches(
     first = next(starts, None)
     if first is None:
         return
-    losses: list[int] = []
+    losses: Losses = []
     supply = sound_from(source, layout, first[1], losses)
     held: deque[Piece] = deque()
     for centre, start in chain([first], starts):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from heapq import heappop, heappush
+from typing import Any
 
 import numpy as np
 from av.error import InvalidDataError
@@ -26,6 +28,10 @@ from avloc.media.packets import clock_of, entered
 STAMP_S = 1e-4
 """Time stamps closer than this are one."""
 _USUAL_RATE = Fraction(25)
+_ASPECTS = (Fraction(1, 4), Fraction(4))
+"""Width over height of a pixel; what lies outside is damage."""
+_PALETTE = "pal8"
+"""Pictures of this format have their colours from the start of the file, which a seek would leave out."""
 _WITHOUT_TIMES = frozenset({"avi"})
 """FFmpeg's names of formats that do not say when a picture is shown; what FFmpeg says in their place can be wrong."""
 
@@ -43,11 +49,22 @@ class Shown:
     """Pictures per second, on average."""
     aspect: Fraction | None
     """Width over height of a pixel."""
+    damaged: bool = False
+    """Pictures between the one before and this one cannot be decoded."""
 
     @property
     def start_s(self) -> float:
         """When it appears, in seconds."""
         return float(self.tick * self.clock)
+
+    @property
+    def end_s(self) -> float:
+        """When it goes by its own word or, where it does not say, by the rate, in seconds."""
+        return (
+            float((self.tick + self.frame.duration) * self.clock)
+            if self.frame.duration
+            else self.start_s + float(1 / self.rate)
+        )
 
     def picture(self, reformatter: VideoReformatter | None = None) -> NDArray[np.uint8]:
         """RGB [H, W, 3] as shown; see `as_shown`."""
@@ -66,6 +83,8 @@ def shown_at(source: MediaSource, layout: Layout, times: list[float]) -> Iterato
     for time_s in times:
         while following is not None and following.start_s <= time_s + STAMP_S:
             current, following = following, next(pictures, None)
+        if following is not None and following.damaged and time_s + STAMP_S >= current.end_s:
+            raise InputError(f"cannot be decoded: its picture at {time_s:g} s is damaged")
         yield current
 
 
@@ -81,10 +100,11 @@ def pictures_from(source: MediaSource, layout: Layout, time_s: float, *, threade
     Raises:
         InputError: there is no picture, or it cannot be decoded.
     """
-    begins = layout.pictures[0] if layout.pictures else 0.0
-    for entry in (time_s, None) if time_s > begins else (None,):
+    for entry in (time_s, None) if time_s > layout.picture_extent[0] else (None,):
         with entered(source, picture_stream, layout.clock, entry) as (stream, packets):
-            if threaded and stream.container.format.name not in _WITHOUT_TIMES:
+            if entry is not None and stream.codec_context.pix_fmt == _PALETTE:
+                continue
+            if threaded and layout.clock.untimed_from is None and stream.container.format.name not in _WITHOUT_TIMES:
                 stream.thread_type = "AUTO"
             pictures = _decoded(stream, packets)
             first = next(pictures, None)
@@ -97,23 +117,45 @@ def pictures_from(source: MediaSource, layout: Layout, time_s: float, *, threade
 
 
 def _decoded(stream: VideoStream, packets: Iterator[Packet[VideoStream]]) -> Iterator[Shown]:
-    begun, damage, order = False, None, _Order(stream)
+    """Pictures in the order they are shown. Damage lasts to the next key frame; at the end of the file it is raised."""
+    begun, damage, order, aspect = False, None, _Order(stream), _Aspect(stream)
     rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
-    shown = partial(Shown, clock=clock_of(stream), rate=rate, aspect=stream.sample_aspect_ratio)
+    shown = partial(Shown, clock=clock_of(stream), rate=rate)
     for packet in packets:
         order.take(packet)
-        over = not packet.size
+        over, error = not packet.size, None
         try:
             frames = packet.decode()
-        except InvalidDataError as error:
+        except InvalidDataError as caught:
             if not begun:
                 continue  # a stream that was cut out of a longer one may begin in the middle of a picture
-            frames, over, damage = stream.decode(None), True, error  # what is inside comes from before the damage
+            # What is inside comes from before the damage.
+            frames, over, error = stream.codec_context.decode(None), True, caught
         for left, frame in enumerate(frames, 1 - len(frames)):
             begun = True
-            yield shown(frame=frame, tick=order.tick(frame, left=-left, over=over))
-        if damage is not None:
-            raise damage
+            tick = order.tick(frame, left=-left, over=over)
+            if damage is None or frame.key_frame:
+                yield shown(frame=frame, tick=tick, aspect=aspect.now(), damaged=damage is not None)
+                damage = None
+        if error is not None:
+            stream.codec_context.flush_buffers()
+            damage = error
+    if damage is not None:
+        raise damage
+
+
+class _Aspect:
+    """Width over height of a pixel: the container's, until the pictures themselves name another."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._context = stream.codec_context
+        self._named, self._first = stream.sample_aspect_ratio, self._context.sample_aspect_ratio
+
+    def now(self) -> Fraction | None:
+        """Of the picture decoded last; None where it makes no sense."""
+        own = self._context.sample_aspect_ratio
+        aspect = self._named if own == self._first else own
+        return aspect if aspect and _ASPECTS[0] <= aspect <= _ASPECTS[1] else None
 
 
 class _Order:
@@ -151,9 +193,20 @@ class _Order:
 def as_shown(
     frame: VideoFrame, aspect: Fraction | None, reformatter: VideoReformatter | None = None
 ) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] with pixel aspect and rotation applied; a reformatter is worth keeping for the next frame."""
+    """RGB [H, W, 3] with pixel aspect and display matrix applied; a reformatter is worth keeping for the next frame."""
     rgb = rgb_shown(frame, reformatter or VideoReformatter())
     if aspect and aspect != 1:
         size = (max(1, round(frame.width * float(aspect))), frame.height)
         rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
-    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+    return np.ascontiguousarray(_turned(rgb, frame))
+
+
+def _turned(rgb: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
+    """A picture turned by quarters and mirrored as its display matrix says: x' = a x + c y, y' = b x + d y."""
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return rgb
+    a, b, _, c, d, *_ = struct.unpack("=9i", side_data)
+    if abs(a) >= abs(b):
+        return rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return rgb.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]

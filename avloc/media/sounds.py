@@ -20,6 +20,8 @@ SILENCE_PEAK = 1e-4
 
 WHOLE_S = 60.0
 """A sound up to this long is decoded from its start; a longer one is entered by a seek."""
+_MOST_LOST_S = 0.1
+"""A window that has lost more than this to damage is of no use; so much is one packet, as between two joined files."""
 _SHORTFALL_S = 0.1
 """A sound that ends this much before its declared end is measured anew."""
 
@@ -39,9 +41,11 @@ class SoundWindow:
     end_s: float
     """Where it ends in the file; of a sound that is shorter than the window, where the sound ends."""
     short: bool
-    """The sound was shorter than the window and has been tiled."""
+    """The clip is shorter than the window, and the sound has been tiled."""
     channel: int | None = None
     """The channel that was taken, counted from 1, because the channels cancel each other; None: their mean."""
+    lost_s: float = 0.0
+    """Seconds of it that could not be decoded, and are silent."""
 
     @property
     def silent(self) -> bool:
@@ -54,9 +58,9 @@ def read_sound(
 ) -> SoundWindow:
     """A window of `seconds` out of `source`.
 
-    The window is centred, shifted inside where it would leave the clip, and tiled only if the sound is shorter than
-    the window. Without `centre_s` it lies in the middle of the sound; with it, time runs over the whole clip, and
-    where the clip has no sound yet, or no longer, the window holds zeros. Channels are averaged; where they cancel
+    The window is centred, shifted inside where it would leave the clip, and the sound is tiled only if the clip is
+    shorter than the window. Without `centre_s` the clip is the sound alone; with it, time runs over the whole file,
+    and where that has no sound yet, or no longer, the window holds zeros. Channels are averaged; where they cancel
     each other, so that their mean has less than a tenth of the loudest channel's RMS, the loudest is taken.
 
     Args:
@@ -70,26 +74,13 @@ def read_sound(
         InputError: no sound stream, nothing in it, or it cannot be decoded.
     """
     layout = layout_of(source, track)
-    extent = sound_extent(layout)
+    extent = layout.sound_extent
     if layout.end_s <= WHOLE_S:
         decoded = decode_track(source, layout, 0.0, math.inf)
         extent = decoded.extent_s
     else:
         decoded, extent = _decode_around(source, layout, extent, seconds, centre_s)
     return window_of(decoded, extent, seconds=seconds, rate=rate, centre_s=centre_s, clip_end_s=layout.end_s)
-
-
-def sound_extent(layout: Layout) -> tuple[float, float]:
-    """Start and end of the sound in seconds.
-
-    Raises:
-        InputError: there is none.
-    """
-    if layout.track == 0:
-        raise InputError("has no sound")
-    if layout.sound is None:
-        raise InputError("is empty: its stream has no packets")
-    return layout.sound
 
 
 def cut_window(samples: NDArray[np.float32], own_rate: int, *, seconds: float, rate: int = 0) -> SoundWindow:
@@ -111,7 +102,7 @@ def _decode_around(
     start = window_start(extent, seconds, centre_s, layout.end_s)
     track = decode_track(source, layout, start, start + seconds + FILTER_S)
     if track.stop / track.rate < min(start + seconds, extent[1]) - _SHORTFALL_S:
-        extent = sound_extent(scanned(source, layout.track))
+        extent = scanned(source, layout.track).sound_extent
         start = window_start(extent, seconds, centre_s, layout.end_s)
         track = decode_track(source, layout, start, start + seconds + FILTER_S)
     return track, extent
@@ -140,12 +131,13 @@ def window_of(
     low, high = round(extent[0] * own), round(extent[1] * own)
     if low >= high:
         raise InputError("has a sound stream without samples")
-    short = high - low < need
+    short = (high - low if centre_s is None else max(high, round(clip_end_s * own))) < need
     start = low if short else round(window_start(extent, seconds, centre_s, clip_end_s) * own)
     if not short and centre_s is None:
         start = min(start, high - need)  # rounding must not reach past the last sample
-    if any(start <= loss < start + need for loss in track.losses):
-        raise InputError("cannot be decoded: its sound is damaged")
+    lost_s = track.lost(start, start + need) / own
+    if lost_s > _MOST_LOST_S:
+        raise InputError(f"cannot be decoded: its sound is damaged ({lost_s:.2f} s of {seconds:g} s)")
     used = track.cut(start, high if short else start + need)
     channel = lone_channel(used)
     material = Track(samples=np.resize(mixed(used, channel), need)[None], first=start, rate=own) if short else track
@@ -157,6 +149,7 @@ def window_of(
         end_s=high / own if short else start / own + seconds,
         short=short,
         channel=channel,
+        lost_s=lost_s,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -26,8 +27,10 @@ AROUND_S = FILTER_S + _PREROLL_S
 """From where a decoder enters to where a window begins."""
 _GAP_S = 0.02
 """Time stamps that stray less than this from the count of samples are rounding, not a gap."""
-_MOST_CHANNELS = 8
-"""7.1; a frame that claims more is damaged."""
+_MOST_CHANNELS = {True: 8, False: 64}
+"""Of coded sound, channel by channel: 7.1, a frame that claims more is damaged. Of plain samples side by side."""
+Losses = list[tuple[int, int]]
+"""Where packets could not be decoded: from one sample to another."""
 _LEAST_MEAN = 0.1
 """RMS of the channels' mean over that of the loudest channel; below it they cancel each other."""
 
@@ -51,12 +54,13 @@ class Piece:
 class Track(Piece):
     """A stretch of sound, and where in it packets could not be decoded."""
 
-    losses: list[int] = field(default_factory=list)
+    losses: Losses = field(default_factory=list)
 
     @property
     def extent_s(self) -> tuple[float, float]:
         """Start and end on the timeline, in seconds; what comes before its zero is a decoder's run-up."""
-        return max(self.first, 0) / self.rate, self.stop / self.rate
+        stop = max([self.stop, *(end for _, end in self.losses)])
+        return max(self.first, 0) / self.rate, stop / self.rate
 
     def cut(self, start: int, stop: int) -> NDArray[np.float32]:
         """Samples `start` to `stop` [channels, stop - start], zeros where the track has none."""
@@ -65,6 +69,10 @@ class Track(Piece):
         if low < high:
             out[:, low - start : high - start] = self.samples[:, low - self.first : high - self.first]
         return out
+
+    def lost(self, start: int, stop: int) -> int:
+        """How many samples between `start` and `stop` could not be decoded."""
+        return sum(max(0, min(stop, end) - max(start, begin)) for begin, end in self.losses)
 
 
 def lone_channel(samples_Cn: NDArray[np.float32]) -> int | None:
@@ -86,7 +94,7 @@ def decode_track(source: MediaSource, layout: Layout, start_s: float, stop_s: fl
     Raises:
         InputError: no sound there, or it cannot be decoded.
     """
-    losses: list[int] = []
+    losses: Losses = []
     pieces: list[Piece] = []
     for piece in sound_from(source, layout, start_s, losses):
         pieces.append(piece)
@@ -95,10 +103,10 @@ def decode_track(source: MediaSource, layout: Layout, start_s: float, stop_s: fl
     return joined(pieces, losses)
 
 
-def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: list[int]) -> Generator[Piece]:
+def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: Losses) -> Generator[Piece]:
     """Sound from `start_s` (and a run-up) on; time stamps say where samples lie.
 
-    Where packets cannot be decoded is appended to `losses`.
+    Where packets before a piece could not be decoded is appended to `losses`.
     """
     entry_s = start_s - AROUND_S
     pick = partial(sound_stream, track=layout.track)
@@ -114,26 +122,27 @@ def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: list
         losses.clear()
 
 
-def _decoded(packets: Iterator[Packet[AudioStream]], losses: list[int]) -> Iterator[Piece]:
+def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses) -> Iterator[Piece]:
     position, rate = 0, 0
-    torn = False
+    lost_s: Fraction | None = None
     for packet in packets:
-        if torn and packet.size:
-            losses.append(position)
-        torn = False
         try:
             frames = packet.decode()
         except InvalidDataError:
-            torn = packet.is_corrupt  # the last one of a file that breaks off is no gap
-            losses += [] if torn else [position]
+            lost_s = (lost_s or 0) + (packet.duration or 0) * (packet.time_base or Fraction(0))
             continue
         for frame in frames:
             if rate not in (0, frame.sample_rate):
                 raise InputError("cannot be used: its sample rate changes on the way")
-            position = _position(frame, position, fresh=not rate)
+            before, position = position, _position(frame, position, fresh=not rate)
             rate = frame.sample_rate
+            if lost_s is not None:
+                losses.append((min(before, position), position))
+                lost_s = None
             yield Piece(first=position, samples=_samples(frame), rate=rate)
             position += frame.samples
+    if lost_s is not None:
+        losses.append((position, position + round(lost_s * rate)))
 
 
 def _position(frame: AudioFrame, position: int, *, fresh: bool) -> int:
@@ -148,8 +157,8 @@ def _position(frame: AudioFrame, position: int, *, fresh: bool) -> int:
 def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     channels, planar = frame.layout.nb_channels, frame.format.is_planar
     # Damaged AAC yields frames that claim channels they do not have; `to_ndarray` would follow wild pointers.
-    if not 1 <= channels <= _MOST_CHANNELS or len(frame.planes) != (channels if planar else 1):
-        raise InputError("cannot be decoded: its sound is damaged")
+    if not 1 <= channels <= _MOST_CHANNELS[planar] or len(frame.planes) != (channels if planar else 1):
+        raise InputError(f"cannot be decoded: its sound is damaged, or has more than {_MOST_CHANNELS[planar]} channels")
     data = frame.to_ndarray()
     if not planar:
         data = data.reshape(-1, channels).T
@@ -160,7 +169,7 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     return np.asarray(data, np.float32)
 
 
-def joined(pieces: Sequence[Piece], losses: list[int]) -> Track:
+def joined(pieces: Sequence[Piece], losses: Losses) -> Track:
     """Pieces as one track; where their channels differ in number, it is the mean of each.
 
     Raises:

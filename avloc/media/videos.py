@@ -17,7 +17,7 @@ from avloc.media.containers import MediaSource
 from avloc.media.layout import Layout
 from avloc.media.measure import layout_of
 from avloc.media.screen import STAMP_S, shown_at
-from avloc.media.sounds import SoundWindow, read_sound, sound_extent
+from avloc.media.sounds import SoundWindow, read_sound
 
 _STILL_LEVELS = 4
 """Grey levels by which no cell of a still picture changes; compression noise stays below."""
@@ -53,7 +53,6 @@ def read_moment(
         InputError: no picture, no sound, a time past the end, or the file cannot be decoded.
     """
     layout = layout_of(source, track)
-    sound_extent(layout)  # say at once what is missing
     time_s = _checked_time(layout, at)
     sound = read_sound(source, seconds=seconds, rate=rate, centre_s=time_s, track=track)
     around = sorted([time_s, sound.start_s, sound.start_s + seconds])
@@ -86,7 +85,7 @@ def picture_seconds(source: MediaSource) -> float:
     Raises:
         InputError: there are no pictures, or the file cannot be read.
     """
-    return picture_extent(layout_of(source))[1]
+    return layout_of(source).picture_extent[1]
 
 
 def read_frames(source: MediaSource, times: list[float]) -> Iterator[NDArray[np.uint8]]:
@@ -100,20 +99,9 @@ def read_frames(source: MediaSource, times: list[float]) -> Iterator[NDArray[np.
         yield shown.picture(reformatter)
 
 
-def picture_extent(layout: Layout) -> tuple[float, float]:
-    """Start and end of the pictures in seconds.
-
-    Raises:
-        InputError: there are none.
-    """
-    if layout.pictures is None:
-        raise InputError("has no picture")
-    return layout.pictures
-
-
 def _checked_time(layout: Layout, at: float | None) -> float:
     """The time asked for, or the middle of the whole video, once it is sure that the pictures reach it."""
-    start, end = picture_extent(layout)
+    start, end = layout.picture_extent
     if at is None:
         time_s = (start + (layout.promised_s or end)) / 2
         if layout.cut_off and (time_s > end or not layout.promised_s):
