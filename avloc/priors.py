@@ -25,6 +25,11 @@ from avloc.weights import DETR, imagenet_weights, locate
 TRUNK = "resnet18"  # the prior of EZ-VSL's and AVC's "OBJ"
 SIDE = 224  # pixels of the square it sees, whatever the model that is scored beside it sees
 
+_INSTEAD = (
+    "Without a download: eval --maps av, localize --object-prior none, or localize with the model in the package, "
+    "which has a prior of its own."
+)
+
 
 def mean_activation(features_BCHW: Tensor) -> Tensor:
     """Mean over channels of the absolute activation, [B, h, w] (EZ-VSL's object-guided localisation)."""
@@ -68,7 +73,7 @@ class ObjectPrior:
     ) -> None:
         if trunk not in TRUNKS:
             raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}")
-        located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener)
+        located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
         self.trunk = trunk
         self.sha256 = located.sha256
         self.network, _ = build_trunk(trunk)
@@ -121,7 +126,7 @@ class DetrPrior:
         confidence: float = detr.CONFIDENCE,
     ) -> None:
         detr.check_confidence(confidence)
-        located = locate(DETR, weights_dir=weights_dir, listener=listener)
+        located = locate(DETR, weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
         self.sha256 = located.sha256
         self.confidence = confidence
         self.network = detr.load_detr(located.path).to(device)

@@ -93,7 +93,8 @@ class _Drawer:
 
 def print_json(value: object) -> None:
     """One JSON value a line; not-a-number becomes null, since JSON has no such thing."""
-    text = json.dumps(_finite(value), ensure_ascii=False)
+    unicode = (sys.stdout.encoding or "utf").lower().startswith("utf")
+    text = json.dumps(_finite(value), ensure_ascii=not unicode)
     # What is no sign stands as JSON's own escape: control characters beyond ASCII, and the lone surrogates of a file
     # name that is no UTF-8.
     sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")

@@ -141,10 +141,10 @@ def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
     sounds: dict[str, list[Path]] = {}
     for path in paths:
         suffix = path.suffix.lower()
-        if not _is_text(path):
+        if reason := _no_text(path):
             if suffix in _MEDIA or path in named:
                 clip_id = media_id(path).encode(errors="backslashreplace").decode()
-                found.skips.append(Skip(id=clip_id, input=str(path), reason="has a path that is not UTF-8; rename it"))
+                found.skips.append(Skip(id=clip_id, input=str(path), reason=reason))
         elif suffix in PICTURE_SUFFIXES:
             pictures.setdefault(media_id(path, to_first_dot=True), []).append(path)
         elif suffix in SOUND_SUFFIXES:
@@ -159,13 +159,18 @@ def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
     return found
 
 
-def _is_text(path: Path) -> bool:
-    """Whether a store, whose texts are UTF-8, can hold the path."""
+def _no_text(path: Path) -> str:
+    """Why a store, whose texts are UTF-8, cannot hold the path; '' where it can."""
+    full = str(real(path))
     try:
-        str(real(path)).encode()
+        full.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        try:
+            os.fsencode(full).decode()
+        except UnicodeDecodeError:
+            return "has a path that is not UTF-8; rename it"
+        return "has a path beyond the characters of this locale; set PYTHONUTF8=1"
+    return ""
 
 
 def _keep(found: Found, layout: str) -> None:
