@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 from avloc.events import Listener, silent
 from avloc.networks import detr
 from avloc.networks.exact import exactly
@@ -72,7 +72,7 @@ class ObjectPrior:
         precision: str = "fp32",
     ) -> None:
         if trunk not in TRUNKS:
-            raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}")
+            raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}", hint=nearest(trunk, TRUNKS))
         located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
         self.trunk = trunk
         self.sha256 = located.sha256

@@ -423,3 +423,49 @@ def test_ids_from_a_file(tmp_path):
     (tmp_path / "blank.txt").write_text("\n")
     with pytest.raises(UsageError, match="holds no id"):
         ann.read_ids(str(tmp_path / "blank.txt"))
+
+
+ROWS = """---g-f_I2yQ,1,people marching,test
+--0PQM4-hqg,30,"waterfall, burbling",train
+ "zzzzzzzzzzz" , "110" , playing accordion ,"train"
+"""
+VGGSOUND = ("---g-f_I2yQ_000001", "--0PQM4-hqg_000030", "zzzzzzzzzzz_000110")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROWS,
+        "youtube_id,start_seconds,label,split\n" + ROWS,
+        "# YouTube ID, start seconds, label, train/test split.\r\n" + ROWS.replace("\n", "\r\n"),
+        "\ufeff" + ROWS + "\n" + ROWS,
+        ROWS.replace(",1,", ",1.0,").replace(",30,", ",30.,"),
+    ],
+)
+def test_vggsounds_own_list_names_its_clips(tmp_path, text):
+    (tmp_path / "vggsound.csv").write_text(text)
+    assert ann.read_ids(str(tmp_path / "vggsound.csv")).ids == VGGSOUND
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROWS + "another_one\n",
+        ROWS.replace(",test", ",held out"),
+        ROWS.replace(",30,", ",half a minute,"),
+        ROWS.replace("people marching,", ""),
+    ],
+)
+def test_any_other_list_is_a_list_of_plain_ids(tmp_path, text):
+    (tmp_path / "ids.csv").write_text(text)
+    assert ann.read_ids(str(tmp_path / "ids.csv")).ids[0] == "---g-f_I2yQ"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("VGGSS", "vggss"), ("vgg-ss-test", "vggss_test"), ("vgssound_10k_random", "vggsound_10k_random"), ("abc", "")],
+)
+def test_a_list_in_another_spelling_is_told_by_its_name(name, meant):
+    with pytest.raises(UsageError, match="neither a file nor a published list") as error:
+        ann.read_ids(name)
+    assert error.value.hint == (f"Did you mean {meant}?" if meant else "")

@@ -247,7 +247,7 @@ def test_a_cache_folder_that_cannot_be_used_is_named(
     if cache == "locked":  # root may write everywhere: a folder on a read-only disk is named by the system's own answer
         monkeypatch.setattr("os.access", lambda *_args: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
-    with pytest.raises(WeightsAbsent, match="the cache folder .*avloc/weights cannot be used: ") as error:
+    with pytest.raises(WeightsAbsent, match=r"the cache folder .*avloc/weights cannot be used: ") as error:
         locate(named(publisher), instead="Or go without.")
     assert str(cache_folder()) in str(error.value)
     assert "XDG_CACHE_HOME" in error.value.hint

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from avloc.errors import InputError, UsageError
 from avloc.files import ordinary_bytes
 from avloc.media import (
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
     SoundWindow,
     decode_picture,
+    is_picture,
     read_frame,
     read_moment,
     read_sound,
@@ -29,7 +28,6 @@ from avloc.media.videos import STAMP_S
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0
 """Times farther apart than this are sought one by one; between closer ones every picture is decoded."""
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM")
 
 
 class Hears(Protocol):
@@ -110,16 +108,6 @@ def _extent(source: Path) -> tuple[float, float]:
     with opened(source) as container:
         stream = picture_stream(container)
         return stream_extent_s(container, stream) or scanned_extent_s(container, stream)
-
-
-def is_picture(source: Path) -> bool:
-    """Whether a file is a still picture: by its ending, else by its first bytes."""
-    suffix = source.suffix.lower()
-    if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
-        return suffix in PICTURE_SUFFIXES
-    with source.open("rb") as file:
-        begin = file.read(12)
-    return begin.startswith(_SIGNATURES) or (begin[:4] == b"RIFF" and begin[8:] == b"WEBP")
 
 
 def scene_times(source: Path, times: Times, audio: Path | None) -> list[float | None]:

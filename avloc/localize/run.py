@@ -15,7 +15,7 @@ from avloc.events import Listener, Notice, Progress, silent
 from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import STDIN, as_files, expand_inputs
 from avloc.localize.model import Model, load
-from avloc.localize.moments import Hears, Scene, Times, is_picture, scene_times, scenes_at
+from avloc.localize.moments import Hears, Scene, Times, scene_times, scenes_at
 from avloc.localize.outputs import (
     ARRAY,
     TIME,
@@ -30,6 +30,7 @@ from avloc.localize.outputs import (
 from avloc.localize.result import FIELDS, SCHEMA, Result
 from avloc.localize.style import Style
 from avloc.localize.verdict import Verdict, summary, warning
+from avloc.media import is_picture
 from avloc.protocols import Protocol
 
 JUDGED = 5

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 
 COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
 """matplotlib's perceptually uniform maps: equal steps of heat look like equal steps. Rows of `data/colours.png`."""
@@ -65,7 +65,7 @@ def parse_style(assignments: Sequence[str]) -> Style:
         if not sign:
             raise UsageError(f"--style {assignment!r} is not key=value, as in --style strip=on")
         if key not in _READERS:
-            raise UsageError(f"--style {key}: unknown; valid: {', '.join(_READERS)}")
+            raise UsageError(f"--style {key}: unknown; valid: {', '.join(_READERS)}", hint=nearest(key, _READERS))
         try:
             values[key] = _READERS[key](text)
         except (KeyError, ValueError):

@@ -15,7 +15,7 @@ from typing import Literal
 
 from avloc.annotations import is_vggsound_id, media_id
 from avloc.errors import UsageError
-from avloc.files import real
+from avloc.files import real, refuse_url
 from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avloc.parts import Part
 
@@ -104,6 +104,7 @@ def files_in(sources: Sequence[str], out: Path) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for text in sources:
+        refuse_url(text)
         matches = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))  # noqa: PTH207
         if not matches:
             raise UsageError(f"no such file or folder: {text}")
