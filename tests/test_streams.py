@@ -77,6 +77,16 @@ def test_closed_standard_error_loses_the_words_and_not_the_work(clips):
     assert run("localize", "nowhere.mp4", shell="2>&- <&- >&-").returncode == 2
 
 
+def test_streams_on_a_full_disk(clips):
+    done = run(*localize(clips, "日é.mp4"), shell=">/dev/full")
+    assert done.returncode == 5
+    assert done.stderr.decode().splitlines()[-2].startswith("avloc: the disk is full")
+    assert b"Traceback" not in done.stderr
+    done = run(*localize(clips, "日é.mp4"), shell="2>/dev/full")
+    assert (done.returncode, done.stdout.decode()) == (0, f"{clips}/out/日é.png\n")
+    assert run("localize", "nowhere.mp4", shell="2>/dev/full").returncode == 2
+
+
 def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
     """What libraries print would land in it."""
     code = f"from avloc.cli.streams import settle; settle(); file = open({str(tmp_path / 'file')!r}, 'w'); "

@@ -10,6 +10,7 @@ from typing import Any, TextIO, cast
 
 EXIT_NO_READER = 128 + 13
 """What a shell reports of a program whose reader went away (SIGPIPE)."""
+_ERROR = 2
 _ESCAPES = "avloc-escapes"
 
 
@@ -25,7 +26,7 @@ def settle() -> None:
         sys.stdin = _opened(0, os.open(os.devnull, os.O_RDONLY), "r")
     out = sys.stdout or _opened(1, _without_reader(), "w")
     sys.stdout = _lasting(out, own=sys.stdout is sys.__stdout__)
-    err = sys.stderr or _opened(2, os.open(os.devnull, os.O_WRONLY), "w")
+    err = sys.stderr or _opened(_ERROR, os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = _lasting(err, own=sys.stderr is sys.__stderr__)
 
 
@@ -63,14 +64,22 @@ class _Output(io.FileIO):
     """Standard output or error. Raising here, below every buffer, keeps other broken pipes apart from this one."""
 
     def write(self, data: Any) -> int:
-        """Write, or leave the program through every `finally` where nobody reads any more."""
+        """Write, or leave the program through every `finally` where nobody reads any more.
+
+        Once it has failed, nothing more is tried: what the buffers still hold would fail again on the way out. Of
+        standard error on a full disk nothing is said, since there is no place to say it.
+        """
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # for what is printed on the way out
+            os.dup2(nowhere, self.fileno())
             os.close(nowhere)
-            sys.exit(EXIT_NO_READER)
+            if isinstance(error, BrokenPipeError):
+                sys.exit(EXIT_NO_READER)
+            if self.fileno() == _ERROR:
+                return len(data)
+            raise
 
 
 def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
