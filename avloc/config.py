@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 from avloc.published import FASTEST_HZ, LONGEST_S, SPECS, check_setting, merged
 
 T = TypeVar("T")
@@ -204,7 +204,8 @@ def from_dict(kind: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
     hints = get_type_hints(kind)
     for name in data:
         if name not in hints:
-            raise UsageError(f"unknown setting {prefix}{name}; valid: {', '.join(prefix + h for h in hints)}")
+            valid = ", ".join(prefix + hint for hint in hints)
+            raise UsageError(f"unknown setting {prefix}{name}; valid: {valid}", hint=nearest(name, hints))
     return kind(**{name: _converted(hints[name], value, prefix + name) for name, value in data.items()})
 
 
@@ -240,7 +241,7 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
         raise UsageError(f"--method {method} and model.method = {says!r} cannot both be meant; valid: one of them")
     method = method or says or next(iter(SPECS))
     if method not in SPECS:
-        raise UsageError(f"unknown method {method!r}; valid: {', '.join(SPECS)}")
+        raise UsageError(f"unknown method {method!r}; valid: {', '.join(SPECS)}", hint=nearest(method, SPECS))
     spec = SPECS[method]
     other = next((name for name, one in SPECS.items() if one.name in table and one is not spec), None)
     if other is not None:

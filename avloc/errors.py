@@ -18,6 +18,8 @@ turns an error into words and a code. Whatever is not in this family is our bug 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class AvlocError(Exception):
     """Anything a user can meet. `str(error)` is the reason, `error.hint` the next step or ''."""
@@ -69,3 +71,17 @@ class StoreNotFound(Refused):
 
 class MissingClips(Refused):
     """More clips are missing than `--max-missing` allows; the scores were still printed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint `Did you mean ...?` for a name that is none of those known; '' where none is close."""
+    from difflib import get_close_matches
+
+    by_form = {normal_form(one): one for one in reversed(tuple(known))}
+    found = get_close_matches(normal_form(name), by_form, n=1)
+    return f"Did you mean {by_form[found[0]]}?" if found else ""
+
+
+def normal_form(name: str) -> str:
+    """A name without what people write in different ways: capitals, dashes, dots and blanks."""
+    return "".join(filter(str.isalnum, name.casefold()))

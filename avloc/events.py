@@ -14,6 +14,8 @@ class Progress:
     done: int
     total: int | None = None
     detail: str = ""
+    milestone: bool = False
+    """Whether a part of the work ends here, such as an epoch; a log gets a line of it."""
 
 
 @dataclass(frozen=True)

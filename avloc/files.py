@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from avloc.errors import InputError, Refused
+from avloc.errors import InputError, Refused, UsageError
 
 if sys.platform != "win32":
     import fcntl
@@ -25,6 +25,7 @@ _PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 _NO_FOLDER_FLUSH = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 """A folder that may be written and not read, and file systems that know no such thing."""
 LOCK = ".lock"
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.ASCII | re.IGNORECASE)
 _BLOCK_BYTES = 1 << 20
 _ANEW = "Delete it and run the command that made it again."
 _LONGEST_NAME, _DIGEST = 255 - len(f"..{8 * '0'}{PART_SUFFIX}"), 8
@@ -154,6 +155,18 @@ def write_json(path: Path, value: object) -> None:
 def real(path: Path) -> Path:
     """`path` made absolute, without links; links that lead in a circle stay as they are."""
     return Path(os.path.realpath(path))
+
+
+def refuse_url(text: str, flag: str = "") -> None:
+    """Refuse what is no file and looks like an address, whether or not `Path` has made one slash of two.
+
+    Raises:
+        UsageError: it is one.
+    """
+    match = _URL.match(text)
+    if match and not os.path.lexists(text):
+        url = f"{match[1]}://{text[match.end() :]}"
+        raise UsageError(f"{flag} {url} is a URL".strip(), hint="avloc reads files; download it first.")
 
 
 def check_ordinary(path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 from avloc.events import Listener, silent
 from avloc.networks import detr
 from avloc.networks.exact import exactly
@@ -24,6 +24,11 @@ from avloc.weights import DETR, imagenet_weights, locate
 
 TRUNK = "resnet18"  # the prior of EZ-VSL's and AVC's "OBJ"
 SIDE = 224  # pixels of the square it sees, whatever the model that is scored beside it sees
+
+_INSTEAD = (
+    "Without a download: eval --maps av, localize --object-prior none, or localize with the model in the package, "
+    "which has a prior of its own."
+)
 
 
 def mean_activation(features_BCHW: Tensor) -> Tensor:
@@ -67,8 +72,8 @@ class ObjectPrior:
         precision: str = "fp32",
     ) -> None:
         if trunk not in TRUNKS:
-            raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}")
-        located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener)
+            raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}", hint=nearest(trunk, TRUNKS))
+        located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
         self.trunk = trunk
         self.sha256 = located.sha256
         self.network, _ = build_trunk(trunk)
@@ -121,7 +126,7 @@ class DetrPrior:
         confidence: float = detr.CONFIDENCE,
     ) -> None:
         detr.check_confidence(confidence)
-        located = locate(DETR, weights_dir=weights_dir, listener=listener)
+        located = locate(DETR, weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
         self.sha256 = located.sha256
         self.confidence = confidence
         self.network = detr.load_detr(located.path).to(device)

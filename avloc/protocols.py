@@ -14,7 +14,7 @@ import types
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 
 RESIZES = ("bilinear-corners", "bilinear-halfpixel", "bicubic-corners")
 """`-corners`: the outer cells' centres lie on the border; `-halfpixel`: cells are areas, as OpenCV has it."""
@@ -192,5 +192,5 @@ def protocol_named(name: str, precision: str = "fp32") -> Protocol:
         UsageError: there is none of that name, or no such precision.
     """
     if name not in PROTOCOLS:
-        raise UsageError(f"--protocol {name} is unknown; valid: {', '.join(PROTOCOLS)}")
+        raise UsageError(f"--protocol {name} is unknown; valid: {', '.join(PROTOCOLS)}", hint=nearest(name, PROTOCOLS))
     return replace(PROTOCOLS[name], precision=precision)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 
 LONGEST_S, FASTEST_HZ = 600, 768_000
 """Seconds and hertz beyond which a sound is a mistake, or a file's attempt to fill the memory."""
@@ -128,7 +128,8 @@ class MethodSpec:
         """
         unknown = next((name for name in given if name not in self.own), None)
         if unknown is not None:
-            raise UsageError(f"unknown setting {unknown} of {self.name}; valid: {', '.join(self.own) or 'none'}")
+            valid, hint = ", ".join(self.own) or "none", nearest(unknown, self.own)
+            raise UsageError(f"unknown setting {unknown} of {self.name}; valid: {valid}", hint=hint)
         defaults = {name: own.default for name, own in self.own.items()}
         for off in self._off(given):
             defaults |= off.own

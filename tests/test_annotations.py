@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import pytest
 
-from avloc import annotations as ann
+import avloc.annotations as ann
 from avloc.errors import InputError, UsageError
 
 SIZES = {
@@ -215,6 +215,96 @@ def test_flickr_xml_is_read_by_structure(tmp_path):
         read.find("14", PurePath("14.jpg"))
 
 
+def _box(*values: object, tag: str = "bbox") -> str:
+    names = ("xmin", "ymin", "xmax", "ymax")
+    inside = "".join(f"<{name}>{value}</{name}>" for name, value in zip(names, values, strict=False))
+    return f"<{tag}>{inside}</{tag}>"
+
+
+def _voc(*boxes: str, width: object = 200, height: object = 100) -> str:
+    objects = "".join(f"<object><name>dog</name>{box}</object>" for box in boxes)
+    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{objects}</annotation>"
+
+
+_VOC = _box(20, 10, 100, 50, tag="bndbox")
+
+
+def _read_xml(folder: Path, text: str) -> tuple[ann.Annotations, ann.Annotation]:
+    (folder / "1.xml").write_text(text)
+    read = ann.read_annotations(folder)
+    return read, read.find("1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<a><b>{_box('10.0', ' 20.5', '+100', '128.')}</b></a>",
+        "<a><b><bbox><name>dog 1</name><a>10</a><b>20.5</b><c>100.0</c><d>128</d></bbox></b></a>",
+        "<a><b><BBox><ymax>128</ymax><xmin>10</xmin><ymin>20.5</ymin><xmax>100</xmax><pose>3</pose></BBox></b></a>",
+        f'<a xmlns="http://example.org/a">{_box(10, 20.5, 100, 128)}<bbox/></a>',
+        _box(10, 20.5, 100, 128),
+    ],
+)
+def test_coordinates_may_be_fractions_of_pixels_in_any_order_of_names(tmp_path, text):
+    read, found = _read_xml(tmp_path, text)
+    assert read.rule == "consensus"
+    np.testing.assert_allclose(found.boxes, [[10 / 256, 20.5 / 256, 100 / 256, 0.5]])
+
+
+def test_boxes_of_flickr_stay_as_published_whatever_they_say(tmp_path):
+    _, found = _read_xml(tmp_path, f"<a>{_box(-64, 128, 64, 0)}</a>")
+    np.testing.assert_allclose(found.boxes, [[-0.25, 0.5, 0.25, 0]])
+
+
+def test_boxes_of_pascal_voc_are_fractions_of_the_picture_that_it_names(tmp_path):
+    part = f"<object><part><name>head</name>{_box(30, 20, 40, 30, tag='bndbox')}</part>{_VOC}</object>"
+    read, found = _read_xml(tmp_path, _voc(_VOC, _box("0", "0.5", "200", "100", tag="bndbox"), part))
+    assert read.rule == "union"
+    np.testing.assert_allclose(found.boxes, [[0.1, 0.1, 0.5, 0.5], [0, 0.005, 1, 1], [0.1, 0.1, 0.5, 0.5]])
+
+
+@pytest.mark.parametrize("text", ["<root/>", _voc(), "<a><b><name>nothing</name></b></a>"])
+def test_a_file_that_marks_nothing_is_an_annotation_without_boxes(tmp_path, text):
+    assert _read_xml(tmp_path, text)[1].boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<a><bbox/></a>", "has no box that can be read"),
+        ("<a><bbox>nothing</bbox></a>", "has no box that can be read"),
+        (_voc(""), "has no box that can be read"),
+        ("<annotations><box xtl='1' ytl='2' xbr='3' ybr='4'/></annotations>", "has no box that can be read"),
+        ("<annotation><object><polygon><x1>1</x1></polygon></object></annotation>", "has no box that can be read"),
+        (f"<a>{_box(1, 2, 30, 40)}<bbox xmin='1'/></a>", "a bbox has no xmin"),
+        ("<a><bbox>1 2 30 40</bbox></a>", "a bbox has no xmin"),
+        (f"<a>{_box(1, 2, 30)}</a>", "a bbox has no ymax"),
+        (f"<a>{_box(1, 2, 30, 'nan')}</a>", "ymax is 'nan'"),
+        (f"<a>{_box(1, 2, '1e400', 3)}</a>", "xmax is '1e400'"),
+        (f"<a>{_box('', 2, 30, 40)}</a>", "xmin is ''"),
+        (f"<a>{_box(1, 2, 30, 40)}{_box(1, 'two', 30, 40)}</a>", "ymin is 'two'"),
+        ("<a><bbox><n>7</n><a>1</a><b>2</b><c>30</c><d>nan</d></bbox></a>", "d is 'nan'"),
+        (f"<a>{_VOC}</a>", "does not give the size"),
+        (_voc(_VOC, width=0), "does not give the size"),
+        (_voc(_VOC, width="wide"), "width is 'wide'"),
+        (_voc(_box(100, 10, 20, 50, tag="bndbox")), "box 100 10 20 50 is not valid in a picture of 200 x 100 pixels"),
+        (_voc(_box(-1, 10, 20, 50, tag="bndbox")), "box -1 10 20 50 is not valid"),
+        (_voc(_box(1, 10, 201, 50, tag="bndbox")), "box 1 10 201 50 is not valid"),
+        (f"<a>{_VOC}{_box(1, 2, 30, 40)}</a>", "boxes of two kinds, bbox and bndbox"),
+    ],
+)
+def test_a_box_that_cannot_be_read_is_an_error_by_name(tmp_path, text, reason):
+    """And never a clip without annotation, or with a box fewer."""
+    with pytest.raises(InputError, match=rf"annotation 1\.xml cannot be read \(.*{reason}"):
+        _read_xml(tmp_path, text)
+
+
+def test_a_folder_with_boxes_of_two_kinds_is_refused(tmp_path):
+    (tmp_path / "2.xml").write_text(_voc(_VOC))
+    with pytest.raises(UsageError, match=r"two kinds: bbox in 1\.xml and bndbox in 2\.xml"):
+        _read_xml(tmp_path, f"<a>{_box(1, 2, 30, 40)}</a>")
+
+
 def test_boxes_of_our_own_are_found_by_path_name_and_stem(tmp_path):
     file = tmp_path / "boxes.json"
     content = {
@@ -333,3 +423,49 @@ def test_ids_from_a_file(tmp_path):
     (tmp_path / "blank.txt").write_text("\n")
     with pytest.raises(UsageError, match="holds no id"):
         ann.read_ids(str(tmp_path / "blank.txt"))
+
+
+ROWS = """---g-f_I2yQ,1,people marching,test
+--0PQM4-hqg,30,"waterfall, burbling",train
+ "zzzzzzzzzzz" , "110" , playing accordion ,"train"
+"""
+VGGSOUND = ("---g-f_I2yQ_000001", "--0PQM4-hqg_000030", "zzzzzzzzzzz_000110")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROWS,
+        "youtube_id,start_seconds,label,split\n" + ROWS,
+        "# YouTube ID, start seconds, label, train/test split.\r\n" + ROWS.replace("\n", "\r\n"),
+        "\ufeff" + ROWS + "\n" + ROWS,
+        ROWS.replace(",1,", ",1.0,").replace(",30,", ",30.,"),
+    ],
+)
+def test_vggsounds_own_list_names_its_clips(tmp_path, text):
+    (tmp_path / "vggsound.csv").write_text(text)
+    assert ann.read_ids(str(tmp_path / "vggsound.csv")).ids == VGGSOUND
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROWS + "another_one\n",
+        ROWS.replace(",test", ",held out"),
+        ROWS.replace(",30,", ",half a minute,"),
+        ROWS.replace("people marching,", ""),
+    ],
+)
+def test_any_other_list_is_a_list_of_plain_ids(tmp_path, text):
+    (tmp_path / "ids.csv").write_text(text)
+    assert ann.read_ids(str(tmp_path / "ids.csv")).ids[0] == "---g-f_I2yQ"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("VGGSS", "vggss"), ("vgg-ss-test", "vggss_test"), ("vgssound_10k_random", "vggsound_10k_random"), ("abc", "")],
+)
+def test_a_list_in_another_spelling_is_told_by_its_name(name, meant):
+    with pytest.raises(UsageError, match="neither a file nor a published list") as error:
+        ann.read_ids(name)
+    assert error.value.hint == (f"Did you mean {meant}?" if meant else "")

@@ -201,6 +201,23 @@ IMPOSSIBLE = [
     (("prepare", "good.mp4", "--out", "a" * 300), "a name is too long"),
     ((*LOCALIZE, "--audio", "absent.wav"), "--audio: no such file: absent.wav"),
 ]
+MISSPELT = [
+    ((*PREPARE, "--layout", "HDF-5"), "Did you mean hdf5?"),
+    ((*PREPARE, "--ids", "VGGSS"), "Did you mean vggss?"),
+    ((*PREPARE, "--for", "ez-vsl"), "Did you mean ezvsl?"),
+    ((*DISTILL, "--teacher", "pans"), "Did you mean panns?"),
+    ((*DISTILL, "--sound", "sauce"), "Did you mean source?"),
+    ((*TRAIN, "--method", "EZVSL"), "Did you mean ezvsl?"),
+    ((*TRAIN, "--set", "optim.rate=1"), ""),
+    ((*TRAIN, "--set", "optim.lrs=1"), "Did you mean lr?"),
+    (("eval", "--testset", "VGGSS"), "Did you mean vggss?"),
+    (("eval", "--store", "store", "--testset", "vgg-ss"), "Did you mean vggss?"),
+    (("eval", "--store", "store", "--testset", "AVE"), "Did you mean ave?"),
+    ((*EVAL, "--maps", "fuse"), "Did you mean fused?"),
+    ((*EVAL, "--protocol", "AVLOC"), "Did you mean avloc?"),
+    ((*EVAL, "--paper-table", "Flickr"), "Did you mean flickr?"),
+    ((*LOCALIZE, "--style", "colors=magma"), "Did you mean colours?"),
+]
 NEEDS_TORCH = [
     ((*DISTILL, "--device", "abacus"), "--device abacus is not usable here"),
     ((*DISTILL, "--weights-dir", "absent"), "--weights-dir absent is not a folder"),
@@ -245,6 +262,15 @@ def test_an_impossible_value_is_named_with_what_would_be_valid(at_home, case):
     assert sorted(at_home.iterdir()) == before, "nothing is left behind"
 
 
+@pytest.mark.parametrize("case", MISSPELT, ids=lambda case: f"{case[0][0]} {ident(case)}")
+def test_a_name_that_is_misspelt_is_answered_with_the_one_that_was_meant(at_home, here, case):
+    arguments, hint = case
+    done = here(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert hint in done.err
+    assert ("Did you mean" in done.err) == bool(hint)
+
+
 @pytest.mark.parametrize("case", NEEDS_TORCH, ids=lambda case: f"{case[0][0]} {ident(case)}")
 def test_an_impossible_value_that_only_the_engine_knows(at_home, here, case):
     """As above; in this process, since loading the engine takes seconds."""
@@ -270,14 +296,15 @@ ABSENT = [
     ),
     (
         ("distill-cache", "store", "--teacher", "panns"),
-        ("Cnn14_mAP=0.431.pth", "https://zenodo.org/records/", "--weights-dir"),
+        ("Cnn14_mAP=0.431.pth", "https://zenodo.org/records/", "--weights-dir", "--no-audio-hint"),
     ),
     (
         ("distill-cache", "store", "--teacher", "detr"),
         ("detr-resnet-50/", "https://huggingface.co/facebook/detr-resnet-50/", "--weights-dir"),
     ),
     (("distill-cache", "store", "--teacher", "yamnet"), ("yamnet_int8.tflite", "--weights-dir")),
-    ((*EVAL, "--maps", "fused"), ("resnet18-f37072fd.pth", "https://download.pytorch.org/", "--weights-dir")),
+    ((*EVAL, "--maps", "fused"), ("resnet18-f37072fd.pth", "https://download.pytorch.org/", "eval --maps av")),
+    ((*LOCALIZE, "--object-prior", "resnet18"), ("resnet18-f37072fd.pth", "the model in the package")),
 ]
 
 

@@ -444,6 +444,19 @@ def test_the_table_is_plain_text_with_its_protocol(here, model, holes, world):
         assert f"{100 * value:.2f}" in row
 
 
+@pytest.mark.parametrize("terminal", ["", "1"])
+def test_no_number_of_a_table_is_shortened_however_narrow_the_place(model, store, here, monkeypatch, terminal):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", terminal)
+        monkeypatch.setenv("NO_COLOR", terminal)
+    said = []
+    for columns in ("12", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        said.append(here("eval", "--store", store, "--model", model, "--maps", "av,baselines").out)
+    assert said[0] == said[1]
+    assert "cIoU@0.5" in said[1]
+
+
 def test_bf16_is_another_protocol(model, store):
     (report,) = run(store, model, precision="bf16")
     assert (report.protocol.precision, report.n_scored) == ("bf16", COUNT)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from avloc import weights
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, settled
-from avloc.errors import Refused, UsageError, WeightsAbsent, WeightsError
+from avloc.errors import Refused, UsageError, WeightsError
 from avloc.methods import build
 from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
 from avloc.networks.lite0 import published_end
@@ -239,11 +240,9 @@ def test_published_weights_go_into_what_was_made_to_hear(store, tmp_path, publis
     assert "audio" not in load_model(tmp_path / "seen").card["init"]
 
 
-def test_absent_sound_weights_are_named_and_never_replaced(store, tmp_path, published, monkeypatch):
-    def locate(weight: Weight, **_options) -> Located:
-        if weight == YAMNET:
-            raise WeightsAbsent("no yamnet_int8.tflite")
-        return published[weight.name]
+def test_absent_sound_weights_are_named_and_never_replaced(store, tmp_path, published, monkeypatch, offline):
+    def locate(weight: Weight, **options) -> Located:
+        return weights.locate(weight, **options) if weight == YAMNET else published[weight.name]
 
     monkeypatch.setattr(plan, "locate", locate)
     with pytest.raises(WeightsError, match="yamnet_int8") as caught:

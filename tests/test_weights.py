@@ -239,6 +239,32 @@ def test_weights_dir_must_exist(publisher: Publisher, tmp_path: Path) -> None:
         locate(named(publisher), weights_dir=tmp_path / "absent")
 
 
+@pytest.mark.parametrize("cache", ["/proc/x", "file", "a" * 300, "locked"])
+def test_a_cache_folder_that_cannot_be_used_is_named(
+    publisher: Publisher, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    if cache == "locked":  # root may write everywhere: a folder on a read-only disk is named by the system's own answer
+        monkeypatch.setattr("os.access", lambda *_args: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+    with pytest.raises(WeightsAbsent, match=r"the cache folder .*avloc/weights cannot be used: ") as error:
+        locate(named(publisher), instead="Or go without.")
+    assert str(cache_folder()) in str(error.value)
+    assert "XDG_CACHE_HOME" in error.value.hint
+    assert error.value.hint.endswith("--weights-dir. Or go without.")
+    assert not publisher.asked
+
+
+def test_an_unknown_home_is_a_named_error(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(WeightsAbsent, match="the cache folder is not known"):
+        locate(named(publisher))
+
+
 @pytest.mark.parametrize("trunk", [*TORCHVISION_TRUNKS, *SIGHT_TRUNKS])
 def test_every_trunk_has_weights_with_a_hash_in_the_name(trunk: str) -> None:
     (file,) = imagenet_weights(trunk).files

@@ -8,26 +8,21 @@ a clip, and stay undecoded here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from defusedxml import ElementTree  # refuses entities, with which a small file can fill the memory or read others
 from numpy.typing import NDArray
 
 from avloc.annotations.ids import canonical_id, media_id
 from avloc.annotations.lists import shipped
+from avloc.annotations.xml_boxes import VOC, read_boxes
 from avloc.errors import InputError, UsageError
-from avloc.files import ordinary_bytes, read_json
+from avloc.files import read_json
 
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
-
-_FLICKR_FRAME = 256
-"""Side in pixels of the square frame in which Flickr-SoundNet boxes are given."""
 _LARGEST_MASK = 1 << 26
 """Bytes of a PNG file that can be a mask; a set of masks is read into memory."""
 
@@ -80,7 +75,7 @@ class Annotations:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a Flickr-SoundNet XML folder, a folder of PNG masks, a VGG-SS json, or boxes of our own.
+    """Read a folder of XML (Flickr-SoundNet, Pascal VOC) or of PNG masks, a VGG-SS json, or boxes of our own.
 
     They are told apart by what they are. The folders are searched all the way down.
 
@@ -159,7 +154,7 @@ def _id_of_key(path: PurePosixPath) -> str:
 
 
 def _read_folder(folder: Path) -> Annotations:
-    valid = "valid: a Flickr-SoundNet annotation folder (.xml), or a folder of masks (.png)"
+    valid = "valid: an annotation folder of Flickr-SoundNet or Pascal VOC (.xml), or a folder of masks (.png)"
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".xml", ".png"))
     kinds = {path.suffix.lower() for path in paths}
     if not kinds:
@@ -167,8 +162,27 @@ def _read_folder(folder: Path) -> Annotations:
     if len(kinds) > 1:
         raise UsageError(f"--annotations {folder} holds .xml and .png files, which cannot both be meant; {valid}")
     if kinds == {".xml"}:
-        return Annotations(rule="consensus", by_id={media_id(path): _flickr(path) for path in paths})
+        return _read_xml(folder, paths)
     return Annotations(rule="mask", by_id=_masks(paths))
+
+
+def _read_xml(folder: Path, paths: Iterable[Path]) -> Annotations:
+    """Boxes of several annotators of one thing, as Flickr-SoundNet has them, or of several things, as Pascal VOC."""
+    by_id: dict[str, Annotation] = {}
+    kinds: dict[str, Path] = {}
+    for path in paths:
+        try:
+            found = read_boxes(path)
+        except InputError as error:
+            by_id[media_id(path)] = _unreadable(str(error))
+            continue
+        by_id[media_id(path)] = Annotation(boxes=_boxes(found.boxes))
+        kinds.setdefault(found.kind, path)
+    kinds.pop("", None)
+    if len(kinds) > 1:
+        named = " and ".join(f"{tag} in {path.name}" for tag, path in kinds.items())
+        raise UsageError(f"--annotations {folder} has boxes of two kinds: {named}; valid: one of them")
+    return Annotations(rule="union" if VOC in kinds else "consensus", by_id=by_id)
 
 
 def _masks(paths: Iterable[Path]) -> dict[str, Annotation]:
@@ -194,20 +208,3 @@ def _mask(path: Path) -> Annotation:
 
 def _unreadable(problem: str) -> Annotation:
     return Annotation(boxes=_boxes([]), problem=problem)
-
-
-def _flickr(path: Path) -> Annotation:
-    """Boxes of one XML file: of every element `bbox`, wherever it is, the last four integer children."""
-    try:
-        root = ElementTree.fromstring(ordinary_bytes(path))
-        corners = [values[-4:] for element in root.iter("bbox") if len(values := list(_integers(element))) >= 4]
-        return Annotation(boxes=_boxes(corners) / _FLICKR_FRAME)
-    except (ElementTree.ParseError, InputError, ValueError, OverflowError) as error:
-        return _unreadable(f"annotation {path.name} cannot be read ({error})")
-
-
-def _integers(element: Element) -> Iterator[int]:
-    for child in element:
-        text = (child.text or "").strip()
-        if text.removeprefix("-").isdecimal():
-            yield int(text)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import lzma
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePath
 
 from avloc.annotations.ids import canonical_id, media_id
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 
 TESTSETS: Mapping[str, str] = types.MappingProxyType(
     {
@@ -44,6 +45,8 @@ that systems publish and score on lacks one of them, 3908875350. SLAVC's pairs s
 
 _ENDING = ".txt.xz"
 _PAIRED = "_plus_silent"
+_VGGSOUND_ROW = re.compile(r'\s*"?([\w-]{11})"?\s*,\s*"?(\d{1,6})(?:\.0*)?"?\s*,.+,\s*"?(?:train|test)"?\s*', re.ASCII)
+"""YouTube's id, start in seconds, label (with commas, it is in quotes), split."""
 _MEDIA_ENDINGS = (".mp4", ".mkv", ".webm", ".jpg", ".jpeg", ".png", ".wav", ".flac", ".mp3", ".ogg")
 
 
@@ -96,7 +99,9 @@ def list_name(text: str) -> str:
     """
     name = TESTSETS.get(text, text.replace("-", "_"))
     if name not in list_names():
-        raise UsageError(f"--ids {text}: neither a file nor a published list; valid: {', '.join(list_names())}")
+        known = list_names()
+        hint = nearest(text, (*known, *TESTSETS))
+        raise UsageError(f"--ids {text}: neither a file nor a published list; valid: {', '.join(known)}", hint=hint)
     return name
 
 
@@ -165,7 +170,8 @@ def test_ids() -> frozenset[str]:
 def read_ids(text: str) -> IdList:
     """What `--ids` names: a file with one id a line (first column of a CSV, also xz-compressed), or a published list.
 
-    A file that holds exactly the ids of a published list is that list.
+    The rows of VGGSound's own list (id, start, label, split), of every split, become ids as `ytid_ssssss`. A file that
+    holds exactly the ids of a published list is that list.
 
     Raises:
         UsageError: neither a file nor a list, or a file without ids.
@@ -186,10 +192,18 @@ def _ids_in(path: Path) -> tuple[str, ...]:
         lines = (lzma.decompress(data) if path.suffix == ".xz" else data).decode("utf-8-sig").splitlines()
     except (lzma.LZMAError, UnicodeDecodeError) as error:
         raise UsageError(f"--ids {path} is not a text file with one id a line: {error}") from None
-    ids = tuple(dict.fromkeys(_id_of(field) for line in lines if (field := line.split(",")[0].strip())))
+    lines = [line for line in lines if line.split(",")[0].strip()]
+    ids = _vggsound_ids(lines) or [_id_of(line.split(",")[0].strip()) for line in lines]
     if not ids:
         raise UsageError(f"--ids {path} holds no id")
-    return ids
+    return tuple(dict.fromkeys(ids))
+
+
+def _vggsound_ids(lines: Sequence[str]) -> list[str]:
+    """The ids of VGGSound's own list, with or without a line of names before it; none if it is another list."""
+    first = 0 if lines and re.search(r',\s*"?\d', lines[0]) else 1
+    rows = [_VGGSOUND_ROW.fullmatch(line) for line in lines[first:]]
+    return [f"{row[1]}_{int(row[2]):06d}" for row in rows if row] if all(rows) else []
 
 
 def _id_of(field: str) -> str:

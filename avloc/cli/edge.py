@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from avloc.cli.streams import settle
 from avloc.errors import AvlocError
 from avloc.files import PART_SUFFIX
 
@@ -36,8 +36,7 @@ def run(app: Callable[[], object]) -> None:
     """Run the command line; never returns a traceback for what a user can meet, never hides one that is our bug."""
     signal.signal(signal.SIGTERM, _terminated)
     _wait_briefly()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is no UTF-8 is printed as its own bytes
+    settle()
     try:
         app()
     except AvlocError as error:

@@ -87,9 +87,12 @@ def localize(
         _localize_events(inputs, out, model, weights_dir, device=device, as_json=as_json)
         return
     from avloc import console
+    from avloc.files import refuse_url
     from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights
     from avloc.localize import localize as run
 
+    if audio is not None:
+        refuse_url(str(audio), "--audio")
     options = LocalizeOptions(
         inputs=tuple(inputs),
         audio=audio,

@@ -23,13 +23,17 @@ def prepare(
     annotations: Annotated[
         Path | None,
         typer.Option(
-            help="Flickr-SoundNet XML folder, folder of PNG masks, VGG-SS json, or {path: boxes} json; "
+            help="Flickr-SoundNet or Pascal VOC XML folder, folder of PNG masks, VGG-SS json, or {path: boxes} json; "
             "makes a test store unless --kind says train.",
             show_default=False,
         ),
     ] = None,
     ids: Annotated[
-        str, typer.Option(help="Only these clips: a file of ids, or a published list by name.", show_default=False)
+        str,
+        typer.Option(
+            help="Only these clips: a file of ids, VGGSound's list (all of its splits), or a published list by name.",
+            show_default=False,
+        ),
     ] = "",
     method: Annotated[str, typer.Option("--for", help="Method whose seconds and rate the store is made for.")] = "avc",
     rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 takes the method's (AVC: 22050).")] = 0,

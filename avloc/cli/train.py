@@ -94,7 +94,8 @@ def train(
     table = merged(table, typed)
     settled = configs.settled(table, method)
     if print_config:
-        typer.echo(configs.write_toml(configs.to_dict(settled)), nl=False)
+        # Not by Typer's echo, which writes UTF-8 where the stream's encoding is ASCII.
+        print(configs.write_toml(configs.to_dict(settled)), end="", flush=True)  # noqa: T201
         return
 
     from avloc import console

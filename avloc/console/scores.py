@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LEGEND = (
     "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the truth has; peak: hottest pixel in the truth"
 )
+_WIDEST = 10_000
+"""Columns; no table has as many."""
 _METRICS = {"ciou_50": "cIoU@0.5", "auc": "AUC", "mean_ciou": "mean cIoU"}
 _SINGLE = {"av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
@@ -48,7 +50,7 @@ def _print_scores(out: Console, report: EvalReport) -> None:
     title = f"{shown(report.model)} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
     epoch = f", epoch chosen by: {report.selection}" if report.model else ""
     out.print(f"{shown(report.testset)}: {title}{epoch}")
-    out.print(_score_table(report))
+    out.print(_score_table(out, report))
     out.print(_LEGEND)
     out.print(_protocol_line(report))
     _print_further(out, report)
@@ -157,10 +159,12 @@ def _protocol_line(report: EvalReport) -> str:
     )
 
 
-def _score_table(report: EvalReport) -> Table:
+def _score_table(out: Console, report: EvalReport) -> Table:
+    """As wide as its cells: a narrow terminal wraps its lines, and no number is shortened."""
+    from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")  # 80 columns hold it
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("map", "cIoU@0.5", "95 %", "AUC", "mean", "@area", "peak", "n"):
         table.add_column(name, no_wrap=True, justify="left" if name == "map" else "right")
     for kind, scores in report.maps.items():
@@ -169,6 +173,7 @@ def _score_table(report: EvalReport) -> Table:
         table.add_row(_map_name(kind, report), "not run", reason)
     for kind, scores in {**report.sweep, **report.baselines}.items():
         table.add_row(kind, *_cells(scores), style="dim")
+    table.width = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
     return table
 
 

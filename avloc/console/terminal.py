@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from avloc.localize import InputDone, Localization
     from avloc.prepare import PrepareReport
     from avloc.train import TrainReport
+
+_SIGN_OF_LIFE_S = 300.0
 
 
 def console(*, stderr: bool) -> Console:
@@ -52,12 +55,19 @@ def print_error(text: str, hint: str) -> None:
 
 
 @contextmanager
-def live() -> Iterator[Listener]:
-    """A listener that draws bars with rate and time left on a terminal, and prints notices everywhere."""
+def live(clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
+    """A listener that prints notices, and progress: bars with rate and time left on a terminal, else a line at times.
+
+    Args:
+        clock: seconds.
+    """
+    out = console(stderr=True)
+    if not out.is_terminal:
+        yield _Lines(out, clock).hear
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    out = console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -66,23 +76,47 @@ def live() -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
-    with Bars(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
-        yield _Drawer(bars, out).hear
+    with Bars(*columns, console=out, transient=True) as bars:
+        yield _Drawer(out, bars).hear
 
 
-class _Drawer:
-    def __init__(self, bars: Bars, out: Console) -> None:
-        self.bars, self.out = bars, out
-        self.tasks: dict[str, Any] = {}
+class _Teller:
+    def __init__(self, out: Console) -> None:
+        self.out = out
 
     def hear(self, event: Event) -> None:
         match event:
             case Notice():
                 self.out.print(f"avloc: {inert(event.text)}", style="yellow")
             case Progress():
-                self._draw(event)
+                self.show(event)
 
-    def _draw(self, event: Progress) -> None:
+    def show(self, event: Progress) -> None:
+        raise NotImplementedError
+
+
+class _Lines(_Teller):
+    """Progress in a file: every milestone, and a sign of life every five minutes."""
+
+    def __init__(self, out: Console, clock: Callable[[], float]) -> None:
+        super().__init__(out)
+        self.clock, self.said = clock, clock()
+
+    def show(self, event: Progress) -> None:
+        now = self.clock()
+        if event.milestone or now - self.said >= _SIGN_OF_LIFE_S:
+            self.said = now
+            count = f"{event.done}/{event.total}" if event.total is not None else str(event.done)
+            self.out.print(f"avloc: {inert(f'{event.task} {count}  {event.detail}').rstrip()}")
+
+
+class _Drawer(_Teller):
+    def __init__(self, out: Console, bars: Bars) -> None:
+        super().__init__(out)
+        self.bars = bars
+        self.tasks: dict[str, Any] = {}
+
+    def show(self, event: Progress) -> None:
         if event.task not in self.tasks:
             self.tasks[event.task] = self.bars.add_task(inert(event.task), total=event.total, detail="", rate="")
         task = self.tasks[event.task]
@@ -93,7 +127,8 @@ class _Drawer:
 
 def print_json(value: object) -> None:
     """One JSON value a line; not-a-number becomes null, since JSON has no such thing."""
-    text = json.dumps(_finite(value), ensure_ascii=False)
+    unicode = (sys.stdout.encoding or "utf").lower().startswith("utf")
+    text = json.dumps(_finite(value), ensure_ascii=not unicode)
     # What is no sign stands as JSON's own escape: control characters beyond ASCII, and the lone surrogates of a file
     # name that is no UTF-8.
     sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")

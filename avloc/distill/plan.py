@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avloc.config import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 from avloc.parts import WHOLE, Part
 
 TEACHERS = (*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)
@@ -43,12 +43,14 @@ class DistillOptions:
     def __post_init__(self) -> None:
         for name in self.teachers:
             if name not in TEACHERS:
-                raise UsageError(f"--teacher {name} is unknown; valid: {', '.join(TEACHERS)}")
+                hint = nearest(name, TEACHERS)
+                raise UsageError(f"--teacher {name} is unknown; valid: {', '.join(TEACHERS)}", hint=hint)
         if not self.teachers:
             raise UsageError(f"no --teacher is named; valid: {', '.join(TEACHERS)}")
         self._check_import()
         if self.sound not in SOUNDS:
-            raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(SOUNDS)}")
+            hint = nearest(self.sound, SOUNDS)
+            raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(SOUNDS)}", hint=hint)
         if not 0 <= self.confidence < 1:
             raise UsageError(f"--confidence {self.confidence} is impossible; valid: 0 or more, less than 1")
         for flag, value in (("--batch", self.batch), ("--workers", self.workers)):

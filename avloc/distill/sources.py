@@ -60,7 +60,8 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
     device = teacher_device(options.device)
 
     def found(weight: Weight) -> Located:
-        return locate(weight, weights_dir=options.weights_dir, listener=listener)
+        instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
+        return locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
 
     if name == "detr":
         seen = teachers.DetrSettings(confidence=options.confidence)

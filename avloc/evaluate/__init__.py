@@ -1,8 +1,8 @@
 """`avloc eval`: scores that can be trusted and repeated."""
 
-from avloc.evaluate.events import EVENT_TESTSETS, EventOptions, EventReport, evaluate_events
+from avloc.evaluate.events import EventOptions, EventReport, evaluate_events
 from avloc.evaluate.pictures import report_session
-from avloc.evaluate.plan import EvalOptions, find_store
+from avloc.evaluate.plan import EVENT_TESTSETS, EvalOptions, find_store
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
 from avloc.evaluate.run import Evaluation, evaluate
 from avloc.evaluate.session import Session, evaluate_runs, evaluate_table

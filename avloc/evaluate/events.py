@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from avloc import __version__
 from avloc.errors import NoInputLeft, UsageError
-from avloc.evaluate.plan import find_store
+from avloc.evaluate.plan import AVE, MATCH, WEAK, find_store
 from avloc.events import Listener, Notice, Progress, silent
 from avloc.metrics import events as metrics
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from avloc.methods.events import Features
     from avloc.store.events import EventTable
 
-AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"
-EVENT_TESTSETS = (AVE, WEAK, MATCH)
-"""The test part of AVE, for models taught by every second, taught by whole clips, and for cross-modal matching."""
 SCHEMA = "avloc.eval-events/1"
 _BATCH = 64
 

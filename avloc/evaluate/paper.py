@@ -11,7 +11,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 
 PAPER_TABLES = 7
 PAPER = "Yaghoubi et al. 2023"
@@ -241,4 +241,4 @@ def find_table(text: str) -> PaperTable:
         title = f"which of these rows Table {text} of the paper prints is not known to avloc; all that it may be"
         loose = [row for table in TABLES.values() if not table.certain for row in table.rows]
         return PaperTable(name="unplaced", title=title, rows=tuple(loose))
-    raise UsageError(f"--paper-table {text} is unknown; known: {known}")
+    raise UsageError(f"--paper-table {text} is unknown; known: {known}", hint=nearest(text, TABLES))

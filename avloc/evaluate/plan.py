@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avloc.annotations import SilentPair, silent_pairs, testset_ids, testset_list
-from avloc.errors import StoreNotFound, UsageError
+from avloc.annotations import TESTSETS, SilentPair, silent_pairs, testset_ids, testset_list
+from avloc.errors import StoreNotFound, UsageError, nearest, normal_form
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 from avloc.published import SPECS
 from avloc.store import Store
@@ -16,6 +16,9 @@ from avloc.store import Store
 MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
 DEFAULT_MAPS = ("av", "object", "fused")
 _PRIOR = "resnet18"
+AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"
+EVENT_TESTSETS = (AVE, WEAK, MATCH)
+"""The test part of AVE, for models taught by every second, taught by whole clips, and for cross-modal matching."""
 EXTENDED = ("flickr-ext", "vggss-ext")
 _BASES = {
     "flickr-250": "flickr",
@@ -56,7 +59,7 @@ class EvalOptions:
     def __post_init__(self) -> None:
         for name in self.maps:
             if name not in MAPS:
-                raise UsageError(f"--maps {name} is unknown; valid: {', '.join(MAPS)}")
+                raise UsageError(f"--maps {name} is unknown; valid: {', '.join(MAPS)}", hint=nearest(name, MAPS))
         for flag, value, least in (
             ("--batch", self.batch, 1),
             ("--max-missing", self.max_missing, 0),
@@ -69,7 +72,8 @@ class EvalOptions:
             from avloc.networks.trunks import TRUNKS
 
             if self.prior not in TRUNKS:
-                raise UsageError(f"--prior {self.prior} is unknown; valid: {', '.join(TRUNKS)}")
+                hint = nearest(self.prior, TRUNKS)
+                raise UsageError(f"--prior {self.prior} is unknown; valid: {', '.join(TRUNKS)}", hint=hint)
 
     def records(self) -> list[Protocol]:
         """The protocols, each once.
@@ -99,9 +103,14 @@ def find_store(testset: str, store: Path | None) -> Path:
     A test set that is a part or an extension of another is also looked for under the other's name.
 
     Raises:
-        UsageError: neither a test set nor a store was named.
+        UsageError: neither a test set nor a store was named, or a published set in another spelling, which would be
+            scored as a set of one's own.
         StoreNotFound: none of the places holds a store; says what to prepare.
     """
+    known = (*TESTSETS, *EVENT_TESTSETS)
+    meant = nearest(testset, known)
+    if testset not in known and normal_form(testset) in map(normal_form, known):
+        raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=meant)
     if store is not None:
         return store
     if not testset:
@@ -112,9 +121,10 @@ def find_store(testset: str, store: Path | None) -> Path:
     for place in places:
         if (place / "store.json").is_file():
             return place
-    raise StoreNotFound(
-        f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=_how_to_prepare(testset, places[0])
-    )
+    hint = _how_to_prepare(testset, places[0])
+    if testset not in known and meant:
+        hint = f"{meant} {hint}"
+    raise StoreNotFound(f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=hint)
 
 
 def _how_to_prepare(testset: str, place: Path) -> str:

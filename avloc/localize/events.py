@@ -199,8 +199,9 @@ class Teller:
         self.name = model.name
         self.classes = told_names(model)
         self.engine: EventEngine = EventEngine(model, options.device)
+        instead = "Maps need no download: the model in the package makes them, without --events and --model."
         sound, sight = (
-            locate(weight, weights_dir=options.weights_dir, listener=listener)
+            locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
             for weight in (VGGISH, Vgg19Teacher.weight())
         )
         self.hears: VGGish = load_vggish(sound.path).to(self.engine.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
+import os
 import shutil
 import sys
 import tempfile
@@ -11,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from avloc.errors import UsageError
+from avloc.files import refuse_url
 from avloc.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 STDIN = "-"
@@ -42,6 +45,7 @@ def _expanded(text: str, *, pictures: bool) -> list[str]:
         return _in_folder(path, VIDEO_SUFFIXES | PICTURE_SUFFIXES if pictures else VIDEO_SUFFIXES)
     if text.startswith(_LIST_MARK):
         return _in_list(Path(text.removeprefix(_LIST_MARK)))
+    refuse_url(text)
     if not glob.has_magic(text):
         raise UsageError(f"no such file: {text}")
     found = [name for name in sorted(glob.glob(text, recursive=True)) if not Path(name).is_dir()]  # noqa: PTH207 (as typed)
@@ -60,13 +64,14 @@ def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[str]:
 
 def _in_list(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = os.fsdecode(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # as the shell would have typed it
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"no such list: {path}", hint="@FILE names a file with one path a line.") from None
     lines = [line.strip() for line in text.splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     absent = next((name for name in names if not Path(name).is_file()), None)
     if absent is not None:
+        refuse_url(absent)
         raise UsageError(f"no such file: {absent}, in the list {path}")
     if not names:
         raise UsageError(f"the list {path} names no file")

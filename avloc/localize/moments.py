@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from avloc.errors import InputError, UsageError
 from avloc.files import ordinary_bytes
 from avloc.media import (
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
     Layout,
     SoundWindow,
     decode_picture,
+    is_picture,
     layout_of,
     play,
     play_sound,
@@ -31,7 +30,6 @@ from avloc.media.screen import STAMP_S
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0
 """Times farther apart than this are sought one by one; between closer ones every picture is decoded."""
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM")
 
 
 class Hears(Protocol):
@@ -135,16 +133,6 @@ class Times:
             return [start + (part + 0.5) * (end - start) / self.several for part in range(self.several)]
         count = max(1, math.ceil((end - start - STAMP_S) / self.every))
         return [start + index * self.every for index in range(count)]
-
-
-def is_picture(source: Path) -> bool:
-    """Whether a file is a still picture: by its ending, else by its first bytes."""
-    suffix = source.suffix.lower()
-    if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
-        return suffix in PICTURE_SUFFIXES
-    with source.open("rb") as file:
-        begin = file.read(12)
-    return begin.startswith(_SIGNATURES) or (begin[:4] == b"RIFF" and begin[8:] == b"WEBP")
 
 
 def scene_times(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> list[float | None]:

@@ -14,7 +14,7 @@ from avloc.events import Listener, Notice, Progress, silent
 from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import STDIN, as_files, check_named, expand_inputs
 from avloc.localize.model import Model, load
-from avloc.localize.moments import Hears, Scene, SoundSource, Times, check_whole, is_picture, scene_times, scenes_at
+from avloc.localize.moments import Hears, Scene, SoundSource, Times, check_whole, scene_times, scenes_at
 from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import (
     ARRAY,
@@ -29,7 +29,7 @@ from avloc.localize.outputs import (
 )
 from avloc.localize.result import Result
 from avloc.localize.verdict import Verdict, summary, warning
-from avloc.media import SoundWindow, layout_of
+from avloc.media import SoundWindow, is_picture, layout_of
 
 JUDGED = 5
 """Moments of an overlay video, evenly spread, on which the verdict rests."""

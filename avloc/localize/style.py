@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 
 COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
 """matplotlib's perceptually uniform maps: equal steps of heat look like equal steps. Rows of `data/colours.png`."""
@@ -78,7 +78,7 @@ def style_of(values: Mapping[str, Any]) -> Style:
     """
     unknown = next((key for key in values if key not in _READERS), None)
     if unknown is not None:
-        raise UsageError(f"--style {unknown}: unknown; valid: {', '.join(_READERS)}")
+        raise UsageError(f"--style {unknown}: unknown; valid: {', '.join(_READERS)}", hint=nearest(unknown, _READERS))
     return Style(**values)
 
 

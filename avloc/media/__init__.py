@@ -16,22 +16,14 @@ from avloc.media.pictures import (
     encode_jpeg,
     encode_mask,
     encode_png,
+    is_picture,
     shrink,
     square,
 )
 from avloc.media.reels import OnScreen, play, play_seconds, play_sound
 from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
+from avloc.media.suffixes import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avloc.media.videos import LATE_S, Moment, picture_seconds, read_frame, read_frames, read_moment
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-SOUND_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".au", ".ac3", ".amr"}
-)
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"}
-    | {".ogv", ".vob", ".f4v", ".asf", ".mxf"}
-)
-"""File name endings by which `prepare` and `localize` tell what a file is; lower case, with the dot."""
 
 __all__ = [
     "LATE_S",
@@ -52,6 +44,7 @@ __all__ = [
     "encode_jpeg",
     "encode_mask",
     "encode_png",
+    "is_picture",
     "layout_of",
     "movie_codec",
     "picture_seconds",

@@ -1,19 +1,31 @@
-"""Still pictures: decode as shown, encode, shrink; and masks drawn as pictures."""
+"""Still pictures: told from videos, decoded as shown, encoded, shrunk; and masks drawn as pictures."""
 
 from __future__ import annotations
 
 import io
 import struct
 import warnings
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from avloc.errors import InputError
+from avloc.media.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-_BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError)
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "ICO", "AVIF", "TGA")
+"""What Pillow may try. Not here: what starts other programs (EPS), and what nobody photographs in."""
+_KINDS = "a JPEG, PNG, WEBP, BMP, GIF, TIFF, TGA, ICO or AVIF picture"
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\1\0")
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+_AVIF = (b"avif", b"avis")
+_NO_RANGE = ("I", "F")
+"""Modes of 32-bit numbers, which have no agreed black and white."""
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError),
+    RuntimeError,  # libavif's
+)
 _ORIENTATION = 0x0112
 _AS_SHOWN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,8 +38,24 @@ _AS_SHOWN = {
 }
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is a still picture or an animation, and no video: by its ending, else by its first bytes."""
+    suffix = path.suffix.lower()
+    if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+        return suffix in PICTURE_SUFFIXES
+    with path.open("rb") as file:
+        begin = file.read(12)
+    is_webp = begin[:4] == b"RIFF" and begin[8:] == b"WEBP"
+    return begin.startswith(_SIGNATURES) or is_webp or _brand(begin) in (*_HEIC, *_AVIF)
+
+
+def _brand(begin: bytes) -> bytes:
+    """Which kind of ISO media file it is; b'' where it is none."""
+    return begin[8:12] if begin[4:8] == b"ftyp" else b""
+
+
 def decode_picture(data: bytes) -> NDArray[np.uint8]:
-    """A JPEG, PNG, WEBP or BMP as it is shown: EXIF orientation applied, transparency laid on white.
+    """A picture as it is shown: EXIF orientation applied, transparency laid on white; of an animation the first one.
 
     Returns:
         [H, W, 3] RGB.
@@ -37,8 +65,12 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
     """
     try:
         image = _loaded(data, _FORMATS)
+        if image.mode in _NO_RANGE:
+            raise ValueError("its 32-bit numbers have no agreed black and white; save it with 8 or 16 bits")
     except _BROKEN as error:
-        reason = "not a JPEG, PNG, WEBP or BMP picture" if isinstance(error, UnidentifiedImageError) else error
+        heic = _brand(data[:12]) in _HEIC
+        unknown = "HEIC, which is not read; save it as JPEG or PNG" if heic else f"not {_KINDS}"
+        reason = unknown if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"picture cannot be decoded ({reason})") from error
     return as_shown(image)
 

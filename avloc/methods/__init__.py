@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from avloc.config import ModelConfig
-from avloc.errors import UsageError
+from avloc.errors import UsageError, nearest
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision
 from avloc.methods.events import EventMethod
 from avloc.published import EVENT_SPECS, METHOD_SPECS, SPECS
@@ -18,7 +18,7 @@ def any_class(name: str) -> type[Method] | type[EventMethod]:
         UsageError: there is none of that name.
     """
     if name not in SPECS:
-        raise UsageError(f"unknown method {name!r}; valid: {', '.join(SPECS)}")
+        raise UsageError(f"unknown method {name!r}; valid: {', '.join(SPECS)}", hint=nearest(name, SPECS))
     module, _, kind = SPECS[name].network.partition(".")
     found: type[Method] | type[EventMethod] = getattr(import_module(f"avloc.methods.{module}"), kind)
     return found

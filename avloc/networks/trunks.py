@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avloc.errors import UsageError, WeightsError
+from avloc.errors import UsageError, WeightsError, nearest
 from avloc.networks import lite0, vit, yamnet
 from avloc.networks.plain import load_plain
 from avloc.transforms import MEL_RATE, log_mel, log_spectrogram
@@ -111,7 +111,7 @@ def _parts(network: str, channels: int) -> dict[str, nn.Module]:
         return dict(lite0.build_lite0_trunk(channels).named_children())
     if network not in TORCHVISION_TRUNKS:
         valid = (*TRUNKS, *SIGHT_TRUNKS, *SOUND_TRUNKS, *WHOLE_WITH_CLASSES)
-        raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(valid)}")
+        raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(valid)}", hint=nearest(network, valid))
     import torchvision  # takes as long to import as torch, and the shipped model has no trunk of it
 
     whole = torchvision.models.get_model(network, weights=None)

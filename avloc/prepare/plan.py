@@ -11,7 +11,7 @@ from typing import Any
 from avloc import __version__
 from avloc.annotations import Annotations, IdList, published_boxes, published_list, read_annotations, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
-from avloc.errors import Refused, UsageError
+from avloc.errors import Refused, UsageError, nearest
 from avloc.parts import WHOLE, Part
 from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
 from avloc.published import SPECS, StoreSpec
@@ -89,7 +89,8 @@ class PrepareOptions:
 
 def _one_of(flag: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
-        raise UsageError(f"{flag} {value} is unknown; valid: {', '.join(filter(None, valid))}")
+        names = ", ".join(filter(None, valid))
+        raise UsageError(f"{flag} {value} is unknown; valid: {names}", hint=nearest(value, valid))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from avloc.annotations import is_vggsound_id, media_id
 from avloc.errors import UsageError
-from avloc.files import real
+from avloc.files import real, refuse_url
 from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avloc.parts import Part
 
@@ -104,6 +104,7 @@ def files_in(sources: Sequence[str], out: Path) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for text in sources:
+        refuse_url(text)
         matches = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))  # noqa: PTH207
         if not matches:
             raise UsageError(f"no such file or folder: {text}")
@@ -141,10 +142,10 @@ def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
     sounds: dict[str, list[Path]] = {}
     for path in paths:
         suffix = path.suffix.lower()
-        if not _is_text(path):
+        if reason := _no_text(path):
             if suffix in _MEDIA or path in named:
                 clip_id = media_id(path).encode(errors="backslashreplace").decode()
-                found.skips.append(Skip(id=clip_id, input=str(path), reason="has a path that is not UTF-8; rename it"))
+                found.skips.append(Skip(id=clip_id, input=str(path), reason=reason))
         elif suffix in PICTURE_SUFFIXES:
             pictures.setdefault(media_id(path, to_first_dot=True), []).append(path)
         elif suffix in SOUND_SUFFIXES:
@@ -159,13 +160,18 @@ def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
     return found
 
 
-def _is_text(path: Path) -> bool:
-    """Whether a store, whose texts are UTF-8, can hold the path."""
+def _no_text(path: Path) -> str:
+    """Why a store, whose texts are UTF-8, cannot hold the path; '' where it can."""
+    full = str(real(path))
     try:
-        str(real(path)).encode()
+        full.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        try:
+            os.fsencode(full).decode()
+        except UnicodeDecodeError:
+            return "has a path that is not UTF-8; rename it"
+        return "has a path beyond the characters of this locale; set PYTHONUTF8=1"
+    return ""
 
 
 def _keep(found: Found, layout: str) -> None:

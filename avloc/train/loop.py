@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -200,7 +200,8 @@ class _Trainer:
             self._announce(total, terms)
             epoch_over = self.progress.step % self.steps_per_epoch == 0
             if epoch_over:
-                self._end_epoch(self.progress.step // self.steps_per_epoch)
+                means = self._end_epoch(self.progress.step // self.steps_per_epoch)
+                self._announce(total, means, milestone=True)
             stop = self.peers.any(should_stop(), self.task.device)
             if self.peers.is_first and (epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S):
                 self.folder.save_state(self.progress, self.task.model, self.optimiser)
@@ -240,7 +241,7 @@ class _Trainer:
             for group, kind in zip(self.optimiser.param_groups, self.task.groups(), strict=True):
                 group["lr"] = kind.factor * self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
-    def _announce(self, total: int, terms: dict[str, float]) -> None:
+    def _announce(self, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
         epoch = (self.progress.step - 1) // self.steps_per_epoch + 1
         detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
         event = ProgressEvent(
@@ -248,10 +249,12 @@ class _Trainer:
             done=self.progress.step,
             total=total,
             detail=f"epoch {epoch}/{self.config.epochs}  {detail}",
+            milestone=milestone,
         )
         self.listener(event)
 
-    def _end_epoch(self, epoch: int) -> None:
+    def _end_epoch(self, epoch: int) -> dict[str, float]:
+        """Validate and save; the means over the epoch, with the score on held-out clips."""
         line: dict[str, Any] = {"epoch": epoch}
         line |= {name: value / count for name, (value, count) in self.progress.sums.items()}
         self.progress.sums = {}
@@ -265,3 +268,4 @@ class _Trainer:
         if self.peers.is_first:
             self.folder.save_last(self.config.model, self.task.model, {**self.card, "epoch": epoch}, select=chosen)
             self.folder.write_metrics(self.lines)
+        return {name: value for name, value in line.items() if name != "epoch"}

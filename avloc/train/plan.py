@@ -18,7 +18,7 @@ from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, check_used, to_dict
 from avloc.dataset import ClipSet
 from avloc.engine import Engine
-from avloc.errors import Refused, UsageError, WeightsError
+from avloc.errors import Refused, UsageError
 from avloc.events import Listener
 from avloc.media.segments import check_segments
 from avloc.methods import Method
@@ -234,10 +234,8 @@ def _put_published(engine: Engine, options: TrainOptions, listener: Listener) ->
 
 
 def _put_file(trunk: nn.Module, name: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    try:
-        located = locate(trunk_weights(name), weights_dir=options.weights_dir, listener=listener)
-    except WeightsError as error:
-        raise WeightsError(str(error), hint=f"{error.hint} Or start untaught: --init random.".strip()) from error
+    weight, instead = trunk_weights(name), "Or start untaught: --init random."
+    located = locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
     load_pretrained(trunk, name, located.path)
     return {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
 

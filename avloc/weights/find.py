@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,14 +13,21 @@ from avloc.files import sha256_of
 from avloc.weights.download import NETWORK_ERRORS, check, download, named_promise
 from avloc.weights.records import Located, Weight
 
+_OTHER_CACHE = "Set XDG_CACHE_HOME to a folder that can be written, or name a folder that has them with --weights-dir."
+
 
 def cache_folder() -> Path:
     """Where downloads go: `$XDG_CACHE_HOME` or `~/.cache`, then `avloc/weights`."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "avloc" / "weights"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "avloc" / "weights"
+    except RuntimeError as error:
+        raise WeightsAbsent(f"the cache folder is not known: {error}", hint=_OTHER_CACHE) from error
 
 
-def locate(weight: Weight, *, weights_dir: Path | None = None, listener: Listener = silent) -> Located:
+def locate(
+    weight: Weight, *, weights_dir: Path | None = None, listener: Listener = silent, instead: str = ""
+) -> Located:
     """Find published weights on disk, else download them into the cache folder.
 
     Searched in this order: `weights_dir`, `$AVLOC_WEIGHTS`, the cache folder, an installed package that carries them.
@@ -29,6 +37,7 @@ def locate(weight: Weight, *, weights_dir: Path | None = None, listener: Listene
         weight: what to look for.
         weights_dir: the user's folder (`--weights-dir`).
         listener: hears the progress of a download in bytes, and a notice where nothing could be checked.
+        instead: what can be done without these weights: a sentence for the hint of `WeightsAbsent`.
 
     Raises:
         UsageError: `weights_dir` is not a folder.
@@ -39,12 +48,23 @@ def locate(weight: Weight, *, weights_dir: Path | None = None, listener: Listene
         raise UsageError(f"--weights-dir {weights_dir} is not a folder")
     places = _places(weight, weights_dir)
     for place in places.values():
-        if all(path.is_file() for path in weight.files_under(place)):
+        if _is_in(place, weight):
             return _found(weight, place)
     searched = "; ".join(f"{name} {folder}" for name, folder in places.items())
-    if not all(file.url for file in weight.files):
-        raise _unreachable(weight, searched)
-    return _downloaded(weight, searched, listener)
+    try:
+        if not all(file.url for file in weight.files):
+            raise _unreachable(weight, searched)
+        return _downloaded(weight, searched, listener)
+    except WeightsAbsent as error:
+        error.hint = f"{error.hint} {instead}".strip()
+        raise
+
+
+def _is_in(place: Path, weight: Weight) -> bool:
+    try:
+        return all(path.is_file() for path in weight.files_under(place))
+    except OSError:  # a folder that may not be read has nothing for us; it is named among those that were looked in
+        return False
 
 
 def _places(weight: Weight, weights_dir: Path | None) -> dict[str, Path]:
@@ -84,14 +104,26 @@ def _unreachable(weight: Weight, searched: str) -> WeightsAbsent:
     )
 
 
+def _make_writable(folder: Path, weight: Weight) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it may not be written")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = f"the cache folder {folder} cannot be used: {error.strerror}"
+        raise WeightsAbsent(f"weights {weight.label} are absent, and {reason}", hint=_OTHER_CACHE) from error
+
+
 def _downloaded(weight: Weight, searched: str, listener: Listener) -> Located:
     place = cache_folder()
     promises = []
     for file, path in zip(weight.files, weight.files_under(place), strict=True):
+        _make_writable(path.parent, weight)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             promises.append(download(file, path, listener))
-        except (*NETWORK_ERRORS, PermissionError) as error:
+        except NETWORK_ERRORS as error:
             raise WeightsAbsent(
                 f"weights {weight.label} are absent (looked in: {searched}) and cannot be downloaded from {file.url}: "
                 f"{error}",

@@ -143,7 +143,11 @@ def _xmls() -> list[bytes]:
     corners = "".join(
         f"<{name}>{value}</{name}>" for name, value in zip(("a", "b", "c", "d"), (1, 2, 30, 40), strict=True)
     )
-    return [f"<annotation><bbox>{corners}</bbox></annotation>".encode()]
+    size = "<size><width>64</width><height>64</height></size>"
+    return [
+        f"<annotation><bbox>{corners}</bbox></annotation>".encode(),
+        f"<annotation>{size}<object><bndbox>{corners}</bndbox></object></annotation>".encode(),
+    ]
 
 
 def _models(ending: str) -> Callable[[], list[bytes]]:
@@ -179,7 +183,7 @@ def _pictures() -> list[bytes]:
     from PIL import Image
 
     made = []
-    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "TGA", "ICO", "AVIF"):
         file = io.BytesIO()
         Image.new("RGB", (9, 7), (200, 30, 30)).save(file, kind)
         made.append(file.getvalue())
@@ -191,7 +195,12 @@ TARGETS = {
     for target in (
         Target("boxes", "boxes.json", _annotations, _own_boxes),
         Target("flickr-xml", "clip.xml", _xml_folder, _xmls),
-        Target("ids", "ids.txt", _ids, lambda: [b"ab_000030\ncd_000010\n", b"video,audio,label\na,b,1\n"]),
+        Target(
+            "ids",
+            "ids.txt",
+            _ids,
+            lambda: [b"ab_000030\ncd_000010\n", b"video,audio,label\na,b,1\n", b'-0PQM4-hqg_,30,"a, b",train\n'],
+        ),
         Target("config", "config.toml", _config, lambda: [b"epochs = 3\n[model]\ndim = 64\n[loss]\nbox = 0.5\n"]),
         Target("checkpoint", "model.pth", _model, _models(".pth")),
         Target("model-file", "model.safetensors", _model, _models(".safetensors")),
