@@ -213,7 +213,7 @@ def test_more_channels_than_eight(tmp_path, channels):
 
 
 def test_a_sound_shorter_than_the_window_in_a_longer_video_keeps_its_place(tmp_path):
-    """Two seconds of sound are not heard again at six."""
+    """Two seconds of sound do not come again at six."""
     path = film(tmp_path / "a.mp4", seconds=10, sound=tone(2, RATE))
     late = read_moment(path, seconds=3, at=6.0)
     assert (late.sound.silent, late.sound.short) == (True, False)

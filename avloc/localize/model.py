@@ -101,8 +101,8 @@ class Model:
         self._silence: dict[tuple[int, int], Tensor] = {}
 
     def __repr__(self) -> str:
-        heard = f"seconds={self.seconds:g}, rate={self.rate}"
-        return f"Model({self.name!r}, {heard}, device='{self._engine.device}', protocol={self.protocol!r})"
+        sound = f"seconds={self.seconds:g}, rate={self.rate}"
+        return f"Model({self.name!r}, {sound}, device='{self._engine.device}', protocol={self.protocol!r})"
 
     def localize(self, frame: Frame, waveform: Waveform, rate: int) -> Result:
         """Where in the frame the sound comes from.
@@ -111,7 +111,7 @@ class Model:
             frame: [H, W, 3] uint8 RGB of NumPy; of PyTorch, on any device, also [3, H, W], and refused where it could
                 be both; or a picture of Pillow, of any mode, turned as its EXIF says.
             waveform: [n] mono of NumPy or PyTorch, float32 or float64 in [-1, 1], or int16, which is divided by 32768.
-                Its middle `seconds` are heard; a shorter one is tiled.
+                Its middle `seconds` are used; a shorter one is tiled.
             rate: sample rate of the waveform in Hz; another than the model's is resampled.
 
         Raises:
