@@ -552,3 +552,11 @@ def test_the_sound_can_come_from_standard_input(model, picture, tmp_path):
     assert lines(out.decode())[0]["window_s"] == [0.5, 3.5]
     _, err = start("localize", "-", "--audio", "-", "--model", model, stdin=subprocess.DEVNULL).communicate(timeout=120)
     assert "standard input (-) can be read once" in err.decode()
+
+
+def test_a_live_webm_on_standard_input_has_its_middle(model, tmp_path):
+    with without_length(tmp_path, "live.webm").open("rb") as stdin:
+        out, _ = start("localize", "-", "--model", model, "--json", stdin=stdin).communicate(timeout=120)
+    (line,) = lines(out.decode())
+    assert line["input"] == "-"
+    assert line["time_s"] == pytest.approx(2.0, abs=0.03)
