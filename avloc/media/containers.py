@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 from av.audio.stream import AudioStream
@@ -23,6 +23,9 @@ MediaSource = Path | BinaryIO
 # A playlist in disguise must not make FFmpeg fetch anything from elsewhere.
 _OPTIONS = {"protocol_whitelist": "file"}
 
+# Tags are often not UTF-8, and nothing here reads them. PyAV 19 takes them as they are and has no such argument.
+_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+
 
 @contextmanager
 def opened(source: MediaSource) -> Iterator[InputContainer]:
@@ -31,7 +34,7 @@ def opened(source: MediaSource) -> Iterator[InputContainer]:
     Raises:
         InputError: it cannot be read or decoded.
     """
-    with reading(), av.open(_target(source), "r", options=_OPTIONS, metadata_errors="replace") as container:
+    with reading(), av.open(_target(source), "r", options=_OPTIONS, **_TAGS) as container:
         yield container
 
 
