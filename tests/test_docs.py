@@ -69,7 +69,7 @@ def parsed(line: str) -> tuple[str, list[str]]:
     return name, arguments
 
 
-@pytest.mark.parametrize("line", typed_commands())
+@pytest.mark.parametrize("line", dict.fromkeys(typed_commands()))
 def test_readme_types_only_what_the_program_understands(line: str) -> None:
     name, arguments = parsed(line)
     group: Any = typer.main.get_command(app)

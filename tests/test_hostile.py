@@ -278,7 +278,7 @@ def test_a_path_that_is_no_text_can_stand_in_json(tmp_path):
 def test_an_array_that_claims_an_exabyte_is_refused(tmp_path, shape):
     head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode())
-    with pytest.raises(InputError, match="not a readable array"):
+    with pytest.raises(InputError, match=r"a\.npy (is not a readable array|holds)"):
         read_hint([tmp_path / "a.npy"], (4,))
 
 

@@ -267,6 +267,14 @@ def test_a_video_cut_off_behind_its_index_says_so(tmp_path):
         read_moment(tmp_path / "cut.mp4", seconds=3)
 
 
+def test_tags_that_are_no_utf8_do_not_matter(tmp_path):
+    path = make_video(tmp_path / "a.mkv", sound=tone(4, 16_000), rate=16_000)
+    named = path.read_bytes()
+    path.write_bytes(named.replace(b"Lavf", b"\xe9\xff\xe8\xfe").replace(b"Lavc", b"\xe9\xff\xe8\xfe"))
+    assert path.read_bytes() != named
+    assert read_moment(path, seconds=3).time_s == pytest.approx(2)
+
+
 def test_a_playlist_in_disguise_reaches_no_network(tmp_path):
     path = tmp_path / "list.mp4"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")

@@ -743,11 +743,12 @@ def test_a_worker_that_dies_costs_one_clip(tmp_path):
 
 
 def test_a_full_disk_leaves_whole_shards_only(tmp_path, monkeypatch):
-    source = pairs(tmp_path / "in", 2)
+    source, images = pairs(tmp_path / "in", 2), []
     write = Path.write_bytes
 
     def full(path, data):
         if ".h5" in path.name:
+            images.append(data)
             write(path, bytes(data)[:100])
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, data)
@@ -757,6 +758,8 @@ def test_a_full_disk_leaves_whole_shards_only(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             run(source, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "skipped.jsonl", "store.json"]
+    with pytest.raises(ValueError, match="released"):
+        images[0].tobytes()
     assert run(source, tmp_path / "out").stored == 2
 
 

@@ -42,7 +42,7 @@ class RunModels:
     @property
     def models(self) -> tuple[Path, ...]:
         """The files to score, each once."""
-        return (self.selected,) if self.last in (None, self.selected) else (self.selected, self.last)
+        return (self.selected,) if self.last is None or self.last == self.selected else (self.selected, self.last)
 
 
 def expand(paths: Sequence[Path]) -> list[RunModels]:

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import av
 from av.audio.stream import AudioStream
@@ -26,6 +26,9 @@ MediaSource = Path | BinaryIO
 # A playlist in disguise must not make FFmpeg fetch anything from elsewhere.
 _OPTIONS = {"protocol_whitelist": "file"}
 
+# Tags are often not UTF-8, and nothing here reads them. PyAV 19 takes them as they are and has no such argument.
+_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+
 
 @contextmanager
 def opened(source: MediaSource) -> Iterator[InputContainer]:
@@ -41,7 +44,7 @@ def opened(source: MediaSource) -> Iterator[InputContainer]:
 def _opened(source: MediaSource) -> InputContainer:
     target = _target(source)
     try:
-        return av.open(target, "r", options=_OPTIONS, metadata_errors="replace")
+        return av.open(target, "r", options=_OPTIONS, **_TAGS)
     except OSError as error:
         if error.errno == errno.EIO:  # FFmpeg's word for both
             reason = "it breaks off before its first picture or sound, or the disk fails"

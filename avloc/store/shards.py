@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import Refused
-from avloc.files import atomic_path
+from avloc.files import write_image
 from avloc.hdf5 import own_data_set
 from avloc.parts import WHOLE, Part
 
@@ -291,5 +291,4 @@ def write_shard(path: Path, fill: Callable[[Any], None]) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         fill(file)
-    with atomic_path(path) as unfinished:
-        unfinished.write_bytes(image.getbuffer())
+    write_image(path, image)

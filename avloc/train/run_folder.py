@@ -13,7 +13,7 @@ import torch
 from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
 from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
-from avloc.files import atomic_path, read_lines, write_bytes
+from avloc.files import atomic_path, read_lines, write_bytes, write_image
 from avloc.networks.plain import load_plain
 
 FREE_TO_CHANGE = ("epochs", "workers")
@@ -80,7 +80,7 @@ class RunFolder:
         state = {"progress": vars(progress), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
         image = io.BytesIO()  # torch that runs into a full disk itself says no more than that something went wrong
         torch.save(state, image)
-        write_bytes(self.path / "trainer-state.pt", image.getbuffer())
+        write_image(self.path / "trainer-state.pt", image)
 
     def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
         """Put the stored state back, or start at step 0. Metrics of unfinished epochs are dropped from the log."""

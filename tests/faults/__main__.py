@@ -24,6 +24,7 @@ def parsed() -> argparse.Namespace:
     kinds = parser.add_subparsers(dest="kind", required=True)
     kill = kinds.add_parser("kills", help="Kill every command at seeded moments, run it again, compare.")
     kill.add_argument("--points", type=int, default=42, help="for each command")
+    kill.add_argument("--twice", type=float, default=0.75, help="share of the struck runs that are struck again")
     ill = kinds.add_parser("trouble", help="Full disks, vanishing files, second writers, wrong clocks.")
     ill.add_argument("--rounds", type=int, default=5, help="of each kind for each command")
     for one in (kill, ill):
@@ -48,7 +49,7 @@ def figures(given: argparse.Namespace, work: Path) -> Iterable[Tally | Corpus | 
     chosen = {"commands": tuple(getattr(given, "command", ())), "method": getattr(given, "method", "")}
     match given.kind:
         case "kills":
-            return kills(work, points=given.points, seed=given.seed, **chosen)
+            return kills(work, points=given.points, seed=given.seed, twice=given.twice, **chosen)
         case "trouble":
             return trouble(work, rounds=given.rounds, seed=given.seed, **chosen)
         case "media":

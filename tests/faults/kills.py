@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.faults.changes import NOTHING, ChangeLog, Span, begun, careless, changed, rest
 from tests.faults.scenarios import SCENARIOS, Scenario, World, unreadable
-from tests.faults.struck import FLUSHED
 from tests.processes import ROOT, hear_ctrl_c
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_TWICE = 0.25
-"""Share of the struck runs whose second run is struck too."""
+_TRIES = 8
+"""Strikes that may be late before one is not."""
 _POWER = 0.3
 """Share of the SIGKILLs before a change that are power cuts."""
 _LONGEST_S = 300.0
@@ -36,7 +36,9 @@ class Tally:
     method: str
     points: int = 0
     late: int = 0
-    """Strikes after the end: these are no points."""
+    """Strikes after the end of what they were to interrupt: no points, drawn again."""
+    twice: int = 0
+    """Stories with a second strike in the lap of the first one, such as an epoch."""
     by_signal: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -94,49 +96,104 @@ def _alive(group: int) -> bool:
     return True
 
 
-def kill_points(scenario: Scenario, world: World, work: Path, *, points: int, seed: int) -> Tally:
-    """Strike a command at so many moments.
+class Kills:
+    """One command, struck again and again.
 
     Args:
         scenario: the command.
         world: what it reads.
         work: folder for what it writes, emptied as it goes.
-        points: strikes that meet the running command.
         seed: of the moments, the signals and the ways to go on.
     """
-    tally = Tally(scenario.name, world.method)
-    out = fresh(scenario, world, work / "out")  # always the same place: reports say where they lie
-    log = work / "changes.log"
-    started = time.monotonic()
-    calm = ran(scenario, world, out, {"log": str(log)})
-    seconds = time.monotonic() - started
-    expected, lines = scenario.contents(out), log.read_text().splitlines()
-    tally.faults += [f"undisturbed: {line} writes under a final name" for line in lines if _in_place(line)]
-    tally.faults += [f"undisturbed: {line} is not flushed at once" for line in _unflushed(lines)]
-    changes = sum(not line.startswith(FLUSHED) for line in lines)
-    rng = random.Random(f"{seed} {scenario.name}")
-    while tally.points < points:
-        fresh(scenario, world, out)
-        strikes = list(_strikes(rng, changes, seconds))
-        story, fault = _struck(scenario, world, out, strikes, rng, calm, expected, tally)
-        if fault:
-            tally.faults.append(f"{story}: {fault}")
-    return tally
 
+    def __init__(self, scenario: Scenario, world: World, work: Path, seed: int) -> None:
+        self.scenario, self.world = scenario, world
+        self.out = work / "out"  # always the same place: reports say where they lie
+        self.before, self.log = work / "before", ChangeLog(work / "changes.log")
+        self.rng = random.Random(f"{seed} {scenario.name}")
+        self.tally = Tally(scenario.name, world.method)
+        fresh(scenario, world, self.out)
+        self.calm = self._ran({}, ())
+        self.expected, lines = scenario.contents(self.out), self.log.read()
+        self.changes = changed(lines)
+        self.tally.faults += [f"undisturbed: {line}" for line in careless(lines)]
 
-def _in_place(line: str) -> bool:
-    event, _, path = line.partition(" ")
-    return event == "open" and not Path(path).name.startswith(".") and not Path(path).is_dir()
+    def run(self, points: int, twice: float) -> Tally:
+        """Stories until so many strikes have met the running command; this share of them has a second strike."""
+        while self.tally.points < points:
+            story: list[str] = []
+            if fault := self._told(story, again=self.rng.random() < twice):
+                self.tally.faults.append(f"{'; '.join(story)}: {fault}")
+        return self.tally
 
+    def _told(self, story: list[str], *, again: bool) -> str:
+        """One or two strikes in a lap, the last run, the comparison; what is wrong with it."""
+        fresh(self.scenario, self.world, self.out)
+        wrong = self._struck(story, rest(self.changes))
+        if again and not wrong:
+            done = len(changed(self.log.read()))
+            left = rest(self.changes, done, self.scenario.lap)
+            wrong = self._struck(story, left, begun(self.changes), self.scenario.lap)
+            self.tally.twice += 1
+        return wrong or self._gone_on(story)
 
-def _unflushed(lines: list[str]) -> list[str]:
-    """New names that a power cut could take back although the program has gone on."""
-    following = zip(lines, [*lines[1:], ""], strict=True)
-    return [
-        line
-        for line, after in following
-        if line.startswith("os.rename ") and after != f"{FLUSHED} {Path(line.partition(' ')[2]).parent}"
-    ]
+    def _struck(self, story: list[str], span: Span, lead: Span = NOTHING, lap: str = "") -> str:
+        """A strike that meets the running command in a part of it, before the end of the lap; what is wrong then.
+
+        A late one proves nothing: what was there before it is put back, and another one is drawn, from what the late
+        run has shown to be left.
+
+        Raises:
+            TimeoutError: all of them were late.
+        """
+        shutil.rmtree(self.before, ignore_errors=True)
+        shutil.copytree(self.out, self.before, symlinks=True)
+        arguments = self.rng.choice(self.scenario.again) if story else ()
+        for _ in range(_TRIES):
+            strike = self._drawn(span, lead)
+            ended = self._ran(strike, arguments)
+            made = changed(self.log.read())
+            if ended.code != self.calm.code and not any(change.ends(lap) for change in made):
+                story.append(f"{strike} {' '.join(arguments)}")
+                return self._wrong(strike, ended)
+            self.tally.late += 1
+            shutil.rmtree(self.out)
+            shutil.copytree(self.before, self.out, symlinks=True)
+            span, lead = rest(made, lap=lap), NOTHING
+        raise TimeoutError(f"{self.scenario.name}: {_TRIES} strikes in a row came too late, the last one {strike}")
+
+    def _ran(self, strike: dict[str, Any], arguments: tuple[str, ...]) -> Ended:
+        self.log.path.unlink(missing_ok=True)
+        return ran(self.scenario, self.world, self.out, {"log": str(self.log.path), **strike}, arguments)
+
+    def _drawn(self, span: Span, lead: Span) -> dict[str, Any]:
+        """A strike somewhere in a part of a run, behind another one."""
+        blow, rng = self.rng.choice(SIGNALS), self.rng
+        if rng.random() < 0.6:
+            when = {"event": lead.changes + rng.randint(1, span.changes)}
+        else:
+            when = {"second": lead.seconds + rng.uniform(0, span.seconds)}
+        power = blow == signal.SIGKILL and "event" in when and rng.random() < _POWER
+        return {"signal": int(blow), "power": power, **when}
+
+    def _wrong(self, strike: dict[str, Any], ended: Ended) -> str:
+        """Count a strike; what is wrong with how the command took it."""
+        self.tally.points += 1
+        name = signal.Signals(strike["signal"]).name
+        self.tally.by_signal[name] = self.tally.by_signal.get(name, 0) + 1
+        if ended.code not in (-strike["signal"], 128 + strike["signal"]):
+            return f"exit code {ended.code}: {ended.err[-500:]}"
+        broken = unreadable(self.out)
+        return f"not whole: {broken}" if broken else ""
+
+    def _gone_on(self, story: list[str]) -> str:
+        """The last run, to its end; what is wrong with what is there then."""
+        arguments = self.rng.choice(self.scenario.again)
+        story.append(f"then {' '.join(arguments)}")
+        ended = self._ran({}, arguments)
+        if ended.code != self.calm.code:
+            return f"exit code {ended.code}, not {self.calm.code}: {ended.err[-500:]}"
+        return difference(self.scenario.contents(self.out), self.expected, self.out)
 
 
 def fresh(scenario: Scenario, world: World, out: Path) -> Path:
@@ -144,50 +201,6 @@ def fresh(scenario: Scenario, world: World, out: Path) -> Path:
     out.parent.mkdir(exist_ok=True)
     scenario.begin(world, out)
     return out
-
-
-def _strikes(rng: random.Random, changes: int, seconds: float) -> Iterator[dict[str, Any]]:
-    while True:
-        blow = rng.choice(SIGNALS)
-        strike = {"event": rng.randint(1, changes)} if rng.random() < 0.6 else {"second": rng.uniform(0, seconds)}
-        power = blow == signal.SIGKILL and "event" in strike and rng.random() < _POWER
-        yield {"signal": int(blow), "power": power, **strike}
-        if rng.random() >= _TWICE:
-            return
-
-
-def _struck(
-    scenario: Scenario,
-    world: World,
-    out: Path,
-    strikes: list[dict[str, Any]],
-    rng: random.Random,
-    calm: Ended,
-    expected: dict[str, str],
-    tally: Tally,
-) -> tuple[str, str]:
-    """One story: strikes, the last run, the comparison. Returns how it went, and what is wrong with it."""
-    story = []
-    for strike in strikes:
-        again = rng.choice(scenario.again) if story else ()
-        story.append(f"{strike} {' '.join(again)}")
-        ended = ran(scenario, world, out, strike, again)
-        if ended.code == calm.code:
-            tally.late += 1
-            break
-        tally.points += 1
-        name = signal.Signals(strike["signal"]).name
-        tally.by_signal[name] = tally.by_signal.get(name, 0) + 1
-        if ended.code not in (-strike["signal"], 128 + strike["signal"]):
-            return "; ".join(story), f"exit code {ended.code}: {ended.err[-500:]}"
-        if broken := unreadable(out):
-            return "; ".join(story), f"not whole: {broken}"
-    again = rng.choice(scenario.again)
-    story.append(f"then {' '.join(again)}")
-    ended = ran(scenario, world, out, {}, again)
-    if ended.code != calm.code:
-        return "; ".join(story), f"exit code {ended.code}, not {calm.code}: {ended.err[-500:]}"
-    return "; ".join(story), difference(scenario.contents(out), expected, out)
 
 
 def difference(found: dict[str, str], expected: dict[str, str], out: Path) -> str:
@@ -199,10 +212,10 @@ def difference(found: dict[str, str], expected: dict[str, str], out: Path) -> st
 
 
 def kills(
-    work: Path, *, points: int, seed: int, commands: tuple[str, ...] = (), method: str = "avc"
+    work: Path, *, points: int, seed: int, twice: float, commands: tuple[str, ...] = (), method: str = "avc"
 ) -> Iterator[Tally]:
     """Every command, or those named, struck `points` times each, with the model of a method."""
     world = World(work / "world", method)
     world.make()
     chosen = [scenario for scenario in SCENARIOS if not commands or scenario.name in commands]
-    yield from (kill_points(one, world, work / one.name, points=points, seed=seed) for one in chosen)
+    yield from (Kills(one, world, work / one.name, seed).run(points, twice) for one in chosen)

@@ -13,7 +13,8 @@ or `second` S, so many seconds after the first change. What comes is one of
 `clock` lets the time of day run backwards. `log` names a file that gets one line for each change, and for each folder
 that is flushed.
 
-Shards are of four clips here, so that a small store has many, and the large networks of some methods are narrow.
+Shards are of four clips here, so that a small store has many; training saves its state after every step, so that it can
+go on from the middle of an epoch; and the large networks of some methods are narrow.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.faults.changes import FLUSHED, ChangeLog
+
 _SHARD_CLIPS = 4
 _PATIENCE_S = 20
-FLUSHED = "flushed"
 _CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0, "os.link": 1}
 """Audit event -> which of its arguments is the path that changes."""
 
@@ -42,7 +44,8 @@ class Strike:
     def __init__(self, table: dict[str, Any]) -> None:
         self.folder = Path(table["folder"]).resolve()
         self.signal, self.event, self.second = table.get("signal"), table.get("event"), table.get("second")
-        self.power, self.log = bool(table.get("power")), table.get("log")
+        self.power = bool(table.get("power"))
+        self.log = ChangeLog(Path(table["log"])) if "log" in table else None
         self.error, self.delete, self.written = table.get("error"), table.get("delete"), table.get("written")
         self.pid, self.changes = os.getpid(), 0
         self.flushed: dict[int, tuple[int, int]] = {}
@@ -56,7 +59,7 @@ class Strike:
             state = os.fstat(descriptor)
             self.flushed[state.st_ino] = (state.st_size, state.st_mtime_ns)
             if stat.S_ISDIR(state.st_mode):
-                self._write_log(FLUSHED, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+                self._note(FLUSHED, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
         os.fsync = fsync
         sys.addaudithook(self)
@@ -74,7 +77,7 @@ class Strike:
 
     def _count(self, event: str, arguments: tuple[Any, ...], path: str) -> None:
         self.changes += 1
-        self._write_log(event, path)
+        self._note(event, path)
         if self.changes == 1 and self.second is not None:
             threading.Timer(self.second, self.strike).start()
         if self.changes != self.event:
@@ -86,10 +89,9 @@ class Strike:
             raise OSError(self.error, os.strerror(self.error), path)
         self.strike()
 
-    def _write_log(self, event: str, path: str) -> None:
+    def _note(self, event: str, path: str) -> None:
         if self.log:
-            with Path(self.log).open("a") as log:
-                log.write(f"{event} {path}\n")
+            self.log.write(event, path)
 
     def _cut(self, path: str) -> None:
         """What a power cut leaves of a file: all of it only if it was flushed after it was last written."""
@@ -119,10 +121,11 @@ class Strike:
 def main() -> None:
     from avloc import dataset
     from avloc.store import HintWriter, StoreWriter
+    from avloc.train import loop
     from tests.small_models import narrowed
 
     dataset.PATIENCE_S = _PATIENCE_S
-
+    loop.SAVE_EVERY_S = 0.0
     table = json.loads(sys.argv[1])
     for writer in (StoreWriter, HintWriter):
         defaults = writer.__init__.__kwdefaults__

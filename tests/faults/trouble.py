@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.faults.changes import ChangeLog, changed
 from tests.faults.kills import Ended, Tally, difference, ended, fresh, ran, started
 from tests.faults.scenarios import SCENARIOS, Scenario, World, unreadable
-from tests.faults.struck import FLUSHED
 
 _PAGE = 4096
 _ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
@@ -42,7 +42,7 @@ class Trouble:
         before = _bytes(fresh(scenario, world, self.out))
         log = work / "changes.log"
         self.calm = ran(scenario, world, self.out, {"log": str(log)})
-        self.changes = sum(not line.startswith(FLUSHED) for line in log.read_text().splitlines())
+        self.changes = len(changed(ChangeLog(log).read()))
         self.expected = scenario.contents(self.out)
         self.bytes = before, _bytes(self.out)
 

@@ -1,0 +1,74 @@
+"""Whether the project runs with the oldest releases that it admits: `python -m tests.floors`, with `pip install uv`.
+
+An environment is made in which every requirement of `pyproject.toml`, those of the extras and of the build too, has
+the lowest version that it may have. What these require in turn is as new as it can be, as it is for users. avloc is
+built and installed there; the linters and the quick tests run in it. Types are not checked: they follow the newest
+NumPy. Takes a few gigabytes of disk, mostly PyTorch's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = (
+    *("checkpoint", "config", "distill", "docs", "engine", "evaluate", "hostile", "library", "localize", "media"),
+    *("methods", "metrics", "prepare", "report", "store", "teachers", "train", "transforms", "video"),
+)
+"""The parts of the test suite that touch every requirement, most of them in seconds; without the slow tests."""
+
+
+def call(*command: str | Path, check: bool = True) -> int:
+    """Run a command in the project's folder and say which one it is."""
+    print("$", *command, flush=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=check).returncode
+
+
+def made(folder: Path, python: str) -> Path:
+    """The environment's folder of programs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    build, lowest, bin_ = folder / "build.txt", folder / "lowest.txt", folder / "env" / "bin"
+    build.write_text("\n".join(name.replace(">=", "==") for name in project["build-system"]["requires"]))
+    uv = (sys.executable, "-m", "uv")
+    call(*uv, "venv", "--python", python, folder / "env")
+    into = ("--python", bin_ / "python")
+    resolved = ("--resolution", "lowest-direct", "--all-extras", "--no-annotate", "--no-header", "-o", lowest)
+    call(*uv, "pip", "compile", "pyproject.toml", "--quiet", *into, *resolved)
+    call(*uv, "pip", "install", "--quiet", *into, "-r", lowest)
+    call(*uv, "pip", "install", "--quiet", *into, "--no-deps", "--build-constraints", build, ROOT)
+    asked = {name.lower() for name in named(project["project"])}
+    print(*(line for line in lowest.read_text().splitlines() if line.partition("==")[0].lower() in asked), sep="\n")
+    return bin_
+
+
+def named(project: dict) -> list[str]:
+    """The packages that the project asks for by name."""
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    return [re.match(r"[\w.-]+", one)[0] for one in wanted]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.floors", description=__doc__)
+    parser.add_argument("tests", nargs="*", help="test files in place of the quick ones")
+    parser.add_argument("--python", default=sys.executable, help="which Python")
+    given = parser.parse_args()
+    tests = given.tests or [f"tests/test_{name}.py" for name in QUICK]
+    with tempfile.TemporaryDirectory() as folder:
+        bin_ = made(Path(folder), given.python)
+        checks = (("ruff", "check"), ("ruff", "format", "--check"), ("lint-imports",))
+        codes = [call(bin_ / name, *rest, check=False) for name, *rest in checks]
+        codes.append(call(bin_ / "pytest", "-q", "-m", "not slow", *tests, check=False))
+    print("every floor holds" if not any(codes) else "a floor does not hold")
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
