@@ -44,12 +44,13 @@ def opened(source: MediaSource) -> Iterator[InputContainer]:
 def _opened(source: MediaSource) -> InputContainer:
     target = _target(source)
     try:
-        return av.open(target, "r", options=_OPTIONS, **_TAGS)
+        container: InputContainer = av.open(target, "r", options=_OPTIONS, **_TAGS)
     except OSError as error:
         if error.errno == errno.EIO:  # FFmpeg's word for both
             reason = "it breaks off before its first picture or sound, or the disk fails"
             raise InputError(f"cannot be read: {reason}") from error
         raise
+    return container
 
 
 @contextmanager
