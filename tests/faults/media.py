@@ -167,14 +167,16 @@ def malformed(work: Path, *, flips: int, cuts: int, seed: int) -> Corpus:
 def _localized(corpus: Corpus, work: Path, model: Path, inputs: int, odd: dict[str, bool]) -> None:
     results, err = _run(corpus, inputs, "localize", work / "videos", "--model", model, "--out", work / "out")
     shutil.rmtree(work / "out", ignore_errors=True)
-    bad = {str(result["input"]): result["error"] for result in results if result["error"]}
-    unnamed = [name for name in bad if inert(name) not in err]
-    if len(results) != inputs or unnamed:
+    done = {str(result["input"]) for result in results if not result["error"]}
+    reasons = {str(result["input"]): result["error"] for result in results if result["error"]}
+    unnamed = [name for name in reasons if inert(name) not in err]
+    if len(done | reasons.keys()) != inputs or unnamed:
         corpus.faults.append(f"localize: {inputs} videos, {len(results)} results, not named: {unnamed}")
+    bad = {name: reason for name, reason in reasons.items() if name not in done}  # the others break off
     for name, reason in bad.items():
         if odd.get(Path(name).stem.encode(errors="backslashreplace").decode()):
             corpus.faults.append(f"localize: {name}: {reason}")
-    corpus.used += len(results) - len(bad)
+    corpus.used += len(done)
     corpus.refused += len(bad)
 
 
