@@ -78,7 +78,9 @@ def style_of(values: Mapping[str, Any]) -> Style:
     """
     unknown = next((key for key in values if key not in _READERS), None)
     if unknown is not None:
-        raise UsageError(f"--style {unknown}: unknown; valid: {', '.join(_READERS)}", hint=nearest(str(unknown), _READERS))
+        raise UsageError(
+            f"--style {unknown}: unknown; valid: {', '.join(_READERS)}", hint=nearest(str(unknown), _READERS)
+        )
     return Style(**values)
 
 
