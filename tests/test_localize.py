@@ -497,7 +497,7 @@ def test_a_lower_rate_than_the_model_hears_is_said(here, model, tmp_path):
     slow = video(tmp_path / "slow.mp4", sound=tone(3, 16_000), rate=16_000)
     done = here("localize", slow, "--model", model, "--json")
     assert done.code == 0
-    assert "sampled at 16000 Hz; the model hears 22050 Hz" in done.err
+    assert "sampled at 16000 Hz; the model takes 22050 Hz" in done.err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let such a name be")

@@ -212,7 +212,7 @@ def test_maps_are_asked_for_when_due_with_picture_and_sound_of_that_time(tmp_pat
     progress = [event for event in events if isinstance(event, Progress)]
     assert [(event.done, event.total) for event in progress] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [event for event in events if isinstance(event, Notice)] == [
-        Notice("in.mp4: sampled at 16000 Hz; the model hears 22050 Hz")
+        Notice("in.mp4: sampled at 16000 Hz; the model takes 22050 Hz")
     ]
 
 
@@ -461,7 +461,10 @@ def test_what_is_wrong_with_separate_sound_is_said_of_it(tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"no sound at all")
     with pytest.raises(InputError, match=r"--audio bad\.wav: cannot be decoded"):
         write_video(
-            source, tmp_path / "out.mp4", FakeMapper(), sound=SoundSource(file=tmp_path / "bad.wav", name="bad.wav")
+            source,
+            tmp_path / "out.mp4",
+            FakeMapper(),
+            sound=SoundSource(file=tmp_path / "bad.wav", name="--audio bad.wav"),
         )
 
 

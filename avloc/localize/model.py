@@ -83,8 +83,8 @@ class Model:
     Attributes:
         name: short name of the model.
         card: what the model file says of itself.
-        seconds: length of the sound it hears.
-        rate: sample rate it hears in Hz; 0 takes each sound's own.
+        seconds: length of its sound window.
+        rate: sample rate of the sound in Hz; 0 takes each sound's own.
         resize: how cells become pixels, one of `avloc.protocols.RESIZES`.
         protocol: the rule from cells to heat map, precision and weights of fused maps, in one line.
     """
@@ -149,7 +149,7 @@ class Model:
         """
         times = Times(every=every, start=start, end=end)
         source = _there(path)
-        sound = SoundSource(file=None if audio is None else _there(audio), name=str(audio), track=track)
+        sound = SoundSource(file=None if audio is None else _there(audio), name=f"audio {audio}", track=track)
         return self._localized(source, times, scene_times(source, times, sound), sound)
 
     def _localized(
@@ -157,10 +157,10 @@ class Model:
     ) -> Iterator[Result]:
         for scene in scenes_at(source, times_s, self, sound):
             yield self.localize_scene(scene)
-        check_whole(source, times)
+        check_whole(source, times, sound)
 
     def localize_scene(self, scene: Scene) -> Result:
-        """Where in a scene the sound comes from; its sound must be a window as the model hears it."""
+        """Where in a scene the sound comes from; its sound must be a window of the model's length and rate."""
         import torch
 
         check_forked(self._engine.device)

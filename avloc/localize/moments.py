@@ -32,7 +32,7 @@ _SEEK_S = 4.0
 """Times farther apart than this are sought one by one; between closer ones every picture is decoded."""
 
 
-class Hears(Protocol):
+class WindowSpec(Protocol):
     """How much of a sound is heard: `seconds` of it, at `rate` Hz (0: the sound's own)."""
 
     @property
@@ -62,7 +62,7 @@ class SoundSource:
     file: Path | None = None
     """A file of its own; None is the input itself."""
     name: str = ""
-    """That file as the user named it."""
+    """What errors call that file, as `--audio bark.wav`."""
     track: int | None = None
     """Which sound track, counted from 1; None is the main one."""
 
@@ -76,7 +76,9 @@ class SoundSource:
         try:
             yield
         except InputError as error:
-            raise InputError(f"--audio {self.name}: {error}") if self.file else error from error
+            if self.file is None:
+                raise
+            raise InputError(f"{self.name}: {error}") from error
 
 
 OWN_SOUND = SoundSource()
@@ -150,28 +152,42 @@ def scene_times(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> l
     return [times.at]
 
 
-def check_whole(source: Path, times: Times) -> None:
+def check_whole(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> None:
     """After all moments of an input.
 
     Raises:
-        InputError: it breaks off before the moments that were asked for are over; says where.
+        InputError: it, or a sound of its own, breaks off before the moments that were asked for are over; says where.
     """
-    if times.at is not None or is_picture(source):
+    if times.at is not None:
         return
-    layout = layout_of(source)
-    if layout.cut_off and (times.end is None or times.end > layout.picture_extent[1]):
-        raise InputError(layout.cut_off)
+    if not is_picture(source):
+        layout = layout_of(source)
+        if layout.cut_off and (times.end is None or times.end > layout.picture_extent[1]):
+            raise InputError(layout.cut_off)
+    if sound.file is not None:
+        with sound.named():
+            layout = layout_of(sound.file, sound.track)
+            if layout.cut_off and (times.end is None or times.end > layout.sound_extent[1]):
+                raise InputError(layout.cut_off)
+
+
+def remarks_on(window: SoundWindow) -> Iterator[str]:
+    """What a person should know of a sound that was used."""
+    if window.channel is not None:
+        yield f"the channels of its sound all but cancel in their mean; channel {window.channel} alone is used"
+    if window.lost_s:
+        yield "some of its sound cannot be decoded, and is silent"
 
 
 def scenes_at(
-    source: Path, times_s: Sequence[float | None], hears: Hears, sound: SoundSource = OWN_SOUND
+    source: Path, times_s: Sequence[float | None], spec: WindowSpec, sound: SoundSource = OWN_SOUND
 ) -> Iterator[Scene]:
     """The scenes of an input at its `scene_times` or some of them; one at a time is in memory.
 
     Args:
         source: a video, or a picture with a `sound` of its own.
         times_s: ascending.
-        hears: length and rate of the sound.
+        spec: length and rate of the sound.
         sound: which sound goes with the pictures.
 
     Raises:
@@ -180,27 +196,27 @@ def scenes_at(
     if is_picture(source):
         frame = decode_picture(ordinary_bytes(source))
         for time_s in times_s:
-            yield Scene(frame=frame, sound=_sound_at(sound, time_s, hears))
+            yield Scene(frame=frame, sound=_sound_at(sound, time_s, spec))
         return
     wanted = [time_s for time_s in times_s if time_s is not None]
     if not wanted:
         return
-    windows = sounds_at(source, wanted, hears, sound)
+    windows = sounds_at(source, wanted, spec, sound)
     for window, (frame, shown_s) in zip(windows, _frames(source, wanted), strict=True):
         yield Scene(frame=frame, sound=window, time_s=shown_s)
 
 
-def _sound_at(sound: SoundSource, at: float | None, hears: Hears) -> SoundWindow:
+def _sound_at(sound: SoundSource, at: float | None, spec: WindowSpec) -> SoundWindow:
     """The window around a place in a sound file; None is its middle."""
     assert sound.file is not None
     with sound.named():
         end_s = layout_of(sound.file, sound.track).sound_extent[1]
         if at is not None and at >= end_s:
             raise InputError(f"has no sound at {at:g} s: it ends at {end_s:.3f} s")
-        return read_sound(sound.file, seconds=hears.seconds, rate=hears.rate, centre_s=at, track=sound.track)
+        return read_sound(sound.file, seconds=spec.seconds, rate=spec.rate, centre_s=at, track=sound.track)
 
 
-def sounds_at(source: Path, times_s: Iterable[float], hears: Hears, sound: SoundSource) -> Generator[SoundWindow]:
+def sounds_at(source: Path, times_s: Iterable[float], spec: WindowSpec, sound: SoundSource) -> Generator[SoundWindow]:
     """Windows around ascending times; a separate sound that ends before its video is followed by silence.
 
     Raises:
@@ -211,8 +227,8 @@ def sounds_at(source: Path, times_s: Iterable[float], hears: Hears, sound: Sound
         yield from play_sound(
             sound.of(source),
             times_s,
-            seconds=hears.seconds,
-            rate=hears.rate,
+            seconds=spec.seconds,
+            rate=spec.rate,
             clip_end_s=clip_end_s,
             track=sound.track,
         )
@@ -220,7 +236,7 @@ def sounds_at(source: Path, times_s: Iterable[float], hears: Hears, sound: Sound
 
 def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uint8], float]]:
     """The pictures shown at the times and when each appears: in one pass where they are close, else by seeking."""
-    if len(times_s) < 2 or times_s[1] - times_s[0] > _SEEK_S:
+    if len(times_s) < 2 or (times_s[1] - times_s[0] > _SEEK_S and layout_of(source).clock.seekable):
         yield from (read_frame(source, at=time_s) for time_s in times_s)
         return
     frame, first_s = read_frame(source, at=times_s[0])

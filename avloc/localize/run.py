@@ -14,7 +14,16 @@ from avloc.events import Listener, Notice, Progress, silent
 from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import STDIN, as_files, check_named, expand_inputs
 from avloc.localize.model import Model, load
-from avloc.localize.moments import Hears, Scene, SoundSource, Times, check_whole, scene_times, scenes_at
+from avloc.localize.moments import (
+    Scene,
+    SoundSource,
+    Times,
+    WindowSpec,
+    check_whole,
+    remarks_on,
+    scene_times,
+    scenes_at,
+)
 from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import (
     ARRAY,
@@ -98,7 +107,7 @@ def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator
     )
     audio = [] if options.audio is None else [str(options.audio)]
     with as_files([*names, *audio], [*options.inputs, *audio]) as files:
-        sound = SoundSource(file=files[-1] if audio else None, name="".join(audio), track=options.track)
+        sound = SoundSource(file=files[-1] if audio else None, name=f"--audio {options.audio}", track=options.track)
         jobs = [
             _Job(number=number, name=name, source=file, out=out, sound=sound)
             for number, (name, file, out) in enumerate(zip(names, files, outputs, strict=False))
@@ -123,7 +132,7 @@ def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Pat
     check_apart(options.out, outputs, sources)
 
 
-def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]:
+def _reads(job: _Job, options: LocalizeOptions, spec: WindowSpec) -> Iterator[_Read]:
     """The scenes of an input as they are decoded, without those whose output is there already."""
     if options.skip_existing and job.out is not None and job.out.exists():
         yield _Read(job=job)
@@ -135,11 +144,11 @@ def _reads(job: _Job, options: LocalizeOptions, hears: Hears) -> Iterator[_Read]
         times = scene_times(job.source, sampled, job.sound)
         left = [time_s for time_s in times if not (options.skip_existing and job.has(time_s))]
         asked = sampled.given or sampled.several > 1  # the time of a file's middle is not known beforehand
-        for time_s, scene in zip(left, scenes_at(job.source, left, hears, job.sound), strict=True):
+        for time_s, scene in zip(left, scenes_at(job.source, left, spec, job.sound), strict=True):
             yield _Read(job=job, time_s=time_s if asked else None, count=len(left), scene=scene)
         if not left:
             yield _Read(job=job)
-        check_whole(job.source, sampled)
+        check_whole(job.source, sampled, job.sound)
     except InputError as error:
         yield _Read(job=job, error=str(error))
 
@@ -163,12 +172,14 @@ class _Worker:
         """The moments of one input, then what became of it."""
         verdicts: list[Verdict] = []
         missing: list[str] = []
+        said: set[str] = set()
         try:
             with ExitStack() as files:
                 stack = Stack(job.out, files) if job.out is not None and self._is_stack(job.out) else None
                 for number, read in enumerate(reads):
                     if read.scene is not None:
-                        result = self._result(read.scene, job, is_first=not verdicts)
+                        self._remark(read.scene.sound, job, said)
+                        result = self.model.localize_scene(read.scene)
                         verdicts.append(result.verdict)
                         written = self._write(job, read, result, stack)
                         yield Localization(input=job.name, result=result, written=written)
@@ -194,23 +205,18 @@ class _Worker:
     def _is_stack(self, out: Path) -> bool:
         return out.suffix.lower() == ARRAY and TIME not in str(out) and self.options.times.every is not None
 
-    def _result(self, scene: Scene, job: _Job, *, is_first: bool) -> Result:
-        if is_first:
-            for remark in self._remarks(scene.sound, job):
-                self.listener(Notice(f"{job.name}: {remark}"))
-        return self.model.localize_scene(scene)
-
-    def _remarks(self, sound: SoundWindow, job: _Job) -> Iterator[str]:
-        """What a person should know of the sound of an input."""
+    def _remark(self, sound: SoundWindow, job: _Job, said: set[str]) -> None:
+        """Say what a person should know of the sound of an input, each once."""
+        remarks = [*remarks_on(sound)]
         if sound.source_rate < sound.rate and job.suffix != VIDEO:  # who writes the video says it himself
-            yield f"sampled at {sound.source_rate} Hz; the model hears {sound.rate} Hz"
-        if sound.channel is not None:
-            yield f"the channels of its sound cancel each other; channel {sound.channel} alone is used"
-        if sound.lost_s:
-            yield f"{sound.lost_s:.2f} s of its sound cannot be decoded"
+            remarks.append(f"sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
         others = layout_of(job.sound.of(job.source), job.sound.track).other_tracks
         if others and job.sound.track is None:
-            yield f"{others}; --track chooses"
+            remarks.append(f"{others}; --track chooses")
+        for remark in remarks:
+            if remark not in said:
+                self.listener(Notice(f"{job.name}: {remark}"))
+        said.update(remarks)
 
     def _write(self, job: _Job, read: _Read, result: Result, stack: Stack | None) -> Path | None:
         """Write what belongs to one moment; the path if that is a file of its own."""

@@ -179,7 +179,7 @@ def _askings(
             windows = sounds_at(source, map(partial(_time_of, time_s, every), count()), mapper, sound)
         window = next(windows)
         if not number and window.source_rate < window.rate:
-            listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model hears {window.rate} Hz"))
+            listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"))
         yield Asking(time_s=time_s, picture=shown.picture(), sound=window)
 
 

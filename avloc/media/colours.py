@@ -36,9 +36,15 @@ def colours_shown(frame: VideoFrame) -> Colours:
 
 def rgb_shown(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
     """RGB [H, W, 3] for an SDR display: PQ and HLG are tone-mapped, transparency is laid on white."""
-    if any(component.is_alpha for component in frame.format.components):
-        rgba = np.asarray(reformatter.reformat(frame, format="rgba").to_ndarray(), np.uint8)
-        return np.asarray(on_white(Image.fromarray(rgba)))
+    if not any(component.is_alpha for component in frame.format.components):
+        return _rgb(frame, reformatter)
+    rgba = np.array(reformatter.reformat(frame, format="rgba").to_ndarray(), np.uint8)
+    if _is_hdr(frame):
+        rgba[..., :3] = _rgb(frame, reformatter)
+    return np.asarray(on_white(Image.fromarray(rgba)))
+
+
+def _rgb(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
     if not _is_hdr(frame):
         return np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
     full = frame.format.is_rgb or frame.color_range == ColorRange.JPEG

@@ -28,7 +28,7 @@ class Layout:
     no_pictures: str = ""
     """Why there are none."""
     promised_s: float = 0.0
-    """Where the pictures should end by the word of the file; 0 where it does not say."""
+    """Where the pictures, or sound without pictures, should end by the header and do not; else 0."""
     sound: tuple[float, float] | None
     """Start and end of the sound; None for a file without."""
     no_sound: str = ""
@@ -76,12 +76,14 @@ class Layout:
 
     @property
     def cut_off(self) -> str:
-        """Says that pictures are missing at the end; '' where none are known to be."""
-        if self.pictures is None:
+        """Says that pictures, or sound without pictures, are missing at the end; '' where none are known to be."""
+        what, extent = ("pictures", self.pictures) if self.pictures else ("sound", self.sound)
+        if extent is None:
             return ""
-        end = self.pictures[1]
+        end = extent[1]
         if self.promised_s > end + SHORTFALL_S:
-            return f"is cut off: it should have pictures until {self.promised_s:.3f} s, but they end at {end:.3f} s"
+            ends = "they end" if self.pictures else "it ends"
+            return f"is cut off: it should have {what} until {self.promised_s:.3f} s, but {ends} at {end:.3f} s"
         return f"breaks off at {end:.3f} s ({self.broken})" if self.broken else ""
 
     @property

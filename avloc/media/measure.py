@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -19,12 +19,14 @@ from av.video.stream import VideoStream
 from avloc.errors import InputError
 from avloc.media.containers import MediaSource, opened, reason_of
 from avloc.media.layout import SHORTFALL_S, Layout, Streams
-from avloc.media.packets import Clock, Jumps, clock_of, may_jump, sought, start_of
+from avloc.media.packets import Clock, clock_of, may_jump, part_of, sought, start_of
 
 _GENERIC_INDEX = 0x0100
 """FFmpeg's AVFMT_GENERIC_INDEX: the format has no index; lengths are estimates from the rate of bits."""
 _ESTIMATED = frozenset({"asf"})
 """FFmpeg's names of formats whose length it estimates where a file, as one from a stream, does not name it."""
+_BACK_S, _AHEAD_S = Fraction(1, 10), 10
+"""Decoding times that go back or ahead by more are a jump of the clock, as in the ffmpeg program."""
 _REMEMBERED = 64
 
 
@@ -76,43 +78,53 @@ def scanned(source: MediaSource, track: int | None = None) -> Layout:
 
 def _says_nothing(container: InputContainer, streams: Streams) -> bool:
     """Whether what the file says of its length, or what FFmpeg makes of it, cannot be relied on."""
-    if not container.duration or (container.start_time or 0) < 0 or _is_guessed(container):
-        return True
-    if streams.pictures is not None or streams.sound is None:
-        return False
-    coded = not streams.sound.codec_context.name.startswith("pcm")
-    return coded and bool(container.format.flags & _GENERIC_INDEX)
+    return not container.duration or (container.start_time or 0) < 0 or _is_guessed(container, streams)
 
 
-def _is_guessed(container: InputContainer) -> bool:
+def _is_guessed(container: InputContainer, streams: Streams) -> bool:
     """Whether FFmpeg may have estimated the length, as from the rate of bits."""
-    return may_jump(container) or container.format.name in _ESTIMATED
+    if may_jump(container) or container.format.name in _ESTIMATED:
+        return True
+    if streams.pictures is not None or streams.sound is None or streams.sound.codec_context.name.startswith("pcm"):
+        return False
+    return bool(container.format.flags & _GENERIC_INDEX)
 
 
 def _declared(container: InputContainer, streams: Streams) -> Layout | None:
-    """The timeline by the header, once the last pictures have been found where it has them; else None."""
+    """The timeline by the header, once its end has been found where it has it; else None."""
     origin, whole = start_of(container), _whole_s(container)
-    pictures = promised = None
-    if streams.pictures is not None:
-        promised = _declared_extent(streams.pictures, origin)
-        start, end = promised or (_first_s(streams.pictures, origin), whole)
-        last = _last_s(container, streams.pictures, origin, end)
-        if last is None or _falls_short(last, end, origin):
-            return None
-        pictures = promised if promised and last >= end - SHORTFALL_S else (start, last)
-        promised = promised and pictures
-    sound = None if streams.sound is None else _declared_extent(streams.sound, origin) or (0.0, whole)
+    pictures = None if streams.pictures is None else _confirmed(container, streams.pictures)
+    sound = None if streams.sound is None else _declared_extent(streams.sound, origin)
+    if streams.sound is not None and (sound is None or streams.pictures is None):
+        sound = _confirmed(container, streams.sound)
+    if (pictures is None) != (streams.pictures is None) or (sound is None) != (streams.sound is None):
+        return None
+    ends = [extent[1] for extent in (pictures, sound) if extent]
+    if _falls_short(max(ends), whole, origin):
+        return None
     return Layout(
         pictures=pictures,
         no_pictures=streams.no_pictures,
-        promised_s=promised[1] if promised else 0.0,
         sound=sound,
         no_sound=streams.no_sound,
-        end_s=max(whole, *(extent[1] for extent in (pictures, sound) if extent)),
+        end_s=max(whole, *ends),
         clock=Clock(origin=origin),
         tracks=streams.tracks,
         track=streams.track,
     )
+
+
+def _confirmed(container: InputContainer, stream: VideoStream | AudioStream) -> tuple[float, float] | None:
+    """Where a stream lies by the header, as far as its last packets bear it out; None where they do not."""
+    origin = start_of(container)
+    declared = _declared_extent(stream, origin)
+    if declared is None and stream.start_time is None:
+        return None
+    start, end = declared or (_first_s(stream, origin), _whole_s(container))
+    last = _last_s(container, stream, origin, end)
+    if last is None or (declared is not None and _falls_short(last, end, origin)):
+        return None
+    return declared if declared and abs(last - end) <= SHORTFALL_S else (start, last)
 
 
 def _whole_s(container: InputContainer) -> float:
@@ -131,50 +143,82 @@ def _first_s(stream: VideoStream | AudioStream, origin: Fraction) -> float:
     return float((stream.start_time or 0) * clock_of(stream) - origin)
 
 
-def _last_s(container: InputContainer, stream: VideoStream, origin: Fraction, end_s: float) -> float | None:
-    """Where the last picture ends, from the last key frame on; None where that cannot be found so."""
+def _last_s(
+    container: InputContainer, stream: VideoStream | AudioStream, origin: Fraction, end_s: float
+) -> float | None:
+    """Where the last packet ends, from the last key frame on; None where that cannot be found so."""
     if not sought(container, stream, origin + Fraction(end_s)):
         return None
-    found, broken = _Extent(Jumps(container, clock_of(stream))), list[str]()
+    found, broken = _Extent(), list[str]()
     for packet in _to_the_end(container.demux(stream), broken):
-        found.add(packet)
+        found.add(packet, None)
     return float(found.parts[0][1] - origin) if found.parts and not broken else None
 
 
 # --- by the packets ---------------------------------------------------------------------------------------------
 
 
-class _Extent:
-    """Where the packets of a stream lie, from jump to jump of its clock."""
+class _Seams:
+    """Finds the places at which the clock of a file jumps, as its packets go by; every stream jumps there."""
 
-    def __init__(self, jumps: Jumps) -> None:
-        self._jumps = jumps
-        self.parts: list[tuple[Fraction, Fraction]] = []
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self._last: dict[int, tuple[int, Fraction]] = {}
+        self._latest = [Fraction(0)]
+
+    def part(self, packet: Packet[Any]) -> int:
+        """The number of seams before a packet."""
+        stamp = _stamp(packet)
+        part, last = self._last.get(packet.stream.index, (0, None))
+        now = part_of(packet, self.places, part)
+        if last is not None and now == part and self._jumps(stamp, last, part):
+            place = packet.pos or 0
+            # Of packets that lie close to a seam, one of another stream may have been the first to come.
+            self.places[part : part + 1] = [place]
+            now += 1
+        if now == len(self._latest):
+            self._latest.append(stamp)
+        self._latest[now] = max(self._latest[now], stamp) if self._last else stamp
+        self._last[packet.stream.index] = (now, stamp)
+        return now
+
+    def _jumps(self, stamp: Fraction, last: Fraction, part: int) -> bool:
+        """A stream goes back, or further ahead than any other has come: one that pauses alone does not jump."""
+        return stamp < last - _BACK_S or stamp > self._latest[part] + _AHEAD_S
+
+
+def _stamp(packet: Packet[Any]) -> Fraction:
+    stamp = packet.pts if packet.dts is None else packet.dts
+    return (stamp or 0) * (packet.time_base or Fraction(0))
+
+
+class _Extent:
+    """Where the packets of a stream lie, from seam to seam."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, tuple[Fraction, Fraction]] = {}
         self.untimed = Fraction(0)
         """How long the packets last that have no time stamp."""
         self._first_decoded: Fraction | None = None
 
-    def add(self, packet: Packet[Any]) -> None:
+    def add(self, packet: Packet[Any], seams: _Seams | None) -> None:
         """Take note of a packet, in the order of the file."""
         clock = packet.time_base
         length = (packet.duration or 0) * clock
-        decoded = packet.pts if packet.dts is None else packet.dts
-        if decoded is None:
+        if packet.pts is None and packet.dts is None:
             self.untimed += length
             return
         if self._first_decoded is None:
-            self._first_decoded = decoded * clock - self.untimed
-        start = (decoded if packet.pts is None else packet.pts) * clock
-        part = self._jumps.passed(packet)
-        if part == len(self.parts):
-            self.parts.append((start, start))
-        low, high = self.parts[part]
+            self._first_decoded = _stamp(packet) - self.untimed
+        start = _stamp(packet) if packet.pts is None else packet.pts * clock
+        part = 0 if seams is None else seams.part(packet)
+        low, high = self.parts.get(part, (start, start))
         self.parts[part] = min(low, start), max(high, start + length)
 
     def on(self, clock: Clock) -> tuple[float, float] | None:
         """Start and end on the timeline; None without packets."""
-        moves = (shift - clock.origin for shift in clock.shifts)
-        moved = [(start + move, end + move) for (start, end), move in zip(self.parts, moves, strict=False)]
+        moves = [shift - clock.origin for shift in clock.shifts]
+        moved = [(start + moves[part], end + moves[part]) for part, (start, end) in self.parts.items()]
         if not moved:
             return (0.0, float(self.untimed)) if self.untimed else None
         return float(min(start for start, _ in moved)), float(max(end for _, end in moved))
@@ -212,24 +256,25 @@ def _scanned(container: InputContainer, streams: Streams) -> Layout:
         InputError: there are none.
     """
     every = [stream for stream in container.streams if stream.time_base]
-    found = {stream.index: _Extent(Jumps(container, stream.time_base or Fraction(1))) for stream in every}
-    broken: list[str] = []
+    found = {stream.index: _Extent() for stream in every}
+    media = [stream.index for stream in every if stream.type in ("video", "audio")]
+    seams, broken = _Seams() if may_jump(container) else None, list[str]()
     for packet in _to_the_end(container.demux(*every), broken):
-        found[packet.stream.index].add(packet)
+        found[packet.stream.index].add(packet, seams if packet.stream.index in media else None)
     used = {stream.index: found[stream.index] for stream in streams}
     if not any(extent.parts or extent.untimed for extent in used.values()):
         raise InputError("is empty: its streams have no packets")
-    clock = Clock(origin=start_of(container), shifts=_shifts(used.values()))
+    places = tuple(seams.places) if seams else ()
+    clock = Clock(origin=start_of(container), seams=places, shifts=_shifts([found[index] for index in media]))
     extents = {index: extent.on(clock) for index, extent in used.items()}
-    pictures = promised = None
+    pictures = None
     if streams.pictures is not None:
         pictures, clock = extents[streams.pictures.index], found[streams.pictures.index].placed(clock)
-        ends = [extent[1] for one in found.values() if (extent := one.on(clock))]
-        promised = _promised(container, streams.pictures, pictures[1] if pictures else 0.0, max(ends))
+    last_s = max(extent[1] for one in found.values() if (extent := one.on(clock)))
     return Layout(
         pictures=pictures,
         no_pictures=streams.no_pictures,
-        promised_s=promised or 0.0,
+        promised_s=_promised(container, streams, extents, last_s),
         sound=None if streams.sound is None else extents[streams.sound.index],
         no_sound=streams.no_sound,
         end_s=max(extent[1] for extent in extents.values() if extent),
@@ -240,14 +285,18 @@ def _scanned(container: InputContainer, streams: Streams) -> Layout:
     )
 
 
-def _promised(container: InputContainer, pictures: VideoStream, pictures_end_s: float, end_s: float) -> float:
-    """Where the pictures should end by the word of the file and do not; 0 where they do, or it does not say."""
-    if _is_guessed(container):
+def _promised(
+    container: InputContainer, streams: Streams, extents: Mapping[int, tuple[float, float] | None], last_s: float
+) -> float:
+    """Where pictures, or else the sound, should end by the header and do not; 0 where they do, or it does not say."""
+    main = next(iter(streams))
+    extent = extents[main.index]
+    if _is_guessed(container, streams) or extent is None:
         return 0.0
     origin, whole = start_of(container), _whole_s(container)
-    if (declared := _declared_extent(pictures, origin)) is not None:
-        return declared[1] if _falls_short(pictures_end_s, declared[1], origin) else 0.0
-    return whole if _falls_short(end_s, whole, origin) else 0.0
+    if (declared := _declared_extent(main, origin)) is not None:
+        return declared[1] if _falls_short(extent[1], declared[1], origin) else 0.0
+    return whole if _falls_short(last_s, whole, origin) else 0.0
 
 
 def _falls_short(end_s: float, promised_s: float, origin: Fraction) -> bool:
@@ -258,9 +307,9 @@ def _falls_short(end_s: float, promised_s: float, origin: Fraction) -> bool:
 def _shifts(extents: Collection[_Extent]) -> tuple[Fraction, ...]:
     """What moves each part of a file, whose clock jumps between them, to the end of the part before it."""
     shifts, end = [Fraction(0)], Fraction(0)
-    for part in range(max(len(extent.parts) for extent in extents)):
-        there = [extent.parts[part] for extent in extents if part < len(extent.parts)]
+    for part in range(1 + max((part for extent in extents for part in extent.parts), default=0)):
+        there = [extent.parts[part] for extent in extents if part in extent.parts]
         if part:
-            shifts.append(end - min(start for start, _ in there))
-        end = max(stop for _, stop in there) + shifts[part]
+            shifts.append(end - min((start for start, _ in there), default=end))
+        end = max((stop + shifts[part] for _, stop in there), default=end)
     return tuple(shifts)

@@ -6,6 +6,7 @@ before it. Packets without a time stamp follow the packet before them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,10 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from avloc.errors import InputError
 from avloc.media.containers import MediaSource, Stream, opened
 
 _DISCONTINUOUS = 0x0200
 """FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump."""
-_BACK_S, _AHEAD_S = 0.1, 10.0
-"""Decoding times that go back or ahead by more are a jump of the clock, as in the ffmpeg program."""
 _CLOCK = Fraction(1, 90_000)
 """Of a stream that does not name its own."""
 
@@ -37,35 +35,17 @@ class Clock:
 
     origin: Fraction = Fraction(0)
     """Time stamp of the file's start, in seconds."""
+    seams: tuple[int, ...] = ()
+    """Places in the file, in bytes, at which its clock jumps."""
     shifts: tuple[Fraction, ...] = (Fraction(0),)
-    """What is added to the time stamps before the first jump, after it, after the second and so on, in seconds."""
+    """What is added to the time stamps before the first seam, after it, after the second and so on, in seconds."""
     untimed_from: Fraction | None = None
     """Where the first picture is decoded if it has no time stamp, in seconds of the timeline."""
 
     @property
     def seekable(self) -> bool:
         """Whether each place of the file has a time stamp of its own."""
-        return len(self.shifts) == 1 and self.untimed_from is None
-
-
-class Jumps:
-    """Counts the jumps of a stream's clock as its packets go by."""
-
-    def __init__(self, container: InputContainer, time_base: Fraction) -> None:
-        self._watched = may_jump(container)
-        self._back, self._ahead = -_BACK_S / time_base, _AHEAD_S / time_base
-        self._last: int | None = None
-        self.count = 0
-
-    def passed(self, packet: Packet[Any]) -> int:
-        """The number of jumps up to this packet."""
-        stamp = packet.pts if packet.dts is None else packet.dts
-        if stamp is None or not self._watched:
-            return self.count
-        if self._last is not None and not self._back <= stamp - self._last <= self._ahead:
-            self.count += 1
-        self._last = stamp
-        return self.count
+        return not self.seams and self.untimed_from is None
 
 
 def may_jump(container: InputContainer) -> bool:
@@ -124,12 +104,13 @@ def sought(container: InputContainer, stream: AudioStream | VideoStream, stamp_s
 
 def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[Packet[Stream]]:
     base = clock_of(stream)
-    jumps = Jumps(container, base)
+    part = 0
     moves = [ticks(shift - clock.origin, base) for shift in clock.shifts]
     following = ticks(clock.untimed_from or Fraction(0), base)
     for packet in container.demux(stream):
         if packet.size:
-            _move(packet, moves, jumps)
+            part = part_of(packet, clock.seams, part)
+            _move(packet, moves[part])
             stamp = packet.pts if packet.dts is None else packet.dts
             if stamp is None:
                 stamp = packet.dts = following
@@ -137,11 +118,12 @@ def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[
         yield packet
 
 
-def _move(packet: Packet[Stream], moves: Sequence[int], jumps: Jumps) -> None:
-    passed = jumps.passed(packet)
-    if passed >= len(moves):
-        raise InputError("has changed while it was read")
-    move = moves[passed]
+def part_of(packet: Packet[Any], seams: Sequence[int], last: int) -> int:
+    """Which part of the file a packet lies in; that of the `last` one of its stream where it names no place."""
+    return last if packet.pos is None or packet.pos < 0 else bisect_right(seams, packet.pos)
+
+
+def _move(packet: Packet[Any], move: int) -> None:
     if packet.pts is not None:
         packet.pts += move
     if packet.dts is not None:

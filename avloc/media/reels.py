@@ -185,4 +185,5 @@ def _stretches(
             held.append(piece)
             while len(held) > 1 and held[0].stop < (start - AROUND_S) * held[0].rate:
                 held.popleft()
-        yield centre, joined(held, losses)
+        near = [piece for piece in held if piece.first < (start + seconds + AROUND_S) * piece.rate]
+        yield centre, joined(near or list(held)[:1], losses)  # what lies behind a gap is not joined to what is before

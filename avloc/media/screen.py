@@ -11,8 +11,9 @@ from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
-from av.error import InvalidDataError
+from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -21,7 +22,7 @@ from PIL import Image
 
 from avloc.errors import InputError
 from avloc.media.colours import rgb_shown
-from avloc.media.containers import MediaSource, picture_stream
+from avloc.media.containers import MediaSource, picture_stream, reason_of
 from avloc.media.layout import Layout
 from avloc.media.packets import clock_of, entered
 
@@ -118,30 +119,48 @@ def pictures_from(source: MediaSource, layout: Layout, time_s: float, *, threade
 
 def _decoded(stream: VideoStream, packets: Iterator[Packet[VideoStream]]) -> Iterator[Shown]:
     """Pictures in the order they are shown. Damage lasts to the next key frame; at the end of the file it is raised."""
-    begun, damage, order, aspect = False, None, _Order(stream), _Aspect(stream)
+    order, aspect, tick, begun = _Order(stream), _Aspect(stream), 0, False
+    damage: FFmpegError | None = None
     rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
     shown = partial(Shown, clock=clock_of(stream), rate=rate)
+    since_s = 0.0
     for packet in packets:
         order.take(packet)
-        over, error = not packet.size, None
-        try:
-            frames = packet.decode()
-        except InvalidDataError as caught:
-            if not begun:
-                continue  # a stream that was cut out of a longer one may begin in the middle of a picture
-            # What is inside comes from before the damage.
-            frames, over, error = stream.codec_context.decode(None), True, caught
+        frames, error = _pictures_of(packet, stream.codec_context, begun=begun)
+        over = error is not None or not packet.size
         for left, frame in enumerate(frames, 1 - len(frames)):
             begun = True
             tick = order.tick(frame, left=-left, over=over)
             if damage is None or frame.key_frame:
                 yield shown(frame=frame, tick=tick, aspect=aspect.now(), damaged=damage is not None)
-                damage = None
-        if error is not None:
-            stream.codec_context.flush_buffers()
-            damage = error
+                damage, since_s = None, float(tick * clock_of(stream) + 1 / rate)
+        damage = damage or error
     if damage is not None:
-        raise damage
+        raise InputError(f"cannot be decoded from {since_s:.3f} s on ({reason_of(damage)})") from damage
+
+
+def _pictures_of(
+    packet: Packet[VideoStream], context: VideoCodecContext, *, begun: bool
+) -> tuple[list[VideoFrame], FFmpegError | None]:
+    """What comes out of a decoder for a packet, and why the packet itself is lost, if it is."""
+    try:
+        return packet.decode(), None
+    except FFmpegError as error:
+        if not begun:
+            if isinstance(error, InvalidDataError):
+                return [], None  # a stream that was cut out of a longer one may begin in the middle of a picture
+            raise
+        inside = _inside(context)
+        context.flush_buffers()
+        return inside, error
+
+
+def _inside(context: VideoCodecContext) -> list[VideoFrame]:
+    """The pictures that a decoder still holds, which come from before the damage, as far as they are whole."""
+    try:
+        return context.decode(None)
+    except FFmpegError:  # one more of those that are damaged
+        return []
 
 
 class _Aspect:

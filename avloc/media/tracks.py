@@ -6,11 +6,13 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.error import InvalidDataError
+from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from numpy.typing import NDArray
 
@@ -97,6 +99,8 @@ def decode_track(source: MediaSource, layout: Layout, start_s: float, stop_s: fl
     losses: Losses = []
     pieces: list[Piece] = []
     for piece in sound_from(source, layout, start_s, losses):
+        if pieces and piece.first >= stop_s * piece.rate:  # behind a gap, which would have to be held
+            break
         pieces.append(piece)
         if piece.stop >= stop_s * piece.rate:
             break
@@ -123,17 +127,17 @@ def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: Loss
 
 
 def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses) -> Iterator[Piece]:
-    position, rate = 0, 0
+    position, rate, same_rate = 0, 0, _SameRate()
     lost_s: Fraction | None = None
     for packet in packets:
         try:
             frames = packet.decode()
-        except InvalidDataError:
+        except FFmpegError as error:
+            if not rate and not isinstance(error, InvalidDataError):
+                raise
             lost_s = (lost_s or 0) + (packet.duration or 0) * (packet.time_base or Fraction(0))
             continue
-        for frame in frames:
-            if rate not in (0, frame.sample_rate):
-                raise InputError("cannot be used: its sample rate changes on the way")
+        for frame in chain.from_iterable(map(same_rate, frames)):
             before, position = position, _position(frame, position, fresh=not rate)
             rate = frame.sample_rate
             if lost_s is not None:
@@ -143,6 +147,24 @@ def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses) -> Iterator
             position += frame.samples
     if lost_s is not None:
         losses.append((position, position + round(lost_s * rate)))
+
+
+class _SameRate:
+    """Brings sound to the rate that it has at its beginning."""
+
+    def __init__(self) -> None:
+        self._rate = 0
+        self._resampler: tuple[tuple[int, str, str], AudioResampler] | None = None
+
+    def __call__(self, frame: AudioFrame) -> list[AudioFrame]:
+        self._rate = self._rate or frame.sample_rate
+        if frame.sample_rate == self._rate:
+            return [frame]
+        kind = (frame.sample_rate, frame.format.name, frame.layout.name)
+        if self._resampler is None or self._resampler[0] != kind:
+            resampler = AudioResampler(format=frame.format, layout=frame.layout, rate=self._rate)
+            self._resampler = (kind, resampler)
+        return self._resampler[1].resample(frame)
 
 
 def _position(frame: AudioFrame, position: int, *, fresh: bool) -> int:

@@ -85,7 +85,9 @@ def _from_video(job: Job) -> Made:
 def _made(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Made:
     remarks = []
     if sound.channel is not None:
-        remarks.append(f"the channels of its sound cancel each other; channel {sound.channel} alone is stored")
+        remarks.append(
+            f"the channels of its sound all but cancel in their mean; channel {sound.channel} alone is stored"
+        )
     if sound.lost_s:
         remarks.append(f"{sound.lost_s:.2f} s of its sound cannot be decoded and are stored as silence")
     others = layout_of(path).other_tracks if job.track is None else ""
