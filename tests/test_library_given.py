@@ -58,7 +58,7 @@ def see_through() -> Image.Image:
         (see_through(), np.where(FRAME[..., :1] > 200, FRAME, 255)),
         *(
             (Image.fromarray(FRAME).convert(mode), np.asarray(Image.fromarray(FRAME).convert(mode).convert("RGB")))
-            for mode in ("L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBA", "F")
+            for mode in ("L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBA")
         ),
     ],
 )
@@ -103,6 +103,8 @@ def cut_off() -> Image.Image:
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
+        (Image.fromarray(FRAME).convert("F"), "32-bit numbers have no agreed black and white"),
+        (Image.fromarray(FRAME).convert("I"), "32-bit numbers have no agreed black and white"),
         (torch.zeros(3, 48, 3, dtype=torch.uint8), r"a tensor \[3, 48, 3\], which can be \[H, W, 3\] and \[3, H, W\]"),
         (torch.zeros(48, 64, 3), r"frame is \[48, 64, 3\] float32; valid: .* uint8"),
         (torch.zeros(48, 64, 3, dtype=torch.bfloat16), r"tensor \[48, 64, 3\] torch\.bfloat16 .* on cpu; valid: "),
@@ -181,7 +183,7 @@ torch.set_num_threads(2)
 torch.zeros(1)
 model = avloc.load(device="cpu") if parent else None
 if "use" in parent:
-    model.localize(frame, wave, 16_000)
+    result = model.localize(frame, wave, 16_000)
 
 def work(answers):
     torch.set_num_threads(threads)
@@ -189,6 +191,8 @@ def work(answers):
         mine = avloc.load(device="cpu") if child == "load" else model
         if child == "cells":
             mine.cells_at(frame, wave, 16_000)
+        elif child == "heatmap":
+            assert result.heatmap.shape == (240, 320)
         else:
             mine.localize(frame, wave, 16_000)
         answers.put("done")
@@ -222,7 +226,10 @@ def forked(parent: str, child: str, threads: int) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-@pytest.mark.parametrize(("parent", "child"), [("load and use", "use"), ("load", "cells"), ("load and use", "load")])
+@pytest.mark.parametrize(
+    ("parent", "child"),
+    [("load and use", "use"), ("load", "cells"), ("load and use", "load"), ("load and use", "heatmap")],
+)
 def test_a_model_from_before_a_fork_is_refused_where_it_would_wait_forever(parent, child):
     said = forked(parent, child, threads=2)
     assert said.startswith("Refused: a model was loaded before this process was forked")

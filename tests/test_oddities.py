@@ -325,3 +325,113 @@ def test_remuxing_changes_nothing(tmp_path):
             other = read_moment(copy, seconds=1, at=time + shift)
             np.testing.assert_array_equal(other.picture, moment.picture, err_msg=f"{ending} {time}")
             assert (loud_span(other.sound) is None) == (loud_span(moment.sound) is None), ending
+
+
+# --- streams of their own ---------------------------------------------------------------------------------------
+
+
+def joined_tracks(path: Path, *sounds: np.ndarray, seconds: float = 4.0) -> Path:
+    """An MPEG-TS with several sound tracks."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=FPS)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.time_base = Fraction(1, FPS)
+        streams = [container.add_stream("aac", rate=RATE, layout="mono") for _ in sounds]
+        ramp = grey_ramp((64, 48))
+        for index in range(round(seconds * FPS)):
+            frame = av.VideoFrame.from_ndarray(ramp(index / FPS), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for stream, sound in zip(streams, sounds, strict=True):
+            for begin in range(0, len(sound), 1024):
+                piece = av.AudioFrame.from_ndarray(sound[None, begin : begin + 1024], format="fltp", layout="mono")
+                piece.sample_rate, piece.pts, piece.time_base = RATE, begin, Fraction(1, RATE)
+                container.mux(stream.encode(piece))
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_a_pause_of_one_stream_is_no_jump_of_the_clock(tmp_path):
+    path = tmp_path / "a.ts"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg2video", rate=5)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 5)
+        audio = container.add_stream("mp2", rate=RATE, layout="mono")
+        sound = tone(40, RATE)
+        packets = []
+        for index in range(200):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 5)
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        for begin in range(0, len(sound) - 1152, 1152):
+            if not 10 <= begin / RATE < 25:
+                piece = av.AudioFrame.from_ndarray(
+                    (sound[None, begin : begin + 1152] * 32767).astype(np.int16), "s16", "mono"
+                )
+                piece.sample_rate, piece.pts, piece.time_base = RATE, begin, Fraction(1, RATE)
+                packets += audio.encode(piece)
+        packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
+            container.mux(packet)
+    layout = layout_of(path)
+    assert layout.clock.seams == ()
+    assert layout.end_s == pytest.approx(40, abs=0.3)
+    for centre, silent in ((5.0, False), (17.0, True), (30.0, False)):
+        assert read_sound(path, seconds=1, centre_s=centre).silent is silent
+
+
+def test_every_sound_track_of_recordings_in_a_row_has_the_same_clock(tmp_path):
+    part = joined_tracks(tmp_path / "a.ts", tone(4, RATE), tone(6, RATE, span=(1, 2)))
+    both = tmp_path / "both.ts"
+    both.write_bytes(2 * part.read_bytes())
+    first, second = layout_of(both, 1), layout_of(both, 2)
+    assert first.clock == second.clock
+    assert len(first.clock.seams) == 1
+    assert first.pictures == second.pictures
+    start_s = float(first.clock.shifts[1])
+    assert start_s == pytest.approx(6.0, abs=0.1)
+    window = read_sound(both, seconds=2, centre_s=start_s + 1.5, track=2)
+    assert loud_span(window) == pytest.approx((start_s + 1, start_s + 2), abs=0.1)
+    picture, _ = read_frame(both, at=start_s + 2)
+    assert picture_time(picture) == pytest.approx(2.0, abs=0.15)
+
+
+def test_a_sound_that_is_cut_off_says_so(here, model, tmp_path):
+    from tests.media_makers import make_picture
+
+    picture = make_picture(tmp_path / "a.jpg", disc((64, 48), (0.5, 0.5)))
+    whole = tmp_path / "a.m4a"
+    make_coded_sound(tmp_path / "plain.m4a", tone(60, RATE), RATE, "aac")
+    with (
+        av.open(str(tmp_path / "plain.m4a")) as given,
+        av.open(str(whole), "w", format="mp4", options={"movflags": "faststart"}) as target,
+    ):
+        copy = target.add_stream_from_template(given.streams.audio[0])
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    end_s = layout_of(whole).sound[1]
+    assert end_s < 30
+    run = ("localize", picture, "--audio", whole, "--model", model, "--json")
+    done = here(*run)
+    line, note = (json.loads(text) for text in done.out.splitlines())
+    assert (done.code, line["silent"]) == (1, False)
+    assert f"--audio {whole}: is cut off: it should have sound until 60" in note["error"]
+    done = here(*run, "--at", "50")
+    assert (done.code, "has no sound at 50 s" in done.err) == (3, True)
+    assert here(*run, "--at", "5").code == 0
+
+
+def test_sound_whose_rate_changes_goes_on(tmp_path):
+    one = make_coded_sound(tmp_path / "1.aac", tone(4, 44_100, span=(1, 2)), 44_100, "aac")
+    other = make_coded_sound(tmp_path / "2.aac", tone(4, RATE, span=(1, 2)), RATE, "aac")
+    both = tmp_path / "both.aac"
+    both.write_bytes(one.read_bytes() + other.read_bytes())
+    window = read_sound(both, seconds=2, centre_s=5.6)
+    assert window.source_rate == 44_100
+    assert loud_span(window)[0] == pytest.approx(5.05, abs=0.15)  # stamps of ADTS count frames at the first rate

@@ -21,6 +21,7 @@ FLICKR, VOC = "bbox", "bndbox"
 _FLICKR_FRAME = 256
 """Side in pixels of the square frame in which Flickr-SoundNet boxes are given."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_SIDES = {"w", "h", "width", "height"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _SHAPES = ("box", "object", "polygon")
 """What the names of elements hold that mark something: a file without any of them marks nothing."""
@@ -44,7 +45,7 @@ def read_boxes(path: Path) -> Boxes:
     """
     try:
         return _found(ElementTree.fromstring(ordinary_bytes(path)))
-    except (ElementTree.ParseError, InputError, ValueError) as error:
+    except (ElementTree.ParseError, InputError, ValueError, LookupError) as error:
         raise InputError(f"annotation {path.name} cannot be read ({error})") from error
 
 
@@ -87,6 +88,8 @@ def _corners(element: Element) -> list[float]:
         if missing:
             raise ValueError(f"a {_tag(element)} has no {missing}")
         return [_number(named[name]) for name in _CORNERS]
+    if named.keys() & _SIDES:
+        raise ValueError(f"a {_tag(element)} has sides, not the corners {', '.join(_CORNERS)}")
     if len(element) < len(_CORNERS):
         raise ValueError(f"a {_tag(element)} has no {', '.join(_CORNERS)}")
     return [_number(child) for child in element[-4:]]

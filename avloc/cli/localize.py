@@ -91,6 +91,7 @@ def localize(
     from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights
     from avloc.localize import localize as run
 
+    refuse_url(out, "--out")
     if audio is not None:
         refuse_url(str(audio), "--audio")
     options = LocalizeOptions(

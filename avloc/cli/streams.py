@@ -87,7 +87,8 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     first = error.object[error.start]
-    if "\udc80" <= first <= "\udcff":
+    wide = error.encoding.lower().startswith(("utf-16", "utf-32"))  # one byte alone is nothing there
+    if "\udc80" <= first <= "\udcff" and not wide:
         return bytes([ord(first) - 0xDC00]), error.start + 1
     # Not Python's shorter \xe9, which JSON and TOML do not know.
     return f"\\u{ord(first):04x}" if ord(first) < 0x10000 else f"\\U{ord(first):08x}", error.start + 1

@@ -31,7 +31,7 @@ def frame_of(frame: object) -> NDArray[np.uint8]:
     """A frame as [H, W, 3] uint8 RGB.
 
     Args:
-        frame: an array [H, W, 3], a tensor [H, W, 3] or [3, H, W], both uint8, or a picture of Pillow in any mode.
+        frame: an array [H, W, 3], a tensor [H, W, 3] or [3, H, W], both uint8, or a picture of Pillow, not of 32-bit numbers.
 
     Raises:
         InputError: something else, or a tensor that could be either.

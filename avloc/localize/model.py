@@ -109,7 +109,7 @@ class Model:
 
         Args:
             frame: [H, W, 3] uint8 RGB of NumPy; of PyTorch, on any device, also [3, H, W], and refused where it could
-                be both; or a picture of Pillow, of any mode, turned as its EXIF says.
+                be both; or a picture of Pillow, not of 32-bit numbers, turned as its EXIF says.
             waveform: [n] mono of NumPy or PyTorch, float32 or float64 in [-1, 1], or int16, which is divided by 32768.
                 Its middle `seconds` are used; a shorter one is tiled.
             rate: sample rate of the waveform in Hz; another than the model's is resampled.

@@ -33,7 +33,7 @@ _SEEK_S = 4.0
 
 
 class WindowSpec(Protocol):
-    """How much of a sound is heard: `seconds` of it, at `rate` Hz (0: the sound's own)."""
+    """Which part of a sound a model takes: `seconds` of it, at `rate` Hz (0: the sound's own)."""
 
     @property
     def seconds(self) -> float:
@@ -243,7 +243,13 @@ def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uin
     yield frame, first_s
     screens = play(source, start_s=times_s[0])
     screen, shown_s = next(screens), first_s
+    held, missing = False, ""
     for time_s in times_s[1:]:
         while screen.end <= time_s + STAMP_S and (following := next(screens, None)) is not None:
-            screen, shown_s = following, float(following.start)
+            if following.damaged and held:
+                missing = missing or f"has pictures before {float(following.start):.3f} s that cannot be decoded"
+            screen, shown_s, held = following, float(following.start), False
+        held = held or time_s >= float(screen.start + 1 / screen.rate) - STAMP_S
         yield screen.picture(), shown_s
+    if missing:  # the picture before was taken in the place of some; its time says so
+        raise InputError(missing)

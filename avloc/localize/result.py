@@ -71,6 +71,9 @@ class Result:
         import torch
 
         from avloc.heatmap import heat_maps
+        from avloc.localize.forks import check_forked
+
+        check_forked(torch.device("cpu"))
 
         size = (self.frame.shape[0], self.frame.shape[1])
         heat: NDArray[np.float32] = heat_maps(torch.from_numpy(self.cells)[None], size, self.resize)[0].numpy()

@@ -1,4 +1,4 @@
-"""Finding out where the streams of a file lie: by the word of the file as far as its packets bear it out."""
+"""Where the streams of a file lie: by its header where its packets confirm that, else by its packets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def scanned(source: MediaSource, track: int | None = None) -> Layout:
         return _scanned(container, Streams.of(container, track))
 
 
-# --- by the word of the file ------------------------------------------------------------------------------------
+# --- by the header ----------------------------------------------------------------------------------------------
 
 
 def _says_nothing(container: InputContainer, streams: Streams) -> bool:
@@ -115,7 +115,7 @@ def _declared(container: InputContainer, streams: Streams) -> Layout | None:
 
 
 def _confirmed(container: InputContainer, stream: VideoStream | AudioStream) -> tuple[float, float] | None:
-    """Where a stream lies by the header, as far as its last packets bear it out; None where they do not."""
+    """Where a stream lies by the header, if its last packets confirm it; else None."""
     origin = start_of(container)
     declared = _declared_extent(stream, origin)
     if declared is None and stream.start_time is None:
@@ -128,7 +128,7 @@ def _confirmed(container: InputContainer, stream: VideoStream | AudioStream) -> 
 
 
 def _whole_s(container: InputContainer) -> float:
-    """How long the file lasts by its own word; 0 where it does not say."""
+    """How long the file lasts by its header; 0 where it does not say."""
     return (container.duration or 0) / av.time_base
 
 

@@ -65,8 +65,6 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
     """
     try:
         image = _loaded(data, _FORMATS)
-        if image.mode in _NO_RANGE:
-            raise ValueError("its 32-bit numbers have no agreed black and white; save it with 8 or 16 bits")
     except _BROKEN as error:
         heic = _brand(data[:12]) in _HEIC
         unknown = "HEIC, which is not read; save it as JPEG or PNG" if heic else f"not {_KINDS}"
@@ -82,6 +80,8 @@ def as_shown(image: Image.Image) -> NDArray[np.uint8]:
         InputError: it cannot be decoded, or not be made RGB.
     """
     try:
+        if image.mode in _NO_RANGE:
+            raise ValueError("its 32-bit numbers have no agreed black and white; save it with 8 or 16 bits")
         turn = _AS_SHOWN.get(_orientation(image))
         return np.array(_rgb(image if turn is None else image.transpose(turn)))
     except _BROKEN as error:

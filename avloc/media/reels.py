@@ -42,7 +42,7 @@ class OnScreen:
     rate: Fraction
     """Pictures per second, on average."""
     clip_end_s: float
-    """Where the longest stream of the file ends by its own word; 0 where it does not say."""
+    """Where the longest stream of the file ends, in seconds."""
     frame: VideoFrame
     """As decoded."""
     aspect: Fraction | None

@@ -60,7 +60,7 @@ class Shown:
 
     @property
     def end_s(self) -> float:
-        """When it goes by its own word or, where it does not say, by the rate, in seconds."""
+        """When it goes, in seconds: by its declared duration, else by the rate."""
         return (
             float((self.tick + self.frame.duration) * self.clock)
             if self.frame.duration

@@ -74,6 +74,8 @@ def read_sound(
         InputError: no sound stream, nothing in it, or it cannot be decoded.
     """
     layout = layout_of(source, track)
+    if centre_s is None and layout.pictures is not None:  # headers do not always say when a second stream starts
+        layout = scanned(source, track)
     extent = layout.sound_extent
     if layout.end_s <= WHOLE_S:
         decoded = decode_track(source, layout, 0.0, math.inf)

@@ -48,6 +48,7 @@ def choose(found: Found, plan: Plan, options: PrepareOptions, stored: frozenset[
     choice = Choice(found=len(sources) + len(skips), inputs={s.input for s in found.sources} | {s.input for s in skips})
     listed = frozenset(plan.ids.ids) if plan.ids else None
     choice.skips = [skip for skip in skips if listed is None or not skip.id or skip.id in listed]
+    choice.outside = len(skips) - len(choice.skips)
     for source in sources:
         if listed is not None and source.id not in listed:
             choice.outside += 1
@@ -58,7 +59,6 @@ def choose(found: Found, plan: Plan, options: PrepareOptions, stored: frozenset[
             choice.already += 1
         else:
             _add_job(choice, source, plan, options)
-    choice.outside += len(skips) - len(choice.skips)
     return choice
 
 
