@@ -31,7 +31,8 @@ def frame_of(frame: object) -> NDArray[np.uint8]:
     """A frame as [H, W, 3] uint8 RGB.
 
     Args:
-        frame: an array [H, W, 3], a tensor [H, W, 3] or [3, H, W], both uint8, or a picture of Pillow, not of 32-bit numbers.
+        frame: an array [H, W, 3], a tensor [H, W, 3] or [3, H, W], both uint8, or a picture of Pillow
+            that is not of 32-bit numbers.
 
     Raises:
         InputError: something else, or a tensor that could be either.
