@@ -89,12 +89,18 @@ def test_transparency_is_laid_on_white(kind):
     assert (decode_picture(encoded(clear, kind)) == 255).all()
 
 
+@pytest.mark.parametrize("kind", ["PPM", "PCX", "SGI", "JPEG2000"])
+def test_pictures_that_are_seldom_met_are_read(kind):
+    picture = Image.new("RGB", SIZE, (200, 40, 40))
+    np.testing.assert_allclose(decode_picture(encoded(picture, kind)).astype(int), np.asarray(picture), atol=2)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (HEIC, "HEIC, which is not read; save it as JPEG or PNG"),
         (encoded(Image.new("RGB", SIZE), "EPS"), "not a JPEG"),
-        (encoded(Image.new("RGB", SIZE), "PPM"), "not a JPEG"),
+        (encoded(Image.new("RGB", SIZE), "DDS"), "not a JPEG"),
         (encoded(Image.new("F", SIZE, 0.5), "TIFF"), "32-bit numbers have no agreed black and white"),
         (encoded(Image.new("I", SIZE, 70_000), "TIFF"), "32-bit numbers have no agreed black and white"),
         (ALL[".gif"][:20], "picture cannot be decoded"),

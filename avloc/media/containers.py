@@ -45,6 +45,8 @@ def _opened(source: MediaSource) -> InputContainer:
     target = _target(source)
     try:
         container: InputContainer = av.open(target, "r", options=_OPTIONS, **_TAGS)
+    except InvalidDataError as error:
+        raise InputError("cannot be decoded (its kind is not known, or it is damaged at its beginning)") from error
     except OSError as error:
         if error.errno == errno.EIO:  # FFmpeg's word for both
             reason = "it breaks off before its first picture or sound, or the disk fails"

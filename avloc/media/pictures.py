@@ -14,9 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from avloc.errors import InputError
 from avloc.media.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "ICO", "AVIF", "TGA")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "ICO", "AVIF", "JPEG2000", "PPM", "ICNS", "PCX", "SGI", "TGA")
 """What Pillow may try. Not here: what starts other programs (EPS), and what nobody photographs in."""
-_KINDS = "a JPEG, PNG, WEBP, BMP, GIF, TIFF, TGA, ICO or AVIF picture"
+_KINDS = "a JPEG, PNG, WEBP, BMP, GIF, TIFF, TGA, ICO, ICNS, AVIF, JPEG 2000, PPM, PCX or SGI picture"
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\1\0")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
