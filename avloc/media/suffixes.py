@@ -5,9 +5,9 @@ from __future__ import annotations
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".tga", ".ico"}
     | {".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".icns", ".pcx", ".sgi"}
-    | {".heic", ".heif", ".eps", ".pdf", ".psd", ".svg", ".dds"}
+    | {".heic", ".heif"}
 )
-"""Those of the last line are refused as pictures that are not read."""
+"""HEIC is among them to be refused as what it is."""
 SOUND_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".au", ".ac3", ".amr"}
 )
