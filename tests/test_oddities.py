@@ -427,11 +427,20 @@ def test_a_sound_that_is_cut_off_says_so(here, model, tmp_path):
     assert here(*run, "--at", "5").code == 0
 
 
-def test_sound_whose_rate_changes_goes_on(tmp_path):
-    one = make_coded_sound(tmp_path / "1.aac", tone(4, 44_100, span=(1, 2)), 44_100, "aac")
-    other = make_coded_sound(tmp_path / "2.aac", tone(4, RATE, span=(1, 2)), RATE, "aac")
-    both = tmp_path / "both.aac"
-    both.write_bytes(one.read_bytes() + other.read_bytes())
-    window = read_sound(both, seconds=2, centre_s=5.6)
+def test_sound_whose_rate_changes_is_read_where_time_stamps_say_its_place(tmp_path):
+    parts = []
+    for rate in (44_100, RATE):
+        parts.append(
+            film(tmp_path / f"{rate}.ts", video_codec="libx264", sound=tone(4, rate, span=(2, 2.5)), rate=rate)
+        )
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    start_s = float(layout_of(both).clock.shifts[1])
+    window = read_sound(both, seconds=1, centre_s=start_s + 2.25)
     assert window.source_rate == 44_100
-    assert loud_span(window)[0] == pytest.approx(5.05, abs=0.15)  # stamps of ADTS count frames at the first rate
+    assert loud_span(window)[0] == pytest.approx(start_s + 2.0, abs=0.1)
+    sounds = [make_coded_sound(tmp_path / f"{rate}.aac", tone(4, rate), rate, "aac") for rate in (44_100, RATE)]
+    plain = tmp_path / "both.aac"
+    plain.write_bytes(b"".join(sound.read_bytes() for sound in sounds))
+    with pytest.raises(InputError, match="its sample rate changes on the way"):
+        read_sound(plain, seconds=1, centre_s=6.0)

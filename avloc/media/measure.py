@@ -124,7 +124,7 @@ def _confirmed(container: InputContainer, stream: VideoStream | AudioStream) -> 
     last = _last_s(container, stream, origin, end)
     if last is None or (declared is not None and _falls_short(last, end, origin)):
         return None
-    return declared if declared and abs(last - end) <= SHORTFALL_S else (start, last)
+    return declared if declared and last >= end - SHORTFALL_S else (start, last)
 
 
 def _whole_s(container: InputContainer) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 from av.audio.stream import AudioStream
-from av.container import InputContainer
+from av.container import Container, InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -48,7 +48,7 @@ class Clock:
         return not self.seams and self.untimed_from is None
 
 
-def may_jump(container: InputContainer) -> bool:
+def may_jump(container: Container) -> bool:
     """Whether the time stamps of the format may jump; FFmpeg's lengths of such files are estimates."""
     return bool(container.format.flags & _DISCONTINUOUS)
 

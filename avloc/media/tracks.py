@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from avloc.errors import InputError
 from avloc.media.containers import MediaSource, sound_stream
 from avloc.media.layout import Layout
-from avloc.media.packets import entered
+from avloc.media.packets import entered, may_jump
 
 FILTER_S = 0.1
 """Decoded beyond either end of a window, so that the resampling filter meets no edge."""
@@ -115,8 +115,8 @@ def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: Loss
     entry_s = start_s - AROUND_S
     pick = partial(sound_stream, track=layout.track)
     for entry in (entry_s, None) if entry_s > 0 else (None,):
-        with entered(source, pick, layout.clock, entry) as (_stream, packets):
-            pieces = _decoded(packets, losses)
+        with entered(source, pick, layout.clock, entry) as (stream, packets):
+            pieces = _decoded(packets, losses, _SameRate(stamped=may_jump(stream.container)))
             first = next(pieces, None)
             # A seek that landed too late is of no use: then from the start of the file.
             if first is not None and (entry is None or first.first <= round((entry + _PREROLL_S) * first.rate)):
@@ -126,8 +126,8 @@ def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: Loss
         losses.clear()
 
 
-def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses) -> Iterator[Piece]:
-    position, rate, same_rate = 0, 0, _SameRate()
+def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses, same_rate: _SameRate) -> Iterator[Piece]:
+    position, rate = 0, 0
     lost_s: Fraction | None = None
     for packet in packets:
         try:
@@ -150,16 +150,22 @@ def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses) -> Iterator
 
 
 class _SameRate:
-    """Brings sound to the rate that it has at its beginning."""
+    """Brings sound to the rate that it has at its beginning.
 
-    def __init__(self) -> None:
-        self._rate = 0
+    Args:
+        stamped: time stamps say where it lies; else they are counted at the first rate, and wrong after a change.
+    """
+
+    def __init__(self, *, stamped: bool) -> None:
+        self._rate, self._stamped = 0, stamped
         self._resampler: tuple[tuple[int, str, str], AudioResampler] | None = None
 
     def __call__(self, frame: AudioFrame) -> list[AudioFrame]:
         self._rate = self._rate or frame.sample_rate
         if frame.sample_rate == self._rate:
             return [frame]
+        if not self._stamped:
+            raise InputError("cannot be used: its sample rate changes on the way")
         kind = (frame.sample_rate, frame.format.name, frame.layout.name)
         if self._resampler is None or self._resampler[0] != kind:
             resampler = AudioResampler(format=frame.format, layout=frame.layout, rate=self._rate)
