@@ -32,7 +32,7 @@ class Boxes:
     """The boxes of one file."""
 
     kind: str
-    """`FLICKR` or `VOC`, by which the boxes are told apart; '' where nothing is marked."""
+    """`FLICKR` or `VOC`, which says how the boxes are given; '' where nothing is marked."""
     boxes: list[list[float]]
     """Corners in fractions of the picture, in the order of the file; Flickr-SoundNet's exactly as published."""
 

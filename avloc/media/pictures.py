@@ -1,4 +1,4 @@
-"""Still pictures: told from videos, decoded as shown, encoded, shrunk; and masks drawn as pictures."""
+"""Still pictures: recognized among videos, decoded as shown, encoded, shrunk; and masks drawn as pictures."""
 
 from __future__ import annotations
 
