@@ -17,10 +17,10 @@ from avloc.config import ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import json_text, parse_json, sha256_of, write_bytes
 from avloc.methods import EventMethod, Method, any_class
-from avloc.networks.modules import load_keras, load_modules
-from avloc.networks.plain import load_plain
 from avloc.protocols import PROTOCOLS
-from avloc.published import SPECS
+from avloc.registry import SPECS
+from avloc.weights.legacy_checkpoints import load_keras, load_modules
+from avloc.weights.torch_files import load_plain
 
 SCHEMA = 1
 METADATA_KEY = "avloc"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError, nearest
-from avloc.published import FASTEST_HZ, LONGEST_S, SPECS, check_setting, merged
+from avloc.registry import FASTEST_HZ, LONGEST_S, SPECS, check_setting, merged
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class ModelConfig:
     frame: int = 224
     """Side of the square network input in pixels."""
     own: dict[str, Any] = field(default_factory=dict)
-    """Settings that only this method has (`avloc.published`)."""
+    """Settings that only this method has (`avloc.registry`)."""
 
     def __post_init__(self) -> None:
         if self.method in SPECS:

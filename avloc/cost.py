@@ -63,7 +63,7 @@ def cost_rows(config: ModelConfig, prior: str = "resnet18") -> list[CostRow]:
     A row is the sum of its parts, which run side by side.
 
     Args:
-        config: of a method that is one of `avloc.published.METHOD_SPECS`.
+        config: of a method that is one of `avloc.registry.METHOD_SPECS`.
         prior: trunk of the object prior.
 
     Raises:
@@ -89,7 +89,7 @@ def model_cost(config: ModelConfig) -> Cost:
     """Both networks and their similarity map, at the configuration's frame, seconds and rate.
 
     Args:
-        config: of a method that is one of `avloc.published.METHOD_SPECS`; a rate of 0 is measured at `OWN_RATE`.
+        config: of a method that is one of `avloc.registry.METHOD_SPECS`; a rate of 0 is measured at `OWN_RATE`.
 
     Raises:
         UsageError: unknown trunk, or a rate at which it cannot hear.

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from avloc.config import ModelConfig
 from avloc.errors import InputError, Refused
 from avloc.media import decode_mask, decode_picture, shrink, square
-from avloc.media.segments import segments
+from avloc.media.superpixels import segments
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
-from avloc.published import METHOD_SPECS, StoreSpec
+from avloc.registry import METHOD_SPECS, StoreSpec
 from avloc.store import Hints, Sample, Store
 
 
@@ -45,7 +45,7 @@ class Batch:
     detr_frames: Tensor | None = None
     """The same at DETR's size, stretched as DETR has them."""
     segments: Tensor | None = None
-    """[B, 256, 256] uint8 regions of each whole frame (`avloc.media.segments`), where the method learns from them."""
+    """[B, 256, 256] uint8 regions of each whole frame (`avloc.media.superpixels`), if the method uses them."""
     hints: HintBatch
     boxes: list[NDArray[np.float64]]
     """Annotated boxes of each clip in fractions of the picture."""

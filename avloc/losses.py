@@ -1,7 +1,7 @@
 """The loss terms of the published systems, as functions of embeddings and hints.
 
 Where processes share a batch, each gives its own rows, and the mean over the processes of what they get is the term of
-the whole batch (`avloc.parallel`). What relates all clips to all, `relation_BB`, everybody has whole.
+the whole batch (`avloc.distributed`). What relates all clips to all, `relation_BB`, everybody has whole.
 
 Shape letters: B batch, n its rows that this process has (alone: all), D embedding, H W cells. "Unit" means
 L2-normalised over D.
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avloc.parallel import ALONE, Peers
+from avloc.distributed import ALONE, Peers
 
 BOX_MIDDLE, BOX_SLOPE = 0.3, 10.0
 """The cosine at which a cell is as likely inside a box as not, and how steeply that turns."""

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from avloc.errors import UsageError, nearest
-from avloc.events import Listener, silent
 from avloc.networks import detr
 from avloc.networks.exact import exactly
 from avloc.networks.folding import fold_batch_norms
 from avloc.networks.trunks import TRUNKS, build_trunk, load_imagenet
+from avloc.progress import Listener, silent
 from avloc.transforms import normalise_frames
 from avloc.weights import DETR, imagenet_weights, locate
 

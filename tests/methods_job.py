@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from avloc.config import LossWeights, settled
+from avloc.distributed import Peers, joined, share_statistics
 from avloc.methods import Embeddings, HintBatch, Supervision, build
-from avloc.parallel import Peers, joined, share_statistics
 
 CLIPS, GRID, DIM, HEARD = 7, 14, 512, 128
 METHODS = ("lvs", "sspl", "sacl")

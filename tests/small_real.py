@@ -4,7 +4,7 @@
 does, trains, and prints cIoU@0.5 by the rule of EZ-VSL beside that of the centre disc: on training clips (`heart`), on
 boxed pictures and on scenes of two objects, both of files that were never trained on. DATA is a folder as in
 `tests.recipe.split`; `--weights-dir` goes to scoring too. `--init taught`, for `sspl` and `sacl` alone, begins with
-trunks that first learned from the training files which class a picture or a sound is of (`tests.taught_trunks`).
+trunks that first learned from the training files which class a picture or a sound is of (`tests.pretraining`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from avloc.transforms import MEL_RATE
+from tests.pretraining import BATCH, SIDE, Lessons, taught_model
 from tests.recipe.compose import Part, boxed_clips, compose_training, scored_scenes, write_set
 from tests.recipe.sounds import RATE
 from tests.recipe.split import Classes, class_of
 from tests.small_world import run
-from tests.taught_trunks import BATCH, SIDE, Lessons, taught_model
 
 SCENES = 150
 SEED = 5

@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from tests.pretraining import taught_model, world_lessons
 from tests.program import avloc
-from tests.taught_trunks import taught_model, world_lessons
 from tests.world import pairs, write_world
 
 _SHALLOW = (

@@ -11,7 +11,7 @@ import torch
 
 from avloc.media import encode_jpeg
 from avloc.networks.cnn14 import build_cnn14
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
 from avloc.weights import CNN14, DETR, LITE0, YAMNET
 from tests.recipe_makers import save_lite0, tflite, yamnet_layers

@@ -59,7 +59,7 @@ def test_numpy_scalars_of_old_numpy_are_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "new.pth") as old, zipfile.ZipFile(tmp_path / "old.pth", "w") as new:
         for entry in old.namelist():
             new.writestr(entry, old.read(entry).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    from avloc.networks.plain import load_plain
+    from avloc.weights.torch_files import load_plain
 
     assert load_plain(tmp_path / "old.pth")["best"] == 0.25
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from avloc import config
 from avloc.config import ModelConfig, TrainConfig, from_dict, parse_settings, read_toml, to_dict, write_toml
 from avloc.errors import UsageError
-from avloc.published import StoreSpec, merged
+from avloc.registry import StoreSpec, merged
 
 
 def test_the_defaults_are_the_papers():

@@ -14,12 +14,12 @@ from PIL import Image
 
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import ClipSet, check_fit, fit_sound, load, shrunk
+from avloc.distributed import Peers
 from avloc.errors import Refused, UsageError
-from avloc.parallel import Peers
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train.clips import training_set
-from avloc.train.order import EpochBatches
+from avloc.train.sampler import EpochBatches
 from tests.world import write_store
 
 CONFIG = ModelConfig(frame=64, dim=16)

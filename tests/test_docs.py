@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import avloc as package
 from avloc import console, errors
 from avloc.annotations import TESTSETS, published_boxes, published_list
-from avloc.cli import app, edge
+from avloc.cli import app, entry_point
 from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
 from avloc.metrics import ClipScore, Summary, ciou, ground_truth, summarise
 from avloc.protocols import PROTOCOLS, Protocol
@@ -93,7 +93,7 @@ def test_readme_names_every_published_list() -> None:
 
 def exit_codes() -> set[int]:
     family = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AvlocError)]
-    edges = {value for name, value in vars(edge).items() if name.startswith("EXIT_")}
+    edges = {value for name, value in vars(entry_point).items() if name.startswith("EXIT_")}
     return {0, 130, 141, 143} | {kind.exit_code for kind in family} | edges
 
 
@@ -189,8 +189,8 @@ def test_each_of_the_two_commands_is_one_line_that_starts_from_nothing() -> None
 def test_the_main_job_needs_nothing_but_what_is_shipped() -> None:
     last = readme.block(README, "run the main job").strip().rpartition("&& ")[2]
     _, arguments = parsed(last)
-    assert arguments[0] == "tests/media/frame.jpg"
-    assert arguments[arguments.index("--audio") + 1] == "tests/media/sound.wav"
+    assert arguments[0] == "tests/data/frame.jpg"
+    assert arguments[arguments.index("--audio") + 1] == "tests/data/sound.wav"
 
 
 # --- the package
@@ -231,7 +231,7 @@ def foreign_imports() -> dict[str, set[str]]:
     return out
 
 
-EXTRAS = {"avloc/media/segments.py": "sacl"}
+EXTRAS = {"avloc/media/superpixels.py": "sacl"}
 """File -> the extra that it needs, which it says where it is not installed."""
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from avloc.heatmap import area_rank, cut, fuse, heat_maps, median_rank, ranked, resize
-from tests import slow_scoring as slow
+from tests import reference_scoring as slow
 
 grids = hnp.arrays(np.float32, (3, 4), elements=st.floats(-1, 1, width=32))
 any_grids = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.floats(-1, 1, width=32))

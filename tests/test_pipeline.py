@@ -102,7 +102,7 @@ def test_training_learns_what_sounds(tmp_path):
 
 def test_the_shipped_model_does_the_first_command_of_the_readme(tmp_path):
     """Offline, on the media in the repository: coloured shapes, of which the model knows nothing."""
-    media = ROOT / "tests" / "media"
+    media = ROOT / "tests" / "data"
     flags = ("--audio", str(media / "sound.wav"), "--out", str(tmp_path / "heat.png"), "--json")
     line = json.loads(ran("localize", str(media / "frame.jpg"), *flags, https_proxy="http://127.0.0.1:9"))
     assert (line["model"], line["error"]) == ("avloc-lite", None)

@@ -14,13 +14,13 @@ from avloc.annotations import published_list
 from avloc.engine import ClipCells
 from avloc.errors import StoreNotFound, UsageError
 from avloc.evaluate.plan import EvalOptions, expected_ids, find_store, pairs_of
-from avloc.evaluate.score import Clip, score_protocols
+from avloc.evaluate.protocol_scores import Clip, score_protocols
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 
 SEVEN = {"ezvsl", "lvs", "sspl", "sacl", "slavc", "sslalign", "avc-code"}
 DESCRIPTIVE = {"name", "source"}
 OF_THE_NETWORKS = {"precision"}
-"""What steers before there is a map; `tests/test_evaluate.py` has it."""
+"""What steers before there is a map; `tests/evaluate/test_run.py` has it."""
 
 
 def test_the_default_is_ours_and_the_others_bear_the_names_of_systems():

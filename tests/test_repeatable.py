@@ -56,10 +56,10 @@ def test_training_with_another_number_of_threads(store: Path, tmp_path: Path):
 
 
 def test_maps(tmp_path: Path):
-    sound = ("--audio", ROOT / "tests" / "media" / "sound.wav")
+    sound = ("--audio", ROOT / "tests" / "data" / "sound.wav")
     maps = []
     for threads, name in ((2, "a"), (2, "b"), (1, "c")):
-        avloc(threads, "localize", ROOT / "tests" / "media" / "frame.jpg", *sound, "--out", tmp_path / f"{name}.npy")
+        avloc(threads, "localize", ROOT / "tests" / "data" / "frame.jpg", *sound, "--out", tmp_path / f"{name}.npy")
         maps.append(np.load(tmp_path / f"{name}.npy"))
     assert np.array_equal(maps[0], maps[1])
     assert np.abs(maps[0] - maps[2]).max() <= MAP_TOLERANCE

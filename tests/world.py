@@ -18,7 +18,7 @@ import soundfile
 from PIL import Image, ImageDraw
 
 from avloc.metrics import ground_truth
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import Clip, HintStamp, HintWriter, StoreHeader, StoreWriter
 
 RATE = 22_050

@@ -1,7 +1,6 @@
 """Which clips a set consists of, and where the sounding object is in each: published lists, ids and boxes."""
 
 from avloc.annotations.boxes import Annotation, Annotations, published_boxes, read_annotations
-from avloc.annotations.cover import Window, box_cover, mask_cover
 from avloc.annotations.ids import canonical_id, is_vggsound_id, media_id
 from avloc.annotations.labels import OPEN, RIGHT, WRONG, Label, parse_label, relations
 from avloc.annotations.lists import (
@@ -31,13 +30,10 @@ __all__ = [
     "IdList",
     "Label",
     "SilentPair",
-    "Window",
-    "box_cover",
     "canonical_id",
     "is_vggsound_id",
     "list_name",
     "list_names",
-    "mask_cover",
     "media_id",
     "pair_only_ids",
     "parse_label",

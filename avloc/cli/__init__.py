@@ -8,7 +8,7 @@ import typer
 
 from avloc import __version__
 from avloc.cli.distill import distill_cache
-from avloc.cli.edge import run
+from avloc.cli.entry_point import run
 from avloc.cli.evaluate import evaluate
 from avloc.cli.localize import localize
 from avloc.cli.prepare import prepare

@@ -40,7 +40,7 @@ def distill_cache(
     from avloc import console
     from avloc.distill import PUBLISHED_TEACHERS, DistillOptions
     from avloc.distill import distill_cache as run
-    from avloc.parts import choose_part
+    from avloc.sharding import choose_part
 
     with console.live() as listener:
         options = DistillOptions(

@@ -12,7 +12,7 @@ import typer
 
 from avloc.cli.options import Device, Json, Precision, WeightsDir
 from avloc.errors import MissingClips, NoInputLeft, UsageError
-from avloc.memory import keep_freed
+from avloc.malloc import keep_freed
 
 if TYPE_CHECKING:
     from avloc.evaluate import EvalReport

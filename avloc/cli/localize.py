@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.edge import EXIT_FAILED_INPUTS
+from avloc.cli.entry_point import EXIT_FAILED_INPUTS
 from avloc.cli.options import Device, Json, Precision, WeightsDir
 from avloc.errors import NoInputLeft, UsageError
 

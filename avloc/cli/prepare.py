@@ -56,9 +56,9 @@ def prepare(
 ) -> None:
     """Turn videos, frame and sound folders, or packed sets into a store."""
     from avloc import console
-    from avloc.parts import choose_part
     from avloc.prepare import EVENT_LAYOUT, PrepareOptions, prepare_events
     from avloc.prepare import prepare as run
+    from avloc.sharding import choose_part
 
     with console.live() as listener:
         options = PrepareOptions(

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from avloc import config as configs
-from avloc.cli.edge import StopRequest
+from avloc.cli.entry_point import StopRequest
 from avloc.cli.options import Device, DryRun, Json, WeightsDir
 from avloc.errors import UsageError
-from avloc.events import Notice, silent
-from avloc.memory import keep_freed
-from avloc.published import EVENT_SPECS, METHOD_SPECS, merged
+from avloc.malloc import keep_freed
+from avloc.progress import Notice, silent
+from avloc.registry import EVENT_SPECS, METHOD_SPECS, merged
 
 _SEED = re.compile(r"[0-9]{1,19}")
 
@@ -99,7 +99,7 @@ def train(
         return
 
     from avloc import console
-    from avloc.parallel import joined
+    from avloc.distributed import joined
     from avloc.train import TrainOptions, seed_runs
     from avloc.train import train as run
 

@@ -1,7 +1,7 @@
 """The terminal: progress and notices on standard error, results on standard output. Nobody else knows Rich."""
 
 from avloc.console.events import print_events, print_told
-from avloc.console.scores import print_session
+from avloc.console.score_tables import print_session
 from avloc.console.terminal import (
     live,
     print_distillation,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from avloc.console.terminal import console, print_json, print_path, shown
-from avloc.events import Listener, Notice
+from avloc.progress import Listener, Notice
 
 if TYPE_CHECKING:
     from rich.console import Console

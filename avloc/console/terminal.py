@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avloc.events import Event, Listener, Notice, Progress
+from avloc.progress import Event, Listener, Notice, Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,9 +11,9 @@ from avloc.distill.imported import imported_sources
 from avloc.distill.plan import DistillOptions, DistillReport, TeacherReport
 from avloc.distill.sources import HintSource, teacher_sources
 from avloc.errors import InputError, NoInputLeft
-from avloc.events import Listener, Notice, Progress, silent
 from avloc.files import json_lines, read_lines, write_bytes
-from avloc.parts import Part, claim, clear, turn
+from avloc.progress import Listener, Notice, Progress, silent
+from avloc.sharding import Part, claim, clear, turn
 from avloc.store.hints import FAILED
 
 if TYPE_CHECKING:

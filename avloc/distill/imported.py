@@ -15,8 +15,8 @@ import numpy as np
 from avloc.annotations import canonical_id, media_id
 from avloc.distill.sources import Answers, HintSource
 from avloc.errors import InputError, UsageError
-from avloc.events import Listener, Notice, Progress
 from avloc.files import sha256_of
+from avloc.progress import Listener, Notice, Progress
 
 if TYPE_CHECKING:
     from avloc.teachers import Hint

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avloc.config import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS
 from avloc.errors import UsageError, nearest
-from avloc.parts import WHOLE, Part
+from avloc.sharding import WHOLE, Part
 
 TEACHERS = (*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)
 PUBLISHED_TEACHERS = ("panns", "detr")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from avloc.distill.plan import DistillOptions
 from avloc.errors import InputError, UsageError
-from avloc.events import Listener, Notice
+from avloc.progress import Listener, Notice
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +91,8 @@ def teacher_device(name: str) -> torch.device:
     Raises:
         UsageError: no such device here.
     """
+    from avloc.distributed import own_gpu
     from avloc.engine import pick_device
-    from avloc.parallel import own_gpu
 
     device = pick_device(name)
     return (own_gpu() or device) if name == "auto" else device

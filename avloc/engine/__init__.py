@@ -1,9 +1,9 @@
 """The core: one model on one device, for training and for heat maps."""
 
-from avloc.engine.cells import NOISE, NOT_FINITE, OTHER, SILENCE, ClipCells, WrongSounds, predict_cells
 from avloc.engine.core import Engine, pick_device, pick_precision, weighted_total
+from avloc.engine.inference import NOISE, NOT_FINITE, OTHER, SILENCE, ClipCells, WrongSounds, predict_cells
 from avloc.engine.scoring import Cut, Heats, kinds_of, score_heat, truth_of
-from avloc.engine.supervise import box_cells, supervise
+from avloc.engine.targets import box_cells, supervise
 
 __all__ = [
     "NOISE",

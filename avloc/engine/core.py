@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from avloc.checkpoint import ModelFile, put_weights
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch
-from avloc.engine.supervise import supervise
+from avloc.distributed import ALONE, Peers, share_statistics
+from avloc.engine.targets import supervise
 from avloc.errors import UsageError
 from avloc.methods import Embeddings, HintBatch, Method, build
 from avloc.networks.folding import fold_batch_norms
-from avloc.parallel import ALONE, Peers, share_statistics
 from avloc.transforms import (
     crop_frames,
     crop_labels,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.engine.cells import ClipCells
+from avloc.engine.inference import ClipCells
 from avloc.heatmap import area_rank, cut, fuse, heat_maps, median_rank, ranked, resize, stretch
 from avloc.media import decode_mask
 from avloc.metrics import ClipScore, Truth, ground_truth, intersection_over_union, mask_truth

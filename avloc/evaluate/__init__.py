@@ -1,11 +1,11 @@
 """`avloc eval`: scores that can be trusted and repeated."""
 
 from avloc.evaluate.events import EventOptions, EventReport, evaluate_events
-from avloc.evaluate.pictures import report_session
+from avloc.evaluate.multi_model import Session, evaluate_runs, evaluate_table
 from avloc.evaluate.plan import EVENT_TESTSETS, EvalOptions, find_store
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
+from avloc.evaluate.report_files import report_session
 from avloc.evaluate.run import Evaluation, evaluate
-from avloc.evaluate.session import Session, evaluate_runs, evaluate_table
 
 __all__ = [
     "EVENT_TESTSETS",

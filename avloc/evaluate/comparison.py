@@ -7,7 +7,7 @@ from typing import Any
 
 from avloc import __version__
 from avloc.evaluate.records import EvalReport
-from avloc.evaluate.runs import check_alike
+from avloc.evaluate.seed_groups import check_alike
 from avloc.metrics import paired_difference
 from avloc.protocols import Protocol
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from avloc import __version__
 from avloc.errors import NoInputLeft, UsageError
 from avloc.evaluate.plan import AVE, MATCH, WEAK, find_store
-from avloc.events import Listener, Notice, Progress, silent
 from avloc.metrics import events as metrics
+from avloc.progress import Listener, Notice, Progress, silent
 
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile

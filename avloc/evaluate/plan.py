@@ -10,7 +10,7 @@ from pathlib import Path
 from avloc.annotations import TESTSETS, SilentPair, silent_pairs, testset_ids, testset_list
 from avloc.errors import StoreNotFound, UsageError, nearest, normal_form
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
-from avloc.published import SPECS
+from avloc.registry import SPECS
 from avloc.store import Store
 
 MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")

@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from avloc.errors import Refused
-from avloc.evaluate.gather import Gathered, Priors, boxes_alone, gather, load_priors
+from avloc.evaluate.maps import Gathered, Priors, boxes_alone, gather, load_priors
 from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions, pairs_of
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.testset import TestSet, open_testset
-from avloc.events import Listener, silent
+from avloc.progress import Listener, silent
 from avloc.protocols import Protocol
 from avloc.store import Store
 
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
     from avloc.engine import ClipCells
-    from avloc.evaluate.score import Clip, Scored
+    from avloc.evaluate.protocol_scores import Clip, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def _load(options: EvalOptions) -> list[ModelFile]:
 def _reports(
     model: ModelFile | None, testset: TestSet, maps: Gathered, priors: Priors, options: EvalOptions
 ) -> list[EvalReport]:
-    from avloc.evaluate.score import Clip, score_protocols
+    from avloc.evaluate.protocol_scores import Clip, score_protocols
 
     protocols = testset.protocols
     kinds = [] if model is None else _kinds(options, priors)

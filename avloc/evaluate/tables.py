@@ -11,7 +11,7 @@ from avloc.annotations import testset_ids
 from avloc.config import TrainConfig, to_dict
 from avloc.evaluate.paper import TRAINING_LISTS, PaperRow, find_table
 from avloc.evaluate.records import EvalReport
-from avloc.evaluate.runs import group_key, spread
+from avloc.evaluate.seed_groups import group_key, spread
 
 SCHEMA = "avloc.table/1"
 _METHOD = "avc"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from avloc.annotations import TESTSETS, published_boxes, testset_list
 from avloc.errors import Refused, StoreNotFound
-from avloc.evaluate.gather import flags_of
+from avloc.evaluate.maps import flags_of
 from avloc.evaluate.plan import EvalOptions, expected_ids, find_store
-from avloc.events import Listener, Notice, silent
+from avloc.progress import Listener, Notice, silent
 from avloc.protocols import Protocol
 from avloc.store import Store
 

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
-from avloc.events import Listener, Progress, silent
 from avloc.localize.events_video import write_events_video
 from avloc.localize.inputs import STDIN, as_files, expand_inputs
 from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_apart, plan_outputs
 from avloc.localize.timeline import write_timeline
 from avloc.media import LATE_S, layout_of, picture_seconds, play_seconds, read_frame, square
+from avloc.progress import Listener, Progress, silent
 from avloc.transforms import MEL_RATE
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from avloc.networks.vggish import VGGish
     from avloc.teachers import Vgg19Teacher
 
-SCHEMA = "avloc.events/1"
+SCHEMA = "avloc.progress/1"
 WINDOW, STEP = 10, 5
 """Length of the windows that the model sees, and from one to the next, in seconds."""
 _SHOWN_SIDE = 112
@@ -186,7 +186,7 @@ class Teller:
         from avloc.checkpoint import load_model
         from avloc.engine.events import EventEngine, told_names
         from avloc.networks.vggish import load_vggish
-        from avloc.published import StoreSpec
+        from avloc.registry import StoreSpec
         from avloc.teachers import Vgg19Teacher
         from avloc.weights import VGGISH, locate
 

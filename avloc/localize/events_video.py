@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.events import Listener, Progress, silent
 from avloc.localize.movie import Movie, tell_codec, write_movie
 from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
@@ -18,6 +17,7 @@ from avloc.localize.style import Style
 from avloc.localize.timeline import attention_map
 from avloc.localize.verdict import Verdict
 from avloc.media import OnScreen, play
+from avloc.progress import Listener, Progress, silent
 
 if TYPE_CHECKING:
     from avloc.localize.events import Timeline

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from avloc.config import from_dict
 from avloc.errors import UsageError, WeightsError
-from avloc.events import Listener, silent
+from avloc.progress import Listener, silent
 from avloc.protocols import RESIZES, Protocol
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
-from avloc.events import Listener, silent
+from avloc.localize.array_inputs import frame_of, sound_of
 from avloc.localize.forks import check_forked
 from avloc.localize.fusion import OWN, Fusion, load_fusion
-from avloc.localize.given import frame_of, sound_of
 from avloc.localize.moments import Scene, SoundSource, Times, check_whole, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
 from avloc.media import SoundWindow, cut_window, square
+from avloc.progress import Listener, silent
 from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from avloc.checkpoint import ModelFile
     from avloc.engine import Engine
-    from avloc.localize.given import Frame, Waveform
+    from avloc.localize.array_inputs import Frame, Waveform
     from avloc.methods import Embeddings
 
 _NOISE_SEED = 0

@@ -25,7 +25,7 @@ from avloc.media import (
     read_frame,
     read_sound,
 )
-from avloc.media.screen import STAMP_S
+from avloc.media.frame_decoder import STAMP_S
 
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.events import Listener, Notice
 from avloc.media import MovieWriter, OnScreen, movie_codec
+from avloc.progress import Listener, Notice
 
 
 @dataclass(frozen=True, kw_only=True)

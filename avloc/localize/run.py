@@ -10,8 +10,6 @@ from operator import attrgetter
 from pathlib import Path
 
 from avloc.errors import InputError, UsageError
-from avloc.events import Listener, Notice, Progress, silent
-from avloc.localize.ahead import read_ahead
 from avloc.localize.inputs import STDIN, as_files, check_named, expand_inputs
 from avloc.localize.model import Model, load
 from avloc.localize.moments import (
@@ -36,9 +34,11 @@ from avloc.localize.outputs import (
     write_array,
     write_picture,
 )
+from avloc.localize.prefetch import read_ahead
 from avloc.localize.result import Result
 from avloc.localize.verdict import Verdict, summary, warning
 from avloc.media import SoundWindow, is_picture, layout_of
+from avloc.progress import Listener, Notice, Progress, silent
 
 JUDGED = 5
 """Moments of an overlay video, evenly spread, on which the verdict rests."""

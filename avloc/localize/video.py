@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
-from avloc.events import Listener, Notice, Progress, silent
 from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
 from avloc.localize.moments import OWN_SOUND, SoundSource, sounds_at
 from avloc.localize.movie import Movie, tell_codec, write_movie
@@ -25,6 +24,7 @@ from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
 from avloc.media import OnScreen, SoundWindow, play
+from avloc.progress import Listener, Notice, Progress, silent
 
 _ON_TIME_S = 1e-4
 """A picture that appears this little after a map's time is the one on screen then."""

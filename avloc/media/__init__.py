@@ -5,10 +5,9 @@ time means the same moment for the picture and for the sound. Whatever is wrong 
 `InputError` that gives the reason and leaves the name of the file to the caller.
 """
 
+from avloc.media.audio import SILENCE_PEAK, SoundWindow, cut_window, read_sound
 from avloc.media.containers import MediaSource
 from avloc.media.layout import Layout
-from avloc.media.measure import layout_of
-from avloc.media.movies import MovieWriter, movie_codec
 from avloc.media.pictures import (
     as_shown,
     decode_mask,
@@ -20,10 +19,11 @@ from avloc.media.pictures import (
     shrink,
     square,
 )
-from avloc.media.reels import OnScreen, play, play_seconds, play_sound
-from avloc.media.sounds import SILENCE_PEAK, SoundWindow, cut_window, read_sound
+from avloc.media.probing import layout_of
 from avloc.media.suffixes import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from avloc.media.videos import LATE_S, Moment, picture_seconds, read_frame, read_frames, read_moment
+from avloc.media.video_frames import LATE_S, Moment, picture_seconds, read_frame, read_frames, read_moment
+from avloc.media.video_stream import OnScreen, play, play_seconds, play_sound
+from avloc.media.video_writer import MovieWriter, movie_codec
 
 __all__ = [
     "LATE_S",

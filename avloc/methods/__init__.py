@@ -1,4 +1,4 @@
-"""The published systems, one file each: subclasses of `Method` or `EventMethod`, named in `avloc.published`."""
+"""The published systems, one file each: subclasses of `Method` or `EventMethod`, named in `avloc.registry`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from avloc.config import ModelConfig
 from avloc.errors import UsageError, nearest
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision
 from avloc.methods.events import EventMethod
-from avloc.published import EVENT_SPECS, METHOD_SPECS, SPECS
+from avloc.registry import EVENT_SPECS, METHOD_SPECS, SPECS
 
 
 def any_class(name: str) -> type[Method] | type[EventMethod]:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
+from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Published, Supervision
 from avloc.methods.ezvsl import AVC_DIM, EZVSL, two_stream_state
-from avloc.parallel import ALONE, Peers
 
 
 class AVC(EZVSL):

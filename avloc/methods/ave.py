@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from avloc.config import ModelConfig
 from avloc.methods.base import Published, tensors_of
 from avloc.methods.events import AUDIO, CELLS, VISUAL, EventMethod, Features
-from avloc.published import EVENT_SPECS
+from avloc.registry import EVENT_SPECS
 
 _HIDDEN = 128
 """Width of each LSTM in each direction."""

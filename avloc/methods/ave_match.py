@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avloc.config import ModelConfig
 from avloc.methods.base import Published
 from avloc.methods.events import AUDIO, VISUAL, EventMethod, Features
-from avloc.published import EVENT_SPECS
+from avloc.registry import EVENT_SPECS
 
 _HIDDEN, _COMMON = 128, 64
 _SLOPE = 0.3

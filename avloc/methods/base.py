@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from avloc.config import LossWeights, ModelConfig
+from avloc.distributed import ALONE, Peers
 from avloc.errors import UsageError
-from avloc.parallel import ALONE, Peers
 
 
 @dataclass(frozen=True)

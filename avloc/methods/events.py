@@ -62,7 +62,7 @@ class EventMethod(nn.Module, ABC):
         """The model in the files of its authors.
 
         Args:
-            files: name without ending -> what a file holds, as `avloc.networks.modules` reads it.
+            files: name without ending -> what a file holds, as `avloc.weights.legacy_checkpoints` reads it.
 
         Returns:
             None where they are of another method.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
+from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
 from avloc.networks.lite0 import BESIDE_PUBLISHED
 from avloc.networks.trunks import (
@@ -27,7 +28,6 @@ from avloc.networks.trunks import (
     init_from_scratch,
     published_channels,
 )
-from avloc.parallel import ALONE, Peers
 
 AVC_DIM = 2_048
 

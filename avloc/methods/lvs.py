@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import ModelConfig
+from avloc.distributed import Peers
 from avloc.errors import UsageError
 from avloc.methods.base import Embeddings, Published, tensors_of
 from avloc.methods.ezvsl import EZVSL
 from avloc.networks.trunks import keep_resolution
-from avloc.parallel import Peers
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 
 _STEMS = {"imgnet": "conv1", "audnet": "conv1_a"}
 """Each published trunk has a stem for pictures, one for sound and one for optical flow."""

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from avloc import losses
 from avloc.config import LossWeights, ModelConfig
+from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Published, Supervision, tensors_of
 from avloc.methods.vggish import HeardByVGGish, attention, check_sizes
 from avloc.networks.trunks import build_trunk, keep_resolution
 from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP
-from avloc.parallel import ALONE, Peers
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 
 _EXCLUDED = -10.0
 """Score of a sound that is no negative, before the temperature."""

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.config import LossWeights, ModelConfig
+from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, Group, HintBatch, Published, Supervision, tensors_of
 from avloc.methods.vggish import HeardByVGGish, attention, check_sizes
 from avloc.networks.predictive import PredictiveCoding
 from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP
-from avloc.parallel import ALONE, Peers
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 
 _LAST_CONVOLUTION = 29
 """Parts of torchvision's VGG16 up to its last convolution, without what follows it."""

@@ -8,7 +8,7 @@ from avloc.config import ModelConfig
 from avloc.errors import UsageError
 from avloc.methods.base import Method
 from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP, log_mel_patches, normalise_span
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 
 _FLOOR = 1e-10
 _SIDE = 224

@@ -2,16 +2,7 @@
 
 from avloc.metrics.extended import ExtendedScores, confidence, extended_scores
 from avloc.metrics.intervals import interval, paired_difference
-from avloc.metrics.negatives import (
-    NegativeScores,
-    harmonic,
-    negative_auc,
-    negative_scores,
-    overlap,
-    share_above,
-    universal_thresholds,
-)
-from avloc.metrics.scores import (
+from avloc.metrics.localization import (
     AUC_THRESHOLDS,
     SIZES,
     ClipScore,
@@ -23,6 +14,15 @@ from avloc.metrics.scores import (
     size_of,
     success_curve,
     summarise,
+)
+from avloc.metrics.negatives import (
+    NegativeScores,
+    harmonic,
+    negative_auc,
+    negative_scores,
+    overlap,
+    share_above,
+    universal_thresholds,
 )
 from avloc.metrics.segments import f_curves, intersection_over_union, max_f
 from avloc.metrics.sources import SourceScores, source_scores

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from avloc.metrics.scores import AUC_THRESHOLDS
+from avloc.metrics.localization import AUC_THRESHOLDS
 
 METRICS = ("ciou_50", "auc", "mean_ciou")
 """What `interval` and `paired_difference` speak about, in this order; the names of `Summary`."""

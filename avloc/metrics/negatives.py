@@ -17,7 +17,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from avloc.metrics.scores import AUC_THRESHOLDS, summarise
+from avloc.metrics.localization import AUC_THRESHOLDS, summarise
 from avloc.metrics.segments import intersection_over_union
 
 

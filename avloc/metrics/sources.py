@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from avloc.metrics.scores import Summary, summarise
+from avloc.metrics.localization import Summary, summarise
 
 
 @dataclass(frozen=True, kw_only=True)

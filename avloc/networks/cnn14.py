@@ -21,7 +21,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from avloc.errors import WeightsError
-from avloc.networks.plain import load_plain
+from avloc.weights.torch_files import load_plain
 
 RATE = 32_000  # Hz
 CLASSES = 527  # AudioSet

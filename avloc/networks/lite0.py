@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from avloc.errors import WeightsError
 from avloc.networks.padding import SameConv2d
-from avloc.networks.plain import load_plain
 from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD
+from avloc.weights.torch_files import load_plain
 
 CLASSES = 1_000  # of ImageNet
 WIDTH = 1_280  # of the last feature map

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from avloc.errors import UsageError, WeightsError, nearest
 from avloc.networks import lite0, vit, yamnet
-from avloc.networks.plain import load_plain
 from avloc.transforms import MEL_RATE, log_mel, log_spectrogram
+from avloc.weights.torch_files import load_plain
 
 TORCHVISION_TRUNKS = (
     "resnet18",

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.errors import WeightsError
-from avloc.networks.plain import load_plain
 from avloc.transforms import MEL_BANDS, MEL_RATE, log_mel
+from avloc.weights.torch_files import load_plain
 
 WIDTH = 128
 LED_WIDTH = 512

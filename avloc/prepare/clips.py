@@ -31,7 +31,7 @@ from avloc.media import (
 )
 from avloc.prepare.packed import PACKED_RATE, read_row
 from avloc.prepare.sources import Skip, Source
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import Clip
 
 _TRAIN_QUALITY = 90

@@ -15,14 +15,14 @@ from pathlib import Path, PurePath
 from avloc.annotations import IdList, media_id
 from avloc.annotations.ave import AveRow, class_names, read_order, read_rows, write_labels
 from avloc.errors import Refused, UsageError
-from avloc.events import Listener, Notice, silent
 from avloc.media import VIDEO_SUFFIXES
-from avloc.parts import claim
 from avloc.prepare.plan import PrepareOptions
 from avloc.prepare.released import Released, find_released, noise_count
 from avloc.prepare.run import PrepareReport, prepare
 from avloc.prepare.sources import EVENT_LAYOUT, files_in
-from avloc.published import StoreSpec
+from avloc.progress import Listener, Notice, silent
+from avloc.registry import StoreSpec
+from avloc.sharding import claim
 from avloc.store import StoreHeader
 from avloc.store.events import EVENTS, FIRST, NOISE, WINDOW, EventRow, EventTable
 

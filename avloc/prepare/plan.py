@@ -12,9 +12,9 @@ from avloc import __version__
 from avloc.annotations import Annotations, IdList, published_boxes, published_list, read_annotations, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
-from avloc.parts import WHOLE, Part
 from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
-from avloc.published import SPECS, StoreSpec
+from avloc.registry import SPECS, StoreSpec
+from avloc.sharding import WHOLE, Part
 from avloc.store import TRACK, StoreHeader
 from avloc.store.events import FIRST, WINDOW
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from avloc.annotations.ave import LABELS_KEY
 from avloc.errors import InputError, UsageError
-from avloc.events import Listener, Notice, Progress
 from avloc.files import check_ordinary, sha256_of
 from avloc.hdf5 import own_data_set
+from avloc.progress import Listener, Notice, Progress
 from avloc.store import HintStamp, HintWriter
 from avloc.store.events import HEARD, POOLED, SEEN
 from avloc.store.hints import hint_folder

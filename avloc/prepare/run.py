@@ -11,15 +11,15 @@ from typing import NoReturn
 
 from avloc.annotations import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
-from avloc.events import Listener, Notice, Progress, silent
-from avloc.parts import Part, claim, clear, turn
 from avloc.prepare import packed
-from avloc.prepare.choice import NAMED, SKIPPED, Choice, announce, choose, write_skips
 from avloc.prepare.clips import make_clip
-from avloc.prepare.finding import find
+from avloc.prepare.discovery import find
 from avloc.prepare.plan import Plan, PrepareOptions, fitting_header, make_plan
+from avloc.prepare.selection import NAMED, SKIPPED, Choice, announce, choose, write_skips
 from avloc.prepare.sources import Found, Skip, Source
 from avloc.prepare.workers import results, worker_count
+from avloc.progress import Listener, Notice, Progress, silent
+from avloc.sharding import Part, claim, clear, turn
 from avloc.store import Store, StoreWriter
 from avloc.store.shards import shard_paths
 

@@ -17,7 +17,7 @@ from avloc.annotations import is_vggsound_id, media_id
 from avloc.errors import UsageError
 from avloc.files import real, refuse_url
 from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from avloc.parts import Part
+from avloc.sharding import Part
 
 LAYOUTS = ("auto", "videos", "folders", "hdf5")
 EVENT_LAYOUT = "ave"

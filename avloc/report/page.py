@@ -16,11 +16,11 @@ from string import Template
 from typing import Any
 
 from avloc.metrics import AUC_THRESHOLDS, ClipScore
+from avloc.report.json_text import to_json
+from avloc.report.multi_model import tables_over
 from avloc.report.pictures import ReportPicture
-from avloc.report.plain import to_json
-from avloc.report.several import tables_over
+from avloc.report.protocol_text import boxes_in_words, in_words
 from avloc.report.tables import NOTHING, flat, number, tables_of
-from avloc.report.words import boxes_in_words, in_words
 
 SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
 """Parts of the one inlined script, in this order."""

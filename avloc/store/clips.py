@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from avloc.config import from_dict
 from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
-from avloc.parts import WHOLE, Part, turn
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
+from avloc.sharding import WHOLE, Part, turn
 from avloc.store.shards import ROWS, Column, Shard, ShardFolder, put_ragged, put_texts, ragged_columns, write_next_shard
 
 SCHEMA = 2

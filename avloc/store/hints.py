@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from avloc.errors import Refused
 from avloc.files import read_lines, read_table, write_json
-from avloc.parts import WHOLE, Part
+from avloc.sharding import WHOLE, Part
 from avloc.store.shards import IDS, ROWS, Column, ShardFolder, put_texts, write_next_shard
 
 SCHEMA = 2

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.files import write_image
 from avloc.hdf5 import own_data_set
-from avloc.parts import WHOLE, Part
+from avloc.sharding import WHOLE, Part
 
 _OPEN_AT_MOST = 256
 """Shards that one process holds open: systems allow a process a thousand files or so, large stores have more."""

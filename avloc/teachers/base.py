@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avloc.networks.exact import exactly
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import Clip, HintStamp
 from avloc.transforms import INT16_SCALE, MEL_RATE
 from avloc.weights import Located

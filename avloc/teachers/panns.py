@@ -21,7 +21,7 @@ from avloc.errors import InputError, Refused, UsageError
 from avloc.files import read_table
 from avloc.media import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import TRACK, Clip, HintStamp, Store, hint_folder
 from avloc.store.hints import STAMP
 from avloc.teachers.base import Hint, in_slabs, stored_sound

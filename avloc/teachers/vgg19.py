@@ -19,7 +19,7 @@ from avloc.errors import InputError
 from avloc.media import MediaSource, read_frames, square
 from avloc.networks.exact import exactly
 from avloc.networks.trunks import build_trunk, load_imagenet
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import Clip, HintStamp
 from avloc.teachers.base import Hint
 from avloc.teachers.panns import source_is_there

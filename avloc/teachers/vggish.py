@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avloc.errors import Refused
 from avloc.networks.vggish import PATCH_FRAMES, WIDTH, VGGish, load_vggish, log_mel_patches, mean_unit
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import HintStamp
 from avloc.teachers.base import Hint, StoredSoundTeacher
 from avloc.transforms import MEL_HOP, MEL_RATE, MEL_WINDOW

@@ -13,7 +13,7 @@ from torch import Tensor
 from avloc.errors import Refused
 from avloc.networks.concepts import CONCEPTS, DIM, SOUND_NOTHING, concepts_hash, strongest
 from avloc.networks.yamnet import CLASS_OFFSET, YAMNet, load_yamnet
-from avloc.published import StoreSpec
+from avloc.registry import StoreSpec
 from avloc.store import HintStamp
 from avloc.teachers.base import Hint, StoredSoundTeacher, unit_concepts
 from avloc.transforms import MEL_RATE, MEL_WINDOW, log_mel

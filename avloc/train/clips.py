@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from avloc.config import TrainConfig
 from avloc.dataset import ClipSet
 from avloc.errors import Refused, UsageError
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 from avloc.store import Hints, Store
 
 

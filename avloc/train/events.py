@@ -15,15 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 from avloc import __version__
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, TrainConfig, check_used, to_dict
+from avloc.distributed import ALONE, Peers
 from avloc.engine import pick_device, pick_precision
 from avloc.errors import Refused, UsageError
-from avloc.events import Listener, Notice
 from avloc.features import EventSet
 from avloc.methods import EventMethod, build_events
 from avloc.methods.ave import AVE
 from avloc.methods.base import Group
 from avloc.methods.events import Features
-from avloc.parallel import ALONE, Peers
+from avloc.progress import Listener, Notice
 from avloc.store.events import NOISE, EventRow, EventTable
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder

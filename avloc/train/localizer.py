@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, load
+from avloc.distributed import Peers
 from avloc.engine import pick_device, pick_precision
-from avloc.events import Listener, Notice
 from avloc.methods.base import Group
-from avloc.parallel import Peers
+from avloc.progress import Listener, Notice
 from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
 from avloc.train.run_folder import RunFolder
 from avloc.train.validation import check_damage, validate

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 
 from avloc.config import OptimConfig, TrainConfig, to_dict
+from avloc.distributed import ALONE, Peers
 from avloc.engine import weighted_total
 from avloc.errors import Refused, UsageError
-from avloc.events import Listener, Notice, silent
-from avloc.events import Progress as ProgressEvent
 from avloc.files import folder_lock, remove_leftovers
-from avloc.parallel import ALONE, Peers
-from avloc.published import EVENT_SPECS
+from avloc.progress import Listener, Notice, silent
+from avloc.progress import Progress as ProgressEvent
+from avloc.registry import EVENT_SPECS
 from avloc.train.events import EventTask
 from avloc.train.localizer import LocalizerTask
-from avloc.train.order import EpochBatches
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import Progress, RunFolder
+from avloc.train.sampler import EpochBatches
 from avloc.train.task import Learner, Task
 
 SAVE_EVERY_S = 300.0  # an epoch longer than this is saved on the way
@@ -57,7 +57,7 @@ def train(
 ) -> TrainReport:
     """Train, or go on training, into `options.out`.
 
-    Processes that share the batches (`avloc.parallel.joined`) all call it alike; the first one writes.
+    Processes that share the batches (`avloc.distributed.joined`) all call it alike; the first one writes.
 
     Args:
         options: store, run folder, validation, device.

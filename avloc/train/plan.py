@@ -19,13 +19,13 @@ from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, Tr
 from avloc.dataset import ClipSet
 from avloc.engine import Engine
 from avloc.errors import Refused, UsageError
-from avloc.events import Listener
-from avloc.media.segments import check_segments
+from avloc.media.superpixels import check_segments
 from avloc.methods import Method
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
 from avloc.networks.trunks import WITH_PUBLISHED, load_pretrained, published_channels
+from avloc.progress import Listener
 from avloc.protocols import Protocol
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 from avloc.store import Store
 from avloc.train.clips import training_set
 from avloc.weights import locate, trunk_weights

@@ -14,7 +14,7 @@ from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
 from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
 from avloc.files import atomic_path, read_lines, write_bytes, write_image
-from avloc.networks.plain import load_plain
+from avloc.weights.torch_files import load_plain
 
 FREE_TO_CHANGE = ("epochs", "workers")
 """Settings that a resumed run may change without being another run."""

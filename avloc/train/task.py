@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from avloc.config import TrainConfig
-from avloc.events import Listener
+from avloc.distributed import Peers
 from avloc.methods.base import Group
-from avloc.parallel import Peers
+from avloc.progress import Listener
 
 
 class Learner(Protocol):

@@ -13,7 +13,7 @@ from avloc.engine import Engine, Heats, predict_cells, score_heat, supervise, tr
 from avloc.errors import Refused
 from avloc.metrics import summarise
 from avloc.protocols import Protocol
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 from avloc.train.plan import Validation
 
 

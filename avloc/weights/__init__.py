@@ -5,8 +5,8 @@ the hash in the hub's response header. No hash is written down here. A file that
 whose name carries no hash is used as it is, with its SHA-256 recorded and `verified` false.
 """
 
+from avloc.weights.catalog import CNN14, DETR, LITE0, VGGISH, YAMNET, imagenet_weights, trunk_weights
 from avloc.weights.find import cache_folder, locate
-from avloc.weights.published import CNN14, DETR, LITE0, VGGISH, YAMNET, imagenet_weights, trunk_weights
 from avloc.weights.records import HashSource, Located, Weight, WeightFile
 
 __all__ = [

@@ -16,8 +16,8 @@ from typing import Any
 
 from avloc import __version__
 from avloc.errors import WeightsError
-from avloc.events import Listener, Notice, Progress
 from avloc.files import atomic_path, parse_json
+from avloc.progress import Listener, Notice, Progress
 from avloc.weights.records import HashSource, WeightFile
 
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from avloc.errors import UsageError, WeightsAbsent
-from avloc.events import Listener, Notice, silent
 from avloc.files import sha256_of
+from avloc.progress import Listener, Notice, silent
 from avloc.weights.download import NETWORK_ERRORS, check, download, named_promise
 from avloc.weights.records import Located, Weight
 

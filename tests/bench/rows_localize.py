@@ -19,7 +19,7 @@ from tests.bench.reference_scoring import min_max, similarity_maps, upsampled
 from tests.bench.timing import AVLOC, REFERENCE, ROOT, Given, Row, alone, compared, interleaved, python, spread, walls
 from tests.media_makers import make_video
 
-MEDIA = ROOT / "tests" / "media"
+MEDIA = ROOT / "tests" / "data"
 _BARE = """
 import torch, torchvision
 with torch.no_grad():

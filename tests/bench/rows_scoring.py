@@ -14,7 +14,7 @@ from PIL import Image
 from avloc.annotations import published_boxes
 from avloc.checkpoint import load_model
 from avloc.engine import ClipCells, Engine
-from avloc.evaluate.score import Clip, score_protocols
+from avloc.evaluate.protocol_scores import Clip, score_protocols
 from avloc.heatmap import heat_maps
 from avloc.protocols import PROTOCOLS
 from tests.bench import material
@@ -119,7 +119,7 @@ def evaluation(given: Given, work: Path) -> list[Row]:
 
     def ours(precision: str) -> None:
         asked = ("eval", model, "--store", store, "--maps", ",".join(MAPS), "--weights-dir", prior.parent)
-        done = python("-m", "tests.bench.untaught", *asked, "--precision", precision, "--device", "cpu", "--json")
+        done = python("-m", "tests.bench.random_weights", *asked, "--precision", precision, "--device", "cpu", "--json")
         report = json.loads(done.stdout.splitlines()[0])
         scores[precision] = {name: report["maps"][name]["overall"]["mean_ciou"] for name in MAPS}
 

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from avloc.config import TrainConfig, settled
 from avloc.dataset import Batch, load
 from avloc.engine import Engine, pick_precision, weighted_total
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 from avloc.store import Store
 from avloc.train.clips import training_set
 from avloc.train.loop import make_optimiser
-from avloc.train.order import EpochBatches
+from avloc.train.sampler import EpochBatches
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
 from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, python, spread, walls

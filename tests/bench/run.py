@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
 from tests.bench import rows_data, rows_localize, rows_machine, rows_memory, rows_scoring, rows_training
 from tests.bench.timing import AVLOC, MACHINE, REFERENCE, Given, Row, header
 

@@ -13,7 +13,7 @@ from pathlib import Path
 def steps(store: str, precision: str, batch: str, count: str) -> None:
     """The same batch again and again."""
     from avloc.config import TrainConfig
-    from avloc.memory import keep_freed
+    from avloc.malloc import keep_freed
     from avloc.store import Store
     from tests.bench.rows_training import our_batch, our_step
 

@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from avloc.published import METHOD_SPECS
+from avloc.registry import METHOD_SPECS
+from tests.faults.disk_faults import trouble
 from tests.faults.fuzz import TARGETS
 from tests.faults.fuzzed import Fuzzed, fuzzed
 from tests.faults.kills import Tally, kills
 from tests.faults.media import Corpus, malformed
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.soak import Soak, soaked
-from tests.faults.trouble import trouble
 
 
 def parsed() -> argparse.Namespace:

@@ -70,7 +70,7 @@ def _place(name: str) -> Path:
 
 @cache
 def _a_store() -> dict[str, bytes]:
-    from avloc.published import StoreSpec
+    from avloc.registry import StoreSpec
     from avloc.store import Clip, StoreHeader, StoreWriter
 
     spec = StoreSpec(seconds=0.002, rate=8_000)

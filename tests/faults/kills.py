@@ -54,7 +54,7 @@ def started(
 ) -> subprocess.Popen[bytes]:
     """The command, with or without a strike, at the head of a process group; Ctrl-C reaches it."""
     table = json.dumps({"folder": str(out), **strike})
-    command = [sys.executable, "-m", "tests.faults.struck", table, *scenario.arguments(world, out), *again]
+    command = [sys.executable, "-m", "tests.faults.fault_injection", table, *scenario.arguments(world, out), *again]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, **{"preexec_fn": hear_ctrl_c, **pipes, **popen})

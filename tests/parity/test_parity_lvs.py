@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from avloc.config import LossWeights, ModelConfig
+from avloc.distributed import ALONE
 from avloc.losses import first_of, soft_above, trimap_logits
 from avloc.methods import Embeddings, HintBatch, Supervision, any_class, build
-from avloc.parallel import ALONE
 from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
 

@@ -1,0 +1,199 @@
+"""Clips to maps of cells, before any protocol: each network runs once, whatever is scored afterwards.
+
+Shape letters: B batch, D common space, N samples, h w cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avloc.dataset import Batch
+from avloc.engine.core import Engine
+from avloc.malloc import give_back
+from avloc.methods import Embeddings
+from avloc.priors import DetrPrior, ObjectPrior
+from avloc.progress import Listener, Progress, silent
+
+NOT_FINITE = "the {} map is not finite"
+SILENCE = "silence"
+NOISE = "noise"
+OTHER = "other-class"
+_TRIM_EVERY = 64
+"""Blocks. Results stay and batches go, so that the heap fills with holes: 50 kB a clip over tens of thousands."""
+BLOCK = 16
+"""Clips that the networks see at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipCells:
+    """What the networks say about one clip."""
+
+    id: str
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    """[n, 4] in fractions of the picture."""
+    mask: bytes = b""
+    """PNG mask of the sounding object, where the annotation is one."""
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """`av` (cosines) and, where they were run, `object` and `detr` (activations, attention): [h, w] each. `detr` is
+    absent where DETR was sure of nothing."""
+    wrong: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Kind of wrong sound -> cosines of the same picture with it, [draws, h, w]; `silence` is always there."""
+    reason: str = ""
+    """Why the clip cannot be scored; maps that are fine may stand above nevertheless."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongSounds:
+    """Sounds that do not belong to a picture, as unit vectors [draws, D]. Silence is filled in where it is absent."""
+
+    silence: Tensor | None = None
+    noise: Tensor | None = None
+    """The same for every picture, as silence is."""
+    of_clips: Mapping[str, Tensor] = field(default_factory=dict)
+    """Clip id -> its own sound, [1, D]."""
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Clip id -> clips of other classes, keys of `of_clips`, that it is heard with."""
+
+
+def predict_cells(
+    engine: Engine,
+    batches: Iterable[Batch],
+    *,
+    prior: ObjectPrior | None = None,
+    detr: DetrPrior | None = None,
+    wrong: WrongSounds | None = None,
+    total: int | None = None,
+    task: str = "scoring",
+    listener: Listener = silent,
+) -> Iterator[ClipCells]:
+    """One entry a clip, in the order of the batches, those that could not be decoded included.
+
+    Args:
+        engine: the model, in evaluation mode.
+        batches: square frames with sound and boxes, and with pictures for the priors that are given.
+        prior: adds `object` maps.
+        detr: adds `detr` maps.
+        wrong: adds maps of wrong sounds beside silence.
+        total: number of clips, for the progress.
+        task: what the progress is called.
+        listener: hears the progress.
+    """
+    done, wrong = 0, wrong or WrongSounds()
+    for number, block in enumerate(_blocks(batches)):
+        if number % _TRIM_EVERY == 0:
+            give_back()
+        rows = [entry for entry in block if isinstance(entry, _Row)]
+        if wrong.silence is None and rows:
+            wrong = replace(wrong, silence=_silence(engine, rows[0].batch))
+        decoded = iter(_block_cells(engine, rows, wrong, prior, detr))
+        for entry in block:
+            yield next(decoded) if isinstance(entry, _Row) else entry
+        done += len(block)
+        listener(Progress(task=task, done=done, total=total))
+
+
+@dataclass(frozen=True)
+class _Row:
+    batch: Batch
+    row: int
+
+
+def _blocks(batches: Iterable[Batch]) -> Iterator[list[_Row | ClipCells]]:
+    """The clips in their order, so many that the networks have a whole block, however they were loaded."""
+    block: list[_Row | ClipCells] = []
+    decoded = 0
+    for batch in batches:
+        rows, failures, failed = iter(range(len(batch.ids))), iter(batch.failures), set(batch.failed_at)
+        for place in range(len(batch.ids) + len(batch.failures)):
+            if place in failed:
+                clip_id, reason = next(failures)
+                block.append(ClipCells(id=clip_id, reason=reason))
+                continue
+            block.append(_Row(batch, next(rows)))
+            decoded += 1
+            if decoded == BLOCK:
+                yield block
+                block, decoded = [], 0
+    if block:
+        yield block
+
+
+@torch.inference_mode()
+def _silence(engine: Engine, batch: Batch) -> Tensor:
+    return engine.encode_sound(torch.zeros_like(batch.sound[:1]), batch.rate)
+
+
+@torch.inference_mode()
+def _block_cells(
+    engine: Engine, rows: Sequence[_Row], wrong: WrongSounds, prior: ObjectPrior | None, detr: DetrPrior | None
+) -> list[ClipCells]:
+    """What the networks say about the clips of a block."""
+    out: list[ClipCells] = []
+    if rows:
+        frames, sound = _filled([r.batch.frames[r.row] for r in rows]), _filled([r.batch.sound[r.row] for r in rows])
+        heard = engine.embed(frames, sound, rows[0].batch.rate)
+        by_name = {"av": engine.similarity(heard)}
+        if prior is not None:
+            by_name["object"] = prior.maps(_filled([_given(r.batch.prior_frames)[r.row] for r in rows]))
+        for place, (batch, row) in enumerate((r.batch, r.row) for r in rows):
+            maps = {name: _numpy(cells[place]) for name, cells in by_name.items()}
+            if detr is not None:
+                maps |= _attention(detr, _given(batch.detr_frames)[row])
+            image = heard.image[place : place + 1]
+            out.append(_clip_cells(batch, row, maps, _wrong_maps(engine, image, batch.ids[row], wrong)))
+    return out
+
+
+def _filled(tensors: Sequence[Tensor]) -> Tensor:
+    """One below the other, and as many blank ones as make a whole block.
+
+    Kernels round differently for other batch sizes, and a rounding moves pixels over a cut.
+    """
+    block = tensors[0].new_zeros((BLOCK, *tensors[0].shape))
+    block[: len(tensors)] = torch.stack(list(tensors))
+    return block
+
+
+def _attention(detr: DetrPrior, frame_3HW: Tensor) -> dict[str, NDArray[np.float32]]:
+    (attention,) = detr.maps(frame_3HW[None])
+    return {} if attention is None else {"detr": _numpy(attention)}
+
+
+def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSounds) -> dict[str, NDArray[np.float32]]:
+    others = [wrong.of_clips[name] for name in wrong.others.get(clip_id, ())]
+    sounds = {
+        SILENCE: wrong.silence,
+        NOISE: wrong.noise,
+        OTHER: torch.cat(others) if others else None,
+    }
+    return {
+        kind: np.stack([_numpy(engine.similarity(Embeddings(image_1DHW, draw[None]))[0]) for draw in vectors])
+        for kind, vectors in sounds.items()
+        if vectors is not None
+    }
+
+
+def _clip_cells(
+    batch: Batch, row: int, maps: dict[str, NDArray[np.float32]], wrong: dict[str, NDArray[np.float32]]
+) -> ClipCells:
+    broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
+    if broken:
+        whole = {name: cells for name, cells in maps.items() if name not in broken}
+        return ClipCells(id=batch.ids[row], maps=whole, reason=NOT_FINITE.format(broken[0]))
+    return ClipCells(id=batch.ids[row], boxes=batch.boxes[row], mask=batch.masks[row], maps=maps, wrong=wrong)
+
+
+def _given(frames: Tensor | None) -> Tensor:
+    assert frames is not None, "clips for a prior are loaded with its side"
+    return frames
+
+
+def _numpy(cells_hw: Tensor) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = cells_hw.float().cpu().numpy()
+    return values

@@ -1,0 +1,137 @@
+"""One `avloc eval` command: models, runs and groups of runs scored together, summed up and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from avloc.errors import StoreNotFound, UsageError
+from avloc.evaluate.comparison import Comparison, compare
+from avloc.evaluate.plan import EvalOptions
+from avloc.evaluate.records import EvalReport
+from avloc.evaluate.run import Evaluation, evaluate
+from avloc.evaluate.seed_groups import RunModels, RunsSummary, expand, summaries
+from avloc.evaluate.tables import fill, rows_for, table_json
+from avloc.progress import Listener, Notice, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything that one command has to say."""
+
+    evaluation: Evaluation
+    chosen: list[EvalReport]
+    """Reports of the models that were named and of the chosen epoch of each run."""
+    summaries: list[RunsSummary] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    table: dict[str, Any] = field(default_factory=dict)
+    """One of the paper's tables with our rows beside its own, as plain data."""
+
+
+def evaluate_runs(
+    options: EvalOptions, paths: Sequence[Path], against: Path | None = None, listener: Listener = silent
+) -> Session:
+    """Score what some paths mean, the last epoch of each run included.
+
+    Args:
+        options: what to score on; its models are replaced by those of the paths.
+        paths: model files, run folders, folders of `seed-N` runs; none means the model in the package.
+        against: a model or run with which every other is compared clip by clip.
+        listener: hears notices and progress.
+
+    Raises:
+        UsageError: nothing lies at a path, or `against` is not one model.
+        Refused: see `evaluate` and `avloc.evaluate.seed_groups`.
+    """
+    if options.baselines_only:
+        if paths or against or options.negatives:
+            raise UsageError(
+                "--maps baselines takes no model, no --compare and no --negatives: it looks at boxes alone"
+            )
+        evaluation = evaluate(options, listener)
+        return Session(evaluation=evaluation, chosen=evaluation.reports)
+    if against is not None and not paths:
+        raise UsageError("--compare needs a model to compare with, as in: avloc eval RUN --compare OTHER")
+    runs, rival = expand(paths), _one(against)
+    every = [*runs, *([rival] if rival and rival.selected not in [run.selected for run in runs] else [])]
+    named = {path: name for run in every for path, name in zip(run.models, _names(run), strict=True)}
+    evaluation = evaluate(replace(options, models=tuple(named), names=tuple(named.values())), listener)
+    if not runs:
+        return Session(evaluation=evaluation, chosen=evaluation.reports)
+    width = len(evaluation.reports) // len(named)
+    of = {path: evaluation.reports[i * width : (i + 1) * width] for i, path in enumerate(named)}
+    return Session(
+        evaluation=evaluation,
+        chosen=[report for run in every for report in of[run.selected]],
+        summaries=_summaries(runs, of, width),
+        comparisons=[
+            compare(mine, theirs)
+            for run in runs
+            if rival and run.selected != rival.selected
+            for mine, theirs in zip(of[run.selected], of[rival.selected], strict=True)
+        ],
+    )
+
+
+def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], listener: Listener = silent) -> Session:
+    """Score runs on the test sets of one of the paper's tables, and put them beside its rows.
+
+    Args:
+        table: number or name (`avloc.evaluate.paper`).
+        options: as for `evaluate_runs`; with a test set, the others of the table are left out.
+        paths: runs and models; without any, every row is "not run".
+        listener: hears notices, of test sets too that are not prepared.
+
+    Raises:
+        UsageError: avloc does not know the rows of that table.
+    """
+    testsets = dict.fromkeys(row.testset for row in rows_for(table) if not row.context)
+    found = [testset for testset in testsets if options.testset in ("", testset)]
+    sessions, absent = [], []
+    for testset in found if paths else ():
+        try:
+            sessions.append(evaluate_runs(replace(options, testset=testset), paths, listener=listener))
+        except StoreNotFound as error:
+            listener(Notice(f"{testset} is not run: {error}"))
+            absent.append(testset)
+    reports = [report for session in sessions for report in session.evaluation.reports]
+    return Session(
+        evaluation=Evaluation(reports=reports, store=None),
+        chosen=[],
+        table=table_json(table, fill(table, reports, absent)),
+    )
+
+
+def _one(path: Path | None) -> RunModels | None:
+    if path is None:
+        return None
+    found = expand([path])
+    if len(found) > 1:
+        raise UsageError(f"--compare {path} means {len(found)} runs; valid: one model or run")
+    return found[0]
+
+
+def _names(run: RunModels) -> list[str]:
+    return [run.name, f"{run.name} (last epoch)"][: len(run.models)]
+
+
+def _same_clips(chosen: EvalReport, last: EvalReport | None) -> EvalReport | None:
+    """The last epoch's report, unless it has scores of other clips: their means do not belong together."""
+    if last is None or [row.id for row in last.clips] != [row.id for row in chosen.clips]:
+        return None
+    return last
+
+
+def _summaries(runs: Sequence[RunModels], of: dict[Path, list[EvalReport]], width: int) -> list[RunsSummary]:
+    """Of runs that differ in their seed alone, and of a run whose last epoch is not the chosen one."""
+    found = [
+        summary
+        for column in range(width)
+        for summary in summaries(
+            [of[run.selected][column] for run in runs],
+            [_same_clips(of[run.selected][column], of[run.last][column] if run.last else None) for run in runs],
+        )
+    ]
+    return [summary for summary in found if sum(len(block.runs) for block in summary.blocks.values()) > 1]

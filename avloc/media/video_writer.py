@@ -1,0 +1,217 @@
+"""Writing an MP4: pictures that we make, and the sound of another file as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.packet import Packet
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from avloc.media.colours import colours_shown
+from avloc.media.containers import reading, sound_stream
+from avloc.media.packets import clock_of, entered, ticks
+from avloc.media.probing import layout_of
+from avloc.media.video_stream import OnScreen
+
+_BEST_CODEC, _PLAIN_CODEC = "libx264", "mpeg4"
+_CODEC_OPTIONS = {
+    # A coarser search than the preset's takes a third off the time and adds a tenth to the file.
+    "libx264": {"preset": "veryfast", "crf": "20", "subq": "1", "trellis": "0"},
+    "mpeg4": {"qscale": "3"},
+}
+COPIED_SOUNDS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
+"""Codecs that an MP4 holds by its standard; any other sound is encoded anew, as AAC."""
+_AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000})
+_USUAL_SOUND_RATE = 48_000
+_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1")
+"""By number of channels; some files do not name theirs."""
+_RUN_UP_S = Fraction(1, 10)
+"""Sound written before the first picture, which players decode and do not play: codecs with memory need it."""
+_WIDEST = 4096
+"""No H.264 player is sure to show more pixels in a row; wider pictures shrink, unless the source itself is wider."""
+_YUV_MATRICES = frozenset({1, 2, 4, 5, 6, 7, 9})
+_RGB_MATRIX, _SMPTE_170M, _LIMITED = 0, 6, 1
+
+
+def movie_codec() -> str:
+    """FFmpeg's name of the video codec: H.264, or MPEG-4 part 2 where PyAV was built without x264."""
+    return _BEST_CODEC if _BEST_CODEC in av.codecs_available else _PLAIN_CODEC
+
+
+class MovieWriter:
+    """An MP4 in the making; leaving its block finishes it. Times are those of the source; `origin` becomes zero."""
+
+    def __init__(
+        self,
+        path: Path,
+        like: OnScreen,
+        size: tuple[int, int],
+        *,
+        sound: Path | None = None,
+        track: int | None = None,
+        whole_sound: bool = True,
+        origin: Fraction = Fraction(0),
+    ) -> None:
+        """Begin a file.
+
+        Args:
+            path: whatever its ending.
+            like: a picture of the source; gives clock, rate and colour tags.
+            size: height and width of the pictures that will come; odd ones grow by a pixel.
+            sound: a file whose sound becomes that of the movie.
+            track: which of its sound tracks, counted from 1; None is the main one.
+            whole_sound: where the sound is longer than the pictures, keep all of it.
+            origin: time of the source, and of the sound, at which the movie begins.
+
+        Raises:
+            InputError: the sound cannot be read.
+        """
+        self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
+        self._colours = colours_shown(like.frame)
+        self._matrix = self._colours.matrix if self._colours.matrix in _YUV_MATRICES else _SMPTE_170M
+        self._size = size
+        self._origin = origin
+        self._clock = like.time_base
+        self._ticks: dict[int | None, int] = {}
+        self._reformatter = VideoReformatter()
+        self._video = self._add_video(like)
+        self._whole_sound = whole_sound
+        self._sound: Iterator[Packet[AudioStream]] = iter(()) if sound is None else self._add_sound(sound, track)
+        self._packet = next(self._sound, None)
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether the movie has a sound stream."""
+        return bool(self._container.streams.audio)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                self._mux_pictures(self._video.encode(None))
+                if self._whole_sound:
+                    self._mux_sound(None)
+        finally:
+            self._container.close()
+
+    def write(self, picture: NDArray[np.uint8], start: Fraction, end: Fraction) -> None:
+        """Show `picture` [H, W, 3] RGB from `start` to `end`, in seconds of the source; pictures come in order."""
+        self._mux_sound(end)
+        height, width = self._size
+        if height % 2 or width % 2:
+            picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(picture, format="rgb24"),
+            width=self._video.width,
+            height=self._video.height,
+            format="yuv420p",
+            dst_colorspace=self._matrix,
+        )
+        frame.time_base = self._clock
+        frame.pts = ticks(start - self._origin, self._clock)
+        self._ticks[frame.pts] = max(1, ticks(end - self._origin, self._clock) - frame.pts)
+        self._mux_pictures(self._video.encode(frame))
+
+    def _add_video(self, like: OnScreen) -> VideoStream:
+        codec = movie_codec()
+        video = self._container.add_stream(codec, rate=like.rate, options=_CODEC_OPTIONS[codec])
+        assert isinstance(video, VideoStream)
+        video.height, video.width = _movie_size(self._size, max(like.frame.width, like.frame.height))
+        video.pix_fmt = "yuv420p"
+        video.time_base = self._clock
+        context = video.codec_context
+        context.time_base = self._clock
+        context.thread_type = "FRAME"  # slices would make x264 wait for each picture
+        context.colorspace, context.color_range = self._matrix, _LIMITED
+        context.color_primaries, context.color_trc = self._colours.primaries, self._colours.transfer
+        return video
+
+    def _mux_pictures(self, packets: list[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            packet.duration = self._ticks.pop(packet.pts)
+            self._container.mux(packet)
+
+    def _add_sound(self, source: Path, track: int | None) -> Iterator[Packet[AudioStream]]:
+        packets = _sound_packets(source, self._origin, track)
+        first = next(packets, None)
+        if first is None:
+            return iter(())
+        assert isinstance(first.stream, AudioStream)
+        every = chain([first], packets)
+        if first.stream.codec.canonical_name in COPIED_SOUNDS:
+            return _copied(every, self._container.add_stream_from_template(first.stream))
+        rate = first.stream.rate if first.stream.rate in _AAC_RATES else _USUAL_SOUND_RATE
+        layout = _LAYOUTS[min(first.stream.channels, len(_LAYOUTS)) - 1]
+        return _encoded(every, self._container.add_stream("aac", rate=rate, layout=layout))
+
+    def _mux_sound(self, until: Fraction | None) -> None:
+        """Write the sound that comes before a time of the source; the muxer holds back what lacks its counterpart."""
+        while self._packet is not None and (until is None or _start(self._packet) < until - self._origin):
+            self._container.mux(self._packet)
+            self._packet = next(self._sound, None)
+
+
+def _movie_size(size: tuple[int, int], source_side: int) -> tuple[int, int]:
+    """Even height and width, shrunk in proportion where no player could show them."""
+    scale = min(1.0, max(_WIDEST, source_side) / max(size))
+    height, width = (max(2, 2 * round(side * scale / 2)) if scale < 1 else side + side % 2 for side in size)
+    return height, width
+
+
+def _start(packet: Packet[AudioStream]) -> Fraction:
+    assert packet.pts is not None
+    assert packet.time_base is not None
+    return packet.pts * packet.time_base
+
+
+def _copied(packets: Iterable[Packet[AudioStream]], stream: AudioStream) -> Iterator[Packet[AudioStream]]:
+    for packet in packets:
+        packet.stream = stream
+        yield packet
+
+
+def _encoded(packets: Iterable[Packet[AudioStream]], stream: AudioStream) -> Iterator[Packet[AudioStream]]:
+    for packet in packets:
+        with reading():
+            frames = packet.decode()
+        for frame in frames:
+            yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def _sound_packets(source: Path, origin: Fraction, track: int | None) -> Iterator[Packet[AudioStream]]:
+    """Coded sound, its time stamps counted from `origin`; what lies before zero is a run-up.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    clock, pick = layout_of(source, track).clock, partial(sound_stream, track=track)
+    for entry in (float(origin - _RUN_UP_S), None) if origin > _RUN_UP_S else (None,):
+        with entered(source, pick, clock, entry) as (stream, packets):
+            first = next(packets, None)
+            if first is not None:
+                yield from _counted(chain([first], packets), ticks(origin, clock_of(stream)), clock_of(stream))
+                return
+
+
+def _counted(packets: Iterable[Packet[AudioStream]], zero: int, clock: Fraction) -> Iterator[Packet[AudioStream]]:
+    run_up = round(_RUN_UP_S / clock)
+    for packet in packets:
+        if packet.pts is None:  # the empty packet that flushes a decoder
+            continue
+        packet.pts -= zero
+        packet.dts = packet.pts if packet.dts is None else packet.dts - zero
+        if zero == 0 or packet.pts + (packet.duration or 0) > -run_up:
+            yield packet

@@ -1,0 +1,548 @@
+"""Bad input through the real entry point: what is wrong is named, the rest is done, the exit code says which it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avloc.config import ModelConfig
+from avloc.files import folder_lock
+from avloc.store import HintStamp, HintWriter, Store, hint_folder
+from tests.media_makers import disc, make_picture, make_sound, make_video, tone
+from tests.processes import start
+from tests.program import ROOT, avloc
+from tests.small_models import SMALL, save_small
+from tests.world import write_store
+
+RATE = 22_050
+NO_HINTS = ("--no-audio-hint", "--no-visual-hint")
+SMALL_TRUNKS = ("--vision-trunk", "shufflenet_v2_x0_5", "--audio-trunk", "shufflenet_v2_x0_5", "--dim", "16")
+
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("store") / "store", 3, hints=True)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory) -> Path:
+    """One good clip among everything that can be wrong with one."""
+    folder = tmp_path_factory.mktemp("media") / "media"
+    folder.mkdir()
+    good = make_video(folder / "good.mp4", seconds=3, fps=5, sound=tone(3, RATE), rate=RATE)
+    data = good.read_bytes()
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("this is no video\n" * 50)
+    (folder / "cut.mp4").write_bytes(data[: len(data) // 2])
+    make_video(folder / "deaf.mp4", seconds=3, fps=5)
+    with_sound_only = make_video(folder / "blind.mkv", seconds=3, fps=5, sound=tone(3, RATE), rate=RATE)
+    without_pictures(with_sound_only)
+    return folder
+
+
+def without_pictures(path: Path) -> None:
+    import av
+
+    whole = path.with_suffix(".whole.mkv")
+    path.rename(whole)
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    whole.unlink()
+
+
+BAD = {
+    "blind.mkv": "has no picture",
+    "cut.mp4": "cannot be",
+    "deaf.mp4": "has no sound",
+    "empty.mp4": "is empty (0 bytes)",
+    "text.mp4": "cannot be",
+}
+
+
+def check(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
+    """The exit code, every word on standard error, no traceback, and no word of failure on standard output."""
+    assert done.returncode == code, done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stdout
+
+
+# --- clips that cannot be used ----------------------------------------------------------------------------------
+
+
+def test_prepare_skips_bad_clips_by_name_and_goes_on(media, tmp_path):
+    done = avloc("prepare", str(media), "--out", str(tmp_path / "out"), "--json", "--workers", "1")
+    check(done, 1, *(f"{name} {reason}" for name, reason in BAD.items()))
+    report = json.loads(done.stdout)
+    assert (report["stored"], report["failed"], report["exit_code"]) == (1, 5, 1)
+    assert Store(tmp_path / "out").ids == ["good"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert {Path(line["input"]).name for line in lines} == set(BAD), "nothing is replaced, nothing is lost"
+    assert all(line["reason"].startswith(BAD[Path(line["input"]).name]) for line in lines)
+
+
+def test_prepare_with_nothing_but_bad_clips(media, tmp_path):
+    sources = [str(media / name) for name in BAD]
+    done = avloc("prepare", *sources, "--out", str(tmp_path / "out"), "--workers", "1")
+    check(done, 3, "every input failed (5)", *BAD, "skipped.jsonl")
+    assert len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines()) == 5
+    assert not (tmp_path / "out" / "store.json").exists()
+
+
+def test_localize_names_bad_clips_and_goes_on(media, model, tmp_path):
+    sources = [str(path) for path in sorted(media.iterdir())]
+    done = avloc("localize", *sources, "--model", str(model), "--json", "--out", f"{tmp_path}/out/")
+    check(done, 1, *(f"{media / name}: {reason}" for name, reason in BAD.items()))
+    lines = {Path(line["input"]).name: line for line in map(json.loads, done.stdout.splitlines())}
+    assert {name for name, line in lines.items() if line["error"]} == set(BAD)
+    assert all(lines[name]["error"].startswith(reason) for name, reason in BAD.items())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+def test_localize_with_nothing_but_bad_clips(media, model, tmp_path):
+    done = avloc("localize", *(str(media / n) for n in BAD), "--model", str(model), "--out", f"{tmp_path}/out/")
+    check(done, 3, "no input could be localized", *BAD)
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_halves_of_a_pair_are_named_and_never_replaced(tmp_path):
+    for name, parts in {"both": "fa", "mute": "f", "unseen": "a"}.items():
+        if "f" in parts:
+            make_picture(tmp_path / "in" / "frames" / f"{name}.jpg", disc((64, 48), (0.5, 0.5)))
+        if "a" in parts:
+            make_sound(tmp_path / "in" / "audio" / f"{name}.wav", tone(3, RATE), RATE)
+    done = avloc("prepare", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1")
+    check(done, 1, "mute.jpg is a frame without a sound", "unseen.wav is a sound without a frame")
+    assert Store(tmp_path / "out").ids == ["both"]
+
+
+# --- flags and values that cannot be meant ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["prepare", "distill-cache", "train", "eval", "localize"])
+def test_an_unknown_flag_is_named(command):
+    done = avloc(command, "x", "--nonsense", "3")
+    check(done, 2, "--nonsense", f"avloc {command} -h")
+    assert done.stdout == ""
+
+
+PREPARE = ("prepare", "good.mp4", "--out", "new")
+DISTILL = ("distill-cache", "store")
+TRAIN = ("train", "store", "--out", "new", "--init", "random", *NO_HINTS, *SMALL_TRUNKS)
+EVAL = ("eval", "--store", "store", "--model", "small.safetensors")
+LOCALIZE = ("localize", "good.mp4", "--model", "small.safetensors")
+
+
+IMPOSSIBLE = [
+    ((*PREPARE, "--layout", "nonsense"), "--layout nonsense is unknown; valid: auto, videos, folders, hdf5"),
+    ((*PREPARE, "--frame", "never"), "--frame never is impossible; valid: middle, or seconds"),
+    ((*PREPARE, "--frame", "-1"), "--frame -1 is impossible; valid: middle, or seconds"),
+    ((*PREPARE, "--ids", "nosuchlist"), "--ids nosuchlist: neither a file nor a published list; valid: flickr_10k,"),
+    ((*PREPARE, "--rate", "-5"), "rate = -5 is impossible; valid: a sample rate in Hz"),
+    ((*PREPARE, "--rate", "fast"), "'--rate': Input should be a valid integer"),
+    ((*PREPARE, "--workers", "-1"), "--workers -1 is impossible; valid: 0"),
+    ((*PREPARE, "--for", "bert"), "--for bert is unknown; valid: avc, ezvsl"),
+    ((*PREPARE, "--annotations", "absent.json"), "--annotations absent.json: no such file or folder"),
+    ((*PREPARE, "--annotations", "good.mp4"), "--annotations good.mp4 is not valid JSON"),
+    (("prepare", "absent.mp4", "--out", "new"), "no such file or folder: absent.mp4"),
+    (("prepare", "good.mp4", "--out", "good.mp4"), "--out good.mp4 is a file; valid: a folder"),
+    (("prepare", "good.mp4"), "Missing option '--out'"),
+    ((*DISTILL, "--teacher", "bert"), "--teacher bert is unknown; valid: panns, yamnet, vggish, detr, lite0"),
+    ((*DISTILL, "--batch", "0"), "--batch 0 is impossible; valid: 1 or more"),
+    ((*DISTILL, "--sound", "nonsense"), "--sound nonsense is unknown; valid: auto, source, store"),
+    ((*DISTILL, "--confidence", "3"), "--confidence 3.0 is impossible; valid: 0 or more, less than 1"),
+    ((*DISTILL, "--confidence", "nan"), "--confidence nan is impossible; valid: 0 or more, less than 1"),
+    ((*DISTILL, "--import-npy", "absent"), "--import-npy absent holds no audio_feats/"),
+    ((*TRAIN, "--set", "optim.rl=1"), "unknown setting optim.rl; valid: optim.name, optim.lr, optim.schedule"),
+    ((*TRAIN, "--set", "nonsense"), "--set 'nonsense' is not key=value"),
+    ((*TRAIN, "--set", "optim.beta1=2"), "optim.beta1 = 2.0 is impossible; valid: 0 or more"),
+    ((*TRAIN, "--set", "optim.weight_decay=-1"), "optim.weight_decay = -1.0 is impossible; valid: 0 or more"),
+    ((*TRAIN, "--set", "optim.lr=nan"), "optim.lr = nan is impossible; valid: a positive number"),
+    ((*TRAIN, "--set", "loss.contrastive=-1"), "loss.contrastive = -1.0 is impossible; valid: 0 or more"),
+    ((*TRAIN, "--set", "precision=fp16"), "precision = 'fp16' is impossible; valid: auto, fp32, bf16"),
+    ((*TRAIN, "--epochs", "-3"), "epochs = -3 is impossible; valid: a positive integer"),
+    ((*TRAIN, "--batch", "1"), "batch = 1 is impossible; valid: 2 or more"),
+    ((*TRAIN, "--seed", "-1"), "seed = -1 is impossible; valid: 0 or more"),
+    ((*TRAIN, "--dim", "0"), "model.dim = 0 is impossible; valid: a positive integer"),
+    ((*TRAIN, "--config", "absent.toml"), "no such configuration file: absent.toml"),
+    ((*EVAL, "--maps", "nonsense"), "--maps nonsense is unknown; valid: av, object, fused"),
+    ((*EVAL, "--batch", "-4"), "--batch -4 is impossible; valid: 1 or more"),
+    ((*EVAL, "--max-missing", "-1"), "--max-missing -1 is impossible; valid: 0 or more"),
+    (("eval",), "--testset vggss, or --store DIR"),
+    ((*LOCALIZE, "--precision", "fp8"), "precision = 'fp8' is impossible; valid: fp32, bf16"),
+    ((*LOCALIZE, "--out", "h.tiff"), "--out h.tiff: unknown ending; valid: .png, .jpg, .jpeg, .webp, .gif, .npy, .mp4"),
+    ((*LOCALIZE, "-o", "new/{foo}.png"), "--out new/{foo}.png: {foo} is unknown; valid: {stem}, {time}"),
+    ((*LOCALIZE, "absent.mp4"), "no such file: absent.mp4"),
+    ((*LOCALIZE, "--out", "a" * 300 + ".png"), "a name is too long"),
+    (("prepare", "good.mp4", "--out", "a" * 300), "a name is too long"),
+    ((*LOCALIZE, "--audio", "absent.wav"), "--audio: no such file: absent.wav"),
+]
+MISSPELT = [
+    ((*PREPARE, "--layout", "HDF-5"), "Did you mean hdf5?"),
+    ((*PREPARE, "--ids", "VGGSS"), "Did you mean vggss?"),
+    ((*PREPARE, "--for", "ez-vsl"), "Did you mean ezvsl?"),
+    ((*DISTILL, "--teacher", "pans"), "Did you mean panns?"),
+    ((*DISTILL, "--sound", "sauce"), "Did you mean source?"),
+    ((*TRAIN, "--method", "EZVSL"), "Did you mean ezvsl?"),
+    ((*TRAIN, "--set", "optim.rate=1"), ""),
+    ((*TRAIN, "--set", "optim.lrs=1"), "Did you mean lr?"),
+    (("eval", "--testset", "VGGSS"), "Did you mean vggss?"),
+    (("eval", "--store", "store", "--testset", "vgg-ss"), "Did you mean vggss?"),
+    (("eval", "--store", "store", "--testset", "AVE"), "Did you mean ave?"),
+    ((*EVAL, "--maps", "fuse"), "Did you mean fused?"),
+    ((*EVAL, "--protocol", "AVLOC"), "Did you mean avloc?"),
+    ((*EVAL, "--paper-table", "Flickr"), "Did you mean flickr?"),
+    ((*LOCALIZE, "--style", "colors=magma"), "Did you mean colours?"),
+]
+NEEDS_TORCH = [
+    ((*DISTILL, "--device", "abacus"), "--device abacus is not usable here"),
+    ((*DISTILL, "--weights-dir", "absent"), "--weights-dir absent is not a folder"),
+    ((*TRAIN, "--device", "abacus"), "--device abacus is not usable here"),
+    ((*TRAIN, "--val", "3"), "--val 3 is impossible; valid: a share between 0 and 1, a store, or a split's name"),
+    ((*TRAIN, "--val", "nosuch"), "--val nosuch: no such store or split"),
+    ((*TRAIN, "--vision-trunk", "nosuch"), "unknown trunk 'nosuch'; valid: resnet18,"),
+    ((*TRAIN, "--init", "absent.pth"), "no model at absent.pth"),
+    ((*EVAL, "--device", "abacus"), "--device abacus is not usable here"),
+    ((*EVAL, "--model", "absent.pth"), "no model at absent.pth"),
+    ((*LOCALIZE, "--device", "abacus"), "--device abacus is not usable here"),
+    ((*LOCALIZE, "--device", "meta"), "--device meta is not usable here; valid: auto, cpu"),
+    ((*DISTILL, "--device", "xpu"), "--device xpu is not usable here; valid: auto, cpu"),
+    ((*TRAIN, "--device", "cuda:99"), "--device cuda:99 is not usable here; valid: auto, cpu"),
+    ((*EVAL, "--device", "cuda:99"), "--device cuda:99 is not usable here; valid: auto, cpu"),
+    ((*LOCALIZE, "--model", "absent"), "no model at absent"),
+]
+
+
+@pytest.fixture
+def at_home(tmp_path, monkeypatch, media, store, model) -> Path:
+    """A working folder with good.mp4, store/ and small.safetensors."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for path in (media / "good.mp4", store, model):
+        (home / path.name).symlink_to(path)
+    monkeypatch.chdir(home)
+    return home
+
+
+def ident(case) -> str:
+    return " ".join(case[0][-2:]) if isinstance(case, tuple) else ""
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: f"{case[0][0]} {ident(case)}")
+def test_an_impossible_value_is_named_with_what_would_be_valid(at_home, case):
+    arguments, words = case
+    before = sorted(at_home.iterdir())
+    done = avloc(*arguments)
+    check(done, 2, words)
+    assert done.stdout == ""
+    assert sorted(at_home.iterdir()) == before, "nothing is left behind"
+
+
+@pytest.mark.parametrize("case", MISSPELT, ids=lambda case: f"{case[0][0]} {ident(case)}")
+def test_a_name_that_is_misspelt_is_answered_with_the_one_that_was_meant(at_home, here, case):
+    arguments, hint = case
+    done = here(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert hint in done.err
+    assert ("Did you mean" in done.err) == bool(hint)
+
+
+@pytest.mark.parametrize("case", NEEDS_TORCH, ids=lambda case: f"{case[0][0]} {ident(case)}")
+def test_an_impossible_value_that_only_the_engine_knows(at_home, here, case):
+    """As above; in this process, since loading the engine takes seconds."""
+    arguments, words = case
+    done = here(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_no_command_prints_the_help():
+    done = avloc()
+    check(done, 2)
+    assert "localize" in done.stdout + done.stderr
+
+
+# --- weights ----------------------------------------------------------------------------------------------------
+
+ABSENT = [
+    (
+        ("train", "store", "--out", "new", *NO_HINTS),
+        ("resnet18-f37072fd.pth", "https://download.pytorch.org/models/", "--weights-dir", "--init random"),
+    ),
+    (
+        ("distill-cache", "store", "--teacher", "panns"),
+        ("Cnn14_mAP=0.431.pth", "https://zenodo.org/records/", "--weights-dir", "--no-audio-hint"),
+    ),
+    (
+        ("distill-cache", "store", "--teacher", "detr"),
+        ("detr-resnet-50/", "https://huggingface.co/facebook/detr-resnet-50/", "--weights-dir"),
+    ),
+    (("distill-cache", "store", "--teacher", "yamnet"), ("yamnet_int8.tflite", "--weights-dir")),
+    ((*EVAL, "--maps", "fused"), ("resnet18-f37072fd.pth", "https://download.pytorch.org/", "eval --maps av")),
+    ((*LOCALIZE, "--object-prior", "resnet18"), ("resnet18-f37072fd.pth", "the model in the package")),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), ABSENT, ids=lambda value: value[-1] if len(value) > 3 else "")
+def test_absent_weights_are_named_with_where_they_go_and_how_to_get_them(at_home, here, tmp_path, arguments, words):
+    done = here(*arguments)
+    assert (done.code, done.out) == (4, "")
+    for word in (*words, str(tmp_path / "cache" / "avloc" / "weights")):
+        assert word in done.err
+    assert not (at_home / "new" / "model.safetensors").exists(), "never random weights unasked"
+
+
+def test_absent_weights_in_a_process_of_its_own(at_home):
+    check(avloc("distill-cache", "store", "--teacher", "panns"), 4, "Cnn14_mAP=0.431.pth", "--weights-dir")
+
+
+@pytest.mark.parametrize("name", ["bad.pth", "bad.safetensors"])
+@pytest.mark.parametrize("command", [LOCALIZE[:2], EVAL[:3], ("train", "store", "--out", "new", *NO_HINTS)])
+def test_a_damaged_model_is_named(at_home, here, command, name):
+    Path(name).write_bytes(b"PK\x03\x04 damaged")
+    done = here(*command, "--init" if command[0] == "train" else "--model", name)
+    assert (done.code, done.out, name in done.err) == (4, "", True)
+    assert "Traceback" not in done.err
+
+
+def test_a_model_that_asks_for_code_to_be_run_is_refused(at_home, here):
+    import pickle
+
+    class Sly:
+        def __reduce__(self):
+            return (os.mkdir, ("owned",))
+
+    Path("sly.pth").write_bytes(pickle.dumps(Sly()))
+    done = here("localize", "good.mp4", "--model", "sly.pth")
+    assert (done.code, "sly.pth" in done.err) == (4, True)
+    assert not Path("owned").exists()
+
+
+# --- interrupts -------------------------------------------------------------------------------------------------
+
+
+def stopped(process: subprocess.Popen, there: Path, blow: signal.Signals, *, group: bool, after_s: float = 0.0) -> str:
+    """Wait until `there` exists and somewhat longer, strike, and return what was said."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not there.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(after_s)
+    assert process.poll() is None, "it ended before it could be stopped"
+    if group:
+        os.killpg(process.pid, blow)
+    else:
+        process.send_signal(blow)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + blow
+    return err.decode()
+
+
+@pytest.mark.parametrize(("blow", "group", "workers"), [(signal.SIGINT, True, 2), (signal.SIGTERM, False, 1)])
+def test_prepare_that_is_stopped_keeps_what_it_has_and_goes_on(tmp_path, blow, group, workers):
+    """Ctrl-C reaches the whole process group, `kill` one process."""
+    count = 300
+    picture = make_picture(tmp_path / "in" / "frames" / "clip000.jpg", disc((256, 256), (0.5, 0.5)))
+    sound = make_sound(tmp_path / "in" / "audio" / "clip000.wav", tone(3, 44_100), 44_100)
+    for number in range(1, count):
+        for source in (picture, sound):
+            shutil.copy(source, source.with_stem(f"clip{number:03d}"))
+    command = ("prepare", tmp_path / "in", "--out", tmp_path / "out", "--workers", workers)
+    err = stopped(start(*command), tmp_path / "out" / "store.json", blow, group=group, after_s=0.4)
+    assert "Traceback" not in err
+    kept = Store(tmp_path / "out").ids
+    assert 0 < len(kept) < count
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("shard-*")}
+    assert not list((tmp_path / "out").glob(".*.part"))
+    again = avloc(*map(str, command), "--json")
+    check(again, 0)
+    report = json.loads(again.stdout)
+    assert (report["already"], report["stored"]) == (len(kept), count - len(kept))
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("shard-*")}
+    assert before.items() <= after.items(), "what was finished is untouched"
+    assert len(Store(tmp_path / "out")) == count
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
+def test_localize_that_is_stopped_leaves_whole_files_only(media, model, tmp_path, blow):
+    count = 400
+    process = start("localize", *[media / "good.mp4"] * count, "--model", model, "--out", f"{tmp_path}/out/")
+    err = stopped(process, tmp_path / "out" / "good-2.png", blow, group=True)
+    assert "Traceback" not in err
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert 2 <= len(names) < count
+    assert all(name.endswith(".png") and not name.startswith(".") for name in names)
+    for name in names:
+        assert np.asarray(Image.open(tmp_path / "out" / name)).shape == (48, 64, 3)
+
+
+# --- what nobody foresaw, and what refuses ----------------------------------------------------------------------
+
+_SABOTAGE = """
+import errno, sys
+from pathlib import Path
+import avloc.prepare.run
+{sabotage}
+from avloc.cli import main
+sys.argv[0] = "avloc"
+main()
+"""
+
+
+def sabotaged(sabotage: str, *arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", _SABOTAGE.format(sabotage=sabotage), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_bug_of_ours_keeps_its_traceback(media, tmp_path):
+    sabotage = """
+def broken(*_args):
+    raise RuntimeError("nobody foresaw this")
+avloc.prepare.discovery.files_in = broken
+"""
+    done = sabotaged(sabotage, "prepare", media / "good.mp4", "--out", tmp_path / "out")
+    assert done.returncode == 70
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "in broken" in done.stderr, "the traceback is whole"
+    assert "RuntimeError: nobody foresaw this" in done.stderr
+    assert "this is a bug in avloc" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_full_disk_ends_in_words_and_the_next_run_goes_on(media, tmp_path):
+    sabotage = """
+write = Path.write_bytes
+def full(path, data):
+    if ".h5" in path.name:
+        write(path, bytes(data)[:100])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    return write(path, data)
+Path.write_bytes = full
+"""
+    command = ("prepare", media / "good.mp4", "--out", tmp_path / "out")
+    check(sabotaged(sabotage, *command), 5, "the disk is full", "run the same command again")
+    assert not list((tmp_path / "out").glob("*.h5"))
+    assert not list((tmp_path / "out").glob(".*.part"))
+    check(avloc(*map(str, command)), 0)
+    assert Store(tmp_path / "out").ids == ["good"]
+
+
+def test_a_full_disk_under_localize(media, model, tmp_path, here, monkeypatch):
+    def full(_image, path, **_save):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    done = here("localize", media / "good.mp4", "--model", model, "--out", tmp_path / "h.png")
+    assert (done.code, done.out, "the disk is full" in done.err) == (5, "", True)
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("*.png"))
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_place_that_may_not_be_written_is_named(media, model, tmp_path, here, monkeypatch):
+    def forbidden(_image, path, **_save):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image.Image, "save", forbidden)
+    done = here("localize", media / "good.mp4", "--model", model, "--out", tmp_path / "h.png")
+    assert (done.code, done.out) == (5, "")
+    assert "no permission" in done.err
+    assert str(tmp_path) in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(("out", "what"), [("heat.png", "file"), ("new/heat.png", "folder"), ("new/", "folder")])
+def test_a_place_where_nothing_can_be_made_is_named(media, model, here, out, what):
+    done = here("localize", media / "good.mp4", "--model", model, "--out", f"/proc/{out}")
+    assert (done.code, done.out) == (5, "")
+    assert f"a {what} cannot be made there" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", [("prepare", "good.mp4"), (*LOCALIZE[:2], "--model", "small.safetensors")])
+def test_a_place_under_a_plain_file_is_named(at_home, here, command):
+    Path("plain").write_text("")
+    done = here(*command, "--out", "plain/new/")
+    assert (done.code, done.out, "plain" in done.err) == (2, "", True)
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "command", [("prepare", "good.mp4", "--out", "new"), ("distill-cache", "copy", "--teacher", "panns")]
+)
+def test_a_held_lock_is_refused(at_home, store, command):
+    shutil.copytree(store, at_home / "copy")
+    with folder_lock(at_home / "new"), folder_lock(at_home / "copy"):
+        done = avloc(*command)
+    check(done, 5, "another avloc process is writing to")
+    assert not list((at_home / "new").glob("*.h5"))
+
+
+def test_a_store_made_otherwise_is_refused(media, tmp_path):
+    command = ("prepare", str(media / "good.mp4"), "--out", str(tmp_path / "out"))
+    check(avloc(*command), 0)
+    check(avloc(*command, "--rate", "44100"), 5, "holds a store made otherwise", "rate (22050 there, 44100 asked)")
+    assert Store(tmp_path / "out").spec.rate == 22_050
+
+
+def test_hints_under_a_foreign_stamp_are_refused(tmp_path):
+    folder = write_store(tmp_path / "store", 2)
+    with HintWriter(folder, HintStamp(teacher="panns", shape=(2048,), settings={"sound": "store"})) as writer:
+        writer.add(Store(folder).ids[0], np.ones(2048, np.float16))
+    before = {path.name: path.read_bytes() for path in hint_folder(folder, "panns").iterdir()}
+    (tmp_path / "theirs" / "audio_feats").mkdir(parents=True)
+    np.save(tmp_path / "theirs" / "audio_feats" / f"{Store(folder).ids[1]}.npy", np.zeros(2048, np.float32))
+    done = avloc("distill-cache", str(folder), "--teacher", "panns", "--import-npy", str(tmp_path / "theirs"))
+    check(done, 5, "holds hints made otherwise: settings differ", "Delete")
+    assert {path.name: path.read_bytes() for path in hint_folder(folder, "panns").iterdir()} == before
+
+
+def test_an_unfit_store_is_refused(at_home, here):
+    save_small(Path("wide.safetensors"), ModelConfig(**{**vars(SMALL), "rate": 44_100}))
+    for command in ((*EVAL[:3], "--model", "wide.safetensors"), (*TRAIN, "--set", "model.rate=44100")):
+        done = here(*command)
+        assert (done.code, done.out) == (5, "")
+        assert "the store holds 3 s at 22050 Hz; the model needs 3 s at 44100 Hz" in done.err
+        assert "--rate 44100" in done.err
+
+
+@pytest.mark.parametrize(
+    "command", [("distill-cache", "absent"), ("train", "absent", "--out", "new"), ("eval", "--store", "absent")]
+)
+def test_a_store_that_is_not_there(at_home, here, command):
+    done = here(*command)
+    assert (done.code, done.out) == (5, "")
+    assert "absent is not a prepared store" in done.err
+    assert "avloc prepare" in done.err
+    assert not (at_home / "new").exists()

@@ -1,0 +1,313 @@
+"""`distill-cache` through the function the command calls: whole, resumed, refused, failed, imported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avloc.distill import DistillOptions, DistillReport, distill_cache
+from avloc.errors import NoInputLeft, Refused, StoreNotFound, UsageError, WeightsError
+from avloc.files import folder_lock
+from avloc.progress import Event, Progress
+from avloc.store import Hints, Store, StoreWriter
+from avloc.weights import CNN14, DETR, cache_folder
+from tests.teacher_makers import make_clip, make_store, saved_teachers
+
+CLIPS = 6
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_teachers(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def options(weights: Path) -> DistillOptions:
+    return DistillOptions(weights_dir=weights, device="cpu", batch=4)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, options: DistillOptions) -> tuple[Path, DistillReport]:
+    """A store with the hints of both teachers, made in one go. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("finished") / "store"
+    make_store(folder, CLIPS)
+    return folder, distill_cache(folder, options)
+
+
+@pytest.fixture
+def store(finished: tuple[Path, DistillReport], tmp_path: Path) -> Path:
+    """A copy of that store, without hints; its sounds are still where they were."""
+    return Path(shutil.copytree(finished[0], tmp_path / "store", ignore=shutil.ignore_patterns("hints-*", ".lock")))
+
+
+def hint_bytes(store: Path, teacher: str) -> dict[str, bytes | None]:
+    hints = Hints(store, teacher)
+    values = {clip_id: hints.read(clip_id) for clip_id in hints.shards.ids}
+    return {clip_id: None if value is None else value.tobytes() for clip_id, value in values.items()}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def failures(store: Path, teacher: str) -> dict[str, str]:
+    path = store / f"hints-{teacher}" / "failed.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {entry["id"]: entry["reason"] for entry in map(json.loads, lines)}
+
+
+def test_both_teachers(finished: tuple[Path, DistillReport]) -> None:
+    folder, report = finished
+    assert report.exit_code == 0
+    assert [(one.teacher, one.done, one.already, one.failed) for one in report.teachers] == [
+        ("panns", CLIPS, 0, {}),
+        ("detr", CLIPS, 0, {}),
+    ]
+    json.dumps(asdict(report))
+    heard, seen = Hints(folder, "panns"), Hints(folder, "detr")
+    assert heard.shards.ids == seen.shards.ids == Store(folder).ids
+    assert heard.stamp["settings"]["sound"] == "source"
+    assert len(heard.stamp["weights"]["Cnn14_mAP=0.431.pth"]) == 64
+    for clip_id in Store(folder).ids:
+        embedding, attention = heard.read(clip_id), seen.read(clip_id)
+        assert embedding is not None
+        assert attention is not None
+        assert embedding.dtype == attention.dtype == np.float16
+        assert np.linalg.norm(embedding.astype(np.float64)) == pytest.approx(1, abs=1e-3)
+        assert (embedding.shape, attention.shape) == ((2048,), (25, 25))
+        assert attention.astype(np.float64).sum() == pytest.approx(1, abs=1e-2)
+
+
+def test_second_run_changes_nothing(finished: tuple[Path, DistillReport], options: DistillOptions) -> None:
+    folder, _ = finished
+    before = snapshot(folder)
+    report = distill_cache(folder, options)
+    assert [(one.done, one.already) for one in report.teachers] == [(0, CLIPS), (0, CLIPS)]
+    assert snapshot(folder) == before
+
+
+def test_no_confident_query_is_recorded_as_no_hint(store: Path, options: DistillOptions) -> None:
+    asked = replace(options, teachers=("detr",), confidence=0.9999)
+    report = distill_cache(store, asked)
+    assert (report.teachers[0].done, report.teachers[0].no_hint, report.exit_code) == (CLIPS, CLIPS, 0)
+    assert set(hint_bytes(store, "detr").values()) == {None}
+    assert distill_cache(store, asked).teachers[0].already == CLIPS
+
+
+@pytest.mark.parametrize(("batch", "stop_after"), [(1, 3), (5, 2), (100, 6)])
+def test_interrupt_and_batch_leave_no_trace(
+    batch: int, stop_after: int, store: Path, finished: tuple[Path, DistillReport], options: DistillOptions
+) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == stop_after:
+            raise KeyboardInterrupt
+
+    asked = replace(options, batch=batch, workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        distill_cache(store, asked, interrupt)
+    assert len(hint_bytes(store, "panns")) == stop_after
+    report = distill_cache(store, asked)
+    assert (report.teachers[0].already, report.teachers[0].done) == (stop_after, CLIPS - stop_after)
+    for teacher in ("panns", "detr"):
+        assert hint_bytes(store, teacher) == hint_bytes(finished[0], teacher)
+
+
+@pytest.mark.parametrize("change", [{"normalise": False}, {"sound": "store"}, {"confidence": 0.5}])
+def test_foreign_stamp_is_refused(
+    change: dict[str, object], finished: tuple[Path, DistillReport], options: DistillOptions
+) -> None:
+    before = snapshot(finished[0])
+    with pytest.raises(Refused, match="settings differ") as caught:
+        distill_cache(finished[0], replace(options, **change))  # type: ignore[arg-type]
+    assert caught.value.exit_code == 5
+    assert snapshot(finished[0]) == before
+
+
+def test_other_weights_are_foreign(
+    finished: tuple[Path, DistillReport], options: DistillOptions, weights: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(DETR.under(weights), tmp_path / DETR.folder))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "eos_coefficient": 0.2}))
+    with pytest.raises(Refused, match="weights differ"):
+        distill_cache(finished[0], replace(options, teachers=("detr",), weights_dir=tmp_path))
+
+
+def test_absent_weights(store: Path, options: DistillOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("AVLOC_WEIGHTS", raising=False)
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # nobody listens there
+    (tmp_path / "empty").mkdir()
+    for teacher, weight in (("panns", CNN14), ("detr", DETR)):
+        with pytest.raises(WeightsError) as caught:
+            distill_cache(store, replace(options, teachers=(teacher,), weights_dir=tmp_path / "empty"))
+        assert caught.value.exit_code == 4
+        for part in (weight.files[0].name, str(tmp_path / "empty"), str(cache_folder()), "https://"):
+            assert part in str(caught.value)
+    assert not list(store.glob("hints-*"))
+
+
+def test_failed_clips_are_named_and_tried_again(store: Path, options: DistillOptions, tmp_path: Path) -> None:
+    asked = replace(options, sound="source")
+    with StoreWriter(store, Store(store).header) as writer:
+        writer.add(replace(make_clip(97, None), picture=b"no picture"))
+        writer.add(replace(make_clip(98, tmp_path / "later"), source_bytes=1))
+    report = distill_cache(store, asked)
+    assert report.exit_code == 1
+    heard, seen = report.teachers
+    assert set(heard.failed) == {"clip097_000010", "clip098_000010"}
+    assert set(seen.failed) == {"clip097_000010"}
+    assert (heard.done, seen.done) == (CLIPS, CLIPS + 1)
+    assert failures(store, "panns") == heard.failed
+    assert failures(store, "detr") == seen.failed
+    again = distill_cache(store, asked)
+    assert [one.failed for one in again.teachers] == [heard.failed, seen.failed]
+    assert failures(store, "panns") == heard.failed
+
+
+def test_repaired_clips_leave_the_list(store: Path, options: DistillOptions) -> None:
+    lost = Path(Store(store).read("clip002_000010").sound_source)
+    asked = replace(options, teachers=("panns",), sound="source")
+    kept = lost.read_bytes()
+    lost.unlink()
+    try:
+        assert set(distill_cache(store, asked).teachers[0].failed) == {"clip002_000010"}
+    finally:
+        lost.write_bytes(kept)
+    report = distill_cache(store, asked)
+    assert (report.teachers[0].done, report.exit_code) == (1, 0)
+    assert failures(store, "panns") == {}
+
+
+def test_resuming_keeps_the_sound_of_the_stamp(tmp_path: Path, options: DistillOptions) -> None:
+    asked = replace(options, teachers=("panns",))
+    folder = tmp_path / "store"
+    make_store(folder, 2, sources=False)
+    distill_cache(folder, asked)
+    with StoreWriter(folder, Store(folder).header) as writer:
+        writer.add(make_clip(2, tmp_path / "sounds"))
+    report = distill_cache(folder, asked)
+    assert (report.teachers[0].done, report.teachers[0].already) == (1, 2)
+    assert Hints(folder, "panns").stamp["settings"]["sound"] == "store"
+
+
+def test_all_failed(tmp_path: Path, options: DistillOptions) -> None:
+    make_store(tmp_path / "store", 2, sources=False)
+    with pytest.raises(NoInputLeft, match="gone or was changed"):
+        distill_cache(tmp_path / "store", replace(options, teachers=("panns",), sound="source"))
+
+
+def test_no_store(tmp_path: Path, options: DistillOptions) -> None:
+    with pytest.raises(StoreNotFound):
+        distill_cache(tmp_path / "absent", options)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_one_writer_at_a_time(store: Path, options: DistillOptions) -> None:
+    with folder_lock(store), pytest.raises(Refused, match="another avloc process"):
+        distill_cache(store, options)
+
+
+def test_options_that_cannot_be_meant(store: Path, options: DistillOptions) -> None:
+    with pytest.raises(UsageError, match="valid: panns, yamnet, vggish, detr, lite0"):
+        DistillOptions(teachers=("clap",))
+    with pytest.raises(UsageError, match="--teacher"):
+        DistillOptions(teachers=())
+    with pytest.raises(UsageError, match="--batch"):
+        DistillOptions(batch=0)
+    with pytest.raises(UsageError, match="sound"):
+        distill_cache(store, replace(options, sound="both"))
+    with pytest.raises(UsageError, match="--device"):
+        distill_cache(store, replace(options, device="abacus"))
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """Hints as AVC users hold them, for the first clips of a store of six and for one that is not in it."""
+    folder = tmp_path / "arrays"
+    random = np.random.default_rng(0)
+    (folder / "audio_feats" / "deep").mkdir(parents=True)
+    (folder / "detr_dec_feats").mkdir()
+    for number in (0, 1, 40):
+        np.save(folder / f"audio_feats/deep/clip{number:03d}_000010.flac.npy", random.random((1, 2048), np.float32))
+        np.save(folder / f"detr_dec_feats/clip{number:03d}_000010.jpg.npy", random.random((1, 25, 25), np.float32))
+    np.save(folder / "detr_dec_feats/clip002_000010.jpg.npy", np.full((25, 25), np.nan, np.float32))
+    return folder
+
+
+def test_import(store: Path, arrays: Path, options: DistillOptions) -> None:
+    asked = DistillOptions(import_npy=arrays)
+    report = distill_cache(store, asked)
+    heard, seen = report.teachers
+    assert (heard.done, heard.missing, heard.no_hint, heard.failed) == (2, 4, 0, {})
+    assert (seen.done, seen.missing, seen.no_hint, seen.failed) == (3, 3, 1, {})
+    assert report.exit_code == 0
+    hints = Hints(store, "detr")
+    expected = np.load(arrays / "detr_dec_feats/clip001_000010.jpg.npy")[0].astype(np.float16)
+    np.testing.assert_array_equal(hints.read("clip001_000010"), expected)
+    assert hints.read("clip002_000010") is None
+    assert len(hints.stamp["settings"]["imported"]) == 64
+    assert hints.stamp["weights"] == {}
+    assert distill_cache(store, asked).teachers[0].already == 2
+    with pytest.raises(Refused, match="settings, weights differ"):
+        distill_cache(store, options)
+
+
+def test_import_knows_both_spellings_of_a_vggsound_id(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    clip = replace(make_clip(0, None), id="-0xzrMun0Rs_000030")
+    store = make_store(folder, 1, sources=False, start=5)
+    with StoreWriter(folder, store.header) as writer:
+        writer.add(clip)
+    (tmp_path / "detr_dec_feats").mkdir()
+    np.save(tmp_path / "detr_dec_feats" / "-0xzrMun0Rs_30000_40000.jpg.npy", np.full((25, 25), 0.25))
+    report = distill_cache(folder, DistillOptions(import_npy=tmp_path, teachers=("detr",)))
+    assert (report.teachers[0].done, report.teachers[0].missing) == (1, 1)
+    assert Hints(folder, "detr").read(clip.id) is not None
+
+
+def test_import_of_other_material_is_foreign(store: Path, arrays: Path) -> None:
+    distill_cache(store, DistillOptions(import_npy=arrays))
+    np.save(arrays / "audio_feats/clip003_000010.flac.npy", np.zeros(2048, np.float32))
+    with pytest.raises(Refused, match="settings differ"):
+        distill_cache(store, DistillOptions(import_npy=arrays))
+
+
+def test_import_names_what_is_wrong(store: Path, arrays: Path) -> None:
+    sounds = arrays / "audio_feats"
+    np.save(sounds / "clip003_000010.flac.npy", np.zeros(527, np.float32))
+    np.save(sounds / "clip004_000010.flac.npy", np.full(2048, 1e6, np.float32))
+    np.save(sounds / "clip001_000010.wav.npy", np.zeros(2048, np.float32))
+    np.save(sounds / "clip005_000010.flac.npy", np.array([{}] * 2048), allow_pickle=True)
+    (sounds / "clip002_000010.flac.npy").write_bytes(b"\x93NUMPY")
+    report = distill_cache(store, DistillOptions(import_npy=arrays, teachers=("panns",)))
+    reasons = {clip_id.removesuffix("_000010"): reason for clip_id, reason in report.teachers[0].failed.items()}
+    assert report.exit_code == 1
+    assert report.teachers[0].done == 1
+    assert "several files" in reasons["clip001"]
+    assert "not a readable array" in reasons["clip002"]
+    assert "not floats that squeeze to (2048,)" in reasons["clip003"]
+    assert "beyond the range" in reasons["clip004"]
+    assert "not a readable array" in reasons["clip005"]
+
+
+def test_import_of_one_kind_and_of_none(store: Path, arrays: Path, tmp_path: Path) -> None:
+    shutil.rmtree(arrays / "audio_feats")
+    said: list[Event] = []
+    report = distill_cache(store, DistillOptions(import_npy=arrays), said.append)
+    assert [one.teacher for one in report.teachers] == ["detr"]
+    assert any("audio_feats" in str(event) for event in said)
+    with pytest.raises(UsageError, match="--import-npy"):
+        distill_cache(store, DistillOptions(import_npy=tmp_path / "absent"))
+
+
+def test_import_for_other_clips(tmp_path: Path, arrays: Path) -> None:
+    make_store(tmp_path / "strangers", 2, sources=False, start=60)
+    with pytest.raises(NoInputLeft, match="not one clip"):
+        distill_cache(tmp_path / "strangers", DistillOptions(import_npy=arrays))

@@ -1,0 +1,73 @@
+"""`python -m tests.distributed_job OUT`, once a process: a training step of a batch that they share, into OUT."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
+from avloc.dataset import Batch
+from avloc.distributed import Peers, joined
+from avloc.engine import Engine, weighted_total
+from avloc.methods import HintBatch
+
+CLIPS = 7
+SMALL = ModelConfig(dim=16, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
+LOSS = LossWeights(audio_hint=3.0, visual_hint=50.0, box=1.0, peak=0.5, same_class="masked")
+
+
+def part_of_batch(rows: slice, *, vectors: bool) -> Batch:
+    """Some rows of one and the same batch of seven clips: labels repeat, some have no box, some no visual hint."""
+    draws = torch.Generator().manual_seed(5)
+    kinds = ["dog", "cat", "dog", "siren | dog", "", "cat", "bird"]
+    boxes = [np.array([[0.1, 0.1, 0.2 + 0.1 * row, 0.9]] if row % 3 else []).reshape(-1, 4) for row in range(CLIPS)]
+    visual = torch.rand(CLIPS, 16, 7, 7, generator=draws) if vectors else torch.rand(CLIPS, 25, 25, generator=draws)
+    return Batch(
+        ids=[f"c{row}" for row in range(CLIPS)][rows],
+        frames=torch.randint(0, 256, (CLIPS, 3, 80, 96), dtype=torch.uint8, generator=draws)[rows],
+        sizes=torch.tensor([[80, 96 - row] for row in range(CLIPS)])[rows],
+        sound=torch.randint(-9000, 9000, (CLIPS, 12_000), dtype=torch.int16, generator=draws)[rows],
+        rate=22_050,
+        hints=HintBatch(
+            audio=torch.randn(CLIPS, 16, generator=draws)[rows],
+            visual=visual[rows],
+            visual_present=torch.tensor([False, False, False, True, False, True, True])[rows],
+        ),
+        boxes=boxes[rows],
+        labels=kinds[rows],
+        masks=[b""] * len(kinds[rows]),
+        failures=[],
+        failed_at=[],
+    )
+
+
+def step(peers: Peers, *, vectors: bool) -> dict[str, torch.Tensor]:
+    """Terms, gradients and statistics after one step, as the first process has them."""
+    torch.manual_seed(0)
+    engine = Engine(SMALL, torch.device("cpu"))
+    engine.model.train()
+    # In double precision: what differs then is wrong and not rounded otherwise.
+    for trunk in (engine.model.double().imgnet, engine.model.audnet):
+        trunk.register_forward_pre_hook(lambda _trunk, given: given[0].double())
+    engine.share(peers)
+    config = TrainConfig(model=SMALL, loss=LOSS, augment=AugmentConfig(scale=1.2))
+    batch = part_of_batch(peers.share(CLIPS), vectors=vectors)
+    terms = engine.training_step(batch, config, torch.Generator().manual_seed(1))
+    weighted_total(terms, LOSS).backward()
+    found = {f"term {name}": peers.total(term.detach()) / peers.size for name, term in terms.items()}
+    found |= {f"gradient {name}": weight.grad for name, weight in engine.model.named_parameters()}
+    return found | {f"statistic {name}": value for name, value in engine.model.named_buffers()}
+
+
+def main() -> None:
+    with joined() as peers:
+        found = [step(peers, vectors=vectors) for vectors in (False, True)]
+        if peers.is_first:
+            torch.save(found, Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,490 @@
+"""`import avloc` as a library: what a result holds, what videos yield, a word for each input that cannot be meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+import avloc
+from avloc.checkpoint import load_model, save_model
+from avloc.config import ModelConfig
+from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
+from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style
+from avloc.localize.fusion import fused_cells, load_fusion, parse_weights
+from avloc.media import play, read_frame, read_sound
+from avloc.networks.detr import stretched
+from avloc.priors import DetrPrior
+from tests import readme
+from tests.media_makers import disc, grey_ramp, make_sound, make_video, tone
+from tests.program import ROOT
+from tests.responsive_model import save_listening
+from tests.small_models import SMALL, save_small
+from tests.teacher_makers import saved_teachers
+
+RATE = 22_050
+FRAME = disc((64, 48), (0.3, 0.5))
+WAVE = tone(3, RATE)
+README = readme.README.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_listening(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def small(model) -> avloc.Model:
+    return avloc.load(model, device="cpu")
+
+
+def chirp(seconds: float, rate: int) -> np.ndarray:
+    """[samples] whose pitch tells the time."""
+    t = np.arange(round(seconds * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * (200 + 150 * t) * t)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    """Ten seconds in which every picture and every moment of the sound is another."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    return make_video(path, seconds=10, fps=5, frame_fn=textured, sound=chirp(10, RATE), rate=RATE)
+
+
+def textured(time_s: float) -> np.ndarray:
+    random = np.random.default_rng(round(5 * time_s))
+    return np.kron(random.integers(0, 256, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+
+
+def same(one: avloc.Result, other: avloc.Result) -> None:
+    """All but the time it took."""
+    for name in ("frame", "similarity", "cells", "heatmap"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
+    lines = [{**result.as_json(), "seconds": None} for result in (one, other)]
+    assert lines[0] == lines[1]
+
+
+# --- the door ---------------------------------------------------------------------------------------------------
+
+
+def test_importing_avloc_loads_nothing_heavy():
+    code = "import sys, avloc; dir(avloc); print(sorted({'torch', 'numpy', 'av', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_library_has_the_names_it_promises():
+    assert {"Model", "Result", "load", "__version__"} <= set(dir(avloc))
+    assert avloc.Result.__name__ == "Result"
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        avloc.nonsense  # noqa: B018 (the access is the test)
+
+
+def test_a_model_comes_from_a_file_a_run_folder_or_the_package(model, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").write_bytes(model.read_bytes())
+    by_file, by_text, by_folder = (avloc.load(where) for where in (model, str(model), tmp_path / "run"))
+    results = [one.localize(FRAME, tone(3, RATE), RATE) for one in (by_file, by_text, by_folder)]
+    same(results[0], results[1])
+    np.testing.assert_array_equal(results[0].heatmap, results[2].heatmap)
+    assert (by_file.name, by_file.seconds, by_file.rate, by_file.card) == ("small", 3.0, RATE, {"name": "small"})
+    assert avloc.load().name
+
+
+def test_what_cannot_be_loaded_is_named(model, tmp_path, offline):
+    (tmp_path / "bad.safetensors").write_bytes(b"damaged")
+    for arguments, kind, words in (
+        ({"path": "absent.safetensors"}, UsageError, "no model at absent.safetensors"),
+        ({"path": tmp_path / "bad.safetensors"}, WeightsError, "bad.safetensors cannot be read"),
+        ({"device": "abacus"}, UsageError, "abacus is not usable here"),
+        ({"precision": "fp8"}, UsageError, "precision = 'fp8' is impossible"),
+        ({"prior": "nonsense"}, UsageError, "unknown object prior 'nonsense'"),
+        ({"prior": "resnet18,vgg16"}, UsageError, "valid are own, none, one trunk, detr, or the last two"),
+        ({"prior": "resnet18"}, WeightsAbsent, "resnet18"),
+        ({"weights": {"object": 1.0}}, UsageError, "names object; the maps are av"),
+        ({"weights": {"av": 0.0}}, UsageError, "not all 0"),
+        ({"weights": {"av": -1.0}}, UsageError, "numbers of 0 or more"),
+    ):
+        with pytest.raises(kind, match=words):
+            avloc.load(**{"path": model, **arguments})
+
+
+def test_readme_shows_what_works(film, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "holiday.mp4").symlink_to(film)
+    names = {"frame": FRAME, "waveform": WAVE, "rate": RATE}
+    exec(readme.block(README, "the library"), names)
+    assert isinstance(names["result"], avloc.Result)
+    assert len(capfd.readouterr().out.splitlines()) == 20
+
+
+def test_readme_names_what_a_result_has_and_how_an_overlay_may_look():
+    public = [name for name in dir(avloc.Result) if not name.startswith("_")]
+    fields = [field.name for kind in (avloc.Result, Style) for field in dataclasses.fields(kind)]
+    assert [name for name in (*fields, *public) if not re.search(rf"`{name}(\(\w*\))?`", README)] == []
+    section = README.partition("**Look.**")[2].partition("\n\n<!--")[0]
+    keys = re.findall(r"^\| `(\w+)` \|.*\| `(.+)` \|$", section, re.MULTILINE)
+    assert parse_style([f"{key}={value}" for key, value in keys]) == Style()
+    assert [key for key, _ in keys] == [field.name for field in dataclasses.fields(Style)]
+
+
+# --- one frame and one sound ------------------------------------------------------------------------------------
+
+
+def test_the_library_and_the_command_say_the_same(small, model, film):
+    options = LocalizeOptions(inputs=(str(film),), model=model, device="cpu", as_json=True)
+    (commanded,) = [one.result for one in localize(options) if isinstance(one, Localization)]
+    sound = read_sound(film, seconds=3, rate=RATE, centre_s=5.0)
+    result = small.localize(read_frame(film)[0], sound.waveform, RATE)
+    for name in ("frame", "similarity", "cells", "heatmap"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(commanded, name))
+    assert (result.verdict, result.sound_effect, result.peak_xy) == (
+        *(commanded.verdict, commanded.sound_effect, commanded.peak_xy),
+    )
+
+
+def test_a_result_holds_what_it_promises(small):
+    result = small.localize(FRAME, tone(3, RATE), RATE)
+    assert (result.heatmap.dtype, result.heatmap.shape) == (np.float32, (48, 64))
+    assert (result.heatmap.min(), result.heatmap.max()) == (0.0, 1.0)
+    assert (result.similarity.dtype, result.similarity.ndim) == (np.float32, 2)
+    np.testing.assert_array_equal(result.cells, result.similarity, "without a prior nothing is fused")
+    grown = F.interpolate(torch.from_numpy(result.cells)[None, None], (48, 64), mode="bilinear", align_corners=True)
+    twin = ((grown - grown.min()) / (grown.max() - grown.min()))[0, 0].numpy()
+    np.testing.assert_allclose(result.heatmap, twin, atol=1e-6)
+    x, y = result.peak_xy
+    assert result.heatmap[y, x] == 1.0
+    assert result.peak_similarity == result.similarity.max()
+    assert result.mean_similarity == pytest.approx(result.similarity.mean())
+    assert (result.silent, result.time_s, result.window_s) == (False, 0.0, (0.0, 3.0))
+    assert result.as_json()["frame_hw"] == [48, 64]
+
+
+def test_the_cheap_way_gives_the_same_cells(small):
+    for wave in (tone(3, RATE), tone(1, RATE), chirp(5, RATE)):
+        cells, is_silent = small.cells_at(FRAME, wave, RATE)
+        np.testing.assert_array_equal(cells, small.localize(FRAME, wave, RATE).cells)
+        assert not is_silent
+    assert small.cells_at(FRAME, np.zeros(3 * RATE, np.float32), RATE)[1]
+
+
+def test_silence_has_a_plain_frame_and_no_peak(small):
+    result = small.localize(FRAME, np.zeros(3 * RATE, np.float32), RATE)
+    assert (result.silent, result.verdict, result.verdict.sentence) == (True, "silent", "silent: no source")
+    assert not result.heatmap.any()
+    assert (result.peak_xy, result.box_xyxy, result.peak_similarity, result.mean_similarity) == (None,) * 4
+    plain = result.overlay(Style(caption=False))
+    np.testing.assert_array_equal(plain, FRAME)
+    assert (result.overlay() != plain).any(), "a caption"
+
+
+def test_a_notebook_shows_the_overlay(small, capfd):
+    result = small.localize(FRAME, tone(3, RATE), RATE)
+    shown = np.asarray(Image.open(io.BytesIO(result._repr_png_())))
+    np.testing.assert_array_equal(shown, result.overlay())
+    np.testing.assert_array_equal(shown, result.overlay(Style()))
+    assert (result.overlay(Style(peak=False, contour=0.0)) != shown).any()
+    assert capfd.readouterr() == ("", ""), "nothing is printed"
+
+
+def test_a_long_sound_is_heard_in_its_middle_and_a_short_one_again_and_again(small):
+    long = chirp(7, RATE)
+    same_sound = small.localize(FRAME, long[2 * RATE : 5 * RATE], RATE)
+    np.testing.assert_array_equal(small.localize(FRAME, long, RATE).cells, same_sound.cells)
+    assert small.localize(FRAME, long, RATE).window_s == (2.0, 5.0)
+    short = chirp(1, RATE)
+    np.testing.assert_array_equal(
+        small.localize(FRAME, short, RATE).cells, small.localize(FRAME, np.tile(short, 3), RATE).cells
+    )
+
+
+def test_another_rate_is_resampled(small):
+    wave = chirp(5, 44_100)
+    resampled = soxr.resample(wave, 44_100, RATE, quality="HQ")[RATE : 4 * RATE]
+    ours = small.localize(FRAME, wave, 44_100)
+    np.testing.assert_allclose(ours.similarity, small.localize(FRAME, resampled, RATE).similarity, atol=2e-3)
+    unlike = small.localize(FRAME, wave[44_100 : 44_100 + 3 * RATE], RATE)
+    assert np.abs(ours.similarity - unlike.similarity).max() > 2e-3, "the rate matters"
+
+
+def test_a_model_of_any_rate_hears_the_rate_it_is_given(tmp_path):
+    config = ModelConfig(**{**vars(SMALL), "method": "ezvsl", "rate": 0})
+    free = avloc.load(save_small(tmp_path / "free.safetensors", config))
+    grids = [free.localize(FRAME, chirp(3, rate), rate).similarity for rate in (16_000, 48_000)]
+    assert grids[0].shape == grids[1].shape
+    assert (grids[0] != grids[1]).any()
+
+
+def test_results_do_not_depend_on_what_came_before(small, model):
+    waves = [chirp(3, RATE), tone(3, RATE), np.zeros(3 * RATE, np.float32), tone(1, 8_000)]
+    rates = [RATE, RATE, RATE, 8_000]
+    forth = [small.localize(FRAME, *both) for both in zip(waves, rates, strict=True)]
+    fresh = avloc.load(model, device="cpu")
+    back = [fresh.localize(FRAME, *both) for both in zip(waves[::-1], rates[::-1], strict=True)][::-1]
+    for one, other in zip(forth, back, strict=True):
+        same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("frame", "waveform", "rate", "words"),
+    [
+        (FRAME[..., 0], WAVE, RATE, r"frame is \[48, 64\] uint8; valid: \[H, W, 3\] uint8"),
+        (FRAME.astype(np.float32), WAVE, RATE, r"frame is \[48, 64, 3\] float32"),
+        (np.moveaxis(FRAME, 2, 0), WAVE, RATE, r"frame is \[3, 48, 64\]"),
+        (FRAME[:0], WAVE, RATE, r"frame is \[0, 64, 3\]"),
+        ("frame.png", WAVE, RATE, "frame is a str; valid: .* uint8 RGB"),
+        (FRAME, np.stack([WAVE, WAVE]), RATE, "waveform is .2, 66150. float32; average its channels first"),
+        (FRAME, (WAVE * 32767).astype(np.int32), RATE, r"waveform is \[66150\] int32; valid: .* or int16"),
+        (FRAME, WAVE * 32767, RATE, r"waveform reaches 1.638e\+04; valid: .* in \[-1, 1\]"),
+        (FRAME, WAVE.tolist(), RATE, "waveform is a list; valid: .n. mono"),
+        (FRAME, np.where(np.arange(len(WAVE)) == 7, np.nan, WAVE), RATE, "not numbers"),
+        (FRAME, np.full_like(WAVE, np.inf), RATE, "not numbers"),
+        (FRAME, WAVE[:0], RATE, "too short: 0 samples"),
+        (FRAME, WAVE[:100], RATE, "too short: 100 samples; valid: 0.05 s or more"),
+        (FRAME, WAVE, 0, "the rate is 0 Hz; valid: 1000 to 768000 Hz"),
+        (FRAME, WAVE, -RATE, "the rate is -22050 Hz"),
+        (FRAME, WAVE, 22_050.5, "the rate is 22050.5; valid: a whole number"),
+        (FRAME, WAVE, "fast", "the rate is 'fast'"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(small, frame, waveform, rate, words):
+    for method in (small.localize, small.cells_at):
+        with pytest.raises(InputError, match=words):
+            method(frame, waveform, rate)
+
+
+def test_doubles_and_numpy_rates_are_fine(small):
+    doubles = small.localize(FRAME, WAVE.astype(np.float64), np.int64(RATE))
+    np.testing.assert_array_equal(doubles.cells, small.localize(FRAME, WAVE, RATE).cells)
+
+
+def test_a_model_that_answers_with_no_numbers_is_said(model, tmp_path):
+    file = load_model(model)
+    broken = {**file.state, "img_proj.bias": torch.full_like(file.state["img_proj.bias"], torch.nan)}
+    save_model(tmp_path / "broken.safetensors", file.config, broken, {})
+    with pytest.raises(InputError, match="not finite"):
+        avloc.load(tmp_path / "broken.safetensors").localize(FRAME, WAVE, RATE)
+
+
+# --- videos -----------------------------------------------------------------------------------------------------
+
+
+def one_by_one(small: avloc.Model, source: Path, times: list[float], audio: Path | None = None) -> list[avloc.Result]:
+    """Each time opened, sought and heard on its own."""
+    out = []
+    for time_s in times:
+        frame, _ = read_frame(source, at=time_s)
+        sound = read_sound(audio or source, seconds=3.0, rate=RATE, centre_s=time_s)
+        out.append(small.localize(frame, sound.waveform, RATE))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [
+        ({"every": 0.7}, [0.7 * step for step in range(15)]),
+        ({"every": 2.5, "start": 1.0}, [1.0, 3.5, 6.0, 8.5]),
+        ({"every": 4.5}, [0.0, 4.5, 9.0]),
+        ({"every": 1.0, "start": 6.1, "end": 8.1}, [6.1, 7.1]),
+        ({"every": 60.0}, [0.0]),
+        ({}, [float(second) for second in range(10)]),
+    ],
+)
+def test_a_video_yields_what_each_moment_gives_by_itself(small, film, how, times):
+    results = list(small.localize_video(film, **how))
+    twins = one_by_one(small, film, times)
+    assert len(results) == len(twins)
+    for time_s, result, twin in zip(times, results, twins, strict=True):
+        np.testing.assert_array_equal(result.frame, twin.frame)
+        np.testing.assert_array_equal(result.cells, twin.cells)
+        assert result.time_s == read_frame(film, at=time_s)[1]
+        assert result.window_s == pytest.approx([max(0, min(time_s - 1.5, 7)), max(3, min(time_s + 1.5, 10))], abs=0.1)
+
+
+def test_a_video_with_another_sound(small, film, tmp_path):
+    sound = make_sound(tmp_path / "other.wav", tone(10, RATE, hz=300), RATE)
+    results = list(small.localize_video(str(film), every=3.0, audio=sound))
+    twins = one_by_one(small, film, [0.0, 3.0, 6.0, 9.0], sound)
+    for result, twin in zip(results, twins, strict=True):
+        np.testing.assert_array_equal(result.cells, twin.cells)
+
+
+def test_where_another_sound_has_ended_there_is_silence(small, film, tmp_path):
+    sound = make_sound(tmp_path / "brief.wav", tone(4, RATE), RATE)
+    heard = [result.silent for result in small.localize_video(film, every=2.0, audio=sound)]
+    assert heard == [False, False, False, True, True]
+
+
+def test_a_video_is_read_as_it_is_used(small, tmp_path, monkeypatch):
+    """The first result comes before the later pictures are decoded."""
+    long = make_video(
+        tmp_path / "long.mp4", seconds=40, fps=5, frame_fn=grey_ramp((64, 48), per_second=5), sound=tone(40, RATE)
+    )
+    shown = []
+
+    def counted(*arguments, **more):
+        for screen in play(*arguments, **more):
+            shown.append(screen.start)
+            yield screen
+
+    monkeypatch.setattr("avloc.localize.moments.play", counted)
+    results = small.localize_video(long, every=1.0)
+    for _ in range(3):
+        next(results)
+    assert len(shown) < 20
+    assert len(list(results)) == 37
+    assert len(shown) >= 190
+
+
+def test_videos_that_cannot_be_meant(small, film, tmp_path):
+    for arguments, words in (
+        ({"path": tmp_path / "absent.mp4"}, "no such file: .*absent.mp4"),
+        ({"audio": tmp_path / "absent.wav"}, "no such file: .*absent.wav"),
+        ({"path": tmp_path}, f"{tmp_path} is a folder"),
+        ({"audio": tmp_path}, f"{tmp_path} is a folder"),
+        ({"every": 0}, "every 0 is impossible"),
+        ({"every": float("nan")}, "every nan is impossible"),
+        ({"start": -1}, "start -1 is impossible"),
+        ({"start": 3, "end": 3}, "end 3 is not after the start"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            small.localize_video(**{"path": film, **arguments})
+    (tmp_path / "empty").touch()
+    (tmp_path / "text.mp4").write_text("no video")
+    for arguments, words in (
+        ({"path": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
+        ({"audio": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
+        ({"path": tmp_path / "text.mp4"}, "cannot be decoded"),
+        ({"start": 11}, r"no picture from 11 s on: the video ends at 10\.000 s"),
+    ):
+        with pytest.raises(InputError, match=words):
+            small.localize_video(**{"path": film, **arguments})
+    with pytest.raises(InputError, match="has no sound"):
+        list(small.localize_video(make_video(tmp_path / "deaf.mp4")))
+
+
+# --- fused with object priors -----------------------------------------------------------------------------------
+
+GRIDS = hnp.arrays(np.float32, st.tuples(st.integers(2, 5), st.integers(2, 5)), elements=st.floats(-8, 8, width=16))
+
+
+def stretched_twin(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Cell by cell between the corners, then by its own minimum and maximum; flat is zero."""
+    out = np.zeros(grid)
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            v, u = (
+                place * (size - 1) / (count - 1) for place, size, count in zip((y, x), cells.shape, grid, strict=True)
+            )
+            top, left = min(int(v), cells.shape[0] - 2), min(int(u), cells.shape[1] - 2)
+            low, high = cells[top : top + 2, left : left + 2].astype(float)
+            ends = [row[0] + (u - left) * (row[1] - row[0]) for row in (low, high)]
+            out[y, x] = ends[0] + (v - top) * (ends[1] - ends[0])
+    return np.zeros(grid) if cells.max() == cells.min() else (out - out.min()) / (out.max() - out.min())
+
+
+@given(GRIDS, GRIDS, st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_fused_cells_equal_their_definition(av, objects, weight):
+    weights = {"av": weight, "object": 1 - weight}
+    grid = (max(av.shape[0], objects.shape[0]), max(av.shape[1], objects.shape[1]))
+    ours = fused_cells({"av": av, "object": objects}, weights)
+    assert (ours.dtype, ours.shape) == (np.float32, grid)
+    twin = weight * stretched_twin(av, grid) + (1 - weight) * stretched_twin(objects, grid)
+    np.testing.assert_allclose(ours, twin, atol=2e-3)
+
+
+@given(GRIDS, st.integers(1, 50), st.integers(-20, 20))
+@settings(max_examples=40, deadline=None)
+def test_units_of_a_prior_do_not_matter(objects, scale, shift):
+    av = np.arange(20, dtype=np.float32).reshape(4, 5)
+    weights = {"av": 0.5, "object": 0.5}
+    plain = fused_cells({"av": av, "object": objects}, weights)
+    np.testing.assert_allclose(plain, fused_cells({"av": av, "object": scale * objects + shift}, weights), atol=2e-2)
+
+
+def test_a_map_alone_is_itself_and_a_flat_one_counts_for_nothing():
+    av = np.array([[3, 1], [2, 0]], np.float32)
+    np.testing.assert_array_equal(fused_cells({"av": av}, {"av": 0.3}), av)
+    flat = np.full((1, 1), 7, np.float32)
+    np.testing.assert_allclose(fused_cells({"av": av, "detr": flat}, {"av": 0.5, "detr": 0.5}), av / 6, atol=1e-7)
+
+
+class FakePrior:
+    """Sees brightness, cell by cell; stands for an ImageNet trunk."""
+
+    side = 32
+
+    def __init__(self, trunk, weights_dir, device, listener):
+        self.trunk = trunk
+
+    def maps(self, frames):
+        return F.avg_pool2d(frames.float().mean(1), 8)
+
+
+def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
+    monkeypatch.setattr("avloc.priors.ObjectPrior", FakePrior)
+    frame = FRAME.copy()
+    frame[:24] = 250
+    plain = small.localize(frame, WAVE, RATE)
+    assert plain.protocol == "avloc/fp32"
+    deaf = avloc.load(model, prior="resnet18", weights={"av": 0.0, "object": 1.0}).localize(frame, WAVE, RATE)
+    assert (deaf.verdict, deaf.sound_effect, deaf.sound_effect_noise) == ("ignores", 0.0, 0.0)
+    assert deaf.heatmap[:12].min() > deaf.heatmap[-12:].max(), "where it is bright"
+    only_av = avloc.load(model, prior="resnet18", weights={"av": 1.0, "object": 0.0}).localize(frame, WAVE, RATE)
+    np.testing.assert_allclose(only_av.heatmap, plain.heatmap, atol=0.05)
+    both = avloc.load(model, prior="resnet18")
+    result = both.localize(frame, WAVE, RATE)
+    assert result.protocol == "avloc/fp32/0.6 av + 0.4 resnet18", "the weights of avloc's protocol"
+    bright = F.avg_pool2d(
+        torch.from_numpy(np.array(Image.fromarray(frame).resize((32, 32), 3))).permute(2, 0, 1).float().mean(0)[None],
+        8,
+    )
+    twin = fused_cells({"av": plain.similarity, "object": bright[0].numpy()}, {"av": 0.6, "object": 0.4})
+    np.testing.assert_allclose(result.cells, twin, atol=1e-6)
+    np.testing.assert_array_equal(result.similarity, plain.similarity, "cosines stay cosines")
+    np.testing.assert_array_equal(both.cells_at(frame, WAVE, RATE)[0], result.cells)
+
+
+def test_detr_is_a_prior_too(model, small, tmp_path_factory):
+    weights = saved_teachers(tmp_path_factory)
+    fused = avloc.load(model, prior="detr", weights_dir=weights)
+    assert fused.protocol == "avloc/fp32/0.5 av + 0.5 detr"
+    result = fused.localize(FRAME, WAVE, RATE)
+    frame = torch.from_numpy(stretched(FRAME, DetrPrior.side).copy()).permute(2, 0, 1)[None]
+    attention = DetrPrior(weights, torch.device("cpu")).maps(frame)[0]
+    seen = np.zeros((1, 1), np.float32) if attention is None else attention.numpy()
+    twin = fused_cells({"av": small.localize(FRAME, WAVE, RATE).similarity, "detr": seen}, {"av": 0.5, "detr": 0.5})
+    np.testing.assert_allclose(result.cells, twin, atol=1e-6)
+
+
+def test_none_switches_a_prior_off(model, small):
+    assert avloc.load(model, prior="none").protocol == small.protocol
+    assert load_fusion("none", None, {}, None, torch.device("cpu")).priors == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [("", {}), ("av=1", {"av": 1.0}), ("av=0.6,object=0.4", {"av": 0.6, "object": 0.4}), (" av = 1 ,", {"av": 1.0})],
+)
+def test_weights_as_typed(text, weights):
+    assert parse_weights(text) == weights
+
+
+@pytest.mark.parametrize("text", ["av", "av=", "0.6,0.4", "av=much"])
+def test_weights_that_cannot_be_meant(text):
+    with pytest.raises(UsageError, match=r"is not name=number; valid: as av=0\.6,object=0\.4"):
+        parse_weights(text)

@@ -1,0 +1,105 @@
+"""Whether a map has to do with its sound: the rule, where its thresholds come from, and what a person reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import avloc
+from avloc.errors import UsageError, WeightsError
+from avloc.localize.verdict import Verdict, VerdictRule, judge, summary, warning
+from tests.media_makers import disc, tone
+from tests.responsive_model import RATE, save_listening
+
+NUMBERS = ("sound_effect", "sound_effect_noise", "peak_similarity")
+FRAME = disc((64, 48), (0.3, 0.5))
+
+
+def judged(*values: float, silent: bool = False, **rule: float) -> str:
+    return judge(VerdictRule(**rule), silent=silent, **dict(zip(NUMBERS, values, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("values", "rule", "verdict"),
+    [
+        ((0.2, 0.2, 0.5), {}, "follows"),
+        ((0.2, 0.01, 0.5), {}, "ignores"),
+        ((0.01, 0.2, 0.5), {}, "ignores"),
+        ((0.05, 0.05, 0.5), {}, "follows"),
+        ((0.2, 0.2, -1.0), {}, "follows"),
+        ((0.2, 0.2, 0.25), {"least_similarity": 0.25}, "follows"),
+        ((0.2, 0.2, 0.24), {"least_similarity": 0.25}, "unmatched"),
+        ((0.2, 0.01, 0.24), {"least_similarity": 0.25}, "ignores"),
+        ((0.2, 0.2, 0.5), {"least_effect": 0.3}, "ignores"),
+    ],
+)
+def test_the_rule(values, rule, verdict):
+    assert judged(*values, **rule) == verdict
+    assert judged(*values, **rule, silent=True) == "silent"
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(-1, 1))
+def test_a_stricter_rule_never_says_follows_more_often(effects, peak):
+    found = [judged(*effects, peak, least_effect=level) == "follows" for level in (0.0, 0.1, 0.5, 1.0)]
+    by_peak = [judged(*effects, peak, least_similarity=level) == "follows" for level in (-1.0, 0.0, 0.5)]
+    assert found == sorted(found, reverse=True)
+    assert by_peak == sorted(by_peak, reverse=True)
+
+
+def test_the_sentences():
+    assert [verdict.sentence for verdict in Verdict] == [
+        "the map follows the sound",
+        "nothing in this picture fits the sound",
+        "this picture would light up the same with any sound",
+        "silent: no source",
+    ]
+
+
+def test_a_video_is_warned_of_when_no_map_with_sound_follows_it():
+    follows, unmatched, ignores, silent = Verdict.FOLLOWS, Verdict.UNMATCHED, Verdict.IGNORES, Verdict.SILENT
+    assert warning([]) == warning([silent] * 3) == warning([unmatched, unmatched, follows]) == ""
+    assert warning([silent, unmatched, silent]) == warning([ignores, unmatched, unmatched]) == unmatched.sentence
+    assert warning([ignores, ignores, unmatched, silent]) == ignores.sentence
+
+
+def test_a_summary_of_several_times():
+    follows, silent = Verdict.FOLLOWS, Verdict.SILENT
+    assert summary([]) == ""
+    assert summary([follows] * 3) == "the map follows the sound"
+    assert summary([silent, follows, follows]) == (
+        "the map follows the sound (at 2 of 3 times); silent: no source (at 1 of 3 times)"
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("least_effect", -0.1), ("least_effect", 1.1), ("least_similarity", 1.5)])
+def test_thresholds_that_cannot_be_meant(name, value):
+    with pytest.raises(UsageError, match=f"verdict.{name} = {value} is impossible"):
+        VerdictRule(**{name: value})
+
+
+def test_a_model_file_may_carry_its_thresholds(tmp_path):
+    assert VerdictRule.of_card({}) == VerdictRule()
+    listening = avloc.load(save_listening(tmp_path / "plain.safetensors"))
+    result = listening.localize(FRAME, tone(3, RATE), RATE)
+    effect = min(result.sound_effect, result.sound_effect_noise)
+    assert (result.verdict, effect > 0.05) == ("follows", True)
+    for name, value, verdict in (
+        ("least_effect", effect + 0.01, "ignores"),
+        ("least_similarity", result.peak_similarity + 0.01, "unmatched"),
+    ):
+        strict = avloc.load(save_listening(tmp_path / "strict.safetensors", verdict={name: value}))
+        assert strict.localize(FRAME, tone(3, RATE), RATE).verdict == verdict
+
+
+@pytest.mark.parametrize("entry", ["strict", {"least": 1.0}, {"least_effect": "much"}, {"least_effect": 7.0}])
+def test_unusable_thresholds_in_a_model_file_are_named(entry):
+    with pytest.raises(WeightsError, match=r"the model's card .*verdict"):
+        VerdictRule.of_card({"verdict": entry})
+
+
+def test_a_model_that_does_not_listen_is_found_out(tmp_path):
+    deaf = avloc.load(save_listening(tmp_path / "deaf.safetensors", deaf=True))
+    result = deaf.localize(FRAME, tone(3, RATE), RATE)
+    assert (result.sound_effect, result.sound_effect_noise, result.verdict) == (0.0, 0.0, "ignores")
+    assert deaf.localize(FRAME, 0 * tone(3, RATE), RATE).verdict == "silent"

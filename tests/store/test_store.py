@@ -1,0 +1,325 @@
+"""Clips and hints come back as they went in; half-written files are never seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import pickle
+import shutil
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avloc.errors import Refused, StoreNotFound
+from avloc.files import atomic_path, folder_lock, remove_leftovers
+from avloc.registry import StoreSpec
+from avloc.store import (
+    FLAGS,
+    Clip,
+    Hints,
+    HintStamp,
+    HintWriter,
+    Store,
+    StoreHeader,
+    StoreWriter,
+    clip_digest,
+    shards,
+)
+
+SPEC = StoreSpec(seconds=0.01, rate=8_000)
+
+
+def clip(name: str, seed: int = 0, **more) -> Clip:
+    rng = np.random.default_rng([seed, *name.encode()])
+    return Clip(
+        id=name,
+        picture=rng.bytes(rng.integers(1, 50)),
+        sound=rng.integers(-32768, 32767, SPEC.samples, dtype=np.int16),
+        frame_hw=(3, 4),
+        boxes=rng.random((rng.integers(0, 4), 4)),
+        **more,
+    )
+
+
+def fill(folder, names, *, shard_clips=3, seed=0):
+    with StoreWriter(folder, StoreHeader(spec=SPEC), shard_clips=shard_clips) as writer:
+        for name in names:
+            writer.add(clip(name, seed))
+    return Store(folder)
+
+
+def same(one: Clip, other: Clip) -> bool:
+    plain = [{k: v for k, v in vars(c).items() if k not in ("sound", "boxes")} for c in (one, other)]
+    return plain[0] == plain[1] and np.array_equal(one.sound, other.sound) and np.array_equal(one.boxes, other.boxes)
+
+
+@given(
+    st.sets(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1), min_size=1, max_size=7),
+    st.integers(1, 4),
+)
+@settings(max_examples=25, deadline=None)
+def test_clips_come_back_whole(tmp_path_factory, names, shard_clips):
+    store = fill(tmp_path_factory.mktemp("store"), sorted(names, reverse=True), shard_clips=shard_clips)
+    assert store.ids == sorted(names)
+    assert all(same(store.read(name), clip(name)) for name in names)
+
+
+def test_what_a_killed_writer_left_goes_when_the_same_file_is_written(tmp_path):
+    mine, other = tmp_path / ".a.png.0123abcd.part", tmp_path / ".b.png.0123abcd.part"
+    for path in (mine, other):
+        path.touch()
+    with atomic_path(tmp_path / "a.png") as part:
+        part.write_bytes(b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.png"]
+
+
+def test_what_a_living_writer_writes_stays_when_another_writes_the_same_file(tmp_path):
+    with atomic_path(tmp_path / "a") as mine:
+        mine.write_bytes(b"first")
+        writer = multiprocessing.get_context("spawn").Process(target=_write_second, args=(tmp_path / "a",))
+        writer.start()
+        writer.join()
+        assert (writer.exitcode, (tmp_path / "a").read_bytes()) == (0, b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def _write_second(path):
+    with atomic_path(path) as part:
+        part.write_bytes(b"second")
+
+
+def test_every_field_comes_back(tmp_path):
+    more = clip(
+        "full",
+        mask=b"a mask",
+        flags=FLAGS,
+        label="dog, barking",
+        split="val",
+        sound_source="/somewhere/ä.wav",
+        source_bytes=2**40,
+        source_rate=44_100,
+        window_s=1.5,
+        time_s=3.0,
+    )
+    with StoreWriter(tmp_path, StoreHeader(spec=SPEC)) as writer:
+        writer.add(more)
+    store = Store(tmp_path)
+    assert same(store.read("full"), more)
+    assert store.flag_counts() == dict.fromkeys(FLAGS, 1)
+    assert json.loads((tmp_path / "store.json").read_text())["counts"]["clips"] == 1
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_interrupt_while_a_shard_is_written_loses_no_clip_and_writes_none_twice(tmp_path, monkeypatch, named):
+    """Leaving the context writes what is in no shard yet; a shard has its clips from when it has its name."""
+    monkeypatch.setattr(shards, "write_shard", _struck(shards.write_shard, named))
+    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=2) as writer:
+        for name in "abc":
+            writer.add(clip(name))
+    assert Store(tmp_path).ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_nor_does_it_lose_a_hint_or_write_one_twice(tmp_path, monkeypatch, named):
+    monkeypatch.setattr(shards, "write_shard", _struck(shards.write_shard, named))
+    stamp = HintStamp(teacher="t", shape=(2,))
+    with pytest.raises(KeyboardInterrupt), HintWriter(tmp_path, stamp, shard_clips=1) as writer:
+        writer.add("a", np.zeros(2))
+    assert Hints(tmp_path, "t").shards.ids == ["a"]
+
+
+def _struck(write, named):
+    """The writer, interrupted once: when the shard has its name, or before it has."""
+    blows = iter([True])
+
+    def struck(*arguments):
+        blow = next(blows, False)
+        if named or not blow:
+            write(*arguments)
+        if blow:
+            raise KeyboardInterrupt
+
+    return struck
+
+
+def test_the_data_hash_names_the_clips_and_not_their_shards(tmp_path):
+    one = fill(tmp_path / "one", "abcdef", shard_clips=2).data_hash()
+    assert one == fill(tmp_path / "two", "fedcba", shard_clips=5).data_hash()
+    assert one != fill(tmp_path / "three", "abcdeg", shard_clips=2).data_hash()
+    assert one != fill(tmp_path / "four", "abcdef", shard_clips=2, seed=1).data_hash()
+
+
+@given(st.lists(st.binary(max_size=5), min_size=1, max_size=6), st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_masks_come_back_with_their_clips(tmp_path_factory, masks, shard_clips):
+    clips = [clip(f"{place}", mask=mask) for place, mask in enumerate(masks)]
+    folder = tmp_path_factory.mktemp("store")
+    with StoreWriter(folder, StoreHeader(spec=SPEC, box_rule="mask"), shard_clips=shard_clips) as writer:
+        for one in clips:
+            writer.add(one)
+    store = Store(folder)
+    assert store.header.box_rule == "mask"
+    assert all(same(store.read(one.id), one) for one in clips)
+    for number, path in enumerate(sorted(folder.glob("shard-*.h5"))):
+        held = masks[number * shard_clips : (number + 1) * shard_clips]
+        with h5py.File(path, locking=False) as file:  # as the store, which still holds it open, has it
+            assert ("mask" in file) == any(held), "a shard without masks is what it was before there were any"
+
+
+def test_a_mask_changes_the_name_of_what_a_clip_holds_and_its_absence_does_not():
+    plain = clip("a")
+    digest = hashlib.sha256()
+    for part in (b"a", plain.picture, plain.sound.tobytes(), plain.boxes.tobytes()):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    assert clip_digest(plain) == digest.digest(), "stores made before there were masks keep their hash"
+    digests = {clip_digest(replace(plain, mask=mask)) for mask in (b"", b"m", b"mm")}
+    assert len(digests) == 3
+
+
+@given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=6), st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_clips_with_one_picture_are_a_group(tmp_path_factory, pictures, shard_clips):
+    folder = tmp_path_factory.mktemp("store")
+    with StoreWriter(folder, StoreHeader(spec=SPEC), shard_clips=shard_clips) as writer:
+        for place, picture in enumerate(pictures):
+            writer.add(replace(clip(f"{place}"), picture=picture))
+    groups = Store(folder).picture_groups()
+    assert list(groups) == [f"{place}" for place in range(len(pictures))]
+    for one, picture in enumerate(pictures):
+        assert groups[f"{one}"] == hashlib.sha256(picture).hexdigest()[:16]
+        for other, second in enumerate(pictures):
+            assert (groups[f"{one}"] == groups[f"{other}"]) == (picture == second)
+
+
+def test_what_was_finished_before_an_interrupt_is_kept(tmp_path):
+    writer = StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=10)
+    with pytest.raises(KeyboardInterrupt), writer:
+        writer.add(clip("done"))
+        raise KeyboardInterrupt
+    assert Store(tmp_path).ids == ["done"]
+
+
+def test_two_shards_with_one_id_are_refused(tmp_path):
+    fill(tmp_path, "ab")
+    shutil.copy(tmp_path / "shard-00000.h5", tmp_path / "shard-00001.h5")
+    with pytest.raises(Refused, match="both hold clip 'a'"):
+        Store(tmp_path)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    fill(tmp_path, "ab")
+    shard = tmp_path / "shard-00000.h5"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(Refused, match="shard-00000"):
+        Store(tmp_path)
+
+
+def test_no_store_and_a_damaged_header(tmp_path):
+    with pytest.raises(StoreNotFound, match="not a prepared store") as caught:
+        Store(tmp_path)
+    assert "avloc prepare" in caught.value.hint
+    for text in ("{", "[]", '{"schema": 1}', '{"schema": 99, "spec": {}, "expected": []}'):
+        (tmp_path / "store.json").write_text(text)
+        with pytest.raises(Refused, match=r"store\.json"):
+            Store(tmp_path)
+
+
+def test_a_sound_of_another_length_is_our_bug(tmp_path):
+    with pytest.raises(ValueError, match="spec wants"), StoreWriter(tmp_path, StoreHeader(spec=SPEC)) as writer:
+        writer.add(Clip(id="x", picture=b"x", sound=np.zeros(3, np.int16), frame_hw=(1, 1)))
+
+
+def read_in_child(store: Store, name: str, out) -> None:
+    out.put(store.read(name).picture)
+
+
+def test_handles_do_not_cross_a_fork_or_a_pickle(tmp_path):
+    store = fill(tmp_path, "abc")
+    expected = store.read("b").picture
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=read_in_child, args=(store, "b", queue))
+    child.start()
+    assert queue.get(timeout=30) == expected
+    child.join()
+    assert pickle.loads(pickle.dumps(store)).read("b").picture == expected
+
+
+STAMP = HintStamp(teacher="panns", shape=(4,), weights={"file": "hash"}, settings={"normalise": True})
+
+
+def test_hints_and_their_absence_come_back(tmp_path):
+    values = {"a": np.arange(4.0), "b": None, "c": np.full(4, 0.5)}
+    with HintWriter(tmp_path, STAMP, shard_clips=2) as writer:
+        for name, value in values.items():
+            writer.add(name, value)
+    hints = Hints(tmp_path, "panns")
+    assert hints.read("a").tolist() == [0, 1, 2, 3]
+    assert hints.read("a").dtype == np.float16
+    assert hints.read("b") is None
+    assert hints.stamp["weights"] == {"file": "hash"}
+    with pytest.raises(KeyError):
+        hints.read("never run")
+
+
+def test_a_foreign_stamp_is_refused_and_names_what_differs(tmp_path):
+    with HintWriter(tmp_path, STAMP):
+        pass
+    with HintWriter(tmp_path, STAMP):
+        pass
+    other = HintStamp(teacher="panns", shape=(4,), weights={"file": "other"}, settings={"normalise": True})
+    with pytest.raises(Refused, match="weights differ"), HintWriter(tmp_path, other):
+        pass
+
+
+def test_absent_hints_say_how_to_make_them(tmp_path):
+    with pytest.raises(Refused) as caught:
+        Hints(tmp_path, "detr")
+    assert "distill-cache" in caught.value.hint
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+    (tmp_path / ".shard-00000.h5.123.part").write_bytes(b"half")
+    (tmp_path / "kept.h5").write_bytes(b"")
+    remove_leftovers(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.h5"]
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with folder_lock(tmp_path):
+        with pytest.raises(Refused, match="another avloc process"), folder_lock(tmp_path):
+            pass
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_shards_hold_plain_hdf5(tmp_path):
+    """Others can read them: one data set a field, rows in step."""
+    fill(tmp_path, "abc", shard_clips=3)
+    with h5py.File(tmp_path / "shard-00000.h5") as file:
+        assert len(file["id"]) == len(file["sound"]) == len(file["picture_offset"]) - 1 == 3
+
+
+def test_few_shards_are_open_at_a_time_and_every_clip_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_OPEN_AT_MOST", 2)
+    store = fill(tmp_path, "abcdefgh", shard_clips=1)
+    expected = {name: clip_digest(store.read(name)) for name in store.ids}
+    for name in "hacfbgdehha":
+        assert clip_digest(store.read(name)) == expected[name]
+        assert len(store.shards._open) <= 2
+    assert len(set(expected.values())) == 8

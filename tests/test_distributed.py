@@ -1,0 +1,170 @@
+"""Processes that share a batch: the loss and gradient of one that has it whole, with parts of unequal size."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avloc.distributed import ALONE, Peers, joined
+from avloc.errors import UsageError
+from avloc.store import Clip, Store, StoreWriter
+from avloc.train import TrainOptions, train
+from avloc.weights.torch_files import load_plain
+from tests import methods_job
+from tests.distributed_job import step
+from tests.program import ROOT
+from tests.train.test_train import CONFIG, SMALL_FLAGS, changed, tensors
+from tests.world import write_store
+
+
+def torchrun(processes: int, *command: object, **options) -> subprocess.CompletedProcess[str]:
+    """What `torchrun --nproc-per-node` does; through `-m`, so that the interpreter is this one."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.run(
+        [*launcher, *map(str, command)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone() -> list[dict[str, torch.Tensor]]:
+    return [step(ALONE, vectors=vectors) for vectors in (False, True)]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_shared_batches_have_the_loss_and_gradient_of_whole_ones(tmp_path, alone, processes):
+    """Seven clips: 3 + 4, and 1 + 2 + 2 + 2; some processes have no boxes or no visual hints."""
+    job = torchrun(processes, "-m", "tests.distributed_job", tmp_path / "out.pt")
+    assert job.returncode == 0, job.stderr
+    for mine, theirs in zip(alone, torch.load(tmp_path / "out.pt", weights_only=True), strict=True):
+        assert mine.keys() == theirs.keys()
+        assert {"term contrastive", "term box", "term peak", "term audio_hint", "term visual_hint"} <= mine.keys()
+        largest = max(value.abs().max() for name, value in mine.items() if name.startswith("gradient"))
+        for name, value in mine.items():
+            scale = largest if name.startswith("gradient") else value.abs().max()
+            assert (value - theirs[name]).abs().max() <= 2e-5 * scale + 1e-9, name
+
+
+@pytest.mark.slow
+def test_every_method_has_the_loss_and_gradient_of_whole_batches(tmp_path):
+    """Seven clips in two processes; batch normalisations of SSPL's head and module take in all of them."""
+    job = torchrun(2, "-m", "tests.methods_job", tmp_path / "out.pt")
+    assert job.returncode == 0, job.stderr
+    shared = torch.load(tmp_path / "out.pt", weights_only=True)
+    for method, theirs in zip(methods_job.METHODS, shared, strict=True):
+        mine = methods_job.step(method, ALONE)
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            assert (value - theirs[name]).abs().max() <= 1e-9 + 1e-7 * value.abs().max(), (method, name)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("parallel") / "store", 10, hints=True)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, store):
+    """One epoch in two processes, the second in one: the same course as one process, up to rounding."""
+    flags = [*SMALL_FLAGS, "--set", "batch=5", "--val", "0.3", "--json"]
+    begun = torchrun(2, "-m", "avloc", "train", store, "--out", tmp_path / "run", "--epochs", 1, *flags)
+    assert begun.returncode == 0, begun.stderr
+    assert "Warning" not in begun.stderr
+    report = json.loads(begun.stdout)  # one line: the others are silent
+    assert report["epochs_done"] == 1
+    options = TrainOptions(store=store, out=tmp_path / "run", val="0.3")
+    whole = TrainOptions(store=store, out=tmp_path / "whole", val="0.3")
+    config = changed(CONFIG, batch=5, workers=1)
+    train(options, config)
+    train(whole, config)
+    logs = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("run", "whole")
+    ]
+    assert [line["epoch"] for line in logs[0]] == [1, 2]
+    for mine, theirs in zip(*logs, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=0.02)
+    mine, theirs = (tensors(tmp_path / run / "last.safetensors") for run in ("run", "whole"))
+    assert mine.keys() == theirs.keys()
+
+
+def test_fewer_clips_in_a_batch_than_processes_are_refused(tmp_path, store):
+    with pytest.raises(UsageError, match="batches of 3 clips are too few for 4 processes"):
+        train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, batch=3), peers=Peers(1, 4))
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_see_other_files_are_refused(tmp_path, store):
+    train(TrainOptions(store=store, out=tmp_path / "r0" / "run"), changed(CONFIG, epochs=1, workers=1))
+    lonely = 'mkdir -p r$RANK && cd r$RANK && exec "$0" -m avloc train "$@"'
+    job = torchrun(2, "--no-python", "bash", "-c", lonely, sys.executable, store, "--out", "run", *SMALL_FLAGS,
+                   "--epochs", 2, cwd=tmp_path)  # fmt: skip
+    assert job.returncode != 0
+    assert job.stderr.count("process 1 of 2 differs from process 0 in: steps") == 2
+    assert "bug in avloc" not in job.stderr
+
+
+def test_who_is_left_says_that_another_process_has_ended(tmp_path):
+    broken = write_store(tmp_path / "store", 4)
+    spec = Store(broken).spec
+    with StoreWriter(broken, Store(broken).header) as writer:
+        sound = np.zeros(spec.samples, np.int16)
+        writer.add(Clip(id="zzz", picture=b"damaged", sound=sound, frame_hw=(64, 64)))
+    flags = [*SMALL_FLAGS, "--no-audio-hint", "--no-visual-hint", "--set", "batch=5", "--epochs", 1]
+    job = torchrun(2, "-m", "avloc", "train", broken, "--out", tmp_path / "run", *flags)
+    assert job.returncode != 0
+    assert "clip zzz of the store is damaged" in job.stderr
+    assert "bug in avloc" not in job.stderr
+
+
+@pytest.mark.parametrize(("rank", "complaint"), [("0", "MASTER_ADDR"), ("2", "name no part")])
+def test_half_a_launcher_is_refused(monkeypatch, rank, complaint):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UsageError, match=complaint), joined():
+        pass
+
+
+def test_one_gpu_is_not_for_several_processes(tmp_path, store):
+    options = TrainOptions(store=store, out=tmp_path / "run", device="cuda:1")
+    with pytest.raises(UsageError, match="cuda:1 is one GPU for 2 processes"):
+        train(options, changed(CONFIG), peers=Peers(0, 2))
+
+
+def test_a_launcher_that_is_stopped_leaves_a_run_that_goes_on(tmp_path, store):
+    """It tells whole process groups, loader processes included."""
+    flags = [*SMALL_FLAGS, "--epochs", "100000", "--out", str(tmp_path / "run")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avloc"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen([*launcher, "train", str(store), *flags], env=environment, stdout=log, stderr=log)
+        wait_until((tmp_path / "run" / "trainer-state.pt").is_file)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) != 0
+    told = (tmp_path / "log").read_text()
+    assert "bug in avloc" not in told
+    assert "interrupted" in told
+    assert load_plain(tmp_path / "run" / "trainer-state.pt")["progress"]["step"] > 0
+
+
+def wait_until(ready) -> None:
+    for _ in range(600):
+        if ready():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing was saved within a minute")

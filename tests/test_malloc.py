@@ -1,0 +1,72 @@
+"""Free memory is kept for the next tensor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from avloc import malloc
+from tests.program import ROOT
+
+_FAULTS = """
+import resource
+import numpy
+from avloc.malloc import give_back, keep_freed
+
+keep_freed() if {kept} else None
+before = None
+for _ in range(9):
+    numpy.ones(10_000_000)
+    if before is None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+if {kept}:
+    pages = lambda: int(open("/proc/self/statm").read().split()[1])
+    held = pages()
+    give_back()
+    print(held - pages())
+"""
+
+
+def numbers(*, kept: bool, **environment: str) -> list[int]:
+    """Pages fetched by eight arrays of 80 MB after a first one, and pages that are given back then."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS.format(kept=kept)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(line) for line in done.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library can be told")
+def test_memory_is_fetched_once_and_can_be_given_back() -> None:
+    (usual,) = numbers(kept=False)
+    fetched, given_back = numbers(kept=True)
+    assert fetched < usual / 4
+    assert given_back * 4_096 > 70_000_000
+    own, _ = numbers(kept=True, MALLOC_MMAP_THRESHOLD_="1000000")
+    assert own > fetched
+
+
+@pytest.mark.parametrize(("granted", "calls"), [(1, [-3, -1]), (0, [-3])])
+def test_a_library_that_refuses_the_half_is_not_given_the_other(granted, calls, monkeypatch) -> None:
+    """The GNU library before 2.35: the second setting alone would have it fetch every small tensor anew."""
+    asked = []
+    monkeypatch.setattr(malloc, "_of_c", lambda _name: lambda what, _value: asked.append(what) or granted)
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    malloc.keep_freed()
+    assert asked == calls
+
+
+def test_networks_that_see_batch_after_batch_keep_it(here, tmp_path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(malloc, "_of_c", asked.append)
+    here("train", tmp_path / "nothing", "--out", tmp_path / "run")
+    here("eval", "--store", tmp_path / "nothing")
+    assert asked == ["mallopt", "mallopt"]

@@ -1,0 +1,276 @@
+"""What a training run begins with, and trunks that stay as they began."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from avloc import weights
+from avloc.checkpoint import load_model
+from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, settled
+from avloc.errors import Refused, UsageError, WeightsError
+from avloc.methods import build
+from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
+from avloc.networks.lite0 import published_end
+from avloc.networks.yamnet import read_yamnet_tflite
+from avloc.store import Store
+from avloc.train import TrainOptions, plan, train
+from avloc.weights import LITE0, YAMNET, Located, Weight
+from tests.processes import Here
+from tests.recipe_makers import save_lite0, tflite, yamnet_layers
+from tests.small_models import SMALL
+from tests.train.test_train import same_run, tensors
+from tests.world import write_store
+
+NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
+SHARED_WORDS = ModelConfig(
+    vision_trunk="efficientnet_lite0+classes",
+    audio_trunk="yamnet+classes",
+    dim=len(CONCEPTS) + 2,
+    frame=64,
+    rate=16_000,
+)
+FROZEN = TrainConfig(
+    model=SMALL, loss=NO_HINTS, init="random", freeze=True, batch=4, epochs=2, workers=0, precision="fp32"
+)
+CONCEPTUAL = replace(FROZEN, model=SHARED_WORDS, init="concepts")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("starts") / "store", 10)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch) -> dict[str, Located]:
+    """Random files in the place of the published ones, whose hashes only the published ones have."""
+    save_lite0(tmp_path / "lite0.pth")
+    (tmp_path / "yamnet.tflite").write_bytes(tflite(yamnet_layers()))
+    found = {
+        LITE0.name: Located(path=tmp_path / "lite0.pth", hashes={"lite0.pth": "a"}, verified=True),
+        YAMNET.name: Located(path=tmp_path / "yamnet.tflite", hashes={"yamnet.tflite": "b"}, verified=False),
+    }
+
+    def locate(weight: Weight, **_options) -> Located:
+        return found[weight.name]
+
+    monkeypatch.setattr(plan, "locate", locate)
+    return found
+
+
+def trunks(run: Path) -> dict[str, torch.Tensor]:
+    state = tensors(run / "model.safetensors")
+    return {key: value for key, value in state.items() if key.startswith(("imgnet.", "audnet."))}
+
+
+def test_frozen_trunks_stay_bit_for_bit(store, tmp_path):
+    """Statistics of normalisations too; the projections learn."""
+    torch.manual_seed(FROZEN.seed)
+    begun = plan.Engine(SMALL, torch.device("cpu")).model.state_dict()
+    train(TrainOptions(store=store, out=tmp_path / "run", val="0.3"), FROZEN)
+    ended = tensors(tmp_path / "run" / "last.safetensors")
+    changed = {key for key, value in ended.items() if not torch.equal(value, begun[key])}
+    assert changed == {"img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias"}
+
+
+def test_a_frozen_run_resumes_bit_for_bit(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "whole"), FROZEN)
+    steps = iter([False, True])
+    report = train(TrainOptions(store=store, out=tmp_path / "cut"), FROZEN, should_stop=lambda: next(steps, False))
+    assert report.interrupted
+    train(TrainOptions(store=store, out=tmp_path / "cut"), FROZEN)
+    assert same_run(tmp_path / "whole", tmp_path / "cut")
+    state = torch.load(tmp_path / "whole" / "trainer-state.pt", weights_only=True)
+    assert len(state["optimiser"]["state"]) == 4, "nothing is kept for what does not learn"
+
+
+def test_a_frozen_run_is_another_run(store, tmp_path):
+    out = tmp_path / "run"
+    train(TrainOptions(store=store, out=out), replace(FROZEN, epochs=1))
+    with pytest.raises(Refused, match="freeze was True, now False"):
+        train(TrainOptions(store=store, out=out), replace(FROZEN, freeze=False))
+
+
+def test_thawed_parts_learn_and_their_statistics_stay(store, tmp_path):
+    torch.manual_seed(FROZEN.seed)
+    begun = plan.Engine(SMALL, torch.device("cpu")).model
+    config = replace(FROZEN, thaw="imgnet.stage4.3,imgnet.conv5")
+    train(TrainOptions(store=store, out=tmp_path / "run"), config)
+    ended = tensors(tmp_path / "run" / "last.safetensors")
+    changed = {key for key, value in ended.items() if not torch.equal(value, begun.state_dict()[key])}
+    thawed = {key for key, _ in begun.named_parameters() if key.startswith(("imgnet.stage4.3.", "imgnet.conv5."))}
+    assert len(thawed) == 12
+    assert changed == {"img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias", *thawed}
+
+
+@pytest.mark.parametrize("name", ["imgnet.layer9", "layer1", "img_proj", "imgnet.maxpool", "imgnet.conv5,"])
+def test_a_part_that_is_not_there_cannot_thaw(store, tmp_path, name):
+    options = TrainOptions(store=store, out=tmp_path / "run")
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=f"no part '{name.rpartition(',')[2]}' is frozen") as caught:
+            train(replace(options, dry_run=dry_run), replace(FROZEN, thaw=name))
+    hint = caught.value.hint
+    assert "imgnet.conv5" in hint
+    assert "maxpool" not in hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_what_is_frozen_can_thaw():
+    with pytest.raises(UsageError, match=r"thaw = 'imgnet\.conv5' is impossible; valid: empty, unless freeze = true"):
+        replace(FROZEN, freeze=False, thaw="imgnet.conv5")
+    for method in ("lvs", "sspl"):
+        with pytest.raises(UsageError, match=f"thaw, which means nothing to {method}"):
+            settled({"freeze": True, "thaw": "frame"}, method)
+
+
+def test_a_published_end_stays_while_the_other_learns_as_it_would_alone(store, tmp_path, published):
+    ends = replace(CONCEPTUAL, thaw="imgnet._blocks.15,imgnet._conv_head,imgnet._bn1")
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    train(TrainOptions(store=store, out=alone), ends)
+    model = replace(SHARED_WORDS, vision_trunk="efficientnet_lite0+classes+published")
+    train(TrainOptions(store=store, out=both), replace(ends, model=model))
+    ours, theirs = tensors(both / "last.safetensors"), tensors(alone / "last.safetensors")
+    for key, value in theirs.items():  # sums over slices of channels round differently
+        torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-6)
+    file = torch.load(published[LITE0.name].path, weights_only=True)
+    stay = {f"imgnet.{key}": value for key, value in published_end(file).items()}
+    assert ours.keys() - theirs.keys() == stay.keys()
+    assert all(torch.equal(ours[key], value) for key, value in stay.items())
+    learned = "imgnet._conv_head.weight"
+    assert not torch.equal(ours[learned], stay["imgnet._published._conv_head.weight"])
+
+
+@pytest.mark.parametrize("name", ["imgnet", "imgnet._blocks", "imgnet._blocks.14", "imgnet._bn0", "imgnet._published"])
+def test_what_a_published_end_stands_on_cannot_thaw(store, tmp_path, published, name):
+    model = replace(SHARED_WORDS, vision_trunk="efficientnet_lite0+classes+published")
+    frozen = replace(CONCEPTUAL, model=model, thaw=f"imgnet._conv_head,{name}")
+    options = TrainOptions(store=store, out=tmp_path / "run", dry_run=True)
+    with pytest.raises(UsageError, match=f"no part '{name}' is frozen and may learn") as caught:
+        train(options, frozen)
+    assert "Valid are imgnet._blocks.15, imgnet._conv_head, imgnet._bn1, imgnet._fc, audnet." in caught.value.hint
+    assert f"{name}," not in caught.value.hint
+    for changed in ({"freeze": False, "thaw": ""}, {"init": "random"}):
+        with pytest.raises(UsageError, match="needs published weights, and that what it stands on") as caught:
+            train(options, replace(frozen, **changed))
+        assert "--set freeze=true" in caught.value.hint
+
+
+def test_what_thaws_is_what_learns():
+    """SACL says by itself which of its parts learn."""
+    config = settled({"init": "random", "freeze": True, "thaw": "frame"}, "sacl")
+    model = build(config.model)
+    model.freeze_trunks()
+    before = sum(len(group.parameters) for group in model.groups())
+    model.thaw("frame")
+    assert sum(len(group.parameters) for group in model.groups()) == before + len(list(model.frame.parameters()))
+
+
+def test_frozen_trunks_leave_no_gradient_behind():
+    engine = plan.Engine(SMALL, torch.device("cpu"))
+    engine.model.freeze_trunks()
+    engine.model.train()
+    assert engine.model.training
+    assert not any(part.training for trunk in (engine.model.imgnet, engine.model.audnet) for part in trunk.modules())
+    frames = torch.rand(2, 3, 64, 64)
+    assert not engine.model.imgnet(frames).requires_grad
+    assert engine.model.see(frames)[0].requires_grad
+    assert plan.Engine(SMALL, torch.device("cpu")).model.train().imgnet.training, "another model is not frozen"
+
+
+def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch):
+    started = []
+    real = plan.start_engine
+
+    def watched(*arguments):
+        engine, init = real(*arguments)
+        started.append({key: value.clone() for key, value in engine.model.state_dict().items()})
+        return engine, init
+
+    monkeypatch.setattr("avloc.train.localizer.start_engine", watched)
+    train(TrainOptions(store=store, out=tmp_path / "run"), replace(CONCEPTUAL, epochs=1))
+    (begun,) = started
+    names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")
+    assert all(torch.equal(begun[name], part) for name, part in zip(names, concept_projections(), strict=True))
+    seen = torch.load(published[LITE0.name].path, weights_only=True)
+    assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in seen.items())
+    heard = read_yamnet_tflite(published[YAMNET.name].path)
+    assert torch.equal(begun["audnet.block13.pointwise.weight"], heard["trunk.block13.pointwise.weight"])
+    assert torch.equal(begun["audnet._fc.bias"], heard["head.bias"])
+    assert all(torch.equal(begun[key], value) for key, value in trunks(tmp_path / "run").items())
+    audio = {"weights": "yamnet.tflite", "sha256": "b", "verified": False}
+    init = {"weights": "lite0.pth", "sha256": "a", "verified": True, "audio": audio, "concepts": concepts_hash()}
+    assert (
+        load_model(tmp_path / "run").card["init"] == init == read_toml(tmp_path / "run" / "config.toml")["run"]["init"]
+    )
+
+
+def test_a_run_from_concepts_resumes_and_refuses_another_table(store, tmp_path, published, monkeypatch):
+    for epochs in (1, 2):
+        train(TrainOptions(store=store, out=tmp_path / "two"), replace(CONCEPTUAL, epochs=epochs))
+    train(TrainOptions(store=store, out=tmp_path / "whole"), CONCEPTUAL)
+    assert same_run(tmp_path / "whole", tmp_path / "two")
+    monkeypatch.setattr(plan, "concepts_hash", lambda: "another")
+    with pytest.raises(Refused, match="init"):
+        train(TrainOptions(store=store, out=tmp_path / "two"), CONCEPTUAL)
+
+
+@pytest.mark.parametrize("change", [{"dim": 16}, {"vision_trunk": "resnet18"}, {"audio_trunk": "yamnet"}])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_concepts_go_with_their_networks_only(store, tmp_path, published, change, dry_run):
+    options = TrainOptions(store=store, out=tmp_path / "run", dry_run=dry_run)
+    with pytest.raises(UsageError, match="--init concepts") as caught:
+        train(options, replace(CONCEPTUAL, model=replace(SHARED_WORDS, **change)))
+    needs = ("vision_trunk=efficientnet_lite0+classes", "audio_trunk=yamnet+classes", f"dim={len(CONCEPTS) + 2}")
+    assert all(f"--set model.{need}" in caught.value.hint for need in needs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_published_weights_go_into_what_was_made_to_hear(store, tmp_path, published):
+    model = replace(SMALL, vision_trunk="efficientnet_lite0", audio_trunk="yamnet:block5", rate=16_000)
+    config = replace(FROZEN, model=model, init="imagenet", epochs=1)
+    train(TrainOptions(store=store, out=tmp_path / "run"), config)
+    heard, ours = read_yamnet_tflite(published[YAMNET.name].path), trunks(tmp_path / "run")
+    assert torch.equal(ours["audnet.block5.pointwise.weight"], heard["trunk.block5.pointwise.weight"])
+    assert load_model(tmp_path / "run").card["init"]["audio"]["sha256"] == "b"
+    seen = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
+    train(TrainOptions(store=store, out=tmp_path / "seen"), seen)
+    assert "audio" not in load_model(tmp_path / "seen").card["init"]
+
+
+def test_absent_sound_weights_are_named_and_never_replaced(store, tmp_path, published, monkeypatch, offline):
+    def locate(weight: Weight, **options) -> Located:
+        return weights.locate(weight, **options) if weight == YAMNET else published[weight.name]
+
+    monkeypatch.setattr(plan, "locate", locate)
+    with pytest.raises(WeightsError, match="yamnet_int8") as caught:
+        train(TrainOptions(store=store, out=tmp_path / "run"), CONCEPTUAL)
+    assert "--init random" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_wrong_rate_is_named_before_anything_is_written(store, tmp_path, monkeypatch, capfd):
+    flags = ("--audio-trunk", "yamnet", "--vision-trunk", "shufflenet_v2_x0_5", "--init", "random")
+    hints = ("--no-audio-hint", "--no-visual-hint")
+    for more in ((), ("--dry-run",), ("--set", "model.rate=0")):
+        done = Here(monkeypatch, capfd)("train", store, "--out", tmp_path / "run", *flags, *hints, *more)
+        assert (done.code, "--set model.rate=16000" in done.err) == (2, True), done.err
+        assert not (tmp_path / "run").exists()
+    assert Store(store).spec.rate == 22_050
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (replace(NO_HINTS, same_class="masked"), "same_class = masked, but no clip of .* has a label"),
+        (replace(NO_HINTS, box=1.0), "box = 1, but no clip of .* has a box or a mask"),
+        (replace(NO_HINTS, peak=0.5), "peak = 0.5, but no clip of .* has a box or a mask"),
+    ],
+)
+def test_what_nothing_in_the_store_can_teach_is_refused(loss, words, tmp_path):
+    bare = write_store(tmp_path / "bare", 4, boxes=False)
+    with pytest.raises(UsageError, match=words) as caught:
+        train(TrainOptions(store=bare, out=tmp_path / "run", dry_run=True), replace(FROZEN, loss=loss))
+    assert "--kind train" in caught.value.hint

@@ -1,0 +1,249 @@
+"""Whole modules as PyTorch pickles them: read to the bit, and whatever they ask for is left undone."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from avloc.errors import WeightsError
+from avloc.methods.ave import AVE
+from avloc.weights.legacy_checkpoints import load_keras, load_modules
+from tests.parity import drawing_events
+from tests.parity.comparing import tensors
+from tests.torch03_files import SYSTEM, Called, Module, Stored, old_file, parameter, same
+
+SIX = {"1": np.arange(6, dtype=np.float32)}
+
+
+class Net(nn.Module):
+    """Parts within parts, shared and without parameters; statistics, an LSTM, and things that are no parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 2, bidirectional=True)
+        self.part = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 3, bias=False))
+        self.part[3].weight = nn.Parameter(self.part[0].weight.detach().T)
+        self.again = self.part[0]
+        self.sizes, self.names, self.activation = (3, 4, -5, 1 << 40, 0.5), {"one": [1, None], 2: True}, torch.relu
+        self.register_parameter("absent", None)
+
+
+@pytest.fixture
+def published_class(monkeypatch):
+    """A class in a module that is there while a file is written, and gone when it is read."""
+    package, module = types.ModuleType("models"), types.ModuleType("models.att_Net")
+    kind = type("att_Net", (Net,), {"__module__": "models.att_Net"})
+    module.att_Net = kind
+    monkeypatch.setitem(sys.modules, "models", package)
+    monkeypatch.setitem(sys.modules, "models.att_Net", module)
+    return kind
+
+
+def forget() -> None:
+    for name in ("models", "models.att_Net"):
+        del sys.modules[name]
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_module_of_which_no_code_is_at_hand(published_class, tmp_path, zipped):
+    torch.manual_seed(0)
+    model = published_class()
+    path = tmp_path / "AV_att.pt"
+    torch.save(model, path, _use_new_zipfile_serialization=zipped)
+    forget()
+    same(load_modules(path), {name: value.detach() for name, value in model.state_dict().items()})
+    data = path.read_bytes()
+    for length in [*range(0, min(3000, len(data)), 7), *range(0, len(data), len(data) // 50), len(data) - 1]:
+        path.write_bytes(data[:length])
+        with pytest.raises(WeightsError, match=r"AV_att.pt cannot be read as a module of PyTorch: \S"):
+            load_modules(path)
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_any_byte_may_be_wrong(published_class, tmp_path):
+    path = tmp_path / "wrong.pt"
+    random = np.random.default_rng(0)
+    for zipped in (False, True):
+        torch.save(published_class(), path, _use_new_zipfile_serialization=zipped)
+        data = path.read_bytes()
+        for place in random.integers(0, len(data), 250):
+            path.write_bytes(data[:place] + bytes([random.integers(256)]) + data[place + 1 :])
+            try:
+                load_modules(path)
+            except WeightsError as error:
+                assert "wrong.pt" in str(error)  # noqa: PT017 -- most bytes are numbers, and any number may be one
+
+
+# --- files of old ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_pytorch_0_3(tmp_path):
+    """Parameters lie one behind another in a storage of cuDNN's; some storages are a part of another."""
+    inner = Module(
+        "torch.nn.modules.linear.Linear",
+        weight=parameter(Stored("2", 12, "DoubleStorage"), 4, (2, 2), (1, 2)),
+        bias=parameter(Stored("2", 12, "DoubleStorage", ("view", 9, 3)), 1, (2,), (1,)),
+    )
+    outer = Module(
+        modules={"L1": inner, "none": None}, flat=parameter(Stored()), none=None, scalar=parameter(Stored(), 5, (), ())
+    )
+    numbers = {**SIX, "2": np.arange(12) / 7}
+    read = load_modules(old_file(tmp_path / "AV_att.pt", outer, numbers))
+    two = torch.from_numpy(numbers["2"])
+    expected = {
+        "flat": torch.arange(6.0).view(2, 3),
+        "scalar": torch.tensor(5.0),
+        "L1.weight": two[4:8].view(2, 2).T,
+        "L1.bias": two[10:12],
+    }
+    same(read, expected)
+    read["flat"] += 1
+    assert load_modules(tmp_path / "AV_att.pt")["flat"][0, 0] == 0
+
+
+def test_the_published_keys_in_a_file_of_pytorch_0_3(tmp_path):
+    weights = drawing_events.weights(5)["AV_att_weak"]
+    numbers = {str(place): value.ravel() for place, value in enumerate(weights.values())}
+    parts: dict[str, dict] = {}
+    for place, (name, value) in enumerate(weights.items()):
+        part, _, last = name.partition(".")
+        strides = tuple(step // 4 for step in value.strides)
+        parts.setdefault(part, {})[last] = parameter(Stored(str(place), value.size), 0, value.shape, strides)
+    outer = Module(modules={name: Module("torch.nn.modules.linear.Linear", **part) for name, part in parts.items()})
+    read = load_modules(old_file(tmp_path / "AV_att_weak.pt", outer, numbers))
+    same(read, tensors(weights))
+    config, state = AVE.from_published({"AV_att_weak": read})
+    AVE(config).load_state_dict(state)
+
+
+# --- files made to do harm -------------------------------------------------------------------------------------------
+
+ITSELF = Module()
+ITSELF.state["_modules"]["again"] = ITSELF
+
+
+def many(depth: int) -> Module:
+    """2 to the power of `depth` parts, in a file of a few kilobytes."""
+    part = Module()
+    for _ in range(depth):
+        part = Module(modules={"a": part, "b": part})
+    return part
+
+
+def doubled() -> tuple:
+    """Hashed, compared or shown, it takes for ever."""
+    value: tuple = ()
+    for _ in range(60):
+        value = (value, value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (Module(weight=Called("os.system", "touch harm")), "asks for os.system to be run"),
+        (Module(weight=Called("builtins.eval", "open('harm', 'w')")), "asks for builtins.eval to be run"),
+        (Module(weight=Called("torch.hub.load", "harm")), "a parameter is no tensor"),
+        (Module(weight=parameter(Stored(), 1)), "reaches beyond the 6 numbers"),
+        (Module(weight=parameter(Stored(), -1)), "claims more than the 6 numbers"),
+        (Module(weight=parameter(Stored(), 0, (1 << 40, 1 << 40), (0, 0))), "claims more than the 6 numbers"),
+        (Module(weight=parameter(Stored(), 0, (6, 6), (0, 0))), "claims more than the 6 numbers"),
+        (Module(weight=parameter(Stored(), 0, (2, 3), (3,))), "claims more than the 6 numbers"),
+        (Module(weight=parameter(Stored(), 0, (2, 3.0), (3, 1))), "claims more than the 6 numbers"),
+        (Module(weight=parameter(Stored(), 0, (1,) * 9, (1,) * 9)), "claims more than the 6 numbers"),
+        (Module(weight=parameter(Stored(), "0")), "a parameter is no tensor"),
+        (Module(weight=parameter(Stored("7"))), "there are no numbers '7'"),
+        (Module(weight=parameter(Stored(kind="ComplexStorage"))), "numbers of the kind torch.cuda.ComplexStorage"),
+        (Module(weight=parameter(Stored(doubled()))), "numbers without a kind or a name"),
+        (Module(weight=doubled()), "a parameter is no tensor, but a tuple"),
+        (Module(weight=parameter(Stored(part=("view", 4, 3)))), "a part of the numbers '1' reaches beyond them"),
+        (Module(weight=[1, 2]), "a parameter is no tensor, but a list"),
+        (Module(modules={"a": {"_parameters": {}}}), "harm.a. is no module, but a dict"),
+        ({"weight": parameter(Stored())}, "harm. is no module, but a dict"),
+        (ITSELF, "nested absurdly deep"),
+        (many(60), "more than 10000 parts"),
+        ({(1, 2): 3}, "a tuple as a key"),
+        (b"bytes", "harm. is no module"),
+    ],
+)
+def test_a_module_made_to_do_harm_is_refused(tmp_path, monkeypatch, content, said):
+    monkeypatch.chdir(tmp_path)
+    outer = Module(modules={"fine": Module(weight=parameter(Stored())), "harm": content})
+    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{re.escape(said)}"):
+        load_modules(old_file(tmp_path / "harmful.pt", outer, SIX))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_numbers_that_lie_are_refused(tmp_path):
+    content, path = Module(weight=parameter(Stored())), tmp_path / "lie.pt"
+    load_modules(old_file(path, content, SIX))
+    for count in (-1, 7, 1 << 60):
+        with pytest.raises(WeightsError, match=r"no numbers '1'|buffer"):
+            load_modules(old_file(path, content, SIX, counts={"1": count}))
+    with pytest.raises(WeightsError, match="not little-endian"):
+        load_modules(old_file(path, content, SIX, system={**SYSTEM, "little_endian": False}))
+    for keys in (["1", "2"], [doubled()]):
+        with pytest.raises(WeightsError, match="numbers that nothing refers to"):
+            load_modules(old_file(path, content, SIX, keys=keys))
+    thousand = {"1": np.ones(1000, np.float32)}
+    shared = Module(**{f"w{place}": parameter(Stored(), 0, (1000,), (1,)) for place in range(9)})
+    with pytest.raises(WeightsError, match="more than 2 times"):
+        load_modules(old_file(path, shared, thousand))
+    with pytest.raises(WeightsError, match="have no parameters"):
+        load_modules(old_file(path, Module(), {}))
+
+
+@pytest.mark.parametrize(
+    ("pickled", "said"),
+    [
+        (b"\x80\x02" + b"(" * 300_001 + b".", "more than 300000 steps"),
+        (b"\x80\x04\x8c\x01a\x94.", "operation SHORT_BINUNICODE, which PyTorch does not write"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f." * 3, "it is no file of PyTorch"),
+        (b"\x80\x02T\xff\xff\xff\x7fa.", "cannot be read"),
+        (b"\x80\x02h\x05.", "takes what it has not put there"),
+        (b"\x80\x02R.", "takes what it has not put there"),
+        (b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00harm\x85R.", "asks for os.system to be run"),
+        (b"\x80\x02NQ.", "refers to a NoneType"),
+        (b"\x80\x02K\x01Nb.", "gives a int a state"),
+        (b"\x80\x02K\x01Na.", "appends to a int"),
+        (b"\x80\x02K\x01NNs.", "sets items of a int"),
+        (b"\x80\x02NNR.", "an object made by a NoneType"),
+        (b"", "cannot be read"),
+        (b"GIF89a", "cannot be read"),
+    ],
+)
+def test_a_pickle_made_to_do_harm_is_refused(tmp_path, pickled, said):
+    (tmp_path / "harmful.pt").write_bytes(pickled)
+    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{said}"):
+        load_modules(tmp_path / "harmful.pt")
+
+
+def test_an_archive_made_to_do_harm_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    for names, how, said in (
+        (["bomb/data.pkl"], zipfile.ZIP_DEFLATED, "compressed or more than once"),
+        (["bomb/data", "bomb/version"], zipfile.ZIP_STORED, "no file of PyTorch"),
+        (["a/data.pkl", "b/data.pkl"], zipfile.ZIP_STORED, "no file of PyTorch"),
+    ):
+        with zipfile.ZipFile(path, "w", how) as archive:
+            for name in names:
+                archive.writestr(name, bytes(10_000))
+        with pytest.raises(WeightsError, match=rf"bomb\.pt.*{said}"):
+            load_modules(path)
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(WeightsError, match="but a dict"):
+        load_modules(path)
+    os.mkfifo(tmp_path / "pipe.pt")
+    for other in (tmp_path / "pipe.pt", tmp_path, tmp_path / "nowhere.pt"):
+        for load in (load_modules, load_keras):
+            with pytest.raises(WeightsError, match=str(other)):
+                load(other)
