@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from avloc.errors import WeightsError
+from avloc.files import check_ordinary
 
+_MAX_BYTES = 1 << 31
 _KINDS = ("f8", "f4", "f2", "i8", "i4", "u1", "b1")
 
 
@@ -59,6 +61,18 @@ def load_plain(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     return content
+
+
+def check_size(path: Path) -> None:
+    """Refuse what is not an ordinary file, or too large to be held in memory.
+
+    Raises:
+        OSError: it is not an ordinary file, or absent.
+        ValueError: it is larger than 2 GiB.
+    """
+    check_ordinary(path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"it has {path.stat().st_size} bytes; at most {_MAX_BYTES} are read")
 
 
 def _check_archive(path: Path) -> None:
