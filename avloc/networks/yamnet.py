@@ -7,6 +7,7 @@ file. `python -m tests.recipe yamnet` converts that file to the one that is read
 
 from __future__ import annotations
 
+import shlex
 from collections import OrderedDict
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from avloc.networks.padding import SameConv2d
 
 CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`
 WIDTH = 1024  # of the last feature map
-SAMPLES = 15_600  # at 16 kHz: what the published network hears at a time
+SAMPLES = 15_600  # at 16 kHz: input length of the published network
 
 CLASS_OFFSET = 5.0
-"""What `YAMNetWithClasses` adds to a class's logit: below a probability of 0.7 % it counts as not heard."""
+"""What `YAMNetWithClasses` adds to a class's logit: a probability below 0.7 % becomes 0."""
 
 _STEM = 32
 _BLOCKS = (
@@ -90,16 +91,16 @@ class YAMNet(nn.Module):
         return logits
 
     def logits_in_time(self, mel_B1FT: Tensor) -> Tensor:
-        """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from what the trunk sees around them."""
+        """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from the receptive field of the trunk."""
         logits: Tensor = self.head(self.trunk(mel_B1FT).mean(2).transpose(1, 2))
         return logits
 
 
 class YAMNetWithClasses(nn.Sequential):
-    """The trunk, and beside its features what it says for each class of AudioSet, both for the whole sound.
+    """The trunk with its classifier: features and class scores of the whole sound.
 
-    Features are averaged over frequency and time, as the published network does it. A class's number is its logit
-    plus `CLASS_OFFSET`, at least 0. Keys of the state dict are those of the trunk, and `_fc`.
+    Features are averaged over frequency and time, as in the published network. The score of a class is its logit plus
+    `CLASS_OFFSET`, at least 0. Keys of the state dict are those of the trunk, and `_fc`.
     """
 
     def __init__(self, channels: int = 1) -> None:
@@ -152,7 +153,7 @@ def read_yamnet(path: Path) -> dict[str, Tensor]:
         WeightsError: the file is unreadable, or one of TensorFlow Lite, which has to be converted first.
     """
     if path.suffix == ".tflite":
-        hint = f"In a checkout of avloc, convert it: python -m tests.recipe yamnet {path}"
+        hint = f"In a checkout of avloc, convert it: python -m tests.recipe yamnet {shlex.quote(str(path))}"
         raise WeightsError(f"{path} is a TensorFlow Lite file, which avloc does not read", hint=hint)
     try:
         # Copied, since convolutions round differently where memory is not aligned, as in a mapped file.

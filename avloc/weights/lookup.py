@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,7 +122,10 @@ def _without_address(weight: Weight, searched: str, originals: list[Path]) -> We
     missing = f"; package {weight.package}, which is not installed" if uninstalled else ""
     reason, advice = f"weights {weight.label} are absent (looked in: {searched}{missing})", weight.advice
     if weight.original and (found := next((path for path in originals if _are_files([path])), None)):
-        reason, advice = f"{reason}; {found} has to be converted", advice.replace("FILE.tflite", str(found))
+        reason, advice = (
+            f"{reason}; {found} has to be converted",
+            advice.replace("FILE.tflite", shlex.quote(str(found))),
+        )
     hint = f"{advice} By hand, it goes to {weight.under(cache_folder())}, or into a folder named with --weights-dir."
     return WeightsAbsent(reason, hint=hint)
 
@@ -130,7 +134,7 @@ def _make_writable(folder: Path, weight: Weight) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "it may not be written")
+            raise PermissionError(errno.EACCES, "no permission to write")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
