@@ -19,7 +19,8 @@ from avloc.files import json_text, parse_json, sha256_of, write_bytes
 from avloc.methods import EventMethod, Method, any_class
 from avloc.protocols import PROTOCOLS
 from avloc.registry import SPECS
-from avloc.weights.legacy_checkpoints import load_keras, load_modules
+from avloc.weights.keras_files import load_keras
+from avloc.weights.legacy_checkpoints import load_modules
 from avloc.weights.torch_files import load_plain
 
 SCHEMA = 1

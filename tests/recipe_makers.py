@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import struct
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,9 @@ import torch
 from avloc.errors import WeightsAbsent
 from avloc.networks.lite0 import Lite0
 from avloc.networks.yamnet import YAMNet
-from avloc.weights import Weight, locate
+from avloc.weights import YAMNET, Weight, locate
 from tests.program import ROOT
+from tests.recipe.yamnet import convert_yamnet
 
 SHARED = ROOT.parent / "shared"
 DATA = SHARED / "data" / "classes"
@@ -111,6 +116,14 @@ def yamnet_layers() -> list[tuple]:
     return layers
 
 
+def save_yamnet(path: Path, layers: list[tuple] | None = None) -> Path:
+    """YAMNet's layers, or random ones, by way of TensorFlow Lite."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "yamnet_int8.tflite"
+        source.write_bytes(tflite(yamnet_layers() if layers is None else layers))
+        return convert_yamnet(source, path)
+
+
 def save_lite0(path: Path) -> dict[str, torch.Tensor]:
     """A state dict with the published keys, whose normalisations have something to do."""
     torch.manual_seed(6)
@@ -124,8 +137,25 @@ def save_lite0(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def published_tflite() -> Path:
+    """YAMNet's published file; the test is skipped where there is none."""
+    path = SHARED / "weights" / YAMNET.original
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not at hand")
+    return path
+
+
+@cache
+def _converted(source: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="avloc-yamnet-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return convert_yamnet(source, folder / YAMNET.files[0].name)
+
+
 def real(weight: Weight) -> Path:
-    """The published file; the test is skipped where there is none."""
+    """The published file, YAMNet's converted; the test is skipped where there is none."""
+    if weight == YAMNET:
+        return _converted(published_tflite())
     folder = SHARED / "weights" if (SHARED / "weights").is_dir() else None
     try:
         return locate(weight, weights_dir=folder).path

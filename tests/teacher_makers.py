@@ -14,7 +14,7 @@ from avloc.networks.cnn14 import build_cnn14
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
 from avloc.weights import CNN14, DETR, LITE0, YAMNET
-from tests.recipe_makers import save_lite0, tflite, yamnet_layers
+from tests.recipe_makers import save_lite0, save_yamnet, yamnet_layers
 
 SECONDS = 1.0
 RATE = 22_050
@@ -28,7 +28,7 @@ def saved_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir()
         save_cnn14(CNN14.under(folder))
         save_detr(DETR.under(folder))
-        save_yamnet(YAMNET.under(folder))
+        save_decided_yamnet(YAMNET.under(folder))
         save_decided_lite0(LITE0.under(folder))
     return folder
 
@@ -108,11 +108,11 @@ def make_clip(number: int, sounds: Path | None) -> Clip:
     )
 
 
-def save_yamnet(path: Path) -> None:
+def save_decided_yamnet(path: Path) -> None:
     """YAMNet as published, with answers on both sides of what counts as heard."""
     *layers, (kind, weight, scales, axis, bias) = yamnet_layers()
     bias = np.random.default_rng(8).normal(-5, 2, len(bias)).astype("f4")
-    path.write_bytes(tflite([*layers, (kind, weight, scales, axis, bias)]))
+    save_yamnet(path, [*layers, (kind, weight, scales, axis, bias)])
 
 
 def save_decided_lite0(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from avloc.errors import InputError
 from avloc.media.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
@@ -26,16 +26,6 @@ _BROKEN = (
     *(OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError),
     RuntimeError,  # libavif's
 )
-_ORIENTATION = 0x0112
-_AS_SHOWN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def is_picture(path: Path) -> bool:
@@ -82,8 +72,11 @@ def as_shown(image: Image.Image) -> NDArray[np.uint8]:
     try:
         if image.mode in _NO_RANGE:
             raise ValueError("its 32-bit numbers have no agreed black and white; save it with 8 or 16 bits")
-        turn = _AS_SHOWN.get(_orientation(image))
-        return np.array(_rgb(image if turn is None else image.transpose(turn)))
+        rgb = _rgb(image)
+        rgb.info.clear()  # `exif_transpose` writes EXIF anew, which fails where other tags are damaged
+        rgb.getexif()[ExifTags.Base.Orientation] = _orientation(image)
+        ImageOps.exif_transpose(rgb, in_place=True)
+        return np.array(rgb)
     except _BROKEN as error:
         raise InputError(f"picture cannot be decoded ({error})") from error
 
@@ -134,7 +127,7 @@ def _loaded(data: bytes, formats: tuple[str, ...]) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _BROKEN:  # damaged EXIF leaves the picture itself intact
         return 1
     return value if isinstance(value, int) else 1

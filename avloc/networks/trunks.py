@@ -213,7 +213,7 @@ def load_pretrained(trunk: nn.Module, name: str, path: Path) -> None:
     if family(name) != "yamnet":
         load_imagenet(trunk, path)
         return
-    tensors = yamnet.read_yamnet_tflite(path).items()
+    tensors = yamnet.read_yamnet(path).items()
     _fill(trunk, {key.removeprefix("trunk.").replace("head.", "_fc."): value for key, value in tensors}, path)
 
 

@@ -1,29 +1,31 @@
-"""YAMNet (Plakal and Ellis, 2019): MobileNet-v1 that hears 521 kinds of sound in log-mel bands.
+"""YAMNet (Plakal and Ellis, 2019): MobileNet-v1 on log-mel bands of sound, with 521 classes of AudioSet.
 
-Frequency runs down and time across, [B, 1, 64, T], as everywhere in avloc; the published network has them the other way
-round, so its kernels are turned when they are read. Batch normalisation is folded into the convolutions, as in the
-published TensorFlow Lite file.
+Inputs are [B, 1, 64, T], frequency before time as everywhere in avloc; the published network has time first, and its
+kernels are transposed here. Batch normalisation is folded into the convolutions, as in the published TensorFlow Lite
+file. `python -m tests.recipe yamnet` converts that file to the one that is read here.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from avloc.errors import WeightsError
 from avloc.networks.padding import SameConv2d
-from avloc.networks.tflite import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, Layer, read_layers
 
 CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`
 WIDTH = 1024  # of the last feature map
-SAMPLES = 15_600  # at 16 kHz: what the published network hears at a time
+SAMPLES = 15_600  # at 16 kHz: input length of the published network
 
 CLASS_OFFSET = 5.0
-"""What `YAMNetWithClasses` adds to a class's logit: below a probability of 0.7 % it counts as not heard."""
+"""What `YAMNetWithClasses` adds to a class's logit: a probability below 0.7 % becomes 0."""
 
 _STEM = 32
 _BLOCKS = (
@@ -89,16 +91,16 @@ class YAMNet(nn.Module):
         return logits
 
     def logits_in_time(self, mel_B1FT: Tensor) -> Tensor:
-        """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from what the trunk sees around them."""
+        """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from the receptive field of the trunk."""
         logits: Tensor = self.head(self.trunk(mel_B1FT).mean(2).transpose(1, 2))
         return logits
 
 
 class YAMNetWithClasses(nn.Sequential):
-    """The trunk, and beside its features what it says for each class of AudioSet, both for the whole sound.
+    """The trunk with its classifier: features and class scores of the whole sound.
 
-    Features are averaged over frequency and time, as the published network does it. A class's number is its logit
-    plus `CLASS_OFFSET`, at least 0. Keys of the state dict are those of the trunk, and `_fc`.
+    Features are averaged over frequency and time, as in the published network. The score of a class is its logit plus
+    `CLASS_OFFSET`, at least 0. Keys of the state dict are those of the trunk, and `_fc`.
     """
 
     def __init__(self, channels: int = 1) -> None:
@@ -127,53 +129,34 @@ def build_yamnet_trunk(channels: int = 1) -> nn.Sequential:
 
 
 def load_yamnet(path: Path) -> YAMNet:
-    """YAMNet with the published weights, frozen, in eval mode, on the CPU, in float32.
+    """YAMNet with pretrained weights, frozen, in eval mode, on the CPU, in float32.
 
     Args:
-        path: `yamnet_int8.tflite`.
+        path: `yamnet.safetensors`.
 
     Raises:
-        WeightsError: the file cannot be read or holds another network.
+        WeightsError: the file is unreadable or holds another network.
     """
-    tensors = read_yamnet_tflite(path)
     with torch.device("meta"):
         network = YAMNet()
-    network.load_state_dict(tensors, assign=True)
+    try:
+        network.load_state_dict(read_yamnet(path), assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not hold the weights of YAMNet: {error}") from error
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def read_yamnet_tflite(path: Path) -> dict[str, Tensor]:
-    """The state dict of `YAMNet` out of the published file, its 8-bit weights as float32.
-
-    Keys: `trunk.stem.conv`, `trunk.block1.depthwise`, `trunk.block1.pointwise` ... `trunk.block13.pointwise`, `head`,
-    each with `.weight` and `.bias`. The front end that the file carries is left out: `avloc.transforms.log_mel` has it.
+def read_yamnet(path: Path) -> dict[str, Tensor]:
+    """The state dict of `YAMNet` in a `.safetensors` file, in float32.
 
     Raises:
-        WeightsError: the file cannot be read or holds another network.
+        WeightsError: the file is unreadable, or one of TensorFlow Lite, which has to be converted first.
     """
-    layers = [layer for layer in read_layers(path) if not _is_front_end(layer)]
-    with torch.device("meta"):
-        wanted = YAMNet().state_dict()
-    names = [key.removesuffix(".weight") for key in wanted if key.endswith(".weight")]
-    tensors = {}
-    for name, layer in zip(names, layers, strict=False):
-        tensors[f"{name}.weight"] = _turned(layer)
-        tensors[f"{name}.bias"] = torch.tensor(layer.bias)
-    if len(layers) != len(names) or any(tensors[key].shape != value.shape for key, value in wanted.items()):
-        raise WeightsError(f"{path} does not hold the weights of YAMNet: its layers are others")
-    return tensors
-
-
-def _is_front_end(layer: Layer) -> bool:
-    """The matrix that makes mel bands out of 257 frequency bins."""
-    return layer.kind == FULLY_CONNECTED and layer.weight.shape[1] == 257
-
-
-def _turned(layer: Layer) -> Tensor:
-    """In PyTorch's order of axes, with frequency before time."""
-    weight = torch.tensor(layer.weight)
-    if layer.kind == CONV_2D:
-        weight = weight.permute(0, 3, 2, 1)
-    elif layer.kind == DEPTHWISE_CONV_2D:
-        weight = weight.permute(3, 0, 2, 1)
-    return weight.contiguous()
+    if path.suffix == ".tflite":
+        hint = f"In a checkout of avloc, convert it: python -m tests.recipe yamnet {shlex.quote(str(path))}"
+        raise WeightsError(f"{path} is a TensorFlow Lite file, which avloc does not read", hint=hint)
+    try:
+        # Copied, since convolutions round differently where memory is not aligned, as in a mapped file.
+        return {key: value.to(torch.float32, copy=True) for key, value in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as weights of YAMNet: {error}") from error

@@ -1,13 +1,23 @@
-"""Published weight files: where they lie, where they come from, and how we know that they are what they should be.
+"""Published weight files: where to find or download them, and how they are verified.
 
-Only what a source publishes is checked: torchvision's eight hex digits in the file name, the MD5 in Zenodo's record,
-the hash in the hub's response header. No hash is written down here. A file that somebody put in place by hand and
-whose name carries no hash is used as it is, with its SHA-256 recorded and `verified` false.
+Files are checked against hashes that their source publishes: torchvision's eight hex digits in the file name, the MD5
+in Zenodo's record, the hash in the hub's response header. No hash is stored here. A file that was copied by hand and
+has no hash in its name is used without a check: its SHA-256 is recorded, and `verified` is false.
 """
 
-from avloc.weights.catalog import CNN14, DETR, LITE0, VGGISH, YAMNET, imagenet_weights, trunk_weights
-from avloc.weights.find import cache_folder, locate
-from avloc.weights.records import HashSource, Located, Weight, WeightFile
+from avloc.weights.catalog import (
+    CNN14,
+    DETR,
+    LITE0,
+    VGGISH,
+    YAMNET,
+    HashSource,
+    Weight,
+    WeightFile,
+    imagenet_weights,
+    trunk_weights,
+)
+from avloc.weights.lookup import Located, cache_folder, locate
 
 __all__ = [
     "CNN14",

@@ -1,9 +1,64 @@
-"""The published weights that avloc uses."""
+"""The published weights that avloc uses: their files, addresses and hashes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
 from avloc.errors import UsageError
-from avloc.weights.records import HashSource, Weight, WeightFile
+
+
+class HashSource(Enum):
+    """Where the publisher states the hash of a file."""
+
+    FILE_NAME = "leading hex digits of the SHA-256 in the file name"
+    RECORD = "checksum in the record's JSON, requested when downloading"
+    HEADER = "X-Linked-ETag or ETag of the response: SHA-256, or git blob hash of a small file"
+    NOWHERE = "no hash is published; the computed one is recorded, unverified"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """One published file."""
+
+    name: str
+    hash_source: HashSource
+    url: str = ""
+    """Where to download it; '' if no address is known."""
+    record: str = ""
+    """Address of the record's JSON, for `HashSource.RECORD`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One set of published weights: a file, or a folder of files."""
+
+    name: str
+    files: tuple[WeightFile, ...]
+    folder: str = ""
+    """Name of the folder that holds the files; '' for a single file."""
+    package: str = ""
+    """Python package with the files in its folder `models`, or ''. It is searched, never imported."""
+    original: str = ""
+    """Name of the published file that has to be converted first, or ''."""
+    advice: str = ""
+    """How to get files without an address: a sentence with its full stop."""
+
+    @property
+    def label(self) -> str:
+        """File name, or folder name with the names of its files."""
+        names = ", ".join(file.name for file in self.files)
+        return f"{self.folder}/ ({names})" if self.folder else names
+
+    def under(self, place: Path) -> Path:
+        """Path of the file or folder inside a folder of weights."""
+        return place / (self.folder or self.files[0].name)
+
+    def files_under(self, place: Path) -> list[Path]:
+        """Path of each file inside a folder of weights."""
+        return [place / self.folder / file.name for file in self.files]
+
 
 CNN14 = Weight(
     name="cnn14",
@@ -40,8 +95,9 @@ LITE0 = Weight(
 
 YAMNET = Weight(
     name="yamnet",
-    files=(WeightFile(name="yamnet_int8.tflite", hash_source=HashSource.NOWHERE),),
-    advice="It is YAMNet for TensorFlow Lite with 8-bit weights; no address to download it from is known here.",
+    files=(WeightFile(name="yamnet.safetensors", hash_source=HashSource.NOWHERE),),
+    original="yamnet_int8.tflite",
+    advice="In a checkout of avloc, python -m tests.recipe yamnet FILE.tflite converts it from yamnet_int8.tflite.",
 )
 """YAMNet, 521 classes of AudioSet (Plakal and Ellis, 2019)."""
 
@@ -60,7 +116,7 @@ VGGISH = Weight(
 
 
 def trunk_weights(trunk: str) -> Weight:
-    """The published weights that a trunk can start from: `avloc.networks.trunks.load_pretrained` reads them.
+    """The published weights that `avloc.networks.trunks.load_pretrained` puts into a trunk.
 
     Args:
         trunk: its name; `:part` and `+classes` behind it change nothing, since they are in the same file.
@@ -73,7 +129,7 @@ def trunk_weights(trunk: str) -> Weight:
 
 
 def imagenet_weights(trunk: str) -> Weight:
-    """The ImageNet weights of a network that sees.
+    """The ImageNet weights of an image network.
 
     IMAGENET1K_V1 for a network of torchvision, at the address that torchvision itself gives.
 

@@ -1,4 +1,4 @@
-"""Reading PyTorch files that others made, without running what they may carry."""
+"""Reading PyTorch files from untrusted sources as plain data, without running code."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ import numpy as np
 import torch
 
 from avloc.errors import WeightsError
+from avloc.files import check_ordinary
 
+_MAX_BYTES = 1 << 31
 _KINDS = ("f8", "f4", "f2", "i8", "i4", "u1", "b1")
 
 
 class _Kind:
-    """Stands where a file says `numpy.dtype`: NumPy's own takes any state and brings the process down with some."""
+    """Replaces `numpy.dtype`, whose `__setstate__` accepts any state and crashes the process with some."""
 
     def __init__(self, name: str, *_flags: bool) -> None:
         if name not in _KINDS:
-            raise ValueError(f"numbers of the kind {name!r} are not read")
+            raise ValueError(f"NumPy type {name!r} is not supported")
         self.name = name
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in ("<", "|", "="):
-            raise ValueError(f"numbers of the byte order {state[1]!r} are not read")
+            raise ValueError(f"byte order {state[1]!r} is not supported")
 
 
 def _number(kind: _Kind, data: bytes) -> float:
-    """Stands for NumPy's rebuilder of scalars: published checkpoints keep their best score as one."""
+    """Replaces NumPy's constructor of scalars: published checkpoints store their best score as one."""
     (value,) = np.frombuffer(data, kind.name)
     number: float = value.item()
     return number
@@ -43,10 +45,10 @@ _NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def load_plain(path: Path) -> dict[str, Any]:
-    """A `.pth` file as plain data: tensors, numbers, texts and containers of them, on the CPU.
+    """Load a `.pth` file as plain data: tensors, numbers, strings and containers of them, on the CPU.
 
     Raises:
-        WeightsError: it cannot be read, asks for code to be run, claims more than it holds, or does not hold a
+        WeightsError: the file is unreadable, asks for code to be run, declares more data than it has, or holds no
             dictionary.
     """
     try:
@@ -61,24 +63,31 @@ def load_plain(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_archive(path: Path) -> None:
-    """PyTorch writes its archives uncompressed, each byte once; one that unpacks to more is a bomb.
+def check_size(path: Path) -> None:
+    """Refuse what is not an ordinary file, or too large to be held in memory.
 
     Raises:
-        ValueError: it is one.
-        OSError: it cannot be read.
+        OSError: it is not an ordinary file, or absent.
+        ValueError: it is larger than 2 GiB.
     """
+    check_ordinary(path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"it has {path.stat().st_size} bytes; at most {_MAX_BYTES} are read")
+
+
+def _check_archive(path: Path) -> None:
+    """`check_entries` of a file, which may be of the layout before PyTorch 1.6 and no archive."""
     if not zipfile.is_zipfile(path):
-        return  # the form before PyTorch 1.6
+        return
     with zipfile.ZipFile(path) as archive:
         check_entries(archive, path.stat().st_size)
 
 
 def check_entries(archive: zipfile.ZipFile, size: int) -> None:
-    """The same of an open archive of `size` bytes.
+    """Refuse an archive of `size` bytes that unpacks to more: PyTorch stores entries uncompressed and once.
 
     Raises:
-        ValueError: it is one.
+        ValueError: it unpacks to more than `size` bytes, or has compressed entries.
     """
     entries = archive.infolist()
     claimed = sum(entry.file_size for entry in entries)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import sys
 
 from avloc import cli
-from avloc.weights import find
-from avloc.weights.records import WeightFile
+from avloc.weights import WeightFile, lookup
 
 
-def no_promise(_file: WeightFile) -> str:
-    """Weights of which nobody says what they hash to."""
+def no_hash(_file: WeightFile) -> str:
+    """No file name contains a hash."""
     return ""
 
 
 if __name__ == "__main__":
-    find.named_promise = no_promise
+    lookup.hash_in_name = no_hash
     sys.argv[0] = "avloc"
     cli.main()

@@ -302,7 +302,10 @@ ABSENT = [
         ("distill-cache", "store", "--teacher", "detr"),
         ("detr-resnet-50/", "https://huggingface.co/facebook/detr-resnet-50/", "--weights-dir"),
     ),
-    (("distill-cache", "store", "--teacher", "yamnet"), ("yamnet_int8.tflite", "--weights-dir")),
+    (
+        ("distill-cache", "store", "--teacher", "yamnet"),
+        ("yamnet.safetensors", "python -m tests.recipe yamnet", "--weights-dir"),
+    ),
     ((*EVAL, "--maps", "fused"), ("resnet18-f37072fd.pth", "https://download.pytorch.org/", "eval --maps av")),
     ((*LOCALIZE, "--object-prior", "resnet18"), ("resnet18-f37072fd.pth", "the model in the package")),
 ]

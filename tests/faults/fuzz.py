@@ -112,7 +112,7 @@ def _model(path: Path) -> object:
 
 
 def _layers(path: Path) -> object:
-    from avloc.networks.tflite import read_layers
+    from tests.recipe.tflite import read_layers
 
     return read_layers(path)
 
@@ -222,14 +222,9 @@ def main() -> None:
     import atheris
 
     target = TARGETS[sys.argv[1]]
-    with atheris.instrument_imports(include=["avloc"]):
+    with atheris.instrument_imports(include=["avloc", "tests.recipe.tflite"]):
         target.seeds()
-        import avloc.annotations
-        import avloc.checkpoint
-        import avloc.config
-        import avloc.media
-        import avloc.networks.tflite
-        import avloc.store  # noqa: F401
+        import tests.recipe.tflite  # noqa: F401
     corpus = Path(tempfile.mkdtemp(prefix="avloc-corpus-"))
     for number, data in enumerate(target.seeds()):
         (corpus / f"seed-{number}").write_bytes(data)

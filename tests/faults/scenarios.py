@@ -20,7 +20,7 @@ from avloc.store.hints import Hints
 from avloc.store.shards import Shard
 from avloc.weights import DETR, YAMNET
 from tests.media_makers import make_video, tone
-from tests.recipe_makers import tflite, yamnet_layers
+from tests.recipe_makers import save_yamnet
 from tests.small_models import TINY_METHODS, narrowed, save_small
 from tests.teacher_makers import save_detr
 from tests.world import write_store, write_world
@@ -49,7 +49,7 @@ class World:
         write_store(self.folder / "store", CLIPS, hints=True)
         weights = self.folder / "weights"
         weights.mkdir()
-        YAMNET.under(weights).write_bytes(tflite(yamnet_layers()))
+        save_yamnet(YAMNET.under(weights))
         save_detr(DETR.under(weights))
         with narrowed():
             config = settled(parse_settings(TINY_METHODS[self.method]), self.method).model

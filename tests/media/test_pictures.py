@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media import PICTURE_SUFFIXES, decode_picture, is_picture
+from avloc.media import PICTURE_SUFFIXES, as_shown, decode_picture, is_picture
 from tests.media_makers import make_sound, make_video, tone
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -76,6 +76,20 @@ def test_orientation_of_a_tiff_is_applied_once(orientation):
     stored = {1: upright, 3: upright[::-1, ::-1], 6: np.rot90(upright), 8: np.rot90(upright, -1)}[orientation]
     data = encoded(Image.fromarray(np.ascontiguousarray(stored)), "TIFF", tiffinfo={0x0112: orientation})
     np.testing.assert_array_equal(decode_picture(data), upright)
+
+
+@pytest.mark.parametrize("number_type", [2, 5, 7])
+def test_orientation_is_applied_though_another_tag_is_damaged(number_type):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
+    whole = exif.tobytes()
+    at = whole.index(b"\x00\x02\x00\x05\x00\x00\x00\x03")
+    damaged = whole[: at + 3] + bytes([number_type]) + whole[at + 4 :]
+    image = Image.open(io.BytesIO(encoded(Image.new("RGB", (9, 7)), "JPEG", exif=damaged)))
+    before = dict(image.info)
+    assert as_shown(image).shape == (9, 7, 3)
+    assert image.info == before
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

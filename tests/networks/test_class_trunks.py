@@ -17,7 +17,7 @@ from avloc.networks import lite0, yamnet
 from avloc.networks.trunks import CLASSES, SOUND_TRUNKS, TRUNKS, build_trunk, heard_by, load_pretrained
 from avloc.transforms import log_mel, log_spectrogram, normalise_frames
 from avloc.weights import LITE0, YAMNET, trunk_weights
-from tests.recipe_makers import save_lite0, tflite, yamnet_layers
+from tests.recipe_makers import save_lite0, save_yamnet
 from tests.small_models import SMALL
 
 CPU = torch.device("cpu")
@@ -36,8 +36,8 @@ def files(tmp_path_factory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("weights")
     state = save_lite0(folder / "lite0.pth")
     torch.save({**state, "_fc.weight": 20 * state["_fc.weight"]}, folder / "lite0.pth")  # random logits are all alike
-    (folder / "yamnet.tflite").write_bytes(tflite(yamnet_layers()))
-    return {"efficientnet_lite0": folder / "lite0.pth", "yamnet": folder / "yamnet.tflite"}
+    save_yamnet(folder / "yamnet.safetensors")
+    return {"efficientnet_lite0": folder / "lite0.pth", "yamnet": folder / "yamnet.safetensors"}
 
 
 def loaded(name: str, files, channels: int = 3) -> torch.nn.Module:

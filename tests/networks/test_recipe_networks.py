@@ -135,7 +135,7 @@ def test_files_of_other_networks_are_refused(tmp_path, lite0_file):
     with pytest.raises(WeightsError, match=r"other\.pth"):
         load_pretrained(trunk, "efficientnet_lite0", other)
     hearing, _ = build_trunk("yamnet", channels=1)
-    with pytest.raises(WeightsError, match="not a TensorFlow Lite file"):
+    with pytest.raises(WeightsError, match="cannot be read as weights of YAMNet"):
         load_pretrained(hearing, "yamnet", lite0_file)
 
 

@@ -10,7 +10,7 @@ from avloc.methods.ave import AVE, of_clip
 from avloc.methods.ave_match import AveMatch, distance
 from avloc.methods.events import Features
 from avloc.metrics.events import matched, window_starts, window_sums
-from avloc.weights.legacy_checkpoints import load_keras
+from avloc.weights.keras_files import load_keras
 from tests.parity import drawing, drawing_events
 from tests.parity.comparing import check_gradients, close, tensors
 from tests.program import ROOT

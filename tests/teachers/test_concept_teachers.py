@@ -33,8 +33,7 @@ from avloc.registry import StoreSpec
 from avloc.store import Clip, Hints, Store
 from avloc.teachers import Lite0Teacher, Teacher, VggishTeacher, YamnetTeacher
 from avloc.transforms import MEL_RATE, log_mel, normalise_frames
-from avloc.weights import LITE0, YAMNET, locate
-from avloc.weights.records import HashSource, Located
+from avloc.weights import LITE0, YAMNET, HashSource, Located, locate
 from tests.recipe_makers import SHARED, real, sounds
 from tests.teacher_makers import RATE, SECONDS, make_store, saved_teachers
 
@@ -183,7 +182,7 @@ def test_stamps_name_what_changes_a_hint(name: str, weights: Path, monkeypatch: 
     shared = {"concepts": concepts_hash()}
     if name == "yamnet":
         assert stamp.settings == {**shared, "offset": 5.0, "nothing": 0.3, "rate": 16_000, "seconds": SECONDS}
-        assert (set(stamp.weights), stamp.shape) == ({"yamnet_int8.tflite"}, (DIM,))
+        assert (set(stamp.weights), stamp.shape) == ({"yamnet.safetensors"}, (DIM,))
     else:
         assert stamp.settings == {**shared, "usual": [0.2, 1.81], "deviation": 2.5, "nothing": 16.0, "side": 224}
         assert (set(stamp.weights), stamp.shape) == ({"efficientnet-lite0-57934424.pth"}, (DIM, 7, 7))
@@ -264,7 +263,7 @@ def test_absent_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("AVLOC_WEIGHTS", raising=False)
     store = make_store(tmp_path / "store", 1, sources=False)
-    with pytest.raises(WeightsError, match="yamnet_int8") as caught:
+    with pytest.raises(WeightsError, match=r"yamnet\.safetensors") as caught:
         distill_cache(store.folder, DistillOptions(teachers=("yamnet",), device="cpu"))
     assert caught.value.exit_code == 4
     assert not list(store.folder.glob("hints-*"))

@@ -15,12 +15,12 @@ from avloc.errors import Refused, UsageError, WeightsError
 from avloc.methods import build
 from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
 from avloc.networks.lite0 import published_end
-from avloc.networks.yamnet import read_yamnet_tflite
+from avloc.networks.yamnet import read_yamnet
 from avloc.store import Store
 from avloc.train import TrainOptions, plan, train
 from avloc.weights import LITE0, YAMNET, Located, Weight
 from tests.processes import Here
-from tests.recipe_makers import save_lite0, tflite, yamnet_layers
+from tests.recipe_makers import save_lite0, save_yamnet
 from tests.small_models import SMALL
 from tests.small_training import same_run, tensors
 from tests.world import write_store
@@ -48,10 +48,10 @@ def store(tmp_path_factory) -> Path:
 def published(tmp_path, monkeypatch) -> dict[str, Located]:
     """Random files in the place of the published ones, whose hashes only the published ones have."""
     save_lite0(tmp_path / "lite0.pth")
-    (tmp_path / "yamnet.tflite").write_bytes(tflite(yamnet_layers()))
+    save_yamnet(tmp_path / "yamnet.safetensors")
     found = {
         LITE0.name: Located(path=tmp_path / "lite0.pth", hashes={"lite0.pth": "a"}, verified=True),
-        YAMNET.name: Located(path=tmp_path / "yamnet.tflite", hashes={"yamnet.tflite": "b"}, verified=False),
+        YAMNET.name: Located(path=tmp_path / "yamnet.safetensors", hashes={"yamnet.safetensors": "b"}, verified=False),
     }
 
     def locate(weight: Weight, **_options) -> Located:
@@ -196,11 +196,11 @@ def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch
     assert all(torch.equal(begun[name], part) for name, part in zip(names, concept_projections(), strict=True))
     seen = torch.load(published[LITE0.name].path, weights_only=True)
     assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in seen.items())
-    heard = read_yamnet_tflite(published[YAMNET.name].path)
+    heard = read_yamnet(published[YAMNET.name].path)
     assert torch.equal(begun["audnet.block13.pointwise.weight"], heard["trunk.block13.pointwise.weight"])
     assert torch.equal(begun["audnet._fc.bias"], heard["head.bias"])
     assert all(torch.equal(begun[key], value) for key, value in trunks(tmp_path / "run").items())
-    audio = {"weights": "yamnet.tflite", "sha256": "b", "verified": False}
+    audio = {"weights": "yamnet.safetensors", "sha256": "b", "verified": False}
     init = {"weights": "lite0.pth", "sha256": "a", "verified": True, "audio": audio, "concepts": concepts_hash()}
     assert (
         load_model(tmp_path / "run").card["init"] == init == read_toml(tmp_path / "run" / "config.toml")["run"]["init"]
@@ -232,7 +232,7 @@ def test_published_weights_go_into_what_was_made_to_hear(store, tmp_path, publis
     model = replace(SMALL, vision_trunk="efficientnet_lite0", audio_trunk="yamnet:block5", rate=16_000)
     config = replace(FROZEN, model=model, init="imagenet", epochs=1)
     train(TrainOptions(store=store, out=tmp_path / "run"), config)
-    heard, ours = read_yamnet_tflite(published[YAMNET.name].path), trunks(tmp_path / "run")
+    heard, ours = read_yamnet(published[YAMNET.name].path), trunks(tmp_path / "run")
     assert torch.equal(ours["audnet.block5.pointwise.weight"], heard["trunk.block5.pointwise.weight"])
     assert load_model(tmp_path / "run").card["init"]["audio"]["sha256"] == "b"
     seen = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
@@ -245,7 +245,7 @@ def test_absent_sound_weights_are_named_and_never_replaced(store, tmp_path, publ
         return weights.locate(weight, **options) if weight == YAMNET else published[weight.name]
 
     monkeypatch.setattr(plan, "locate", locate)
-    with pytest.raises(WeightsError, match="yamnet_int8") as caught:
+    with pytest.raises(WeightsError, match=r"yamnet\.safetensors") as caught:
         train(TrainOptions(store=store, out=tmp_path / "run"), CONCEPTUAL)
     assert "--init random" in caught.value.hint
     assert not (tmp_path / "run").exists()

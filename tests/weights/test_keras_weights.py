@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avloc.errors import WeightsError
-from avloc.weights.legacy_checkpoints import load_keras
+from avloc.weights.keras_files import load_keras
 from tests.parity import drawing_events
 from tests.program import ROOT
 from tests.torch03_files import same

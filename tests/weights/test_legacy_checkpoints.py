@@ -15,7 +15,8 @@ from torch import nn
 
 from avloc.errors import WeightsError
 from avloc.methods.ave import AVE
-from avloc.weights.legacy_checkpoints import load_keras, load_modules
+from avloc.weights.keras_files import load_keras
+from avloc.weights.legacy_checkpoints import PickledDict, load_modules
 from tests.parity import drawing_events
 from tests.parity.comparing import tensors
 from tests.torch03_files import SYSTEM, Called, Module, Stored, old_file, parameter, same
@@ -163,13 +164,13 @@ def doubled() -> tuple:
         (Module(weight=parameter(Stored(), "0")), "a parameter is no tensor"),
         (Module(weight=parameter(Stored("7"))), "there are no numbers '7'"),
         (Module(weight=parameter(Stored(kind="ComplexStorage"))), "numbers of the kind torch.cuda.ComplexStorage"),
-        (Module(weight=parameter(Stored(doubled()))), "numbers without a kind or a name"),
+        (Module(weight=parameter(Stored(doubled()))), "refers to a tuple, which is no class and no storage"),
         (Module(weight=doubled()), "a parameter is no tensor, but a tuple"),
         (Module(weight=parameter(Stored(part=("view", 4, 3)))), "a part of the numbers '1' reaches beyond them"),
         (Module(weight=[1, 2]), "a parameter is no tensor, but a list"),
-        (Module(modules={"a": {"_parameters": {}}}), "harm.a. is no module, but a dict"),
-        ({"weight": parameter(Stored())}, "harm. is no module, but a dict"),
-        (ITSELF, "nested absurdly deep"),
+        (Module(modules={"a": {"_parameters": {}}}), "harm.a. is no module, but a PickledDict"),
+        ({"weight": parameter(Stored())}, "harm. is no module, but a PickledDict"),
+        (ITSELF, "nested too deeply"),
         (many(60), "more than 10000 parts"),
         ({(1, 2): 3}, "a tuple as a key"),
         (b"bytes", "harm. is no module"),
@@ -207,16 +208,16 @@ def test_numbers_that_lie_are_refused(tmp_path):
     [
         (b"\x80\x02" + b"(" * 300_001 + b".", "more than 300000 steps"),
         (b"\x80\x04\x8c\x01a\x94.", "operation SHORT_BINUNICODE, which PyTorch does not write"),
-        (b"\x80\x02Nr\xff\xff\xff\x7f." * 3, "it is no file of PyTorch"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f." * 3, "the memo index 2147483647"),
         (b"\x80\x02T\xff\xff\xff\x7fa.", "cannot be read"),
-        (b"\x80\x02h\x05.", "takes what it has not put there"),
-        (b"\x80\x02R.", "takes what it has not put there"),
+        (b"\x80\x02h\x05.", "Memo value not found"),
+        (b"\x80\x02R.", "stack underflow"),
         (b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00harm\x85R.", "asks for os.system to be run"),
         (b"\x80\x02NQ.", "refers to a NoneType"),
-        (b"\x80\x02K\x01Nb.", "gives a int a state"),
-        (b"\x80\x02K\x01Na.", "appends to a int"),
-        (b"\x80\x02K\x01NNs.", "sets items of a int"),
-        (b"\x80\x02NNR.", "an object made by a NoneType"),
+        (b"\x80\x02K\x01Nb.", "exhausted before seeing STOP"),
+        (b"\x80\x02K\x01Na.", "'int' object has no attribute 'append'"),
+        (b"\x80\x02K\x01NNs.", "'int' object does not support item assignment"),
+        (b"\x80\x02NNR.", "argument list must be a tuple"),
         (b"", "cannot be read"),
         (b"GIF89a", "cannot be read"),
     ],
@@ -225,6 +226,69 @@ def test_a_pickle_made_to_do_harm_is_refused(tmp_path, pickled, said):
     (tmp_path / "harmful.pt").write_bytes(pickled)
     with pytest.raises(WeightsError, match=rf"harmful\.pt.*{said}"):
         load_modules(tmp_path / "harmful.pt")
+
+
+ITEMS = b"".join(b"K\x01" for _ in range(200))
+OBJECT, CLASS, NUMBERS = (
+    b"ctorch\nX\n)R",
+    b"ctorch\nX\n",
+    b"X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x001\x87Q",
+)
+ATTRIBUTES = b"X\x03\0\0\0key" + b"X\x01\0\0\x002"
+
+
+@pytest.mark.parametrize(
+    ("operations", "said"),
+    [
+        (b"(ios\nsystem\n", "operation INST"),
+        (b"(cos\nsystem\no", "operation OBJ"),
+        (b"\x82\x01", "operation EXT1"),
+        (b"\x83\x01\x00", "operation EXT2"),
+        (b"\x84\x01\x00\x00\x00", "operation EXT4"),
+        (b"\x8c\x02os\x8c\x06system\x93", "operation SHORT_BINUNICODE"),
+        (b"X\x02\0\0\0osX\x06\0\0\0system\x93", "operation STACK_GLOBAL"),
+        (b"ctorch\nX\n)}\x92", "operation NEWOBJ_EX"),
+        (b"P1\n", "operation PERSID"),
+        (b"N2", "operation DUP"),
+        (b"\x8f", "operation EMPTY_SET"),
+        (b"(d", "operation DICT"),
+        (b"I" + b"9" * 5000 + b"\n", "4300"),
+        (b"}q\x00(" + ITEMS + b"tN" + b"s", "a tuple as a key"),
+        (b"ccollections\nOrderedDict\n](NNtK\x01\x86a\x85R", "a tuple as a key"),
+        (CLASS + b"(" + ITEMS + b"tR", "more than 100 arguments"),
+        (CLASS + b"(" + ITEMS + b"t\x81", "more than 100 arguments"),
+        (b"".join(b"cx\n%d\n0" % number for number in range(1001)) + b"N", "more than 1000 classes"),
+        (CLASS + b"}" + ATTRIBUTES + b"sb", "missing 1 required positional argument"),
+        (b"ccollections\nOrderedDict\n}" + ATTRIBUTES + b"sb", "missing 1 required positional argument"),
+        (NUMBERS + b"}" + ATTRIBUTES + b"sb", "'Storage' object has no attribute '__dict__'"),
+        (NUMBERS + b"N}" + ATTRIBUTES + b"s\x86b", "can't set attribute"),
+        (OBJECT + b")R", "not callable"),
+        (OBJECT + b")\x81", "must be a type"),
+        (NUMBERS + b")R", "not callable"),
+        (CLASS + b")RNa", "no file of PyTorch"),
+    ],
+)
+def test_operations_that_do_more_than_hold_data_are_refused(tmp_path, operations, said):
+    """Nor can what stands for objects, classes and storages be changed or called."""
+    (tmp_path / "harmful.pt").write_bytes(b"\x80\x02" + operations + b".\x80\x02N.\x80\x02N.")
+    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{said}"):
+        load_modules(tmp_path / "harmful.pt")
+
+
+def test_dictionaries_of_one_list_do_not_multiply_it():
+    """Each takes the pairs out of it, so that a list that many refer to fills no memory."""
+    pairs = [("a", 1), ("b", 2)]
+    assert (PickledDict(pairs), PickledDict(pairs)) == ({"a": 1, "b": 2}, {})
+
+
+@pytest.mark.parametrize("layer", [b"]", b"}K\x01", b"ctorch\nX\n"], ids=["lists", "dictionaries", "calls"])
+def test_deep_nesting_is_no_recursion(tmp_path, layer):
+    closing = {b"]": b"a", b"}K\x01": b"s", b"ctorch\nX\n": b"\x85R"}[layer]
+    (tmp_path / "deep.pt").write_bytes(
+        b"\x80\x02" + 90_000 * layer + b"N" + 90_000 * closing + b"." + b"\x80\x02N." * 2
+    )
+    with pytest.raises(WeightsError, match="no file of PyTorch"):
+        load_modules(tmp_path / "deep.pt")
 
 
 def test_an_archive_made_to_do_harm_is_refused(tmp_path):
@@ -240,7 +304,7 @@ def test_an_archive_made_to_do_harm_is_refused(tmp_path):
         with pytest.raises(WeightsError, match=rf"bomb\.pt.*{said}"):
             load_modules(path)
     torch.save(nn.Linear(2, 2).state_dict(), path)
-    with pytest.raises(WeightsError, match="but a dict"):
+    with pytest.raises(WeightsError, match="but a PickledDict"):
         load_modules(path)
     os.mkfifo(tmp_path / "pipe.pt")
     for other in (tmp_path / "pipe.pt", tmp_path, tmp_path / "nowhere.pt"):

