@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avloc.errors import WeightsError
-from avloc.files import check_ordinary
-from avloc.hdf5 import own_data_set
+from avloc.files import check_regular_file
+from avloc.hdf5 import local_data_set
 from avloc.weights.legacy_pickles import Made, Name, Outside, read_pickle
 from avloc.weights.torch_files import check_entries
 
@@ -107,7 +107,7 @@ def _contents(path: Path) -> bytes:
 
 
 def _check_size(path: Path) -> None:
-    check_ordinary(path)
+    check_regular_file(path)
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"it has {path.stat().st_size} bytes; at most {_LARGEST} are read")
 
@@ -236,4 +236,4 @@ def _data_sets(file: Any) -> Iterator[tuple[str, Any]]:
             if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
                 waiting.append((f"{prefix}{name}/", group[name]))
             else:
-                yield f"{prefix}{name}", own_data_set(group, name)
+                yield f"{prefix}{name}", local_data_set(group, name)
