@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.errors import Refused, UsageError
-from avloc.sharding import launched
+from avloc.sharding import launcher_shard
 
 T = TypeVar("T")
 _LOST = re.compile(r"Connection (closed|reset) by|Broken pipe|Connection refused")
@@ -226,8 +226,8 @@ def joined() -> Iterator[Peers]:
         UsageError: the variables name no process, or not where the others are to be found.
         Refused: another process has ended on the way.
     """
-    part = launched()
-    if part.is_whole:
+    part = launcher_shard()
+    if part.is_unsharded:
         yield ALONE
         return
     if "MASTER_ADDR" not in os.environ:

@@ -1,19 +1,19 @@
-"""What can go wrong, as one small family.
+"""Exception hierarchy and exit codes.
 
 ```
 AvlocError
-├── UsageError        2   a flag, a value or a path that cannot be meant
-├── InputError        1   one input cannot be used; the batch goes on
+├── UsageError        2   an invalid flag, value, path or combination
+├── InputError        1   one input cannot be used; the batch continues
 ├── NoInputLeft       3   every input failed
-├── WeightsError      4   weights not what they should be
+├── WeightsError      4   weights missing, damaged or of the wrong kind
 │   └── WeightsAbsent
-└── Refused           5   the material is there but must not be used as asked
+└── Refused           5   data exists but cannot be used as requested
     ├── StoreNotFound
     └── MissingClips
 ```
 
-Each carries the reason and, where there is one, the next step to try. The numbers are exit codes; only `avloc.cli`
-turns an error into words and a code. Whatever is not in this family is our bug and keeps its traceback (exit 70).
+Each error has a reason and, where possible, a hint: the next step to try. The numbers are exit codes; only `avloc.cli`
+prints errors and exits. Any other exception is a bug in avloc and keeps its traceback (exit 70).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 
 
 class AvlocError(Exception):
-    """Anything a user can meet. `str(error)` is the reason, `error.hint` the next step or ''."""
+    """Base class. `str(error)` is the reason, `error.hint` the next step or ''."""
 
     exit_code = 70
 
@@ -32,13 +32,13 @@ class AvlocError(Exception):
 
 
 class UsageError(AvlocError):
-    """The command line or a configuration cannot be meant; names the flag and what would be valid."""
+    """Invalid command line or configuration; the message names the flag and the valid values."""
 
     exit_code = 2
 
 
 class InputError(AvlocError):
-    """One input cannot be used: unreadable, malformed, without sound or without picture."""
+    """One input cannot be used: unreadable, malformed, without audio or without picture."""
 
     exit_code = 1
 
@@ -50,23 +50,23 @@ class NoInputLeft(AvlocError):
 
 
 class WeightsError(AvlocError):
-    """A weight file is absent, damaged or of another kind."""
+    """A weight file is missing, damaged or of the wrong kind."""
 
     exit_code = 4
 
 
 class WeightsAbsent(WeightsError):
-    """Published weights are nowhere on disk and cannot be downloaded."""
+    """Published weights are not on disk and cannot be downloaded."""
 
 
 class Refused(AvlocError):
-    """The material is there but must not be used as asked: foreign stamp, unfit store, lock held, non-finite loss."""
+    """Data exists but cannot be used as requested: stamp mismatch, unsuitable store, lock held, non-finite loss."""
 
     exit_code = 5
 
 
 class StoreNotFound(Refused):
-    """No prepared store where one was expected."""
+    """No prepared store at the given path."""
 
 
 class MissingClips(Refused):
@@ -74,7 +74,7 @@ class MissingClips(Refused):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint `Did you mean ...?` for a name that is none of those known; '' where none is close."""
+    """The hint `Did you mean ...?` for an unknown name; '' if no known name is similar."""
     from difflib import get_close_matches
 
     by_form = {normal_form(one): one for one in reversed(tuple(known))}
@@ -83,5 +83,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def normal_form(name: str) -> str:
-    """A name without what people write in different ways: capitals, dashes, dots and blanks."""
+    """A name normalized for comparison: lower case, letters and digits only."""
     return "".join(filter(str.isalnum, name.casefold()))

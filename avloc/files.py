@@ -1,4 +1,4 @@
-"""Atomic writes, checked reading and locks: a reader sees the old file or the new one, never half of one."""
+"""Atomic file writes, validated reads, JSON and folder locks."""
 
 from __future__ import annotations
 
@@ -21,178 +21,157 @@ from avloc.errors import InputError, Refused, UsageError
 if sys.platform != "win32":
     import fcntl
 
-PART_SUFFIX = ".part"
-_PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
+TEMPORARY_SUFFIX = ".part"
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 _NO_FOLDER_FLUSH = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
-"""A folder that may be written and not read, and file systems that know no such thing."""
+"""fsync of a folder: no permission to read it, or not supported by the file system."""
 LOCK = ".lock"
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.ASCII | re.IGNORECASE)
 _BLOCK_BYTES = 1 << 20
-_ANEW = "Delete it and run the command that made it again."
-_LONGEST_NAME, _DIGEST = 255 - len(f"..{8 * '0'}{PART_SUFFIX}"), 8
-"""Bytes of a name that becomes a temporary one; most file systems hold 255. And of the digest in place of the rest."""
-_LARGEST_JSON = 1 << 30
-"""Bytes; the boxes of two million clips have 200 MB."""
+_RECREATE = "Delete it and run the command that made it again."
+_MAX_NAME_BYTES, _DIGEST_CHARS = 255 - len(f"..{8 * '0'}{TEMPORARY_SUFFIX}"), 8
+"""Longest name to which the rest of a temporary name can be added, and the digest that replaces what is cut off."""
+_MAX_JSON_BYTES = 1 << 30
+"""The boxes of two million clips take 200 MB."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success flush it to disk and rename it to `path`.
 
-    On any failure, an interrupt included, the temporary file is removed and `path` is untouched. One that a killed
-    process left for the same path goes too.
+    On failure or interrupt the temporary file is deleted and `path` is unchanged. A temporary file left for the same
+    path by a killed process is deleted too.
     """
-    name = _short(path.name)
-    for left in _left_behind(path.parent).pop(name, ()):
-        _remove_unheld(left)
-    # Not named by the process's number: two machines that share a folder can have the same.
-    part = path.with_name(f".{name}.{os.urandom(4).hex()}{PART_SUFFIX}")
+    name = _shortened(path.name)
+    for leftover in _leftovers(path.parent).pop(name, ()):
+        _remove_unlocked(leftover)
+    # Random rather than by process id, which is not unique between machines that share a folder.
+    temporary = path.with_name(f".{name}.{os.urandom(4).hex()}{TEMPORARY_SUFFIX}")
     try:
-        with _held(part):
-            yield part
-            with part.open("rb+") as written:
+        with _locked(temporary):
+            yield temporary
+            with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
-            part.chmod(0o666 & ~_umask())  # some writers make private files; a result has the permissions of any other
-            part.replace(path)
-        _keep_name(path)
+            os.umask(umask := os.umask(0))
+            temporary.chmod(0o666 & ~umask)  # some writers create private files
+            temporary.replace(path)
+        _flush_folder(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _short(name: str) -> str:
-    """A file name that leaves room for what a temporary name adds to it."""
+def _shortened(name: str) -> str:
+    """`name`, cut so that a temporary name made of it is not too long."""
     data = os.fsencode(name)
-    if len(data) <= _LONGEST_NAME:
+    if len(data) <= _MAX_NAME_BYTES:
         return name
-    digest = hashlib.sha256(data).hexdigest()[:_DIGEST]
-    return f"{os.fsdecode(data[: _LONGEST_NAME - _DIGEST - 1])}-{digest}"
+    digest = hashlib.sha256(data).hexdigest()[:_DIGEST_CHARS]
+    return f"{os.fsdecode(data[: _MAX_NAME_BYTES - _DIGEST_CHARS - 1])}-{digest}"
 
 
 @contextmanager
-def _held(part: Path) -> Iterator[None]:
-    """Make a file and hold it: as long as this process lives, `_remove_unheld` leaves it alone."""
-    if sys.platform == "win32":  # an open file could not be renamed there; what is left behind stays
+def _locked(temporary: Path) -> Iterator[None]:
+    """Create a file and lock it against `_remove_unlocked` of other processes."""
+    if sys.platform == "win32":  # an open file cannot be renamed there; leftovers are kept
         yield
         return
-    descriptor = _new(part)
+    while True:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # another process deleted it as a leftover before it was locked
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _new(part: Path) -> int:
-    """The descriptor of a new file that this process holds."""
-    while True:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-        os.close(descriptor)  # somebody took it for a leftover before it was held
-
-
 @cache
-def _left_behind(folder: Path) -> dict[str, list[Path]]:
-    """Temporary files that lay in a folder when this process first wrote there, by the name that they were to get.
-
-    Looked for once: folders can hold many files.
-    """
+def _leftovers(folder: Path) -> dict[str, list[Path]]:
+    """Final name -> temporary files found on this process's first write to a folder, which may hold many files."""
     found: dict[str, list[Path]] = {}
-    for part in folder.glob(f".*{PART_SUFFIX}"):
-        if match := _PART.fullmatch(part.name):
-            found.setdefault(match["name"], []).append(part)
+    for temporary in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        if match := _TEMPORARY.fullmatch(temporary.name):
+            found.setdefault(match["name"], []).append(temporary)
     return found
 
 
-def _remove_unheld(part: Path) -> None:
-    """Delete a temporary file unless somebody is writing it."""
+def _remove_unlocked(temporary: Path) -> None:
+    """Delete a temporary file that no process is writing."""
     if sys.platform == "win32":
         return
     try:
-        descriptor = os.open(part, os.O_RDWR)
-    except (FileNotFoundError, PermissionError):  # finished by now, or somebody else's
+        descriptor = os.open(temporary, os.O_RDWR)
+    except (FileNotFoundError, PermissionError):  # finished meanwhile, or another user's
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     except BlockingIOError:
         pass
     finally:
         os.close(descriptor)
 
 
-def _keep_name(path: Path) -> None:
-    """Flush the folder too: else a power cut may take the new name back, and what comes after it not."""
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder to disk, so that a rename survives a power failure."""
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
     except OSError as error:
         if error.errno not in _NO_FOLDER_FLUSH:
             raise
 
 
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` atomically."""
-    with atomic_path(path) as part:
-        part.write_bytes(data)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_image(path: Path, image: io.BytesIO) -> None:
-    """Write a file that was built in memory to `path` atomically."""
-    # Released even where the write fails: Python 3.12.1 crashes when it collects an image with such a view left.
+    """Write an in-memory file to `path` atomically."""
+    # Released even if the write fails: Python 3.12.1 crashes when it collects a BytesIO with a view left.
     with image.getbuffer() as data:
         write_bytes(path, data)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON with sorted keys, atomically; a file that says so already is left alone."""
+    """Write `value` as indented JSON with sorted keys, atomically; an identical file is not rewritten."""
     data = (json_text(value, indent=2) + "\n").encode()
     if not path.is_file() or path.read_bytes() != data:
         write_bytes(path, data)
 
 
-def real(path: Path) -> Path:
-    """`path` made absolute, without links; links that lead in a circle stay as they are."""
+def real_path(path: Path) -> Path:
+    """`path` made absolute, with symbolic links resolved; circular links are kept."""
     return Path(os.path.realpath(path))
 
 
 def refuse_url(text: str, flag: str = "") -> None:
-    """Refuse what is no file and looks like an address, whether or not `Path` has made one slash of two.
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Raise UsageError for a URL in place of a path, also one in which `Path` has merged the slashes."""
     match = _URL.match(text)
     if match and not os.path.lexists(text):
         url = f"{match[1]}://{text[match.end() :]}"
         raise UsageError(f"{flag} {url} is a URL".strip(), hint="avloc reads files; download it first.")
 
 
-def check_ordinary(path: Path) -> None:
-    """Raise InputError where a path from outside is no file: a named pipe would be waited for without end."""
+def check_regular_file(path: Path) -> None:
+    """Raise InputError if a path is not a regular file: reading a named pipe would block forever."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError("is no ordinary file")
+            raise InputError("is not a regular file")
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
 
 
-def ordinary_bytes(path: Path) -> bytes:
-    """All of a file from outside.
-
-    Raises:
-        InputError: it cannot be read, or is no ordinary file.
-    """
-    check_ordinary(path)
+def read_input(path: Path) -> bytes:
+    """Read an input file. Raises InputError if it cannot be read or is not a regular file."""
+    check_regular_file(path)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -200,17 +179,13 @@ def ordinary_bytes(path: Path) -> bytes:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """JSON with sorted keys; lone surrogates, of a path that is no UTF-8, become JSON's escapes."""
+    """JSON with sorted keys; lone surrogates (from paths that are not UTF-8) become JSON escapes."""
     text = json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False)
     return text.encode(errors="backslashreplace").decode()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says.
-
-    Raises:
-        ValueError: it is no JSON, is no UTF-8, or is nested absurdly deep.
-    """
+    """Parse JSON. Raises ValueError if it is not JSON, not UTF-8, or nested too deep."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -218,77 +193,77 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says.
+    """Parse a JSON file.
 
     Raises:
-        ValueError: as in `parse_json`, or the file is absurdly large.
+        ValueError: as in `parse_json`, or the file is too large.
         OSError: it cannot be read.
     """
     size = path.stat().st_size
-    if size > _LARGEST_JSON:
-        raise ValueError(f"it has {size} bytes; at most {_LARGEST_JSON} are read")
+    if size > _MAX_JSON_BYTES:
+        raise ValueError(f"it has {size} bytes; the limit is {_MAX_JSON_BYTES}")
     return parse_json(path.read_bytes())
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """The table that a JSON file of our own is.
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file written by avloc that holds one object.
 
     Raises:
-        Refused: it is none, or cannot be read.
+        Refused: it cannot be read, or holds something else.
     """
     try:
-        table = read_json(path)
+        value = read_json(path)
     except (ValueError, OSError) as error:
-        raise Refused(f"{path} cannot be read: {error}", hint=_ANEW) from error
-    if not isinstance(table, dict):
-        raise Refused(f"{path} holds a {type(table).__name__}, not a table", hint=_ANEW)
-    return table
+        raise Refused(f"{path} cannot be read: {error}", hint=_RECREATE) from error
+    if not isinstance(value, dict):
+        raise Refused(f"{path} holds a {type(value).__name__}, not a JSON object", hint=_RECREATE)
+    return value
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The tables of a file of JSON lines of our own; none if it is not there.
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file written by avloc; empty if it does not exist.
 
     Raises:
-        Refused: a line is no table, or the file cannot be read.
+        Refused: it cannot be read, or a line is not an object.
     """
     if not path.is_file():
         return []
     try:
         lines = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (ValueError, OSError) as error:
-        raise Refused(f"{path} cannot be read: {error}", hint=_ANEW) from error
+        raise Refused(f"{path} cannot be read: {error}", hint=_RECREATE) from error
     if not all(isinstance(line, dict) for line in lines):
-        raise Refused(f"{path} has a line that is not a table", hint=_ANEW)
+        raise Refused(f"{path} has a line that is not a JSON object", hint=_RECREATE)
     return lines
 
 
-def json_lines(tables: Iterable[Mapping[str, Any]]) -> bytes:
-    """What `read_lines` reads; lone surrogates, of a file name that is no UTF-8, become JSON's escapes."""
-    text = "".join(json.dumps(table, ensure_ascii=False) + "\n" for table in tables)
+def json_lines(objects: Iterable[Mapping[str, Any]]) -> bytes:
+    """Encode objects for `read_json_lines`; lone surrogates become JSON escapes."""
+    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
     return text.encode("utf-8", "backslashreplace")
 
 
 def remove_leftovers(folder: Path, names: str = "*") -> None:
-    """Delete temporary files that a killed writer left in `folder`, of files whose names match the glob `names`.
+    """Delete temporary files left in `folder` by killed writers, for final names that match the glob `names`.
 
-    Call it only where nobody else can be writing them.
+    Call it only while no other process can be writing them.
     """
-    for part in folder.glob(f".{names}{PART_SUFFIX}"):
-        part.unlink(missing_ok=True)
+    for temporary in folder.glob(f".{names}{TEMPORARY_SUFFIX}"):
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_lock(folder: Path, name: str = LOCK, *, who: str = "", wait_s: float = 0.0) -> Iterator[None]:
-    """Hold `folder` for one writer; the lock dies with the process.
+    """Lock `folder` for one writer; the lock ends with the process.
 
     Args:
-        folder: made if it is not there.
-        name: file that is locked; writers who lock different ones do not hinder each other.
-        who: what a refusal adds about the holder.
-        wait_s: for how many seconds to wait for it.
+        folder: created if absent.
+        name: lock file; different names are independent locks.
+        who: description of the holder for the error message.
+        wait_s: timeout in seconds.
 
     Raises:
-        Refused: somebody else holds it.
+        Refused: another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -306,7 +281,7 @@ def folder_lock(folder: Path, name: str = LOCK, *, who: str = "", wait_s: float 
 
 
 def sha256_of(*paths: Path) -> str:
-    """Hex SHA-256 of a file, or of several one after another, read in blocks."""
+    """Hex SHA-256 of the concatenated contents of files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -1,21 +1,21 @@
-"""What is taken from HDF5 files of others."""
+"""Safe access to data sets in untrusted HDF5 files."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def own_data_set(file: Any, name: str) -> Any:
-    """A data set of an HDF5 file whose values lie in this file and nowhere else.
+def local_data_set(file: Any, name: str) -> Any:
+    """Open a data set whose values are stored in this HDF5 file: no external link, virtual or external storage.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such data set.
     """
     import h5py
 
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} is not there, or does not lie in it")
+        raise ValueError(f"{name} is missing or stored in another file")
     values = file[name]
     if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
-        raise ValueError(f"{name} is no data set, or does not lie in it")
+        raise ValueError(f"{name} is not a data set or is stored in another file")
     return values

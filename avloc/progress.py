@@ -1,4 +1,4 @@
-"""What a command says while it works. Commands emit events to a listener; only `avloc.console` draws them."""
+"""Progress events: commands emit them to a listener, and only `avloc.console` displays them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """`done` of `total` steps of `task`; `total` is None where it is not known; `detail` is a short live remark."""
+    """`done` of `total` steps of `task`; `total` is None if unknown; `detail` is a short live status text."""
 
     task: str
     done: int
     total: int | None = None
     detail: str = ""
     milestone: bool = False
-    """Whether a part of the work ends here, such as an epoch; a log gets a line of it."""
+    """Whether a stage such as an epoch ends here; a log file gets one line for it."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One line a person should read: a warning, a skipped input, a decision taken."""
+    """A one-line message to the user: a warning, a skipped input, a choice made automatically."""
 
     text: str
 
@@ -30,4 +30,4 @@ Listener = Callable[[Event], None]
 
 
 def silent(_event: Event) -> None:
-    """The listener that hears nothing."""
+    """Discard every event."""

@@ -1,8 +1,8 @@
-"""Splitting one command over processes or machines, all of which write into one folder.
+"""Sharding: split one command over processes or machines that write to the same folder.
 
-Which part a clip belongs to follows from its id alone, so parts need not know of each other, and a part can be resumed.
-Every part writes shards under names of its own. What parts share (`store.json`, `skipped.jsonl` and the like) is read
-and rewritten in a `turn`. A command that is not split is the one part of one.
+A clip's shard follows from a hash of its id alone, so shards need no communication, and each can be resumed. Every
+shard writes HDF5 files under its own names; shared files (`store.json`, `skipped.jsonl` and the like) are read and
+rewritten under `lock_shared_files`. An unsharded run is shard 1/1.
 """
 
 from __future__ import annotations
@@ -20,162 +20,151 @@ from avloc.errors import UsageError
 from avloc.files import LOCK, folder_lock, remove_leftovers
 from avloc.progress import Listener, Notice
 
-_TURN = ".turn"
-_TURN_WAIT_S = 600.0
-"""A turn takes as long as it takes to read a column of every shard: seconds. Who waits longer waits for a stuck one."""
-_TYPED = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+_SHARED_LOCK = ".turn"
+_SHARED_LOCK_TIMEOUT_S = 600.0
+"""The lock is held while a column of every HDF5 file is read, which takes seconds; longer means a stuck process."""
+_SHARD_TEXT = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 _LOCK_NAME = re.compile(rf"{re.escape(LOCK)}-(?P<job>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
 
 
 @dataclass(frozen=True)
-class Part:
-    """Part `number` of `count`, from 1; the default is the whole.
-
-    Raises:
-        UsageError: there is no such part.
-    """
+class JobShard:
+    """Shard `number` of `count`, counted from 1. Raises UsageError if `number` is out of range."""
 
     number: int = 1
     count: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise _impossible(str(self))
+            raise _invalid(str(self))
 
     @staticmethod
-    def parse(text: str) -> Part:
-        """The part that `2/4` names.
-
-        Raises:
-            UsageError: it names none.
-        """
-        typed = _TYPED.fullmatch(text)
-        if not typed:
-            raise _impossible(text)
-        return Part(int(typed[1]), int(typed[2]))
+    def parse(text: str) -> JobShard:
+        """Parse text such as `2/4`. Raises UsageError for other text."""
+        match = _SHARD_TEXT.fullmatch(text)
+        if not match:
+            raise _invalid(text)
+        return JobShard(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it is all there is."""
+    def is_unsharded(self) -> bool:
+        """Whether this is shard 1/1."""
         return self.count == 1
 
     @property
     def suffix(self) -> str:
-        """What names of files get that are its own: `-2-of-4`; '' of the whole."""
-        return "" if self.is_whole else f"-{self.number}-of-{self.count}"
+        """Suffix of the shard's file names, such as `-2-of-4`; '' if unsharded."""
+        return "" if self.is_unsharded else f"-{self.number}-of-{self.count}"
 
     @property
     def label(self) -> str | None:
-        """How reports name it: `2/4`; None for the whole."""
-        return None if self.is_whole else str(self)
+        """Name in reports, such as `2/4`; None if unsharded."""
+        return None if self.is_unsharded else str(self)
 
-    def has(self, clip_id: str) -> bool:
-        """Whether a clip belongs to it: by SHA-256 of the id, the same on every machine and in every run."""
+    def contains(self, clip_id: str) -> bool:
+        """Whether a clip belongs to this shard, by SHA-256 of its id: the same on every machine and in every run."""
         digest = hashlib.sha256(clip_id.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
 
-WHOLE = Part()
+UNSHARDED = JobShard()
 
 
-def _impossible(text: str) -> UsageError:
+def _invalid(text: str) -> UsageError:
     return UsageError(f"--shard {shlex.quote(text)} is impossible; valid: i/n with i from 1 to n, as 2/4")
 
 
-def choose_part(typed: str | None, listener: Listener, environment: Mapping[str, str] = os.environ) -> Part:
-    """The part of this process: as typed, else as it was launched, else the whole.
+def select_shard(flag: str | None, listener: Listener, environment: Mapping[str, str] = os.environ) -> JobShard:
+    """The shard of this process: the value of `--shard` if given, else by RANK and WORLD_SIZE, else unsharded.
 
     Args:
-        typed: `2/4`, or None for nothing.
-        listener: hears of a part that nobody typed.
-        environment: see `launched`.
+        flag: value of `--shard`, such as `2/4`, or None.
+        listener: receives a notice if the shard comes from the environment.
+        environment: see `launcher_shard`.
 
     Raises:
-        UsageError: no part is named by what is typed or set.
+        UsageError: the flag or the environment is invalid.
     """
-    if typed is not None:
-        return Part.parse(typed)
-    part = launched(environment)
-    if not part.is_whole:
-        listener(
-            Notice(
-                f"part {part} only, by RANK {part.number - 1} and WORLD_SIZE {part.count}; --shard 1/1 does the whole"
-            )
-        )
-    return part
+    if flag is not None:
+        return JobShard.parse(flag)
+    shard = launcher_shard(environment)
+    if not shard.is_unsharded:
+        source = f"RANK {shard.number - 1} and WORLD_SIZE {shard.count}"
+        listener(Notice(f"shard {shard} only, by {source}; --shard 1/1 runs unsharded"))
+    return shard
 
 
-def launched(environment: Mapping[str, str] = os.environ) -> Part:
-    """Which of the processes this is that a launcher started; the whole where it is the only one.
+def launcher_shard(environment: Mapping[str, str] = os.environ) -> JobShard:
+    """The shard of a process started by a launcher such as torchrun; unsharded if it is the only process.
 
     Args:
-        environment: where RANK (from 0) and WORLD_SIZE are looked for; both must be set, and WORLD_SIZE be more than 1.
+        environment: holds RANK (from 0) and WORLD_SIZE; both must be set, and WORLD_SIZE be more than 1.
 
     Raises:
-        UsageError: they name no process.
+        UsageError: invalid values.
     """
     rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
     if rank is None or size is None or size == "1":
-        return WHOLE
+        return UNSHARDED
     if not (re.fullmatch(r"\d{1,9}", rank) and re.fullmatch(r"\d{1,9}", size) and int(rank) < int(size)):
-        reason = f"RANK={rank} and WORLD_SIZE={size} name no part; valid: a RANK from 0 to less than WORLD_SIZE"
+        reason = f"RANK={rank} and WORLD_SIZE={size} are invalid; valid: a RANK from 0 to less than WORLD_SIZE"
         raise UsageError(reason, hint="Unset them, or give `prepare` and `distill-cache` a --shard.")
-    return Part(int(rank) + 1, int(size))
+    return JobShard(int(rank) + 1, int(size))
 
 
 @contextmanager
-def claim(folder: Path, part: Part, job: str) -> Iterator[None]:
-    """Hold a part of a job on `folder`; the hold dies with the process.
-
-    Beside it can run the other parts of the same job and of as many.
+def lock_shard(folder: Path, shard: JobShard, job: str) -> Iterator[None]:
+    """Lock one shard of a job on `folder`; other shards of the same job and count can run concurrently.
 
     Args:
-        folder: what is written to; made if it is not there.
-        part: which part.
-        job: the command.
+        folder: output folder; created if absent.
+        shard: the shard of this process.
+        job: name of the command.
 
     Raises:
-        Refused: another process holds the same part, the whole, a part of another number of parts, or another job.
+        Refused: another process holds the same shard, runs unsharded or with another shard count, or runs another job.
     """
-    own = LOCK if part.is_whole else f"{LOCK}-{job}{part.suffix}"
-    beside = re.compile(rf"{re.escape(f'{LOCK}-{job}')}-\d+-of-{part.count}")
+    own = LOCK if shard.is_unsharded else f"{LOCK}-{job}{shard.suffix}"
+    compatible = re.compile(rf"{re.escape(f'{LOCK}-{job}')}-\d+-of-{shard.count}")
     with ExitStack() as stack:
-        with turn(folder, part):
-            # First hold, then look: of two that exclude each other, the later one sees the earlier, whole or part.
-            stack.enter_context(_held(folder, own))
+        with lock_shared_files(folder, shard):
+            # Acquire first, then check the others: of two conflicting processes, the later one finds the earlier.
+            stack.enter_context(_locked(folder, own))
             for path in sorted(folder.glob(f"{LOCK}*")):
-                if path.name != own and not beside.fullmatch(path.name):
-                    with _held(folder, path.name):
-                        pass  # whoever left this file has ended
+                if path.name != own and not compatible.fullmatch(path.name):
+                    with _locked(folder, path.name):
+                        pass  # the process that left this file has ended
         yield
 
 
-def _held(folder: Path, name: str) -> AbstractContextManager[None]:
+def _locked(folder: Path, name: str) -> AbstractContextManager[None]:
     holder = _LOCK_NAME.fullmatch(name)
     if not holder:
         return folder_lock(folder, name)
-    who = f": part {holder['number']}/{holder['count']} of {holder['job']}"
-    return folder_lock(folder, name, who=f"{who}; only other parts of {holder['count']} can run beside it")
+    who = f": shard {holder['number']}/{holder['count']} of {holder['job']}"
+    return folder_lock(folder, name, who=f"{who}; only other shards of {holder['count']} can run concurrently")
 
 
-def turn(folder: Path, part: Part) -> AbstractContextManager[None]:
-    """Hold what the parts that write to `folder` share, for the moment it takes to read and rewrite it.
+def lock_shared_files(folder: Path, shard: JobShard) -> AbstractContextManager[None]:
+    """Lock the files in `folder` that shards share, while they are read and rewritten; a no-op if unsharded.
 
-    Not to be taken inside itself. The whole has nobody to take turns with.
+    Not reentrant.
 
     Raises:
-        Refused: another part has held it for ten minutes.
+        Refused: another shard has held the lock for ten minutes.
     """
-    return nullcontext() if part.is_whole else folder_lock(folder, _TURN, wait_s=_TURN_WAIT_S)
+    if shard.is_unsharded:
+        return nullcontext()
+    return folder_lock(folder, _SHARED_LOCK, wait_s=_SHARED_LOCK_TIMEOUT_S)
 
 
-def clear(folder: Path, part: Part) -> None:
-    """Delete what killed writers left in `folder` half-written, but nothing that another part may be writing.
+def remove_partial_files(folder: Path, shard: JobShard) -> None:
+    """Delete incomplete files left in `folder` by killed writers, except those another shard may be writing.
 
-    Call it in a turn: then nobody is writing what is shared.
+    Call it under `lock_shared_files`.
     """
-    for names in ("*",) if part.is_whole else (f"shard{part.suffix}-*", "*.json*"):
+    for names in ("*",) if shard.is_unsharded else (f"shard{shard.suffix}-*", "*.json*"):
         remove_leftovers(folder, names)

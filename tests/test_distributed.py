@@ -131,7 +131,7 @@ def test_who_is_left_says_that_another_process_has_ended(tmp_path):
     assert "bug in avloc" not in job.stderr
 
 
-@pytest.mark.parametrize(("rank", "complaint"), [("0", "MASTER_ADDR"), ("2", "name no part")])
+@pytest.mark.parametrize(("rank", "complaint"), [("0", "MASTER_ADDR"), ("2", "are invalid")])
 def test_half_a_launcher_is_refused(monkeypatch, rank, complaint):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")

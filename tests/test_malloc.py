@@ -14,9 +14,9 @@ from tests.program import ROOT
 _FAULTS = """
 import resource
 import numpy
-from avloc.malloc import give_back, keep_freed
+from avloc.malloc import release_freed_memory, keep_freed_memory
 
-keep_freed() if {kept} else None
+keep_freed_memory() if {kept} else None
 before = None
 for _ in range(9):
     numpy.ones(10_000_000)
@@ -26,7 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 if {kept}:
     pages = lambda: int(open("/proc/self/statm").read().split()[1])
     held = pages()
-    give_back()
+    release_freed_memory()
     print(held - pages())
 """
 
@@ -57,16 +57,16 @@ def test_memory_is_fetched_once_and_can_be_given_back() -> None:
 def test_a_library_that_refuses_the_half_is_not_given_the_other(granted, calls, monkeypatch) -> None:
     """The GNU library before 2.35: the second setting alone would have it fetch every small tensor anew."""
     asked = []
-    monkeypatch.setattr(malloc, "_of_c", lambda _name: lambda what, _value: asked.append(what) or granted)
+    monkeypatch.setattr(malloc, "_c_function", lambda _name: lambda what, _value: asked.append(what) or granted)
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
-    malloc.keep_freed()
+    malloc.keep_freed_memory()
     assert asked == calls
 
 
 def test_networks_that_see_batch_after_batch_keep_it(here, tmp_path, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(malloc, "_of_c", asked.append)
+    monkeypatch.setattr(malloc, "_c_function", asked.append)
     here("train", tmp_path / "nothing", "--out", tmp_path / "run")
     here("eval", "--store", tmp_path / "nothing")
     assert asked == ["mallopt", "mallopt"]

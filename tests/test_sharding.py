@@ -1,4 +1,4 @@
-"""Parts of one command, one after the other or at the same time, leave what a single process leaves."""
+"""Sharded runs, sequential or concurrent, leave the same files as one unsharded run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.files import folder_lock
 from avloc.prepare import PrepareOptions, prepare
 from avloc.progress import Progress
-from avloc.sharding import WHOLE, Part, choose_part, claim, turn
+from avloc.sharding import UNSHARDED, JobShard, lock_shard, lock_shared_files, select_shard
 from avloc.store import Hints, Store, StoreWriter, hint_folder
 from avloc.store.shards import shard_paths
 from avloc.weights import DETR
@@ -42,22 +42,22 @@ def silent(_event) -> None:
     pass
 
 
-def parts(count: int) -> list[Part]:
-    return [Part(number, count) for number in range(1, count + 1)]
+def shards(count: int) -> list[JobShard]:
+    return [JobShard(number, count) for number in range(1, count + 1)]
 
 
-# --- which clips are whose --------------------------------------------------------------------------------------
+# --- assignment of clips ----------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=()))), st.integers(1, 1000))
-def test_every_id_is_in_one_part(ids, count):
+def test_every_id_is_in_one_shard(ids, count):
     for clip_id in ids:
-        assert sum(part.has(clip_id) for part in parts(count)) == 1
+        assert sum(shard.contains(clip_id) for shard in shards(count)) == 1
 
 
-def test_parts_are_the_same_everywhere():
-    """A store begun with one version or machine is finished with another: never change what this says."""
-    assert [next(part.number for part in parts(3) if part.has(f"clip{i}")) for i in range(8)] == [
+def test_assignment_of_clips_never_changes():
+    """A store can be resumed with another version or on another machine: never change these numbers."""
+    assert [next(shard.number for shard in shards(3) if shard.contains(f"clip{i}")) for i in range(8)] == [
         *(1, 1, 2, 3),
         *(3, 2, 1, 2),
     ]
@@ -65,7 +65,7 @@ def test_parts_are_the_same_everywhere():
 
 @pytest.mark.parametrize("command", [("prepare", "in", "--out", "out"), ("distill-cache", "store")])
 @pytest.mark.parametrize("text", ["0/4", "5/4", "x", "1/0", "-1/2", "1/2/3", "1", "", "²/4", "1/ 2", "1/9999999999"])
-def test_parts_that_there_are_not(command, text, here, tmp_path, monkeypatch):
+def test_invalid_shard_is_refused(command, text, here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = here(*command, "--shard", text)
     assert (done.code, done.out) == (2, "")
@@ -75,65 +75,68 @@ def test_parts_that_there_are_not(command, text, here, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("typed", "environment", "part"),
+    ("typed", "environment", "shard"),
     [
-        (None, {}, WHOLE),
-        (None, {"RANK": "0"}, WHOLE),
-        (None, {"WORLD_SIZE": "4"}, WHOLE),
-        (None, {"RANK": "0", "WORLD_SIZE": "1"}, WHOLE),
-        (None, {"RANK": "3", "WORLD_SIZE": "4"}, Part(4, 4)),
-        ("1/1", {"RANK": "3", "WORLD_SIZE": "4"}, WHOLE),
-        ("2/3", {"RANK": "3", "WORLD_SIZE": "4"}, Part(2, 3)),
+        (None, {}, UNSHARDED),
+        (None, {"RANK": "0"}, UNSHARDED),
+        (None, {"WORLD_SIZE": "4"}, UNSHARDED),
+        (None, {"RANK": "0", "WORLD_SIZE": "1"}, UNSHARDED),
+        (None, {"RANK": "3", "WORLD_SIZE": "4"}, JobShard(4, 4)),
+        ("1/1", {"RANK": "3", "WORLD_SIZE": "4"}, UNSHARDED),
+        ("2/3", {"RANK": "3", "WORLD_SIZE": "4"}, JobShard(2, 3)),
     ],
 )
-def test_what_is_typed_comes_before_what_a_launcher_says(typed, environment, part):
+def test_flag_overrides_environment(typed, environment, shard):
     heard = []
-    assert choose_part(typed, heard.append, environment) == part
-    assert len(heard) == (part == Part(4, 4)), "a part that nobody typed is announced"
+    assert select_shard(typed, heard.append, environment) == shard
+    assert len(heard) == (shard == JobShard(4, 4)), "a shard set by the environment is announced"
 
 
 @pytest.mark.parametrize(("rank", "size"), [("4", "4"), ("-1", "4"), ("one", "4"), ("0", "many"), ("0", "0")])
-def test_a_launcher_that_names_no_part(rank, size):
-    with pytest.raises(UsageError, match=f"RANK={rank} and WORLD_SIZE={size} name no part; valid:"):
-        choose_part(None, silent, {"RANK": rank, "WORLD_SIZE": size})
+def test_invalid_launcher_variables_are_refused(rank, size):
+    with pytest.raises(UsageError, match=f"RANK={rank} and WORLD_SIZE={size} are invalid; valid:"):
+        select_shard(None, silent, {"RANK": rank, "WORLD_SIZE": size})
 
 
-# --- who keeps whom out -----------------------------------------------------------------------------------------
+# --- locks -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("second", "job", "named"),
     [
-        (Part(1, 2), "prepare", "part 1/2 of prepare"),
-        (Part(1, 3), "prepare", "part 1/2 of prepare; only other parts of 2 can run beside it"),
-        (Part(2, 2), "distill-cache", "part 1/2 of prepare"),
-        (WHOLE, "prepare", "part 1/2 of prepare"),
+        (JobShard(1, 2), "prepare", "shard 1/2 of prepare"),
+        (JobShard(1, 3), "prepare", "shard 1/2 of prepare; only other shards of 2 can run concurrently"),
+        (JobShard(2, 2), "distill-cache", "shard 1/2 of prepare"),
+        (UNSHARDED, "prepare", "shard 1/2 of prepare"),
     ],
 )
-def test_what_excludes_each_other_is_refused_by_name(tmp_path, second, job, named):
-    with claim(tmp_path, Part(1, 2), "prepare"), claim(tmp_path, Part(2, 2), "prepare"):
-        with pytest.raises(Refused, match=named), claim(tmp_path, second, job):
+def test_conflicting_job_is_refused_by_name(tmp_path, second, job, named):
+    with lock_shard(tmp_path, JobShard(1, 2), "prepare"), lock_shard(tmp_path, JobShard(2, 2), "prepare"):
+        with pytest.raises(Refused, match=named), lock_shard(tmp_path, second, job):
             pass
-    with claim(tmp_path, second, job), pytest.raises(Refused, match="another avloc process is writing to"):
-        with claim(tmp_path, Part(1, 2), "prepare"):
+    with lock_shard(tmp_path, second, job), pytest.raises(Refused, match="another avloc process is writing to"):
+        with lock_shard(tmp_path, JobShard(1, 2), "prepare"):
             pass
 
 
-def test_a_whole_run_keeps_parts_out_and_they_it(here, material, tmp_path):
+def test_unsharded_and_sharded_runs_exclude_each_other(here, material, tmp_path):
     command = ("prepare", material, "--out", tmp_path)
-    with claim(tmp_path, WHOLE, "prepare"):
+    with lock_shard(tmp_path, UNSHARDED, "prepare"):
         done = here(*command, "--shard", "1/2")
     assert (done.code, f"another avloc process is writing to {tmp_path}" in done.err) == (5, True)
-    with claim(tmp_path, Part(2, 2), "prepare"):
+    with lock_shard(tmp_path, JobShard(2, 2), "prepare"):
         done = here(*command)
-    assert (done.code, f"another avloc process is writing to {tmp_path}: part 2/2 of prepare" in done.err) == (5, True)
+    assert (done.code, f"another avloc process is writing to {tmp_path}: shard 2/2 of prepare" in done.err) == (5, True)
     assert shard_paths(tmp_path) == []
 
 
-def test_who_waits_too_long_for_a_turn_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("avloc.sharding._TURN_WAIT_S", 0.1)
-    with turn(tmp_path, Part(1, 2)), pytest.raises(Refused, match="another avloc process is writing to"):
-        with turn(tmp_path, Part(2, 2)):
+def test_shared_lock_times_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("avloc.sharding._SHARED_LOCK_TIMEOUT_S", 0.1)
+    with (
+        lock_shared_files(tmp_path, JobShard(1, 2)),
+        pytest.raises(Refused, match="another avloc process is writing to"),
+    ):
+        with lock_shared_files(tmp_path, JobShard(2, 2)):
             pass
 
 
@@ -147,7 +150,7 @@ def pair(folder: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory) -> Path:
-    """Pairs, a packed set, a test clip, and inputs that fail in every way that has an entry of its own."""
+    """Pairs, a packed set, a test clip, and one input for each kind of failure."""
     folder = tmp_path_factory.mktemp("material") / "in"
     for number in range(CLIPS):
         pair(folder, f"clip{number}")
@@ -165,22 +168,22 @@ def material(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def single(material, tmp_path_factory) -> Path:
-    """The store that one process makes of it."""
+    """The store of an unsharded run."""
     out = tmp_path_factory.mktemp("single") / "out"
     prepare([str(material)], out, ONE)
     return out
 
 
 def same(out: Path, single: Path) -> bool:
-    """Whether two stores hold the same clips and say the same of them, byte for byte; their shards may differ."""
+    """Whether two stores hold the same clips and JSON files, byte for byte; their HDF5 files may differ."""
     clips = [(store.ids, store.data_hash()) for store in map(Store, (out, single))]
     texts = [[(folder / name).read_bytes() for name in ("store.json", "skipped.jsonl")] for folder in (out, single)]
     return clips[0] == clips[1] and texts[0] == texts[1] and not list(out.glob(".*.part"))
 
 
-def test_parts_one_after_the_other_make_the_same_store(material, single, tmp_path):
+def test_sequential_shards_make_the_same_store(material, single, tmp_path):
     out = tmp_path / "out"
-    reports = [prepare([str(material)], out, replace(ONE, part=part)) for part in parts(3)]
+    reports = [prepare([str(material)], out, replace(ONE, shard=shard)) for shard in shards(3)]
     assert same(out, single)
     whole = prepare([str(material)], out, ONE)
     assert (whole.stored, whole.shard) == (0, None)
@@ -189,61 +192,61 @@ def test_parts_one_after_the_other_make_the_same_store(material, single, tmp_pat
     assert sum(report.failed for report in reports) == whole.failed
     assert sum(report.stored for report in reports) == whole.already
     assert [report.stored for report in reports] == [
-        sum(part.has(clip_id) for clip_id in Store(single).ids) for part in parts(3)
+        sum(shard.contains(clip_id) for clip_id in Store(single).ids) for shard in shards(3)
     ]
     assert sum((report.overlap for report in reports), ()) == whole.overlap == ("zpWuikVorYg_000032",)
     assert same(out, single)
     assert [path.name for path in shard_paths(out)] == [f"shard-{i}-of-3-00000.h5" for i in (1, 2, 3)]
 
 
-def test_parts_at_the_same_time_make_the_same_store(material, single, tmp_path):
+def test_concurrent_shards_make_the_same_store(material, single, tmp_path):
     command = ("prepare", material, "--out", tmp_path / "out", "--workers", 1, "--json")
-    running = [start(*command, "--shard", part) for part in parts(2)]
+    running = [start(*command, "--shard", shard) for shard in shards(2)]
     ended = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [1, 1], ended
     assert [json.loads(out)["shard"] for out, _ in ended] == ["1/2", "2/2"]
     assert same(tmp_path / "out", single)
 
 
-def test_a_part_that_runs_while_another_is_on_its_way_loses_nothing(material, single, tmp_path):
+def test_shard_run_inside_another_loses_nothing(material, single, tmp_path):
     def then_the_second(event):
         if isinstance(event, Progress) and event.done == 1:
-            prepare([str(material)], tmp_path, replace(ONE, part=Part(2, 2)))
+            prepare([str(material)], tmp_path, replace(ONE, shard=JobShard(2, 2)))
 
-    prepare([str(material)], tmp_path, replace(ONE, part=Part(1, 2)), then_the_second)
+    prepare([str(material)], tmp_path, replace(ONE, shard=JobShard(1, 2)), then_the_second)
     assert same(tmp_path, single)
 
 
-def test_a_part_made_otherwise_is_refused_though_no_clip_is_stored_yet(material, tmp_path):
+def test_shard_with_other_settings_is_refused_before_any_clip_is_stored(material, tmp_path):
     refused = []
 
     def then_the_second(event):
         if isinstance(event, Progress) and (tmp_path / "store.json").is_file() and not refused:
             assert shard_paths(tmp_path) == []
-            with pytest.raises(Refused, match=r"made otherwise: rate \(22050 there, 8000 asked\)") as caught:
-                prepare([str(material)], tmp_path, replace(ONE, part=Part(2, 2), rate=8000))
+            with pytest.raises(Refused, match=r"with other settings: rate \(22050 stored, 8000 requested\)") as caught:
+                prepare([str(material)], tmp_path, replace(ONE, shard=JobShard(2, 2), rate=8000))
             refused.append(caught.value)
 
-    prepare([str(material)], tmp_path, replace(ONE, part=Part(1, 2)), then_the_second)
+    prepare([str(material)], tmp_path, replace(ONE, shard=JobShard(1, 2)), then_the_second)
     assert len(refused) == 1
     assert Store(tmp_path).spec.rate == 22_050
 
 
-def test_two_parts_that_see_no_store_do_not_both_begin_one(material, tmp_path, monkeypatch):
-    """The second has looked before the first began, and has its first clip after that."""
+def test_two_shards_cannot_both_create_the_store(material, tmp_path, monkeypatch):
+    """The second checks before the first starts, and has its first clip after that."""
     from avloc.prepare import run
 
-    choose, first = run.choose, []
+    choose, first = run.select_inputs, []
 
     def slow_to_choose(*arguments):
         if not first:
             first.append(True)
-            prepare([str(material)], tmp_path, replace(ONE, part=Part(1, 2)))
+            prepare([str(material)], tmp_path, replace(ONE, shard=JobShard(1, 2)))
         return choose(*arguments)
 
-    monkeypatch.setattr(run, "choose", slow_to_choose)
-    with pytest.raises(Refused, match="made otherwise: rate"):
-        prepare([str(material)], tmp_path, replace(ONE, part=Part(2, 2), rate=8000))
+    monkeypatch.setattr(run, "select_inputs", slow_to_choose)
+    with pytest.raises(Refused, match="with other settings: rate"):
+        prepare([str(material)], tmp_path, replace(ONE, shard=JobShard(2, 2), rate=8000))
     assert Store(tmp_path).spec.rate == 22_050
 
 
@@ -263,7 +266,7 @@ main()
 """
 
 
-def test_a_part_that_was_killed_is_resumed(material, single, here, tmp_path):
+def test_killed_shard_is_resumed(material, single, here, tmp_path):
     out = tmp_path / "out"
     command = ("prepare", str(material), "--out", str(out), "--workers", "1")
     process = subprocess.Popen(
@@ -275,7 +278,7 @@ def test_a_part_that_was_killed_is_resumed(material, single, here, tmp_path):
     while len(shard_paths(out)) < 2 and time.monotonic() < end:
         time.sleep(0.01)
     again = here(*command, "--shard", "1/2")
-    assert (again.code, "part 1/2 of prepare" in again.err) == (5, True)
+    assert (again.code, "shard 1/2 of prepare" in again.err) == (5, True)
     half = [out / f".{name}.0123abcd.part" for name in ("shard-1-of-2-00002.h5", "shard-2-of-2-00000.h5", "store.json")]
     for path in half:
         path.write_bytes(b"half")
@@ -285,56 +288,56 @@ def test_a_part_that_was_killed_is_resumed(material, single, here, tmp_path):
     assert len(before) == 2
     resumed = here(*command, "--shard", "1/2", "--json")
     assert (resumed.code, json.loads(resumed.out)["already"]) == (1, 2)
-    assert [path.exists() for path in half] == [False, True, False], "the other part may be writing its own"
+    assert [path.exists() for path in half] == [False, True, False], "the other shard may be writing its file"
     assert {path: path.read_bytes() for path in shard_paths(out)}.items() > before.items()
     assert here(*command, "--shard", "2/2").code == 1
     assert same(out, single)
 
 
-def test_a_whole_run_finishes_what_parts_left(material, single, tmp_path):
-    first = prepare([str(material)], tmp_path, replace(ONE, part=Part(2, 3)))
+def test_unsharded_run_completes_a_sharded_store(material, single, tmp_path):
+    first = prepare([str(material)], tmp_path, replace(ONE, shard=JobShard(2, 3)))
     (tmp_path / ".shard-1-of-3-00000.h5.0123abcd.part").write_bytes(b"half")
     rest = prepare([str(material)], tmp_path, ONE)
     assert (rest.already, rest.stored) == (first.stored, len(Store(single)) - first.stored)
     assert same(tmp_path, single)
 
 
-def test_a_part_by_rank_rehearses_and_says_so(material, here, tmp_path, monkeypatch):
+def test_dry_run_uses_shard_from_environment(material, here, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     command = ("prepare", material, "--out", tmp_path / "out", "--workers", 1)
     dry = here(*command, "--dry-run", "--json")
-    assert "part 2/2 only, by RANK 1 and WORLD_SIZE 2; --shard 1/1 does the whole" in dry.err
+    assert "shard 2/2 only, by RANK 1 and WORLD_SIZE 2; --shard 1/1 runs unsharded" in dry.err
     assert not (tmp_path / "out").exists()
     done = here(*command)
     assert "shard           2/2\n" in done.out
     report = json.loads(dry.out)
     assert (report["shard"], report["stored"]) == ("2/2", len(Store(tmp_path / "out")) + 4), "of six broken, four"
-    assert all(Part(2, 2).has(clip_id) for clip_id in Store(tmp_path / "out").ids)
+    assert all(JobShard(2, 2).contains(clip_id) for clip_id in Store(tmp_path / "out").ids)
     assert json.loads(here(*command, "--shard", "1/1", "--dry-run", "--json").out)["shard"] is None
 
 
-def test_a_part_misses_only_what_is_its_own(material, tmp_path):
+def test_shard_reports_only_its_own_missing_clips(material, tmp_path):
     ids = [f"clip{number}" for number in range(CLIPS + 6)]
     (tmp_path / "boxes.json").write_text(json.dumps({clip_id: [[0, 0, 1, 1]] for clip_id in ids}))
     options = replace(ONE, annotations=tmp_path / "boxes.json")
     gone = set(ids[CLIPS:])
-    reports = [prepare([str(material)], tmp_path / "out", replace(options, part=part)) for part in parts(2)]
+    reports = [prepare([str(material)], tmp_path / "out", replace(options, shard=shard)) for shard in shards(2)]
     assert [set(report.missing) for report in reports] == [
-        {clip_id for clip_id in gone if part.has(clip_id)} for part in parts(2)
+        {clip_id for clip_id in gone if shard.contains(clip_id)} for shard in shards(2)
     ]
     assert all(report.missing for report in reports)
     assert Store(tmp_path / "out").header.expected == tuple(ids)
 
 
-def test_parts_without_inputs_are_no_failure_but_failed_ones_are(here, tmp_path):
+def test_empty_shard_is_no_failure_but_failed_inputs_are(here, tmp_path):
     pair(tmp_path / "in", "clip0")
     command = ("prepare", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1, "--json")
     for more in (("--dry-run",), ()):
         for shard, stored in (("1/3", 1), ("2/3", 0), ("3/3", 0)):
             done = here(*command, "--shard", shard, *more)
             assert (done.code, json.loads(done.out)["stored"]) == (0, stored)
-            assert (f"part {shard} has nothing to store: 0 inputs" in done.err) == (not stored)
+            assert (f"shard {shard} has nothing to store: 0 inputs" in done.err) == (not stored)
     assert Store(tmp_path / "out").ids == ["clip0"]
     (tmp_path / "in" / "frames" / "clip2.jpg").write_bytes(b"")
     make_sound(tmp_path / "in" / "audio" / "clip2.wav", tone(3, RATE), RATE)
@@ -354,7 +357,7 @@ def distilling(tmp_path_factory) -> DistillOptions:
 
 @pytest.fixture(scope="module")
 def taught(distilling, tmp_path_factory) -> Path:
-    """A store with the hints that one process makes; three of its clips have pictures that cannot be read."""
+    """A store with the hints of an unsharded run; three of its clips have unreadable pictures."""
     folder = tmp_path_factory.mktemp("taught") / "store"
     store = make_store(folder, 6, sources=False)
     with StoreWriter(folder, store.header) as writer:
@@ -370,21 +373,21 @@ def untaught(taught, tmp_path) -> Path:
 
 
 def hints(store: Path, teacher: str) -> tuple[dict[str, bytes | None], dict[str, bytes]]:
-    """What the hints are, and every file beside their shards."""
+    """Hint values, and every file other than HDF5."""
     there = Hints(store, teacher)
     values = {clip_id: there.read(clip_id) for clip_id in there.shards.ids}
     texts = {path.name: path.read_bytes() for path in there.folder.iterdir() if path.suffix != ".h5"}
     return {clip_id: None if value is None else value.tobytes() for clip_id, value in values.items()}, texts
 
 
-def test_parts_make_the_same_hints(taught, untaught, distilling):
+def test_shards_make_the_same_hints(taught, untaught, distilling):
     def then_the_second(event):
         if isinstance(event, Progress) and event.done == 1:
-            reports.append(distill_cache(untaught, replace(distilling, part=Part(2, 3))))
+            reports.append(distill_cache(untaught, replace(distilling, shard=JobShard(2, 3))))
 
     reports = []
-    reports.append(distill_cache(untaught, replace(distilling, part=Part(1, 3)), then_the_second))
-    reports.append(distill_cache(untaught, replace(distilling, part=Part(3, 3))))
+    reports.append(distill_cache(untaught, replace(distilling, shard=JobShard(1, 3)), then_the_second))
+    reports.append(distill_cache(untaught, replace(distilling, shard=JobShard(3, 3))))
     assert hints(untaught, "detr") == hints(taught, "detr")
     assert len(hints(taught, "detr")[1]["failed.jsonl"].splitlines()) == 3
     assert [report.shard for report in reports] == ["2/3", "1/3", "3/3"]
@@ -395,13 +398,13 @@ def test_parts_make_the_same_hints(taught, untaught, distilling):
     assert hints(untaught, "detr") == hints(taught, "detr")
 
 
-def test_a_part_asked_otherwise_is_refused_while_another_begins(untaught, distilling):
+def test_hints_with_other_settings_are_refused_while_another_shard_starts(untaught, distilling):
     def then_the_second(event):
         if isinstance(event, Progress) and event.done == 1:
             with pytest.raises(Refused, match="hints made otherwise: settings differ"):
-                distill_cache(untaught, replace(distilling, part=Part(1, 2), confidence=0.5))
+                distill_cache(untaught, replace(distilling, shard=JobShard(1, 2), confidence=0.5))
 
-    assert distill_cache(untaught, replace(distilling, part=Part(2, 2)), then_the_second).teachers[0].done
+    assert distill_cache(untaught, replace(distilling, shard=JobShard(2, 2)), then_the_second).teachers[0].done
 
 
 def arrays(folder: Path, ids: list[str]) -> Path:
@@ -411,11 +414,11 @@ def arrays(folder: Path, ids: list[str]) -> Path:
     return folder
 
 
-def test_parts_at_the_same_time_import_the_same_hints(untaught, tmp_path):
+def test_concurrent_shards_import_the_same_hints(untaught, tmp_path):
     whole = Path(shutil.copytree(untaught, tmp_path / "whole"))
     ids = Store(untaught).ids
     importing = ("--import-npy", arrays(tmp_path / "arrays", ids[:-1]), "--teacher", "detr", "--json")
-    running = [start("distill-cache", untaught, *importing, "--shard", part) for part in parts(2)]
+    running = [start("distill-cache", untaught, *importing, "--shard", shard) for shard in shards(2)]
     distill_cache(whole, DistillOptions(import_npy=tmp_path / "arrays", teachers=("detr",)))
     ended = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [0, 0], ended
@@ -425,19 +428,19 @@ def test_parts_at_the_same_time_import_the_same_hints(untaught, tmp_path):
     assert hints(untaught, "detr") == hints(whole, "detr")
 
 
-def test_parts_without_clips_are_no_failure_but_failed_ones_are(untaught, tmp_path, distilling, here):
+def test_shard_without_hints_is_no_failure_but_failed_clips_are(untaught, tmp_path, distilling, here):
     (last,) = Store(untaught).ids[-1:]
-    mine = next(part for part in parts(4) if part.has(last))
+    mine = next(shard for shard in shards(4) if shard.contains(last))
     importing = ("--import-npy", arrays(tmp_path / "arrays", [last]), "--teacher", "detr")
-    for part in parts(4):
-        done = here("distill-cache", untaught, *importing, "--shard", part)
+    for shard in shards(4):
+        done = here("distill-cache", untaught, *importing, "--shard", shard)
         assert done.code == 0
-        assert (f"part {part} has no clips for which there can be hints" in done.err) == (part != mine)
-        assert f"shard  {part}" in done.out
+        assert (f"shard {shard} has no clips for which there can be hints" in done.err) == (shard != mine)
+        assert f"shard  {shard}" in done.out
     shutil.rmtree(hint_folder(untaught, "detr"))
-    broken = Part(next(part.number for part in parts(64) if part.has(last)), 64)
-    with pytest.raises(NoInputLeft, match=f"not one clip of part {broken} has a hint; the first reason"):
-        distill_cache(untaught, replace(distilling, part=broken))
+    broken = JobShard(next(shard.number for shard in shards(64) if shard.contains(last)), 64)
+    with pytest.raises(NoInputLeft, match=f"not one clip of shard {broken} has a hint; the first reason"):
+        distill_cache(untaught, replace(distilling, shard=broken))
 
 
 @pytest.mark.parametrize(
@@ -450,7 +453,7 @@ def test_parts_without_clips_are_no_failure_but_failed_ones_are(untaught, tmp_pa
         ("cpu", "1", 4, "cpu"),
     ],
 )
-def test_parts_of_a_launcher_have_a_gpu_each(asked, local_rank, devices, device, monkeypatch):
+def test_launched_shards_use_their_own_gpu(asked, local_rank, devices, device, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: devices > 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: devices)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
@@ -459,15 +462,15 @@ def test_parts_of_a_launcher_have_a_gpu_each(asked, local_rank, devices, device,
     assert str(teacher_device(asked)) == device
 
 
-def test_a_launcher_that_gives_no_number_is_named(monkeypatch):
+def test_invalid_local_rank_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "abc")
     with pytest.raises(UsageError, match="LOCAL_RANK is 'abc'"):
         teacher_device("auto")
 
 
-def test_a_held_store_keeps_parts_of_distill_cache_out(untaught, distilling):
+def test_locked_store_refuses_distill_cache(untaught, distilling):
     with folder_lock(untaught), pytest.raises(Refused, match="another avloc process is writing to"):
-        distill_cache(untaught, replace(distilling, part=Part(1, 2)))
-    with claim(untaught, Part(2, 2), "prepare"), pytest.raises(Refused, match="part 2/2 of prepare"):
-        distill_cache(untaught, replace(distilling, part=Part(1, 2)))
+        distill_cache(untaught, replace(distilling, shard=JobShard(1, 2)))
+    with lock_shard(untaught, JobShard(2, 2), "prepare"), pytest.raises(Refused, match="shard 2/2 of prepare"):
+        distill_cache(untaught, replace(distilling, shard=JobShard(1, 2)))

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
-from avloc.files import atomic_path, check_ordinary, ordinary_bytes
-from avloc.hdf5 import own_data_set
+from avloc.files import atomic_path, check_regular_file, read_input
+from avloc.hdf5 import local_data_set
 
 SECONDS = 10
 """Length of every clip."""
@@ -80,7 +80,7 @@ def read_rows(path: Path) -> tuple[AveRow, ...]:
         UsageError: it cannot be read, has no row, or has a line that is none; says which line and why.
     """
     try:
-        text = ordinary_bytes(path).decode("utf-8-sig")
+        text = read_input(path).decode("utf-8-sig")
     except InputError as error:
         raise UsageError(f"{path} {error}") from error
     except UnicodeDecodeError as error:
@@ -188,7 +188,7 @@ def read_order(path: Path, rows: int) -> list[int]:
     import h5py
 
     try:
-        check_ordinary(path)
+        check_regular_file(path)
         with h5py.File(path, "r", locking=False) as file:
             order = _vector(file, rows).tolist()
     except (InputError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
@@ -203,7 +203,7 @@ def read_order(path: Path, rows: int) -> list[int]:
 
 def _vector(file: Any, rows: int) -> NDArray[np.integer]:
     """The order in an open file, if its values lie in this file and are no more than can be meant."""
-    values = own_data_set(file, ORDER_KEY)
+    values = local_data_set(file, ORDER_KEY)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(f"{ORDER_KEY} has shape {values.shape} and type {values.dtype}, not a vector of whole numbers")
     if len(values) > rows:

@@ -1,8 +1,7 @@
-"""Where the sounding object is: the annotation formats people have, read into one form.
+"""Read annotations of sounding objects: boxes as XML or JSON, or PNG masks.
 
 Boxes are `[n, 4]` float64: x0, y0, x1, y1 in fractions of the picture, in the order of the annotation and exactly as
-published. VGG-SS has 30 broken ones; what a protocol makes of them is the protocol's business. Masks are PNG files, one
-a clip, and stay undecoded here.
+published; VGG-SS has 30 invalid ones, which protocols handle. Masks are PNG files, one per clip, not decoded here.
 """
 
 from __future__ import annotations
@@ -17,70 +16,69 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.annotations.ids import canonical_id, media_id
-from avloc.annotations.lists import shipped
+from avloc.annotations.lists import canonical_id, media_id, shipped
 from avloc.annotations.xml_boxes import VOC, read_boxes
 from avloc.errors import InputError, UsageError
 from avloc.files import read_json
 
-_LARGEST_MASK = 1 << 26
-"""Bytes of a PNG file that can be a mask; a set of masks is read into memory."""
+_MAX_MASK_BYTES = 1 << 26
+"""Largest PNG mask; all masks of a folder are read into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """What is known of one clip."""
+    """Annotation of one clip."""
 
     boxes: NDArray[np.float64]
     """[n, 4] x0, y0, x1, y1 in fractions."""
     mask: bytes = b""
-    """The PNG that shows which pixels sound (`avloc.media.decode_mask`); b'' where there is none."""
+    """PNG mask of sounding pixels (`avloc.media.decode_mask`), or b''."""
     mask_name: str = ""
-    """Name of its file, for whoever finds it broken."""
+    """File name of the mask, for error messages."""
     label: str = ""
     problem: str = ""
-    """Why the annotation cannot be read; '' where it can."""
+    """Why the annotation cannot be read, or ''."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """A set of annotations, found by clip id or by path."""
+    """A set of annotations, indexed by clip id and path."""
 
     rule: str
-    """How boxes become ground truth: `union` or `consensus`; `mask` where the ground truth is drawn."""
+    """Ground truth: `union` or `consensus` of the boxes, or `mask`."""
     by_id: Mapping[str, Annotation]
     """Canonical id -> annotation."""
     by_path: Mapping[str, Annotation] = field(default_factory=dict)
-    """Relative path as written in the file -> annotation; only boxes of our own have paths.
+    """Relative path -> annotation, of avloc's box format only.
 
-    Keys with a folder stand here alone: they are for that folder's clip and not for another of the same name.
+    Paths with a folder are not in `by_id`, so that they do not apply to files of the same name in other folders.
     """
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Canonical ids of every annotated clip, each once."""
+        """Canonical ids of the annotated clips, each once."""
         return tuple(dict.fromkeys([*(_id_of_key(PurePosixPath(name)) for name in self.by_path), *self.by_id]))
 
     def find(self, clip_id: str, *paths: PurePath) -> Annotation | None:
-        """The annotation of a clip: by the longest tail of its paths that is annotated, else by its id.
+        """Look up a clip by the longest annotated suffix of its paths, else by its id.
 
         Raises:
-            InputError: it is there but cannot be read.
+            InputError: the annotation cannot be read.
         """
-        tails = ("/".join(path.parts[i:]) for path in paths for i in range(len(path.parts)))
-        found = next((self.by_path[tail] for tail in tails if tail in self.by_path), self.by_id.get(clip_id))
+        suffixes = ("/".join(path.parts[i:]) for path in paths for i in range(len(path.parts)))
+        found = next((self.by_path[suffix] for suffix in suffixes if suffix in self.by_path), self.by_id.get(clip_id))
         if found is not None and found.problem:
             raise InputError(found.problem)
         return found
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a folder of XML (Flickr-SoundNet, Pascal VOC) or of PNG masks, a VGG-SS json, or boxes of our own.
+    """Read a folder of XML (Flickr-SoundNet, Pascal VOC) or PNG masks, a VGG-SS JSON, or avloc's box format.
 
-    They are told apart by what they are. The folders are searched all the way down.
+    The format is detected from the contents. Folders are searched recursively.
 
     Raises:
-        UsageError: not there, none of these, or a folder with both XML and PNG files.
+        UsageError: not found, unknown format, or a folder with both XML and PNG files.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -93,7 +91,7 @@ def read_annotations(path: Path) -> Annotations:
     except ValueError as error:
         raise UsageError(f"--annotations {path} is not valid JSON: {error}") from None
     try:
-        return _from_vggss(data) if isinstance(data, list) else _from_own(data)
+        return _from_vggss(data) if isinstance(data, list) else _from_avloc(data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         expected = 'VGG-SS\'s list of {"file", "class", "bbox"}, or {path: [[x0, y0, x1, y1], ...]} in fractions'
         raise UsageError(f"--annotations {path} cannot be read ({error!r}); valid: {expected}") from None
@@ -108,7 +106,7 @@ def published_boxes() -> Annotations:
 def _boxes(rows: Iterable[Iterable[float]]) -> NDArray[np.float64]:
     boxes = np.array([list(row) for row in rows], np.float64).reshape(-1, 4)
     if not np.isfinite(boxes).all():
-        raise ValueError("a box holds values that are not numbers")
+        raise ValueError("a box has values that are not numbers")
     return boxes
 
 
@@ -121,7 +119,7 @@ def _from_vggss(items: list[dict[str, Any]]) -> Annotations:
     )
 
 
-def _from_own(data: dict[str, Any]) -> Annotations:
+def _from_avloc(data: dict[str, Any]) -> Annotations:
     by_path: dict[str, Annotation] = {}
     by_id: dict[str, Annotation] = {}
     for name, value in data.items():
@@ -130,26 +128,26 @@ def _from_own(data: dict[str, Any]) -> Annotations:
         annotation = Annotation(boxes=boxes, label=str(value.get("label", "")) if detailed else "")
         path = PurePosixPath(name)
         by_path[str(path)] = annotation
-        if len(path.parts) == 1:  # a key with a folder means that folder's clip, not its namesakes
+        if len(path.parts) == 1:
             by_id.setdefault(_id_of_key(path), annotation)
     return Annotations(rule="union", by_id=by_id, by_path=by_path)
 
 
 def _fractions(name: str, rows: Any) -> NDArray[np.float64]:
-    """Boxes of our own, which unlike published ones have to be sound."""
+    """Boxes in avloc's format, which are validated, unlike published ones."""
     if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != 4 for row in rows):
         raise ValueError(f"{name}: a box is a list of 4 numbers")
     if any(isinstance(value, bool) or not isinstance(value, int | float) for row in rows for value in row):
-        raise ValueError(f"{name}: a box holds values that are not numbers")
+        raise ValueError(f"{name}: a box has values that are not numbers")
     for x0, y0, x1, y1 in rows:
         if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-            wanted = "fractions of the picture are wanted, not pixels: 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
+            wanted = "boxes are in fractions of the picture, not pixels: 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
             raise ValueError(f"{name}: box {[x0, y0, x1, y1]} is impossible; {wanted}")
     return _boxes(rows)
 
 
 def _id_of_key(path: PurePosixPath) -> str:
-    # A key may be a bare id, and ids may hold dots only as file name endings.
+    # A key may be an id without suffix.
     return media_id(path) if path.suffix else canonical_id(path.name)
 
 
@@ -158,16 +156,16 @@ def _read_folder(folder: Path) -> Annotations:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".xml", ".png"))
     kinds = {path.suffix.lower() for path in paths}
     if not kinds:
-        raise UsageError(f"--annotations {folder} holds no .xml and no .png file; {valid}")
+        raise UsageError(f"--annotations {folder} has no .xml and no .png file; {valid}")
     if len(kinds) > 1:
-        raise UsageError(f"--annotations {folder} holds .xml and .png files, which cannot both be meant; {valid}")
+        raise UsageError(f"--annotations {folder} has both .xml and .png files; {valid}")
     if kinds == {".xml"}:
         return _read_xml(folder, paths)
     return Annotations(rule="mask", by_id=_masks(paths))
 
 
 def _read_xml(folder: Path, paths: Iterable[Path]) -> Annotations:
-    """Boxes of several annotators of one thing, as Flickr-SoundNet has them, or of several things, as Pascal VOC."""
+    """XML boxes: of one object by several annotators (Flickr-SoundNet), or of several objects (Pascal VOC)."""
     by_id: dict[str, Annotation] = {}
     kinds: dict[str, Path] = {}
     for path in paths:
@@ -199,8 +197,8 @@ def _masks(paths: Iterable[Path]) -> dict[str, Annotation]:
 def _mask(path: Path) -> Annotation:
     try:
         size = path.stat().st_size
-        if not 0 < size <= _LARGEST_MASK:
-            return _unreadable(f"mask {path.name} has {size} bytes; valid: 1 to {_LARGEST_MASK}")
+        if not 0 < size <= _MAX_MASK_BYTES:
+            return _unreadable(f"mask {path.name} has {size} bytes; valid: 1 to {_MAX_MASK_BYTES}")
         return Annotation(boxes=_boxes([]), mask=path.read_bytes(), mask_name=path.name)
     except OSError as error:
         return _unreadable(f"mask {path.name} cannot be read ({error})")

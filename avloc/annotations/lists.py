@@ -1,4 +1,4 @@
-"""The published lists shipped with the package, and lists of a person's own."""
+"""Clip ids and id lists: the published lists shipped with the package, and the user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePath
 
-from avloc.annotations.ids import canonical_id, media_id
 from avloc.errors import UsageError, nearest
 
 TESTSETS: Mapping[str, str] = types.MappingProxyType(
@@ -26,61 +25,86 @@ TESTSETS: Mapping[str, str] = types.MappingProxyType(
         "vggss-unheard": "vggss_unheard_test",
     }
 )
-"""`eval --testset` -> name of the list of every clip it needs."""
+"""`eval --testset` -> name of the list of all clips it needs."""
 
 TEST_LISTS = frozenset(TESTSETS.values())
 """The published lists that are test sets."""
 
 _SOUNDING: Mapping[str, str] = types.MappingProxyType({"flickr-ext": "flickr_250", "vggss-ext": "vggss_test"})
-"""Extended test set -> list of its sounding clips; every clip of any other test set sounds."""
+"""Extended test set -> list of its sounding clips; in other test sets all clips are sounding."""
 
 _EXTENDED: Mapping[str, str] = types.MappingProxyType(
     {"flickr_250": "flickr_test", "flickr_ext": "flickr_test", "vggss_ext": "vggss_test"}
 )
-"""List that is not shipped -> shipped list that it adds to: the clips of SLAVC's pairs come after those.
+"""Derived list -> shipped list to which the clips of SLAVC's pairs are appended.
 
 Flickr-SoundNet has 250 test clips (github.com/ardasnck/learning_to_localize_sound_source, `test_list.txt`); the list
-that systems publish and score on lacks one of them, 3908875350. SLAVC's pairs show it.
+used in publications lacks one of them, 3908875350, which is in SLAVC's pairs.
 """
 
+_SPAN = re.compile(r"([\w-]{11})_(\d+)_(\d+)", re.ASCII)
+_SPAN_MS = 10_000
+_VGGSOUND_ID = re.compile(r"[\w-]{11}_\d{6}", re.ASCII)
 _ENDING = ".txt.xz"
 _PAIRED = "_plus_silent"
 _VGGSOUND_ROW = re.compile(r'\s*"?([\w-]{11})"?\s*,\s*"?(\d{1,6})(?:\.0*)?"?\s*,.+,\s*"?(?:train|test)"?\s*', re.ASCII)
-"""YouTube's id, start in seconds, label (with commas, it is in quotes), split."""
+"""YouTube id, start in seconds, label (quoted if it has commas), split."""
 _MEDIA_ENDINGS = (".mp4", ".mkv", ".webm", ".jpg", ".jpeg", ".png", ".wav", ".flac", ".mp3", ".ogg")
 
 
 @dataclass(frozen=True)
 class SilentPair:
-    """A row of SLAVC's extended sets: a frame with a sound that does not belong to it, or that says nothing."""
+    """A row of SLAVC's extended sets: a frame with silence or with the sound of another clip."""
 
     video: str
-    """Id of the clip that is seen."""
+    """Clip of the frame."""
     audio: str
-    """Id of the clip that is heard."""
+    """Clip of the sound."""
     label: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class IdList:
-    """The ids a person asked for with `--ids`."""
+    """The value of `--ids`."""
 
     ids: tuple[str, ...]
-    """Canonical, in the order of the list, each once."""
+    """Canonical ids in the order of the list, each once."""
     name: str
-    """Name of the published list that these are, or ''."""
+    """Name of the published list with these ids, or ''."""
     is_test: bool
     """Whether every id is in `test_ids`."""
 
 
+def canonical_id(clip_id: str) -> str:
+    """Normalize a clip id.
+
+    VGGSound clips are `ytid_ssssss` (start in seconds) in most lists and `ytid_startms_endms` (always ten seconds) in
+    others; the former is canonical. Other ids are unchanged.
+    """
+    match = _SPAN.fullmatch(clip_id)
+    if match and int(match[3]) - int(match[2]) == _SPAN_MS:
+        return f"{match[1]}_{int(match[2]) // 1000:06d}"
+    return clip_id
+
+
+def is_vggsound_id(clip_id: str) -> bool:
+    """Whether a canonical id has VGGSound's form, with a start time after the last `_`."""
+    return _VGGSOUND_ID.fullmatch(clip_id) is not None
+
+
+def media_id(path: PurePath, *, to_first_dot: bool = False) -> str:
+    """Canonical id of a file: its stem, or its name up to the first dot, as in frame + sound folders."""
+    return canonical_id(path.name.split(".", maxsplit=1)[0] if to_first_dot else path.stem)
+
+
 def shipped(name: str) -> bytes:
-    """Decompressed contents of one file in `annotations/data`."""
+    """Decompressed contents of a file in `annotations/data`."""
     return lzma.decompress(files("avloc.annotations").joinpath("data", f"{name}.xz").read_bytes())
 
 
 @cache
 def list_names() -> tuple[str, ...]:
-    """Names of the published id lists, sorted: those shipped, and those that add SLAVC's pairs to them."""
+    """Names of the published id lists, shipped and derived, sorted."""
     names = (
         entry.name.removesuffix(_ENDING)
         for entry in files("avloc.annotations").joinpath("data").iterdir()
@@ -90,12 +114,12 @@ def list_names() -> tuple[str, ...]:
 
 
 def list_name(text: str) -> str:
-    """The published list that `text` means: its name with `_` or `-`, or a test set as `eval --testset` calls it.
+    """Resolve the name of a published list, with `_` or `-`, or of a test set of `eval --testset`.
 
-    One pair is told apart by the dash alone: `vggss_heard` is the training list, `vggss-heard` the test set.
+    Test sets take precedence: `vggss_heard` is the training list, `vggss-heard` the test set.
 
     Raises:
-        UsageError: there is none.
+        UsageError: unknown name.
     """
     name = TESTSETS.get(text, text.replace("-", "_"))
     if name not in list_names():
@@ -107,13 +131,13 @@ def list_name(text: str) -> str:
 
 @cache
 def published_list(name: str) -> tuple[str, ...]:
-    """Ids of a published list, canonical; test lists in their published order, training lists sorted.
+    """Canonical ids of a published list; test lists in their published order, training lists sorted.
 
-    `vggss_ext` and `flickr_ext` name every clip that the extended test set needs: the sounding ones first, then those
-    that only its silent pairs show or let hear, in the order of the pairs.
+    `vggss_ext` and `flickr_ext` have all clips of the extended test sets: first the sounding clips, then those used
+    only by the silent pairs, in their order.
 
     Raises:
-        UsageError: there is no list of this name.
+        UsageError: unknown name.
     """
     name = list_name(name)
     base = _EXTENDED.get(name, name)
@@ -124,14 +148,14 @@ def published_list(name: str) -> tuple[str, ...]:
 
 
 def testset_list(testset: str) -> str:
-    """Name of the list of every clip that a test set of `eval --testset` needs; '' where there is none."""
+    """Name of the list of all clips of a test set of `eval --testset`; '' if unknown."""
     return TESTSETS.get(testset, "")
 
 
 def testset_ids(testset: str) -> tuple[str, ...]:
-    """Canonical ids of the sounding clips of a test set as `eval --testset` names it; none where it is not a known one.
+    """Canonical ids of the sounding clips of a test set of `eval --testset`; empty if unknown.
 
-    The extended sets score the clips of `flickr-250` and `vggss`; their silent pairs come from `silent_pairs`.
+    For the extended sets these are the clips of `flickr-250` and `vggss`; see `silent_pairs` for the others.
     """
     name = _SOUNDING.get(testset) or testset_list(testset)
     return published_list(name) if name else ()
@@ -139,10 +163,10 @@ def testset_ids(testset: str) -> tuple[str, ...]:
 
 @cache
 def silent_pairs(testset: str) -> tuple[SilentPair, ...]:
-    """The pairs of `flickr-ext` or `vggss-ext` that must show nothing, in SLAVC's order.
+    """The pairs of `flickr-ext` or `vggss-ext` without a sounding object, in SLAVC's order.
 
     Raises:
-        UsageError: that test set has no silent pairs.
+        UsageError: the test set has no silent pairs.
     """
     if testset not in _SOUNDING:
         raise UsageError(f"{testset} has no silent pairs; valid: {', '.join(_SOUNDING)}")
@@ -157,21 +181,21 @@ def _pairs(base: str) -> tuple[SilentPair, ...]:
 
 @cache
 def pair_only_ids() -> frozenset[str]:
-    """The clips of `vggss-ext` that are in no other test list; they have no boxes. Those of Flickr all are in one."""
+    """Clips of `vggss-ext` that are in no other test list and have no boxes; `flickr-ext` has none."""
     return frozenset(published_list("vggss_ext")).difference(published_list("vggss_test"))
 
 
 @cache
 def test_ids() -> frozenset[str]:
-    """Every clip of a known test set: VGG-SS, Flickr-SoundNet, and what only SLAVC's pairs use (`pair_only_ids`)."""
+    """All clips of the known test sets, including those that only SLAVC's pairs use."""
     return frozenset(clip_id for name in TEST_LISTS for clip_id in published_list(name))
 
 
 def read_ids(text: str) -> IdList:
-    """What `--ids` names: a file with one id a line (first column of a CSV, also xz-compressed), or a published list.
+    """Read `--ids`: a file with one id per line (first column of a CSV, also xz-compressed), or a published list.
 
-    The rows of VGGSound's own list (id, start, label, split), of every split, become ids as `ytid_ssssss`. A file that
-    holds exactly the ids of a published list is that list.
+    Rows of VGGSound's own CSV (id, start, label, split) become `ytid_ssssss`, of all splits. A file with exactly the
+    ids of a published test list gets its name.
 
     Raises:
         UsageError: neither a file nor a list, or a file without ids.
@@ -191,7 +215,7 @@ def _ids_in(path: Path) -> tuple[str, ...]:
         data = path.read_bytes()
         lines = (lzma.decompress(data) if path.suffix == ".xz" else data).decode("utf-8-sig").splitlines()
     except (lzma.LZMAError, UnicodeDecodeError) as error:
-        raise UsageError(f"--ids {path} is not a text file with one id a line: {error}") from None
+        raise UsageError(f"--ids {path} is not a text file with one id per line: {error}") from None
     lines = [line for line in lines if line.split(",")[0].strip()]
     ids = _vggsound_ids(lines) or [_id_of(line.split(",")[0].strip()) for line in lines]
     if not ids:
@@ -200,7 +224,7 @@ def _ids_in(path: Path) -> tuple[str, ...]:
 
 
 def _vggsound_ids(lines: Sequence[str]) -> list[str]:
-    """The ids of VGGSound's own list, with or without a line of names before it; none if it is another list."""
+    """Ids of VGGSound's own CSV, with or without header; empty for other files."""
     first = 0 if lines and re.search(r',\s*"?\d', lines[0]) else 1
     rows = [_VGGSOUND_ROW.fullmatch(line) for line in lines[first:]]
     return [f"{row[1]}_{int(row[2]):06d}" for row in rows if row] if all(rows) else []

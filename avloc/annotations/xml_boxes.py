@@ -1,4 +1,4 @@
-"""Boxes in XML: Flickr-SoundNet's `bbox` and Pascal VOC's `bndbox`."""
+"""Parse boxes in XML: Flickr-SoundNet's `bbox` and Pascal VOC's `bndbox`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defusedxml import ElementTree  # refuses entities, with which a small file can fill the memory or read others
+from defusedxml import ElementTree  # refuses entities, which can exhaust memory or read other files
 
 from avloc.errors import InputError
-from avloc.files import ordinary_bytes
+from avloc.files import read_input
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 FLICKR, VOC = "bbox", "bndbox"
 _FLICKR_FRAME = 256
-"""Side in pixels of the square frame in which Flickr-SoundNet boxes are given."""
+"""Side in pixels of Flickr-SoundNet's annotated frames."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SIDES = {"w", "h", "width", "height"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _SHAPES = ("box", "object", "polygon")
-"""What the names of elements hold that mark something: a file without any of them marks nothing."""
+"""Substrings of element names that mark objects; a file without them has no annotated object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,38 +32,34 @@ class Boxes:
     """The boxes of one file."""
 
     kind: str
-    """`FLICKR` or `VOC`, which says how the boxes are given; '' where nothing is marked."""
+    """`FLICKR` or `VOC`; '' without boxes."""
     boxes: list[list[float]]
-    """Corners in fractions of the picture, in the order of the file; Flickr-SoundNet's exactly as published."""
+    """Corners in fractions of the picture, in file order; Flickr-SoundNet's exactly as published."""
 
 
 def read_boxes(path: Path) -> Boxes:
-    """The boxes of one XML file, wherever in it they are.
-
-    Raises:
-        InputError: it cannot be read, or marks something by a box that cannot be read.
-    """
+    """Read the boxes of an XML file, at any depth. Raises InputError if the file or a box is invalid."""
     try:
-        return _found(ElementTree.fromstring(ordinary_bytes(path)))
+        return _parse(ElementTree.fromstring(read_input(path)))
     except (ElementTree.ParseError, InputError, ValueError, LookupError) as error:
         raise InputError(f"annotation {path.name} cannot be read ({error})") from error
 
 
-def _found(root: Element) -> Boxes:
+def _parse(root: Element) -> Boxes:
     elements = {kind: list(_elements(root, kind)) for kind in (FLICKR, VOC)}
     if all(elements.values()):
         raise ValueError(f"it has boxes of two kinds, {FLICKR} and {VOC}")
-    for kind, ours in elements.items():
-        if full := [element for element in ours if _holds_something(element)]:
-            corners = [_corners(element) for element in full]
-            return Boxes(kind=kind, boxes=_flickr(corners) if kind == FLICKR else _voc(corners, root))
+    for kind, candidates in elements.items():
+        if filled := [element for element in candidates if _has_content(element)]:
+            corners = [_corners(element) for element in filled]
+            return Boxes(kind=kind, boxes=_fractions(corners, kind, root))
     if any(shape in _tag(element) for element in root.iter() for shape in _SHAPES):
         raise ValueError("it has no box that can be read")
     return Boxes(kind="", boxes=[])
 
 
 def _elements(root: Element, kind: str) -> Iterator[Element]:
-    """Every box but those of parts: the head of a person that has a box is no object of its own."""
+    """Box elements outside `part`, whose boxes (such as the head of a person) are no objects of their own."""
     if _tag(root) == kind:
         yield root
     for parent in root.iter():
@@ -72,16 +68,16 @@ def _elements(root: Element, kind: str) -> Iterator[Element]:
 
 
 def _tag(element: Element) -> str:
-    """Its name without the namespace, in small letters."""
+    """Element name in lower case without namespace."""
     return str(element.tag).rpartition("}")[2].lower()
 
 
-def _holds_something(element: Element) -> bool:
+def _has_content(element: Element) -> bool:
     return bool(len(element) or element.attrib or re.search(r"\d", element.text or ""))
 
 
 def _corners(element: Element) -> list[float]:
-    """Corners by their names, else the last four children, whatever they are called."""
+    """Corners by name, else the last four children."""
     named = {_tag(child): child for child in element}
     if named.keys() & set(_CORNERS):
         missing = next((name for name in _CORNERS if name not in named), "")
@@ -103,17 +99,15 @@ def _number(element: Element) -> float:
     return value
 
 
-def _flickr(corners: list[list[float]]) -> list[list[float]]:
-    return [[value / _FLICKR_FRAME for value in box] for box in corners]
-
-
-def _voc(corners: list[list[float]], root: Element) -> list[list[float]]:
-    """In pixels of the picture, whose size the file gives; unlike published boxes, these have to lie in it."""
+def _fractions(corners: list[list[float]], kind: str, root: Element) -> list[list[float]]:
+    """Convert pixels to fractions; VOC boxes outside the picture are refused."""
+    if kind == FLICKR:
+        return [[value / _FLICKR_FRAME for value in box] for box in corners]
     size = next((element for element in root.iter() if _tag(element) == "size"), None)
     sides = {_tag(child): _number(child) for child in size if _tag(child) in ("width", "height")} if size else {}
     width, height = sides.get("width", 0), sides.get("height", 0)
     if width <= 0 or height <= 0:
-        raise ValueError("its boxes are in pixels, and it does not give the size of the picture")
+        raise ValueError("its boxes are in pixels, and the picture size is missing")
     for x0, y0, x1, y1 in corners:
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             box = f"{x0:g} {y0:g} {x1:g} {y1:g}"

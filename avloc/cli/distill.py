@@ -40,7 +40,7 @@ def distill_cache(
     from avloc import console
     from avloc.distill import PUBLISHED_TEACHERS, DistillOptions
     from avloc.distill import distill_cache as run
-    from avloc.sharding import choose_part
+    from avloc.sharding import select_shard
 
     with console.live() as listener:
         options = DistillOptions(
@@ -50,7 +50,7 @@ def distill_cache(
             normalise=not raw_embedding,
             confidence=confidence,
             batch=batch,
-            part=choose_part(shard, listener),
+            shard=select_shard(shard, listener),
             weights_dir=weights_dir,
             device=device,
         )

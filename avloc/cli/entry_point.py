@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from avloc.cli.streams import settle
 from avloc.errors import AvlocError
-from avloc.files import PART_SUFFIX
+from avloc.files import TEMPORARY_SUFFIX
 
 EXIT_FAILED_INPUTS = 1
 EXIT_USAGE = 2
@@ -76,7 +76,7 @@ def _disk_trouble(error: OSError) -> tuple[str, str] | None:
         return f"a name is too long: {error}", "Take a shorter one."
     if error.errno in _FORBIDDEN and error.filename is not None:
         return f"no permission: {error}", "Change the permissions, or name another place."
-    if error.errno == errno.ENOENT and str(error.filename).endswith(PART_SUFFIX):
+    if error.errno == errno.ENOENT and str(error.filename).endswith(TEMPORARY_SUFFIX):
         return f"a file cannot be made there: {error}", "Name another place."
     if error.errno in _IN_THE_WAY and error.filename is not None:
         return f"a file is where a folder has to be, or the reverse: {error}", "Name another place."

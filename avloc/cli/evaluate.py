@@ -12,7 +12,7 @@ import typer
 
 from avloc.cli.options import Device, Json, Precision, WeightsDir
 from avloc.errors import MissingClips, NoInputLeft, UsageError
-from avloc.malloc import keep_freed
+from avloc.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from avloc.evaluate import EvalReport
@@ -124,7 +124,7 @@ def evaluate(
         raise UsageError("--paper-table goes alone: without --compare and --report")
     if report is not None:
         prepare_folder(report)
-    keep_freed()
+    keep_freed_memory()
     with console.live() as listener:
         if paper_table:
             session = evaluate_table(paper_table, options, paths, listener)

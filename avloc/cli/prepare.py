@@ -58,7 +58,7 @@ def prepare(
     from avloc import console
     from avloc.prepare import EVENT_LAYOUT, PrepareOptions, prepare_events
     from avloc.prepare import prepare as run
-    from avloc.sharding import choose_part
+    from avloc.sharding import select_shard
 
     with console.live() as listener:
         options = PrepareOptions(
@@ -73,7 +73,7 @@ def prepare(
             kind=kind,
             allow_test_overlap=allow_test_overlap,
             workers=workers,
-            part=choose_part(shard, listener),
+            shard=select_shard(shard, listener),
             dry_run=dry_run,
         )
         report = (prepare_events if layout == EVENT_LAYOUT else run)(sources, out, options, listener)

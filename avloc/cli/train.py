@@ -13,7 +13,7 @@ from avloc import config as configs
 from avloc.cli.entry_point import StopRequest
 from avloc.cli.options import Device, DryRun, Json, WeightsDir
 from avloc.errors import UsageError
-from avloc.malloc import keep_freed
+from avloc.malloc import keep_freed_memory
 from avloc.progress import Notice, silent
 from avloc.registry import EVENT_SPECS, METHOD_SPECS, merged
 
@@ -105,7 +105,7 @@ def train(
 
     options = TrainOptions(store=store, out=out, val=val, weights_dir=weights_dir, device=device, dry_run=dry_run)
     runs = seed_runs(options, settled, many) if many else [(options, settled)]
-    keep_freed()
+    keep_freed_memory()
     stop = StopRequest()
     with stop.listening(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):

@@ -11,9 +11,9 @@ from avloc.distill.imported import imported_sources
 from avloc.distill.plan import DistillOptions, DistillReport, TeacherReport
 from avloc.distill.sources import HintSource, teacher_sources
 from avloc.errors import InputError, NoInputLeft
-from avloc.files import json_lines, read_lines, write_bytes
+from avloc.files import json_lines, read_json_lines, write_bytes
 from avloc.progress import Listener, Notice, Progress, silent
-from avloc.sharding import Part, claim, clear, turn
+from avloc.sharding import JobShard, lock_shard, lock_shared_files, remove_partial_files
 from avloc.store.hints import FAILED
 
 if TYPE_CHECKING:
@@ -35,19 +35,19 @@ def distill_cache(store: Path, options: DistillOptions, listener: Listener = sil
         UsageError: an option cannot be meant.
         WeightsError: a teacher's weights are absent or wrong; nothing has been done then.
         StoreNotFound: `store` is no prepared store.
-        Refused: it is being written to, and not by another part of this, or holds hints made otherwise.
-        NoInputLeft: not one clip has a hint, and that is not because a part has none to ask about.
+        Refused: it is being written to, and not by another shard of this, or holds hints made otherwise.
+        NoInputLeft: not one clip has a hint, and that is not because a shard is empty.
     """
     from avloc.store import Store
 
     opened = Store(store)
-    with claim(store, options.part, "distill-cache"):
+    with lock_shard(store, options.shard, "distill-cache"):
         if options.import_npy is not None:
             sources = imported_sources(options.import_npy, options.teachers, listener)
         else:
             sources = teacher_sources(opened, options, listener)
-        filled = tuple(_fill(opened, source, options.part, listener) for source in sources)
-    report = DistillReport(shard=options.part.label, teachers=filled)
+        filled = tuple(_fill(opened, source, options.shard, listener) for source in sources)
+    report = DistillReport(shard=options.shard.label, teachers=filled)
     _check_any(report, listener)
     return report
 
@@ -56,11 +56,11 @@ def _check_any(report: DistillReport, listener: Listener) -> None:
     if any(teacher.done + teacher.already for teacher in report.teachers):
         return
     reasons = [reason for teacher in report.teachers for reason in teacher.failed.values()]
-    if report.shard and not reasons:  # which clips a part has is chance
-        listener(Notice(f"part {report.shard} has no clips for which there can be hints"))
+    if report.shard and not reasons:  # a shard may be empty by chance
+        listener(Notice(f"shard {report.shard} has no clips for which there can be hints"))
         return
     first = f"; the first reason: {reasons[0]}" if reasons else ""
-    asked = f"part {report.shard}" if report.shard else "the store"
+    asked = f"shard {report.shard}" if report.shard else "the store"
     raise NoInputLeft(f"not one clip of {asked} has a hint{first}")
 
 
@@ -83,7 +83,7 @@ class _Tally:
         self.no_hint += answer is None
 
 
-def _fill(store: Store, source: HintSource, part: Part, listener: Listener) -> TeacherReport:
+def _fill(store: Store, source: HintSource, shard: JobShard, listener: Listener) -> TeacherReport:
     from avloc.store import HintWriter, hint_folder
     from avloc.store.shards import ShardFolder
 
@@ -91,11 +91,11 @@ def _fill(store: Store, source: HintSource, part: Part, listener: Listener) -> T
     folder = hint_folder(store.folder, teacher)
     tally = _Tally()
     with ExitStack() as stack:
-        with turn(store.folder, part):
-            writer = stack.enter_context(HintWriter(store.folder, source.stamp, part=part))
-            clear(folder, part)
+        with lock_shared_files(store.folder, shard):
+            writer = stack.enter_context(HintWriter(store.folder, source.stamp, shard=shard))
+            remove_partial_files(folder, shard)
         known = ShardFolder(folder)
-        asked = [clip_id for clip_id in store.ids if part.has(clip_id)]
+        asked = [clip_id for clip_id in store.ids if shard.contains(clip_id)]
         absent = [clip_id for clip_id in asked if clip_id not in known]
         wanted = [clip_id for clip_id in absent if source.has(clip_id)]
         try:
@@ -104,7 +104,7 @@ def _fill(store: Store, source: HintSource, part: Part, listener: Listener) -> T
                     tally.take(clip_id, answer, writer)
                     listener(Progress(task=f"hints of {teacher}", done=len(tally.tried), total=len(wanted)))
         finally:
-            with turn(store.folder, part):
+            with lock_shared_files(store.folder, shard):
                 _keep_failures(folder, tally)
     return TeacherReport(
         teacher=teacher,
@@ -120,7 +120,7 @@ def _fill(store: Store, source: HintSource, part: Part, listener: Listener) -> T
 def _keep_failures(folder: Path, tally: _Tally) -> None:
     """Bring `failed.jsonl` up to date, in order of ids: what was tried again leaves it, unless it failed again."""
     path = folder / FAILED
-    older = {str(entry.get("id")): str(entry.get("reason")) for entry in read_lines(path)}
+    older = {str(entry.get("id")): str(entry.get("reason")) for entry in read_json_lines(path)}
     now = {clip_id: reason for clip_id, reason in older.items() if clip_id not in tally.tried} | tally.failed
     if now:
         write_bytes(path, json_lines({"id": clip_id, "reason": now[clip_id]} for clip_id in sorted(now)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avloc.config import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS
 from avloc.errors import UsageError, nearest
-from avloc.sharding import WHOLE, Part
+from avloc.sharding import UNSHARDED, JobShard
 
 TEACHERS = (*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)
 PUBLISHED_TEACHERS = ("panns", "detr")
@@ -37,8 +37,8 @@ class DistillOptions:
     """Searched first for the teachers' weights."""
     device: str = "auto"
     """`auto`, or a name torch knows."""
-    part: Part = WHOLE
-    """Only clips of this part; the other parts can be asked about at the same time, into the same store."""
+    shard: JobShard = UNSHARDED
+    """Only clips of this shard; other shards can run concurrently on the same store."""
 
     def __post_init__(self) -> None:
         for name in self.teachers:
@@ -84,10 +84,10 @@ class TeacherReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillReport:
-    """What `distill-cache` did; a part counts the clips that belong to it."""
+    """What `distill-cache` did; a shard counts its own clips."""
 
     shard: str | None = None
-    """Which part this is the report of, as `2/4`; None for the whole."""
+    """Shard of this report, such as `2/4`; None if unsharded."""
     teachers: tuple[TeacherReport, ...]
 
     @property

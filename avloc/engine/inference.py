@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avloc.dataset import Batch
 from avloc.engine.core import Engine
-from avloc.malloc import give_back
+from avloc.malloc import release_freed_memory
 from avloc.methods import Embeddings
 from avloc.priors import DetrPrior, ObjectPrior
 from avloc.progress import Listener, Progress, silent
@@ -87,7 +87,7 @@ def predict_cells(
     done, wrong = 0, wrong or WrongSounds()
     for number, block in enumerate(_blocks(batches)):
         if number % _TRIM_EVERY == 0:
-            give_back()
+            release_freed_memory()
         rows = [entry for entry in block if isinstance(entry, _Row)]
         if wrong.silence is None and rows:
             wrong = replace(wrong, silence=_silence(engine, rows[0].batch))

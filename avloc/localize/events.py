@@ -24,7 +24,7 @@ from avloc.localize.events_video import write_events_video
 from avloc.localize.inputs import STDIN, as_files, expand_inputs
 from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_apart, plan_outputs
 from avloc.localize.timeline import write_timeline
-from avloc.media import LATE_S, layout_of, picture_seconds, play_seconds, read_frame, square
+from avloc.media import LATE_S, picture_seconds, probe, read_frame, square, stream_seconds
 from avloc.progress import Listener, Progress, silent
 from avloc.transforms import MEL_RATE
 
@@ -163,7 +163,7 @@ def localize_events(options: EventsOptions, listener: Listener = silent) -> Gene
             except InputError as error:
                 yield Told(input=name, model=teller.name, error=str(error))
             else:
-                missing = layout_of(source).cut_off
+                missing = probe(source).cut_off
                 yield Told(input=name, model=teller.name, timeline=timeline, written=out, error=missing)
 
 
@@ -245,7 +245,7 @@ class Teller:
         import torch
 
         features, without = [], []
-        with torch.inference_mode(), closing(play_seconds(source, seconds, MEL_RATE)) as windows:
+        with torch.inference_mode(), closing(stream_seconds(source, seconds, MEL_RATE)) as windows:
             for window in windows:
                 features.append(
                     self.hears.seconds(torch.from_numpy(window.waveform)[None].to(self.engine.device)).cpu()

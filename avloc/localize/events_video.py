@@ -16,7 +16,7 @@ from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
 from avloc.localize.timeline import attention_map
 from avloc.localize.verdict import Verdict
-from avloc.media import OnScreen, play
+from avloc.media import TimedFrame, stream_frames
 from avloc.progress import Listener, Progress, silent
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Li
     def heat(second: int, height: int, width: int) -> NDArray[np.float32]:
         return attention_map(timeline.attention[second], (height, width))
 
-    def drawn(shown: OnScreen) -> NDArray[np.uint8]:
+    def drawn(shown: TimedFrame) -> NDArray[np.uint8]:
         picture, second = shown.picture(), max(0, int(shown.start))
         listener(Progress(task="pictures drawn", done=min(second, seconds), total=seconds, detail=source.name))
         if second >= seconds:
@@ -51,7 +51,7 @@ def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Li
         lit = heat(second, picture.shape[0], picture.shape[1])
         return draw_overlay(picture, lit, style=_STYLE, caption=_caption(timeline, second))
 
-    with new_file(out) as part, closing(play(source)) as pictures:
+    with new_file(out) as part, closing(stream_frames(source)) as pictures:
         return write_movie(part, pictures, drawn, sound=source)
 
 

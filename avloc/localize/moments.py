@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
-from avloc.files import ordinary_bytes
+from avloc.files import read_input
 from avloc.media import (
     Layout,
     SoundWindow,
     decode_picture,
     is_picture,
-    layout_of,
-    play,
-    play_sound,
+    probe,
     read_frame,
     read_sound,
+    stream_frames,
+    stream_sound,
 )
-from avloc.media.frame_decoder import STAMP_S
+from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S
 
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0
@@ -133,7 +133,7 @@ class Times:
             raise InputError(f"has no picture from {start:g} s on: the video ends at {last:.3f} s")
         if self.every is None:
             return [start + (part + 0.5) * (end - start) / self.several for part in range(self.several)]
-        count = max(1, math.ceil((end - start - STAMP_S) / self.every))
+        count = max(1, math.ceil((end - start - TIMESTAMP_TOLERANCE_S) / self.every))
         return [start + index * self.every for index in range(count)]
 
 
@@ -144,7 +144,7 @@ def scene_times(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> l
         InputError: a picture without sound or with times of a video, or the file cannot be read.
     """
     if not is_picture(source):
-        return [*times.of(layout_of(source))]
+        return [*times.of(probe(source))]
     if sound.file is None:
         raise InputError("a picture has no sound; give it one with --audio")
     if (times.every, times.start, times.end) != (None, None, None):
@@ -161,12 +161,12 @@ def check_whole(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> N
     if times.at is not None:
         return
     if not is_picture(source):
-        layout = layout_of(source)
+        layout = probe(source)
         if layout.cut_off and (times.end is None or times.end > layout.picture_extent[1]):
             raise InputError(layout.cut_off)
     if sound.file is not None:
         with sound.named():
-            layout = layout_of(sound.file, sound.track)
+            layout = probe(sound.file, sound.track)
             if layout.cut_off and (times.end is None or times.end > layout.sound_extent[1]):
                 raise InputError(layout.cut_off)
 
@@ -194,7 +194,7 @@ def scenes_at(
         InputError: no picture, no sound, a time past the end, or the file cannot be decoded.
     """
     if is_picture(source):
-        frame = decode_picture(ordinary_bytes(source))
+        frame = decode_picture(read_input(source))
         for time_s in times_s:
             yield Scene(frame=frame, sound=_sound_at(sound, time_s, spec))
         return
@@ -210,7 +210,7 @@ def _sound_at(sound: SoundSource, at: float | None, spec: WindowSpec) -> SoundWi
     """The window around a place in a sound file; None is its middle."""
     assert sound.file is not None
     with sound.named():
-        end_s = layout_of(sound.file, sound.track).sound_extent[1]
+        end_s = probe(sound.file, sound.track).sound_extent[1]
         if at is not None and at >= end_s:
             raise InputError(f"has no sound at {at:g} s: it ends at {end_s:.3f} s")
         return read_sound(sound.file, seconds=spec.seconds, rate=spec.rate, centre_s=at, track=sound.track)
@@ -222,9 +222,9 @@ def sounds_at(source: Path, times_s: Iterable[float], spec: WindowSpec, sound: S
     Raises:
         InputError: no sound, or it cannot be decoded; names a sound file of its own.
     """
-    clip_end_s = layout_of(source).picture_extent[1] if sound.file else 0.0
+    clip_end_s = probe(source).picture_extent[1] if sound.file else 0.0
     with sound.named():
-        yield from play_sound(
+        yield from stream_sound(
             sound.of(source),
             times_s,
             seconds=spec.seconds,
@@ -236,20 +236,20 @@ def sounds_at(source: Path, times_s: Iterable[float], spec: WindowSpec, sound: S
 
 def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uint8], float]]:
     """The pictures shown at the times and when each appears: in one pass where they are close, else by seeking."""
-    if len(times_s) < 2 or (times_s[1] - times_s[0] > _SEEK_S and layout_of(source).clock.seekable):
+    if len(times_s) < 2 or (times_s[1] - times_s[0] > _SEEK_S and probe(source).clock.seekable):
         yield from (read_frame(source, at=time_s) for time_s in times_s)
         return
     frame, first_s = read_frame(source, at=times_s[0])
     yield frame, first_s
-    screens = play(source, start_s=times_s[0])
+    screens = stream_frames(source, start_s=times_s[0])
     screen, shown_s = next(screens), first_s
     held, missing = False, ""
     for time_s in times_s[1:]:
-        while screen.end <= time_s + STAMP_S and (following := next(screens, None)) is not None:
+        while screen.end <= time_s + TIMESTAMP_TOLERANCE_S and (following := next(screens, None)) is not None:
             if following.damaged and held:
                 missing = missing or f"has pictures before {float(following.start):.3f} s that cannot be decoded"
             screen, shown_s, held = following, float(following.start), False
-        held = held or time_s >= float(screen.start + 1 / screen.rate) - STAMP_S
+        held = held or time_s >= float(screen.start + 1 / screen.rate) - TIMESTAMP_TOLERANCE_S
         yield screen.picture(), shown_s
     if missing:  # the picture before was taken in the place of some; its time says so
         raise InputError(missing)

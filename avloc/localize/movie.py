@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.media import MovieWriter, OnScreen, movie_codec
+from avloc.media import MovieWriter, TimedFrame, movie_codec
 from avloc.progress import Listener, Notice
 
 
@@ -26,8 +26,8 @@ class Movie:
 
 def write_movie(
     part: Path,
-    pictures: Iterator[OnScreen],
-    drawn: Callable[[OnScreen], NDArray[np.uint8]],
+    pictures: Iterator[TimedFrame],
+    drawn: Callable[[TimedFrame], NDArray[np.uint8]],
     *,
     sound: Path,
     track: int | None = None,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avloc.errors import InputError, Refused, UsageError
-from avloc.files import atomic_path, real
+from avloc.files import atomic_path, real_path
 from avloc.localize.inputs import STDIN
 from avloc.localize.result import Result
 
@@ -120,7 +120,7 @@ def check_apart(out: str, outputs: Iterable[Path | None], sources: Iterable[Path
     Raises:
         UsageError: one would.
     """
-    overwritten = {real(at_time(path, 0.0)) for path in outputs if path} & {real(path) for path in sources}
+    overwritten = {real_path(at_time(path, 0.0)) for path in outputs if path} & {real_path(path) for path in sources}
     if overwritten:
         raise UsageError(f"--out {out} would overwrite the input {min(overwritten)}; valid: another folder")
 

@@ -37,7 +37,7 @@ from avloc.localize.outputs import (
 from avloc.localize.prefetch import read_ahead
 from avloc.localize.result import Result
 from avloc.localize.verdict import Verdict, summary, warning
-from avloc.media import SoundWindow, is_picture, layout_of
+from avloc.media import SoundWindow, is_picture, probe
 from avloc.progress import Listener, Notice, Progress, silent
 
 JUDGED = 5
@@ -210,7 +210,7 @@ class _Worker:
         remarks = [*remarks_on(sound)]
         if sound.source_rate < sound.rate and job.suffix != VIDEO:  # who writes the video says it himself
             remarks.append(f"sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
-        others = layout_of(job.sound.of(job.source), job.sound.track).other_tracks
+        others = probe(job.sound.of(job.source), job.sound.track).other_tracks
         if others and job.sound.track is None:
             remarks.append(f"{others}; --track chooses")
         for remark in remarks:

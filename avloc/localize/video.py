@@ -23,7 +23,7 @@ from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
-from avloc.media import OnScreen, SoundWindow, play
+from avloc.media import SoundWindow, TimedFrame, stream_frames
 from avloc.progress import Listener, Notice, Progress, silent
 
 _ON_TIME_S = 1e-4
@@ -85,7 +85,7 @@ def write_video(
         stack.enter_context(_torch_on_one_thread())
         part = stack.enter_context(new_file(out))
         missing: list[str] = []
-        played = partial(play, source, start_s=start, stop_s=end)
+        played = partial(stream_frames, source, start_s=start, stop_s=end)
         pictures, ahead = _twice(lambda: _as_far_as_it_goes(played(), missing), every, stack)
         first = next(pictures)
         total = ceil((min(first.clip_end_s, end or inf) - (start or 0)) / every) if first.clip_end_s else None
@@ -128,8 +128,8 @@ def _check(every: float, start: float | None, end: float | None) -> None:
 
 
 def _twice(
-    played: Callable[[], Generator[OnScreen]], every: float, stack: ExitStack
-) -> tuple[Iterator[OnScreen], Iterator[OnScreen]]:
+    played: Callable[[], Generator[TimedFrame]], every: float, stack: ExitStack
+) -> tuple[Iterator[TimedFrame], Iterator[TimedFrame]]:
     """The pictures for the movie, and for the maps that run ahead of it by some times `every` seconds.
 
     Decoded once where what lies between fits in memory, else once for each.
@@ -143,7 +143,7 @@ def _twice(
     return chain([first], pictures), stack.enter_context(closing(played()))
 
 
-def _as_far_as_it_goes(pictures: Generator[OnScreen], missing: list[str]) -> Generator[OnScreen]:
+def _as_far_as_it_goes(pictures: Generator[TimedFrame], missing: list[str]) -> Generator[TimedFrame]:
     """The pictures up to where they break off; `missing` gets the reason, and where some on the way are damaged.
 
     Raises:
@@ -170,7 +170,7 @@ def _told(task: str, total: int | None, listener: Listener) -> Callable[[int], N
 
 
 def _askings(
-    pictures: Iterator[OnScreen], source: Path, mapper: Mapper, every: float, sound: SoundSource, listener: Listener
+    pictures: Iterator[TimedFrame], source: Path, mapper: Mapper, every: float, sound: SoundSource, listener: Listener
 ) -> Generator[Asking]:
     """What the model is asked for every `every` seconds on which there is a picture."""
     windows: Iterator[SoundWindow] | None = None
@@ -183,7 +183,7 @@ def _askings(
         yield Asking(time_s=time_s, picture=shown.picture(), sound=window)
 
 
-def _each(pictures: Iterator[OnScreen], every: float) -> Iterator[tuple[float, OnScreen]]:
+def _each(pictures: Iterator[TimedFrame], every: float) -> Iterator[tuple[float, TimedFrame]]:
     """The first picture's time and every `every` seconds from there, with the picture on screen."""
     first_s, step = None, 0
     for shown in pictures:
@@ -197,7 +197,7 @@ def _time_of(first_s: float, every: float, step: int) -> float:
     return first_s + step * every
 
 
-def _drawn(shown: OnScreen, maps: Interpolated, style: Style, caption: str) -> NDArray[np.uint8]:
+def _drawn(shown: TimedFrame, maps: Interpolated, style: Style, caption: str) -> NDArray[np.uint8]:
     picture = shown.picture()
     heat, left = maps.at(float(shown.start))
     if heat is None:

@@ -1,14 +1,16 @@
-"""Pictures, sounds and videos as arrays: everything Pillow and FFmpeg read, on one timeline, without torch.
+"""Decode and encode pictures, audio and video with Pillow and FFmpeg, as NumPy arrays, without torch.
 
-Times are seconds on the container's own timeline: 0 is where the file starts, whatever time stamps it carries, and one
-time means the same moment for the picture and for the sound. Whatever is wrong with a file comes out as an
-`InputError` that gives the reason and leaves the name of the file to the caller.
+Times are seconds on the container's timeline, shared by picture and sound: 0 is the start of the file, whatever its
+first time stamp. Unreadable files raise an `InputError` with the reason; the caller adds the file name.
 """
 
 from avloc.media.audio import SILENCE_PEAK, SoundWindow, cut_window, read_sound
 from avloc.media.containers import MediaSource
 from avloc.media.layout import Layout
 from avloc.media.pictures import (
+    PICTURE_SUFFIXES,
+    SOUND_SUFFIXES,
+    VIDEO_SUFFIXES,
     as_shown,
     decode_mask,
     decode_picture,
@@ -19,10 +21,9 @@ from avloc.media.pictures import (
     shrink,
     square,
 )
-from avloc.media.probing import layout_of
-from avloc.media.suffixes import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+from avloc.media.probing import probe
 from avloc.media.video_frames import LATE_S, Moment, picture_seconds, read_frame, read_frames, read_moment
-from avloc.media.video_stream import OnScreen, play, play_seconds, play_sound
+from avloc.media.video_stream import TimedFrame, stream_frames, stream_seconds, stream_sound
 from avloc.media.video_writer import MovieWriter, movie_codec
 
 __all__ = [
@@ -35,8 +36,8 @@ __all__ = [
     "MediaSource",
     "Moment",
     "MovieWriter",
-    "OnScreen",
     "SoundWindow",
+    "TimedFrame",
     "as_shown",
     "cut_window",
     "decode_mask",
@@ -45,16 +46,16 @@ __all__ = [
     "encode_mask",
     "encode_png",
     "is_picture",
-    "layout_of",
     "movie_codec",
     "picture_seconds",
-    "play",
-    "play_seconds",
-    "play_sound",
+    "probe",
     "read_frame",
     "read_frames",
     "read_moment",
     "read_sound",
     "shrink",
     "square",
+    "stream_frames",
+    "stream_seconds",
+    "stream_sound",
 ]

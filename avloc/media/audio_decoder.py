@@ -1,4 +1,4 @@
-"""Decoded sound: channels side by side, sample-exact on the file's timeline."""
+"""Decode audio packets to arrays [channels, n], sample-exact on the file's timeline."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from av.packet import Packet
 from numpy.typing import NDArray
 
 from avloc.errors import InputError
-from avloc.media.containers import MediaSource, sound_stream
+from avloc.media.containers import MediaSource, find_audio_stream
 from avloc.media.layout import Layout
-from avloc.media.packets import entered, may_jump
+from avloc.media.packets import has_jumps, open_stream
 
 FILTER_S = 0.1
-"""Decoded beyond either end of a window, so that the resampling filter meets no edge."""
+"""Extra audio decoded on both sides of a window, for the resampling filter."""
 _PREROLL_S = 1.0
-"""Decoded before a window after a seek: decoders with memory (Opus, MP3, AAC) need a run-up."""
-AROUND_S = FILTER_S + _PREROLL_S
-"""From where a decoder enters to where a window begins."""
+"""Extra audio decoded before a window after a seek, for decoders with state (Opus, MP3, AAC)."""
+MARGIN_S = FILTER_S + _PREROLL_S
 _GAP_S = 0.02
-"""Time stamps that stray less than this from the count of samples are rounding, not a gap."""
-_MOST_CHANNELS = {True: 8, False: 64}
-"""Of coded sound, channel by channel: 7.1, a frame that claims more is damaged. Of plain samples side by side."""
+"""Smaller differences between time stamps and the sample count are rounding errors, not gaps."""
+_MAX_CHANNELS = {True: 8, False: 64}
+"""By planar format: compressed audio has 7.1 at most, and more is damage; interleaved PCM may have more."""
 Losses = list[tuple[int, int]]
-"""Where packets could not be decoded: from one sample to another."""
-_LEAST_MEAN = 0.1
-"""RMS of the channels' mean over that of the loudest channel; below it they cancel each other."""
+"""Undecodable stretches: first sample and one past the last."""
+_MIN_MEAN_RMS = 0.1
+"""Lowest RMS of the channels' mean relative to the loudest channel; below it the channels cancel."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Decoded samples; indices count samples from the start of the file."""
+class AudioChunk:
+    """Decoded samples; positions count samples from the start of the file."""
 
     samples: NDArray[np.float32]
     """[channels, n] in [-1, 1]."""
@@ -53,19 +52,19 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track(Piece):
-    """A stretch of sound, and where in it packets could not be decoded."""
+class AudioSpan(AudioChunk):
+    """Contiguous decoded audio, with the stretches that could not be decoded."""
 
     losses: Losses = field(default_factory=list)
 
     @property
     def extent_s(self) -> tuple[float, float]:
-        """Start and end on the timeline, in seconds; what comes before its zero is a decoder's run-up."""
+        """Start and end on the timeline, in seconds; samples before zero are decoder delay."""
         stop = max([self.stop, *(end for _, end in self.losses)])
         return max(self.first, 0) / self.rate, stop / self.rate
 
     def cut(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Samples `start` to `stop` [channels, stop - start], zeros where the track has none."""
+        """Samples `start` to `stop` [channels, stop - start], zero-padded."""
         out = np.zeros((len(self.samples), stop - start), np.float32)
         low, high = max(start, self.first), min(stop, self.stop)
         if low < high:
@@ -73,60 +72,53 @@ class Track(Piece):
         return out
 
     def lost(self, start: int, stop: int) -> int:
-        """How many samples between `start` and `stop` could not be decoded."""
+        """Number of undecodable samples between `start` and `stop`."""
         return sum(max(0, min(stop, end) - max(start, begin)) for begin, end in self.losses)
 
 
 def lone_channel(samples_Cn: NDArray[np.float32]) -> int | None:
-    """The loudest channel, counted from 1, where the channels cancel each other in their mean; else None."""
+    """The loudest channel, counted from 1, if the channels cancel in their mean; else None."""
     loudness = np.sqrt(np.square(samples_Cn).mean(axis=1))
     mean = np.sqrt(np.square(samples_Cn.mean(axis=0)).mean())
-    return int(loudness.argmax()) + 1 if mean < _LEAST_MEAN * loudness.max() else None
+    return int(loudness.argmax()) + 1 if mean < _MIN_MEAN_RMS * loudness.max() else None
 
 
-def mixed(samples_Cn: NDArray[np.float32], channel: int | None) -> NDArray[np.float32]:
+def mix(samples_Cn: NDArray[np.float32], channel: int | None) -> NDArray[np.float32]:
     """One channel, counted from 1, or the mean of all: [n]."""
     one: NDArray[np.float32] = samples_Cn.mean(axis=0) if channel is None else samples_Cn[channel - 1]
     return one
 
 
-def decode_track(source: MediaSource, layout: Layout, start_s: float, stop_s: float) -> Track:
-    """Decode from `start_s` (and a run-up) to `stop_s`; gaps become zeros.
-
-    Raises:
-        InputError: no sound there, or it cannot be decoded.
-    """
+def decode_track(source: MediaSource, layout: Layout, start_s: float, stop_s: float) -> AudioSpan:
+    """Decode from `start_s`, with margin, to `stop_s`; gaps become zeros."""
     losses: Losses = []
-    pieces: list[Piece] = []
-    for piece in sound_from(source, layout, start_s, losses):
-        if pieces and piece.first >= stop_s * piece.rate:  # behind a gap, which would have to be held
+    chunks: list[AudioChunk] = []
+    for chunk in iterate_audio(source, layout, start_s, losses):
+        if chunks and chunk.first >= stop_s * chunk.rate:  # after a gap, which would be filled with zeros
             break
-        pieces.append(piece)
-        if piece.stop >= stop_s * piece.rate:
+        chunks.append(chunk)
+        if chunk.stop >= stop_s * chunk.rate:
             break
-    return joined(pieces, losses)
+    return concatenate(chunks, losses)
 
 
-def sound_from(source: MediaSource, layout: Layout, start_s: float, losses: Losses) -> Generator[Piece]:
-    """Sound from `start_s` (and a run-up) on; time stamps say where samples lie.
-
-    Where packets before a piece could not be decoded is appended to `losses`.
-    """
-    entry_s = start_s - AROUND_S
-    pick = partial(sound_stream, track=layout.track)
+def iterate_audio(source: MediaSource, layout: Layout, start_s: float, losses: Losses) -> Generator[AudioChunk]:
+    """Decode audio from `start_s`, with margin, to the end, placed by time stamps; appends to `losses`."""
+    entry_s = start_s - MARGIN_S
+    select = partial(find_audio_stream, track=layout.track)
     for entry in (entry_s, None) if entry_s > 0 else (None,):
-        with entered(source, pick, layout.clock, entry) as (stream, packets):
-            pieces = _decoded(packets, losses, _SameRate(stamped=may_jump(stream.container)))
-            first = next(pieces, None)
-            # A seek that landed too late is of no use: then from the start of the file.
+        with open_stream(source, select, layout.clock, entry) as (stream, packets):
+            chunks = _decoded(packets, losses, _RateConverter(stamped=has_jumps(stream.container)))
+            first = next(chunks, None)
+            # If the seek landed too late, decode from the start of the file.
             if first is not None and (entry is None or first.first <= round((entry + _PREROLL_S) * first.rate)):
                 yield first
-                yield from pieces
+                yield from chunks
                 return
         losses.clear()
 
 
-def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses, same_rate: _SameRate) -> Iterator[Piece]:
+def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses, convert: _RateConverter) -> Iterator[AudioChunk]:
     position, rate = 0, 0
     lost_s: Fraction | None = None
     for packet in packets:
@@ -137,23 +129,23 @@ def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses, same_rate: 
                 raise
             lost_s = (lost_s or 0) + (packet.duration or 0) * (packet.time_base or Fraction(0))
             continue
-        for frame in chain.from_iterable(map(same_rate, frames)):
+        for frame in chain.from_iterable(map(convert, frames)):
             before, position = position, _position(frame, position, fresh=not rate)
             rate = frame.sample_rate
             if lost_s is not None:
                 losses.append((min(before, position), position))
                 lost_s = None
-            yield Piece(first=position, samples=_samples(frame), rate=rate)
+            yield AudioChunk(first=position, samples=_samples(frame), rate=rate)
             position += frame.samples
     if lost_s is not None:
         losses.append((position, position + round(lost_s * rate)))
 
 
-class _SameRate:
-    """Brings sound to the rate that it has at its beginning.
+class _RateConverter:
+    """Resample frames to the rate of the first frame.
 
     Args:
-        stamped: time stamps say where it lies; else they are counted at the first rate, and wrong after a change.
+        stamped: time stamps are independent of the sample rate; else a change of rate is refused.
     """
 
     def __init__(self, *, stamped: bool) -> None:
@@ -165,7 +157,7 @@ class _SameRate:
         if frame.sample_rate == self._rate:
             return [frame]
         if not self._stamped:
-            raise InputError("cannot be used: its sample rate changes on the way")
+            raise InputError("cannot be used: its sample rate changes within the stream")
         kind = (frame.sample_rate, frame.format.name, frame.layout.name)
         if self._resampler is None or self._resampler[0] != kind:
             resampler = AudioResampler(format=frame.format, layout=frame.layout, rate=self._rate)
@@ -184,9 +176,9 @@ def _position(frame: AudioFrame, position: int, *, fresh: bool) -> int:
 
 def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     channels, planar = frame.layout.nb_channels, frame.format.is_planar
-    # Damaged AAC yields frames that claim channels they do not have; `to_ndarray` would follow wild pointers.
-    if not 1 <= channels <= _MOST_CHANNELS[planar] or len(frame.planes) != (channels if planar else 1):
-        raise InputError(f"cannot be decoded: its sound is damaged, or has more than {_MOST_CHANNELS[planar]} channels")
+    # Damaged AAC yields frames with wrong channel counts, for which `to_ndarray` reads invalid memory.
+    if not 1 <= channels <= _MAX_CHANNELS[planar] or len(frame.planes) != (channels if planar else 1):
+        raise InputError(f"cannot be decoded: its sound is damaged, or has more than {_MAX_CHANNELS[planar]} channels")
     data = frame.to_ndarray()
     if not planar:
         data = data.reshape(-1, channels).T
@@ -197,21 +189,17 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     return np.asarray(data, np.float32)
 
 
-def joined(pieces: Sequence[Piece], losses: Losses) -> Track:
-    """Pieces as one track; where their channels differ in number, it is the mean of each.
-
-    Raises:
-        InputError: there are none, or some samples are not numbers.
-    """
-    if not pieces:
+def concatenate(chunks: Sequence[AudioChunk], losses: Losses) -> AudioSpan:
+    """Concatenate chunks; if their channel counts differ, each is averaged to mono."""
+    if not chunks:
         raise InputError("has a sound stream without samples" if not losses else "sound cannot be decoded")
-    counts = {len(piece.samples) for piece in pieces}
+    counts = {len(chunk.samples) for chunk in chunks}
     channels = counts.pop() if len(counts) == 1 else 1
-    first = min(piece.first for piece in pieces)
-    out = np.zeros((channels, max(piece.stop for piece in pieces) - first), np.float32)
-    for piece in pieces:
-        same = len(piece.samples) == channels
-        out[:, piece.first - first : piece.stop - first] = piece.samples if same else piece.samples.mean(axis=0)
+    first = min(chunk.first for chunk in chunks)
+    out = np.zeros((channels, max(chunk.stop for chunk in chunks) - first), np.float32)
+    for chunk in chunks:
+        same = len(chunk.samples) == channels
+        out[:, chunk.first - first : chunk.stop - first] = chunk.samples if same else chunk.samples.mean(axis=0)
     if not np.isfinite(out).all():
         raise InputError("has sound samples that are not numbers (NaN or infinity)")
-    return Track(samples=out, first=first, rate=pieces[0].rate, losses=losses)
+    return AudioSpan(samples=out, first=first, rate=chunks[0].rate, losses=losses)

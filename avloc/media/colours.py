@@ -1,4 +1,4 @@
-"""The colours of decoded pictures: RGB for an SDR display, and the tags that go with it."""
+"""Convert decoded video frames to SDR RGB, with colour tags for encoding."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from avloc.media.tonemap import BT709, HLG, PQ, to_sdr
 
 _UNSPECIFIED = 2
 _FULL_WHITE, _LIMITED_WHITE = 65_535, 255 << 8
-"""White in swscale's RGB of 16 bits, for pictures of full and of limited range."""
+"""White in swscale's 16-bit RGB, for full and limited range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colours:
-    """What the numbers of a picture mean: FFmpeg's codes, 2 where the file does not say."""
+    """Colour tags as FFmpeg's codes; 2 is unspecified."""
 
     matrix: int
     primaries: int
     transfer: int
 
 
-def colours_shown(frame: VideoFrame) -> Colours:
-    """The colours of `rgb_shown`: those of the file, or BT.709 where it is tone-mapped."""
+def output_colours(frame: VideoFrame) -> Colours:
+    """Colour tags of the result of `to_rgb`: the file's, or BT.709 after tone mapping."""
     if _is_hdr(frame):
         return Colours(matrix=BT709, primaries=BT709, transfer=BT709)
     return Colours(matrix=frame.colorspace, primaries=frame.color_primaries, transfer=frame.color_trc)
 
 
-def rgb_shown(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] for an SDR display: PQ and HLG are tone-mapped, transparency is laid on white."""
+def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """SDR RGB [H, W, 3]: PQ and HLG are tone-mapped, transparency is composited on white."""
     if not any(component.is_alpha for component in frame.format.components):
         return _rgb(frame, reformatter)
     rgba = np.array(reformatter.reformat(frame, format="rgba").to_ndarray(), np.uint8)

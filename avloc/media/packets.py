@@ -1,7 +1,7 @@
-"""The packets of one stream on the file's timeline, from its start or from a seek on.
+"""Demux the packets of one stream, with time stamps relative to the start of the file.
 
-Files whose clock jumps (MPEG-TS recordings in a row) have their time stamps moved so that each part follows the one
-before it. Packets without a time stamp follow the packet before them.
+In files with time stamp jumps (concatenated MPEG-TS recordings) each segment is shifted to follow the one before it.
+A packet without a time stamp follows the previous packet.
 """
 
 from __future__ import annotations
@@ -21,96 +21,92 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from avloc.media.containers import MediaSource, Stream, opened
+from avloc.media.containers import MediaSource, Stream, open_container
 
 _DISCONTINUOUS = 0x0200
 """FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump."""
-_CLOCK = Fraction(1, 90_000)
-"""Of a stream that does not name its own."""
+_DEFAULT_TIME_BASE = Fraction(1, 90_000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """How time stamps become times of the file's timeline, whose zero is where the file starts."""
+    """Maps time stamps to seconds from the start of the file."""
 
     origin: Fraction = Fraction(0)
-    """Time stamp of the file's start, in seconds."""
-    seams: tuple[int, ...] = ()
-    """Places in the file, in bytes, at which its clock jumps."""
+    """Time stamp of the start of the file, in seconds."""
+    jumps: tuple[int, ...] = ()
+    """Byte positions in the file at which time stamps jump."""
     shifts: tuple[Fraction, ...] = (Fraction(0),)
-    """What is added to the time stamps before the first seam, after it, after the second and so on, in seconds."""
-    untimed_from: Fraction | None = None
-    """Where the first picture is decoded if it has no time stamp, in seconds of the timeline."""
+    """Seconds added to the time stamps of each segment: before the first jump, after it, and so on."""
+    first_untimed_s: Fraction | None = None
+    """Decoding time of the first picture if it has no time stamp, in seconds from the start of the file."""
 
     @property
     def seekable(self) -> bool:
-        """Whether each place of the file has a time stamp of its own."""
-        return not self.seams and self.untimed_from is None
+        """Whether time stamps are unique, so that seeking works."""
+        return not self.jumps and self.first_untimed_s is None
 
 
-def may_jump(container: Container) -> bool:
-    """Whether the time stamps of the format may jump; FFmpeg's lengths of such files are estimates."""
+def has_jumps(container: Container) -> bool:
+    """Whether the format allows time stamp jumps; FFmpeg's durations of such files are estimates."""
     return bool(container.format.flags & _DISCONTINUOUS)
 
 
-def clock_of(stream: AudioStream | VideoStream) -> Fraction:
-    """Seconds of a tick of the stream's time stamps."""
-    return stream.time_base or _CLOCK
+def time_base_of(stream: AudioStream | VideoStream) -> Fraction:
+    """Time base of the stream, in seconds."""
+    return stream.time_base or _DEFAULT_TIME_BASE
 
 
-def start_of(container: InputContainer) -> Fraction:
-    """Time stamp of the container's start in seconds."""
+def start_time_of(container: InputContainer) -> Fraction:
+    """Time stamp of the start of the container, in seconds."""
     return Fraction(container.start_time or 0, av.time_base)
 
 
-def ticks(seconds: Fraction, clock: Fraction) -> int:
-    """The nearest tick."""
+def to_ticks(seconds: Fraction, clock: Fraction) -> int:
+    """Round to the nearest tick."""
     return floor(seconds / clock + Fraction(1, 2))
 
 
 @contextmanager
-def entered(
+def open_stream(
     source: MediaSource,
-    pick: Callable[[InputContainer], Stream],
+    select: Callable[[InputContainer], Stream],
     clock: Clock,
     at_s: float | None = None,
 ) -> Iterator[tuple[Stream, Iterator[Packet[Stream]]]]:
-    """A stream of `source` and its packets, whose time stamps count ticks from the start of the file.
+    """Open a stream of `source`; yields it and its packets, whose time stamps count ticks from the start of the file.
 
     Args:
         source: any file.
-        pick: chooses the stream.
-        clock: of this file.
-        at_s: enter at the last key frame before this time; None: at the start of the file. Where the file cannot be
-            entered there, there are no packets.
-
-    Raises:
-        InputError: it cannot be read, or has no such stream.
+        select: selects the stream.
+        clock: the clock of this file.
+        at_s: seek to the last key frame before this time; None starts at the beginning. Without packets if the seek
+            fails.
     """
-    with opened(source) as container:
-        stream = pick(container)
-        there = at_s is None or (clock.seekable and sought(container, stream, clock.origin + Fraction(at_s)))
-        yield stream, _timed(container, stream, clock) if there else iter(())
+    with open_container(source) as container:
+        stream = select(container)
+        found = at_s is None or (clock.seekable and seek_before(container, stream, clock.origin + Fraction(at_s)))
+        yield stream, _timed(container, stream, clock) if found else iter(())
 
 
-def sought(container: InputContainer, stream: AudioStream | VideoStream, stamp_s: Fraction) -> bool:
-    """Go to the last key frame before a time stamp in seconds; False where the container refuses."""
+def seek_before(container: InputContainer, stream: AudioStream | VideoStream, stamp_s: Fraction) -> bool:
+    """Seek to the last key frame before a time stamp in seconds; False on failure."""
     try:
-        container.seek(floor(stamp_s / clock_of(stream)), stream=stream, backward=True)
+        container.seek(floor(stamp_s / time_base_of(stream)), stream=stream, backward=True)
     except FFmpegError:
         return False
     return True
 
 
 def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[Packet[Stream]]:
-    base = clock_of(stream)
-    part = 0
-    moves = [ticks(shift - clock.origin, base) for shift in clock.shifts]
-    following = ticks(clock.untimed_from or Fraction(0), base)
+    base = time_base_of(stream)
+    segment = 0
+    offsets = [to_ticks(shift - clock.origin, base) for shift in clock.shifts]
+    following = to_ticks(clock.first_untimed_s or Fraction(0), base)
     for packet in container.demux(stream):
         if packet.size:
-            part = part_of(packet, clock.seams, part)
-            _move(packet, moves[part])
+            segment = segment_of(packet, clock.jumps, segment)
+            _shift(packet, offsets[segment])
             stamp = packet.pts if packet.dts is None else packet.dts
             if stamp is None:
                 stamp = packet.dts = following
@@ -118,13 +114,13 @@ def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[
         yield packet
 
 
-def part_of(packet: Packet[Any], seams: Sequence[int], last: int) -> int:
-    """Which part of the file a packet lies in; that of the `last` one of its stream where it names no place."""
-    return last if packet.pos is None or packet.pos < 0 else bisect_right(seams, packet.pos)
+def segment_of(packet: Packet[Any], jumps: Sequence[int], last: int) -> int:
+    """Segment between jumps that a packet is in; `last` if its byte position is unknown."""
+    return last if packet.pos is None or packet.pos < 0 else bisect_right(jumps, packet.pos)
 
 
-def _move(packet: Packet[Any], move: int) -> None:
+def _shift(packet: Packet[Any], offset: int) -> None:
     if packet.pts is not None:
-        packet.pts += move
+        packet.pts += offset
     if packet.dts is not None:
-        packet.dts += move
+        packet.dts += offset

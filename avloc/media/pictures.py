@@ -1,4 +1,4 @@
-"""Still pictures: recognized among videos, decoded as shown, encoded, shrunk; and masks drawn as pictures."""
+"""Detect, decode, resize and encode still pictures and masks; file suffixes by media type."""
 
 from __future__ import annotations
 
@@ -12,16 +12,28 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from avloc.errors import InputError
-from avloc.media.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".tga", ".ico"}
+    | {".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".icns", ".pcx", ".sgi"}
+    | {".heic", ".heif"}  # recognized only to be refused by name
+)
+SOUND_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".au", ".ac3", ".amr"}
+)
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"}
+    | {".ogv", ".vob", ".f4v", ".asf", ".mxf"}
+)
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "ICO", "AVIF", "JPEG2000", "PPM", "ICNS", "PCX", "SGI", "TGA")
-"""What Pillow may try. Not here: what starts other programs (EPS), and what nobody photographs in."""
+"""Formats that Pillow may try; without EPS, which starts another program."""
 _KINDS = "a JPEG, PNG, WEBP, BMP, GIF, TIFF, TGA, ICO, ICNS, AVIF, JPEG 2000, PPM, PCX or SGI picture"
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\1\0")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
 _NO_RANGE = ("I", "F")
-"""Modes of 32-bit numbers, which have no agreed black and white."""
+"""32-bit modes, which have no standard value range."""
 _BROKEN = (
     *(OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError),
     RuntimeError,  # libavif's
@@ -29,7 +41,7 @@ _BROKEN = (
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a still picture or an animation, and no video: by its ending, else by its first bytes."""
+    """Whether a file is a still picture or an animation and not a video, by its suffix, else by its first bytes."""
     suffix = path.suffix.lower()
     if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
         return suffix in PICTURE_SUFFIXES
@@ -40,18 +52,15 @@ def is_picture(path: Path) -> bool:
 
 
 def _brand(begin: bytes) -> bytes:
-    """Which kind of ISO media file it is; b'' where it is none."""
+    """Brand of an ISO media file; b'' for other files."""
     return begin[8:12] if begin[4:8] == b"ftyp" else b""
 
 
 def decode_picture(data: bytes) -> NDArray[np.uint8]:
-    """A picture as it is shown: EXIF orientation applied, transparency laid on white; of an animation the first one.
-
-    Returns:
-        [H, W, 3] RGB.
+    """Decode a picture, or the first of an animation, to RGB [H, W, 3]; see `as_shown`.
 
     Raises:
-        InputError: not such a picture, cut off, damaged or absurdly large.
+        InputError: unknown format, truncated, damaged or too large.
     """
     try:
         image = _loaded(data, _FORMATS)
@@ -64,10 +73,10 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
 
 
 def as_shown(image: Image.Image) -> NDArray[np.uint8]:
-    """[H, W, 3] RGB of a picture of Pillow's, of any mode: EXIF orientation applied, transparency laid on white.
+    """RGB [H, W, 3] of a Pillow image, with EXIF orientation applied and composited on white.
 
     Raises:
-        InputError: it cannot be decoded, or not be made RGB.
+        InputError: it cannot be decoded or converted.
     """
     try:
         if image.mode in _NO_RANGE:
@@ -82,25 +91,21 @@ def as_shown(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A picture stretched to the network's square input (bicubic, antialiased), as the published test loaders do."""
+    """Stretch to the network's square input (bicubic, antialiased), as the published test loaders do."""
     return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def decode_mask(png: bytes) -> NDArray[np.bool_]:
-    """Which pixels of a PNG sound: those that are not black, whatever their transparency.
+    """Decode a PNG mask to [H, W]: True (sounding) where a pixel is not black, whatever its alpha.
 
-    A pixel of a palette PNG has the colour that the palette gives it, so there too black is what does not sound.
-    Colours of 16 bits count by their upper eight.
-
-    Returns:
-        [H, W], True where it sounds.
+    Palette indices are converted to colours first; 16-bit colours are reduced to their upper eight bits.
 
     Raises:
-        InputError: not a PNG, cut off, damaged or absurdly large.
+        InputError: not a PNG, truncated, damaged or too large.
     """
     try:
         image = _loaded(png, ("PNG",))
-        # Through RGBA, because Pillow warns of palettes with transparency on the way to RGB.
+        # RGBA, because Pillow warns when it converts a palette with transparency to RGB.
         values = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
     except _BROKEN as error:
         reason = "not a PNG picture" if isinstance(error, UnidentifiedImageError) else error
@@ -116,7 +121,7 @@ def _loaded(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     if not data:
         raise InputError("is empty (0 bytes)")
     with warnings.catch_warnings():
-        # Pillow warns of large pictures and of odd animations; what it does not refuse is a picture.
+        # Pillow warns of large pictures and unusual animations that it can decode.
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data), formats=formats)
         image.load()
@@ -142,7 +147,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def on_white(rgba: Image.Image) -> Image.Image:
-    """An RGBA picture laid on white, as RGB."""
+    """Composite RGBA on white, as RGB."""
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
@@ -154,21 +159,21 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int, subsampling: int = 2) -
 
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of `rgb` [H, W, 3]: lossless."""
+    """PNG bytes of `rgb` [H, W, 3]."""
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "PNG")
     return file.getvalue()
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
-    """PNG bytes of `mask` [H, W], one bit a pixel."""
+    """PNG bytes of `mask` [H, W], one bit per pixel."""
     file = io.BytesIO()
     Image.fromarray(mask).save(file, "PNG")
     return file.getvalue()
 
 
 def shrink(rgb: NDArray[np.uint8], shorter_side: int) -> NDArray[np.uint8]:
-    """`rgb` [H, W, 3] with its shorter side at `shorter_side` pixels (bicubic, antialiased); never enlarged."""
+    """Resize `rgb` [H, W, 3] to a shorter side of `shorter_side` pixels (bicubic, antialiased); never enlarge."""
     height, width = rgb.shape[:2]
     if min(height, width) <= shorter_side:
         return rgb

@@ -1,18 +1,16 @@
-"""Tone mapping of HDR pictures (PQ or HLG) for an SDR display.
+"""Tone-map HDR pictures (PQ or HLG) for an SDR display.
 
-The steps, with light in units of reference white throughout:
+Steps, with light in units of reference white:
 
 1. Signal to display light. PQ: SMPTE ST 2084. HLG: ARIB STD-B67 with the system gamma of ITU-R BT.2100, for a display
    of 1000 cd/m2. Reference white is 203 cd/m2 in both (ITU-R BT.2408).
-2. Primaries of the file, mostly those of ITU-R BT.2020, to those of BT.709.
-3. Tone curve: the brightest of red, green and blue goes through it, and the other two shrink with it, so that hues
-   stay. Light up to the knee is kept; from there a Möbius transform leads to 1 at the peak, as in the `mobius` of
-   FFmpeg's filter `tonemap`. With this knee no grey is further than 4 of 255 levels from the curve of ITU-R BT.2390
-   (EETF) between the same two ranges.
-4. Light to signal: the inverse of ITU-R BT.1886, a power of 1/2.4. What BT.709 cannot show is clipped.
+2. The file's primaries, mostly ITU-R BT.2020, to BT.709.
+3. Tone curve, applied to the maximum of R, G and B; the other two are scaled by the same factor, which keeps the hue.
+   It is the identity up to the knee, then a Möbius transform to 1 at the peak, as `mobius` of FFmpeg's filter
+   `tonemap`. With this knee greys differ by at most 4 of 255 levels from ITU-R BT.2390 (EETF) with the same ranges.
+4. Light to signal: the inverse of ITU-R BT.1886, a power of 1/2.4. Out-of-gamut values are clipped.
 
-What a file says about its own brightest pixel is not used: it is often missing or wrong, and the curve would change
-with it from one file to the next.
+The file's own peak brightness is not used: it is often missing or wrong, and would make the curve vary between files.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ PQ, HLG = 16, 18
 """FFmpeg's codes of primaries and of transfer functions."""
 REFERENCE_WHITE = 203.0
 PEAK = 1000.0 / REFERENCE_WHITE
-"""The light that becomes white: 1000 cd/m2, the brightest that most HDR video is graded to."""
+"""Light that maps to white: 1000 cd/m2, the peak for which most HDR video is graded."""
 KNEE = 0.55
 
 _D65 = (0.3127, 0.3290)
@@ -38,19 +36,19 @@ _CHROMATICITIES = {
 }
 _SIGNALS = 1 << 16
 _ROOTS = 1 << 12
-"""Entries of the table of step 4, which is read at the square root of light: fine enough for the darkest levels."""
+"""Entries of the table of step 4, indexed by the square root of light for precision at dark levels."""
 _STRIP = 1 << 15
-"""Pixels worked on at a time; they stay in the cache of the processor."""
+"""Pixels processed at a time, which fit into the CPU cache."""
 
 
 def to_sdr(signal: NDArray[np.uint16], *, transfer: int, primaries: int, white: int) -> NDArray[np.uint8]:
-    """SDR RGB: primaries of BT.709, for a display with the gamma of BT.1886.
+    """SDR RGB with BT.709 primaries and BT.1886 gamma.
 
     Args:
         signal: [H, W, 3] RGB.
         transfer: `PQ` or `HLG`.
-        primaries: FFmpeg's code; one that is not known here counts as BT.2020.
-        white: the highest regular value of `signal`.
+        primaries: FFmpeg's code; unknown ones count as BT.2020.
+        white: signal value of nominal white.
     """
     light_of = _signal_to_light(transfer, white)
     source = _to_xyz(primaries)
@@ -84,12 +82,12 @@ def hlg_to_scene(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def hlg_system_gain(luminance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """BT.2100: the factor from scene light to the light of a display of 1000 cd/m2, whose system gamma is 1.2."""
+    """BT.2100: the factor from scene light to the light of a 1000 cd/m2 display (system gamma 1.2)."""
     return PEAK * luminance ** np.float32(0.2)
 
 
 def tone_gain(brightest: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The factor that tone-maps the light of a pixel, given the brightest of its three channels; at most 1."""
+    """Factor that tone-maps a pixel, given the maximum of its three channels; at most 1."""
     bend = (KNEE**2 - 2 * KNEE * PEAK + PEAK) / (PEAK - 1)  # the curve is 1 at the peak; its slope is 1 at the knee
     light: NDArray[np.float32] = np.maximum(brightest, KNEE)
     curve: NDArray[np.float32] = np.minimum(2 * KNEE + bend - (KNEE + bend) ** 2 / (light + bend), 1.0)
@@ -97,7 +95,7 @@ def tone_gain(brightest: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def light_to_signal(light: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The inverse of BT.1886, light in [0, 1] to 8 bits; what lies outside is clipped."""
+    """The inverse of BT.1886: light, clipped to [0, 1], to 8 bits."""
     roots = np.sqrt(np.clip(light, 0.0, 1.0)) * (_ROOTS - 1) + 0.5
     return _root_to_signal()[roots.astype(np.uint16)]
 

@@ -1,7 +1,4 @@
-"""A video played forward: every picture and every sound window in turn, in memory that does not grow with its length.
-
-Both are generators, so that an error of the file is told from an error of whoever uses them.
-"""
+"""Stream all frames or audio windows of a video, in memory independent of its length."""
 
 from __future__ import annotations
 
@@ -20,53 +17,51 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from avloc.errors import InputError
-from avloc.media.audio import WHOLE_S, SoundWindow, window_of, window_start
-from avloc.media.audio_decoder import AROUND_S, Losses, Piece, Track, decode_track, joined, sound_from
-from avloc.media.frame_decoder import STAMP_S, Shown, as_shown, pictures_from
+from avloc.media.audio import FULL_DECODE_S, SoundWindow, make_window, window_start
+from avloc.media.audio_decoder import MARGIN_S, AudioChunk, AudioSpan, Losses, concatenate, decode_track, iterate_audio
+from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S, iterate_frames, to_display_rgb
 from avloc.media.layout import Layout
-from avloc.media.probing import layout_of
+from avloc.media.probing import probe
 
-_STAMP = Fraction(STAMP_S)
+_TOLERANCE = Fraction(TIMESTAMP_TOLERANCE_S)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OnScreen:
-    """One picture of a video and the time for which it is shown; it may outlive the file it came from."""
+class TimedFrame:
+    """A video frame with start and end of its presentation; it stays valid after the file is closed."""
 
     start: Fraction
-    """When it appears, in seconds on the container's timeline."""
+    """Start of presentation on the container's timeline, in seconds."""
     end: Fraction
-    """When it goes."""
     time_base: Fraction
-    """The clock of the video, in seconds."""
+    """Time base of the video, in seconds."""
     rate: Fraction
-    """Pictures per second, on average."""
+    """Average frame rate in Hz."""
     clip_end_s: float
-    """Where the longest stream of the file ends, in seconds."""
+    """End of the longest stream of the file, in seconds."""
     frame: VideoFrame
-    """As decoded."""
     aspect: Fraction | None
-    """Width over height of a pixel."""
+    """Pixel aspect ratio: width over height."""
     damaged: bool
-    """Pictures between the one before and this one cannot be decoded."""
+    """Frames before this one could not be decoded."""
     reformatter: VideoReformatter
-    """One for all pictures: it keeps what it has worked out."""
+    """Shared by all frames, since it caches its setup."""
 
     def picture(self) -> NDArray[np.uint8]:
-        """RGB [H, W, 3] as shown: rotation and pixel aspect applied."""
-        return as_shown(self.frame, self.aspect, self.reformatter)
+        """RGB [H, W, 3] with rotation and pixel aspect applied."""
+        return to_display_rgb(self.frame, self.aspect, self.reformatter)
 
 
-def play(source: Path, *, start_s: float | None = None, stop_s: float | None = None) -> Generator[OnScreen]:
-    """The pictures of a video in the order they are shown.
+def stream_frames(source: Path, *, start_s: float | None = None, stop_s: float | None = None) -> Generator[TimedFrame]:
+    """Frames of a video in presentation order.
 
     Args:
         source: any video.
-        start_s: leave out what is gone by then, and cut the picture shown then; None: from the first one.
-        stop_s: leave out what comes later, and cut the picture shown then; None: to the last one.
+        start_s: first time; the frame displayed then is clipped to start there. None: the first frame.
+        stop_s: end time; the frame displayed then is clipped to end there. None: the end of the video.
 
     Raises:
-        InputError: no picture, none at `start_s`, cut off, or it cannot be decoded.
+        InputError: no video, none at `start_s`, or it cannot be decoded.
     """
     start = None if start_s is None else Fraction(start_s)
     stop = None if stop_s is None else Fraction(stop_s)
@@ -74,48 +69,44 @@ def play(source: Path, *, start_s: float | None = None, stop_s: float | None = N
     for shown in _timed(source, start_s or 0.0):
         size = size or (shown.frame.width, shown.frame.height)
         if size != (shown.frame.width, shown.frame.height):
-            raise InputError("cannot be used: the size of its picture changes on the way")
-        if stop is not None and shown.start > stop - _STAMP:
+            raise InputError("cannot be used: its frame size changes within the stream")
+        if stop is not None and shown.start > stop - _TOLERANCE:
             return
-        if start is None or shown.end > start + _STAMP:
+        if start is None or shown.end > start + _TOLERANCE:
             yield replace(
                 shown,
                 start=shown.start if start is None else max(shown.start, start),
                 end=shown.end if stop is None else min(shown.end, stop),
             )
     assert shown is not None
-    if start is not None and shown.end <= start + _STAMP:
+    if start is not None and shown.end <= start + _TOLERANCE:
         raise InputError(f"has no picture at {start_s:g} s: the video ends at {float(shown.end):.3f} s")
 
 
-def _timed(source: Path, start_s: float) -> Iterator[OnScreen]:
-    """Pictures with the time until the next one; the last one stays as long as it says, or as the one before."""
-    reformatter, layout = VideoReformatter(), layout_of(source)
-    pictures = pictures_from(source, layout, start_s, threaded=True)
+def _timed(source: Path, start_s: float) -> Iterator[TimedFrame]:
+    """Frames that each last until the next one; the last one for its own duration, or as long as the one before."""
+    reformatter, layout = VideoReformatter(), probe(source)
+    pictures = iterate_frames(source, layout, start_s, threaded=True)
     current = next(pictures)
     tick, step = current.tick, max(1, round(1 / current.rate / current.clock))
-    for following in pictures:
-        step = max(1, following.tick - tick)  # two pictures cannot appear at one time
-        yield _on_screen(current, tick, tick + step, layout, reformatter)
-        current, tick = following, tick + step
-    yield _on_screen(current, tick, tick + (current.frame.duration or step), layout, reformatter)
+    for following in chain(pictures, [None]):
+        step = max(1, following.tick - tick) if following else step  # time stamps can be equal
+        end = tick + (step if following else current.frame.duration or step)
+        yield TimedFrame(
+            start=tick * current.clock,
+            end=end * current.clock,
+            time_base=current.clock,
+            rate=current.rate,
+            clip_end_s=layout.end_s,
+            frame=current.frame,
+            aspect=current.aspect,
+            damaged=current.damaged,
+            reformatter=reformatter,
+        )
+        current, tick = following or current, end
 
 
-def _on_screen(shown: Shown, start: int, end: int, layout: Layout, reformatter: VideoReformatter) -> OnScreen:
-    return OnScreen(
-        start=start * shown.clock,
-        end=end * shown.clock,
-        time_base=shown.clock,
-        rate=shown.rate,
-        clip_end_s=layout.end_s,
-        frame=shown.frame,
-        aspect=shown.aspect,
-        damaged=shown.damaged,
-        reformatter=reformatter,
-    )
-
-
-def play_sound(
+def stream_sound(
     source: Path,
     centres_s: Iterable[float],
     *,
@@ -124,66 +115,66 @@ def play_sound(
     clip_end_s: float = 0.0,
     track: int | None = None,
 ) -> Generator[SoundWindow]:
-    """The windows that `read_sound` gives with each of these centres, decoded in one pass.
+    """The windows of `read_sound` at several centres, decoded in one pass.
 
-    A sound of up to a minute is held whole, of a longer one only what a window needs.
+    Audio of up to a minute is held whole, of longer audio only what a window needs.
 
     Args:
         source: any file with an audio stream.
-        centres_s: ascending; asked for one at a time.
+        centres_s: ascending times, consumed lazily.
         seconds: length of a window.
-        rate: sample rate of the result in Hz; 0 keeps the file's own.
-        clip_end_s: the clip reaches at least this far, for a sound that belongs to a longer video.
-        track: which sound track, counted from 1; None is the main one.
+        rate: sample rate of the result in Hz; 0 keeps the source's.
+        clip_end_s: minimum end of the clip, for audio of a longer video.
+        track: audio track, counted from 1; None is the main one.
 
     Raises:
-        InputError: no sound stream, nothing in it, or it cannot be decoded.
+        InputError: no audio stream, an empty one, or it cannot be decoded.
     """
-    layout = layout_of(source, track)
+    layout = probe(source, track)
     extent = layout.sound_extent
     clip_end_s = max(layout.end_s, clip_end_s)
-    if layout.end_s <= WHOLE_S:
+    if layout.end_s <= FULL_DECODE_S:
         whole = decode_track(source, layout, 0.0, inf)
-        tracks: Iterator[tuple[float, Track]] = ((centre, whole) for centre in centres_s)
+        tracks: Iterator[tuple[float, AudioSpan]] = ((centre, whole) for centre in centres_s)
         extent = whole.extent_s
     else:
         starts = ((centre, window_start(extent, seconds, centre, clip_end_s)) for centre in centres_s)
         tracks = _stretches(source, layout, starts, seconds)
     for centre, track_around in tracks:
-        yield window_of(track_around, extent, seconds=seconds, rate=rate, centre_s=centre, clip_end_s=clip_end_s)
+        yield make_window(track_around, extent, seconds=seconds, rate=rate, centre_s=centre, clip_end_s=clip_end_s)
 
 
-def play_seconds(source: Path, count: int, rate: int) -> Generator[SoundWindow]:
-    """Each of the first `count` seconds of a clip, one after another; zeros where there is no sound, nothing repeated.
+def stream_seconds(source: Path, count: int, rate: int) -> Generator[SoundWindow]:
+    """The first `count` seconds of a clip as windows of one second, zero-padded.
 
     Raises:
-        InputError: there is no second of sound, or it cannot be decoded.
+        InputError: less than a second of audio, or it cannot be decoded.
     """
-    start_s, end_s = layout_of(source).sound_extent
+    start_s, end_s = probe(source).sound_extent
     if end_s - start_s < 1:
         raise InputError("has less than a second of sound")
     centres = (second + 0.5 for second in range(count))
-    with closing(play_sound(source, centres, seconds=1.0, rate=rate, clip_end_s=float(count))) as windows:
+    with closing(stream_sound(source, centres, seconds=1.0, rate=rate, clip_end_s=float(count))) as windows:
         yield from windows
 
 
 def _stretches(
     source: Path, layout: Layout, starts: Iterator[tuple[float, float]], seconds: float
-) -> Iterator[tuple[float, Track]]:
-    """Each centre with the sound around the window that starts at the time beside it."""
+) -> Iterator[tuple[float, AudioSpan]]:
+    """Each centre of `starts` (centre and start of a window) with the audio around its window."""
     first = next(starts, None)
     if first is None:
         return
     losses: Losses = []
-    supply = sound_from(source, layout, first[1], losses)
-    held: deque[Piece] = deque()
+    supply = iterate_audio(source, layout, first[1], losses)
+    held: deque[AudioChunk] = deque()
     for centre, start in chain([first], starts):
-        while not held or held[-1].stop < (start + seconds + AROUND_S) * held[-1].rate:
-            piece = next(supply, None)
-            if piece is None:
+        while not held or held[-1].stop < (start + seconds + MARGIN_S) * held[-1].rate:
+            chunk = next(supply, None)
+            if chunk is None:
                 break
-            held.append(piece)
-            while len(held) > 1 and held[0].stop < (start - AROUND_S) * held[0].rate:
+            held.append(chunk)
+            while len(held) > 1 and held[0].stop < (start - MARGIN_S) * held[0].rate:
                 held.popleft()
-        near = [piece for piece in held if piece.first < (start + seconds + AROUND_S) * piece.rate]
-        yield centre, joined(near or list(held)[:1], losses)  # what lies behind a gap is not joined to what is before
+        near = [chunk for chunk in held if chunk.first < (start + seconds + MARGIN_S) * chunk.rate]
+        yield centre, concatenate(near or list(held)[:1], losses)  # without audio beyond a gap

@@ -1,4 +1,4 @@
-"""Writing an MP4: pictures that we make, and the sound of another file as it is."""
+"""Write an MP4 from RGB frames, with the audio of another file copied or encoded as AAC."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avloc.media.colours import colours_shown
-from avloc.media.containers import reading, sound_stream
-from avloc.media.packets import clock_of, entered, ticks
-from avloc.media.probing import layout_of
-from avloc.media.video_stream import OnScreen
+from avloc.media.colours import output_colours
+from avloc.media.containers import convert_errors, find_audio_stream
+from avloc.media.packets import open_stream, time_base_of, to_ticks
+from avloc.media.probing import probe
+from avloc.media.video_stream import TimedFrame
 
-_BEST_CODEC, _PLAIN_CODEC = "libx264", "mpeg4"
+_CODEC, _FALLBACK_CODEC = "libx264", "mpeg4"
 _CODEC_OPTIONS = {
-    # A coarser search than the preset's takes a third off the time and adds a tenth to the file.
+    # A coarser search than the preset's saves a third of the time and adds a tenth to the file size.
     "libx264": {"preset": "veryfast", "crf": "20", "subq": "1", "trellis": "0"},
     "mpeg4": {"qscale": "3"},
 }
 COPIED_SOUNDS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
-"""Codecs that an MP4 holds by its standard; any other sound is encoded anew, as AAC."""
+"""Codecs that the MP4 standard allows; other audio is encoded as AAC."""
 _AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000})
-_USUAL_SOUND_RATE = 48_000
+_DEFAULT_AUDIO_RATE = 48_000
 _LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1")
-"""By number of channels; some files do not name theirs."""
-_RUN_UP_S = Fraction(1, 10)
-"""Sound written before the first picture, which players decode and do not play: codecs with memory need it."""
-_WIDEST = 4096
-"""No H.264 player is sure to show more pixels in a row; wider pictures shrink, unless the source itself is wider."""
+"""Channel layouts by number of channels; some files lack theirs."""
+_PREROLL_S = Fraction(1, 10)
+"""Audio before the first frame, which players decode but do not play, for codecs with state."""
+_MAX_SIDE = 4096
+"""Limit of many H.264 players; larger frames are reduced to it, unless the source is larger."""
 _YUV_MATRICES = frozenset({1, 2, 4, 5, 6, 7, 9})
 _RGB_MATRIX, _SMPTE_170M, _LIMITED = 0, 6, 1
 
 
 def movie_codec() -> str:
     """FFmpeg's name of the video codec: H.264, or MPEG-4 part 2 where PyAV was built without x264."""
-    return _BEST_CODEC if _BEST_CODEC in av.codecs_available else _PLAIN_CODEC
+    return _CODEC if _CODEC in av.codecs_available else _FALLBACK_CODEC
 
 
 class MovieWriter:
-    """An MP4 in the making; leaving its block finishes it. Times are those of the source; `origin` becomes zero."""
+    """Context manager that writes an MP4. Times are in seconds of the source; `origin` becomes zero."""
 
     def __init__(
         self,
         path: Path,
-        like: OnScreen,
+        like: TimedFrame,
         size: tuple[int, int],
         *,
         sound: Path | None = None,
@@ -62,22 +62,22 @@ class MovieWriter:
         whole_sound: bool = True,
         origin: Fraction = Fraction(0),
     ) -> None:
-        """Begin a file.
+        """Open the file.
 
         Args:
-            path: whatever its ending.
-            like: a picture of the source; gives clock, rate and colour tags.
-            size: height and width of the pictures that will come; odd ones grow by a pixel.
-            sound: a file whose sound becomes that of the movie.
-            track: which of its sound tracks, counted from 1; None is the main one.
-            whole_sound: where the sound is longer than the pictures, keep all of it.
-            origin: time of the source, and of the sound, at which the movie begins.
+            path: output file, with any suffix.
+            like: a frame of the source, which sets time base, frame rate and colour tags.
+            size: height and width of the frames; odd sizes grow by a pixel.
+            sound: file with the audio to add.
+            track: its audio track, counted from 1; None is the main one.
+            whole_sound: keep audio that is longer than the video.
+            origin: time of the source, and of the audio, at which the output starts.
 
         Raises:
-            InputError: the sound cannot be read.
+            InputError: the audio cannot be read.
         """
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
-        self._colours = colours_shown(like.frame)
+        self._colours = output_colours(like.frame)
         self._matrix = self._colours.matrix if self._colours.matrix in _YUV_MATRICES else _SMPTE_170M
         self._size = size
         self._origin = origin
@@ -91,7 +91,7 @@ class MovieWriter:
 
     @property
     def has_sound(self) -> bool:
-        """Whether the movie has a sound stream."""
+        """Whether the output has an audio stream."""
         return bool(self._container.streams.audio)
 
     def __enter__(self) -> Self:
@@ -107,7 +107,7 @@ class MovieWriter:
             self._container.close()
 
     def write(self, picture: NDArray[np.uint8], start: Fraction, end: Fraction) -> None:
-        """Show `picture` [H, W, 3] RGB from `start` to `end`, in seconds of the source; pictures come in order."""
+        """Append a frame [H, W, 3] RGB, displayed from `start` to `end` in seconds of the source."""
         self._mux_sound(end)
         height, width = self._size
         if height % 2 or width % 2:
@@ -120,11 +120,11 @@ class MovieWriter:
             dst_colorspace=self._matrix,
         )
         frame.time_base = self._clock
-        frame.pts = ticks(start - self._origin, self._clock)
-        self._ticks[frame.pts] = max(1, ticks(end - self._origin, self._clock) - frame.pts)
+        frame.pts = to_ticks(start - self._origin, self._clock)
+        self._ticks[frame.pts] = max(1, to_ticks(end - self._origin, self._clock) - frame.pts)
         self._mux_pictures(self._video.encode(frame))
 
-    def _add_video(self, like: OnScreen) -> VideoStream:
+    def _add_video(self, like: TimedFrame) -> VideoStream:
         codec = movie_codec()
         video = self._container.add_stream(codec, rate=like.rate, options=_CODEC_OPTIONS[codec])
         assert isinstance(video, VideoStream)
@@ -133,7 +133,7 @@ class MovieWriter:
         video.time_base = self._clock
         context = video.codec_context
         context.time_base = self._clock
-        context.thread_type = "FRAME"  # slices would make x264 wait for each picture
+        context.thread_type = "FRAME"  # slice threading would make x264 wait for each frame
         context.colorspace, context.color_range = self._matrix, _LIMITED
         context.color_primaries, context.color_trc = self._colours.primaries, self._colours.transfer
         return video
@@ -152,20 +152,20 @@ class MovieWriter:
         every = chain([first], packets)
         if first.stream.codec.canonical_name in COPIED_SOUNDS:
             return _copied(every, self._container.add_stream_from_template(first.stream))
-        rate = first.stream.rate if first.stream.rate in _AAC_RATES else _USUAL_SOUND_RATE
+        rate = first.stream.rate if first.stream.rate in _AAC_RATES else _DEFAULT_AUDIO_RATE
         layout = _LAYOUTS[min(first.stream.channels, len(_LAYOUTS)) - 1]
         return _encoded(every, self._container.add_stream("aac", rate=rate, layout=layout))
 
     def _mux_sound(self, until: Fraction | None) -> None:
-        """Write the sound that comes before a time of the source; the muxer holds back what lacks its counterpart."""
+        """Write audio up to a time of the source; the muxer buffers packets until the other stream catches up."""
         while self._packet is not None and (until is None or _start(self._packet) < until - self._origin):
             self._container.mux(self._packet)
             self._packet = next(self._sound, None)
 
 
 def _movie_size(size: tuple[int, int], source_side: int) -> tuple[int, int]:
-    """Even height and width, shrunk in proportion where no player could show them."""
-    scale = min(1.0, max(_WIDEST, source_side) / max(size))
+    """Even height and width, reduced in proportion to the limit of players."""
+    scale = min(1.0, max(_MAX_SIDE, source_side) / max(size))
     height, width = (max(2, 2 * round(side * scale / 2)) if scale < 1 else side + side % 2 for side in size)
     return height, width
 
@@ -184,7 +184,7 @@ def _copied(packets: Iterable[Packet[AudioStream]], stream: AudioStream) -> Iter
 
 def _encoded(packets: Iterable[Packet[AudioStream]], stream: AudioStream) -> Iterator[Packet[AudioStream]]:
     for packet in packets:
-        with reading():
+        with convert_errors():
             frames = packet.decode()
         for frame in frames:
             yield from stream.encode(frame)
@@ -192,26 +192,24 @@ def _encoded(packets: Iterable[Packet[AudioStream]], stream: AudioStream) -> Ite
 
 
 def _sound_packets(source: Path, origin: Fraction, track: int | None) -> Iterator[Packet[AudioStream]]:
-    """Coded sound, its time stamps counted from `origin`; what lies before zero is a run-up.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    clock, pick = layout_of(source, track).clock, partial(sound_stream, track=track)
-    for entry in (float(origin - _RUN_UP_S), None) if origin > _RUN_UP_S else (None,):
-        with entered(source, pick, clock, entry) as (stream, packets):
+    """Audio packets with time stamps relative to `origin`; those before zero are preroll."""
+    clock, select = probe(source, track).clock, partial(find_audio_stream, track=track)
+    for entry in (float(origin - _PREROLL_S), None) if origin > _PREROLL_S else (None,):
+        with open_stream(source, select, clock, entry) as (stream, packets):
             first = next(packets, None)
             if first is not None:
-                yield from _counted(chain([first], packets), ticks(origin, clock_of(stream)), clock_of(stream))
+                yield from _rebased(chain([first], packets), origin, time_base_of(stream))
                 return
 
 
-def _counted(packets: Iterable[Packet[AudioStream]], zero: int, clock: Fraction) -> Iterator[Packet[AudioStream]]:
-    run_up = round(_RUN_UP_S / clock)
+def _rebased(
+    packets: Iterable[Packet[AudioStream]], origin: Fraction, clock: Fraction
+) -> Iterator[Packet[AudioStream]]:
+    zero, preroll = to_ticks(origin, clock), round(_PREROLL_S / clock)
     for packet in packets:
-        if packet.pts is None:  # the empty packet that flushes a decoder
+        if packet.pts is None:  # flush packet
             continue
         packet.pts -= zero
         packet.dts = packet.pts if packet.dts is None else packet.dts - zero
-        if zero == 0 or packet.pts + (packet.duration or 0) > -run_up:
+        if zero == 0 or packet.pts + (packet.duration or 0) > -preroll:
             yield packet

@@ -1,7 +1,7 @@
-"""`avloc prepare`: videos, frame + sound folders and packed sets become a store.
+"""`avloc prepare`: convert videos, frame + sound folders and packed sets to a store.
 
-`sources` finds the inputs, `plan` decides what the store is to hold, `clips` makes one clip in a worker process,
-`workers` runs many of them in order, and `run` ties them together. `events` does so for the folder of AVE.
+`discovery`, `sources` and `packed` find inputs, `plan` checks options, `selection` selects inputs, `workers` runs a
+pool of processes that make `clips`, and `run` is the command. `events` prepares the AVE folder.
 """
 
 from avloc.prepare.events import prepare_events

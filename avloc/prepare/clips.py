@@ -1,4 +1,4 @@
-"""One input becomes one clip. Runs in a worker process; everything it takes and gives can be pickled."""
+"""Make one clip from one input. Runs in a worker process, so arguments and results can be pickled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from avloc.annotations import Annotation
 from avloc.errors import InputError
-from avloc.files import ordinary_bytes
+from avloc.files import read_input
 from avloc.media import (
     LATE_S,
     SoundWindow,
@@ -21,13 +21,13 @@ from avloc.media import (
     encode_jpeg,
     encode_mask,
     encode_png,
-    layout_of,
     picture_seconds,
-    play_seconds,
+    probe,
     read_frame,
     read_moment,
     read_sound,
     shrink,
+    stream_seconds,
 )
 from avloc.prepare.packed import PACKED_RATE, read_row
 from avloc.prepare.sources import Skip, Source
@@ -41,30 +41,30 @@ _FULL_SCALE = 32_767
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """An input with all that is needed to make a clip of it."""
+    """An input with the settings to make a clip from it."""
 
     source: Source
     spec: StoreSpec
     at: float | None = None
     """Time of the frame in a video in seconds; None is the middle."""
     track: int | None = None
-    """Which sound track, counted from 1; None is the main one."""
+    """Audio track, counted from 1; None is the main one."""
     whole: bool = False
-    """The first seconds of a video, zeros where it has no sound; a video has to last that long."""
+    """Take the first seconds of a video, which must last that long; zero-padded where it has no audio."""
     annotation: Annotation | None = None
-    """Boxes, label and mask of the clip, if there are any."""
+    """Boxes, label and mask of the clip, if any."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A clip, and what a person should know of how it was made."""
+class PreparedClip:
+    """A clip, and remarks for the user about its source."""
 
     clip: Clip
     remarks: tuple[str, ...] = ()
 
 
-def make_clip(job: Job) -> Made | Skip:
-    """The clip, or the reason why there is none."""
+def make_clip(job: Job) -> PreparedClip | Skip:
+    """Make the clip, or return the reason for failure."""
     makers = {"video": _from_video, "pair": _from_pair, "packed": _from_packed}
     try:
         return makers[job.source.kind](job)
@@ -72,17 +72,17 @@ def make_clip(job: Job) -> Made | Skip:
         return Skip(id=job.source.id, input=job.source.input, reason=str(error))
 
 
-def _from_video(job: Job) -> Made:
+def _from_video(job: Job) -> PreparedClip:
     path, spec = job.source.path, job.spec
     if job.whole:
         return _from_whole(job)
     moment = read_moment(path, seconds=spec.seconds, rate=spec.rate, at=job.at, track=job.track)
     clip = _clip(job, _encoded(moment.picture, spec), moment.picture, moment.sound, _origin(path))
     flags = ("still", *clip.flags) if moment.still else clip.flags
-    return _made(job, path, replace(clip, flags=flags, time_s=moment.time_s), moment.sound)
+    return _with_remarks(job, path, replace(clip, flags=flags, time_s=moment.time_s), moment.sound)
 
 
-def _made(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Made:
+def _with_remarks(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> PreparedClip:
     remarks = []
     if sound.channel is not None:
         remarks.append(
@@ -90,28 +90,28 @@ def _made(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Made:
         )
     if sound.lost_s:
         remarks.append(f"{sound.lost_s:.2f} s of its sound cannot be decoded and are stored as silence")
-    others = layout_of(path).other_tracks if job.track is None else ""
-    return Made(clip=clip, remarks=(*remarks, f"{others}; --track chooses") if others else tuple(remarks))
+    others = probe(path).other_tracks if job.track is None else ""
+    return PreparedClip(clip=clip, remarks=(*remarks, f"{others}; --track chooses") if others else tuple(remarks))
 
 
-def _from_whole(job: Job) -> Made:
+def _from_whole(job: Job) -> PreparedClip:
     path, spec = job.source.path, job.spec
-    there = picture_seconds(path)
-    if there < spec.seconds - LATE_S:
-        raise InputError(f"lasts {there:.1f} s; events are told of {spec.seconds:g} s")
-    with closing(play_seconds(path, int(spec.seconds), spec.rate)) as windows:
+    length_s = picture_seconds(path)
+    if length_s < spec.seconds - LATE_S:
+        raise InputError(f"lasts {length_s:.1f} s; events are labelled for {spec.seconds:g} s")
+    with closing(stream_seconds(path, int(spec.seconds), spec.rate)) as windows:
         seconds = list(windows)
     waveform = np.concatenate([second.waveform for second in seconds])
     sound = replace(seconds[0], waveform=waveform, end_s=spec.seconds)
     picture, time_s = read_frame(path, at=job.at)
     clip = replace(_clip(job, _encoded(picture, spec), picture, sound, _origin(path)), time_s=time_s)
-    return _made(job, path, clip, sound)
+    return _with_remarks(job, path, clip, sound)
 
 
-def _from_pair(job: Job) -> Made:
+def _from_pair(job: Job) -> PreparedClip:
     source, spec = job.source, job.spec
     assert source.sound is not None
-    data = ordinary_bytes(source.path)
+    data = read_input(source.path)
     try:
         picture = decode_picture(data)
     except InputError as error:
@@ -122,14 +122,14 @@ def _from_pair(job: Job) -> Made:
         raise InputError(f"sound {source.sound}: {error}") from error
     own_bytes = data if data.startswith(b"\xff\xd8") else encode_png(picture)
     stored = _encoded(picture, spec) if spec.shorter_side else own_bytes
-    return _made(job, source.sound, _clip(job, stored, picture, sound, _origin(source.sound)), sound)
+    return _with_remarks(job, source.sound, _clip(job, stored, picture, sound, _origin(source.sound)), sound)
 
 
-def _from_packed(job: Job) -> Made:
+def _from_packed(job: Job) -> PreparedClip:
     picture, samples = read_row(job.source)
     sound = cut_window(samples, PACKED_RATE, seconds=job.spec.seconds, rate=job.spec.rate)
     stored = _encoded(picture, job.spec) if job.spec.shorter_side else encode_png(picture)
-    return Made(clip=_clip(job, stored, picture, sound, ("", 0)))
+    return PreparedClip(clip=_clip(job, stored, picture, sound, ("", 0)))
 
 
 def _origin(path: Path) -> tuple[str, int]:
@@ -162,7 +162,7 @@ def _clip(job: Job, stored: bytes, picture: NDArray[np.uint8], sound: SoundWindo
 
 
 def _mask(annotation: Annotation) -> bytes:
-    """The mask as small as it gets, however it was drawn: one bit a pixel."""
+    """The mask, re-encoded with one bit per pixel."""
     if not annotation.mask:
         return b""
     try:

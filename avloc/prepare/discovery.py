@@ -1,4 +1,4 @@
-"""All inputs of one run, from the places a person named."""
+"""Find all inputs of a run in the given files and folders."""
 
 from __future__ import annotations
 
@@ -6,45 +6,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avloc.errors import UsageError
-from avloc.files import real
+from avloc.files import real_path
 from avloc.prepare import packed
-from avloc.prepare.sources import Found, files_in, sort_out
+from avloc.prepare.sources import FoundInputs, classify, files_in
 from avloc.progress import Listener, Notice
 
 
-def find(sources: Sequence[str], out: Path, *, layout: str, masks: Path | None, listener: Listener) -> Found:
+def find_inputs(sources: Sequence[str], out: Path, layout: str, masks: Path | None, listener: Listener) -> FoundInputs:
     """Find the inputs.
 
     Args:
         sources: files, folders and globs.
-        out: the store, which is no input.
+        out: the store, which is excluded.
         layout: one of `avloc.prepare.sources.LAYOUTS`.
-        masks: the folder of masks, if there is one; what lies in it is no frame.
-        listener: hears what a person should know of them.
+        masks: folder of masks, whose PNG files are no frames.
+        listener: receives notices about the inputs.
 
     Raises:
-        UsageError: a source does not exist, or there is nothing in any.
+        UsageError: a source does not exist, or there are no inputs.
     """
     paths = files_in(sources, out)
     if masks is not None:
-        paths = [path for path in paths if not _is_mask(path, real(masks))]
-    found = sort_out(paths, layout, named=frozenset(Path(text) for text in sources))
-    found.sources += packed.rows(found.packed, found.skips)
+        folder = real_path(masks)
+        paths = [path for path in paths if path.suffix.lower() != ".png" or folder not in real_path(path).parents]
+    found = classify(paths, layout, named=frozenset(Path(text) for text in sources))
+    found.sources += packed.packed_sources(found.packed, found.skips)
     if not found.sources and not found.skips:
         raise UsageError(f"nothing to prepare in {', '.join(sources)} (--layout {layout}, {len(paths)} files)")
     if found.ignored:
-        listener(Notice(f"{found.ignored} pictures and sounds are no halves of a clip and are passed over"))
-    _announce_guests(found, listener)
+        listener(Notice(f"{found.ignored} pictures and sounds are not part of a pair and are ignored"))
+    if sharing := [source for source in found.sources if source.frame_id != source.id]:
+        frames = len({source.path for source in sharing})
+        example = f"{sharing[0].sound} goes with {sharing[0].path}"
+        listener(Notice(f"{len(sharing)} sounds share {frames} pictures, by their names less the last part: {example}"))
     return found
-
-
-def _is_mask(path: Path, masks: Path) -> bool:
-    return path.suffix.lower() == ".png" and masks in real(path).parents
-
-
-def _announce_guests(found: Found, listener: Listener) -> None:
-    guests = [source for source in found.sources if source.frame_id != source.id]
-    if guests:
-        frames = len({source.path for source in guests})
-        example = f"{guests[0].sound} goes with {guests[0].path}"
-        listener(Notice(f"{len(guests)} sounds share {frames} pictures, by their names less the last part: {example}"))

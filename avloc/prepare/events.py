@@ -22,7 +22,7 @@ from avloc.prepare.run import PrepareReport, prepare
 from avloc.prepare.sources import EVENT_LAYOUT, files_in
 from avloc.progress import Listener, Notice, silent
 from avloc.registry import StoreSpec
-from avloc.sharding import claim
+from avloc.sharding import lock_shard
 from avloc.store import StoreHeader
 from avloc.store.events import EVENTS, FIRST, NOISE, WINDOW, EventRow, EventTable
 
@@ -168,14 +168,14 @@ def _take_features(
     started = time.monotonic()
     clips = [row.clip for row in table.rows if row.split != NOISE]
     noise = [row.clip for row in table.rows if row.split == NOISE]
-    if not options.part.is_whole:
-        raise UsageError(f"--shard {options.part.label} does not go with released features; valid: without it")
+    if not options.shard.is_unsharded:
+        raise UsageError(f"--shard {options.shard.label} does not go with released features; valid: without it")
     for one in released:
         one.check(len(clips))
     if options.dry_run:
         stored = max(len(one.absent((*clips, *noise), out)) for one in released)
     else:
-        with claim(out, options.part, "prepare"):
+        with lock_shard(out, options.shard, "prepare"):
             _write_header(out)
             stored = max(one.take(clips, noise, out, listener) for one in released)
     return PrepareReport(

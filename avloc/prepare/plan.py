@@ -1,4 +1,4 @@
-"""What the store is to hold: options checked, lists and annotations read, and whether a store already there fits."""
+"""Options of `prepare`, the header of the store to make, and compatibility with an existing store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
 from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
 from avloc.registry import SPECS, StoreSpec
-from avloc.sharding import WHOLE, Part
+from avloc.sharding import UNSHARDED, JobShard
 from avloc.store import TRACK, StoreHeader
 from avloc.store.events import FIRST, WINDOW
 
@@ -23,61 +23,61 @@ _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
 
 _LISTS = ", "
 _NO_LIST = "(no list)"
-"""Stands in the provenance of a grown store for a run without `--ids`."""
+"""Entry for a run without `--ids` in the provenance of a store that several runs filled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """What to prepare, and for whom."""
+    """Options of `prepare`."""
 
     layout: str = "auto"
-    """`auto`, or the only kind of input to take: `videos`, `folders` (frame + sound), `hdf5`; `ave` is AVE's folder."""
+    """`auto`, or the only kind of input to use: `videos`, `folders` (frame + sound), `hdf5`; `ave` is AVE's folder."""
     annotations: Path | None = None
-    """Flickr-SoundNet XML folder, VGG-SS json, boxes of one's own or a folder of masks; makes a test store
-    unless `kind` says otherwise."""
+    """Flickr-SoundNet XML folder, VGG-SS json, avloc's box format or a folder of masks; makes a test store
+    unless `kind` is set."""
     ids: str = ""
-    """A file with ids, or the name of a published list: only these clips."""
+    """File with ids, or name of a published list: use only these clips."""
     method: str = "avc"
-    """Whose seconds and rate the store gets."""
+    """Method whose audio length and sample rate the store gets."""
     rate: int = 0
     """Sample rate in Hz; 0 is the method's."""
     seconds: float = 0.0
-    """Length of the sound; 0 is the method's."""
+    """Length of the audio; 0 is the method's."""
     side: int = 0
     """Shorter side of the frames of a training store in pixels, never enlarged; 0 is 256."""
     frame: str = "middle"
     """Which frame of a video: `middle`, or a time as `5s` or `7.5`."""
     track: int | None = None
-    """Which sound track of a file, counted from 1; None is the main one."""
+    """Audio track of a file, counted from 1; None is the main one."""
     whole: bool = False
-    """The first seconds of a video, whose events are known second by second, and not those around its middle."""
+    """Take the first seconds of a video, for labels per second, instead of those around its middle."""
     kind: str = ""
     """`train` or `test`; '' is test with annotations or a test list, else train."""
     allow_test_overlap: bool = False
     """Keep test clips of VGG-SS and Flickr-SoundNet in a training store."""
     workers: int = 0
-    """Processes; 0 is one a core. The store does not depend on it."""
-    part: Part = WHOLE
-    """Only clips of this part; the other parts can be made at the same time, into the same store."""
+    """Processes; 0 is one per core. The store does not depend on it."""
+    shard: JobShard = UNSHARDED
+    """Only clips of this shard; other shards can run concurrently, into the same store."""
     dry_run: bool = False
-    """Only say what would be done."""
+    """Report what would be done without doing it."""
 
     def __post_init__(self) -> None:
-        _one_of("--layout", self.layout, (*LAYOUTS, EVENT_LAYOUT))
-        _one_of("--for", self.method, tuple(SPECS))
-        _one_of("--kind", self.kind, ("", "train", "test"))
+        _check_choice("--layout", self.layout, (*LAYOUTS, EVENT_LAYOUT))
+        _check_choice("--for", self.method, tuple(SPECS))
+        _check_choice("--kind", self.kind, ("", "train", "test"))
         if self.side and self.side < _LEAST_SIDE:
             raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels), or {_LEAST_SIDE} or more")
         if self.track is not None and self.track < 1:
             raise UsageError(f"--track {self.track} is not valid; tracks are counted from 1")
         if self.workers < 0:
-            raise UsageError(f"--workers {self.workers} is impossible; valid: 0 (one a core) or more")
+            raise UsageError(f"--workers {self.workers} is impossible; valid: 0 (one per core) or more")
         if self.frame != "middle" and not _SECONDS.fullmatch(self.frame):
             raise UsageError(f"--frame {self.frame} is impossible; valid: middle, or seconds as in 5s or 7.5")
 
     @property
     def spec(self) -> StoreSpec:
-        """What every clip of the store holds, but for the size of its frame."""
+        """Spec of the store's clips, without the frame size."""
         spec = SPECS[self.method].store
         return replace(spec, rate=self.rate or spec.rate, seconds=self.seconds or spec.seconds)
 
@@ -87,35 +87,36 @@ class PrepareOptions:
         return None if self.frame == "middle" else float(self.frame.removesuffix("s"))
 
 
-def _one_of(flag: str, value: str, valid: tuple[str, ...]) -> None:
+def _check_choice(flag: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         names = ", ".join(filter(None, valid))
         raise UsageError(f"{flag} {value} is unknown; valid: {names}", hint=nearest(value, valid))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Options turned into facts."""
+class StorePlan:
+    """Header of the store to make, with the id list and annotations that were read."""
 
     header: StoreHeader
     ids: IdList | None
     annotations: Annotations | None
 
 
-def make_plan(options: PrepareOptions, named: IdList | None = None) -> Plan:
-    """Read the list and the annotations, and draft the store's header.
+def make_plan(options: PrepareOptions, named: IdList | None = None) -> StorePlan:
+    """Read the id list (else `named`) and the annotations, and make the store's header.
 
     Raises:
-        UsageError: one of them does not exist or cannot be read, or an option does not go with the kind of store.
+        UsageError: one of them does not exist or cannot be read, or an option does not apply to this kind of store.
     """
     ids = read_ids(options.ids) if options.ids else named
     annotations = read_annotations(options.annotations) if options.annotations else None
     is_test_list = ids is not None and (ids.is_test or bool(annotations))
     kind = options.kind or ("test" if annotations or is_test_list else "train")
-    if annotations is None and ids is not None and kind == "test" and _within_vggss(ids):
-        annotations = published_boxes()
+    if annotations is None and ids is not None and kind == "test":
+        # Clips of the silent pairs have no annotation, so VGG-SS has all annotations of `vggss_ext`.
+        annotations = published_boxes() if set(ids.ids).issubset(published_list("vggss_ext")) else None
     if options.side and kind == "test":
-        raise UsageError("--side is for training stores: in a test store pictures stay as they are")
+        raise UsageError("--side applies to training stores only: test stores keep the original pictures")
     header = StoreHeader(
         spec=replace(options.spec, shorter_side=(options.side or TRAIN_SHORTER_SIDE) if kind == "train" else 0),
         kind=kind,
@@ -133,12 +134,7 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> Plan:
             "allow_test_overlap": options.allow_test_overlap,
         },
     )
-    return Plan(header=header, ids=ids, annotations=annotations)
-
-
-def _within_vggss(ids: IdList) -> bool:
-    """Whether the boxes of VGG-SS are all that is known of these clips; those of its silent pairs have none."""
-    return frozenset(published_list("vggss_ext")).issuperset(ids.ids)
+    return StorePlan(header=header, ids=ids, annotations=annotations)
 
 
 def _expected(kind: str, ids: IdList | None, annotations: Annotations | None) -> tuple[str, ...]:
@@ -150,7 +146,7 @@ def _expected(kind: str, ids: IdList | None, annotations: Annotations | None) ->
 
 
 def _digest(annotations: Annotations | None) -> str:
-    """Hex SHA-256 of boxes, labels and masks, whatever file they came from; '' for none."""
+    """Hex SHA-256 of boxes, labels and masks, independent of the file format; '' for none."""
     if annotations is None:
         return ""
     digest = hashlib.sha256(annotations.rule.encode())
@@ -161,29 +157,31 @@ def _digest(annotations: Annotations | None) -> str:
     return digest.hexdigest()
 
 
-def fitting_header(out: Path, header: StoreHeader, part: Part) -> StoreHeader:
-    """The header of the store in `out` if it has clips, with what this run adds to its provenance; else `header`.
+def merge_header(out: Path, header: StoreHeader, shard: JobShard) -> StoreHeader:
+    """The header of an existing store in `out`, with this run added to its provenance; else `header`.
 
-    A part also keeps to a store without clips: another part may be about to write them.
+    If unsharded, a store without clips does not count; with shards it does, since another shard may be writing them.
 
     Raises:
-        Refused: the store there was made otherwise; names what differs.
+        Refused: the existing store has other settings; names what differs.
     """
-    if not (out / "store.json").is_file() or (part.is_whole and not any(out.glob("shard-*.h5"))):
+    if not (out / "store.json").is_file() or (shard.is_unsharded and not any(out.glob("shard-*.h5"))):
         return header
-    there = StoreHeader.read(out)
-    old, new = _identity(there), _identity(header)
+    existing = StoreHeader.read(out)
+    old, new = _identity(existing), _identity(header)
     differing = [
-        f"{name} ({_shown(old[name])} there, {_shown(new[name])} asked)" for name in new if old[name] != new[name]
+        f"{name} ({_describe(old[name])} stored, {_describe(new[name])} requested)"
+        for name in new
+        if old[name] != new[name]
     ]
     if differing:
-        reason = f"{out} holds a store made otherwise: {', '.join(differing)}"
-        raise Refused(reason, hint="Prepare into another folder with --out, or use the settings of the store there.")
-    return replace(there, provenance=_grown(there.provenance, header.provenance))
+        reason = f"{out} holds a store with other settings: {', '.join(differing)}"
+        raise Refused(reason, hint="Prepare into another folder with --out, or use the settings of the existing store.")
+    return replace(existing, provenance=_merge_provenance(existing.provenance, header.provenance))
 
 
-def _grown(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Provenance of a store that several runs filled: overlap once allowed stays so, lists are joined."""
+def _merge_provenance(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Provenance of a store filled by several runs: id lists are joined, and overlap stays allowed once it was."""
     lists = dict.fromkeys(name or _NO_LIST for name in (*str(old.get("ids", "")).split(_LISTS), new["ids"]))
     ids = _LISTS.join(lists) if len(lists) > 1 else new["ids"]
     allowed = bool(old.get("allow_test_overlap")) or new["allow_test_overlap"]
@@ -191,7 +189,7 @@ def _grown(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identity(header: StoreHeader) -> dict[str, Any]:
-    """What must be the same for clips to lie in one store."""
+    """Settings that must be equal for all clips of a store."""
     return {
         **asdict(header.spec),
         "kind": header.kind,
@@ -205,7 +203,7 @@ def _identity(header: StoreHeader) -> dict[str, Any]:
     }
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, tuple):
         return f"{len(value)} ids"
     return (str(value)[:12] or "none") if isinstance(value, str) else str(value)

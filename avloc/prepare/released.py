@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from avloc.annotations.ave import LABELS_KEY
 from avloc.errors import InputError, UsageError
-from avloc.files import check_ordinary, sha256_of
-from avloc.hdf5 import own_data_set
+from avloc.files import check_regular_file, sha256_of
+from avloc.hdf5 import local_data_set
 from avloc.progress import Listener, Notice, Progress
 from avloc.store import HintStamp, HintWriter
 from avloc.store.events import HEARD, POOLED, SEEN
@@ -133,13 +133,13 @@ def _opened(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
     import h5py
 
     try:
-        check_ordinary(path)
+        check_regular_file(path)
         file = h5py.File(path, "r", locking=False)
     except (InputError, OSError) as error:
         raise UsageError(f"{path} cannot be read as features of AVE: {error}") from error
     with file:
         try:
-            values = own_data_set(file, LABELS_KEY)
+            values = local_data_set(file, LABELS_KEY)
         except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
             raise UsageError(f"{path} cannot be read as features of AVE: {error}") from error
         if values.shape[1:] != shape or values.dtype.kind != "f":

@@ -1,4 +1,4 @@
-"""`prepare` itself: find, choose, make, store, report."""
+"""Run `prepare`: find and select inputs, make clips, store them and report."""
 
 from __future__ import annotations
 
@@ -7,55 +7,54 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
 
 from avloc.annotations import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.prepare import packed
 from avloc.prepare.clips import make_clip
-from avloc.prepare.discovery import find
-from avloc.prepare.plan import Plan, PrepareOptions, fitting_header, make_plan
-from avloc.prepare.selection import NAMED, SKIPPED, Choice, announce, choose, write_skips
-from avloc.prepare.sources import Found, Skip, Source
-from avloc.prepare.workers import results, worker_count
+from avloc.prepare.discovery import find_inputs
+from avloc.prepare.plan import PrepareOptions, StorePlan, make_plan, merge_header
+from avloc.prepare.selection import MAX_LISTED, SKIPPED, Selection, emit_notices, select_inputs, write_skips
+from avloc.prepare.sources import FoundInputs, Skip, Source
+from avloc.prepare.workers import make_clips, worker_count
 from avloc.progress import Listener, Notice, Progress, silent
-from avloc.sharding import Part, claim, clear, turn
+from avloc.sharding import JobShard, lock_shard, lock_shared_files, remove_partial_files
 from avloc.store import Store, StoreWriter
 from avloc.store.shards import shard_paths
 
 _SAMPLE = 4
-"""Clips that a dry run makes to estimate sizes."""
+"""Clips made by a dry run to estimate sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareReport:
-    """What was done, or in a dry run would be.
+    """Result of `prepare`; a dry run reports what would be done.
 
-    A part counts what belongs to it; only `flags` and `bytes` are of the whole store as it is by then.
+    A shard counts its own inputs; only `flags` and `bytes` are of the whole store.
     """
 
     shard: str | None = None
-    """Which part this is the report of, as `2/4`; None for the whole."""
+    """Shard of this report, such as `2/4`; None if unsharded."""
     found: int
     """Inputs found, usable or not."""
     stored: int
     """Clips stored by this run."""
     already: int
-    """Clips that were there before."""
+    """Clips stored before."""
     failed: int
-    """Inputs that cannot be used; named in `skipped.jsonl`."""
+    """Inputs that cannot be used; listed in `skipped.jsonl`."""
     outside: int
-    """Inputs that `--ids` does not name."""
+    """Inputs that are not in `--ids`."""
     flags: dict[str, int] = field(default_factory=dict)
-    """How many clips of the store carry each flag."""
+    """Number of clips of the store with each flag."""
     overlap: tuple[str, ...] = ()
     """Test clips of VGG-SS or Flickr-SoundNet among the inputs of a training store."""
     overlap_paired: tuple[str, ...] = ()
-    """Further ones, which only the silent pairs of SLAVC's extended VGG-SS use."""
+    """More test clips, used only by the silent pairs of SLAVC's extended VGG-SS."""
     overlap_kept: bool = False
-    """They were kept, as `--allow-test-overlap` asks; else left out."""
+    """Whether test clips were kept (`--allow-test-overlap`)."""
     missing: tuple[str, ...] = ()
-    """Ids that were asked for or annotated and are not in the store."""
+    """Ids that were requested or annotated and are not in the store."""
     bytes: int = 0
     """Size of the shards; an estimate in a dry run."""
     seconds: float = 0.0
@@ -75,68 +74,64 @@ def prepare(
     listener: Listener = silent,
     named: IdList | None = None,
 ) -> PrepareReport:
-    """Turn videos, frame + sound folders or packed sets into a store; finish one that was begun.
+    """Convert videos, frame + sound folders or packed sets to a store; resumes an unfinished one.
 
     Args:
         sources: files, folders and globs.
         out: the store.
-        options: what to prepare.
-        listener: hears progress, and a notice for each thing a person should know.
-        named: only these clips, where `options.ids` says nothing.
+        options: the options.
+        listener: receives progress and notices.
+        named: use only these clips if `options.ids` is empty.
 
     Raises:
-        UsageError: a source does not exist, nothing is found or named by `--ids`, or an option cannot be meant.
-        NoInputLeft: every input failed, or all of the whole's were left out.
-        Refused: another process writes to `out` and is no other part of this, or it holds a store made otherwise.
+        UsageError: a source does not exist, there are no inputs, or an option is invalid.
+        NoInputLeft: every input failed, or an unsharded run has no clip left to store.
+        Refused: another process that is not a shard of this job writes to `out`, or its store has other settings.
         OSError: the disk is full or not writable.
     """
     started = time.monotonic()
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; valid: a folder, new or a store begun earlier")
+        raise UsageError(f"--out {out} is a file; valid: a new folder or an existing store")
     plan = make_plan(options, named)
     masks = options.annotations if plan.header.box_rule == "mask" else None
-    found = find(sources, out, layout=options.layout, masks=masks, listener=listener).of(options.part)
-    fitting_header(out, plan.header, options.part)
+    found = find_inputs(sources, out, options.layout, masks, listener).within(options.shard)
+    merge_header(out, plan.header, options.shard)
     if options.dry_run:
-        return replace(_rehearse(found, out, plan, options, listener), seconds=time.monotonic() - started)
-    with claim(out, options.part, "prepare"):
-        with turn(out, options.part):
-            clear(out, options.part)
-        choice = choose(found, plan, options, _stored_ids(out))
-        announce(choice, plan, options, listener)
-        stored = _make(choice, out, plan, options, listener)
-        if not stored and _stored_ids(out):  # a run that was killed at its very end may have left them behind
-            with turn(out, options.part):
+        return replace(_dry_run(found, out, plan, options, listener), seconds=time.monotonic() - started)
+    with lock_shard(out, options.shard, "prepare"):
+        with lock_shared_files(out, options.shard):
+            remove_partial_files(out, options.shard)
+        selection = select_inputs(found, plan, options, _stored_ids(out))
+        emit_notices(selection, plan, options, listener)
+        stored = _make_clips(selection, out, plan, options, listener)
+        if not stored and _stored_ids(out):  # a killed run may not have updated the counts
+            with lock_shared_files(out, options.shard):
                 Store(out).count()
-        there = _stored_ids(out)
+        in_store = _stored_ids(out)
         report = replace(
-            _report(choice, plan, options, stored=stored, there=there),
-            flags=Store(out).flag_counts() if there else {},
+            _report(selection, plan, options, stored=stored, in_store=in_store),
+            flags=Store(out).flag_counts() if in_store else {},
             bytes=_size(out),
         )
-    _check_any(choice, report, out, options)
+    _check_result(selection, report, out, options)
     return replace(report, seconds=time.monotonic() - started)
 
 
-def _check_any(choice: Choice, report: PrepareReport, out: Path, options: PrepareOptions) -> None:
-    """Refuse to have done nothing; but that no clip is left for one of several parts is chance."""
-    if choice.skips and not report.stored + report.already:
-        first = choice.skips[0]
+def _check_result(selection: Selection, report: PrepareReport, out: Path, options: PrepareOptions) -> None:
+    """Raise an error if no clip was stored; a shard may be empty by chance."""
+    if selection.skips and not report.stored + report.already:
+        first = selection.skips[0]
         raise NoInputLeft(
-            f"every input failed ({len(choice.skips)}); the first: {first.input} {first.reason}",
+            f"every input failed ({len(selection.skips)}); the first: {first.input} {first.reason}",
             hint=f"{out / SKIPPED} gives the reason for each.",
         )
-    if options.part.is_whole and not _stored_ids(out):
-        _explain_nothing(choice, options)
-
-
-def _explain_nothing(choice: Choice, options: PrepareOptions) -> NoReturn:
-    """No input failed, and still there is no store."""
-    outside = f"{choice.outside} not in --ids {options.ids}"
-    if not choice.overlap:
+    if not options.shard.is_unsharded or _stored_ids(out):
+        return
+    outside = f"{selection.outside} not in --ids {options.ids}"
+    if not selection.overlap:
         raise UsageError(f"no clip to store: inputs {outside}", hint="Ids are file names without their ending.")
-    left_out = choice.overlap.left_out()
-    reason = f"{left_out}, {outside}" if choice.outside else left_out
+    left_out = selection.overlap.left_out()
+    reason = f"{left_out}, {outside}" if selection.outside else left_out
     raise NoInputLeft(f"no clip to store: {reason}", hint="--allow-test-overlap keeps test clips.")
 
 
@@ -144,8 +139,8 @@ def _stored_ids(out: Path) -> frozenset[str]:
     if (out / "store.json").is_file():
         return frozenset(Store(out).ids)
     if shard_paths(out):
-        hint = "Put it back, or delete the folder and prepare it anew."
-        raise Refused(f"{out} holds shards but no store.json, which says what they are", hint=hint)
+        hint = "Put it back, or delete the folder and prepare it again."
+        raise Refused(f"{out} holds shards but no store.json", hint=hint)
     return frozenset()
 
 
@@ -153,78 +148,80 @@ def _size(out: Path) -> int:
     return sum(path.stat().st_size for path in out.glob("shard-*.h5"))
 
 
-def _make(choice: Choice, out: Path, plan: Plan, options: PrepareOptions, listener: Listener) -> int:
-    """Make and store the clips; returns how many. What is finished is kept on any interruption."""
-    stored, named, remarked, total = 0, len(choice.skips), 0, len(choice.jobs)
+def _make_clips(selection: Selection, out: Path, plan: StorePlan, options: PrepareOptions, listener: Listener) -> int:
+    """Make and store the clips, and return their number; finished clips are kept on interruption."""
+    stored, named, remarked, total = 0, len(selection.skips), 0, len(selection.jobs)
     try:
         with ExitStack() as stack:
-            made = stack.enter_context(closing(results(choice.jobs, worker_count(options.workers))))
+            made = stack.enter_context(closing(make_clips(selection.jobs, worker_count(options.workers))))
             writer: StoreWriter | None = None
             for done, result in enumerate(made, 1):
                 if isinstance(result, Skip):
-                    choice.skips.append(result)
+                    selection.skips.append(result)
                     named += 1
-                    if named <= NAMED:
+                    if named <= MAX_LISTED:
                         listener(Notice(f"{result.input} {result.reason}"))
                 else:
-                    writer = writer or stack.enter_context(_writer(choice, out, plan, options.part))
+                    writer = writer or stack.enter_context(_writer(selection, out, plan, options.shard))
                     writer.add(result.clip)
                     stored += 1
-                    for remark in result.remarks[: NAMED - remarked]:
-                        listener(Notice(f"{choice.jobs[done - 1].source.input} {remark}"))
+                    for remark in result.remarks[: MAX_LISTED - remarked]:
+                        listener(Notice(f"{selection.jobs[done - 1].source.input} {remark}"))
                     remarked += len(result.remarks)
-                listener(Progress(task="prepare", done=done, total=total, detail=choice.jobs[done - 1].source.id))
-        if remarked > NAMED:
-            listener(Notice(f"{remarked - NAMED} more remarks like these"))
+                listener(Progress(task="prepare", done=done, total=total, detail=selection.jobs[done - 1].source.id))
+        if remarked > MAX_LISTED:
+            listener(Notice(f"{remarked - MAX_LISTED} more remarks like these"))
     finally:
-        with turn(out, options.part):
-            write_skips(out, choice, options, _stored_ids(out))
+        with lock_shared_files(out, options.shard):
+            write_skips(out, selection, options, _stored_ids(out))
     return stored
 
 
 @contextmanager
-def _writer(choice: Choice, out: Path, plan: Plan, part: Part) -> Iterator[StoreWriter]:
-    """Begin to write: only now is there a first clip, and another part may have begun a store made otherwise."""
+def _writer(selection: Selection, out: Path, plan: StorePlan, shard: JobShard) -> Iterator[StoreWriter]:
+    """Open the writer at the first clip; checks again that a store created by another shard is compatible."""
     with ExitStack() as stack:
-        with turn(out, part):
-            header = fitting_header(out, plan.header, part)
-            if any(job.source.kind == "packed" for job in choice.jobs) and "sound" not in header.provenance:
+        with lock_shared_files(out, shard):
+            header = merge_header(out, plan.header, shard)
+            if any(job.source.kind == "packed" for job in selection.jobs) and "sound" not in header.provenance:
                 header = replace(header, provenance={**header.provenance, "sound": packed.PACKED_NOTE})
-            writer = stack.enter_context(StoreWriter(out, header, part=part))
+            writer = stack.enter_context(StoreWriter(out, header, shard=shard))
         yield writer
 
 
 def _report(
-    choice: Choice, plan: Plan, options: PrepareOptions, *, stored: int, there: frozenset[str]
+    selection: Selection, plan: StorePlan, options: PrepareOptions, *, stored: int, in_store: frozenset[str]
 ) -> PrepareReport:
     return PrepareReport(
-        shard=options.part.label,
-        found=choice.found,
+        shard=options.shard.label,
+        found=selection.found,
         stored=stored,
-        already=choice.already,
-        failed=len(choice.skips),
-        outside=choice.outside,
-        overlap=tuple(source.id for source in choice.overlap.listed),
-        overlap_paired=tuple(source.id for source in choice.overlap.paired),
+        already=selection.already,
+        failed=len(selection.skips),
+        outside=selection.outside,
+        overlap=tuple(source.id for source in selection.overlap.listed),
+        overlap_paired=tuple(source.id for source in selection.overlap.paired),
         overlap_kept=options.allow_test_overlap,
-        missing=choice.missing(plan, options, there),
+        missing=selection.missing(plan, options, in_store),
     )
 
 
-def _rehearse(found: Found, out: Path, plan: Plan, options: PrepareOptions, listener: Listener) -> PrepareReport:
-    """A dry run: counts from names and sizes, bytes from a few clips made and thrown away."""
+def _dry_run(
+    found: FoundInputs, out: Path, plan: StorePlan, options: PrepareOptions, listener: Listener
+) -> PrepareReport:
+    """Count inputs by names and sizes, and estimate bytes from a few clips."""
     stored = _stored_ids(out)
-    choice = choose(found, plan, options, stored)
-    empty = [job for job in choice.jobs if _is_empty(job.source)]
-    choice.jobs = [job for job in choice.jobs if not _is_empty(job.source)]
-    choice.skips += [Skip(id=job.source.id, input=job.source.input, reason="is empty (0 bytes)") for job in empty]
-    announce(choice, plan, options, listener)
-    sample = [make_clip(job) for job in choice.jobs[:: max(1, len(choice.jobs) // _SAMPLE)][:_SAMPLE]]
+    selection = select_inputs(found, plan, options, stored)
+    empty = [job for job in selection.jobs if _is_empty(job.source)]
+    selection.jobs = [job for job in selection.jobs if not _is_empty(job.source)]
+    selection.skips += [Skip(id=job.source.id, input=job.source.input, reason="is empty (0 bytes)") for job in empty]
+    emit_notices(selection, plan, options, listener)
+    sample = [make_clip(job) for job in selection.jobs[:: max(1, len(selection.jobs) // _SAMPLE)][:_SAMPLE]]
     sizes = [len(one.clip.picture) + one.clip.sound.nbytes for one in sample if not isinstance(one, Skip)]
-    planned = stored | {job.source.id for job in choice.jobs}
+    planned = stored | {job.source.id for job in selection.jobs}
     return replace(
-        _report(choice, plan, options, stored=len(choice.jobs), there=planned),
-        bytes=_size(out) + (round(sum(sizes) / len(sizes) * len(choice.jobs)) if sizes else 0),
+        _report(selection, plan, options, stored=len(selection.jobs), in_store=planned),
+        bytes=_size(out) + (round(sum(sizes) / len(sizes) * len(selection.jobs)) if sizes else 0),
         dry_run=True,
     )
 

@@ -1,29 +1,77 @@
-"""What becomes of each input: a clip to make, one that is stored already, one left out; and the record of the last."""
+"""Select inputs: clips to make, already stored, skipped or left out as test clips; and write `skipped.jsonl`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from avloc.annotations import pair_only_ids
+from avloc.annotations import pair_only_ids, test_ids
 from avloc.errors import InputError, Refused
-from avloc.files import json_lines, read_lines, write_bytes
+from avloc.files import json_lines, read_json_lines, write_bytes
 from avloc.prepare.clips import Job
-from avloc.prepare.overlap import Overlap
-from avloc.prepare.plan import Plan, PrepareOptions
-from avloc.prepare.sources import Found, Skip, Source, without_doubles
+from avloc.prepare.plan import PrepareOptions, StorePlan
+from avloc.prepare.sources import FoundInputs, Skip, Source, without_duplicates
 from avloc.progress import Listener, Notice
 
 SKIPPED = "skipped.jsonl"
-NAMED = 20
-"""Failures named one by one on the way; all of them stand in `skipped.jsonl`."""
+MAX_LISTED = 20
+"""Failures listed in the output; `skipped.jsonl` has all of them."""
+
+_LISTED = "VGG-SS or Flickr-SoundNet"
+_PAIRED = "SLAVC's extended VGG-SS"
 
 
 @dataclass(kw_only=True)
-class Choice:
-    """The inputs, sorted by what becomes of them."""
+class Overlap:
+    """Test clips among the inputs of a training store, by test set: published counts are of the listed ones only."""
+
+    listed: list[Source] = field(default_factory=list)
+    """Test clips of VGG-SS or Flickr-SoundNet."""
+    paired: list[Source] = field(default_factory=list)
+    """Clips that only the silent pairs of `vggss-ext` use."""
+
+    def __len__(self) -> int:
+        return len(self.listed) + len(self.paired)
+
+    def add(self, source: Source) -> bool:
+        """Add `source` if it is a test clip or shares the picture of one; return whether it is."""
+        ids = {source.id, source.frame_id} & test_ids()
+        if ids:
+            (self.paired if ids <= pair_only_ids() else self.listed).append(source)
+        return bool(ids)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Ids of all test clips."""
+        return frozenset(source.id for source in (*self.listed, *self.paired))
+
+    def notices(self, *, kept: bool) -> Iterator[str]:
+        """A message for each group that is not empty."""
+        verdict = "kept, as requested" if kept else "left out; --allow-test-overlap keeps them"
+        for sources, name in self._groups():
+            yield f"test clips of {name} among the inputs: {len(sources)}, {verdict}"
+
+    def left_out(self) -> str:
+        """Summary in one phrase."""
+        return ", ".join(f"{len(sources)} test clips of {name} left out" for sources, name in self._groups())
+
+    def skips(self) -> list[Skip]:
+        """Entries of `skipped.jsonl`."""
+        return [
+            Skip(id=source.id, input=source.input, reason=f"is a test clip of {name}; --allow-test-overlap keeps it")
+            for sources, name in self._groups()
+            for source in sources
+        ]
+
+    def _groups(self) -> list[tuple[list[Source], str]]:
+        return [(sources, name) for sources, name in ((self.listed, _LISTED), (self.paired, _PAIRED)) if sources]
+
+
+@dataclass(kw_only=True)
+class Selection:
+    """The inputs, grouped by what happens to them."""
 
     found: int
     jobs: list[Job] = field(default_factory=list)
@@ -32,83 +80,84 @@ class Choice:
     overlap: Overlap = field(default_factory=Overlap)
     outside: int = 0
     inputs: set[str] = field(default_factory=set)
-    """Every input of this run: what earlier runs said of them is out of date."""
+    """All inputs of this run; entries of earlier runs about them are obsolete."""
 
-    def missing(self, plan: Plan, options: PrepareOptions, there: Iterable[str]) -> tuple[str, ...]:
-        """Ids of this run's part that were asked for or annotated and are not `there`."""
+    def missing(self, plan: StorePlan, options: PrepareOptions, in_store: Iterable[str]) -> tuple[str, ...]:
+        """Ids of this shard that were requested or annotated and are not in `in_store`."""
         wanted = plan.ids.ids if plan.ids else plan.header.expected
-        present = {*there, *(() if options.allow_test_overlap else self.overlap.ids)}
-        return tuple(clip_id for clip_id in wanted if options.part.has(clip_id) and clip_id not in present)
+        present = {*in_store, *(() if options.allow_test_overlap else self.overlap.ids)}
+        return tuple(clip_id for clip_id in wanted if options.shard.contains(clip_id) and clip_id not in present)
 
 
-def choose(found: Found, plan: Plan, options: PrepareOptions, stored: frozenset[str]) -> Choice:
-    """Decide for every input what becomes of it."""
+def select_inputs(found: FoundInputs, plan: StorePlan, options: PrepareOptions, stored: frozenset[str]) -> Selection:
+    """Group the inputs."""
     skips = list(found.skips)
-    sources = without_doubles(found.sources, skips)
-    choice = Choice(found=len(sources) + len(skips), inputs={s.input for s in found.sources} | {s.input for s in skips})
+    sources = without_duplicates(found.sources, skips)
+    selection = Selection(
+        found=len(sources) + len(skips), inputs={s.input for s in found.sources} | {s.input for s in skips}
+    )
     listed = frozenset(plan.ids.ids) if plan.ids else None
-    choice.skips = [skip for skip in skips if listed is None or not skip.id or skip.id in listed]
-    choice.outside = len(skips) - len(choice.skips)
+    selection.skips = [skip for skip in skips if listed is None or not skip.id or skip.id in listed]
+    selection.outside = len(skips) - len(selection.skips)
     for source in sources:
         if listed is not None and source.id not in listed:
-            choice.outside += 1
+            selection.outside += 1
             continue
-        if plan.header.kind == "train" and choice.overlap.notes(source) and not options.allow_test_overlap:
+        if plan.header.kind == "train" and selection.overlap.add(source) and not options.allow_test_overlap:
             continue
         if source.id in stored:
-            choice.already += 1
+            selection.already += 1
         else:
-            _add_job(choice, source, plan, options)
-    return choice
+            _add_job(selection, source, plan, options)
+    return selection
 
 
-def _add_job(choice: Choice, source: Source, plan: Plan, options: PrepareOptions) -> None:
+def _add_job(selection: Selection, source: Source, plan: StorePlan, options: PrepareOptions) -> None:
     job = Job(source=source, spec=plan.header.spec, at=options.at, track=options.track, whole=options.whole)
     try:
         found = plan.annotations.find(source.id, *source.annotated_as) if plan.annotations else None
     except InputError as error:
-        choice.skips.append(Skip(id=source.id, input=source.input, reason=str(error)))
+        selection.skips.append(Skip(id=source.id, input=source.input, reason=str(error)))
         return
-    choice.jobs.append(replace(job, annotation=found))
+    selection.jobs.append(replace(job, annotation=found))
 
 
-def announce(choice: Choice, plan: Plan, options: PrepareOptions, listener: Listener) -> None:
-    """Say what a person should know before the clips are made."""
-    if not (options.part.is_whole or choice.jobs or choice.already or choice.skips):
-        inputs = f"{choice.found} inputs, {choice.outside} not in --ids, {len(choice.overlap)} test clips"
-        listener(Notice(f"part {options.part} has nothing to store: {inputs}"))
-    for text in choice.overlap.notices(kept=options.allow_test_overlap):
+def emit_notices(selection: Selection, plan: StorePlan, options: PrepareOptions, listener: Listener) -> None:
+    """Emit notices about the selection, before the clips are made."""
+    if not (options.shard.is_unsharded or selection.jobs or selection.already or selection.skips):
+        inputs = f"{selection.found} inputs, {selection.outside} not in --ids, {len(selection.overlap)} test clips"
+        listener(Notice(f"shard {options.shard} has nothing to store: {inputs}"))
+    for text in selection.overlap.notices(kept=options.allow_test_overlap):
         listener(Notice(text))
     if plan.header.kind == "test":
-        _announce_bare([job.source.id for job in choice.jobs if not _is_annotated(job)], listener)
-    for skip in choice.skips[:NAMED]:
+        _notice_unannotated(selection.jobs, listener)
+    for skip in selection.skips[:MAX_LISTED]:
         listener(Notice(f"{skip.input} {skip.reason}"))
-    if len(choice.skips) > NAMED:
-        listener(Notice(f"{len(choice.skips) - NAMED} more inputs cannot be used; {SKIPPED} names them"))
+    if len(selection.skips) > MAX_LISTED:
+        listener(Notice(f"{len(selection.skips) - MAX_LISTED} more inputs cannot be used; {SKIPPED} names them"))
 
 
-def _is_annotated(job: Job) -> bool:
-    return job.annotation is not None and bool(len(job.annotation.boxes) or job.annotation.mask)
-
-
-def _announce_bare(ids: Sequence[str], listener: Listener) -> None:
-    """Say which clips have neither boxes nor a mask. Those that only silent pairs use have none by right."""
+def _notice_unannotated(jobs: Sequence[Job], listener: Listener) -> None:
+    """Count clips without boxes and mask; clips that only silent pairs use never have any."""
+    annotated = {job.source.id for job in jobs if job.annotation and (len(job.annotation.boxes) or job.annotation.mask)}
+    ids = {job.source.id for job in jobs} - annotated
     silent = len(pair_only_ids().intersection(ids))
     if silent:
         listener(Notice(f"clips of the silent pairs of vggss-ext, which have no boxes: {silent}"))
     if len(ids) > silent:
-        listener(Notice(f"clips without annotation: {len(ids) - silent}; kept, but no score can count them"))
+        listener(Notice(f"clips without annotation: {len(ids) - silent}; kept, but cannot be scored"))
 
 
-def write_skips(out: Path, choice: Choice, options: PrepareOptions, stored: frozenset[str]) -> None:
-    """Rewrite `skipped.jsonl`: this run's failures, and earlier ones of inputs that this run did not see.
+def write_skips(out: Path, selection: Selection, options: PrepareOptions, stored: frozenset[str]) -> None:
+    """Rewrite `skipped.jsonl`: failures of this run, and earlier ones of other inputs, sorted by input.
 
-    The lines are in the order of the inputs' names, whichever run or part they come from. Call it in a turn.
+    Call it under `lock_shared_files`.
     """
     path = out / SKIPPED
-    earlier = [_skip(line) for line in read_lines(path)]
-    kept = [skip for skip in earlier if not skip.is_in(options.part) or _still_holds(skip, choice, stored)]
-    entries = [*kept, *choice.skips, *([] if options.allow_test_overlap else choice.overlap.skips())]
+    earlier = [_skip(line) for line in read_json_lines(path)]
+    obsolete = [skip.input in selection.inputs or skip.id in stored for skip in earlier]
+    kept = [skip for skip, old in zip(earlier, obsolete, strict=True) if not (old and skip.in_shard(options.shard))]
+    entries = [*kept, *selection.skips, *([] if options.allow_test_overlap else selection.overlap.skips())]
     entries.sort(key=lambda skip: (skip.input, skip.id, skip.reason))
     write_bytes(path, json_lines(map(asdict, entries)))
 
@@ -118,7 +167,3 @@ def _skip(line: dict[str, Any]) -> Skip:
         return Skip(id=str(line["id"]), input=str(line["input"]), reason=str(line["reason"]))
     except KeyError as error:
         raise Refused(f"{SKIPPED} has a line without {error}", hint="Delete it and run again.") from None
-
-
-def _still_holds(skip: Skip, choice: Choice, stored: frozenset[str]) -> bool:
-    return skip.input not in choice.inputs and skip.id not in stored

@@ -1,7 +1,7 @@
-"""Which inputs lie in the places a person named: videos, pairs of frame and sound, rows of packed sets.
+"""Classify input files: videos, pairs of frame and sound, packed sets.
 
-A frame and a sound of one id are a pair. Several sounds can share a frame, as where one picture has several sources:
-`duet1_dog.wav` and `duet1_cat.wav` go with `duet1.jpg`. See `_guests` for when.
+A frame and a sound with the same id are a pair. Several sounds can share a frame with several sources: `duet1_dog.wav`
+and `duet1_cat.wav` go with `duet1.jpg` (see `_shared_pictures`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Literal
 
 from avloc.annotations import is_vggsound_id, media_id
 from avloc.errors import UsageError
-from avloc.files import real, refuse_url
+from avloc.files import real_path, refuse_url
 from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from avloc.sharding import Part
+from avloc.sharding import JobShard
 
 LAYOUTS = ("auto", "videos", "folders", "hdf5")
 EVENT_LAYOUT = "ave"
-"""The folder of AVE, which `avloc.prepare.events` reads."""
+"""AVE's folder, read by `avloc.prepare.events`."""
 PACKED_SUFFIXES = frozenset({".h5", ".hdf5"})
 _MEDIA = PICTURE_SUFFIXES | SOUND_SUFFIXES | VIDEO_SUFFIXES | PACKED_SUFFIXES
 
@@ -41,22 +41,22 @@ class Source:
 
     @property
     def frame_id(self) -> str:
-        """Id that its picture goes by: not its own where several sounds share the picture."""
+        """Id of its picture, which differs from `id` if several sounds share the picture."""
         return media_id(self.path, to_first_dot=True) if self.kind == "pair" else self.id
 
     @property
     def input(self) -> str:
-        """How reports name it."""
+        """Name in reports."""
         if self.frame_id != self.id:
             return str(self.sound)
         return f"{self.path}[{self.row}]" if self.kind == "packed" else str(self.path)
 
     @property
     def annotated_as(self) -> tuple[Path, ...]:
-        """The paths by which annotations can name it.
+        """Paths under which its annotation is looked up.
 
-        A clip that shares its picture goes by the frame it would have of its own, and by its sound. The boxes of the
-        shared picture are not its own: they do not say which of its sources sounds.
+        A clip with a shared picture is looked up by the frame it would have of its own, and by its sound: annotations
+        of the shared picture do not distinguish its sources.
         """
         if self.frame_id == self.id or self.sound is None:
             return (self.path,)
@@ -65,39 +65,39 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Skip:
-    """An input that did not make it."""
+    """An input that was not used; an entry of `skipped.jsonl`."""
 
     id: str
-    """Id of the clip that is not to be; '' where a whole file of clips is meant."""
+    """Id of the clip; '' for a file of many clips."""
     input: str
     reason: str
 
-    def is_in(self, part: Part) -> bool:
-        """Whether it belongs to a part; a file of clips does by its name, its folder may differ between machines."""
-        return part.has(self.id or Path(self.input).name)
+    def in_shard(self, shard: JobShard) -> bool:
+        """Whether it is in a shard: by its id, else its file name, since folders may differ between machines."""
+        return shard.contains(self.id or Path(self.input).name)
 
 
 @dataclass(kw_only=True)
-class Found:
-    """Everything found, in the order it will be stored."""
+class FoundInputs:
+    """The inputs found, in storage order."""
 
     sources: list[Source] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     packed: list[Path] = field(default_factory=list)
-    """HDF5 files found; `packed.rows` turns them into sources."""
+    """HDF5 files, converted to sources by `packed.packed_sources`."""
     ignored: int = 0
-    """Lone pictures and sounds that are no halves of a clip: beside videos of the same id, or without any partner."""
+    """Number of unpaired pictures and sounds: beside videos of the same id, or without partner."""
 
-    def of(self, part: Part) -> Found:
-        """What of it belongs to one part."""
-        sources = [source for source in self.sources if part.has(source.id)]
-        return replace(self, sources=sources, skips=[skip for skip in self.skips if skip.is_in(part)])
+    def within(self, shard: JobShard) -> FoundInputs:
+        """The inputs of one shard."""
+        sources = [source for source in self.sources if shard.contains(source.id)]
+        return replace(self, sources=sources, skips=[skip for skip in self.skips if skip.in_shard(shard)])
 
 
 def files_in(sources: Sequence[str], out: Path) -> list[Path]:
-    """The files meant by paths, folders (all the way down) and globs; each once, folders in sorted order.
+    """List the files of paths, folders (recursively, sorted) and globs, each once.
 
-    Hidden files, prepared stores and `out` itself are passed over.
+    Hidden files, stores and `out` are left out.
 
     Raises:
         UsageError: a source does not exist, or a glob matches nothing.
@@ -109,7 +109,7 @@ def files_in(sources: Sequence[str], out: Path) -> list[Path]:
         if not matches:
             raise UsageError(f"no such file or folder: {text}")
         for match in matches:
-            found.update(dict.fromkeys(_files_at(Path(match), real(out))))
+            found.update(dict.fromkeys(_files_at(Path(match), real_path(out))))
     return list(found)
 
 
@@ -120,7 +120,7 @@ def _files_at(path: Path, out: Path) -> Iterator[Path]:
     seen: set[Path] = set()
     for parent, folders, names in os.walk(path, followlinks=True):
         here = Path(parent)
-        place = real(here)
+        place = real_path(here)
         if place in seen or place == out or "store.json" in names:
             folders.clear()
             continue
@@ -129,20 +129,20 @@ def _files_at(path: Path, out: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(names) if not name.startswith("."))
 
 
-def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> Found:
-    """Tell videos, pairs and packed sets apart by their file name endings.
+def classify(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> FoundInputs:
+    """Classify files as videos, pairs and packed sets by their suffixes.
 
     Args:
         paths: the files, in order.
-        layout: one of `LAYOUTS`; other kinds than the one named are passed over.
-        named: files a person named one by one: taken for videos if their ending says nothing.
+        layout: one of `LAYOUTS`; other kinds are ignored.
+        named: files given one by one, which are videos if their suffix is unknown.
     """
-    found = Found()
+    found = FoundInputs()
     pictures: dict[str, list[Path]] = {}
     sounds: dict[str, list[Path]] = {}
     for path in paths:
         suffix = path.suffix.lower()
-        if reason := _no_text(path):
+        if reason := _encoding_problem(path):
             if suffix in _MEDIA or path in named:
                 clip_id = media_id(path).encode(errors="backslashreplace").decode()
                 found.skips.append(Skip(id=clip_id, input=str(path), reason=reason))
@@ -154,15 +154,16 @@ def sort_out(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
             found.packed.append(path)
         elif suffix in VIDEO_SUFFIXES or path in named:
             found.sources.append(Source(id=media_id(path), kind="video", path=path))
-    _keep(found, layout)
+    found.sources = found.sources if layout in ("auto", "videos") else []
+    found.packed = found.packed if layout in ("auto", "hdf5") else []
     if layout in ("auto", "folders"):
-        _pair(found, pictures, sounds, strays_matter=layout == "folders")
+        _pair(found, pictures, sounds, require_pairs=layout == "folders")
     return found
 
 
-def _no_text(path: Path) -> str:
-    """Why a store, whose texts are UTF-8, cannot hold the path; '' where it can."""
-    full = str(real(path))
+def _encoding_problem(path: Path) -> str:
+    """Why a path cannot be stored as UTF-8; '' if it can."""
+    full = str(real_path(path))
     try:
         full.encode()
     except UnicodeEncodeError:
@@ -174,64 +175,60 @@ def _no_text(path: Path) -> str:
     return ""
 
 
-def _keep(found: Found, layout: str) -> None:
-    if layout not in ("auto", "videos"):
-        found.sources.clear()
-    if layout not in ("auto", "hdf5"):
-        found.packed.clear()
-
-
-def _pair(found: Found, pictures: dict[str, list[Path]], sounds: dict[str, list[Path]], *, strays_matter: bool) -> None:
-    """Match frames and sounds by id. Halves without partner are failures where pairs are what the folder holds."""
+def _pair(
+    found: FoundInputs, pictures: dict[str, list[Path]], sounds: dict[str, list[Path]], *, require_pairs: bool
+) -> None:
+    """Pair frames and sounds by id. Unpaired files are failures if the input consists of pairs, else ignored."""
     videos = {source.id for source in found.sources}
-    strays_matter = strays_matter or (bool(pictures) and bool(sounds)) or not (videos or found.packed)
-    guests = _guests(pictures, sounds, videos)
+    require_pairs = require_pairs or (bool(pictures) and bool(sounds)) or not (videos or found.packed)
+    shared = _shared_pictures(pictures, sounds, videos)
     for frame_id, paths in pictures.items():
-        clip_ids = [frame_id] if frame_id in sounds else guests.get(frame_id, [])
+        clip_ids = [frame_id] if frame_id in sounds else shared.get(frame_id, [])
         if clip_ids:
-            found.skips += _seconds(frame_id, paths)
+            found.skips += _duplicates(frame_id, paths)
         else:
-            _stray(found, frame_id, paths, "a frame without a sound", counts=strays_matter and frame_id not in videos)
+            _unpaired(
+                found, frame_id, paths, "a frame without a sound", counts=require_pairs and frame_id not in videos
+            )
         for clip_id in clip_ids:
-            heard = sounds.pop(clip_id)
-            found.sources.append(Source(id=clip_id, kind="pair", path=paths[0], sound=heard[0]))
-            found.skips += _seconds(clip_id, heard)
+            files = sounds.pop(clip_id)
+            found.sources.append(Source(id=clip_id, kind="pair", path=paths[0], sound=files[0]))
+            found.skips += _duplicates(clip_id, files)
     for clip_id, paths in sounds.items():
-        _stray(found, clip_id, paths, "a sound without a frame", counts=strays_matter and clip_id not in videos)
+        _unpaired(found, clip_id, paths, "a sound without a frame", counts=require_pairs and clip_id not in videos)
 
 
-def _guests(
+def _shared_pictures(
     pictures: Mapping[str, list[Path]], sounds: Mapping[str, list[Path]], videos: Container[str]
 ) -> dict[str, list[str]]:
-    """Frame id -> ids of the sounds that share the frame, for frames without a sound of their own.
+    """Frame id -> ids of the sounds that share the frame, for frames without a sound of the same id.
 
-    A sound without a frame of its own goes with the frame of its id less the last `_token`. Where that frame has a
-    sound of its own it is that sound's frame, and a lost one of another clip is not replaced by it. The last token of
-    an id of VGGSound is a time: another moment of the video is another picture.
+    A sound without a frame uses the frame of its id without the last `_token`, unless that frame has its own sound.
+    VGGSound ids are excluded: their last token is a time, so the other frame is of another moment.
     """
-    guests: dict[str, list[str]] = {}
+    shared: dict[str, list[str]] = {}
     for clip_id in sounds:
         frame_id = clip_id.rpartition("_")[0]
         alone = clip_id not in pictures and clip_id not in videos and not is_vggsound_id(clip_id)
         if alone and frame_id in pictures and frame_id not in sounds and frame_id not in videos:
-            guests.setdefault(frame_id, []).append(clip_id)
-    return guests
+            shared.setdefault(frame_id, []).append(clip_id)
+    return shared
 
 
-def _seconds(clip_id: str, paths: list[Path]) -> list[Skip]:
+def _duplicates(clip_id: str, paths: list[Path]) -> list[Skip]:
     reason = f"a second file for clip {clip_id}; {paths[0]} is used"
     return [Skip(id=clip_id, input=str(path), reason=reason) for path in paths[1:]]
 
 
-def _stray(found: Found, clip_id: str, paths: list[Path], reason: str, *, counts: bool) -> None:
+def _unpaired(found: FoundInputs, clip_id: str, paths: list[Path], reason: str, *, counts: bool) -> None:
     if counts:
         found.skips += [Skip(id=clip_id, input=str(path), reason=f"is {reason}") for path in paths]
     else:
         found.ignored += len(paths)
 
 
-def without_doubles(sources: Iterable[Source], skips: list[Skip]) -> list[Source]:
-    """The first input of each id; later ones go to `skips`."""
+def without_duplicates(sources: Iterable[Source], skips: list[Skip]) -> list[Source]:
+    """The first input of each id; later ones are added to `skips`."""
     first: dict[str, Source] = {}
     for source in sources:
         earlier = first.setdefault(source.id, source)

@@ -1,4 +1,4 @@
-"""Many inputs at once, results in the order of the inputs whatever the number of processes."""
+"""Make clips in a pool of worker processes, with results in input order."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-from avloc.prepare.clips import Job, Made, make_clip
+from avloc.prepare.clips import Job, PreparedClip, make_clip
 from avloc.prepare.sources import Skip
 
-_AHEAD = 4
-"""Inputs in flight for each process: enough to keep it busy, few enough to bound memory."""
+_QUEUE_PER_WORKER = 4
+"""Submitted inputs per process: enough to keep it busy, few enough to bound memory."""
 
 
 def worker_count(asked: int) -> int:
-    """Processes to use; 0 means one a core that this process may run on."""
+    """Number of processes; 0 means one per available core."""
     if asked:
         return asked
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def results(jobs: Sequence[Job], workers: int) -> Generator[Made | Skip, None, None]:
-    """Make each job's clip, in order. An input on which a process dies is skipped with that reason, not retried."""
+def make_clips(jobs: Sequence[Job], workers: int) -> Generator[PreparedClip | Skip, None, None]:
+    """Make the clip of each job, in order. An input that kills its process is skipped with that reason."""
     if workers == 1 or len(jobs) == 1:
         yield from map(make_clip, jobs)
         return
@@ -38,20 +38,20 @@ def results(jobs: Sequence[Job], workers: int) -> Generator[Made | Skip, None, N
                 done += 1
                 yield result
         except BrokenProcessPool:
-            # Any input in flight may be the one: try them one by one, each in a process of its own.
-            for job in jobs[done : done + workers * _AHEAD]:
+            # Any submitted input may be the cause: run each in its own process.
+            for job in jobs[done : done + workers * _QUEUE_PER_WORKER]:
                 done += 1
-                yield _alone(job)
+                yield _isolated(job)
 
 
-def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Made | Skip]:
+def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[PreparedClip | Skip]:
     pool = _pool(min(workers, len(jobs)))
-    waiting: deque[Future[Made | Skip]] = deque()
+    waiting: deque[Future[PreparedClip | Skip]] = deque()
     try:
         for job in jobs:
-            with _uninterrupted():
+            with _sigint_blocked():
                 waiting.append(pool.submit(make_clip, job))
-            if len(waiting) >= workers * _AHEAD:
+            if len(waiting) >= workers * _QUEUE_PER_WORKER:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -59,10 +59,10 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Made | Skip]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _alone(job: Job) -> Made | Skip:
+def _isolated(job: Job) -> PreparedClip | Skip:
     with _pool(1) as pool:
         try:
-            with _uninterrupted():
+            with _sigint_blocked():
                 future = pool.submit(make_clip, job)
             return future.result()
         except BrokenProcessPool:
@@ -71,14 +71,14 @@ def _alone(job: Job) -> Made | Skip:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: decoders and HDF5 have threads and state that do not survive a fork.
+    # Spawn, since decoders and HDF5 have threads and state that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_settle)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes started inside inherit a blocked Ctrl-C: one that is still importing must not complain of it."""
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT for processes started inside, so that Ctrl-C during their imports prints no traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -89,14 +89,14 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _settle() -> None:
-    """Ctrl-C is the parent's to handle; and a worker must not outlive a parent that was killed."""
+def _init_worker() -> None:
+    """Ignore SIGINT, which the parent handles, and exit when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _follow(parent: multiprocessing.process.BaseProcess) -> None:
+def _exit_with_parent(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
     os._exit(1)

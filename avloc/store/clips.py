@@ -15,7 +15,7 @@ from avloc.config import from_dict
 from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
 from avloc.registry import StoreSpec
-from avloc.sharding import WHOLE, Part, turn
+from avloc.sharding import UNSHARDED, JobShard, lock_shared_files
 from avloc.store.shards import ROWS, Column, Shard, ShardFolder, put_ragged, put_texts, ragged_columns, write_next_shard
 
 SCHEMA = 2
@@ -232,7 +232,7 @@ class Store:
         return digest.hexdigest()
 
     def count(self) -> None:
-        """Bring the counts in `store.json` up to date; call it in a turn."""
+        """Bring the counts in `store.json` up to date; call it under `lock_shared_files`."""
         self.header.write(self.folder, {"clips": len(self), **self.flag_counts()})
 
     def flag_counts(self) -> dict[str, int]:
@@ -257,14 +257,16 @@ class StoreWriter:
         folder: the store.
         header: what `store.json` will say.
         shard_clips: clips per full shard.
-        part: what this process has claimed of the folder; enter a part's context in a turn.
+        shard: the shard locked by this process; enter its context under `lock_shared_files`.
     """
 
-    def __init__(self, folder: Path, header: StoreHeader, *, shard_clips: int = 512, part: Part = WHOLE) -> None:
+    def __init__(
+        self, folder: Path, header: StoreHeader, *, shard_clips: int = 512, shard: JobShard = UNSHARDED
+    ) -> None:
         self.folder = folder
         self.header = header
         self.shard_clips = shard_clips
-        self.part = part
+        self.shard = shard
         self._buffer: list[Clip] = []
         self._bytes = 0
 
@@ -277,8 +279,8 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
-        with turn(self.folder, self.part):
-            Store(self.folder).count()  # with the header as it is now: another part may have added to it
+        with lock_shared_files(self.folder, self.shard):
+            Store(self.folder).count()  # with the header as it is now: another shard may have changed it
 
     def add(self, clip: Clip) -> None:
         """Buffer one clip; every `shard_clips` of them become a shard."""
@@ -291,7 +293,7 @@ class StoreWriter:
 
     def flush(self) -> None:
         """Write the buffered clips as one shard."""
-        write_next_shard(self.folder, self._buffer, _fill, self.part)
+        write_next_shard(self.folder, self._buffer, _fill, self.shard)
         self._bytes = 0
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from avloc.annotations.ave import SECONDS, AveRow
 from avloc.errors import Refused
-from avloc.files import json_text, read_table, write_json
+from avloc.files import json_text, read_json_object, write_json
 from avloc.store.clips import StoreHeader
 
 EVENTS = "events.json"
@@ -63,7 +63,7 @@ class EventTable:
         if not path.is_file():
             hint = f"Make it: avloc prepare AVE_FOLDER --layout ave --out {folder}"
             raise Refused(f"{folder} is no store of events: it has no {EVENTS}", hint=hint)
-        data = read_table(path)
+        data = read_json_object(path)
         try:
             if data["schema"] != _SCHEMA:
                 raise ValueError(f"schema {data['schema']}; this avloc reads {_SCHEMA}")

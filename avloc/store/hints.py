@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import Refused
-from avloc.files import read_lines, read_table, write_json
-from avloc.sharding import WHOLE, Part
+from avloc.files import read_json_lines, read_json_object, write_json
+from avloc.sharding import UNSHARDED, JobShard
 from avloc.store.shards import IDS, ROWS, Column, ShardFolder, put_texts, write_next_shard
 
 SCHEMA = 2
@@ -55,7 +55,7 @@ class Hints:
         if not path.is_file():
             hint = f"Make them: avloc distill-cache {store} --teacher {teacher}"
             raise Refused(f"{store} has no hints of {teacher}", hint=hint)
-        self.stamp = read_table(path)
+        self.stamp = read_json_object(path)
         if self.stamp.get("teacher") != teacher:
             raise Refused(f"{path} is not of {teacher}", hint="Delete the folder to make them anew.")
         shape = self.stamp.get("shape")
@@ -72,7 +72,7 @@ class Hints:
     @property
     def failed(self) -> set[str]:
         """Ids on which the teacher was run in vain (`failed.jsonl`)."""
-        return {str(line["id"]) for line in read_lines(self.folder / FAILED) if "id" in line}
+        return {str(line["id"]) for line in read_json_lines(self.folder / FAILED) if "id" in line}
 
     def read(self, clip_id: str) -> NDArray[np.float16] | None:
         """The hint of one clip; None where the teacher had nothing to say ("no hint").
@@ -96,24 +96,24 @@ class HintWriter:
         store: the store the hints lie in.
         stamp: who makes them.
         shard_clips: hints per full shard.
-        part: what this process has claimed of the store; enter a part's context in a turn.
+        shard: the shard locked by this process; enter its context under `lock_shared_files`.
 
     Raises:
         Refused: the folder holds hints under another stamp.
     """
 
-    def __init__(self, store: Path, stamp: HintStamp, *, shard_clips: int = 512, part: Part = WHOLE) -> None:
+    def __init__(self, store: Path, stamp: HintStamp, *, shard_clips: int = 512, shard: JobShard = UNSHARDED) -> None:
         self.folder = hint_folder(store, stamp.teacher)
         self.stamp = stamp
         self.shard_clips = shard_clips
-        self.part = part
+        self.shard = shard
         self._buffer: list[tuple[str, NDArray[Any] | None]] = []
 
     def __enter__(self) -> HintWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / STAMP
         if path.is_file():
-            there = read_table(path)
+            there = read_json_object(path)
             if there != self.stamp.as_json():
                 names = sorted(
                     k for k in {*there, *self.stamp.as_json()} if there.get(k) != self.stamp.as_json().get(k)
@@ -138,7 +138,7 @@ class HintWriter:
 
     def flush(self) -> None:
         """Write the buffered hints as one shard."""
-        write_next_shard(self.folder, self._buffer, self._fill, self.part)
+        write_next_shard(self.folder, self._buffer, self._fill, self.shard)
 
     def _fill(self, file: Any, hints: list[tuple[str, NDArray[Any] | None]]) -> None:
         put_texts(file, "id", [clip_id for clip_id, _ in hints])

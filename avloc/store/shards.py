@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from avloc.errors import Refused
 from avloc.files import write_image
-from avloc.hdf5 import own_data_set
-from avloc.sharding import WHOLE, Part
+from avloc.hdf5 import local_data_set
+from avloc.sharding import UNSHARDED, JobShard
 
 _OPEN_AT_MOST = 256
 """Shards that one process holds open: systems allow a process a thousand files or so, large stores have more."""
@@ -100,7 +100,7 @@ class Shard:
         Raises:
             ValueError: it is not.
         """
-        values, column = own_data_set(self._file, name), self._columns[name]
+        values, column = local_data_set(self._file, name), self._columns[name]
         edges = values if name == "id_offset" else self._data_set("id_offset")
         rows = len(edges) - 1 if edges.ndim else 0
         lengths = {ROWS: rows, EDGES: rows + 1}
@@ -245,23 +245,23 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def write_next_shard(
-    folder: Path, buffer: list[Row], fill: Callable[[Any, list[Row]], None], part: Part = WHOLE
+    folder: Path, buffer: list[Row], fill: Callable[[Any, list[Row]], None], shard: JobShard = UNSHARDED
 ) -> None:
     """Write one more shard of what is buffered, and empty the buffer; without anything in it, nothing.
 
-    Each part of a job counts its own: `shard-00000.h5` is the whole's, `shard-2-of-4-00000.h5` a part's. Whatever
+    Each shard of a job counts its own: `shard-00000.h5` if unsharded, `shard-2-of-4-00000.h5` of shard 2/4. Whatever
     interrupts it, a row is afterwards either in the shard or in the buffer.
 
     Args:
         folder: where the shards lie.
         buffer: one entry a clip.
         fill: gets the open HDF5 file and the entries.
-        part: whose shard it is.
+        shard: the shard of the job.
     """
     if not buffer:
         return
     names = [path.stem.rpartition("-") for path in shard_paths(folder)]
-    stem = f"shard{part.suffix}"
+    stem = f"shard{shard.suffix}"
     last = max((int(number) for start, _, number in names if start == stem), default=-1)
     path = folder / f"{stem}-{last + 1:05d}.h5"
     taken = buffer.copy()

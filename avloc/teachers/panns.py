@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from avloc.errors import InputError, Refused, UsageError
-from avloc.files import read_table
+from avloc.files import read_json_object
 from avloc.media import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
 from avloc.registry import StoreSpec
@@ -132,7 +132,7 @@ def choose_sound(store: Store, asked: str) -> str:
         return "store"
     stamp = hint_folder(store.folder, PannsTeacher.name) / STAMP
     if stamp.is_file():
-        settled = read_table(stamp).get("settings", {}).get("sound")
+        settled = read_json_object(stamp).get("settings", {}).get("sound")
         if settled in SOUNDS:
             return str(settled)
     sources = zip(store.column("sound_source"), store.column("source_bytes"), strict=True)

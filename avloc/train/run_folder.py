@@ -13,7 +13,7 @@ import torch
 from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
 from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
-from avloc.files import atomic_path, read_lines, write_bytes, write_image
+from avloc.files import atomic_path, read_json_lines, write_bytes, write_image
 from avloc.weights.torch_files import load_plain
 
 FREE_TO_CHANGE = ("epochs", "workers")
@@ -99,7 +99,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one an epoch."""
-        lines = read_lines(self.path / "metrics.jsonl")
+        lines = read_json_lines(self.path / "metrics.jsonl")
         if not all(isinstance(line.get("epoch"), int) for line in lines):
             raise Refused(f"{self.path / 'metrics.jsonl'} has a line without an epoch", hint="Delete that line.")
         return lines

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avloc.errors import WeightsError
-from avloc.hdf5 import own_data_set
+from avloc.hdf5 import local_data_set
 from avloc.weights.torch_files import check_size
 
 _MAX_ENTRIES, _MAX_NAME = 10_000, 1_000
@@ -56,4 +56,4 @@ def _data_sets(file: Any) -> Iterator[tuple[str, Any]]:
             if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
                 groups.append((f"{prefix}{name}/", group[name]))
             else:
-                yield f"{prefix}{name}", own_data_set(group, name)
+                yield f"{prefix}{name}", local_data_set(group, name)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from avloc.errors import WeightsError
-from avloc.files import check_ordinary
+from avloc.files import check_regular_file
 
 _MAX_BYTES = 1 << 31
 _KINDS = ("f8", "f4", "f2", "i8", "i4", "u1", "b1")
@@ -70,7 +70,7 @@ def check_size(path: Path) -> None:
         OSError: it is not an ordinary file, or absent.
         ValueError: it is larger than 2 GiB.
     """
-    check_ordinary(path)
+    check_regular_file(path)
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"it has {path.stat().st_size} bytes; at most {_MAX_BYTES} are read")
 

@@ -1,4 +1,4 @@
-"""Lists, ids and boxes: the published numbers hold, and every format comes out in one form."""
+"""Id lists, ids, boxes and masks: published counts, and reading of every annotation format."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def test_every_list_has_its_published_size():
 def test_training_lists_overlap_the_test_sets_as_published(training):
     test, count = OVERLAPS[training]
     assert len(set(ann.published_list(training)) & set(ann.published_list(test))) == count
-    assert not ann.pair_only_ids() & set(ann.published_list(training)), "the pairs' own clips are in no training list"
+    assert not ann.pair_only_ids() & set(ann.published_list(training)), (
+        "clips used only by the pairs are in no training list"
+    )
 
 
 @pytest.mark.skipif(not METADATA.is_dir(), reason="the published lists lie beside the checkout and are not there")
@@ -104,8 +106,8 @@ def test_the_sounding_clips_of_every_test_set():
         assert set(ann.testset_ids(name)) <= set(ann.published_list(ann.testset_list(name)))
 
 
-def test_flickrs_250th_clip_is_the_one_that_the_published_list_lacks():
-    """`test_list.txt` of Senocak et al. names the 249 clips and this one."""
+def test_flickr_250_adds_the_clip_missing_from_the_published_list():
+    """`test_list.txt` of Senocak et al. has the 249 clips and this one."""
     assert ann.published_list("flickr-250") == (*ann.published_list("flickr_test"), "3908875350")
 
 
@@ -116,7 +118,7 @@ def test_flickrs_250th_clip_is_the_one_that_the_published_list_lacks():
         ("vggss-ext", 5158, 379, ann.SilentPair("9PmzQI8ZYpg_000147", "9PmzQI8ZYpg_000147", "non-sounding")),
     ],
 )
-def test_extended_sets_name_every_clip_that_they_need(testset, pairs, more, first):
+def test_extended_lists_have_all_clips(testset, pairs, more, first):
     found = ann.silent_pairs(testset)
     assert len(found) == len(set(found)) == pairs
     assert found[0] == first
@@ -131,12 +133,12 @@ def test_extended_sets_name_every_clip_that_they_need(testset, pairs, more, firs
     assert list(every) == expected
     assert len(every) - len(sounding) == more
     own = {pair.video for pair in found if pair.video == pair.audio}
-    assert own == set(every) - set(sounding), "a clip that is added is heard with its own picture and no other"
+    assert own == set(every) - set(sounding), "an added clip's sound is used only with its own picture"
 
 
 @pytest.mark.skipif(not METADATA.is_dir(), reason="the published lists lie beside the checkout and are not there")
 @pytest.mark.parametrize("testset", ["flickr-ext", "vggss-ext"])
-def test_silent_pairs_are_the_published_ones_in_their_order(testset):
+def test_silent_pairs_match_the_published_order(testset):
     name = f"{testset.removesuffix('-ext')}_test_plus_silent.csv"
     rows = [line.split(",") for line in (METADATA / name).read_text().splitlines()]
     assert rows[0] == ["video", "audio", "label"]
@@ -161,7 +163,7 @@ def test_other_test_sets_have_no_silent_pairs(testset):
         ("a_9PmzQI8ZYpg_000147", False),
     ],
 )
-def test_ids_of_vggsound_are_told_by_their_form(clip_id, is_vggsound):
+def test_vggsound_ids_are_detected(clip_id, is_vggsound):
     assert ann.is_vggsound_id(clip_id) is is_vggsound
 
 
@@ -175,7 +177,7 @@ def test_ids_of_vggsound_are_told_by_their_form(clip_id, is_vggsound):
         ("holidays_19_2024_2025", "holidays_19_2024_2025"),
     ],
 )
-def test_the_two_spellings_are_one_id(spelling, canonical):
+def test_ids_are_normalized(spelling, canonical):
     assert ann.canonical_id(spelling) == canonical
     assert ann.media_id(PurePath(f"frames/{spelling}.jpg")) == canonical
 
@@ -245,18 +247,18 @@ def _read_xml(folder: Path, text: str) -> tuple[ann.Annotations, ann.Annotation]
         _box(10, 20.5, 100, 128),
     ],
 )
-def test_coordinates_may_be_fractions_of_pixels_in_any_order_of_names(tmp_path, text):
+def test_coordinates_may_be_fractional_and_in_any_order(tmp_path, text):
     read, found = _read_xml(tmp_path, text)
     assert read.rule == "consensus"
     np.testing.assert_allclose(found.boxes, [[10 / 256, 20.5 / 256, 100 / 256, 0.5]])
 
 
-def test_boxes_of_flickr_stay_as_published_whatever_they_say(tmp_path):
+def test_flickr_boxes_are_kept_as_published(tmp_path):
     _, found = _read_xml(tmp_path, f"<a>{_box(-64, 128, 64, 0)}</a>")
     np.testing.assert_allclose(found.boxes, [[-0.25, 0.5, 0.25, 0]])
 
 
-def test_boxes_of_pascal_voc_are_fractions_of_the_picture_that_it_names(tmp_path):
+def test_pascal_voc_boxes_are_scaled_by_the_size_in_the_file(tmp_path):
     part = f"<object><part><name>head</name>{_box(30, 20, 40, 30, tag='bndbox')}</part>{_VOC}</object>"
     read, found = _read_xml(tmp_path, _voc(_VOC, _box("0", "0.5", "200", "100", tag="bndbox"), part))
     assert read.rule == "union"
@@ -264,7 +266,7 @@ def test_boxes_of_pascal_voc_are_fractions_of_the_picture_that_it_names(tmp_path
 
 
 @pytest.mark.parametrize("text", ["<root/>", _voc(), "<a><b><name>nothing</name></b></a>"])
-def test_a_file_that_marks_nothing_is_an_annotation_without_boxes(tmp_path, text):
+def test_xml_without_objects_gives_no_boxes(tmp_path, text):
     assert _read_xml(tmp_path, text)[1].boxes.shape == (0, 4)
 
 
@@ -284,8 +286,8 @@ def test_a_file_that_marks_nothing_is_an_annotation_without_boxes(tmp_path, text
         (f"<a>{_box('', 2, 30, 40)}</a>", "xmin is ''"),
         (f"<a>{_box(1, 2, 30, 40)}{_box(1, 'two', 30, 40)}</a>", "ymin is 'two'"),
         ("<a><bbox><n>7</n><a>1</a><b>2</b><c>30</c><d>nan</d></bbox></a>", "d is 'nan'"),
-        (f"<a>{_VOC}</a>", "does not give the size"),
-        (_voc(_VOC, width=0), "does not give the size"),
+        (f"<a>{_VOC}</a>", "picture size is missing"),
+        (_voc(_VOC, width=0), "picture size is missing"),
         (_voc(_VOC, width="wide"), "width is 'wide'"),
         (_voc(_box(100, 10, 20, 50, tag="bndbox")), "box 100 10 20 50 is not valid in a picture of 200 x 100 pixels"),
         (_voc(_box(-1, 10, 20, 50, tag="bndbox")), "box -1 10 20 50 is not valid"),
@@ -293,19 +295,19 @@ def test_a_file_that_marks_nothing_is_an_annotation_without_boxes(tmp_path, text
         (f"<a>{_VOC}{_box(1, 2, 30, 40)}</a>", "boxes of two kinds, bbox and bndbox"),
     ],
 )
-def test_a_box_that_cannot_be_read_is_an_error_by_name(tmp_path, text, reason):
-    """And never a clip without annotation, or with a box fewer."""
+def test_invalid_box_is_refused_by_name(tmp_path, text, reason):
+    """Invalid boxes are never dropped silently."""
     with pytest.raises(InputError, match=rf"annotation 1\.xml cannot be read \(.*{reason}"):
         _read_xml(tmp_path, text)
 
 
-def test_a_folder_with_boxes_of_two_kinds_is_refused(tmp_path):
+def test_folder_with_two_xml_formats_is_refused(tmp_path):
     (tmp_path / "2.xml").write_text(_voc(_VOC))
     with pytest.raises(UsageError, match=r"two kinds: bbox in 1\.xml and bndbox in 2\.xml"):
         _read_xml(tmp_path, f"<a>{_box(1, 2, 30, 40)}</a>")
 
 
-def test_boxes_of_our_own_are_found_by_path_name_and_stem(tmp_path):
+def test_own_boxes_are_found_by_path_name_and_stem(tmp_path):
     file = tmp_path / "boxes.json"
     content = {
         "dog/a.jpg": [[0, 0, 1, 1]],
@@ -334,20 +336,20 @@ def test_unreadable_annotations_are_a_usage_error(tmp_path, text):
 @pytest.mark.parametrize(
     "box", [[10, 20, 110, 220], [0.1, 0.1, 0.1, 0.5], [0.5, 0.1, 0.2, 0.5], [-0.1, 0, 1, 1], [0, 0, 1, 1.01]]
 )
-def test_own_boxes_in_pixels_or_without_size_are_named(tmp_path, box):
+def test_own_boxes_in_pixels_or_empty_are_refused(tmp_path, box):
     (tmp_path / "boxes.json").write_text(json.dumps({"dog.mp4": [[0, 0, 1, 1], box]}))
-    with pytest.raises(UsageError, match=r"--annotations .*dog\.mp4: box .* fractions of the picture are wanted"):
+    with pytest.raises(UsageError, match=r"--annotations .*dog\.mp4: box .* in fractions of the picture, not pixels"):
         ann.read_annotations(tmp_path / "boxes.json")
 
 
 @pytest.mark.parametrize("rows", [[[0.5, 0.5]], [[0, 0, 1, 1, 0.9]], [0, 0, 1, 1], [[0, 0, True, 1]], "abcd"])
 def test_own_boxes_are_four_numbers(tmp_path, rows):
     (tmp_path / "boxes.json").write_text(json.dumps({"dog.mp4": rows}))
-    with pytest.raises(UsageError, match=r"dog\.mp4: a box (is a list of 4|holds)"):
+    with pytest.raises(UsageError, match=r"dog\.mp4: a box (is a list of 4|has values)"):
         ann.read_annotations(tmp_path / "boxes.json")
 
 
-def test_a_clip_does_not_get_the_boxes_of_its_namesake(tmp_path):
+def test_path_keys_do_not_apply_to_other_folders(tmp_path):
     (tmp_path / "boxes.json").write_text('{"a/dog.mp4": [[0, 0, 1, 1]]}')
     read = ann.read_annotations(tmp_path / "boxes.json")
     assert read.find("dog", PurePath("/data/b/dog.mp4")) is None
@@ -368,7 +370,7 @@ def test_a_folder_of_masks_is_matched_by_id(tmp_path):
     assert read.find("duet1", PurePath("frames/duet1.jpg")) is None
 
 
-def test_masks_that_cannot_be_used_are_named(tmp_path):
+def test_unusable_masks_are_refused_by_name(tmp_path):
     for name in ("twice.png", "sub/twice.png", "empty.png", "huge.png", "folder.png/inside.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -389,15 +391,15 @@ def test_masks_that_cannot_be_used_are_named(tmp_path):
     assert read.find("inside", PurePath("inside.jpg")).mask == b"mask"
 
 
-def test_boxes_and_masks_in_one_folder_cannot_both_be_meant(tmp_path):
+def test_folder_with_boxes_and_masks_is_refused(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.xml").write_text("<root/>")
     (tmp_path / "sub" / "b.png").write_bytes(b"mask")
-    with pytest.raises(UsageError, match=r"holds \.xml and \.png files"):
+    with pytest.raises(UsageError, match=r"has both \.xml and \.png files"):
         ann.read_annotations(tmp_path)
 
 
-def test_an_annotation_is_found_by_the_first_path_that_has_one(tmp_path):
+def test_first_annotated_path_is_used(tmp_path):
     (tmp_path / "boxes.json").write_text('{"frames/d_1.jpg": [[0, 0, 1, 1]], "a/d_1.wav": [], "d_1": [[0, 0, 0.5, 1]]}')
     read = ann.read_annotations(tmp_path / "boxes.json")
     frame, sound = PurePath("/x/frames/d_1.jpg"), PurePath("/x/a/d_1.wav")
@@ -406,7 +408,7 @@ def test_an_annotation_is_found_by_the_first_path_that_has_one(tmp_path):
     assert read.find("d_1", PurePath("/x/b/d_1.wav")).boxes.tolist() == [[0, 0, 0.5, 1]]
 
 
-def test_annotations_that_are_not_there(tmp_path):
+def test_missing_annotations_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no such"):
         ann.read_annotations(tmp_path / "absent.json")
     with pytest.raises(UsageError, match=r"no \.xml"):
@@ -442,7 +444,7 @@ VGGSOUND = ("---g-f_I2yQ_000001", "--0PQM4-hqg_000030", "zzzzzzzzzzz_000110")
         ROWS.replace(",1,", ",1.0,").replace(",30,", ",30.,"),
     ],
 )
-def test_vggsounds_own_list_names_its_clips(tmp_path, text):
+def test_vggsound_csv_is_read(tmp_path, text):
     (tmp_path / "vggsound.csv").write_text(text)
     assert ann.read_ids(str(tmp_path / "vggsound.csv")).ids == VGGSOUND
 
@@ -456,7 +458,7 @@ def test_vggsounds_own_list_names_its_clips(tmp_path, text):
         ROWS.replace("people marching,", ""),
     ],
 )
-def test_any_other_list_is_a_list_of_plain_ids(tmp_path, text):
+def test_other_csv_is_read_as_plain_ids(tmp_path, text):
     (tmp_path / "ids.csv").write_text(text)
     assert ann.read_ids(str(tmp_path / "ids.csv")).ids[0] == "---g-f_I2yQ"
 
@@ -465,7 +467,7 @@ def test_any_other_list_is_a_list_of_plain_ids(tmp_path, text):
     ("name", "meant"),
     [("VGGSS", "vggss"), ("vgg-ss-test", "vggss_test"), ("vgssound_10k_random", "vggsound_10k_random"), ("abc", "")],
 )
-def test_a_list_in_another_spelling_is_told_by_its_name(name, meant):
+def test_misspelt_list_name_suggests_the_right_one(name, meant):
     with pytest.raises(UsageError, match="neither a file nor a published list") as error:
         ann.read_ids(name)
     assert error.value.hint == (f"Did you mean {meant}?" if meant else "")

@@ -117,8 +117,8 @@ def _order(path, values) -> None:
         (np.array([0.0, 1.0]), "not a vector of whole numbers"),
         (np.array([[0, 1]]), "not a vector of whole numbers"),
         (np.arange(4), "4 entries for 3 rows"),
-        (h5py.ExternalLink("other.h5", "order"), "does not lie in it"),
-        (h5py.SoftLink("/rows"), "does not lie in it"),
+        (h5py.ExternalLink("other.h5", "order"), "stored in another file"),
+        (h5py.SoftLink("/rows"), "stored in another file"),
     ],
 )
 def test_an_order_that_is_none_is_refused(tmp_path, values, said):

@@ -110,7 +110,7 @@ def test_an_interrupted_preparation_goes_on(folder, store, tmp_path):
         (lambda f: spoiled(f / "visual_feature.h5", np.zeros((CLIPS, 10, 512))), "not floats of"),
         (lambda f: spoiled(f / "audio_feature.h5", np.zeros((7, 10, 128))), "has 7 rows, but there are 60"),
         (lambda f: spoiled(f / "audio_feature.h5", np.full((CLIPS, 10, 128), np.nan)), "row 0"),
-        (lambda f: ((f / "audio_feature.h5").unlink(), os.mkfifo(f / "audio_feature.h5")), "no ordinary file"),
+        (lambda f: ((f / "audio_feature.h5").unlink(), os.mkfifo(f / "audio_feature.h5")), "not a regular file"),
         (lambda f: ((f / "a").mkdir(), (f / "a" / "Annotations.txt").write_text("x")), "are both there"),
         (lambda f: (f / "val_order.h5").write_bytes((f / "train_order.h5").read_bytes()), "in train already"),
     ],

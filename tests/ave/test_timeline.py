@@ -19,7 +19,7 @@ from avloc.localize import timeline as timeline_module
 from avloc.localize.events import EventsOptions, Teller, Timeline, Told, window_starts
 from avloc.localize.events_video import write_events_video
 from avloc.localize.timeline import attended, shown_classes, write_timeline
-from avloc.media import play
+from avloc.media import stream_frames
 from avloc.methods import build_events
 from avloc.networks.vggish import VGGish, log_mel_patches
 from avloc.progress import silent
@@ -72,7 +72,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
     assert (done.code, json.loads(done.out)["stored"], json.loads(done.out)["missing"]) == (1, 2, ["vid-2", "gone"]), (
         done.err
     )
-    assert "lasts 3.0 s; events are told of 10 s" in done.err
+    assert "lasts 3.0 s; events are labelled for 10 s" in done.err
     done = here("train", data, "--method", "ave", "--out", tmp_path / "run", "--set", "ave.classes=2")
     assert (done.code, "avloc distill-cache" in done.err) == (5, True)
     done = here("distill-cache", data, "--teacher", "vgg19", "--teacher", "vggish")
@@ -149,7 +149,7 @@ def test_a_video_is_lit_where_each_second_looks(tmp_path):
     for second, cell in enumerate(((1, 1), (1, 5), (1, 3))):
         attention[second][cell] = 1
     movie = write_events_video(source, out, replace(some_timeline(3), attention=attention))
-    before, after = list(play(source)), list(play(out))
+    before, after = list(stream_frames(source)), list(stream_frames(out))
     assert (movie.frames, movie.has_sound, len(after)) == (34, True, 34)
     for old, new in zip(before, after, strict=True):
         change = np.abs(new.picture().astype(int) - old.picture().astype(int)).sum(2)

@@ -13,11 +13,11 @@ from pathlib import Path
 def steps(store: str, precision: str, batch: str, count: str) -> None:
     """The same batch again and again."""
     from avloc.config import TrainConfig
-    from avloc.malloc import keep_freed
+    from avloc.malloc import keep_freed_memory
     from avloc.store import Store
     from tests.bench.rows_training import our_batch, our_step
 
-    keep_freed()
+    keep_freed_memory()
     config = TrainConfig(batch=int(batch), epochs=1, init="random", workers=0)
     step = our_step(config, precision, our_batch(Store(Path(store)), config))
     step()

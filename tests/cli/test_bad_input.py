@@ -515,7 +515,12 @@ def test_a_held_lock_is_refused(at_home, store, command):
 def test_a_store_made_otherwise_is_refused(media, tmp_path):
     command = ("prepare", str(media / "good.mp4"), "--out", str(tmp_path / "out"))
     check(avloc(*command), 0)
-    check(avloc(*command, "--rate", "44100"), 5, "holds a store made otherwise", "rate (22050 there, 44100 asked)")
+    check(
+        avloc(*command, "--rate", "44100"),
+        5,
+        "holds a store with other settings",
+        "rate (22050 stored, 44100 requested)",
+    )
     assert Store(tmp_path / "out").spec.rate == 22_050
 
 

@@ -161,7 +161,7 @@ def test_a_packed_set_in_another_file_is_refused(tmp_path):
         file["train_frames"] = h5py.ExternalLink("secret.h5", "frames")
     with h5py.File(sounds, "w") as file:
         file["train_audios"] = np.zeros((2, 48_000), "f4")
-    with pytest.raises(InputError, match="does not lie in it"):
+    with pytest.raises(InputError, match="stored in another file"):
         read_row(Source(id="a", kind="packed", path=frames, sound=sounds, row=0))
 
 

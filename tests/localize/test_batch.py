@@ -17,7 +17,7 @@ from avloc.errors import UsageError
 from avloc.localize import InputDone, LocalizeOptions, Times, localize, plan_outputs
 from avloc.localize.inputs import expand_inputs
 from avloc.localize.prefetch import read_ahead
-from avloc.media import layout_of, read_frame
+from avloc.media import probe, read_frame
 from avloc.progress import Notice, Progress
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 from tests.responsive_model import RATE, save_listening
@@ -304,12 +304,12 @@ def test_an_overlay_video(here, clips, model, tmp_path):
 def test_an_overlay_video_is_judged_at_five_times(here, clips, model, tmp_path):
     done = here("localize", clips / "b.mkv", "--model", model, "--out", tmp_path / "h.mp4")
     assert "b.mkv: silent: no source (at 3 of 5 times); the map follows the sound (at 2 of 5 times)" in done.err
-    assert Times(start=1, end=3, several=4).of(layout_of(clips / "a.mp4")) == [1.25, 1.75, 2.25, 2.75]
+    assert Times(start=1, end=3, several=4).of(probe(clips / "a.mp4")) == [1.25, 1.75, 2.25, 2.75]
 
 
 def test_json_beside_an_overlay_video_has_the_moments_that_were_judged(here, clips, model, tmp_path):
     command = ("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / "h.mp4", "--json")
-    assert [line["time_s"] for line in lines(here(*command).out)] == Times(several=5).of(layout_of(clips / "a.mp4"))
+    assert [line["time_s"] for line in lines(here(*command).out)] == Times(several=5).of(probe(clips / "a.mp4"))
     assert len(lines(here(*command, "--every", 2).out)) == 2
 
 

@@ -1,4 +1,4 @@
-"""What `avloc.media` promises: the right sample, the right picture, or the reason why not."""
+"""Decoding of audio, video, pictures and masks: exact samples and frames, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RATES = (16_000, 22_050, 44_100, 48_000)
 
 
 def heard_span(window) -> tuple[float, float]:
-    """First and last moment above 4 % of full scale, on the file's timeline."""
+    """First and last time above 4 % of full scale, on the file's timeline."""
     loud = np.nonzero(np.abs(window.waveform) > 0.04)[0]
     return window.start_s + loud[0] / window.rate, window.start_s + loud[-1] / window.rate
 
@@ -74,7 +74,7 @@ def test_tone_lands_at_its_samples(tmp_path, rate, ending):
 
 
 class _DamagedFrame:
-    """What damaged AAC decodes to; the real thing kills the process."""
+    """A frame as decoded from damaged AAC; a real one crashes the process."""
 
     def __init__(self, channels: int, planes: int, *, planar: bool) -> None:
         self.layout = SimpleNamespace(nb_channels=channels)
@@ -88,7 +88,7 @@ class _DamagedFrame:
 @pytest.mark.parametrize(
     ("channels", "planes", "planar"), [(2, 1, True), (1, 2, True), (2, 2, False), (9, 9, True), (0, 0, True)]
 )
-def test_a_frame_whose_planes_are_not_its_channels_is_not_touched(channels, planes, planar):
+def test_frame_with_wrong_channel_count_is_refused(channels, planes, planar):
     with pytest.raises(InputError, match="its sound is damaged"):
         audio_decoder._samples(_DamagedFrame(channels, planes, planar=planar))
 
@@ -159,7 +159,7 @@ def test_file_object_is_read_like_a_file(tmp_path):
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_sound_that_starts_late_keeps_its_time(tmp_path, ending):
-    """Tone at 0.5-1 s of a stream that starts 0.5 s late is heard at 1-1.5 s; before that there are zeros."""
+    """Tone at 0.5-1 s of a stream that starts 0.5 s late is at 1-1.5 s of the file; before that there are zeros."""
     path = make_video(tmp_path / f"a.{ending}", sound=tone(3.5, 16_000, span=(0.5, 1)), rate=16_000, sound_start_s=0.5)
     moment = read_moment(path, seconds=3, at=1.0)
     assert moment.sound.start_s == 0.0
@@ -188,18 +188,18 @@ def test_uneven_picture_times(tmp_path):
     assert read_frame(path, at=3.0)[1] == pytest.approx(1.8)
 
 
-def test_a_time_past_the_end_says_where_the_end_is(tmp_path):
+def test_time_past_the_end_is_refused_with_the_end(tmp_path):
     path = make_video(tmp_path / "a.mp4", sound=tone(8, 16_000), rate=16_000)
     with pytest.raises(InputError, match=r"at 6 s: the video ends at 4\.0"):
         read_moment(path, seconds=3, at=6.0)
 
 
-def test_middle_of_a_video_in_a_container_that_knows_only_the_longest_stream(tmp_path):
+def test_middle_of_a_video_whose_container_has_only_one_duration(tmp_path):
     path = make_video(tmp_path / "a.mkv", seconds=2, sound=tone(6, 16_000), rate=16_000)
     assert read_moment(path, seconds=3).time_s == pytest.approx(1.0, abs=0.1)
 
 
-def test_one_picture_is_a_video_too(tmp_path):
+def test_video_with_one_frame(tmp_path):
     path = make_video(tmp_path / "a.mp4", seconds=0.1, sound=tone(4, 16_000), rate=16_000)
     moment = read_moment(path, seconds=3)
     assert moment.still
@@ -235,7 +235,7 @@ def test_rotated_video_is_shown_upright(tmp_path):
     assert shown[36:].mean() < 40
 
 
-def test_files_that_cannot_be_used_say_why(tmp_path):
+def test_unusable_files_are_refused_with_reason(tmp_path):
     sound = tone(4, 16_000)
     good = make_video(tmp_path / "good.mp4", sound=sound, rate=16_000)
     files = {
@@ -260,14 +260,14 @@ def test_files_that_cannot_be_used_say_why(tmp_path):
         read_moment(only_sound, seconds=3)
 
 
-def test_a_video_cut_off_behind_its_index_says_so(tmp_path):
+def test_video_truncated_after_its_index_is_refused(tmp_path):
     good = make_video(tmp_path / "a.mp4", seconds=8, sound=tone(8, 16_000), rate=16_000, faststart=True)
     (tmp_path / "cut.mp4").write_bytes(good.read_bytes()[: good.stat().st_size * 4 // 10])
     with pytest.raises(InputError, match="cut off"):
         read_moment(tmp_path / "cut.mp4", seconds=3)
 
 
-def test_tags_that_are_no_utf8_do_not_matter(tmp_path):
+def test_tags_that_are_not_utf8_are_ignored(tmp_path):
     path = make_video(tmp_path / "a.mkv", sound=tone(4, 16_000), rate=16_000)
     named = path.read_bytes()
     path.write_bytes(named.replace(b"Lavf", b"\xe9\xff\xe8\xfe").replace(b"Lavc", b"\xe9\xff\xe8\xfe"))
@@ -275,7 +275,7 @@ def test_tags_that_are_no_utf8_do_not_matter(tmp_path):
     assert read_moment(path, seconds=3).time_s == pytest.approx(2)
 
 
-def test_a_playlist_in_disguise_reaches_no_network(tmp_path):
+def test_disguised_playlist_opens_no_connection(tmp_path):
     path = tmp_path / "list.mp4"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(InputError):
@@ -330,7 +330,7 @@ def test_unusual_pictures(tmp_path):
     assert decode_picture(_encoded(Image.new("1", (20, 10), 1), "PNG")).max() == 255
 
 
-def test_pictures_that_cannot_be_used_say_why():
+def test_unusable_pictures_are_refused_with_reason():
     whole = _encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
     for data, reason in ((b"", "empty"), (b"no picture at all", "not a JPEG"), (whole[: len(whole) // 2], "truncated")):
         with pytest.raises(InputError, match=reason):
@@ -349,7 +349,7 @@ def test_encoders_and_shrinking():
 
 
 def _png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
-    """A PNG put together by hand: `rows` with a filter byte before each, `more` chunks after the pixels."""
+    """Build a PNG: `rows` with a filter byte before each, `more` chunks after the pixels."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     every = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), *more, (b"IEND", b"")]
     body = b"".join(
@@ -359,15 +359,15 @@ def _png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: t
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
-def test_masks_come_back_pixel_by_pixel(height, width, random):
+def test_masks_round_trip(height, width, random):
     mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
     back = decode_mask(encode_mask(mask))
     assert back.dtype == np.bool_
     np.testing.assert_array_equal(back, mask)
 
 
-def test_every_kind_of_png_is_a_mask():
-    """Rows of three pixels: black, nearly black, white. Alpha says nothing."""
+def test_every_png_mode_is_decoded_as_a_mask():
+    """Rows of three pixels: black, nearly black, white. Alpha is ignored."""
     rgb = np.array([[[0, 0, 0], [0, 0, 1], [255, 255, 255]]], np.uint8)
     grey = rgb.max(axis=2)
     alphas = np.array([[[255], [0], [0]]], np.uint8)
@@ -394,19 +394,19 @@ def test_every_kind_of_png_is_a_mask():
     assert decode_mask(_encoded(one_bit, "PNG")).tolist() == [[False, True, True]]
 
 
-def test_the_palette_says_what_is_black():
-    """AVSBench's masks have a palette; index 0 need not be the background, nor be the only one."""
+def test_palette_defines_black():
+    """AVSBench's masks have a palette in which index 0 need not be the only background, or any."""
     image = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8)).convert("P")
     image.putpalette([255, 255, 255, 0, 0, 0, 128, 0, 0, 0, 0, 0])
     assert decode_mask(_encoded(image, "PNG")).tolist() == [[True, False, True, False]]
 
 
-def test_colours_of_16_bits_count_by_their_upper_eight():
+def test_16_bit_colours_are_reduced_to_8_bits():
     pixels = struct.pack(">9H", 0, 0, 0, 0x00FF, 0, 0, 0, 0x0100, 0)
     assert decode_mask(_png(3, 1, 16, 2, b"\0" + pixels)).tolist() == [[False, False, True]]
 
 
-def test_masks_that_cannot_be_used_say_why():
+def test_unusable_masks_are_refused_with_reason():
     whole = _encoded(Image.effect_noise((64, 64), 50), "PNG")
     for data, reason in (
         (b"", "is empty"),
@@ -420,15 +420,15 @@ def test_masks_that_cannot_be_used_say_why():
             decode_mask(data)
 
 
-def test_a_picture_whose_palette_is_lost_is_refused_in_words():
+def test_picture_without_palette_is_refused():
     with pytest.raises(InputError, match="no palette"):
         decode_picture(_png(3, 1, 8, 3, b"\0\0\0\0"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4), st.integers(0, 10_000))
 @example([], 0)
-def test_damaged_masks_never_raise_anything_else(changes, cut):
-    """The header is left alone: one that claims a large picture is decoded for seconds before it is refused."""
+def test_damaged_masks_raise_only_input_error(changes, cut):
+    """The header is not changed: with a large size, decoding takes seconds before the error."""
     mask = np.arange(48).reshape(6, 8) % 3 == 0
     data = bytearray(encode_mask(mask))
     header = 8 + 25

@@ -1,4 +1,4 @@
-"""Formats of pictures beyond the usual ones, animations, and what is no picture or no file."""
+"""Picture formats, animations, and inputs that are no picture or no file."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def file_of(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_every_format_is_read_and_of_an_animation_the_first_picture(kind):
+def test_every_format_is_decoded_to_its_first_frame(kind):
     picture = decode_picture(ALL[kind])
     assert picture.shape == (16, 32, 3)
     np.testing.assert_allclose(picture.reshape(-1, 3).mean(0), RED, atol=8)
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_pictures_are_known_by_their_ending_or_their_first_bytes(tmp_path, kind):
+def test_pictures_are_detected_by_suffix_or_first_bytes(tmp_path, kind):
     path = file_of(tmp_path, kind)
     assert path.suffix in PICTURE_SUFFIXES
     assert is_picture(path)
@@ -63,7 +63,7 @@ def test_pictures_are_known_by_their_ending_or_their_first_bytes(tmp_path, kind)
     assert is_picture(bare) == (not kind.startswith(".tga")), "TGA has no signature"
 
 
-def test_a_video_is_no_picture_whatever_it_is_called(tmp_path):
+def test_video_is_no_picture_with_any_name(tmp_path):
     video = make_video(tmp_path / "a.mp4", seconds=0.2)
     assert not is_picture(video)
     assert not is_picture(video.rename(tmp_path / "bare"))
@@ -93,18 +93,18 @@ def test_orientation_is_applied_though_another_tag_is_damaged(number_type):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_grey_of_16_bits_keeps_its_brightness(kind):
+def test_16_bit_grey_keeps_its_brightness(kind):
     assert (decode_picture(encoded(Image.fromarray(np.full((8, 8), 0x8040, np.uint16)), kind)) == 0x80).all()
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "ICO", "TGA"])
-def test_transparency_is_laid_on_white(kind):
+def test_transparency_is_composited_on_white(kind):
     clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     assert (decode_picture(encoded(clear, kind)) == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["PPM", "PCX", "SGI", "JPEG2000"])
-def test_pictures_that_are_seldom_met_are_read(kind):
+def test_rare_formats_are_decoded(kind):
     picture = Image.new("RGB", SIZE, (200, 40, 40))
     np.testing.assert_allclose(decode_picture(encoded(picture, kind)).astype(int), np.asarray(picture), atol=2)
 
@@ -125,7 +125,7 @@ def test_pictures_that_are_seldom_met_are_read(kind):
         (ALL[".avif"][:100], "picture cannot be decoded"),
     ],
 )
-def test_what_cannot_be_read_is_one_plain_sentence(data, reason):
+def test_unreadable_picture_gives_a_one_line_error(data, reason):
     with pytest.raises(InputError, match=rf"^picture cannot be decoded \(.*{reason}|^{reason}") as error:
         decode_picture(data)
     assert "\n" not in str(error.value)
@@ -133,7 +133,7 @@ def test_what_cannot_be_read_is_one_plain_sentence(data, reason):
 
 
 @pytest.mark.parametrize("kind", [".gif", ".apng", ".webp", ".tif", ".tga", ".ico", ".avif"])
-def test_localize_takes_pictures_of_every_format_with_a_sound(tmp_path, model, here, kind):
+def test_localize_accepts_every_picture_format(tmp_path, model, here, kind):
     picture, sound = file_of(tmp_path, kind), make_sound(tmp_path / "s.wav", tone(3.0, 16_000), 16_000)
     done = here("localize", picture, "--audio", sound, "--model", model, "--out", tmp_path / "h.npy")
     assert (done.code, done.out) == (0, f"{tmp_path / 'h.npy'}\n")
@@ -142,7 +142,7 @@ def test_localize_takes_pictures_of_every_format_with_a_sound(tmp_path, model, h
     assert "a picture has no sound; give it one with --audio" in alone.err
 
 
-def test_prepare_takes_frames_of_every_format_and_names_heic(tmp_path, here):
+def test_prepare_accepts_every_picture_format_but_heic(tmp_path, here):
     for kind in (".gif", ".tif", ".tga", ".avif"):
         file_of(tmp_path, kind).rename(tmp_path / f"{kind[1:]}{kind}")
         make_sound(tmp_path / f"{kind[1:]}.wav", tone(3.0, 16_000), 16_000)
@@ -158,7 +158,7 @@ URLS = ("https://example.org/a.mp4?x=[1]*", "http://example.org/a.jpg", "rtsp://
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_url_is_refused_as_a_url(tmp_path, here, url):
+def test_url_is_refused(tmp_path, here, url):
     picture = file_of(tmp_path, ".gif")
     (tmp_path / "list.txt").write_text(f"{picture}\n{url}\n")
     for arguments in (
@@ -172,7 +172,7 @@ def test_a_url_is_refused_as_a_url(tmp_path, here, url):
         assert f"{url} is a URL\n  avloc reads files; download it first." in done.err
 
 
-def test_a_file_that_is_called_like_a_url_is_a_file(tmp_path, here, monkeypatch):
+def test_file_named_like_a_url_is_read(tmp_path, here, monkeypatch):
     (tmp_path / "http:").mkdir()
     (tmp_path / "http:" / "a.gif").write_bytes(ALL[".gif"])
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""HDR video is shown as its SDR version would be, and overlay videos are tagged SDR."""
+"""HDR video is tone-mapped to match its SDR version, and overlay videos are tagged SDR."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from avloc.media import read_frame
-from avloc.media.colours import rgb_shown
+from avloc.media.colours import to_rgb
 from avloc.media.tonemap import BT709, HLG, PEAK, PQ, REFERENCE_WHITE, light_to_signal, to_sdr, tone_gain
 from tests.media_makers import disc, hdr_frame, make_hdr_video, tone
 
@@ -29,11 +29,11 @@ def pq_light(signal) -> np.ndarray:
 
 
 def in_pq(sdr: np.ndarray) -> np.ndarray:
-    """An SDR picture put into PQ, its white at reference white."""
+    """Encode an SDR picture as PQ, with its white at reference white."""
     return pq_signal(REFERENCE_WHITE * (sdr / 255) ** 2.4 @ BT709_TO_BT2020.T)
 
 
-# --- beside another program -------------------------------------------------------------------------------------
+# --- comparison with FFmpeg -------------------------------------------------------------------------------------
 
 GREYS = [0.05, 1, 10, 26, 50, 100, 150, 203, 400, 1000]
 PQ_NITS = [(grey, grey, grey) for grey in GREYS] + [
@@ -44,7 +44,7 @@ HLG_SIGNALS = [(grey, grey, grey) for grey in (0.05, 0.2, 0.38, 0.5, 0.6, 0.7, 0
     *[(0.6, 0.3, 0.2), (0.3, 0.6, 0.3), (0.2, 0.3, 0.6), (0.75, 0.7, 0.3), (0.4, 0.65, 0.65)],
     *[(0.55, 0.5, 0.45), (0.95, 0.6, 0.5), (0.5, 0.9, 0.6), (0.45, 0.5, 0.95), (0.9, 0.88, 0.8)],
 ]
-# What FFmpeg 5.1.9 of Debian 12 makes of `patches`, written by `make_hdr_video`; the middle pixel of each patch of
+# Output of FFmpeg 5.1.9 (Debian 12) for `patches`, written by `make_hdr_video`; the middle pixel of each patch of
 #   ffmpeg -i patches.mkv -vf "zscale=transfer=linear:npl=203:agamma=0,format=gbrpf32le,zscale=primaries=bt709,
 #   tonemap=mobius:param=0.55:peak=4.926108:desat=0,zscale=transfer=bt709:matrix=gbr:range=full:agamma=0,format=gbrp,
 #   format=rgb24" -f rawvideo -
@@ -59,7 +59,7 @@ HLG_IN_FFMPEG = [(level, level, level) for level in (14, 57, 109, 143, 177, 218,
 
 
 def patches(signals) -> np.ndarray:
-    """Squares of 16 pixels in a row."""
+    """A row of 16-pixel squares."""
     return np.asarray(signals, float).repeat(16, axis=0)[None].repeat(16, axis=0)
 
 
@@ -68,7 +68,7 @@ def patches(signals) -> np.ndarray:
     [(PQ, pq_signal(PQ_NITS), PQ_IN_FFMPEG), (HLG, HLG_SIGNALS, HLG_IN_FFMPEG)],
     ids=["pq", "hlg"],
 )
-def test_patches_are_those_of_ffmpeg_to_a_level(tmp_path, transfer, signals, expected):
+def test_patches_match_ffmpeg_within_one_level(tmp_path, transfer, signals, expected):
     shown, _ = read_frame(make_hdr_video(tmp_path / "patches.mkv", patches(signals), transfer))
     np.testing.assert_allclose(shown[8, 8::16].astype(int), expected, atol=1)
 
@@ -85,7 +85,7 @@ def test_greys_are_within_four_levels_of_bt2390():
     np.testing.assert_allclose(shown.astype(int), expected.round(), atol=4)
 
 
-# --- promises of the curve --------------------------------------------------------------------------------------
+# --- properties of the curve------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
@@ -134,7 +134,7 @@ def test_primaries_are_those_of_the_file(primaries, from_bt709):
 
 def test_reference_white_is_one_level_in_pq_and_hlg_and_near_white():
     levels = [
-        rgb_shown(hdr_frame(np.full((16, 16, 3), signal), transfer), VideoReformatter())[8, 8]
+        to_rgb(hdr_frame(np.full((16, 16, 3), signal), transfer), VideoReformatter())[8, 8]
         for signal, transfer in ((pq_signal(203), PQ), (0.75, HLG))
     ]
     assert np.abs(np.diff(np.array(levels, int), axis=0)).max() <= 1
@@ -156,25 +156,25 @@ def test_reference_white_is_one_level_in_pq_and_hlg_and_near_white():
     ids=str,
 )
 @pytest.mark.parametrize("transfer", [PQ, HLG])
-def test_one_picture_is_the_same_however_it_is_coded(transfer, kind):
+def test_result_does_not_depend_on_the_pixel_format(transfer, kind):
     signal = patches(pq_signal(PQ_NITS) if transfer == PQ else HLG_SIGNALS)
-    expected = rgb_shown(hdr_frame(signal, transfer), VideoReformatter())[8, 8::16].astype(int)
-    shown = rgb_shown(hdr_frame(signal, transfer, **kind), VideoReformatter())[8, 8::16]
+    expected = to_rgb(hdr_frame(signal, transfer), VideoReformatter())[8, 8::16].astype(int)
+    shown = to_rgb(hdr_frame(signal, transfer, **kind), VideoReformatter())[8, 8::16]
     np.testing.assert_allclose(shown, expected, atol=3)
 
 
 @pytest.mark.parametrize("transfer", [1, 2, 6, 13, 14, 15])
-def test_other_transfers_are_shown_as_they_are(transfer):
+def test_other_transfers_are_not_tone_mapped(transfer):
     frame = hdr_frame(patches(HLG_SIGNALS), transfer)
     plain = VideoReformatter().reformat(frame, format="rgb24").to_ndarray()
-    np.testing.assert_array_equal(rgb_shown(frame, VideoReformatter()), plain)
+    np.testing.assert_array_equal(to_rgb(frame, VideoReformatter()), plain)
 
 
 # --- files ------------------------------------------------------------------------------------------------------
 
 
 def sdr_picture() -> np.ndarray:
-    """A disc on grey, beside it a ramp from black to white."""
+    """A disc on grey next to a ramp from black to white."""
     picture = disc((128, 96), (0.5, 0.4), colour=(180, 60, 50))
     picture[80:] = np.linspace(0, 255, 128).round().astype(np.uint8)[None, :, None]
     return picture
@@ -205,7 +205,7 @@ def test_a_pq_video_looks_like_its_sdr_version(tmp_path, codec, options, ending)
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
-def test_an_overlay_video_of_hdr_is_sdr_and_tagged_so(here, model, tmp_path, transfer):
+def test_overlay_video_of_hdr_is_tagged_sdr(here, model, tmp_path, transfer):
     signal = in_pq(sdr_picture()) if transfer == PQ else np.full((96, 128, 3), 0.6)
     source = make_hdr_video(
         tmp_path / "in.mkv", signal, transfer, codec="libx264", pix_fmt="yuv420p10le", sound=tone(1, 22_050)

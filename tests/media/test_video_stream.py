@@ -1,4 +1,4 @@
-"""Playing a file forward gives what reading single moments gives; what is written is what was asked for."""
+"""Streaming a file gives the same frames and windows as single reads, and written videos match their input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc.errors import InputError
-from avloc.media import layout_of, play, play_sound, read_frame, read_sound
+from avloc.media import probe, read_frame, read_sound, stream_frames, stream_sound
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
 
 RATE = 16_000
@@ -22,7 +22,7 @@ def noise(seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 def assert_same_windows(path, centres, **how):
-    played = list(play_sound(path, centres, **how))
+    played = list(stream_sound(path, centres, **how))
     assert len(played) == len(centres)
     for centre, window in zip(centres, played, strict=True):
         read = read_sound(path, centre_s=centre, **how)
@@ -33,7 +33,7 @@ def assert_same_windows(path, centres, **how):
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "mp4", "mkv", "webm"])
 @pytest.mark.parametrize("rate", [0, 22_050])
-def test_played_windows_are_the_ones_read_singly(tmp_path, ending, rate):
+def test_streamed_windows_equal_single_reads(tmp_path, ending, rate):
     sound, path = noise(4), tmp_path / f"a.{ending}"
     if ending in ("wav", "flac"):
         make_sound(path, sound, RATE)
@@ -44,7 +44,7 @@ def test_played_windows_are_the_ones_read_singly(tmp_path, ending, rate):
     assert_same_windows(path, CENTRES, seconds=1.5, rate=rate)
 
 
-def test_short_sounds_are_tiled_as_ever(tmp_path):
+def test_short_audio_is_tiled(tmp_path):
     assert_same_windows(make_sound(tmp_path / "a.wav", noise(1), RATE), CENTRES, seconds=3, rate=22_050)
 
 
@@ -53,63 +53,63 @@ def test_short_sounds_are_tiled_as_ever(tmp_path):
     st.sampled_from([0.5, 3.0, 10.0]),
     st.sampled_from([0, 8_000, 22_050]),
 )
-def test_long_sounds_are_played_by_the_stretch(tmp_path_factory, centres, seconds, rate):
+def test_long_audio_is_streamed_in_chunks(tmp_path_factory, centres, seconds, rate):
     path = tmp_path_factory.getbasetemp() / "long.wav"
     if not path.exists():
         make_sound(path, noise(70, 8_000), 8_000)
     assert_same_windows(path, centres, seconds=seconds, rate=rate)
 
 
-def test_long_coded_sound_entered_late(tmp_path):
+def test_seek_into_long_compressed_audio(tmp_path):
     sound = tone(90, RATE, span=(71.0, 72.0)) + 0.1 * noise(90)
     for name, codec in (("a.mp3", "libmp3lame"), ("a.m4a", "aac"), ("a.opus", "libopus")):
         path = make_coded_sound(tmp_path / name, sound, 48_000 if "opus" in name else RATE, codec)
-        (window,) = play_sound(path, [24.0 if "opus" in name else 71.5], seconds=3)
+        (window,) = stream_sound(path, [24.0 if "opus" in name else 71.5], seconds=3)
         loud = np.flatnonzero(np.abs(window.waveform) > 0.35) / window.rate + window.start_s
         scale = 3 if "opus" in name else 1  # the same samples, played three times as fast
         assert (loud[0], loud[-1]) == pytest.approx((71 / scale, 72 / scale), abs=0.02), name
 
 
-def test_a_long_sound_is_held_by_the_stretch_only(tmp_path, monkeypatch):
+def test_streaming_long_audio_bounds_memory(tmp_path, monkeypatch):
     from avloc.media import video_stream
 
     path = make_sound(tmp_path / "a.wav", noise(70, 8_000), 8_000)
     held = []
-    whole = video_stream.joined
+    concatenate = video_stream.concatenate
 
-    def joined(pieces, losses):
-        held.append(sum(piece.samples.shape[1] for piece in pieces) / 8_000)
-        return whole(pieces, losses)
+    def recorded(chunks, losses):
+        held.append(sum(chunk.samples.shape[1] for chunk in chunks) / 8_000)
+        return concatenate(chunks, losses)
 
-    monkeypatch.setattr(video_stream, "joined", joined)
-    assert len(list(play_sound(path, [float(t) for t in range(0, 70, 5)], seconds=3))) == 14
+    monkeypatch.setattr(video_stream, "concatenate", recorded)
+    assert len(list(stream_sound(path, [float(t) for t in range(0, 70, 5)], seconds=3))) == 14
     assert max(held) < 6.5
 
 
-def test_sound_of_a_longer_clip_is_over_when_it_is_over(tmp_path):
+def test_windows_past_the_end_of_audio_are_silent(tmp_path):
     path = make_sound(tmp_path / "a.wav", noise(4), RATE)
-    windows = list(islice(play_sound(path, count(0, 4), seconds=3, clip_end_s=20), 5))
+    windows = list(islice(stream_sound(path, count(0, 4), seconds=3, clip_end_s=20), 5))
     assert [window.silent for window in windows] == [False, False, True, True, True]
 
 
-def test_sound_that_cannot_be_played_says_why(tmp_path):
+def test_unusable_audio_is_refused_with_reason(tmp_path):
     for source, reason in (
         (make_video(tmp_path / "mute.mp4"), "has no sound"),
         (make_sound(tmp_path / "empty.wav", np.zeros(0, np.float32), RATE), "no packets"),
         (make_sound(tmp_path / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT"), "not numbers"),
     ):
         with pytest.raises(InputError, match=reason):
-            list(play_sound(source, [0.0], seconds=1))
+            list(stream_sound(source, [0.0], seconds=1))
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "ts", "webm"])
-def test_played_pictures_are_the_ones_read_singly(tmp_path, ending):
+def test_streamed_frames_equal_single_reads(tmp_path, ending):
     codec = {"webm": "libvpx", "ts": "libx264"}.get(ending, "mpeg4")
     path = make_video(tmp_path / f"a.{ending}", seconds=3, fps=10, frame_fn=grey_ramp((64, 48)), video_codec=codec)
-    played = list(play(path))
+    played = list(stream_frames(path))
     assert len(played) == 30
     for shown in played:
         middle = float(shown.start + shown.end) / 2
@@ -120,36 +120,36 @@ def test_played_pictures_are_the_ones_read_singly(tmp_path, ending):
         assert one.end == other.start > one.start
 
 
-def test_times_of_a_changing_rate_are_kept(tmp_path):
+def test_variable_frame_rate_is_kept(tmp_path):
     times = [0.0, 0.1, 0.15, 0.6, 0.601, 1.4, 1.5]
     path = make_video(tmp_path / "a.mkv", times=times)
-    assert [round(float(shown.start), 3) for shown in play(path)] == times
-    assert [float(shown.end) for shown in play(path)][:-1] == pytest.approx(times[1:])
+    assert [round(float(shown.start), 3) for shown in stream_frames(path)] == times
+    assert [float(shown.end) for shown in stream_frames(path)][:-1] == pytest.approx(times[1:])
 
 
 @given(st.floats(0, 2.9), st.floats(0.001, 4))
-def test_playing_a_part_begins_and_ends_with_cut_pictures(tmp_path_factory, start, length):
+def test_range_clips_first_and_last_frame(tmp_path_factory, start, length):
     path = tmp_path_factory.getbasetemp() / "part.mp4"
     if not path.exists():
         make_video(path, seconds=3, fps=10, frame_fn=grey_ramp((64, 48)), options={"g": "7"})
-    whole, stop = list(play(path)), start + length
-    part = list(play(path, start_s=start, stop_s=stop))
+    whole, stop = list(stream_frames(path)), start + length
+    part = list(stream_frames(path, start_s=start, stop_s=stop))
     kept = [shown for shown in whole if shown.end > start + 1e-4 and shown.start <= stop - 1e-4]
     assert [shown.frame.pts for shown in part] == [shown.frame.pts for shown in kept]
     assert float(part[0].start) == max(start, float(kept[0].start))
     assert float(part[-1].end) == pytest.approx(min(stop, float(kept[-1].end)))
 
 
-def test_a_part_beyond_the_end_is_refused(tmp_path):
+def test_range_beyond_the_end_is_refused(tmp_path):
     path = make_video(tmp_path / "a.mp4", seconds=2)
     with pytest.raises(InputError, match=r"no picture at 5 s: the video ends at 2\.000 s"):
-        list(play(path, start_s=5.0))
+        list(stream_frames(path, start_s=5.0))
 
 
-def test_a_video_that_breaks_off_is_told_from_a_short_one(tmp_path):
+def test_truncated_video_is_distinguished_from_a_short_one(tmp_path):
     path = make_video(tmp_path / "a.mp4", seconds=4, faststart=True, sound=tone(4, RATE), rate=RATE)
     data = path.read_bytes()
-    assert layout_of(path).cut_off == ""
+    assert probe(path).cut_off == ""
     path.write_bytes(data[: len(data) * 6 // 10])
-    assert "is cut off: it should have pictures until 4.000 s" in layout_of(path).cut_off
-    assert 5 < len(list(play(path))) < 30
+    assert "is cut off: it should have pictures until 4.000 s" in probe(path).cut_off
+    assert 5 < len(list(stream_frames(path))) < 30

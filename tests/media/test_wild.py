@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc.errors import InputError
-from avloc.media import layout_of, play, play_sound, read_frame, read_moment, read_sound
+from avloc.media import probe, read_frame, read_moment, read_sound, stream_frames, stream_sound
 from avloc.prepare.clips import Job, Skip, make_clip
 from avloc.prepare.sources import Source
 from avloc.registry import StoreSpec
@@ -37,7 +37,7 @@ PIPED = {
     "flv": {"piped": "flv", "video_codec": "flv"},
     "zeroed.mp4": {},
 }
-"""Ways to write a file that does not name its length."""
+"""Ways to write a file without duration."""
 
 
 def without_length(folder: Path, kind: str) -> Path:
@@ -61,11 +61,11 @@ def lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-# --- no length in the file --------------------------------------------------------------------------------------
+# --- files without duration -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [kind for kind in PIPED if kind not in ("asf", "flv")])
-def test_these_files_name_no_length(tmp_path, kind):
+def test_material_has_no_duration(tmp_path, kind):
     with av.open(str(without_length(tmp_path, kind))) as container:
         assert container.duration is None
         assert not any(stream.duration for stream in container.streams)
@@ -105,7 +105,7 @@ def test_a_time_past_the_end_of_a_file_without_a_length(tmp_path):
 
 @pytest.mark.parametrize("ending", ["mp3", "aac", "ac3", "flac"])
 def test_the_middle_of_a_sound_whose_length_is_an_estimate(tmp_path, ending):
-    """Silence takes few bits, so that a length by the rate of bits is wrong."""
+    """Silence takes few bits, so a duration estimated from the bit rate is wrong."""
     codec = {"mp3": "libmp3lame", "aac": "aac", "ac3": "ac3", "flac": "flac"}[ending]
     sound = tone(160, RATE, span=(79.5, 80.5))
     window = read_sound(make_coded_sound(tmp_path / f"a.{ending}", sound, RATE, codec), seconds=3)
@@ -127,7 +127,7 @@ def test_sound_before_the_first_picture_is_used(tmp_path, ending, start):
     assert picture_time(early.picture) == pytest.approx(0, abs=0.06)
     window = read_sound(path, seconds=1, centre_s=0.5)
     assert loud_span(window) == pytest.approx((0.1, 0.6), abs=0.03)
-    (played,) = play_sound(path, [0.5], seconds=1)
+    (played,) = stream_sound(path, [0.5], seconds=1)
     np.testing.assert_array_equal(played.waveform, window.waveform)
     middle = read_moment(path, seconds=1)
     assert middle.time_s == pytest.approx(start + 2, abs=0.05)
@@ -153,24 +153,24 @@ def test_a_file_that_starts_before_zero(tmp_path, muxer):
     assert loud_span(read_sound(path, seconds=1, centre_s=2.25)) == pytest.approx((2.0, 2.5), abs=0.03)
 
 
-def test_a_seek_that_is_refused_reads_from_the_start(tmp_path, monkeypatch):
+def test_failed_seek_reads_from_the_start(tmp_path, monkeypatch):
     """FLV from a pipe has no index, and Matroska may refuse times before zero."""
     from avloc.media import packets
 
     path = film(tmp_path / "a.mp4", options={"g": "10"})
     expected = read_moment(path, seconds=1, at=3.0)
-    monkeypatch.setattr(packets, "sought", lambda *_: False)
+    monkeypatch.setattr(packets, "seek_before", lambda *_: False)
     refused = read_moment(path, seconds=1, at=3.0)
     np.testing.assert_array_equal(refused.picture, expected.picture)
     np.testing.assert_array_equal(refused.sound.waveform, expected.sound.waveform)
     assert refused.time_s == expected.time_s
 
 
-# --- clocks that jump -------------------------------------------------------------------------------------------
+# --- time stamp jumps -------------------------------------------------------------------------------------------
 
 
 @given(st.integers(95_420, 95_450))
-def test_a_clock_of_33_bits_that_wraps(tmp_path_factory, offset):
+def test_33_bit_time_stamps_wrap_around(tmp_path_factory, offset):
     """2 ** 33 ticks of 90 kHz are 95443.7 s."""
     path = tmp_path_factory.mktemp("wrap") / "a.ts"
     film(path, video_codec="libx264", muxer={"output_ts_offset": str(offset)})
@@ -182,7 +182,7 @@ def test_a_clock_of_33_bits_that_wraps(tmp_path_factory, offset):
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory) -> Path:
-    """Three recordings in a row, the clock of each its own."""
+    """Three concatenated recordings, each with its own time stamps."""
     folder = tmp_path_factory.mktemp("ts")
     parts = [
         film(folder / f"{number}.ts", video_codec="libx264", muxer={"output_ts_offset": str(offset)})
@@ -194,31 +194,31 @@ def recordings(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("time", [0.5, 1.9, 3.5, 4.5, 5.9, 7.5, 8.6, 10.0, 11.5])
-def test_recordings_in_a_row_follow_each_other(recordings, time):
-    part_s = layout_of(recordings).end_s / 3
+def test_concatenated_recordings_share_a_timeline(recordings, time):
+    part_s = probe(recordings).end_s / 3
     assert part_s == pytest.approx(4.03, abs=0.02)
     picture, shown_s = read_frame(recordings, at=time)
     assert shown_s == pytest.approx(time, abs=0.05)
     assert picture_time(picture) == pytest.approx(time % part_s, abs=0.12)
 
 
-def test_the_sound_of_recordings_in_a_row(recordings):
-    part_s = layout_of(recordings).end_s / 3
+def test_audio_of_concatenated_recordings(recordings):
+    part_s = probe(recordings).end_s / 3
     for part in range(3):
         window = read_sound(recordings, seconds=1, centre_s=part * part_s + 2.25)
         assert loud_span(window) == pytest.approx((part * part_s + 2.0, part * part_s + 2.5), abs=0.06)
 
 
-def test_a_video_of_recordings_in_a_row_has_all_of_them(here, model, recordings, tmp_path):
+def test_overlay_video_has_all_concatenated_recordings(here, model, recordings, tmp_path):
     done = here("localize", recordings, "--model", model, "--out", tmp_path / "h.mp4")
     assert done.code == 0, done.err
-    shown = list(play(tmp_path / "h.mp4"))
+    shown = list(stream_frames(tmp_path / "h.mp4"))
     assert len(shown) == 3 * 4 * FPS
     assert all(one.end == other.start for one, other in pairwise(shown))
     assert loud_span(read_sound(tmp_path / "h.mp4", seconds=1, centre_s=10.3))[0] == pytest.approx(10.1, abs=0.1)
 
 
-# --- files that break off ---------------------------------------------------------------------------------------
+# --- truncated files -------------------------------------------------------------------------------------------
 
 
 def cut(path: Path, share: float = 0.6) -> Path:
@@ -229,7 +229,7 @@ def cut(path: Path, share: float = 0.6) -> Path:
 
 
 def promising(path: Path, times: int) -> Path:
-    """An AVI whose header claims so many times its length."""
+    """An AVI whose header declares a multiple of its length."""
     data = bytearray(path.read_bytes())
     main = data.index(b"avih") + 8 + 16
     places, at = [main], 0
@@ -256,8 +256,8 @@ def broken(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
-def test_localize_takes_the_middle_of_what_is_there(here, model, broken, tmp_path, kind):
-    end_s = layout_of(broken[kind]).pictures[1]
+def test_localize_uses_the_middle_of_a_truncated_file(here, model, broken, tmp_path, kind):
+    end_s = probe(broken[kind]).pictures[1]
     done = here("localize", broken[kind], "--model", model, "--json", "--out", tmp_path / "h.png")
     assert done.code == 1
     line, note = lines(done.out)
@@ -270,9 +270,9 @@ def test_localize_takes_the_middle_of_what_is_there(here, model, broken, tmp_pat
 
 
 @pytest.mark.parametrize("out", ["h.npy", "h-{time}.png"])
-def test_localize_does_every_moment_that_is_there(here, model, broken, tmp_path, out):
+def test_localize_maps_all_times_of_a_truncated_file(here, model, broken, tmp_path, out):
     path = broken["mp4"]
-    end_s = layout_of(path).pictures[1]
+    end_s = probe(path).pictures[1]
     done = here("localize", path, "--model", model, "--every", "0.5", "--json", "--out", tmp_path / out)
     assert done.code == 1
     *moments, note = lines(done.out)
@@ -284,46 +284,46 @@ def test_localize_does_every_moment_that_is_there(here, model, broken, tmp_path,
         assert len(list(tmp_path.glob("h-*.png"))) == len(moments)
 
 
-def test_a_moment_before_the_break_is_no_failure(here, model, broken, tmp_path):
+def test_time_before_the_truncation_is_no_failure(here, model, broken, tmp_path):
     for times in (("--at", "0.5"), ("--every", "0.5", "--end", "1.5")):
         done = here("localize", broken["mp4"], "--model", model, *times, "--out", f"{tmp_path}/h/")
         assert (done.code, "cut off" in done.err) == (0, False), done.err
 
 
-def test_a_video_that_breaks_off_is_drawn_as_far_as_it_goes(here, model, broken, tmp_path):
+def test_truncated_video_is_rendered_to_its_end(here, model, broken, tmp_path):
     done = here("localize", broken["mp4"], "--model", model, "--out", tmp_path / "h.mp4")
     assert done.code == 1
     assert "cut off" in done.err
-    end_s = layout_of(broken["mp4"]).pictures[1]
-    assert layout_of(tmp_path / "h.mp4").pictures[1] == pytest.approx(end_s, abs=0.15)
+    end_s = probe(broken["mp4"]).pictures[1]
+    assert probe(tmp_path / "h.mp4").pictures[1] == pytest.approx(end_s, abs=0.15)
 
 
-def test_the_library_raises_after_the_results_that_are_there(model, broken):
+def test_library_raises_after_the_available_results(model, broken):
     import avloc
 
     times = []
     with pytest.raises(InputError, match="cut off"):
         for result in avloc.load(model, device="cpu").localize_video(broken["mp4"], every=0.5):
             times.append(result.time_s)
-    assert times == pytest.approx(np.arange(0, layout_of(broken["mp4"]).pictures[1], 0.5), abs=0.05)
+    assert times == pytest.approx(np.arange(0, probe(broken["mp4"]).pictures[1], 0.5), abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
-def test_prepare_skips_what_breaks_off_before_its_middle(broken, tmp_path, kind):
+def test_prepare_skips_files_truncated_before_the_middle(broken, tmp_path, kind):
     path = broken[kind] if kind == "avi" else cut(broken[kind], 0.5)
     skip = prepared(path)
     assert isinstance(skip, Skip)
     assert "is cut off: it should have pictures until" in skip.reason
 
 
-def test_pictures_before_damage_are_given_out(tmp_path):
-    """Without a key frame in between, and with several pictures inside the decoder."""
+def test_frames_before_damage_are_returned(tmp_path):
+    """Without a key frame in between, and with several frames buffered in the decoder."""
     path = film(tmp_path / "a.mp4", video_codec="libx264", options={"bf": "3"}, faststart=True)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
     times = []
     with pytest.raises(InputError, match="cannot be decoded"):
-        for shown in play(path):
+        for shown in stream_frames(path):
             times.append(float(shown.start))
     assert times == pytest.approx(np.arange(len(times)) / FPS)
     assert len(times) > 10
@@ -334,22 +334,22 @@ def test_pictures_before_damage_are_given_out(tmp_path):
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("depth", ["0", "1", "3"])
-def test_pictures_of_avi_come_in_the_order_they_are_shown(tmp_path, codec, depth):
+def test_avi_frames_are_in_presentation_order(tmp_path, codec, depth):
     options = {"bf": depth, "g": "20"} | ({"b_strategy": "0"} if codec == "mpeg4" else {"b-adapt": "0"})
     path = film(tmp_path / "a.avi", video_codec=codec, options=options, audio_codec="libmp3lame")
     for time in (0.0, 0.4, 1.0, 1.44, 2.0, 2.6, 3.0, 3.9):
         picture, shown_s = read_frame(path, at=time)
         assert shown_s == pytest.approx(time, abs=1 / FPS + 1e-6)
-        # FFmpeg's muxer leaves the second place empty, so that pictures come one late.
+        # FFmpeg's muxer leaves the second slot empty, so that frames are one late.
         assert picture_time(picture) == pytest.approx(shown_s, abs=0.13)
-    starts = [float(shown.start) for shown in play(path)]
+    starts = [float(shown.start) for shown in stream_frames(path)]
     assert all(one < other for one, other in pairwise(starts))
 
 
 # --- short sounds, odd channels, several tracks -----------------------------------------------------------------
 
 
-def test_a_short_sound_says_where_it_ends(here, model, tmp_path):
+def test_short_audio_reports_its_end(here, model, tmp_path):
     path = film(tmp_path / "a.mkv", seconds=1, sound=tone(0.05, RATE), audio_codec="pcm_s16le")
     (line,) = lines(here("localize", path, "--model", model, "--json").out)
     assert line["window_s"] == pytest.approx([0.0, 0.05], abs=1e-3)
@@ -363,7 +363,7 @@ def stereo(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.stack([left, right])
 
 
-def test_channels_that_cancel_each_other_are_not_averaged(tmp_path):
+def test_cancelling_channels_are_not_averaged(tmp_path):
     one = tone(3, 16_000)
     window = read_sound(make_sound(tmp_path / "a.wav", stereo(0.5 * one, -one), 16_000, subtype="FLOAT"), seconds=3)
     assert window.channel is None  # half of the louder one is left
@@ -378,7 +378,7 @@ def test_channels_that_cancel_each_other_are_not_averaged(tmp_path):
 
 
 @given(st.floats(-1, 1), st.sampled_from([0.5, 1.5, 3.0]))
-def test_the_mean_is_left_only_below_a_tenth_of_the_loudest(tmp_path_factory, share, seconds):
+def test_mean_is_used_down_to_a_tenth_of_the_loudest_channel(tmp_path_factory, share, seconds):
     folder = tmp_path_factory.mktemp("channels")
     one = tone(2, 16_000)
     path = make_sound(folder / "a.wav", stereo(one, share * one), 16_000, subtype="FLOAT")
@@ -388,7 +388,7 @@ def test_the_mean_is_left_only_below_a_tenth_of_the_loudest(tmp_path_factory, sh
         assert window.channel == (1 if cancelled else None)
 
 
-def test_cancelled_channels_are_said(here, model, tmp_path):
+def test_cancelling_channels_are_reported(here, model, tmp_path):
     one = tone(4, RATE)
     path = film(tmp_path / "a.mkv", sound=stereo(one, -one), audio_codec="flac")
     done = here("localize", path, "--model", model, "--out", tmp_path / "h.png")
@@ -420,7 +420,7 @@ def two_tracks(tmp_path_factory) -> Path:
     return out
 
 
-def test_other_sound_tracks_are_named_and_can_be_chosen(here, model, two_tracks, tmp_path):
+def test_other_audio_tracks_are_listed_and_selectable(here, model, two_tracks, tmp_path):
     done = here("localize", two_tracks, "--model", model, "--json")
     assert lines(done.out)[0]["silent"] is True
     assert "has 2 sound tracks: 1 (aac, mono) is used, not 2 (deu, aac, mono); --track chooses" in done.err
@@ -435,7 +435,7 @@ def test_other_sound_tracks_are_named_and_can_be_chosen(here, model, two_tracks,
     assert loud_span(read_sound(tmp_path / "h.mp4", seconds=1, centre_s=2.2))[0] == pytest.approx(2.0, abs=0.05)
 
 
-def test_prepare_names_and_chooses_tracks(here, two_tracks, tmp_path):
+def test_prepare_lists_and_selects_tracks(here, two_tracks, tmp_path):
     from avloc.store import Store
 
     done = here("prepare", two_tracks, "--out", tmp_path / "main", "--workers", "1")
@@ -446,7 +446,7 @@ def test_prepare_names_and_chooses_tracks(here, two_tracks, tmp_path):
     assert Store(tmp_path / "second").read("both").flags == ()
     done = here("prepare", two_tracks, "--out", tmp_path / "second", "--workers", "1")
     assert done.code == 5
-    assert "sound track (2 there, main asked)" in done.err
+    assert "sound track (2 stored, main requested)" in done.err
 
 
 # --- the sound of --audio ---------------------------------------------------------------------------------------
@@ -457,7 +457,7 @@ def picture(tmp_path_factory) -> Path:
     return make_picture(tmp_path_factory.mktemp("picture") / "a.jpg", disc((64, 48), (0.5, 0.5)))
 
 
-def test_a_sound_that_cannot_be_used_is_named(here, model, picture, tmp_path):
+def test_unusable_audio_file_is_named(here, model, picture, tmp_path):
     (tmp_path / "t.txt").write_text("no sound at all\n" * 40)
     (tmp_path / "nothing.wav").write_bytes(b"")
     make_sound(tmp_path / "empty.wav", np.zeros(0, np.float32), RATE)
@@ -509,7 +509,7 @@ def test_a_named_pipe_is_read_like_a_file(here, model, picture, tmp_path):
         assert {**line, "seconds": 0} == {**expected, "seconds": 0, "input": line["input"]}
 
 
-def test_what_comes_through_a_pipe_is_named_as_it_was_typed(here, model, picture, tmp_path):
+def test_pipe_is_named_as_typed(here, model, picture, tmp_path):
     writer = written_to_a_pipe(tmp_path / "pipe", b"no sound at all")
     done = here("localize", picture, "--audio", tmp_path / "pipe", "--model", model)
     writer.join(timeout=10)
@@ -517,12 +517,12 @@ def test_what_comes_through_a_pipe_is_named_as_it_was_typed(here, model, picture
     assert f"--audio {tmp_path / 'pipe'}: cannot be decoded" in done.err
 
 
-def test_a_pipe_that_lies_in_a_folder_is_not_waited_for(here, model, tmp_path):
+def test_named_pipe_in_a_folder_does_not_block(here, model, tmp_path):
     film(tmp_path / "a.mp4")
     os.mkfifo(tmp_path / "b.mp4")
     done = here("localize", tmp_path, "--model", model, "--json", "--out", f"{tmp_path}/out/")
     assert done.code == 1
-    assert "b.mp4: is no ordinary file" in done.err
+    assert "b.mp4: is not a regular file" in done.err
 
 
 def test_the_sound_can_come_from_standard_input(model, picture, tmp_path):

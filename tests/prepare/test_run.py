@@ -1,4 +1,4 @@
-"""What `avloc prepare` promises: every input ends up in the store or in the report, and nothing depends on chance."""
+"""`avloc prepare`: every input is stored or reported, and results are deterministic."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from PIL import Image
 
 from avloc.annotations import Annotation, pair_only_ids, published_list
 from avloc.errors import NoInputLeft, Refused, UsageError
-from avloc.files import folder_lock, read_lines
+from avloc.files import folder_lock, read_json_lines
 from avloc.media import decode_mask, decode_picture
 from avloc.prepare import PrepareOptions, prepare
 from avloc.prepare.clips import Job
 from avloc.prepare.sources import Skip, Source
-from avloc.prepare.workers import results
+from avloc.prepare.workers import make_clips
 from avloc.progress import Notice, Progress
 from avloc.store import Store
 from tests.media_makers import disc, make_picture, make_sound, make_video, moving_disc, tone
@@ -55,7 +55,7 @@ def shards(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.glob("shard-*.h5"))}
 
 
-# --- what a clip holds ------------------------------------------------------------------------------------------
+# --- contents of a clip -----------------------------------------------------------------------------------------
 
 
 def test_a_video_becomes_a_training_clip(tmp_path):
@@ -104,7 +104,7 @@ def test_annotated_clips_can_make_a_training_store(tmp_path):
     larger = run(tmp_path / "in", tmp_path / "larger", replace(options, side=300))
     assert (larger.stored, Store(tmp_path / "larger").spec.shorter_side) == (3, 300)
     assert decode_picture(Store(tmp_path / "larger").read("a").picture).shape == (300, 400, 3)
-    with pytest.raises(UsageError, match="--side is for training stores"):
+    with pytest.raises(UsageError, match="--side applies to training stores"):
         run(tmp_path / "in", tmp_path / "test", replace(options, side=300, kind=""))
     for side in (-1, 31):
         with pytest.raises(UsageError, match=f"--side {side} is impossible"):
@@ -171,11 +171,11 @@ def test_impossible_options_are_named(wrong):
         PrepareOptions(**wrong).spec  # noqa: B018 - the rate is checked where the spec is built
 
 
-# --- where inputs lie -------------------------------------------------------------------------------------------
+# --- discovery of inputs -----------------------------------------------------------------------------------------
 
 
 def test_flickr_as_downloaded_with_its_annotations(tmp_path):
-    """`Data/0..9` with frame and sound together, endings in any case, XML beside; matched by id."""
+    """`Data/0..9` with frame and sound together, suffixes in any case, XML in another folder; matched by id."""
     ids = published_list("flickr_test")[:3]
     for digit, clip_id in enumerate(ids):
         folder = tmp_path / "Data" / str(digit)
@@ -202,7 +202,7 @@ def test_both_spellings_are_one_clip_and_the_shipped_boxes_are_used(tmp_path):
     assert (clip.label, len(clip.boxes)) == ("elk bugling", 1)
 
 
-def test_halves_and_doubles_are_reported_never_replaced(tmp_path):
+def test_unpaired_and_duplicate_files_are_reported(tmp_path):
     pair(tmp_path / "in", "good")
     make_picture(tmp_path / "in" / "frames" / "mute.jpg", disc((64, 48), (0.5, 0.5)))
     make_sound(tmp_path / "in" / "audio" / "blind.wav", tone(4, RATE), RATE)
@@ -237,14 +237,14 @@ def test_folders_globs_and_single_files(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_store_inside_the_source_is_no_source(tmp_path):
+def test_store_inside_the_source_is_ignored(tmp_path):
     pairs(tmp_path, 2)
     run(tmp_path, tmp_path / "store")
     assert run(tmp_path, tmp_path / "store").already == 2
     assert run(tmp_path, tmp_path / "second").found == 2
 
 
-# --- several sources in one picture -----------------------------------------------------------------------------
+# --- several sources per picture -------------------------------------------------------------------------------
 
 
 def frame(folder: Path, name: str, *, colour=(200, 30, 30)) -> None:
@@ -257,7 +257,7 @@ def sounds(folder: Path, *names: str) -> None:
 
 
 def origins(out: Path) -> dict[str, str]:
-    """Clip id -> name of the file its sound came from."""
+    """Clip id -> name of its sound file."""
     store = Store(out)
     return {clip_id: Path(store.read(clip_id).sound_source).name for clip_id in store.ids}
 
@@ -303,7 +303,7 @@ def test_each_source_of_a_picture_has_its_own_boxes(tmp_path, keys, whole):
     assert store.read("duet1_dog").picture == (tmp_path / "in" / "frames" / "duet1.jpg").read_bytes()
 
 
-def test_boxes_of_a_shared_picture_are_nobodys(tmp_path):
+def test_boxes_of_a_shared_picture_apply_to_no_clip(tmp_path):
     frame(tmp_path / "in", "duet1.jpg")
     sounds(tmp_path / "in", "duet1_dog.wav")
     (tmp_path / "boxes.json").write_text('{"frames/duet1.jpg": [[0, 0, 1, 1]]}')
@@ -312,7 +312,7 @@ def test_boxes_of_a_shared_picture_are_nobodys(tmp_path):
     assert Store(tmp_path / "out").read("duet1_dog").boxes.shape == (0, 4)
 
 
-def test_a_frame_of_the_same_name_always_wins(tmp_path):
+def test_frame_of_the_same_name_takes_precedence(tmp_path):
     for place, name in enumerate(("a.jpg", "a_1.jpg", "a_1_2.jpg")):
         frame(tmp_path / "in", name, colour=(70 * place, 0, 0))
     sounds(tmp_path / "in", "a_1.wav", "a_1_2.wav", "a_1_3.wav", "a_4.wav")
@@ -323,7 +323,7 @@ def test_a_frame_of_the_same_name_always_wins(tmp_path):
     assert skipped(tmp_path / "out") == {"a_1_3": "is a sound without a frame"}
 
 
-def test_a_frame_with_a_sound_of_its_own_replaces_no_lost_one(tmp_path):
+def test_frame_with_its_own_sound_is_not_shared(tmp_path):
     frame(tmp_path / "in", "dog.jpg")
     frame(tmp_path / "in", "dog_1.jpg")
     sounds(tmp_path / "in", "dog.wav", "dog_1.wav", "dog_2.wav")
@@ -344,7 +344,7 @@ def test_another_moment_of_a_vggsound_video_is_another_picture(tmp_path, sound):
     assert reasons == ["is a frame without a sound", "is a frame without a sound", "is a sound without a frame"]
 
 
-def test_halves_beside_videos_are_no_shared_pictures(tmp_path):
+def test_unpaired_files_beside_videos_share_no_picture(tmp_path):
     for name in ("duet1.mp4", "trio_dog.mp4"):
         (tmp_path / "in").mkdir(exist_ok=True)
         make_video(tmp_path / "in" / name, sound=tone(4, RATE), rate=RATE)
@@ -357,7 +357,7 @@ def test_halves_beside_videos_are_no_shared_pictures(tmp_path):
     assert origins(tmp_path / "out")["trio_dog"] == "trio_dog.mp4"
 
 
-def test_a_broken_sound_of_a_shared_picture_is_named_and_costs_no_other(tmp_path):
+def test_broken_sound_of_a_shared_picture_fails_alone(tmp_path):
     frame(tmp_path / "in", "duet1.jpg")
     sounds(tmp_path / "in", "duet1_dog.wav", "duet1_cat.wav")
     broken = tmp_path / "in" / "audio" / "duet1_cat.wav"
@@ -393,7 +393,7 @@ def masks(folder: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("place", ["masks", "in/annotations", "in/masks"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_masks_are_stored_with_their_clips_and_are_no_frames(tmp_path, place, workers):
-    """Also where the folder of masks lies among the sources and comes before the frames."""
+    """Also if the mask folder is inside the sources and sorts before the frames."""
     drawn = masks(tmp_path / place)
     for name in "abd":
         pair(tmp_path / "in", name)
@@ -440,7 +440,7 @@ def test_other_masks_make_another_store(tmp_path):
     run(tmp_path / "in", tmp_path / "out", options)
     before = Store(tmp_path / "out").data_hash()
     make_picture(tmp_path / "masks" / "a.png", np.ones((6, 8), np.uint8))
-    with pytest.raises(Refused, match=r"made otherwise: annotations \("):
+    with pytest.raises(Refused, match=r"with other settings: annotations \("):
         run(tmp_path / "in", tmp_path / "out", options)
     run(tmp_path / "in", tmp_path / "second", options)
     assert Store(tmp_path / "second").data_hash() != before
@@ -489,7 +489,7 @@ def test_packed_set_with_ids_beside_it(tmp_path):
     assert run(tmp_path, tmp_path / "wide").flags["narrowband"] == 3
 
 
-def test_packed_shards_take_their_part_of_the_list(tmp_path):
+def test_packed_files_use_their_section_of_the_list(tmp_path):
     for shard in (1, 2, 10):
         packed(tmp_path, f"train_144k_{shard}", 2, seed=shard)
     (tmp_path / "flickr_train_videos_144k.csv").write_text("".join(f"v/{i}.mp4\n" for i in range(20)))
@@ -513,7 +513,7 @@ def test_packed_test_set_is_in_the_order_of_the_published_list(tmp_path):
     ids = published_list("vggss_test_4692")
     for kind, shape in (("frames", (4692, 256, 256, 3)), ("audios", (4692, 48_000))):
         with h5py.File(tmp_path / f"h5py_test_{kind}.h5", "w") as file:
-            # Chunked and never written: 4692 rows that take no room.
+            # Chunked and never written, so 4692 rows take no space.
             values = file.create_dataset(f"test_{kind}", shape, "f4", chunks=(1, *shape[1:]))
             values[4000] = 77.0 if kind == "frames" else 0.5
     (tmp_path / "two.txt").write_text(f"{ids[0]}\n{ids[4000]}\n")
@@ -619,7 +619,7 @@ def test_provenance_of_a_grown_store_names_every_run(tmp_path):
     assert after == {**before, "ids": "a.txt, b.txt, (no list)", "allow_test_overlap": True}
 
 
-# --- running, stopping, running again ---------------------------------------------------------------------------
+# --- resuming and interruption --------------------------------------------------------------------------------
 
 
 def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path):
@@ -633,7 +633,7 @@ def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path):
     assert skipped(tmp_path / "out1") == skipped(tmp_path / "out3")
 
 
-def test_counts_that_a_killed_run_left_behind_are_brought_up_to_date(tmp_path):
+def test_counts_of_a_killed_run_are_updated(tmp_path):
     pair(tmp_path / "in", "a")
     run(tmp_path / "in", tmp_path / "out", ONE)
     whole = (tmp_path / "out" / "store.json").read_bytes()
@@ -644,7 +644,7 @@ def test_counts_that_a_killed_run_left_behind_are_brought_up_to_date(tmp_path):
 
 
 def test_shards_without_a_header_are_refused(tmp_path):
-    """Nobody knows how they were made; making their clips again would have every clip twice."""
+    """Their settings are unknown, and making the clips again would duplicate them."""
     pair(tmp_path / "in", "a")
     run(tmp_path / "in", tmp_path / "out", ONE)
     (tmp_path / "out" / "store.json").unlink()
@@ -652,7 +652,7 @@ def test_shards_without_a_header_are_refused(tmp_path):
         run(tmp_path / "in", tmp_path / "out", ONE)
 
 
-def test_running_again_does_what_is_missing_and_changes_nothing_else(tmp_path):
+def test_second_run_adds_only_what_is_missing(tmp_path):
     source = pairs(tmp_path / "in", 3)
     sound = (source / "audio" / "clip1.wav").read_bytes()
     (source / "audio" / "clip1.wav").write_bytes(b"")
@@ -672,20 +672,22 @@ def test_running_again_does_what_is_missing_and_changes_nothing_else(tmp_path):
     assert Store(tmp_path / "whole").data_hash() == Store(tmp_path / "out").data_hash()
 
 
-def test_failures_under_names_that_break_lines_or_are_no_utf8_stay_on_record(tmp_path):
+def test_failures_with_unusual_names_are_recorded(tmp_path):
     for name in ("a\u2028b", "a\x85b", "caf\udce9"):
         (tmp_path / f"{name}.mp4").write_bytes(b"")
     pair(tmp_path, "good")
     for _ in range(2):
         run(tmp_path, tmp_path / "out")
-    assert sorted(entry["input"].rpartition("/")[2] for entry in read_lines(tmp_path / "out" / "skipped.jsonl")) == [
+    assert sorted(
+        entry["input"].rpartition("/")[2] for entry in read_json_lines(tmp_path / "out" / "skipped.jsonl")
+    ) == [
         "a\x85b.mp4",
         "a\u2028b.mp4",
         "caf\udce9.mp4",
     ]
 
 
-def test_failures_of_other_inputs_stay_on_record(tmp_path):
+def test_failures_of_other_inputs_are_kept(tmp_path):
     pair(tmp_path / "a", "good")
     (tmp_path / "a" / "bad.mp4").write_bytes(b"")
     run(tmp_path / "a", tmp_path / "out")
@@ -695,7 +697,7 @@ def test_failures_of_other_inputs_stay_on_record(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
-def test_a_run_that_is_stopped_keeps_what_was_finished(tmp_path, signal, workers):
+def test_interrupted_run_keeps_finished_clips(tmp_path, signal, workers):
     source = pairs(tmp_path / "in", 5)
 
     def stop(event):
@@ -720,7 +722,7 @@ class _Bomb(str):
         return os._exit, (3,)
 
 
-def test_a_worker_that_dies_costs_one_clip(tmp_path):
+def test_killed_worker_loses_one_clip(tmp_path):
     pairs(tmp_path, 5)
     jobs = [
         Job(
@@ -735,14 +737,14 @@ def test_a_worker_that_dies_costs_one_clip(tmp_path):
         )
         for i in range(5)
     ]
-    made = list(results(jobs, 2))
+    made = list(make_clips(jobs, 2))
     assert [isinstance(result, Skip) for result in made] == [False, False, True, False, False]
     assert made[2].reason == "cannot be decoded: the process that decoded it died"
     ids = [result.id if isinstance(result, Skip) else result.clip.id for result in made]
     assert ids == [f"clip{i}" for i in range(5)]
 
 
-def test_a_full_disk_leaves_whole_shards_only(tmp_path, monkeypatch):
+def test_full_disk_leaves_only_complete_shards(tmp_path, monkeypatch):
     source, images = pairs(tmp_path / "in", 2), []
     write = Path.write_bytes
 
@@ -770,7 +772,7 @@ def test_large_pictures_make_smaller_shards(tmp_path, monkeypatch):
     assert len(Store(tmp_path / "out")) == 4
 
 
-def test_a_held_lock_is_respected(tmp_path):
+def test_locked_store_is_refused(tmp_path):
     pairs(tmp_path / "in", 1)
     with folder_lock(tmp_path / "out"), pytest.raises(Refused, match="another avloc process"):
         run(tmp_path / "in", tmp_path / "out")
@@ -786,14 +788,14 @@ def test_a_held_lock_is_respected(tmp_path):
         ({"kind": "train", "annotations": "boxes.json"}, "annotations"),
     ],
 )
-def test_a_store_made_otherwise_is_refused(tmp_path, change, named):
+def test_store_with_other_settings_is_refused(tmp_path, change, named):
     source = pairs(tmp_path / "in", 1)
     run(source, tmp_path / "out")
     before = shards(tmp_path / "out")
     if "annotations" in change:
         (tmp_path / "boxes.json").write_text('{"clip0": [[0, 0, 1, 1]]}')
         change = {**change, "annotations": tmp_path / "boxes.json"}
-    with pytest.raises(Refused, match=rf"made otherwise: .*{named} \("):
+    with pytest.raises(Refused, match=rf"with other settings: .*{named} \("):
         run(source, tmp_path / "out", replace(ONE, **change))
     assert shards(tmp_path / "out") == before
 
