@@ -53,8 +53,8 @@ def _read_row(entry: Mapping[str, Any], sources: Mapping[str, Mapping[str, Any]]
     fields: dict[str, Any] = {**sources[entry["from"]], **entry}
     del fields["from"]
     fields["hints"] = tuple(fields.get("hints", ()))
-    shares = {name: round(fields[name] / 100, 6) for name in ("ciou_50", "ciou_50_std", "auc") if name in fields}
-    return PaperRow(**{**fields, **shares})
+    fields |= {name: round(fields[name] / 100, 6) for name in ("ciou_50", "ciou_50_std", "auc") if name in fields}
+    return PaperRow(**fields)
 
 
 _DATA = tomllib.loads(files("avloc.evaluate").joinpath("paper_tables.toml").read_text(encoding="utf-8"))

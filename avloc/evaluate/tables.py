@@ -153,7 +153,7 @@ def _notes(row: PaperRow, report: EvalReport) -> list[str]:
 
 
 def _deviations(row: PaperRow, config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(name, value, paper value) of settings that differ from the defaults, which are the paper's; unused hints aside."""
+    """(name, value, paper value) of settings that differ from the paper's, avloc's defaults; unused hints aside."""
     paper = _flat(to_dict(TrainConfig()))
     without = {f"loss.{name}_hint" for name in ("audio", "visual") if name not in row.hints}
     ours = {name: value for name, value in _flat(config).items() if name not in without and name not in _FREE}
