@@ -28,6 +28,8 @@ TRAIN_SHORTER_SIDE = 256
 
 AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
 """Teachers that hear: their hints are vectors, one a clip."""
+PANNS_SOUNDS = ("auto", "source", "store")
+"""Input of PANNs: the source file of a clip, the stored sound, or whichever fits (`avloc.teachers.panns`)."""
 SECONDS_TEACHERS = ("vgg19",)
 """Teachers that see every second of a clip: what AVE learns from. VGGish hears every second in a store of events."""
 VISUAL_TEACHERS = ("detr", "lite0")

@@ -61,7 +61,7 @@ class Validation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """Clips and validation of one training run."""
 
     store: Store
@@ -76,7 +76,7 @@ class Plan:
         return self.validation.selection if self.validation else LAST_EPOCH
 
 
-def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
+def plan_training(options: TrainOptions, config: TrainConfig) -> TrainingPlan:
     """Open the store, hold out the clips of `--val`, find the hints.
 
     Raises:
@@ -104,7 +104,7 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     clips = training_set(store, train_ids, config)
     if len(clips) < 2:
         raise Refused(f"{len(clips)} clips of {options.store} have hints; 2 are the least")
-    return Plan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
+    return TrainingPlan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
 
 
 def _check_annotations(store: Store, loss: LossWeights) -> None:
@@ -118,7 +118,7 @@ def _check_annotations(store: Store, loss: LossWeights) -> None:
             raise UsageError(f"{weight}, but no clip of {store.folder} has a box or a mask", hint=hint)
 
 
-def identity(plan: Plan, loss: LossWeights) -> dict[str, Any]:
+def identity(plan: TrainingPlan, loss: LossWeights) -> dict[str, Any]:
     """Fingerprint of a run's data and selection, compared on resume. Labels are part of it if the loss uses them."""
     parts = [part for part in (plan.clips.audio_hints, plan.clips.visual_hints) if part is not None]
     return {
@@ -268,7 +268,9 @@ def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
         raise UsageError(f"--init {model.path} is a model with {said}", hint=f"Train one like it: {settings}")
 
 
-def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]) -> dict[str, Any]:
+def provenance(
+    plan: TrainingPlan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]
+) -> dict[str, Any]:
     """The training record of the model file. It does not depend on the clock or on paths."""
     header = plan.store.header
     listed = _training_list(plan.store)
