@@ -143,21 +143,21 @@ def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Vali
         shared = set(ids) & set(other.ids)
         train_ids = [clip_id for clip_id in ids if clip_id not in shared]
         return train_ids, _validation(other, other.ids, config, f"store {Path(val).name}")
-    held_out = _share(ids, val) if _is_number(val) else _named_split(store, val)
+    try:
+        held_out = _share(ids, val)
+    except ValueError:
+        held_out = _named_split(store, val)
     train_ids = [clip_id for clip_id in ids if clip_id not in held_out]
     return train_ids, _validation(store, sorted(held_out), config, f"held-out {val}")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _share(ids: Sequence[str], text: str) -> set[str]:
-    """A share of the ids, chosen by their hash: whether a clip is in it does not depend on the others."""
+    """A share of the ids, chosen by their hash: whether a clip is in it does not depend on the others.
+
+    Raises:
+        ValueError: `text` is no number.
+        UsageError: it is no share.
+    """
     share = float(text)
     if not 0 < share < 1:
         raise UsageError(f"--val {text} is impossible; valid: a share between 0 and 1, a store, or a split's name")
