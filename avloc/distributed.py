@@ -71,7 +71,7 @@ class Peers:
         dist.all_gather_object(out, value)
         return out
 
-    def first_says(self, make: Callable[[], T]) -> T:
+    def from_first(self, make: Callable[[], T]) -> T:
         """The result of `make`, called in the first process only and sent to the others."""
         box = [make() if self.is_first else None]
         if self.size > 1:

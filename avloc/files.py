@@ -28,7 +28,7 @@ _NO_FOLDER_FLUSH = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 LOCK = ".lock"
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.ASCII | re.IGNORECASE)
 _BLOCK_BYTES = 1 << 20
-RUN_AGAIN = "Delete it and run the command that made it again."
+_ANEW = "Delete it and run the command that made it again."
 _LONGEST_NAME, _DIGEST = 255 - len(f"..{8 * '0'}{PART_SUFFIX}"), 8
 """Bytes of a name that becomes a temporary one; most file systems hold 255. And of the digest in place of the rest."""
 _LARGEST_JSON = 1 << 30
@@ -239,9 +239,9 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         table = read_json(path)
     except (ValueError, OSError) as error:
-        raise Refused(f"{path} cannot be read: {error}", hint=RUN_AGAIN) from error
+        raise Refused(f"{path} cannot be read: {error}", hint=_ANEW) from error
     if not isinstance(table, dict):
-        raise Refused(f"{path} holds a {type(table).__name__}, not a table", hint=RUN_AGAIN)
+        raise Refused(f"{path} holds a {type(table).__name__}, not a table", hint=_ANEW)
     return table
 
 
@@ -256,9 +256,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (ValueError, OSError) as error:
-        raise Refused(f"{path} cannot be read: {error}", hint=RUN_AGAIN) from error
+        raise Refused(f"{path} cannot be read: {error}", hint=_ANEW) from error
     if not all(isinstance(line, dict) for line in lines):
-        raise Refused(f"{path} has a line that is not a table", hint=RUN_AGAIN)
+        raise Refused(f"{path} has a line that is not a table", hint=_ANEW)
     return lines
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import Refused
-from avloc.files import RUN_AGAIN, write_image
+from avloc.files import write_image
 from avloc.hdf5 import own_data_set
 from avloc.sharding import WHOLE, Part
 
@@ -31,6 +31,7 @@ _OPEN_AT_MOST = 256
 """Shards that one process holds open: systems allow a process a thousand files or so, large stores have more."""
 
 
+_ANEW = "Delete it and run the command that made it again."
 ROWS, EDGES, ANY = "rows", "edges", "any"
 """Lengths of an axis: one entry a clip; one more than that; whatever it is."""
 
@@ -85,7 +86,7 @@ class Shard:
         try:
             yield
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-            raise Refused(f"shard {self.path} cannot be read: {error}", hint=RUN_AGAIN) from error
+            raise Refused(f"shard {self.path} cannot be read: {error}", hint=_ANEW) from error
 
     def _data_set(self, name: str) -> Any:
         if name not in self._found:
@@ -137,7 +138,7 @@ class Shard:
     def _text_edges(self, name: str) -> NDArray[np.int64]:
         edges = self.offsets(name)
         if not len(edges):
-            raise Refused(f"shard {self.path} cannot be read: {name}_offset is not there", hint=RUN_AGAIN)
+            raise Refused(f"shard {self.path} cannot be read: {name}_offset is not there", hint=_ANEW)
         return edges
 
     def ragged(self, name: str, row: int) -> NDArray[Any]:
@@ -161,7 +162,7 @@ class Shard:
             offsets = self.numbers(edges) if there else np.zeros(0, np.int64)
             steps = np.diff(offsets, prepend=0)
             if len(offsets) and ((steps < 0).any() or offsets[-1] > len(self._data_set(name))):
-                raise Refused(f"shard {self.path} cannot be read: {edges} points outside of {name}", hint=RUN_AGAIN)
+                raise Refused(f"shard {self.path} cannot be read: {edges} points outside of {name}", hint=_ANEW)
             self._offsets[name] = offsets
         return self._offsets[name]
 

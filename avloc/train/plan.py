@@ -152,12 +152,7 @@ def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Vali
 
 
 def _share(ids: Sequence[str], text: str) -> set[str]:
-    """A share of the ids, chosen by their hash: whether a clip is in it does not depend on the others.
-
-    Raises:
-        ValueError: `text` is no number.
-        UsageError: it is no share.
-    """
+    """A share of the ids, chosen by their hash, so independent of each other; ValueError where `text` is no number."""
     share = float(text)
     if not 0 < share < 1:
         raise UsageError(f"--val {text} is impossible; valid: a share between 0 and 1, a store, or a split's name")
