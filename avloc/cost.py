@@ -100,13 +100,13 @@ def model_cost(config: ModelConfig) -> Cost:
     rate = config.rate or OWN_RATE
     with torch.device("meta"):
         method = build(config)
-    shape = method.hear(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
+    heard = method.hear(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
 
     def forward(model: Method) -> None:
         image, _ = model.see(torch.empty((1, 3, config.frame, config.frame)))
-        model.similarity(Embeddings(image, model.encode_audio(torch.empty(shape))))
+        model.similarity(Embeddings(image, model.encode_audio(torch.empty(heard))))
 
-    frames = math.prod(shape[axis] for axis in method.time_axes)
+    frames = math.prod(heard[axis] for axis in method.time_axes)
     parameters, multiply_adds = measured(lambda: build(config), forward)
     return Cost(parameters=parameters, multiply_adds=multiply_adds, spectrogram_frames=frames)
 

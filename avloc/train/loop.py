@@ -17,12 +17,13 @@ from avloc.distributed import ALONE, Peers
 from avloc.engine import weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.files import folder_lock, remove_leftovers
-from avloc.progress import Listener, Notice, Progress, silent
+from avloc.progress import Listener, Notice, silent
+from avloc.progress import Progress as ProgressEvent
 from avloc.registry import EVENT_SPECS
 from avloc.train.events import EventTask
 from avloc.train.localizer import LocalizerTask
 from avloc.train.plan import TrainOptions
-from avloc.train.run_folder import RunFolder, TrainingProgress
+from avloc.train.run_folder import Progress, RunFolder
 from avloc.train.sampler import EpochBatches
 from avloc.train.task import Learner, Task
 
@@ -123,7 +124,7 @@ class _Trainer:
         self.peers = peers
         self.optimiser = make_optimiser(task, self.config.optim)
         self.steps_per_epoch = EpochBatches(task.clips, self.config.batch, self.config.seed, 1).steps_per_epoch
-        self.progress = TrainingProgress()
+        self.progress = Progress()
         self.lines: list[dict[str, Any]] = []
         self.identity = {**task.identity, "init": init}
         self.card = task.card(init)
@@ -243,7 +244,7 @@ class _Trainer:
     def _announce(self, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
         epoch = (self.progress.step - 1) // self.steps_per_epoch + 1
         detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        event = Progress(
+        event = ProgressEvent(
             task="training",
             done=self.progress.step,
             total=total,

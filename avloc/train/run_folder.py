@@ -21,7 +21,7 @@ FREE_TO_CHANGE = ("epochs", "workers")
 
 
 @dataclass
-class TrainingProgress:
+class Progress:
     """Where a run is: everything but weights and optimiser."""
 
     step: int = 0
@@ -75,27 +75,27 @@ class RunFolder:
         table = {"run": about, "train": to_dict(config)}
         write_bytes(self.path / "config.toml", write_toml(table).encode())
 
-    def save_state(self, progress: TrainingProgress, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def save_state(self, progress: Progress, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Write `trainer-state.pt`: enough to go on as if nothing had happened."""
         state = {"progress": vars(progress), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
         image = io.BytesIO()  # torch that runs into a full disk itself says no more than that something went wrong
         torch.save(state, image)
         write_image(self.path / "trainer-state.pt", image)
 
-    def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> TrainingProgress:
+    def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
         """Put the stored state back, or start at step 0. Metrics of unfinished epochs are dropped from the log."""
         path = self.path / "trainer-state.pt"
         if not path.is_file():
-            return TrainingProgress()
+            return Progress()
         state = load_plain(path)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        return TrainingProgress(**state["progress"])
+        return Progress(**state["progress"])
 
-    def peek(self) -> TrainingProgress:
+    def peek(self) -> Progress:
         """How far the run that is there has come."""
         path = self.path / "trainer-state.pt"
-        return TrainingProgress(**load_plain(path)["progress"]) if path.is_file() else TrainingProgress()
+        return Progress(**load_plain(path)["progress"]) if path.is_file() else Progress()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one an epoch."""
