@@ -1,4 +1,4 @@
-"""Model files that explain themselves, and the door through which published ones come in."""
+"""Self-describing model files, and import of published checkpoints."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ SCHEMA = 1
 METADATA_KEY = "avloc"
 KERAS_SUFFIX = ".h5"
 MODEL_NAME = "model.safetensors"
-"""The chosen epoch, in a run folder."""
+"""The selected epoch, in a run folder."""
 LAST_NAME = "last.safetensors"
 """The last epoch, in a run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """Weights with everything needed to use and to judge them."""
+    """Weights with their configuration and training record."""
 
     config: ModelConfig
     state: dict[str, Tensor]
-    """Tensors under the published key names, without prefix."""
+    """Tensors under the published keys, without prefix."""
     card: dict[str, Any] = field(default_factory=dict)
-    """Training provenance: data hash, epoch, seed, selection, licence and the like."""
+    """Training record: data hash, epoch, seed, selection, licence and the like."""
     path: Path
     sha256: str
 
     @property
     def name(self) -> str:
-        """Short name for tables and JSON; files of a run go by the run's folder."""
+        """Short name for tables and JSON; files of a run are named after its folder."""
         if self.card.get("name"):
             return str(self.card["name"])
         run = self.path.resolve().parent.name
-        return {MODEL_NAME: run, "last.safetensors": f"{run} (last epoch)"}.get(self.path.name, self.path.stem)
+        return {MODEL_NAME: run, LAST_NAME: f"{run} (last epoch)"}.get(self.path.name, self.path.stem)
 
 
 def default_model() -> Path:
@@ -70,18 +70,19 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
     }
     metadata = {METADATA_KEY: json_text(about)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    # By way of the memory: safetensors has one error of its own for a full disk and for everything else.
+    # Serialised in memory: `save_file` raises the same error for a full disk as for everything else.
     write_bytes(path, save(tensors, metadata=metadata))
 
 
 def load_model(path: Path) -> ModelFile:
-    """Read a run folder, a `.safetensors` of ours, a published checkpoint, or a folder of those that make one model.
+    """Read a run folder, a `.safetensors` of avloc, or a published checkpoint (a file, or a folder of files).
 
-    Published are `.pth` and `.pt`, whole modules among them, and the `.h5` of Keras for AVE's cross-modal matching.
+    Published checkpoints are `.pth` and `.pt`, whole pickled modules included, and Keras's `.h5` for AVE's cross-modal
+    matching.
 
     Raises:
-        UsageError: nothing lies at `path`.
-        WeightsError: the file is damaged, foreign, or asks for code to be run.
+        UsageError: there is no file at `path`, or it is no model.
+        WeightsError: the file is damaged, of an unknown kind, or would run code.
     """
     if path.is_dir() and not (path / MODEL_NAME).exists() and (files := published_files(path)):
         return _load_published(path, files)
@@ -97,7 +98,7 @@ def load_model(path: Path) -> ModelFile:
 
 
 def published_files(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that together make one published model; none if there are none."""
+    """The checkpoints of one published model in a folder; may be empty."""
     return sorted(folder.glob("*.pth"))
 
 
@@ -129,7 +130,7 @@ def _table(about: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _load_published(path: Path, files: list[Path]) -> ModelFile:
-    """The checkpoint of one of the published methods, whichever it fits."""
+    """Import a checkpoint of the first published method that recognises it."""
     contents = {file.stem: _content(file) for file in files}
     found = (any_class(name).from_published(contents) for name in SPECS)
     config, state = next((model for model in found if model is not None), (None, {}))
@@ -141,7 +142,7 @@ def _load_published(path: Path, files: list[Path]) -> ModelFile:
 
 
 def _content(file: Path) -> Mapping[str, Any]:
-    """What a checkpoint holds: plain data; or, of a module that was saved whole (AVE's authors did), its tensors.
+    """Plain data of a checkpoint, or the tensors of a module that was pickled whole (AVE's).
 
     Raises:
         WeightsError: it is neither.
@@ -162,12 +163,12 @@ def _epoch(content: Mapping[str, Any]) -> int | None:
 
 
 def put_weights(module: Method | EventMethod, model: ModelFile) -> None:
-    """Load a model file into a network of its configuration; every tensor must find its place.
+    """Load a model file into a network of its configuration; all keys must match.
 
-    What is for training alone may be missing, and is then as it was.
+    Tensors that only training uses may be missing; they keep their values.
 
     Raises:
-        WeightsError: tensors are missing, left over or of another shape.
+        WeightsError: tensors are missing, unexpected or of another shape.
     """
     try:
         missing, unknown = module.load_state_dict(model.state, strict=False)

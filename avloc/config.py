@@ -1,7 +1,7 @@
-"""Every setting that changes a number, as frozen records that check themselves. No torch here.
+"""Every setting that changes a number, as frozen, validated dataclasses. No torch here.
 
-A record is written into the model file, the run folder and the report, so that nothing is retyped later. Field names
-are the keys of `--set` and of the TOML file; nested records are tables.
+They are written into the model file, the run folder and the report. Field names are the keys of `--set` and of the TOML
+file; nested dataclasses are tables.
 """
 
 from __future__ import annotations
@@ -18,50 +18,48 @@ from avloc.registry import FASTEST_HZ, LONGEST_S, SPECS, check_setting, merged
 
 T = TypeVar("T")
 
-
 _WIDEST, _LARGEST_FRAME = 1 << 16, 1 << 13
-"""Sizes beyond which a network is a mistake, or a file's attempt to fill the memory."""
+"""Upper limits, so that a mistake or a hostile file does not fill the memory."""
 
 TRAIN_SHORTER_SIDE = 256
-"""Shorter side of the frames of a training store in pixels, unless `prepare --side` says otherwise."""
-
+"""Shorter side of the frames of a training store in pixels, unless `prepare --side` is given."""
 
 AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
-"""Teachers that hear: their hints are vectors, one a clip."""
+"""Audio teachers: one hint vector per clip."""
+PANNS_SOUNDS = ("auto", "source", "store")  # input of PANNs: `avloc.teachers.panns.choose_sound`
 SECONDS_TEACHERS = ("vgg19",)
-"""Teachers that see every second of a clip: what AVE learns from. VGGish hears every second in a store of events."""
+"""Visual teachers of AVE: one hint per second of a clip. In a store of events VGGish gives one per second too."""
 VISUAL_TEACHERS = ("detr", "lite0")
-"""Teachers that see: their hints are maps over the frame, of one number or of a vector in each cell."""
-
+"""Visual teachers: hint maps over the frame, a number or a vector per cell."""
 
 LAST_EPOCH = "last epoch"
-"""`selection` in the card of a model that nothing chose."""
+"""`selection` in the card of a model without validation."""
 TEST_SELECTED = "test-selected"
-"""How `selection` begins in the card of a model whose epoch was chosen on clips of a known test set."""
+"""Prefix of `selection` in the card of a model whose epoch was selected on clips of a known test set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which networks, and what they hear and see."""
+    """The networks and their input."""
 
     method: str = "avc"
-    """Published method, a file of `avloc.methods`."""
+    """Name of the published method (`avloc.methods`)."""
     vision_trunk: str = "resnet18"
-    """Network that sees (`avloc.networks.trunks.build_trunk`); `resnet18:layer2` stops after that part."""
+    """Image network (`avloc.networks.trunks.build_trunk`); `resnet18:layer2` is cut after that layer."""
     audio_trunk: str = "resnet18"
-    """Network that hears; the first convolution of one that was made to see takes one channel."""
+    """Audio network; the first convolution of an image network is built for one channel."""
     dim: int = 2048
-    """Width of the common space."""
+    """Width of the joint embedding space."""
     tau: float = 0.03
     """Temperature of the contrastive loss."""
     seconds: float = 3.0
-    """Length of the sound in seconds."""
+    """Length of the audio input in seconds."""
     rate: int = 22_050
-    """Sample rate of the sound in Hz; 0 takes each file's own rate (EZ-VSL); `yamnet` hears at 16000 only."""
+    """Sample rate of the audio input in Hz; 0 takes each file's own rate (EZ-VSL); `yamnet` needs 16000."""
     frame: int = 224
     """Side of the square network input in pixels."""
     own: dict[str, Any] = field(default_factory=dict)
-    """Settings that only this method has (`avloc.registry`)."""
+    """Settings of this method alone (`avloc.registry`)."""
 
     def __post_init__(self) -> None:
         if self.method in SPECS:
@@ -69,12 +67,8 @@ class ModelConfig:
         check_setting(0 < self.dim <= _WIDEST, "model.dim", self.dim, f"a positive integer, {_WIDEST} at most")
         check_setting(self.tau > 0, "model.tau", self.tau, "a positive number")
         check_setting(0.1 <= self.seconds <= LONGEST_S, "model.seconds", self.seconds, f"0.1 to {LONGEST_S} seconds")
-        check_setting(
-            self.rate == 0 or 8_000 <= self.rate <= FASTEST_HZ,
-            "model.rate",
-            self.rate,
-            f"0 or a sample rate of 8000 to {FASTEST_HZ} Hz",
-        )
+        rates = f"0 or a sample rate of 8000 to {FASTEST_HZ} Hz"
+        check_setting(self.rate == 0 or 8_000 <= self.rate <= FASTEST_HZ, "model.rate", self.rate, rates)
         check_setting(32 <= self.frame <= _LARGEST_FRAME, "model.frame", self.frame, f"32 to {_LARGEST_FRAME} pixels")
 
     def __hash__(self) -> int:
@@ -83,44 +77,43 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Factors of the named loss terms (AVC, section 3.4), 0 leaves a term and its hints out; and who is a negative."""
+    """Factors of the named loss terms (AVC, section 3.4), where 0 drops a term and its hints; and negatives."""
 
     contrastive: float = 1.0
     agreement: float = 1.0
-    """Of two views of one picture (SSPL)."""
+    """Two views of one picture (SSPL)."""
     event: float = 1.0
-    """What happens in each second (AVE)."""
+    """The event of each second (AVE)."""
     audio_hint: float = 1_000.0
     visual_hint: float = 100_000.0
     box: float = 0.0
-    """Similarity of every cell against the boxes of the clip; not of the published methods."""
+    """Similarity of every cell against the boxes of the clip; in no published method."""
     peak: float = 0.0
-    """Whether the most similar cells lie in those boxes; nor is this."""
+    """Whether the most similar cells lie in the boxes; in no published method."""
     same_class: str = "negative"
-    """`negative`: the sound of any other clip is wrong, as published; `masked`: only where the labels say so."""
+    """`negative`: every other clip of the batch is a negative, as published; `masked`: only clips of other labels."""
 
     def __post_init__(self) -> None:
         for name in ("contrastive", "agreement", "event", "audio_hint", "visual_hint", "box", "peak"):
             check_setting(0 <= getattr(self, name) < float("inf"), f"loss.{name}", getattr(self, name), "0 or more")
-        check_setting(
-            self.same_class in ("negative", "masked"), "loss.same_class", self.same_class, "negative or masked"
-        )
+        valid = ("negative", "masked")
+        check_setting(self.same_class in valid, "loss.same_class", self.same_class, " or ".join(valid))
 
     @property
     def boxes(self) -> float:
-        """The weights of the terms that boxes teach, together."""
+        """Total weight of the terms that use boxes."""
         return self.box + self.peak
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Without warm-up or clipping, and by default without schedule (paper, section 4)."""
+    """The optimiser, without warm-up or clipping; by default without a schedule (paper, section 4)."""
 
     name: str = "adam"
-    """`adam`, or `adamw`, whose weight decay does not go through the gradient."""
+    """`adam`, or `adamw` with decoupled weight decay."""
     lr: float = 1e-4
     schedule: str = "constant"
-    """`constant`, or `cosine`: to 0 at the end of the last epoch, along half a wave (SGDR, equation 5, one run)."""
+    """`constant`, or `cosine`: annealed to 0 at the end of the last epoch (SGDR, equation 5, without restarts)."""
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
@@ -136,14 +129,14 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random crop and flip, drawn for each sample."""
+    """Random crop and flip per sample."""
 
     scale: float = 1.1
-    """Shorter side of the picture in units of the crop's side; 1 crops the largest square."""
+    """Shorter side of the picture over the crop's side; 1 crops the largest square."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     map: str = "follow"
-    """`follow` cuts and flips the visual hint like the picture; `legacy` leaves it, as the published code does."""
+    """`follow` crops and flips the visual hint with the picture; `legacy` does not, as in the published code."""
 
     def __post_init__(self) -> None:
         check_setting(1 <= self.scale <= 10, "augment.scale", self.scale, "1 to 10")
@@ -163,20 +156,20 @@ class TrainConfig:
     batch: int = 128
     seed: int = 10
     init: str = "imagenet"
-    """Initial weights: `imagenet` (published ones in the vision trunk, and in an audio trunk that was made to hear),
-    `concepts` (the same, and projections from `avloc.networks.concepts`), `random`, or a model file to start from."""
+    """Initial weights: `imagenet` (pretrained vision trunk, and audio trunk where it is an audio network), `concepts`
+    (the same, and projections from `avloc.networks.concepts`), `random`, or a model file."""
     freeze: bool = False
-    """Leave both trunks as they begin, statistics of their normalisations included; only the projections learn."""
+    """Freeze both trunks, running statistics included; only the projections are trained."""
     thaw: str = ""
-    """Parts of the model by name, with commas, that learn though the trunks are frozen: `imgnet.layer4`."""
+    """Modules to train although the trunks are frozen, by name, comma-separated: `imgnet.layer4`."""
     audio_teacher: str = "panns"
-    """Whose hints the audio hint term takes: `panns`, `yamnet` or `vggish`."""
+    """Teacher of the audio hint term: `panns`, `yamnet` or `vggish`."""
     visual_teacher: str = "detr"
-    """Whose hints the visual hint term takes: `detr`, or `lite0`."""
+    """Teacher of the visual hint term: `detr` or `lite0`."""
     precision: str = "auto"
-    """`auto` takes bf16 where the hardware is faster in it; `fp32` and `bf16` are taken at their word."""
+    """`fp32`, `bf16`, or `auto`: bf16 where the hardware is faster in it."""
     workers: int = 2
-    """Loader processes; the result does not depend on them."""
+    """Loader processes; they do not change the result."""
 
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
@@ -191,22 +184,21 @@ class TrainConfig:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A record as plain dictionaries, for TOML and JSON."""
+    """A dataclass as plain dictionaries, for TOML and JSON."""
     return dataclasses.asdict(config)
 
 
 def from_dict(kind: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
-    """Rebuild a record; values not named keep their defaults.
+    """Rebuild a dataclass; missing keys keep their defaults.
 
     Raises:
         UsageError: an unknown key, or a value of the wrong type.
     """
-    hints = get_type_hints(kind)
-    for name in data:
-        if name not in hints:
-            valid = ", ".join(prefix + hint for hint in hints)
-            raise UsageError(f"unknown setting {prefix}{name}; valid: {valid}", hint=nearest(name, hints))
-    return kind(**{name: _converted(hints[name], value, prefix + name) for name, value in data.items()})
+    types = get_type_hints(kind)
+    if (unknown := next((name for name in data if name not in types), None)) is not None:
+        valid = ", ".join(prefix + name for name in types)
+        raise UsageError(f"unknown setting {prefix}{unknown}; valid: {valid}", hint=nearest(unknown, types))
+    return kind(**{name: _converted(types[name], value, prefix + name) for name, value in data.items()})
 
 
 def _converted(kind: Any, value: Any, name: str) -> Any:
@@ -224,22 +216,22 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
 
 
 def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
-    """The configuration that tables of settings make, over what the method's authors set.
+    """A configuration from tables of settings, over the defaults of the method.
 
     Args:
-        table: as `to_dict` gives it, in parts; a table named after a method holds its own settings.
-        method: the published method; '' takes the table's, and by default AVC.
+        table: part of what `to_dict` returns; a table named after a method holds its own settings.
+        method: the published method; '' takes the table's, by default AVC.
 
     Raises:
-        UsageError: an unknown method or setting, or a setting that means nothing to this method.
+        UsageError: an unknown method or setting, or a setting that the method does not use.
     """
     model = table.get("model", {})
     if not isinstance(model, Mapping) or not isinstance(model.get("own", {}), Mapping):
         raise UsageError("model and model.own are tables of settings; valid: --set model.KEY=VALUE, METHOD.KEY=VALUE")
-    says = model.get("method", "")
-    if method and says not in ("", method):
-        raise UsageError(f"--method {method} and model.method = {says!r} cannot both be meant; valid: one of them")
-    method = method or says or next(iter(SPECS))
+    listed = model.get("method", "")
+    if method and listed not in ("", method):
+        raise UsageError(f"--method {method} and model.method = {listed!r} contradict each other; valid: one of them")
+    method = method or listed or next(iter(SPECS))
     if method not in SPECS:
         raise UsageError(f"unknown method {method!r}; valid: {', '.join(SPECS)}", hint=nearest(method, SPECS))
     spec = SPECS[method]
@@ -257,10 +249,10 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
 
 
 def check_used(config: TrainConfig) -> None:
-    """Refuse settings that mean nothing to the method: nobody is to believe that they did something.
+    """Refuse settings that the method does not use.
 
     Raises:
-        UsageError: there is one, or the method is left without its loss.
+        UsageError: there is one, or all loss weights are 0.
     """
     spec = SPECS[config.model.method]
     usual = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
@@ -268,10 +260,10 @@ def check_used(config: TrainConfig) -> None:
     for name in spec.unused:
         table, _, key = name.rpartition(".")
         value, plain = (part[table][key] if table else part[key] for part in (ours, usual))
-        check_setting(value == plain, f"{name}, which means nothing to {spec.name},", value, repr(plain))
+        check_setting(value == plain, f"{name}, which {spec.name} does not use,", value, repr(plain))
     weight = getattr(config.loss, spec.term)
-    taught = weight or config.loss.boxes or config.loss.audio_hint or config.loss.visual_hint
-    check_setting(bool(taught), f"loss.{spec.term}", weight, f"more than 0, or {spec.name} has no loss")
+    total = weight or config.loss.boxes or config.loss.audio_hint or config.loss.visual_hint
+    check_setting(bool(total), f"loss.{spec.term}", weight, f"more than 0, or {spec.name} has no loss")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -285,28 +277,24 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def write_toml(table: Mapping[str, Any]) -> str:
-    """Tables (`to_dict` of a record) as TOML text that `read_toml` and `from_dict` turn back."""
+    """Tables (`to_dict` of a dataclass) as TOML text; the inverse of `read_toml`."""
     import tomli_w
 
     return tomli_w.dumps(table)
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """`--set key=value` pairs as nested tables. A value is read as TOML, and as text where it is no TOML value."""
+    """`--set key=value` pairs as nested tables. Values are TOML; anything else is a string."""
     out: dict[str, Any] = {}
     for assignment in assignments:
         key, sign, text = assignment.partition("=")
         if not sign or not all(part.isidentifier() for part in key.strip().split(".")):
             raise UsageError(f"--set {assignment!r} is not key=value, as in --set optim.lr=0.001")
-        value: Any = _toml_value(text.strip())
+        try:
+            value = tomllib.loads(f"value = {text.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         out = merged(out, value)
     return out
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -1,12 +1,11 @@
-"""What a model costs for one picture with one sound: parameters, and multiply-adds of one forward pass.
+"""Cost of a model for one picture with one sound: parameters, and multiply-adds of one forward pass.
 
-Measured, not computed by formula: the networks run on torch's meta device, whose tensors have shapes and no numbers,
-and torch's `FlopCounterMode` counts what they do. That needs no weights and little time. The counter says two
-operations for each multiply-add; given here are multiply-adds, half of it.
+The networks run on torch's meta device under `FlopCounterMode`, which needs no weights. The counter reports two
+operations per multiply-add; the numbers here are half of it.
 
-Counted are convolutions and matrix products, those of attention and of the cosines included. Not counted are the
-Fourier transform of the sound, normalisations, activations, softmax, additions and resizing. Parameters are what could
-be learned: the frozen batch normalisations of DETR's backbone are constants (Carion et al., 2020), and not among them.
+Convolutions and matrix products count, those of attention and of the cosines included. The Fourier transform of the
+sound, normalisations, activations, softmax, additions and resizing do not. Parameters are the trainable ones: the
+frozen batch normalisations of DETR's backbone are constants (Carion et al., 2020).
 """
 
 from __future__ import annotations
@@ -24,46 +23,46 @@ if TYPE_CHECKING:
 
     Network = TypeVar("Network", bound=nn.Module)
 
-OWN_RATE = 22_050  # Hz; at which a model is measured that takes each file's own rate
+OWN_RATE = 22_050  # Hz; sample rate used for models that take each file's own rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one part takes for one picture with one sound."""
+    """Cost of one part for one picture with one sound."""
 
     parameters: int
     multiply_adds: int
     spectrogram_frames: int = 0
-    """Width of the spectrogram; 0 where nothing is heard."""
+    """Width of the spectrogram; 0 without audio input."""
 
 
 DETR_PRIOR = Cost(parameters=41_524_768, multiply_adds=60_169_600_000)
-"""`avloc.priors.DetrPrior`: the whole of DETR-R50, on a frame of 800 x 800 pixels, once measured like the others.
+"""`avloc.priors.DetrPrior`: all of DETR-R50 on a frame of 800 x 800 pixels, measured once because it takes seconds.
 
-The paper prints 36.8 M and 57.1 G, counted by `thop`. The difference is attention, its weights and its products:
-without them this count is 36.8 M and 57.0 G. To measure it takes seconds, and it has no settings.
+The paper prints 36.8 M and 57.1 G, counted by `thop`, which skips attention: without its weights and products this
+count is 36.8 M and 57.0 G.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostRow:
-    """A line of a table: a model by itself, or together with the priors that are fused in."""
+    """A row of the cost table: a model alone, or with the priors fused into its map."""
 
     name: str
     parameters: int
     multiply_adds: int
     spectrogram_frames: int
     note: str = ""
-    """What a reader must know beside the numbers, or ''."""
+    """A remark on the numbers, or ''."""
 
 
 def cost_rows(config: ModelConfig, prior: str = "resnet18") -> list[CostRow]:
     """The model, the model with an object prior (`OG-`), and with the DETR prior too (`OG-...-DETR`).
 
-    A row is the sum of its parts, which run side by side.
+    A row is the sum of its parts.
 
     Args:
-        config: of a method that is one of `avloc.registry.METHOD_SPECS`.
+        config: of one of `avloc.registry.METHOD_SPECS`.
         prior: trunk of the object prior.
 
     Raises:
@@ -89,10 +88,10 @@ def model_cost(config: ModelConfig) -> Cost:
     """Both networks and their similarity map, at the configuration's frame, seconds and rate.
 
     Args:
-        config: of a method that is one of `avloc.registry.METHOD_SPECS`; a rate of 0 is measured at `OWN_RATE`.
+        config: of one of `avloc.registry.METHOD_SPECS`; a rate of 0 is measured at `OWN_RATE`.
 
     Raises:
-        UsageError: unknown trunk, or a rate at which it cannot hear.
+        UsageError: unknown trunk, or a sample rate that it does not take.
     """
     import torch
 
@@ -114,7 +113,7 @@ def model_cost(config: ModelConfig) -> Cost:
 
 @cache
 def object_prior_cost(trunk: str = "resnet18") -> Cost:
-    """`avloc.priors.ObjectPrior`, whose trunk has no classifier.
+    """`avloc.priors.ObjectPrior`: its trunk, without the classifier.
 
     Raises:
         UsageError: unknown trunk.
@@ -132,12 +131,12 @@ def object_prior_cost(trunk: str = "resnet18") -> Cost:
 
 
 def measured(build: Callable[[], Network], forward: Callable[[Network], None]) -> tuple[int, int]:
-    """Parameters and multiply-adds of a network, in evaluation, that `forward` runs once."""
+    """Parameters and multiply-adds of a network in evaluation mode; `forward` runs it once."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    # Meta tensors alone would do, but `transformers` asks a mask for its values unless it knows it to be fake.
+    # Fake tensors, because `transformers` reads the values of a mask that is on the meta device only.
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"), torch.no_grad():
         network = build()
         network.eval()

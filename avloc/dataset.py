@@ -41,22 +41,22 @@ class Batch:
     rate: int
     """Sample rate of `sound` in Hz."""
     prior_frames: Tensor | None = None
-    """[B, 3, h, w] uint8, the pictures at the object prior's own size, if one was asked for."""
+    """[B, 3, h, w] uint8, input of the object prior, if there is one."""
     detr_frames: Tensor | None = None
-    """The same at DETR's size, stretched as DETR has them."""
+    """The same for DETR, stretched to a square."""
     segments: Tensor | None = None
     """[B, 256, 256] uint8 regions of each whole frame (`avloc.media.superpixels`), if the method uses them."""
     hints: HintBatch
     boxes: list[NDArray[np.float64]]
     """Annotated boxes of each clip in fractions of the picture."""
     labels: list[str]
-    """What is heard and seen in each clip (`avloc.annotations.parse_label`); "" where nobody said."""
+    """Label of each clip (`avloc.annotations.parse_label`); "" for none."""
     masks: list[bytes]
-    """Annotated PNG masks; b"" where there is none."""
+    """Annotated PNG masks; b"" for none."""
     failures: list[tuple[str, str]]
-    """Ids and reasons of clips of this batch that could not be decoded; they are in none of the fields above."""
+    """Ids and reasons of clips of this batch that could not be decoded; the fields above leave them out."""
     failed_at: list[int]
-    """Where these stood among all clips of the batch, in rising order."""
+    """Positions of these among all clips of the batch, ascending."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +78,33 @@ class _Failure:
 
 
 def check_fit(spec: StoreSpec, config: ModelConfig) -> None:
-    """A store must hold at least the seconds and the bandwidth a model hears.
+    """A store must hold at least the seconds and the sample rate of the model's input.
 
     Raises:
-        Refused: it does not; nothing is upsampled in silence.
+        Refused: it does not; sound is never upsampled.
     """
     if spec.seconds < config.seconds or spec.rate < config.rate:
         has = f"{spec.seconds:g} s at {spec.rate} Hz"
         needs = f"{config.seconds:g} s at {config.rate} Hz"
-        more = f" --seconds {config.seconds:g}" if spec.seconds < config.seconds else ""
-        hint = f"Prepare it again with --rate {max(spec.rate, config.rate)}{more}."
-        raise Refused(f"the store holds {has}; the model needs {needs}", hint=hint)
+        raise Refused(f"the store holds {has}; the model needs {needs}", hint=_prepare_hint(spec, config))
+
+
+def _prepare_hint(spec: StoreSpec, config: ModelConfig) -> str:
+    rate = f"--rate {max(spec.rate, config.rate)}"
+    if spec.seconds >= config.seconds:
+        return f"Prepare it again with {rate}."
+    long_enough = [name for name, method in METHOD_SPECS.items() if method.store.seconds >= config.seconds]
+    if not long_enough:
+        return "No store is that long: train with a smaller model.seconds."
+    method = config.method if config.method in long_enough else long_enough[0]
+    return f"Prepare it again with --for {method} {rate}."
 
 
 def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDArray[Any], int]:
-    """Cut the centre `config.seconds` out of a stored sound and bring it down to the model's rate.
+    """Crop the central `config.seconds` of a stored sound and resample it to the model's rate.
 
     Returns:
-        Samples of the same kind, and their rate in Hz (the stored one if the model takes any).
+        Samples of the same dtype, and their rate in Hz (the stored one if `config.rate` is 0).
     """
     keep = int(config.seconds * rate)
     start = (len(sound) - keep) // 2
@@ -106,19 +115,19 @@ def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDAr
 
 
 _ENOUGH = 1.25
-"""Frames that are larger than needed by no more than this are left as they are: bilinear sampling does the rest."""
+"""Frames larger than needed by no more than this factor are not shrunk: crops are sampled bilinearly anyway."""
 
 
 def shrunk(rgb: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
-    """A picture for training, its shorter side at `least` pixels (bicubic, antialiased) where it is much larger.
+    """A training frame, shrunk to a shorter side of `least` pixels (bicubic, antialiased) if it is much larger.
 
-    What is left to do is done where the crops are cut out (`avloc.transforms.crop_frames`).
+    `avloc.transforms.crop_frames` does the rest of the resize.
     """
     return shrink(rgb, least) if min(rgb.shape[:2]) > _ENOUGH * least else rgb
 
 
 PATIENCE_S = 1_800.0
-"""How long a batch may take: a loader process that cannot hand over its batch says so to nobody, and stays."""
+"""Timeout of a batch in seconds: a loader process that cannot send its batch hangs without an error."""
 
 
 class ClipSet(Dataset[_Item | _Failure]):
@@ -127,14 +136,14 @@ class ClipSet(Dataset[_Item | _Failure]):
     Args:
         store: the prepared store.
         ids: which clips, in which order.
-        config: what the model sees and hears.
+        config: the model's input.
         least_side: for training, the frames' shorter side in pixels, or somewhat more; 0 stretches the frames to the
-            model's square.
+            square input of the network.
         prior_side: side of the square pictures for an object prior in pixels; 0 for none.
         detr_side: the same for DETR.
-        sound_ids: clips whose sounds are heard with the pictures of `ids`, one each; by default their own.
-        audio_hints: hints of the sound teacher, if in use.
-        visual_hints: hints of the object teacher, if in use.
+        sound_ids: clips whose sounds are paired with the pictures of `ids`, one each; by default their own.
+        audio_hints: hints of the audio teacher, if used.
+        visual_hints: hints of the visual teacher, if used.
     """
 
     def __init__(
@@ -169,15 +178,15 @@ class ClipSet(Dataset[_Item | _Failure]):
         clip_id = self.ids[index]
         try:
             clip = self.store.sample(clip_id)
-            heard = clip if self.sound_ids[index] == clip_id else self.store.sample(self.sound_ids[index])
+            paired = clip if self.sound_ids[index] == clip_id else self.store.sample(self.sound_ids[index])
             rgb = decode_picture(clip.picture)
             if clip.mask:
-                decode_mask(clip.mask)  # a damaged one makes the clip fail here, by name, and not in the scoring
+                decode_mask(clip.mask)  # a damaged mask fails here, where the clip is known
             audio_hint = self.audio_hints.read(clip_id) if self.audio_hints else None
             visual_hint = self.visual_hints.read(clip_id) if self.visual_hints else None
         except (InputError, Refused) as error:
             return _Failure(clip_id, str(error))
-        sound, _ = fit_sound(heard.sound, self.store.spec.rate, self.config)
+        sound, _ = fit_sound(paired.sound, self.store.spec.rate, self.config)
         frame = shrunk(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame)
         return _Item(
             clip=clip,
@@ -191,13 +200,13 @@ class ClipSet(Dataset[_Item | _Failure]):
         )
 
     def _for_prior(self, rgb: NDArray[np.uint8], frame: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Square pictures of one side are made once."""
+        """Input of the object prior; the model's own frame where both have the same side."""
         if self.prior_side == self.config.frame and not self.least_side:
             return frame
         return square(rgb, self.prior_side) if self.prior_side else None
 
     def collate(self, entries: Sequence[_Item | _Failure]) -> Batch:
-        """Stack what was decoded and list what was not."""
+        """Stack the decoded clips and list the failed ones."""
         items = [entry for entry in entries if isinstance(entry, _Item)]
         return Batch(
             ids=[item.clip.id for item in items],
@@ -243,14 +252,14 @@ def _stacked_labels(labels: Sequence[NDArray[np.uint8] | None]) -> Tensor | None
 def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
     height = max((frame.shape[0] for frame in frames), default=0)
     width = max((frame.shape[1] for frame in frames), default=0)
-    out = np.zeros((len(frames), height, width, 3), np.uint8)  # channels last: the copies below are of whole lines
+    out = np.zeros((len(frames), height, width, 3), np.uint8)  # channels last: whole rows are copied
     for row, frame in enumerate(frames):
         out[row, : frame.shape[0], : frame.shape[1]] = frame
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
-    """Ctrl-C and a launcher's SIGTERM reach the whole process group; the main process decides what they mean."""
+    """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the main process handles them."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
 

@@ -1,7 +1,7 @@
-"""Processes that share a batch (`torchrun`): what each has to know of the others.
+"""Data-parallel training (`torchrun`): processes that share each batch.
 
-Every process runs the same steps on its part of each batch. A loss term is made so that the mean over the processes of
-what each has is the term of the whole batch; `DistributedDataParallel` takes the mean of the gradients.
+Every process runs the same steps on its rows of each batch. Loss terms are scaled so that their mean over the processes
+is the term of the whole batch; `DistributedDataParallel` averages the gradients.
 """
 
 from __future__ import annotations
@@ -24,82 +24,81 @@ from avloc.sharding import launcher_shard
 
 T = TypeVar("T")
 _LOST = re.compile(r"Connection (closed|reset) by|Broken pipe|Connection refused")
-"""What gloo says when a process that it talks to is gone."""
+"""Errors of gloo when another process has ended."""
 _PATIENCE = timedelta(hours=6)
-"""How long a process waits for the others: the first one scores held-out clips while they do."""
+"""Timeout of collectives; the others wait while the first process scores held-out clips."""
 
 
 @dataclass(frozen=True)
 class Peers:
-    """The processes that share a batch, and which of them this is. One alone needs no process group."""
+    """The processes that share a batch, and the rank of this one. A single process needs no process group."""
 
     rank: int = 0
     size: int = 1
     counts: tuple[int, ...] = ()
-    """Rows of the batch that each of them has; see `with_rows`."""
+    """Rows of the batch per process; see `with_rows`."""
 
     @property
     def is_first(self) -> bool:
-        """The one that prints, scores and writes."""
+        """Whether this process prints, scores and writes."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` rows; the parts follow each other and differ by one row at most."""
+        """This process's share of `count` rows; shares are contiguous and differ by one row at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def with_rows(self, count: int) -> Peers:
-        """The same processes, knowing how many rows of a batch each of them has."""
+        """The same processes with `counts` set; `count` is the number of rows of this process."""
         return replace(self, counts=tuple(self.objects(count)))
 
     @property
     def rows(self) -> slice:
-        """Where the rows of this process stand in the batch."""
+        """The rows of this process within the batch."""
         if self.size == 1:
             return slice(None)
         first = sum(self.counts[: self.rank])
         return slice(first, first + self.counts[self.rank])
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is up in one of the processes."""
+        """Whether the flag is set in any process."""
         return flag if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=device)))
 
     def objects(self, value: T) -> list[T]:
-        """What every process gives, in the order of their ranks."""
+        """The `value` of every process, by rank."""
         if self.size == 1:
             return [value]
         out: list[Any] = [None] * self.size
         dist.all_gather_object(out, value)
         return out
 
-    def first_says(self, make: Callable[[], T]) -> T:
-        """What the first process makes, for all; the others wait."""
+    def from_first(self, make: Callable[[], T]) -> T:
+        """The result of `make`, called in the first process only and sent to the others."""
         box = [make() if self.is_first else None]
         if self.size > 1:
             dist.broadcast_object_list(box)
         return box[0]  # type: ignore[return-value]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes below each other, in the order of their ranks, with gradient.
+        """The rows of all processes concatenated by rank, with gradient.
 
         Args:
-            rows: [n, ...], n as `counts` says.
+            rows: [n, ...], n = `counts[rank]`.
         """
-        if self.size == 1:
-            return rows
-        gathered: Tensor = _Gather.apply(rows, self)
-        return gathered
+        # A sum of zero-padded rows: works for uneven counts and on every backend.
+        before, after = sum(self.counts[: self.rank]), sum(self.counts[self.rank + 1 :])
+        return self.total(F.pad(rows, (0, 0) * (rows.dim() - 1) + (before, after)))
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the processes, with gradient."""
         if self.size == 1:
             return values
-        summed: Tensor = _Total.apply(values)
+        summed: Tensor = _AllReduce.apply(values)
         return summed
 
     def mean(self, values: Tensor) -> Tensor | None:
-        """The mean of the `values` of all processes together; None if nobody has any.
+        """The mean over the `values` of all processes; None if there are none.
 
-        What one process gets is its part of it, times their number, so that the mean over the processes is that mean.
+        Each process gets its own summands times the number of processes; the mean over processes is the true mean.
         """
         if self.size == 1:
             return values.mean() if values.numel() else None
@@ -110,46 +109,27 @@ class Peers:
 ALONE = Peers()
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of unequal number travel padded: the collectives want tensors of one shape."""
+class _AllReduce(torch.autograd.Function):
+    """Sum over the processes with gradient; `torch.distributed.nn.functional` is deprecated."""
 
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, peers: Peers) -> Tensor:
-        ctx.mine = peers.rows
-        most = max(peers.counts)
-        padded = F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, most - len(rows))).contiguous()
-        parts = [torch.empty_like(padded) for _ in peers.counts]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, peers.counts, strict=True)])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        grad = grads[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        return grad[ctx.mine], None
-
-
-class _Total(torch.autograd.Function):
     @staticmethod
     def forward(_ctx: Any, values: Tensor) -> Tensor:
-        summed = values.clone()
+        summed = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(summed)
         return summed
 
     @staticmethod
     def backward(_ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        return grad
+        return _AllReduce.forward(_ctx, grads[0])
 
 
 class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation by the statistics of all processes together; torch's own one runs on accelerators only."""
+    """Batch normalisation over all processes, on CPU too; `nn.SyncBatchNorm` runs on accelerators only."""
 
     peers: Peers = ALONE
 
     def forward(self, input: Tensor) -> Tensor:
-        """As torch's; in training mode every process must take part."""
+        """As `nn.BatchNorm`; in training mode every process must call it."""
         if not self.training:
             return super().forward(input)
         values = input.to(torch.promote_types(input.dtype, torch.float32))
@@ -176,11 +156,11 @@ class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class SharedBatchNorm1d(_SharedBatchNorm, nn.BatchNorm1d):
-    """Of vectors [n, C]."""
+    """For vectors [n, C]."""
 
 
 class SharedBatchNorm2d(_SharedBatchNorm, nn.BatchNorm2d):
-    """Of maps [n, C, H, W]."""
+    """For maps [n, C, H, W]."""
 
 
 _SHARED: dict[type[nn.Module], type[_SharedBatchNorm]] = {
@@ -190,7 +170,7 @@ _SHARED: dict[type[nn.Module], type[_SharedBatchNorm]] = {
 
 
 def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> nn.Module:
-    """The module with batch statistics taken over all processes; parameters and their names stay."""
+    """Make batch normalisations use the statistics of all processes; parameters and their names stay the same."""
     if device.type == "cuda":
         shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return shared
@@ -203,7 +183,7 @@ def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> n
 
 
 def own_gpu() -> torch.device | None:
-    """The GPU that a launcher's LOCAL_RANK means; a launcher may show each process one alone. None without either.
+    """The GPU for LOCAL_RANK; None without LOCAL_RANK or GPU. A launcher may make a single GPU visible per process.
 
     Raises:
         UsageError: LOCAL_RANK is no number.
@@ -218,20 +198,20 @@ def own_gpu() -> torch.device | None:
 
 @contextmanager
 def joined() -> Iterator[Peers]:
-    """The processes that `torchrun` started with this one; alone where none of its variables are set.
+    """Join the process group that `torchrun` started; `ALONE` where none of its variables are set.
 
-    They talk through NCCL about what lies on GPUs, else through gloo.
+    Tensors on GPUs go through NCCL, others through gloo.
 
     Raises:
-        UsageError: the variables name no process, or not where the others are to be found.
-        Refused: another process has ended on the way.
+        UsageError: RANK and WORLD_SIZE are invalid, or MASTER_ADDR is missing.
+        Refused: another process ended during the run.
     """
     part = launcher_shard()
     if part.is_unsharded:
         yield ALONE
         return
     if "MASTER_ADDR" not in os.environ:
-        reason = f"RANK and WORLD_SIZE say process {part} of a group, but MASTER_ADDR does not say where it meets"
+        reason = f"RANK and WORLD_SIZE make this process {part} of a group, but MASTER_ADDR is not set"
         raise UsageError(reason, hint="Start it with torchrun, or unset RANK and WORLD_SIZE.")
     if gpu := own_gpu():
         torch.cuda.set_device(gpu)
@@ -240,8 +220,8 @@ def joined() -> Iterator[Peers]:
         yield Peers(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
         if isinstance(error, dist.DistBackendError) or _LOST.search(str(error)):
-            reason = "another process of this run has ended; what it says is the reason"
-            raise Refused(reason, hint="Start all of them again: the run goes on where it was saved.") from error
+            reason = "another process of this run has ended; its own error message has the reason"
+            raise Refused(reason, hint="Start all processes again: the run resumes from its last save.") from error
         raise
     finally:
         dist.destroy_process_group()

@@ -1,10 +1,10 @@
 """The loss terms of the published systems, as functions of embeddings and hints.
 
-Where processes share a batch, each gives its own rows, and the mean over the processes of what they get is the term of
-the whole batch (`avloc.distributed`). What relates all clips to all, `relation_BB`, everybody has whole.
+Processes that share a batch pass their own rows each; the mean of their results is the term of the whole batch
+(`avloc.distributed`). `relation_BB` covers the whole batch in every process.
 
-Shape letters: B batch, n its rows that this process has (alone: all), D embedding, H W cells. "Unit" means
-L2-normalised over D.
+Shape letters: B batch, n the rows of this process (all of them in a single process), D embedding, H W cells. "Unit"
+means L2-normalised over D.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor
 from avloc.distributed import ALONE, Peers
 
 BOX_MIDDLE, BOX_SLOPE = 0.3, 10.0
-"""The cosine at which a cell is as likely inside a box as not, and how steeply that turns."""
+"""Midpoint and slope of the logistic curve from a cell's cosine to the probability of lying in a box."""
 _COVERED = 0.2
-"""A cell counts as covered where boxes cover more than this share of it."""
+"""A cell is covered if boxes cover more than this share of it."""
 _AT_ONCE = 1 << 24
-"""Cosines that are held at once while the best of each pair is looked for: 64 MB of them, more than allocators keep."""
+"""Cosines held at once in the search for the best cell of each pair: 64 MB."""
 
 
 class _BestCells(torch.autograd.Function):
     """The largest cosine of any cell of each picture with each sound, [n, B].
 
-    A batch has B^2 H W cosines, of which B^2 matter. They are computed for some pictures at a time, and only which cell
-    was the best is kept for the gradient. Of equal cells the first one learns.
+    A batch has B^2 H W cosines, of which B^2 are needed. They are computed in chunks of pictures, and only the index of
+    the best cell is kept for the gradient. Of equal cells the first one gets it.
     """
 
     @staticmethod
@@ -70,19 +70,19 @@ def best_cells(image_nDHW: Tensor, audio_BD: Tensor) -> Tensor:
 def contrastive(
     image_nDHW: Tensor, audio_nD: Tensor, tau: float, relation_BB: Tensor | None = None, peers: Peers = ALONE
 ) -> Tensor:
-    """Multiple-instance contrastive loss: the best cell of picture n should match sound n better than any other.
+    """Multiple-instance contrastive loss: the best cell of picture n should match sound n better than other sounds.
 
     Args:
         image_nDHW: unit features of every cell.
         audio_nD: unit audio vectors.
         tau: temperature.
-        relation_BB: int8, picture first: 1 own sound, -1 a wrong one, 0 left out. A clip whose own sound is wrong asks
-            for nothing itself. None: all sounds but its own are wrong for a picture, as published.
-        peers: who has the other rows.
+        relation_BB: int8, picture first: 1 positive pair, -1 negative pair, 0 ignored. A clip whose own pair is not
+            positive is no anchor. None: every other sound is a negative, as published.
+        peers: the processes that share the batch.
 
     Returns:
-        Scalar: cross-entropy over sounds plus cross-entropy over pictures, each a mean over the clips that have a right
-        pair, summed (not halved); 0 if there are none.
+        Scalar: cross-entropy over sounds plus cross-entropy over pictures, each a mean over the anchors, summed (not
+        halved); 0 without anchors.
 
     Source: EZ-VSL, equation 3; AVC, equation 1, batch-averaged as in its code.
     """
@@ -90,11 +90,12 @@ def contrastive(
     target = torch.arange(len(best_BB), device=best_BB.device)
     if relation_BB is None:
         return F.cross_entropy(best_BB, target) + F.cross_entropy(best_BB.T, target)
-    asks = relation_BB.diagonal() > 0
-    if not bool(asks.any()):
+    anchors = relation_BB.diagonal() > 0
+    if not bool(anchors.any()):
         return best_BB.sum() * 0
     best_BB = best_BB.masked_fill(relation_BB == 0, float("-inf"))
-    return F.cross_entropy(best_BB[asks], target[asks]) + F.cross_entropy(best_BB.T[asks], target[asks])
+    best_of_picture, best_of_sound, target = best_BB[anchors], best_BB.T[anchors], target[anchors]
+    return F.cross_entropy(best_of_picture, target) + F.cross_entropy(best_of_sound, target)
 
 
 def box(
@@ -105,22 +106,22 @@ def box(
     boxed_n: Tensor,
     peers: Peers = ALONE,
 ) -> Tensor | None:
-    """Cross-entropy of every cell's similarity with what boxes say: in a box of the sounding object, or not.
+    """Cross-entropy between each cell's similarity and whether it lies in a box of the sounding object.
 
-    A cell is inside with probability sigmoid(10 (cosine - 0.3)); the target is the share of it that boxes cover. Cells
-    of a wrong pair have target 0, whatever picture and sound it is of. A right pair without boxes is left out.
+    The predicted probability is sigmoid(10 (cosine - 0.3)); the target is the share of the cell under boxes, and 0 for
+    all cells of a negative pair. Positive pairs without boxes are left out.
 
     Args:
         image_nDHW: unit features of every cell.
         audio_nD: unit audio vectors.
-        relation_BB: int8, picture first: 1 own sound, -1 a wrong one, 0 left out.
+        relation_BB: int8, picture first: 1 positive pair, -1 negative pair, 0 ignored.
         cover_nHW: share of each cell under boxes of the clip's sounding object.
-        boxed_n: bool; rows without boxes hold anything.
-        peers: who has the other rows.
+        boxed_n: bool, whether the clip has boxes; `cover_nHW` is ignored where it has none.
+        peers: the processes that share the batch.
 
     Returns:
-        Scalar: the mean over covered cells plus the mean over the others, each over the whole batch, so that the few
-        covered ones weigh as much; or None if no pair counts.
+        Scalar: the mean over covered cells plus the mean over the others, each over the whole batch, which gives the
+        few covered cells the same weight; or None without pairs.
     """
     relation_nB, own_nB = _rows(relation_BB, peers)
     own_nB = own_nB & (relation_nB > 0) & boxed_n[:, None]
@@ -135,7 +136,7 @@ def box(
 
 
 def _rows(relation_BB: Tensor, peers: Peers) -> tuple[Tensor, Tensor]:
-    """This process's rows [n, B] of the relation, and where in them its own pairs lie."""
+    """Rows [n, B] of the relation for this process, and a mask of its own pairs within them."""
     own_BB = torch.eye(len(relation_BB), dtype=torch.bool, device=relation_BB.device)
     return relation_BB[peers.rows], own_BB[peers.rows]
 
@@ -149,33 +150,33 @@ def peak(
     tau: float,
     peers: Peers = ALONE,
 ) -> Tensor | None:
-    """How little of a clip's similarity lies in its boxes: minus the logarithm of the share of the softmax over cells.
+    """Minus the logarithm of the share of the softmax over cells that lies in the clip's boxes.
 
-    It is about the order of the cells of one picture, and so about where the peak is, not about how high.
+    It depends on the order of the cells of one picture: it moves the peak and does not fix its height.
 
     Args:
         image_nDHW: unit features of every cell.
         audio_nD: unit audio vectors.
-        relation_BB: int8, picture first; clips whose own sound is not right, 1 on the diagonal, are left out.
-        cover_nHW: share of each cell under boxes of the clip's sounding object; cells count by it beside each other,
-            and a single covered cell counts fully, however little of it is covered.
-        boxed_n: bool; rows without boxes hold anything. Clips whose boxes were cropped away are left out.
+        relation_BB: int8, picture first; clips without 1 on the diagonal are left out.
+        cover_nHW: share of each cell under boxes of the clip's sounding object, the weight of the cell in the sum.
+        boxed_n: bool, whether the clip has boxes; `cover_nHW` is ignored where it has none. Clips whose boxes were
+            cropped away are left out.
         tau: temperature.
-        peers: who has the other rows.
+        peers: the processes that share the batch.
 
     Returns:
-        Scalar, 0 where boxes cover everything: the mean over clips; or None if no clip counts.
+        Scalar, 0 where boxes cover everything: the mean over clips; or None without clips.
     """
-    taught_n = (relation_BB.diagonal()[peers.rows] > 0) & boxed_n
-    taught_n = taught_n & (torch.where(taught_n[:, None, None], cover_nHW, 0.0) > 0).flatten(1).any(1)
-    image, audio, cover = image_nDHW[taught_n], audio_nD[taught_n], cover_nHW[taught_n]
+    kept_n = (relation_BB.diagonal()[peers.rows] > 0) & boxed_n
+    kept_n = kept_n & (torch.where(kept_n[:, None, None], cover_nHW, 0.0) > 0).flatten(1).any(1)
+    image, audio, cover = image_nDHW[kept_n], audio_nD[kept_n], cover_nHW[kept_n]
     sharp = torch.einsum("ndhw,nd->nhw", image, audio).flatten(1) / tau
     inside = torch.logsumexp(sharp + cover.flatten(1).to(sharp).log(), 1)
     return peers.mean(torch.logsumexp(sharp, 1) - inside)
 
 
 def audio_hint(audio_nD: Tensor, hint_nD: Tensor, peers: Peers = ALONE) -> Tensor | None:
-    """Mean squared error between the student's unit audio vector and the sound teacher's embedding; None of no clip.
+    """Mean squared error between the student's unit audio vector and the audio teacher's embedding; None without clips.
 
     Source: AVC, equation 3; the mean runs over all elements, as in its code, to which the weight 1000 is tuned.
     """
@@ -183,23 +184,22 @@ def audio_hint(audio_nD: Tensor, hint_nD: Tensor, peers: Peers = ALONE) -> Tenso
 
 
 def visual_hint(image_nDHW: Tensor, hint_nHW: Tensor, present_n: Tensor, peers: Peers = ALONE) -> Tensor | None:
-    """Mean squared error between the channel mean of the student's unit features and the object teacher's map.
+    """Mean squared error between the channel mean of the student's unit features and the visual teacher's map.
 
     Args:
         image_nDHW: unit features of every cell, on the student's grid.
         hint_nHW: teacher maps on their own grid (25x25), to which the student's is resized (bilinear, half-pixel).
-        present_n: bool; rows without a hint are left out, whatever they hold.
-        peers: who has the other rows.
+        present_n: bool; rows without a hint are left out.
+        peers: the processes that share the batch.
 
     Returns:
-        Scalar mean over the kept rows, or None if there are none: the reference takes the mean of nothing there and
-        poisons its weights with NaN.
+        Scalar mean over the kept rows, or None without rows (the reference takes the mean of nothing there: NaN).
 
-    Source: AVC's code; its equation 2 speaks of embeddings, the code compares single-channel maps.
+    Source: AVC's code; its equation 2 has embeddings, the code compares single-channel maps.
     """
     image, hint = image_nDHW[present_n], hint_nHW[present_n]
     if not len(image):
-        return peers.mean(image)  # nothing of its own, but others may have
+        return peers.mean(image)  # other processes may have rows
     student = F.interpolate(image.mean(1, keepdim=True), size=hint.shape[1:], mode="bilinear", align_corners=False)
     return peers.mean(F.mse_loss(student.squeeze(1), hint, reduction="none"))
 
@@ -207,23 +207,23 @@ def visual_hint(image_nDHW: Tensor, hint_nHW: Tensor, present_n: Tensor, peers: 
 def visual_hint_vectors(
     image_nDHW: Tensor, hint_nDHW: Tensor, present_n: Tensor, peers: Peers = ALONE
 ) -> Tensor | None:
-    """Mean squared error between the student's unit features and a seeing teacher's vectors, cell by cell.
+    """Mean squared error between the student's unit features and a visual teacher's vectors, cell by cell.
 
     Args:
         image_nDHW: unit features of every cell, on the student's grid.
-        hint_nDHW: the teacher's unit vectors on its own grid, resized to the student's (bilinear, half-pixel). Where
-            neighbours differ, vectors between them come out shorter than 1, and there the hint weighs less.
-        present_n: bool; rows without a hint are left out, whatever they hold.
-        peers: who has the other rows.
+        hint_nDHW: the teacher's unit vectors on its own grid, resized to the student's (bilinear, half-pixel). Vectors
+            interpolated between different neighbours are shorter than 1, which gives the hint less weight there.
+        present_n: bool; rows without a hint are left out.
+        peers: the processes that share the batch.
 
     Returns:
-        Scalar mean over all elements of the kept rows, or None if there are none.
+        Scalar mean over all elements of the kept rows, or None without rows.
 
     Source: AVC, equation 2 as printed, which compares embeddings.
     """
     image, hint = image_nDHW[present_n], hint_nDHW[present_n]
     if not len(image):
-        return peers.mean(image)  # nothing of its own, but others may have
+        return peers.mean(image)  # other processes may have rows
     if hint.shape[2:] != image.shape[2:]:
         hint = F.interpolate(hint, size=image.shape[2:], mode="bilinear", align_corners=False)
     return peers.mean(F.mse_loss(image, hint, reduction="none"))
@@ -241,22 +241,22 @@ def trimap_logits(
     relation_BB: Tensor | None = None,
     peers: Peers = ALONE,
 ) -> Tensor:
-    """LVS's logits [n, 1 + B + 1]: a picture's own source, the other sounds in it, its own background.
+    """LVS's logits [n, 1 + B + 1]: a picture's own source, its response to other sounds, its own background.
 
-    A cell is the source as far as its cosine exceeds `positive`, and background as far as it stays below `negative`
-    (sigmoids of slope 1/tau); each logit is a mean cosine over cells weighed by that, over the temperature.
+    The source weight of a cell rises where its cosine exceeds `positive`, the background weight where it stays below
+    `negative` (sigmoids of slope 1/tau); each logit is a weighted mean cosine over cells, over the temperature.
 
     Args:
         image_nDHW: unit features of every cell.
         audio_nD: unit audio vectors.
         positive: the upper threshold (0.65).
-        negative: the lower one (0.4); the upper one again is LVS without its tri-map.
+        negative: the lower threshold (0.4); equal to `positive` for LVS without its tri-map.
         tau: softness of both (0.03).
         temperature: of the logits (0.07).
-        legacy_diagonal: the published code multiplies a picture's own sound among the others by -99 instead of leaving
-            it out, which makes it a huge logit where that mean cosine is negative.
+        legacy_diagonal: as in the published code, multiply the logit of a picture's own sound among the others by -99
+            instead of masking it, which makes it a huge logit where that mean cosine is negative.
         relation_BB: int8, picture first; pairs of 0 are left out.
-        peers: who has the other rows.
+        peers: the processes that share the batch.
 
     Source: LVS, equations 3 to 6, and `model.py`.
     """
@@ -280,8 +280,8 @@ def trimap_logits(
     return torch.cat((own_n1, out_nB, hard_n1), 1) / temperature
 
 
-def own_of(logits_nB: Tensor, peers: Peers = ALONE) -> Tensor:
-    """Cross-entropy of each row's own column among all of them, the mean over all rows."""
+def diagonal_cross_entropy(logits_nB: Tensor, peers: Peers = ALONE) -> Tensor:
+    """Cross-entropy of each row against its own column, the mean over all rows of the batch."""
     target = torch.arange(len(logits_nB), device=logits_nB.device) + (peers.rows.start or 0)
     mean = peers.mean(F.cross_entropy(logits_nB, target, reduction="none"))
     assert mean is not None, "a batch has rows"
@@ -289,12 +289,12 @@ def own_of(logits_nB: Tensor, peers: Peers = ALONE) -> Tensor:
 
 
 def soft_above(cosine: Tensor, threshold: float, tau: float) -> Tensor:
-    """How surely each cosine exceeds a threshold, in [0, 1] (LVS, equation 4)."""
+    """Soft threshold of each cosine, in [0, 1] (LVS, equation 4)."""
     return torch.sigmoid((cosine - threshold) / tau)
 
 
-def first_of(logits_nK: Tensor, peers: Peers = ALONE) -> Tensor:
-    """Cross-entropy of the first of each row's logits, the mean over all rows; 0 of none."""
+def first_cross_entropy(logits_nK: Tensor, peers: Peers = ALONE) -> Tensor:
+    """Cross-entropy of each row against its first logit, the mean over all rows of the batch; 0 without rows."""
     each = F.cross_entropy(logits_nK, logits_nK.new_zeros(len(logits_nK), dtype=torch.long), reduction="none")
     mean = peers.mean(each)
     return each.sum() if mean is None else mean

@@ -1,10 +1,10 @@
-"""Evaluation protocols: the exact rules that turn maps into scores, as frozen records under the names of their systems.
+"""Evaluation protocols: the exact rules that turn maps into scores, named after the systems that use them.
 
-Every field but `name` and `source` steers the scoring. Numbers of the published code (`tests/parity`)
-hold `sspl`, `sacl`, `lvs`, `ezvsl` and the resize and cut of `avc-code`; slow twins of their formulas alone hold the
-boxes and weights of `avc-code`, and `slavc` and `sslalign`.
-All seven clip boxes to the picture and truncate corners to whole pixels (`avloc.metrics.ground_truth`); the published
-loaders differ there in ways that no box of VGG-SS or Flickr-SoundNet shows.
+All fields but `name` and `source` affect the scores. Outputs of the published code (`tests/parity`) verify `sspl`,
+`sacl`, `lvs`, `ezvsl` and the resize and threshold of `avc-code`; only a slow reimplementation of their formulas
+verifies the boxes and weights of `avc-code`, and `slavc` and `sslalign`. All clip boxes to the picture and truncate
+corners to whole pixels (`avloc.metrics.ground_truth`); the published loaders differ there in ways that no box of VGG-SS
+or Flickr-SoundNet triggers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from avloc.errors import UsageError, nearest
 
 RESIZES = ("bilinear-corners", "bilinear-halfpixel", "bicubic-corners")
-"""`-corners`: the outer cells' centres lie on the border; `-halfpixel`: cells are areas, as OpenCV has it."""
+"""`-corners`: corners aligned; `-halfpixel`: half-pixel centres, as in OpenCV."""
 FLATS = ("zeros", "nan")
 THRESHOLDS = ("median", "half")
 COMPARISONS = (">=", ">")
@@ -25,7 +25,7 @@ BOXES = ("all", "first")
 LISTS = ("named", "store")
 FUSIONS = ("heats", "fixed")
 SOURCES = ("av", "object", "detr")
-"""What a fused map may be made of."""
+"""Maps that can be fused."""
 
 
 def _fused() -> Mapping[str, float]:
@@ -49,40 +49,39 @@ class Protocol:
 
     name: str = "avloc"
     side: int = 224
-    """Maps and boxes are compared on a square of this many pixels."""
+    """Side in pixels of the square on which maps and boxes are compared."""
     resize: str = "bilinear-corners"
-    """How a map reaches that size: one of `RESIZES`."""
+    """Interpolation to that size: one of `RESIZES`."""
     resize_elsewhere: str = ""
-    """The same on test sets other than VGG-SS, where it differs there (`on`)."""
+    """Another interpolation for test sets other than VGG-SS, or "" (see `on`)."""
     flat: str = "zeros"
-    """What min-max makes of a map without any contrast: `zeros` (then everything lies above the median: the whole
-    picture), or `nan`, which no comparison lets through: an empty mask and a score of 0."""
+    """Min-max of a constant map: `zeros` (every pixel is at the median, so the mask is the whole picture), or `nan`
+    (every comparison is false, so the mask is empty and the score 0)."""
     threshold: str = "median"
     """`median`: the value at rank side*side/2 of the sorted map; `half`: 0.5."""
     comparison: str = ">="
-    """How a pixel has to compare with the threshold to be inside."""
+    """Comparison of a pixel inside the mask with the threshold."""
     success: str = ">="
-    """How a picture's cIoU has to compare with 0.5 to count in cIoU@0.5; the curve behind AUC is always `>=`."""
+    """Comparison of cIoU with 0.5 in cIoU@0.5; the curve of AUC always uses `>=`."""
     boxes: str = "all"
-    """Boxes of an annotation that count: `all`, or `first`."""
+    """Boxes of an annotation that are used: `all`, or `first`."""
     clips: str = "named"
-    """`named`: the clips of the test set's list; `store`: on `vggss` and sets of one's own, every
-    clip of the store that has boxes."""
+    """`named`: the clips of the test set's list; `store`: on `vggss` and user-made sets, every clip with boxes."""
     lists: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
-    """Test set -> test set: where the system scores on a list of its own."""
+    """Test set -> test set of the list that this system scores on instead."""
     fused: Mapping[str, float] = field(default_factory=_fused)
     """Weights of the audio-visual map and the object prior in the fused map."""
     fused_detr: Mapping[str, float] = field(default_factory=_thirds)
-    """The same with DETR's attention as a third."""
+    """The same with DETR's attention as a third map."""
     fusion: str = "heats"
-    """What is weighed: `heats`, each in [0, 1] by its own minimum and maximum; or `fixed`, the cosine c as (c + 1) / 2
-    and the activation x as x / 2.5. DETR's attention has no fixed range: `fused-detr` is always of heats."""
+    """Range of the fused maps: `heats`, each min-max normalised; or `fixed`, the cosine c as (c + 1) / 2 and the
+    activation x as x / 2.5. DETR's attention has no fixed range: `fused-detr` always fuses heats."""
     no_query: str = "zeros"
-    """DETR's map where no query is confident: `zeros`, or `nan` as the mean over none of them."""
+    """DETR's map where no query is confident: `zeros`, or `nan`, the mean of none."""
     precision: str = "fp32"
     """Precision of the networks."""
     source: str = "avloc's own"
-    """Whose rule this is, and what holds it."""
+    """Origin of the rule, and what verifies it."""
 
     def __post_init__(self) -> None:
         valid = {
@@ -109,7 +108,7 @@ class Protocol:
                 raise UsageError(f"{name} = {dict(weights)} is impossible; valid: {wanted}")
 
     def on(self, testset: str) -> Protocol:
-        """The rule as it stands on a test set."""
+        """The protocol for one test set."""
         elsewhere = self.resize_elsewhere and not testset.startswith("vggss")
         return replace(self, resize=self.resize_elsewhere) if elsewhere else self
 

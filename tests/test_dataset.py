@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from itertools import chain
 
 import numpy as np
@@ -16,6 +17,7 @@ from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import ClipSet, check_fit, fit_sound, load, shrunk
 from avloc.distributed import Peers
 from avloc.errors import Refused, UsageError
+from avloc.prepare import PrepareOptions
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train.clips import training_set
@@ -177,6 +179,23 @@ def test_an_unfit_store_is_refused():
     for spec in (StoreSpec(seconds=2), StoreSpec(rate=16_000)):
         with pytest.raises(Refused, match="the model needs 3 s at 22050 Hz"):
             check_fit(spec, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hint"),
+    [
+        (3.0, "Prepare it again with --rate 44100."),
+        (4.0, "Prepare it again with --for lvs --rate 44100."),
+        (12.0, "No store is that long: train with a smaller model.seconds."),
+    ],
+)
+def test_an_unfit_store_comes_with_the_flags_that_make_a_fit_one(seconds, hint):
+    config = ModelConfig(**{**vars(CONFIG), "rate": 44_100, "seconds": seconds})
+    with pytest.raises(Refused) as caught:
+        check_fit(StoreSpec(), config)
+    assert caught.value.hint == hint
+    if flags := re.search(r"(?:--for (\w+) )?--rate (\d+)", hint):
+        check_fit(PrepareOptions(method=flags[1] or "avc", rate=int(flags[2])).spec, config)
 
 
 def test_a_longer_and_finer_sound_is_cut_and_brought_down():

@@ -14,7 +14,7 @@ from avloc.annotations import published_list
 from avloc.engine import ClipCells
 from avloc.errors import StoreNotFound, UsageError
 from avloc.evaluate.plan import EvalOptions, expected_ids, find_store, pairs_of
-from avloc.evaluate.protocol_scores import Clip, score_protocols
+from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 
 SEVEN = {"ezvsl", "lvs", "sspl", "sacl", "slavc", "sslalign", "avc-code"}
@@ -87,7 +87,7 @@ STEERS = {
 
 
 def overall(protocol: Protocol, kind: str, maps, boxes) -> dict[str, object]:
-    clip = Clip(cells=ClipCells(id="a", boxes=boxes, maps=maps))
+    clip = LabelledCells(cells=ClipCells(id="a", boxes=boxes, maps=maps))
     (result,) = score_protocols([clip], [protocol], "union", [kind])
     return asdict(result.maps[kind].overall)
 

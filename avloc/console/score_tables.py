@@ -21,7 +21,6 @@ _LEGEND = (
 )
 _WIDEST = 10_000
 """Columns; no table has as many."""
-_METRICS = {"ciou_50": "cIoU@0.5", "auc": "AUC", "mean_ciou": "mean cIoU"}
 _SINGLE = {"av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
 
@@ -140,13 +139,16 @@ def _mean_std(value: dict[str, float]) -> str:
 
 
 def _print_comparison(out: Console, comparison: Comparison) -> None:
+    from avloc.report.tables import METRIC_LABELS
+
+    labels = dict(METRIC_LABELS)
     a, b = f"{shown(comparison.a)} ({comparison.a_selection})", f"{shown(comparison.b)} ({comparison.b_selection})"
     out.print(f"{a} minus {b}, {comparison.n} clips, protocol {comparison.protocol.name}")
     out.print("percent points, 95 % interval and p of a paired bootstrap over the clips")
     for kind, metrics in comparison.maps.items():
         for name, value in metrics.items():
             interval = f"95 % {_percent(value['low'])} to {_percent(value['high'])}, p {value['p']:.3f}"
-            out.print(f"  {kind:<12} {_METRICS[name]:<9} {100 * value['difference']:+.2f} ({interval})")
+            out.print(f"  {kind:<12} {labels[name]:<9} {100 * value['difference']:+.2f} ({interval})")
 
 
 def _protocol_line(report: EvalReport) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avloc.json_text import finite
 from avloc.progress import Event, Listener, Notice, Progress
 
 if TYPE_CHECKING:
@@ -126,23 +126,13 @@ class _Drawer(_Teller):
 
 
 def print_json(value: object) -> None:
-    """One JSON value a line; not-a-number becomes null, since JSON has no such thing."""
+    """One JSON value a line; NaN becomes null."""
     unicode = (sys.stdout.encoding or "utf").lower().startswith("utf")
-    text = json.dumps(_finite(value), ensure_ascii=not unicode)
+    text = json.dumps(finite(value), ensure_ascii=not unicode)
     # What is no sign stands as JSON's own escape: control characters beyond ASCII, and the lone surrogates of a file
     # name that is no UTF-8.
     sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")
     sys.stdout.flush()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value
 
 
 def _lines(rows: Sequence[tuple[str, object]]) -> None:

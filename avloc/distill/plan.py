@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from avloc.config import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS
+from avloc.config import AUDIO_TEACHERS, PANNS_SOUNDS, SECONDS_TEACHERS, VISUAL_TEACHERS
 from avloc.errors import UsageError, nearest
 from avloc.sharding import UNSHARDED, JobShard
 
 TEACHERS = (*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)
 PUBLISHED_TEACHERS = ("panns", "detr")
 """AVC's: those that are asked by default, and whose hints its users hold as arrays."""
-SOUNDS = ("auto", "source", "store")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +47,9 @@ class DistillOptions:
         if not self.teachers:
             raise UsageError(f"no --teacher is named; valid: {', '.join(TEACHERS)}")
         self._check_import()
-        if self.sound not in SOUNDS:
-            hint = nearest(self.sound, SOUNDS)
-            raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(SOUNDS)}", hint=hint)
+        if self.sound not in PANNS_SOUNDS:
+            hint = nearest(self.sound, PANNS_SOUNDS)
+            raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(PANNS_SOUNDS)}", hint=hint)
         if not 0 <= self.confidence < 1:
             raise UsageError(f"--confidence {self.confidence} is impossible; valid: 0 or more, less than 1")
         for flag, value in (("--batch", self.batch), ("--workers", self.workers)):

@@ -9,11 +9,12 @@ from typing import Any
 
 from avloc.errors import StoreNotFound, UsageError
 from avloc.evaluate.comparison import Comparison, compare
+from avloc.evaluate.paper_tables import find_table
 from avloc.evaluate.plan import EvalOptions
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.run import Evaluation, evaluate
 from avloc.evaluate.seed_groups import RunModels, RunsSummary, expand, summaries
-from avloc.evaluate.tables import fill, rows_for, table_json
+from avloc.evaluate.tables import fill, table_json
 from avloc.progress import Listener, Notice, silent
 
 
@@ -79,7 +80,7 @@ def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], list
     """Score runs on the test sets of one of the paper's tables, and put them beside its rows.
 
     Args:
-        table: number or name (`avloc.evaluate.paper`).
+        table: number or name (`avloc.evaluate.paper_tables`).
         options: as for `evaluate_runs`; with a test set, the others of the table are left out.
         paths: runs and models; without any, every row is "not run".
         listener: hears notices, of test sets too that are not prepared.
@@ -87,7 +88,8 @@ def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], list
     Raises:
         UsageError: avloc does not know the rows of that table.
     """
-    testsets = dict.fromkeys(row.testset for row in rows_for(table) if not row.context)
+    paper_table = find_table(table)
+    testsets = dict.fromkeys(row.testset for row in paper_table.rows if not row.context)
     found = [testset for testset in testsets if options.testset in ("", testset)]
     sessions, absent = [], []
     for testset in found if paths else ():
@@ -100,7 +102,7 @@ def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], list
     return Session(
         evaluation=Evaluation(reports=reports, store=None),
         chosen=[],
-        table=table_json(table, fill(table, reports, absent)),
+        table=table_json(paper_table, fill(paper_table, reports, absent)),
     )
 
 

@@ -22,7 +22,7 @@ _PEAKLESS = ("whole frame", CEILING)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class LabelledCells:
     """One clip with everything that its scores need."""
 
     cells: ClipCells
@@ -75,7 +75,7 @@ def sweep_kinds() -> dict[str, Mapping[str, float]]:
 
 
 def score_protocols(
-    clips: Sequence[Clip],
+    clips: Sequence[LabelledCells],
     protocols: Sequence[Protocol],
     box_rule: str,
     kinds: Sequence[str],
@@ -96,7 +96,7 @@ def score_protocols(
     ordered = sorted(clips, key=lambda clip: clip.cells.id)
     fixed = [fixed_baselines(_prior(ordered, protocol, box_rule)) for protocol in protocols]
 
-    def score(clip: Clip) -> list[tuple[_Scores, dict[str, NDArray[np.float64]]]]:
+    def score(clip: LabelledCells) -> list[tuple[_Scores, dict[str, NDArray[np.float64]]]]:
         heats = Heats(_with_stand_ins(clip.cells))
         return [
             _score_clip(heats, protocol, box_rule, _weights(protocol, kinds, clip.cells, sweep=sweep), baselines)
@@ -129,7 +129,7 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _prior(clips: Sequence[Clip], protocol: Protocol, box_rule: str) -> NDArray[np.float64]:
+def _prior(clips: Sequence[LabelledCells], protocol: Protocol, box_rule: str) -> NDArray[np.float64]:
     total = np.zeros((protocol.side, protocol.side))
     for clip in clips:
         total += truth_of(clip.cells, protocol, box_rule).map
@@ -175,7 +175,7 @@ def _score_clip(
 
 
 def _collect(
-    clips: Sequence[Clip],
+    clips: Sequence[LabelledCells],
     scores: Sequence[_Scores],
     curves: _FCurves,
     protocol: Protocol,

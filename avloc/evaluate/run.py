@@ -18,7 +18,7 @@ from avloc.store import Store
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
     from avloc.engine import ClipCells
-    from avloc.evaluate.protocol_scores import Clip, Scored
+    from avloc.evaluate.protocol_scores import LabelledCells, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def _load(options: EvalOptions) -> list[ModelFile]:
 def _reports(
     model: ModelFile | None, testset: TestSet, maps: Gathered, priors: Priors, options: EvalOptions
 ) -> list[EvalReport]:
-    from avloc.evaluate.protocol_scores import Clip, score_protocols
+    from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 
     protocols = testset.protocols
     kinds = [] if model is None else _kinds(options, priors)
@@ -106,7 +106,8 @@ def _reports(
         wanted = set(testset.expected[protocols_alike[0].name])
         cells = [entry for entry in maps.cells if entry.id in wanted]
         clips = [
-            Clip(cells=entry, label=testset.labels[entry.id], flags=testset.flags.get(entry.id, ())) for entry in cells
+            LabelledCells(cells=entry, label=testset.labels[entry.id], flags=testset.flags.get(entry.id, ()))
+            for entry in cells
         ]
         sweep = "sweep" in options.maps and priors.object is not None
         scored = score_protocols(clips, protocols_alike, testset.box_rule, kinds, sweep=sweep)
@@ -140,7 +141,7 @@ def _report(
     priors: Priors,
     protocol: Protocol,
     scored: Scored,
-    clips: Sequence[Clip],
+    clips: Sequence[LabelledCells],
 ) -> EvalReport:
     expected = testset.expected[protocol.name]
     return EvalReport(
@@ -168,7 +169,7 @@ def _report(
 
 
 def _further(
-    testset: TestSet, maps: Gathered, protocol: Protocol, scored: Scored, clips: Sequence[Clip]
+    testset: TestSet, maps: Gathered, protocol: Protocol, scored: Scored, clips: Sequence[LabelledCells]
 ) -> dict[str, Any]:
     """Scores that only some test sets and options have."""
     from avloc.evaluate.extended import extended

@@ -18,10 +18,10 @@ from avloc import __version__
 from avloc.config import LAST_EPOCH
 from avloc.errors import Refused, UsageError
 from avloc.evaluate.records import NOT_STATED, EvalReport
+from avloc.metrics.intervals import METRICS
 from avloc.protocols import Protocol
 
 RUNS_SCHEMA = "avloc.runs/1"
-METRICS = ("ciou_50", "auc", "mean_ciou")
 _OWN_TO_A_RUN = ("name", "source", "version", "torch", "epoch", "config.seed", "config.workers")
 """Entries of a model's card in which runs of one group may differ."""
 

@@ -1,4 +1,4 @@
-"""The paper's tables with our runs beside the published rows, matched by what the model files say of their training."""
+"""The paper's tables with our runs beside the published rows, matched by the training record of each model file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from avloc import __version__
 from avloc.annotations import testset_ids
 from avloc.config import TrainConfig, to_dict
-from avloc.evaluate.paper import TRAINING_LISTS, PaperRow, find_table
+from avloc.evaluate.paper_tables import TRAINING_LISTS, PaperRow, PaperTable
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.seed_groups import group_key, spread
 
@@ -23,7 +23,7 @@ _FREE = ("seed", "workers", "precision", "init")
 
 @dataclass(frozen=True, kw_only=True)
 class OurRow:
-    """Runs of ours that a published row speaks of: they differ in their seed alone."""
+    """Our runs of one published row; they differ only in their seed."""
 
     runs: list[str]
     seeds: list[int | None]
@@ -31,19 +31,19 @@ class OurRow:
     testset: str
     protocol: str
     selection: str
-    """How the epochs were chosen: `test-selected` is the paper's rule; `held-out`, `last epoch`."""
+    """How the epochs were chosen: `test-selected` (the paper's rule), `held-out` or `last epoch`."""
     n_scored: int
     n_expected: int
     ciou_50: dict[str, float]
     """`mean` and sample standard deviation `std` over the runs; NaN for one run."""
     auc: dict[str, float]
     notes: list[str]
-    """Wherein these runs are not what the paper describes."""
+    """Differences from the training that the paper describes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilledRow:
-    """A published row and what is ours of it."""
+    """A published row with our runs."""
 
     row: PaperRow
     status: str
@@ -51,51 +51,33 @@ class FilledRow:
     reason: str = ""
     """Why a row was not run."""
     ours: list[OurRow]
-    """One entry for each way in which runs were trained, chosen and scored."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+    """One entry per group of runs that were trained, chosen and scored alike."""
 
 
-def rows_for(table: str) -> tuple[PaperRow, ...]:
-    """Rows of a table, by its name or its number in the paper.
-
-    Raises:
-        UsageError: a number whose rows are not known to avloc, or no table at all.
-    """
-    return find_table(table).rows
-
-
-def fill(table: str, reports: Iterable[EvalReport], absent: Sequence[str] = ()) -> list[FilledRow]:
+def fill(table: PaperTable, reports: Iterable[EvalReport], absent: Sequence[str] = ()) -> list[FilledRow]:
     """Every row of a table, with the runs that belong to it.
 
-    A run belongs to a row if its model file says so: the method, the published list that it was trained on, the hints;
-    and if it was scored on the row's test set with the mask of the row, the hotter half of the map.
+    A run belongs to a row if its model file has the row's method, training list and hints, and if it was scored on the
+    row's test set with maps cut at their median.
 
     Args:
-        table: name or number.
+        table: published rows.
         reports: the chosen epoch of each run, under any protocols.
         absent: test sets that are not prepared.
-
-    Raises:
-        UsageError: see `rows_for`.
     """
-    rows = rows_for(table)
     reports = list(reports)
-    return [_filled(row, reports, absent) for row in rows]
+    return [_filled(row, reports, absent) for row in table.rows]
 
 
-def table_json(table: str, filled: Sequence[FilledRow]) -> dict[str, Any]:
+def table_json(table: PaperTable, filled: Sequence[FilledRow]) -> dict[str, Any]:
     """A filled table as plain data."""
-    found = find_table(table)
     return {
         "schema": SCHEMA,
         "version": __version__,
-        "table": found.name,
-        "number": found.number or None,
-        "title": found.title,
-        "rows": [row.as_json() for row in filled],
+        "table": table.name,
+        "number": table.number or None,
+        "title": table.title,
+        "rows": [asdict(row) for row in filled],
     }
 
 
@@ -126,7 +108,7 @@ def _is_training_of(row: PaperRow, report: EvalReport) -> bool:
 
 
 def _is_testset(report: EvalReport, names: Sequence[str]) -> bool:
-    """A folder may bear the name of a known test set and hold other clips."""
+    """Whether all clips are of the test set: a folder of that name may hold others."""
     known = frozenset(testset_ids(report.testset)) if report.testset in names else frozenset()
     return known.issuperset(row.id for row in report.clips)
 
@@ -171,7 +153,7 @@ def _notes(row: PaperRow, report: EvalReport) -> list[str]:
 
 
 def _deviations(row: PaperRow, config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Settings that are not the paper's, which are the defaults of avloc. A hint that the row leaves out has none."""
+    """(name, value, paper value) of settings that differ from the paper's, avloc's defaults; unused hints aside."""
     paper = _flat(to_dict(TrainConfig()))
     without = {f"loss.{name}_hint" for name in ("audio", "visual") if name not in row.hints}
     ours = {name: value for name, value in _flat(config).items() if name not in without and name not in _FREE}

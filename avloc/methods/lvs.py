@@ -66,7 +66,7 @@ class LVS(EZVSL):
         )
         if relation_BB is not None:
             logits = logits[relation_BB.diagonal()[peers.rows] > 0]
-        return losses.first_of(logits, peers)
+        return losses.first_cross_entropy(logits, peers)
 
     def freeze_trunks(self) -> None:
         """Impossible: there is nothing else."""

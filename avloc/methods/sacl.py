@@ -76,7 +76,7 @@ class SACL(HeardByVGGish):
         total = embeddings.image.new_zeros(())
         for view, mask in zip(views, masks, strict=True):
             scores = self.scores(view, mask, embeddings.audio, peers).masked_fill(~kept, _EXCLUDED)
-            total = total + losses.own_of(scores / self.config.own["temperature"], peers)
+            total = total + losses.diagonal_cross_entropy(scores / self.config.own["temperature"], peers)
         return {"contrastive": total}
 
     @property

@@ -1,4 +1,4 @@
-"""What a map is worth against the truth. Pure functions of arrays."""
+"""Scores of maps against ground truth. Pure functions of arrays."""
 
 from avloc.metrics.extended import ExtendedScores, confidence, extended_scores
 from avloc.metrics.intervals import interval, paired_difference

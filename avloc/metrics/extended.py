@@ -1,9 +1,8 @@
-"""Test sets in which some sounds belong to nothing in their picture: does the map know when to keep still?
+"""AP, max F1 and LocAcc on extended test sets, in which some sounds belong to nothing in their picture.
 
-A pair of picture and sound is *sounding* if the source is seen, *silent* if not. Each pair has a confidence, the height
-of its map; above a threshold the map is taken as a claim that something sounds. Two readings of AP, max F1 and LocAcc:
-ours, which uses every threshold and the usual recall, and that of SLAVC (Mo and Morgado 2022), with which published
-numbers are made.
+A pair of picture and sound is *sounding* if the source is visible, *silent* if not. Each pair has a confidence, the
+height of its map; at or above a threshold the pair is predicted as sounding. There are two versions of each score:
+ours, with every threshold and the usual recall, and that of SLAVC (Mo and Morgado 2022), behind published numbers.
 
 Source: SLAVC `utils.py` (`EvaluatorFull`) and `test.py`.
 """
@@ -16,20 +15,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LOCATED = 0.5
-"""cIoU from which a sounding pair counts as found in the right place."""
+"""Least cIoU of a correctly localized pair."""
 
 
 def confidence(map_HW: NDArray[np.floating]) -> float:
     """Mean of the hottest quarter of the pixels.
 
-    The published slice is `np.sort(flat)[-n//4:]`. Python reads it as `(-n) // 4`, so the quarter is rounded up: 2 of 5
-    pixels, 1 of 1. It is summed in double precision.
+    The published slice is `np.sort(flat)[-n//4:]`, that is `(-n) // 4`: the quarter is rounded up, 2 of 5 pixels, 1
+    of 1. Summed in double precision.
 
     Args:
-        map_HW: [H, W] map on a scale shared by all pairs; a map with its own minimum and maximum says nothing here.
+        map_HW: [H, W] map on a scale shared by all pairs, not min-max normalised.
 
     Returns:
-        NaN for a map with a NaN in it, which then never counts as confident, and for one without pixels.
+        NaN for a map with a NaN in it, which is never confident, and for an empty map.
     """
     ordered = np.sort(map_HW, axis=None)
     hottest = ordered[-len(ordered) // 4 :]
@@ -38,7 +37,7 @@ def confidence(map_HW: NDArray[np.floating]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendedScores:
-    """Scores over `n_sounding` and `n_silent` pairs; the fields that begin with slavc follow the published code."""
+    """Scores over `n_sounding` and `n_silent` pairs; fields with the prefix `slavc_` follow the published code."""
 
     n_sounding: int
     n_silent: int
@@ -53,20 +52,20 @@ class ExtendedScores:
 def extended_scores(confidences: ArrayLike, cious: ArrayLike) -> ExtendedScores:
     """AP, max F1 and LocAcc, exact and as SLAVC computes them.
 
-    Exact: every distinct confidence is a threshold, equal ones share theirs. A pair at or above it is a true positive
-    if it sounds and has a cIoU of 0.5 or more, else a false positive. Recall is the share of all sounding pairs, so one
-    found in the wrong place counts as missed. AP sums the steps of recall times the best precision at that recall or
-    beyond. LocAcc is the share of sounding pairs with a cIoU of 0.5 or more, whatever their confidence.
+    Exact: every distinct confidence is a threshold. A pair at or above it is a true positive if it is sounding with a
+    cIoU of 0.5 or more, else a false positive. Recall is over all sounding pairs, so one localized in the wrong place
+    is a false negative too. AP sums the steps of recall times the largest precision at that recall or above. LocAcc is
+    the share of sounding pairs with a cIoU of 0.5 or more, whatever their confidence.
 
-    SLAVC: see `_slavc`; LocAcc asks for more than 0.5 there.
+    SLAVC: see `_slavc`; LocAcc needs a cIoU above 0.5 there.
 
     Args:
-        confidences: [n]. NaN is never confident and no threshold.
+        confidences: [n]; NaN is below every threshold.
         cious: [n]; NaN marks a silent pair.
 
     Returns:
-        Without silent pairs every score is defined. Without sounding pairs there is nothing to recall: `ap`, `max_f1`
-        and both LocAcc are NaN, while SLAVC's arithmetic gives 0 for its AP and max F1. Without pairs all are NaN.
+        Without silent pairs every score is defined. Without sounding pairs `ap`, `max_f1` and both LocAcc are NaN,
+        while SLAVC's AP and max F1 are 0. Without pairs all are NaN.
 
     Raises:
         ValueError: the two have different lengths.
@@ -95,7 +94,7 @@ def _share(flags: NDArray[np.bool_]) -> float:
 
 
 def _exact(confidences: NDArray[np.float64], located: NDArray[np.bool_], n_sounding: int) -> tuple[float, float]:
-    """AP and max F1 over all thresholds; NaN without sounding pairs, 0 where nothing is confident."""
+    """AP and max F1 over all thresholds; NaN without sounding pairs, 0 if all confidences are NaN."""
     if not n_sounding:
         return float("nan"), float("nan")
     able = ~np.isnan(confidences)
@@ -114,10 +113,9 @@ def _slavc(
 ) -> tuple[float, float]:
     """AP and max F1 as published.
 
-    The AP's thresholds are every (n // 200)th confidence from the second highest down; its first step of recall, from
-    nothing to the first threshold's, is left out. The best F1 is sought over every (n // 10)th confidence from the
-    lowest up, some eleven. The published precision of 1 where nothing is confident cannot arise: each threshold is the
-    confidence of a pair. Recall is 1 where nothing could be missed.
+    AP: thresholds are every (n // 200)th confidence from the second highest down; the first step of recall, from 0, is
+    left out. Max F1: over every (n // 10)th confidence from the lowest up. Precision without predictions (1 in the
+    published code) does not occur: each threshold is the confidence of a pair. Recall without positives is 1.
     """
     n = len(confidences)
     if not n:
@@ -140,7 +138,7 @@ def _slavc(
 def _slavc_precision_recall(
     confident: NDArray[np.bool_], sounding: NDArray[np.bool_], located: NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """Precision and recall in which a confident pair in the wrong place is a false positive but never missed."""
+    """Precision and recall in which a confident pair in the wrong place is a false positive but no false negative."""
     right = int((confident & located).sum())
     claimed = int(confident.sum())
     missed = int((~confident & sounding).sum())

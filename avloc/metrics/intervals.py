@@ -1,10 +1,10 @@
-"""How far a score would move with another draw of test clips: the bootstrap.
+"""Bootstrap intervals and paired tests of scores over test clips.
 
-cIoU@0.5, AUC and mean cIoU are each the mean of one value a clip has, so a resampled score is the sum of those values
-weighted by how often each clip was drawn. One table of such counts serves every score of every map over n clips; two
-maps compared on the same draws make a paired test.
+cIoU@0.5, AUC and mean cIoU are means of one value per clip, so a resampled score is the mean of those values weighted
+by how often each clip was drawn. One table of counts serves every score of every map over n clips; two maps compared on
+the same draws make a paired test.
 
-The clips are the only source of chance here. What another training seed would change is not covered.
+Only the sampling of clips is covered, not the variance over training seeds.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from numpy.typing import ArrayLike, NDArray
 from avloc.metrics.localization import AUC_THRESHOLDS
 
 METRICS = ("ciou_50", "auc", "mean_ciou")
-"""What `interval` and `paired_difference` speak about, in this order; the names of `Summary`."""
+"""Scores of `interval` and `paired_difference`, fields of `Summary`."""
 RESAMPLES = 1000
 SEED = 0
 COVERAGE = 95
-"""Percent of the resampled scores inside the interval, the rest left out evenly at both ends."""
+"""Percent of the resampled scores inside the interval, which is equal-tailed."""
 
 
 def interval(scores: ArrayLike, success: str = ">=") -> dict[str, list[float]]:
     """95 % percentile intervals of the summary scores.
 
-    The same scores in the same order give the same numbers: the draws are seeded. Clips that all score alike give an
-    interval without width; that is all the sample knows, not a certainty.
+    The draws are seeded: the same scores in the same order give the same intervals. Equal scores give an interval of
+    width 0.
 
     Args:
-        scores: [n] cIoU of the clips in an order of their own (by id), so that batches and shuffling change nothing.
-        success: how a score has to compare with 0.5, as in `summarise`.
+        scores: [n] cIoU of the clips, in a fixed order (by id).
+        success: comparison with 0.5, as in `summarise`.
 
     Returns:
-        For each of `METRICS` the lower and the upper end. NaN for fewer than two clips, which say nothing of spread.
+        For each of `METRICS` the lower and the upper end; NaN for fewer than two clips.
 
     Raises:
         ValueError: a score is NaN.
@@ -47,18 +47,18 @@ def interval(scores: ArrayLike, success: str = ">=") -> dict[str, list[float]]:
 def paired_difference(a: ArrayLike, b: ArrayLike, success: str = ">=") -> dict[str, dict[str, float]]:
     """Scores of `a` minus scores of `b` over the same clips, with 95 % percentile intervals and p.
 
-    p is two-sided: twice the share of resampled differences on the rarer side of zero, at most 1. Differences of
-    exactly zero count on both sides, and one is added to the count and to the number of draws, as the sample itself is
-    one possible draw. So p is never 0; the smallest is 2 / 1001.
+    p is two-sided: twice the share of resampled differences on the rarer side of zero, at most 1. Zeros count on both
+    sides, and one is added to the count and to the number of draws, as the sample itself is one draw: the smallest p is
+    2 / 1001.
 
     Args:
         a: [n] cIoU of the clips.
         b: [n] cIoU of the same clips in the same order.
-        success: how a score has to compare with 0.5, as in `summarise`.
+        success: comparison with 0.5, as in `summarise`.
 
     Returns:
-        For each of `METRICS` `difference`, `low`, `high` and `p`. NaN for no clips; with one clip only `difference` is
-        a number.
+        For each of `METRICS` `difference`, `low`, `high` and `p`. All NaN without clips; with one clip, all but
+        `difference`.
 
     Raises:
         ValueError: different lengths, or a score is NaN.
@@ -67,7 +67,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, success: str = ">=") -> dict[s
     if left.shape != right.shape:
         raise ValueError(f"{left.shape[1]} scores against {right.shape[1]}: a pair needs the same clips")
     values = left - right
-    # Twelve decimals: what is left of equal sums by rounding alone is no difference.
+    # Twelve decimals, so that rounding errors of equal sums are no difference.
     resampled = np.round(_resampled(values), 12)
     return {
         name: {
@@ -80,7 +80,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, success: str = ">=") -> dict[s
 
 
 def _clip_values(scores: ArrayLike, success: str) -> NDArray[np.float64]:
-    """[3, n] the values whose means over the clips are `METRICS`; AUC's is the area under the clip's own curve."""
+    """[3, n] values whose means over the clips are `METRICS`; for AUC the area under the clip's own curve."""
     values = np.asarray(scores, np.float64)
     if np.isnan(values).any():
         raise ValueError("a NaN is no score: leave the clip out or score it 0")
@@ -94,14 +94,14 @@ def _resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     n = values.shape[1]
     if n < 2:
         return np.full((len(values), RESAMPLES), np.nan)
-    # einsum sums in one fixed order; a BLAS product may change its last bit with the number of threads.
+    # einsum has a fixed order of summation; BLAS may differ in the last bit with the number of threads.
     means: NDArray[np.float64] = np.einsum("mn,rn->mr", values, _counts(n)) / n
     return means
 
 
 @lru_cache(maxsize=8)
 def _counts(n: int) -> NDArray[np.uint16]:
-    """[RESAMPLES, n] how often each of n clips is drawn, n times with replacement. Two bytes each: 10 MB for 5158."""
+    """[RESAMPLES, n] counts of each of n clips in n draws with replacement; uint16, 10 MB for 5158 clips."""
     draws = np.random.default_rng(SEED)
     counts = np.empty((RESAMPLES, n), np.uint16)
     for row in counts:

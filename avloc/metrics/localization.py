@@ -1,8 +1,7 @@
-"""Ground truth, cIoU and what is made of it.
+"""Ground truth, cIoU and the scores based on it.
 
-*cIoU* of one picture is a consensus intersection over union; *cIoU@0.5* the share of pictures that reach 0.5 ("AP50"
-or simply "cIoU" in the published tables); *AUC* the area under that share as the bar moves from 0 to 1; *mean cIoU*
-the plain mean.
+*cIoU* of one picture is its consensus intersection over union; *cIoU@0.5* the share of pictures that reach 0.5 ("AP50"
+or "cIoU" in the published tables); *AUC* the area under that share over thresholds from 0 to 1; *mean cIoU* the mean.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 AUC_THRESHOLDS = tuple(0.05 * step for step in range(21))
-"""Bars of the success curve; the float products are the published code's own."""
+"""Thresholds of the success curve, as float products like in the published code."""
 
 SIZES = (("small", 32), ("medium", 96), ("large", 144))
-"""Truths of fewer than side*side pixels on a square of 224, smallest first; the rest is `huge` (SLAVC `utils.py`)."""
+"""Truths of fewer than side*side pixels on a square of 224, smallest first; others are `huge` (SLAVC `utils.py`)."""
 _SIZE_SIDE = 224
 
 
 def ground_truth(boxes: NDArray[np.float64], rule: str, side: int) -> NDArray[np.float32]:
-    """Boxes as a map.
+    """Ground-truth map of boxes.
 
     Args:
-        boxes: [n, 4] x0, y0, x1, y1 in fractions of the picture; clipped to [0, 1], empty ones count for nothing.
-        rule: `union` gives 1 inside any box (VGG-SS); `consensus` adds up the boxes, halves and clips at 1, so that two
-            annotators must agree for a full 1 (Flickr-SoundNet).
+        boxes: [n, 4] x0, y0, x1, y1 in fractions of the picture; clipped to [0, 1], empty boxes are ignored.
+        rule: `union`: 1 inside any box (VGG-SS); `consensus`: half the number of boxes, at most 1, so that two
+            annotators must agree for 1 (Flickr-SoundNet).
         side: height and width of the map in pixels; corners are truncated to whole pixels, ranges half-open.
 
     Returns:
@@ -40,13 +39,13 @@ def ground_truth(boxes: NDArray[np.float64], rule: str, side: int) -> NDArray[np
 
 
 def mask_truth(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    """A mask [h, w] as a truth map [side, side]: the mask's pixel under the centre of each pixel of the map."""
+    """A mask [h, w] as a truth map [side, side], by nearest neighbour at pixel centres."""
     rows, columns = (((np.arange(side) + 0.5) * length / side).astype(np.int64) for length in mask.shape)
     return mask[np.ix_(rows, columns)].astype(np.float32)
 
 
 class Truth:
-    """A ground-truth map, ready to be compared with many masks.
+    """A ground-truth map, prepared for comparison with many masks.
 
     Args:
         truth_HW: values in [0, 1]. Mask pixels count against a score only where it is 0.
@@ -66,7 +65,7 @@ class Truth:
 
     @property
     def weight(self) -> float:
-        """Sum of the map as a share of its pixels."""
+        """Mean of the map."""
         return self.total / self.map.size
 
     @property
@@ -75,7 +74,7 @@ class Truth:
         return self.pixels / self.map.size
 
     def holds(self, place: int) -> bool:
-        """Whether the truth is not 0 at a place of the flattened map."""
+        """Whether the truth is not 0 at an index of the flattened map."""
         at = int(np.searchsorted(self.places, place))
         return at < len(self.places) and int(self.places[at]) == place
 
@@ -90,23 +89,23 @@ class Truth:
         return hit / whole if whole > 0 else 0.0
 
     def best_ciou(self, pixels: int) -> float:
-        """The largest cIoU that any mask of so many pixels can have: it takes the heaviest pixels first."""
+        """The largest cIoU of any mask of `pixels` pixels: it contains the pixels of largest weight."""
         taken = np.sort(self.weights)[::-1][:pixels]
         whole = self.total + max(0, pixels - self.pixels)
         return float(taken.sum()) / whole if whole > 0 else 0.0
 
 
 def ciou(masks: NDArray[np.bool_], truths: NDArray[np.float32]) -> NDArray[np.float64]:
-    """`Truth.ciou` of each mask [B, H, W] with its own truth [B, H, W], as [B] float64."""
+    """`Truth.ciou` of each mask [B, H, W] against its truth [B, H, W], as [B] float64."""
     return np.array([Truth(truth).ciou(mask) for mask, truth in zip(masks, truths, strict=True)], np.float64)
 
 
 def size_of(weight: float) -> str:
-    """`small`, `medium`, `large` or `huge`, by the sum of a truth as a share of the picture.
+    """`small`, `medium`, `large` or `huge`, by the mean of a truth map (`Truth.weight`).
 
-    Where annotators disagree a pixel weighs half, as in SLAVC.
+    Pixels on which annotators disagree count half, as in SLAVC.
     """
-    # A share times the whole may miss the count by a rounding: 1024 / 50176 * 50176 lies below 1024.
+    # Rounded, because 1024 / 50176 * 50176 < 1024 in floating point.
     pixels = round(weight * _SIZE_SIDE**2, 6)
     return next((name for name, side in SIZES if pixels < side**2), "huge")
 
@@ -120,15 +119,15 @@ class Summary:
     auc: float
     mean_ciou: float
     curve: list[float]
-    """Share of pictures that reach each of `AUC_THRESHOLDS`; empty where there is no picture."""
+    """Share of pictures that reach each of `AUC_THRESHOLDS`; empty without pictures."""
 
 
 def summarise(scores: Sequence[float] | NDArray[np.float64], success: str = ">=") -> Summary:
-    """cIoU@0.5, AUC and mean cIoU of per-picture scores; NaN for none at all.
+    """cIoU@0.5, AUC and mean cIoU of per-picture scores; NaN without scores.
 
     Args:
         scores: cIoU of each picture.
-        success: how a score has to compare with 0.5 to count in cIoU@0.5: `>=` or `>`.
+        success: comparison with 0.5 in cIoU@0.5: `>=` or `>`.
     """
     values = np.asarray(scores, np.float64)
     if not len(values):
@@ -155,10 +154,10 @@ class ClipScore:
     ciou: float
     """cIoU under the protocol's threshold."""
     area_ciou: float
-    """cIoU of as many of the hottest pixels as the truth has: the ground-truth-area threshold."""
+    """cIoU with as many of the hottest pixels as the truth has (ground-truth-area threshold)."""
     hit: bool
-    """Whether the hottest pixel lies inside the truth (pointing game); the first of several. A map without contrast,
-    or with a NaN, has none."""
+    """Whether the hottest pixel, the first of equal ones, lies inside the truth (pointing game); False for a constant
+    map or one with a NaN."""
     iou: float = float("nan")
     """Plain IoU of mask and truth, where the truth is a mask."""
 

@@ -1,7 +1,7 @@
-"""The same picture with a sound that is not in it: silence, noise, a sound of another class. A good map stays cold.
+"""Negative audio: pictures with silence, noise or the sound of another class, where nothing should be localized.
 
-Maps are cut by one *universal* threshold for all pictures and sounds, on the raw similarity: a threshold of each map's
-own always marks something. All scores are in 0..1; the source prints percents.
+Maps are cut by one *universal* threshold on the raw similarity of all pictures and sounds, since a threshold per map
+always marks something. All scores are in [0, 1]; the source prints percent.
 
 Source: Juanola et al., "A Critical Assessment of Visual Sound Source Localization Models Including Negative Audio",
 ICASSP 2025; vssl_eval `utils_dir/eval_utils.py`.
@@ -22,27 +22,27 @@ from avloc.metrics.segments import intersection_over_union
 
 
 def share_above(maps: NDArray[np.floating], threshold: float) -> NDArray[np.float64]:
-    """pIA: share of the picture that is marked.
+    """pIA: share of the picture above the threshold.
 
     Args:
-        maps: [..., H, W] similarity. A NaN pixel is never marked.
-        threshold: pixels strictly above it are marked, compared in double precision. At NaN nothing is.
+        maps: [..., H, W] similarity; NaN pixels are not above.
+        threshold: compared strictly, in double precision; nothing is above NaN.
 
     Returns:
         [...] float64 in [0, 1]; 0-dimensional for one map.
     """
-    # A plain float would be rounded to the map's precision first.
+    # A Python float would be rounded to the map's precision.
     return np.asarray((maps > np.float64(threshold)).mean((-2, -1)))
 
 
 def negative_auc(shares: ArrayLike) -> float:
-    """AUC_N: area under the share of pictures whose pIA is at or below a bar that moves from 0 to 1.
+    """AUC_N: area under the share of pictures whose pIA is at or below a threshold, over thresholds from 0 to 1.
 
     Args:
         shares: [n] pIA.
 
     Returns:
-        1 if nothing is marked anywhere, 0.025 (the half of the last step) if everything is; NaN for no pictures.
+        1 if every pIA is 0, 0.025 (half of the last step) if every pIA is 1; NaN without pictures.
     """
     values = np.asarray(shares, np.float64)
     if not len(values):
@@ -51,20 +51,20 @@ def negative_auc(shares: ArrayLike) -> float:
 
 
 def universal_thresholds(peaks: ArrayLike) -> dict[str, float]:
-    """Thresholds above what negative sounds reach, by name.
+    """Universal thresholds from the peaks of negative sounds, by name.
 
     `max` is the largest peak, `max10` is 1.1 times that, `maxq3` the third quartile of the peaks (linear between
-    ranks). At `max` no negative is marked, by definition; with peaks below zero `max10` lies lower than `max`.
+    ranks). At `max` no negative is marked by definition; for negative peaks `max10` is below `max`.
 
-    The published thresholds are numbers typed into `eval.py`, without the code that found them. There `maxq3` exceeds
-    `max` for every model (EZ-VSL 0.6382 and 0.6041), which no quartile of the same peaks can; so their numbers are of
-    another reading, and pIA at `max` is not comparable with theirs.
+    The published thresholds are constants in `eval.py`, without the code behind them. There `maxq3` exceeds `max` for
+    every model (EZ-VSL 0.6382 and 0.6041), which is impossible for a quartile of the same peaks: they are defined
+    otherwise, and pIA at `max` is not comparable with theirs.
 
     Args:
-        peaks: [n] largest value of each negative's map. NaN is left out.
+        peaks: [n] maximum of each negative's map; NaN is ignored.
 
     Returns:
-        `max`, `max10`, `maxq3`; NaN where there are no peaks.
+        `max`, `max10`, `maxq3`; NaN without peaks.
     """
     values = np.asarray(peaks, np.float64)
     values = values[~np.isnan(values)]
@@ -75,14 +75,14 @@ def universal_thresholds(peaks: ArrayLike) -> dict[str, float]:
 
 
 def harmonic(a: float, b: float) -> float:
-    """Harmonic mean of two numbers that are not negative; 0 if both are 0."""
+    """Harmonic mean of two non-negative numbers; 0 if both are 0."""
     return 2 * a * (b / (a + b)) if a + b else 0.0
 
 
 def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How little a map moves when the sound changes: IoU of the masks [..., H, W] of one picture under two sounds.
+    """IoU of the masks [..., H, W] of one picture with two sounds; 1 for a model that ignores the sound.
 
-    1 where both are empty, as published. A model that does not listen has 1 everywhere.
+    1 where both are empty, as published.
     """
     return intersection_over_union(a, b)
 
@@ -92,9 +92,9 @@ class NegativeScores:
     """Scores of one model at one universal threshold.
 
     `ciou_50`, `auc` and `mean_ciou` are of the `n` pictures with their own sound; `pia`, `auc_n` and `overlap` have a
-    mean (an area for `auc_n`) for each kind of negative sound. `f_loc` weighs cIoU@0.5 against the mean of 1 - pIA over
-    the kinds, `f_auc` AUC against the mean AUC_N. `f_loc_mean` takes the mean cIoU in place of cIoU@0.5: the published
-    code (`compute_metrics`) does.
+    mean (an area for `auc_n`) per kind of negative sound. `f_loc` is the harmonic mean of cIoU@0.5 and the mean of
+    1 - pIA over the kinds, `f_auc` that of AUC and the mean AUC_N. `f_loc_mean` takes mean cIoU instead of cIoU@0.5, as
+    the published code does (`compute_metrics`).
     """
 
     threshold_rule: str
@@ -118,7 +118,7 @@ def negative_scores(
     pias: Mapping[str, ArrayLike],
     overlaps: Mapping[str, ArrayLike],
 ) -> NegativeScores:
-    """Put per-picture numbers at one threshold together.
+    """Aggregate per-picture values at one threshold.
 
     Args:
         rule: name of the threshold, such as `maxq3`.
@@ -128,8 +128,7 @@ def negative_scores(
         overlaps: for each kind [m] `overlap` with the mask under the picture's own sound.
 
     Returns:
-        A kind without pictures has NaN and is left out of the means; without any kind, or without pictures, both F are
-        NaN.
+        A kind without pictures has NaN and is left out of the means; without kinds or pictures all F are NaN.
     """
     own = summarise(np.asarray(cious, np.float64))
     pia = {kind: _mean(values) for kind, values in pias.items()}

@@ -1,4 +1,4 @@
-"""Pixel masks against drawn truths: intersection over union and the F-score, as audio-visual segmentation asks.
+"""IoU and F-score of masks against masks, the metrics of audio-visual segmentation.
 
 *mIoU* of a set is the mean of `intersection_over_union`, *F-score* is `max_f` of its curves.
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 BETA_SQUARED = 0.3
 """Weight of recall against precision in the F-score."""
 F_THRESHOLDS: NDArray[np.float64] = np.linspace(0, 1 - 1e-10, 255)
-"""Thresholds of the F-score's curve. The last lies below 1, so that a pixel at 1 is always marked."""
+"""Thresholds of the F-score's curve; the last is below 1, so that a pixel at 1 is above all of them."""
 
 
 def intersection_over_union(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of the pixels in either mask that are in both.
+    """Intersection over union of pairs of masks.
 
-    Two empty masks agree: 1. AVSBench scores a picture with an empty truth by the share of pixels that are left
-    unmarked; here such a picture has 0 as soon as one pixel is marked.
+    1 for two empty masks. With an empty truth AVSBench takes the share of pixels outside the predicted mask; here it is
+    0 unless the predicted mask is empty too.
 
     Args:
         masks: [..., H, W] bool.
@@ -36,43 +36,43 @@ def intersection_over_union(masks: NDArray[np.bool_], truths: NDArray[np.bool_])
 
 
 def f_curves(heats: NDArray[np.floating], truths: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """F-score of each map at each of `F_THRESHOLDS`; a pixel is marked if its heat is at or above the threshold.
+    """F-score of each map at each of `F_THRESHOLDS`; a pixel is inside if its heat is at or above the threshold.
 
     Compared in double precision; AVSBench's thresholds are single.
 
     Args:
-        heats: [B, H, W] in [0, 1]. A NaN pixel is never marked.
+        heats: [B, H, W] in [0, 1]; NaN pixels are never inside.
         truths: [B, H, W] bool.
 
     Returns:
-        [B, 255] float64: (1 + b) P R / (b P + R) with b = 0.3, and 0 where nothing is hit. NaN for an empty truth,
-        which has no recall; AVSBench leaves such a picture out too.
+        [B, 255] float64: (1 + b) P R / (b P + R) with b = 0.3, and 0 without true positives. NaN for an empty truth,
+        which AVSBench leaves out too.
     """
     curves = np.full((len(heats), len(F_THRESHOLDS)), np.nan)
     for curve, heat, truth in zip(curves, heats, truths, strict=True):
         if truth.any():
             hit, marked = _reaching(heat[truth]), _reaching(heat.ravel())
-            # P = hit / marked and R = hit / area put into the formula: no division by zero is left.
+            # The formula with P = hit / marked and R = hit / area: no division by zero.
             curve[:] = (1 + BETA_SQUARED) * hit / (BETA_SQUARED * truth.sum() + marked)
     return curves
 
 
 def max_f(curves: NDArray[np.float64]) -> float:
-    """Largest value of the mean curve of a whole set.
+    """Maximum of the mean curve of a data set.
 
-    AVSBench takes the largest value of each batch's mean curve, so that its result depends on the batch size.
+    AVSBench takes the maximum per batch, so its result depends on the batch size.
 
     Args:
         curves: [n, 255] from `f_curves`; rows of NaN (empty truths) are left out.
 
     Returns:
-        NaN if no row is left.
+        NaN without rows.
     """
     scored = curves[~np.isnan(curves).any(1)]
     return float(scored.mean(0).max()) if len(scored) else float("nan")
 
 
 def _reaching(heats: NDArray[np.floating]) -> NDArray[np.int64]:
-    """[255] how many values are at or above each of `F_THRESHOLDS`."""
+    """[255] number of values at or above each of `F_THRESHOLDS`."""
     ordered = np.sort(heats[~np.isnan(heats)])
     return len(ordered) - np.searchsorted(ordered, F_THRESHOLDS)

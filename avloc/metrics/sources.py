@@ -1,4 +1,4 @@
-"""Pictures with several sources, each with its own sound: is every one of them found?"""
+"""Scores of pictures with several sources, each with its own sound."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from avloc.metrics.localization import Summary, summarise
 
 @dataclass(frozen=True, kw_only=True)
 class SourceScores:
-    """IIoU@0.5 and IAUC over `n_pictures` pictures that have two sources or more."""
+    """IIoU@0.5 and IAUC over `n_pictures` pictures of two or more sources."""
 
     n_pictures: int
     iiou_50: float
     iauc: float
     area_iiou_50: float
-    """The same with masks of as many pixels as each truth has."""
+    """The same with as many of the hottest pixels as each truth has."""
     area_iauc: float
 
 
 def source_scores(groups: Sequence[str], cious: ArrayLike, area_cious: ArrayLike) -> SourceScores:
-    """cIoU@0.5 and AUC of pictures, where a picture has the cIoU of its worst source.
+    """cIoU@0.5 and AUC of pictures, where the cIoU of a picture is that of its worst source.
 
-    Pictures with a single source are left out: they say nothing about telling sources apart. The published code counts
-    whatever it is given.
+    Pictures with a single source are left out; the published code counts them.
 
     Args:
-        groups: [n] the picture each source belongs to, in any order.
-        cious: [n] of the sources. A picture with a NaN reaches no bar.
+        groups: [n] picture of each source, in any order.
+        cious: [n] of the sources; a picture with a NaN reaches no threshold.
         area_cious: [n] of the sources, under the ground-truth-area threshold.
 
     Returns:
-        NaN for the scores without such pictures.
+        Scores; NaN without such pictures.
 
     Raises:
         ValueError: their lengths differ.
@@ -57,5 +56,5 @@ def _worst(groups: Sequence[str], cious: ArrayLike) -> Summary:
     members: defaultdict[str, list[float]] = defaultdict(list)
     for group, value in zip(groups, np.asarray(cious, np.float64), strict=True):
         members[group].append(value)
-    # np.min carries a NaN on wherever it stands; Python's min depends on the order.
+    # np.min propagates NaN; Python's min depends on the order.
     return summarise([float(np.min(values)) for values in members.values() if len(values) > 1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from avloc.report.tables import METRICS, NOTHING, PERCENT_NOTE, Cell, Table, percent, with_interval
+from avloc.report.tables import METRIC_LABELS, NOTHING, PERCENT_NOTE, Cell, Table, percent, with_interval
 
 
 def tables_over(reports: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -24,7 +24,7 @@ def tables_over(reports: Sequence[Mapping[str, Any]], further: Sequence[Mapping[
 def overview(reports: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each report, with the two usual scores of every map."""
     kinds = list(dict.fromkeys(kind for report in reports for kind in report["maps"]))
-    metrics = METRICS[:2]
+    metrics = METRIC_LABELS[:2]
     rows: list[list[Cell]] = []
     for report in reports:
         row: list[Cell] = [
@@ -54,15 +54,16 @@ def _runs(summary: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = []
     for rule, block in summary["blocks"].items():
         for kind, metrics in block["maps"].items():
-            means = [f"{percent(metrics[m]['mean'])} ± {percent(metrics[m]['std'])}" for m, _ in METRICS]
+            means = [f"{percent(metrics[m]['mean'])} ± {percent(metrics[m]['std'])}" for m, _ in METRIC_LABELS]
             rows.append([rule, f"mean of {len(block['runs'])}", kind, *means])
             rows += [
-                [rule, run["run"], kind, *[percent(run["maps"][kind][m]) for m, _ in METRICS]] for run in block["runs"]
+                [rule, run["run"], kind, *[percent(run["maps"][kind][m]) for m, _ in METRIC_LABELS]]
+                for run in block["runs"]
             ]
     return Table(
         title=f"Runs on {summary['testset']}, protocol {summary['protocol']['name']}",
         note="Scores in percent, mean and sample standard deviation over the runs.",
-        columns=["epochs chosen by", "run", "map", *[label for _, label in METRICS]],
+        columns=["epochs chosen by", "run", "map", *[label for _, label in METRIC_LABELS]],
         rows=rows,
         headings=3,
     )
@@ -73,13 +74,13 @@ def _pairs(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     rows: list[list[Cell]] = []
     for pair in comparisons:
         for kind, metrics in pair["maps"].items():
-            cells = [(percent(v["difference"]), _spread(v)) for v in (metrics[m] for m, _ in METRICS)]
+            cells = [(percent(v["difference"]), _spread(v)) for v in (metrics[m] for m, _ in METRIC_LABELS)]
             names = f"{pair['a']} ({pair['a_selection']}) - {pair['b']} ({pair['b_selection']})"
             rows.append([names, pair["protocol"]["name"], kind, str(pair["n"]), *cells])
     return Table(
         title="Models compared, clip by clip",
         note="Differences in percent points, with the 95 % interval and p of the paired bootstrap.",
-        columns=["models", "protocol", "map", "clips", *[label for _, label in METRICS]],
+        columns=["models", "protocol", "map", "clips", *[label for _, label in METRIC_LABELS]],
         rows=rows,
         headings=3,
     )

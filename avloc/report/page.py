@@ -15,8 +15,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from avloc.json_text import to_json
 from avloc.metrics import AUC_THRESHOLDS, ClipScore
-from avloc.report.json_text import to_json
 from avloc.report.multi_model import tables_over
 from avloc.report.pictures import ReportPicture
 from avloc.report.protocol_text import boxes_in_words, in_words

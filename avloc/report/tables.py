@@ -13,7 +13,7 @@ Cell = str | tuple[str, str]
 """Text, or text with a remark set smaller: an interval, an exact number."""
 
 NOTHING = "–"
-METRICS = (("ciou_50", "cIoU@0.5"), ("auc", "AUC"), ("mean_ciou", "mean cIoU"))
+METRIC_LABELS = (("ciou_50", "cIoU@0.5"), ("auc", "AUC"), ("mean_ciou", "mean cIoU"))
 _MASKS = (("miou", "mIoU"), ("max_f", "max F"))
 PERCENT_NOTE = "Scores in percent, the 95 % bootstrap interval below."
 _SCORES_NOTE = (
@@ -111,12 +111,12 @@ def with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
 def _scores(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
     masks = [(name, label) for name, label in _MASKS if any(percent(s.get(name)) != NOTHING for s in scores.values())]
     area = ("ciou_50", "auc")
-    columns = ["map", "clips", *[label for _, label in METRICS], "cIoU@0.5, truth's area", "AUC, truth's area"]
+    columns = ["map", "clips", *[label for _, label in METRIC_LABELS], "cIoU@0.5, truth's area", "AUC, truth's area"]
     rows: list[list[Cell]] = [
         [
             kind,
             str(entry["overall"]["n"]),
-            *[with_interval(entry, metric) for metric, _ in METRICS],
+            *[with_interval(entry, metric) for metric, _ in METRIC_LABELS],
             *[percent(entry["area"][metric]) for metric in area],
             percent(entry["pointing"]),
             *[percent(entry.get(name)) for name, _ in masks],

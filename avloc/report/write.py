@@ -10,7 +10,7 @@ from typing import Any
 
 from avloc.errors import UsageError
 from avloc.files import atomic_path, folder_lock, write_bytes
-from avloc.report.json_text import finite, to_json
+from avloc.json_text import finite, to_json
 from avloc.report.page import outcome, page
 from avloc.report.pictures import ReportPicture
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from avloc.config import PANNS_SOUNDS
 from avloc.errors import InputError, Refused, UsageError
 from avloc.files import read_json_object
 from avloc.media import read_sound
@@ -26,8 +27,6 @@ from avloc.store import TRACK, Clip, HintStamp, Store, hint_folder
 from avloc.store.hints import STAMP
 from avloc.teachers.base import Hint, in_slabs, stored_sound
 from avloc.weights import CNN14, Located, Weight
-
-SOUNDS = ("auto", "source", "store")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +40,8 @@ class PannsSettings:
     decides, see `choose_sound`."""
 
     def __post_init__(self) -> None:
-        if self.sound not in SOUNDS:
-            raise UsageError(f"sound = {self.sound!r} is impossible; valid: {', '.join(SOUNDS)}")
+        if self.sound not in PANNS_SOUNDS:
+            raise UsageError(f"sound = {self.sound!r} is impossible; valid: {', '.join(PANNS_SOUNDS)}")
 
 
 class PannsTeacher:
@@ -133,7 +132,7 @@ def choose_sound(store: Store, asked: str) -> str:
     stamp = hint_folder(store.folder, PannsTeacher.name) / STAMP
     if stamp.is_file():
         settled = read_json_object(stamp).get("settings", {}).get("sound")
-        if settled in SOUNDS:
+        if settled in PANNS_SOUNDS:
             return str(settled)
     sources = zip(store.column("sound_source"), store.column("source_bytes"), strict=True)
     return "source" if all(source_is_there(str(path), int(size)) for path, size in sources) else "store"

@@ -36,7 +36,7 @@ class VggishTeacher(StoredSoundTeacher):
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         if spec.rate < MEL_RATE or int(spec.seconds * MEL_RATE) < _LEAST_SAMPLES:
             reason = f"the store holds {spec.seconds:g} s at {spec.rate} Hz; VGGish needs 0.975 s at {MEL_RATE} Hz"
-            raise Refused(reason, hint=f"Prepare it again with --rate {MEL_RATE} --seconds 3.")
+            raise Refused(reason, hint=f"Prepare it again with --rate {MEL_RATE}.")
         super().__init__(spec, weights, device)
 
     @cached_property

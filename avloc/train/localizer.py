@@ -14,7 +14,7 @@ from avloc.distributed import Peers
 from avloc.engine import pick_device, pick_precision
 from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
-from avloc.train.plan import Plan, TrainOptions, identity, make_plan, provenance, start_engine
+from avloc.train.plan import TrainingPlan, TrainOptions, identity, plan_training, provenance, start_engine
 from avloc.train.run_folder import RunFolder
 from avloc.train.validation import check_damage, validate
 
@@ -30,7 +30,7 @@ class LocalizerTask:
 
     def __init__(self, options: TrainOptions, config: TrainConfig, listener: Listener) -> None:
         self.options, self.config = options, config
-        self.plan: Plan = make_plan(options, config)
+        self.plan: TrainingPlan = plan_training(options, config)
         self.clips, self.selection = len(self.plan.clips), self.plan.selection
         self.identity = identity(self.plan, config.loss)
         self.device = pick_device(options.device)

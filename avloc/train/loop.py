@@ -259,7 +259,7 @@ class _Trainer:
         line |= {name: value / count for name, (value, count) in self.progress.sums.items()}
         self.progress.sums = {}
         chosen = True
-        if (found := self.peers.first_says(self.task.validate)) is not None:
+        if (found := self.peers.from_first(self.task.validate)) is not None:
             score, line["val"] = found
             chosen = self.progress.best is None or score > self.progress.best
             if chosen:

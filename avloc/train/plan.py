@@ -1,4 +1,4 @@
-"""What a training run will do, settled before the first step: clips, validation, initial weights."""
+"""The plan of a training run, made before the first step: clips, validation, initial weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ they have their published end a second time makes no difference."""
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What the command line says beyond the configuration."""
+    """Command-line options outside the configuration."""
 
     store: Path
     out: Path
@@ -54,36 +54,36 @@ class Validation:
 
     clips: ClipSet
     box_rule: str
-    by_boxes: bool
-    """Chosen by cIoU@0.5 where the clips have boxes, else by the method's main loss term."""
+    annotated: bool
+    """Whether the clips have boxes or masks; then cIoU@0.5 selects the epoch, else the method's main loss term."""
     selection: str
-    """How the chosen epoch is labelled in the model file."""
+    """Description of the selection, as written into the model file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything a run needs to know before it starts."""
+class TrainingPlan:
+    """Clips and validation of one training run."""
 
     store: Store
     clips: ClipSet
     validation: Validation | None
     without_hints: int
-    """Clips left out because no teacher could say anything about them."""
+    """Clips left out because they have no hints."""
 
     @property
     def selection(self) -> str:
-        """How the epoch that becomes `model.safetensors` is chosen."""
+        """How the epoch saved as `model.safetensors` is selected."""
         return self.validation.selection if self.validation else LAST_EPOCH
 
 
-def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
-    """Open the store, hold out what `--val` says, find the hints.
+def plan_training(options: TrainOptions, config: TrainConfig) -> TrainingPlan:
+    """Open the store, hold out the clips of `--val`, find the hints.
 
     Raises:
         StoreNotFound: no store there.
         Refused: it does not fit, has too few clips, or its hints are incomplete.
-        UsageError: `--val` means nothing, `--init concepts` does not go with the networks, labels or boxes are to teach
-            and there are none, a setting means nothing to the method, or what finds regions is not installed.
+        UsageError: `--val` is invalid, `--init concepts` does not fit the networks, a loss term needs labels or boxes
+            that the store lacks, the method does not use a setting, or scikit-image is needed and not installed.
     """
     check_used(config)
     if config.init == "concepts":
@@ -100,16 +100,16 @@ def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
     train_ids, validation = _split(store, options.val, config)
     if len(train_ids) < 2:
         raise Refused(f"{options.store} leaves {len(train_ids)} clips to train on; 2 are the least")
-    _check_taught(store, config.loss)
+    _check_annotations(store, config.loss)
     clips = training_set(store, train_ids, config)
     if len(clips) < 2:
         raise Refused(f"{len(clips)} clips of {options.store} have hints; 2 are the least")
-    return Plan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
+    return TrainingPlan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
 
 
-def _check_taught(store: Store, loss: LossWeights) -> None:
-    """Terms that would be zero throughout, or pull one way only, are not what anybody asks for."""
-    hint = "Prepare the store with --kind train and --annotations that hold them."
+def _check_annotations(store: Store, loss: LossWeights) -> None:
+    """Refuse loss terms for which no clip of the store has labels, boxes or masks."""
+    hint = "Prepare the store with --kind train and --annotations FILE."
     if loss.same_class == "masked" and not any(store.column("label")):
         raise UsageError(f"loss.same_class = masked, but no clip of {store.folder} has a label", hint=hint)
     for name in ("box", "peak"):
@@ -118,8 +118,8 @@ def _check_taught(store: Store, loss: LossWeights) -> None:
             raise UsageError(f"{weight}, but no clip of {store.folder} has a box or a mask", hint=hint)
 
 
-def identity(plan: Plan, loss: LossWeights) -> dict[str, Any]:
-    """What makes a run this run, beside its configuration. Labels count where they teach."""
+def identity(plan: TrainingPlan, loss: LossWeights) -> dict[str, Any]:
+    """Fingerprint of a run's data and selection, compared on resume. Labels are part of it if the loss uses them."""
     parts = [part for part in (plan.clips.audio_hints, plan.clips.visual_hints) if part is not None]
     return {
         "data_hash": plan.store.data_hash(),
@@ -143,21 +143,16 @@ def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Vali
         shared = set(ids) & set(other.ids)
         train_ids = [clip_id for clip_id in ids if clip_id not in shared]
         return train_ids, _validation(other, other.ids, config, f"store {Path(val).name}")
-    held_out = _share(ids, val) if _is_number(val) else _named_split(store, val)
+    try:
+        held_out = _share(ids, val)
+    except ValueError:
+        held_out = _named_split(store, val)
     train_ids = [clip_id for clip_id in ids if clip_id not in held_out]
     return train_ids, _validation(store, sorted(held_out), config, f"held-out {val}")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _share(ids: Sequence[str], text: str) -> set[str]:
-    """The same clips for the same ids, whatever else is in the store."""
+    """A share of the ids, chosen by their hash, so independent of each other; ValueError where `text` is no number."""
     share = float(text)
     if not 0 < share < 1:
         raise UsageError(f"--val {text} is impossible; valid: a share between 0 and 1, a store, or a split's name")
@@ -174,20 +169,19 @@ def _named_split(store: Store, name: str) -> set[str]:
 
 
 def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: str) -> Validation:
-    boxed = [clip_id for clip_id in ids if len(store.read(clip_id).boxes)]
-    by_boxes = bool(boxed)
-    ids = boxed or ids
-    least = 1 if by_boxes else 2
+    annotated = sorted(set(store.annotated()).intersection(ids))
+    ids = annotated or ids
+    least = 1 if annotated else 2
     if len(ids) < least:
         raise UsageError(f"--val holds out {len(ids)} clips ({label}); valid: {least} or more")
     criterion = (
-        f"cIoU@0.5, protocol {Protocol().name}" if by_boxes else f"{METHOD_SPECS[config.model.method].term} loss"
+        f"cIoU@0.5, protocol {Protocol().name}" if annotated else f"{METHOD_SPECS[config.model.method].term} loss"
     )
     known_test = f"{TEST_SELECTED}: " if store.header.testset or test_ids() & set(ids) else ""
     return Validation(
         clips=ClipSet(store, ids, config.model),
         box_rule=store.header.box_rule,
-        by_boxes=by_boxes,
+        annotated=bool(annotated),
         selection=f"{known_test}best {criterion} on {label}, {len(ids)} clips",
     )
 
@@ -195,12 +189,11 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
 def start_engine(
     options: TrainOptions, config: TrainConfig, precision: str, device: torch.device, listener: Listener
 ) -> tuple[Engine, dict[str, Any]]:
-    """A seeded engine with its initial weights, and what they were; a dry run fetches no published ones.
+    """A seeded engine with its initial weights, and a record of their origin; a dry run downloads none.
 
     Raises:
-        WeightsError: `--init` asks for weights that are not there; never random ones unasked.
-        UsageError: it asks for published weights of a method that has none, or the model file to start from is not
-            there or of another configuration.
+        WeightsError: the weights that `--init` names are missing.
+        UsageError: the method has no published weights, or the model file is missing or has another configuration.
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
@@ -228,13 +221,13 @@ def start_engine(
 
 
 def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    """Published weights into the trunk that sees, and into the one that hears where it was made to hear."""
+    """Load published weights into the vision trunk, and into the audio trunk where it is an audio network."""
     first, *others = (_put_file(trunk, name, options, listener) for trunk, name in engine.model.pretrained())
     return {**first, **({"audio": others[0]} if others else {})}
 
 
 def _put_file(trunk: nn.Module, name: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    weight, instead = trunk_weights(name), "Or start untaught: --init random."
+    weight, instead = trunk_weights(name), "Or start from random weights: --init random."
     located = locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
     load_pretrained(trunk, name, located.path)
     return {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
@@ -245,7 +238,7 @@ def _check_concepts(config: ModelConfig) -> None:
     has = {name: str(getattr(config, name)).removesuffix(WITH_PUBLISHED) for name in needs}
     if any(has[name] != str(value) for name, value in needs.items()):
         settings = " ".join(f"--set model.{name}={value}" for name, value in needs.items())
-        raise UsageError("--init concepts goes with other networks than these", hint=f"Valid: {settings}")
+        raise UsageError("--init concepts does not fit these networks", hint=f"Valid: {settings}")
 
 
 @torch.no_grad()
@@ -257,7 +250,7 @@ def _put_concepts(model: Method) -> None:
 
 
 def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
-    """A start from another configuration must be asked for: weights do not say what they were trained to hear."""
+    """Refuse a model file whose configuration differs: its weights may fit in shape and still expect other input."""
     theirs, ours = to_dict(model.config), to_dict(config)
     differ = [name for name in theirs if name != "tau" and theirs[name] != ours[name]]
     if differ:
@@ -270,8 +263,10 @@ def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
         raise UsageError(f"--init {model.path} is a model with {said}", hint=f"Train one like it: {settings}")
 
 
-def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]) -> dict[str, Any]:
-    """What the model file will say about its training. Nothing in it depends on the clock or the machine's paths."""
+def provenance(
+    plan: TrainingPlan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]
+) -> dict[str, Any]:
+    """The training record of the model file. It does not depend on the clock or on paths."""
     header = plan.store.header
     listed = _training_list(plan.store)
     return {
@@ -292,9 +287,9 @@ def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identit
 
 
 def _training_list(store: Store) -> str:
-    """Name of the published list behind a store; '' where there is none.
+    """Name of the published list that a store was prepared from; '' for none.
 
-    A file of ids may bear the name of a published list and hold others: the clips of the store must be on the list.
+    A file of that name may hold other ids, so every clip of the store must be on the list.
     """
     ids = str(store.header.provenance.get("ids", ""))
     name = ids.partition(".")[0].replace("-", "_")

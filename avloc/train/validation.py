@@ -1,4 +1,4 @@
-"""How good a model is on held-out clips: what chooses the epoch."""
+"""Scores of a model on held-out clips, which select the epoch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from avloc.train.plan import Validation
 
 
 def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tuple[float, float]:
-    """The score that selects (higher is better) and the value to log. The model is in training mode afterwards.
+    """The selection score (higher is better) and the value to log. Leaves the model in training mode.
 
     Raises:
         Refused: a held-out clip is damaged.
     """
     engine.model.eval()
     positions = range(len(validation.clips))
-    # A remainder joins the batch before it: a loss over one clip has no negatives and is always zero.
+    # No batch of one clip: its loss would have no negatives and be zero.
     parts = np.array_split(positions, max(1, len(positions) // config.batch))
     loader = load(validation.clips, [part.tolist() for part in parts])
-    if validation.by_boxes:
+    if validation.annotated:
         score = value = _score(engine, loader, validation.box_rule)
     else:
         value = _loss(engine, loader, config)
@@ -38,7 +38,7 @@ def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tup
 
 
 def check_damage(failures: Sequence[tuple[str, str]]) -> None:
-    """Training goes on with all clips or not at all.
+    """Stop if a clip could not be decoded.
 
     Raises:
         Refused: there are failures; names the first.

@@ -297,7 +297,7 @@ def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_p
         (("--method", "ave"), "has 4 classes of events"),
         (("--method", "ave", *OWN, "--val", "0.1"), "valid: val, test"),
         (("--method", "ave", *OWN, "--init", "imagenet"), "valid: random, or a model file"),
-        (("--method", "ave", *OWN, "--set", "model.tau=0.1"), "model.tau, which means nothing to ave"),
+        (("--method", "ave", *OWN, "--set", "model.tau=0.1"), "model.tau, which ave does not use"),
         (("--method", "ave", *OWN, "--set", "precision=bf16"), "precision, which means nothing"),
         (("--method", "ave-match", "--set", "ave.weak=true"), "settings of ave go with --method ave"),
         (("--method", "ave-match", "--set", "ave_match.margin=0"), "ave_match.margin = 0"),

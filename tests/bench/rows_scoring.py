@@ -14,7 +14,7 @@ from PIL import Image
 from avloc.annotations import published_boxes
 from avloc.checkpoint import load_model
 from avloc.engine import ClipCells, Engine
-from avloc.evaluate.protocol_scores import Clip, score_protocols
+from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 from avloc.heatmap import heat_maps
 from avloc.protocols import PROTOCOLS
 from tests.bench import material
@@ -28,12 +28,12 @@ BF16, FP32 = "avloc bf16", "avloc fp32"
 _DISTINCT = 64
 
 
-def made_up_clips(count: int) -> list[Clip]:
+def made_up_clips(count: int) -> list[LabelledCells]:
     """VGG-SS's boxes with maps of noise."""
     draws = np.random.default_rng(0)
     known = sorted(published_boxes().by_id.items())[:count]
     return [
-        Clip(
+        LabelledCells(
             cells=ClipCells(
                 id=clip_id,
                 boxes=annotation.boxes,

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from avloc.engine import SILENCE, ClipCells, Heats, kinds_of, score_heat, truth_of
 from avloc.evaluate.baselines import random_cells
-from avloc.evaluate.protocol_scores import SWEEP, Clip, Scored, score_protocols, sweep_kinds
+from avloc.evaluate.protocol_scores import SWEEP, LabelledCells, Scored, score_protocols, sweep_kinds
 from avloc.media import encode_mask
 from avloc.metrics import AUC_THRESHOLDS, ClipScore, summarise
 from avloc.protocols import PROTOCOLS, Protocol
@@ -267,7 +267,7 @@ def test_no_map_of_distinct_values_beats_the_ceiling(name, seed, side, these, bo
     protocol = replace(PROTOCOLS[name], side=side)
     cells = np.random.default_rng(seed).permutation(side * side).reshape(side, side).astype(np.float32)
     clip = ClipCells(id="a", boxes=these, maps={"av": cells})
-    (result,) = score_protocols([Clip(cells=clip)], [protocol], box_rule, ["av"])
+    (result,) = score_protocols([LabelledCells(cells=clip)], [protocol], box_rule, ["av"])
     best = result.baselines["ceiling"].overall.mean_ciou
     assert result.rows[0].scores["av"].ciou <= best + 1e-12
     # The truth itself, hottest first, reaches it: the ceiling is no higher than it must be.
@@ -296,7 +296,7 @@ KINDS = ["av", "object", "fused", "detr", "fused-detr"]
 SIDE = 24
 
 
-def some_clips(count: int, *, drawn: bool = False) -> list[Clip]:
+def some_clips(count: int, *, drawn: bool = False) -> list[LabelledCells]:
     """Clips with every kind of trouble among them."""
     draw = np.random.default_rng(count)
     out = []
@@ -315,7 +315,7 @@ def some_clips(count: int, *, drawn: bool = False) -> list[Clip]:
         truth = {"mask": encode_mask(picture)} if drawn else {"boxes": corners}
         wrong = {SILENCE: draw.uniform(-1, 1, (1, 7, 7)).astype(np.float32)}
         cells = ClipCells(id=f"clip-{index:02}", maps=maps, wrong=wrong, **truth)
-        out.append(Clip(cells=cells, label=f"class {index % 3}", flags=("silent",) if index % 2 else ()))
+        out.append(LabelledCells(cells=cells, label=f"class {index % 3}", flags=("silent",) if index % 2 else ()))
     return out
 
 
@@ -332,7 +332,7 @@ def as_bytes_of(record) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[Clip]:
+def clips() -> list[LabelledCells]:
     return some_clips(18)
 
 
@@ -386,7 +386,7 @@ def each_score(clips, kind, protocol) -> list[ClipScore]:
     stand_ins = {"random": lambda cells: random_cells(cells.id), "sound ignored": lambda cells: cells.wrong[SILENCE][0]}
     if kind in stand_ins:
         maps = [{"av": stand_ins[kind](clip.cells)} for clip in clips]
-        clips, kind = [Clip(cells=replace(c.cells, maps=m)) for c, m in zip(clips, maps, strict=True)], "av"
+        clips, kind = [LabelledCells(cells=replace(c.cells, maps=m)) for c, m in zip(clips, maps, strict=True)], "av"
     return [scored(clip.cells, kind, protocol, "consensus").score for clip in clips]
 
 
@@ -477,7 +477,7 @@ def test_what_no_clip_shows_is_no_score():
 
 
 def test_a_score_of_exactly_half_counts_by_the_protocol():
-    flat = [Clip(cells=ClipCells(id="a", boxes=LEFT_HALF, maps={"av": np.zeros((7, 7), np.float32)}))]
+    flat = [LabelledCells(cells=ClipCells(id="a", boxes=LEFT_HALF, maps={"av": np.zeros((7, 7), np.float32)}))]
     at_least, above = score_protocols(flat, [PROTOCOLS["avloc"], PROTOCOLS["slavc"]], "union", ["av"])
     assert at_least.rows[0].scores["av"].ciou == above.rows[0].scores["av"].ciou == 0.5
     assert (at_least.maps["av"].overall.ciou_50, above.maps["av"].overall.ciou_50) == (1.0, 0.0)

@@ -19,7 +19,7 @@ from avloc.config import ModelConfig
 from avloc.engine import NOISE, OTHER, SILENCE, ClipCells
 from avloc.evaluate.extended import extended
 from avloc.evaluate.negatives import has_negatives, score_negatives, wrong_sounds
-from avloc.evaluate.protocol_scores import Clip, score_protocols
+from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 from avloc.metrics import extended_scores
 from avloc.protocols import PROTOCOLS, Protocol
 from tests import reference_scoring as slow
@@ -68,7 +68,7 @@ def test_extended_scores_equal_plain_loops(name, seed, n_sounding, n_silent, sid
     protocol, rule = replace(PROTOCOLS[name], side=side), slow.RULES[name]
     sounding, silent = pairs(seed, n_sounding, "clip"), pairs(seed + 1, n_silent, "pair")
     kinds = ["av", "object", "fused", "detr", "fused-detr"]
-    (result,) = score_protocols([Clip(cells=cells) for cells in sounding], [protocol], "union", kinds)
+    (result,) = score_protocols([LabelledCells(cells=cells) for cells in sounding], [protocol], "union", kinds)
     ours = extended(result.rows, sounding, silent, protocol, kinds)
     assert list(ours) == ["av", "object", "fused"], "attention has no range that is known beforehand"
     for kind, weights in (("av", {"av": 1.0}), ("object", {"object": 1.0}), ("fused", rule.weights)):
@@ -81,7 +81,8 @@ def test_extended_scores_equal_plain_loops(name, seed, n_sounding, n_silent, sid
 def test_the_order_of_clips_and_pairs_changes_no_extended_score():
     sounding, silent = pairs(1, 6, "clip"), pairs(2, 5, "pair")
     protocol = replace(Protocol(), side=12)
-    (result,) = score_protocols([Clip(cells=cells) for cells in sounding], [protocol], "union", ["av", "fused"])
+    clips = [LabelledCells(cells=cells) for cells in sounding]
+    (result,) = score_protocols(clips, [protocol], "union", ["av", "fused"])
     plain = extended(result.rows, sounding, silent, protocol, ["av", "fused"])
     assert extended(result.rows, sounding[::-1], silent[::-1], protocol, ["av", "fused"]) == plain
 
@@ -93,7 +94,7 @@ def test_a_map_keeps_its_height_among_the_maps_of_others():
         ClipCells(id=name, boxes=whole, maps={"av": ramp * by}) for name, by in (("loud", 1), ("faint", 0.1))
     )
     for sounding, silent, ap in ((loud, faint, 1.0), (faint, loud, 0.5)):
-        (result,) = score_protocols([Clip(cells=sounding)], [Protocol()], "union", ["av"])
+        (result,) = score_protocols([LabelledCells(cells=sounding)], [Protocol()], "union", ["av"])
         assert extended(result.rows, [sounding], [silent], Protocol(), ["av"])["av"].ap == ap
 
 
@@ -241,7 +242,7 @@ class Sounds:
 
 
 def heard(labels, draws: int) -> dict[str, list[str]]:
-    """Clip -> the clips whose sounds it is shown with."""
+    """LabelledCells -> the clips whose sounds it is shown with."""
     store = Sounds(labels)
     names = {number: name for name, number in store.numbers.items()}
     sounds = wrong_sounds(Ear(), store, labels, draws)

@@ -12,8 +12,8 @@ import pytest
 
 from avloc.annotations import list_names, published_list
 from avloc.errors import UsageError
-from avloc.evaluate.paper import PAPER_NOTE, TABLES, TRAINING_LISTS
-from avloc.evaluate.tables import fill, rows_for, table_json
+from avloc.evaluate.paper_tables import TABLES, TRAINING_LISTS, find_table
+from avloc.evaluate.tables import fill, table_json
 from avloc.protocols import PROTOCOLS
 from tests.eval_makers import card, report
 
@@ -52,7 +52,7 @@ def test_the_papers_rows_are_as_quoted(pages):
     block = reference[reference.index("AVC paper numbers") : reference.index("EZ-VSL README")]
     lines = [line.strip("| ").split("|") for line in block.splitlines() if line.count("|") > 3]
     quoted = {cells[0].strip(): [cell.strip().split(" / ") for cell in cells[1:]] for cells in lines}
-    own = [row for name in ("flickr", "vggss", "cross") for row in rows_for(name) if not row.context]
+    own = [row for name in ("flickr", "vggss", "cross") for row in find_table(name).rows if not row.context]
     assert len(own) == 16
     for row in own:
         ways, scores, aucs = quoted[row.label]
@@ -60,9 +60,11 @@ def test_the_papers_rows_are_as_quoted(pages):
         shown = (f"{100 * row.ciou_50:.1f}{std}", f"{100 * row.auc:.1f}")
         assert shown == (scores[ways.index(way(row))], aucs[ways.index(way(row))]), row.label
     ways, scores, aucs = quoted["ablation F10k->F"]
-    assert [f"{100 * row.ciou_50:.1f}" for row in rows_for("ablation")] == scores
-    assert [f"{100 * row.auc:.1f}" for row in rows_for("ablation")] == aucs
-    assert [row.label.strip("+ ").removesuffix(" hint") for row in rows_for("ablation")] == [w.strip("+") for w in ways]
+    assert [f"{100 * row.ciou_50:.1f}" for row in find_table("ablation").rows] == scores
+    assert [f"{100 * row.auc:.1f}" for row in find_table("ablation").rows] == aucs
+    assert [row.label.strip("+ ").removesuffix(" hint") for row in find_table("ablation").rows] == [
+        w.strip("+") for w in ways
+    ]
 
 
 def test_rows_of_other_systems_are_as_quoted(pages):
@@ -86,24 +88,30 @@ def test_every_row_is_sound():
             assert 0 < row.ciou_50 < 1
             assert row.auc is None or 0 < row.auc < 1
             assert row.source
-            assert row.context or (row.train_list in TRAINING_LISTS and row.note == PAPER_NOTE)
+            assert row.context or (
+                row.train_list in TRAINING_LISTS and row.note == "mean of ten runs, each the best epoch on the test set"
+            )
             assert row.comparable == (row.label not in ("SSPL", "SACL"))
     assert {name for lists in TRAINING_LISTS.values() for name in lists} <= set(list_names())
 
 
 def test_a_table_goes_by_its_name_and_by_a_number_only_where_that_is_known():
-    assert rows_for("2") == rows_for("ablation")
+    assert find_table("2").rows == find_table("ablation").rows
     for number in ("1", "3", "4", "5", "6", "7"):
-        assert rows_for(number) == (*rows_for("flickr"), *rows_for("vggss"), *rows_for("cross"))
-        data = table_json(number, [])
+        assert find_table(number).rows == (
+            *find_table("flickr").rows,
+            *find_table("vggss").rows,
+            *find_table("cross").rows,
+        )
+        data = table_json(find_table(number), [])
         assert (data["number"], f"Table {number} of the paper prints is not known" in data["title"]) == (None, True)
     for text in ("0", "8", "02", "", "ablation ", "²"):
         with pytest.raises(UsageError, match="is unknown; known: flickr"):
-            rows_for(text)
+            find_table(text)
 
 
 def test_without_runs_every_row_of_the_paper_is_marked():
-    filled = fill("flickr", [])
+    filled = fill(find_table("flickr"), [])
     assert {entry.status for entry in filled if entry.row.context} == {"context"}
     own = [entry for entry in filled if not entry.row.context]
     assert [(entry.status, entry.ours) for entry in own] == [("not run", [])] * 4
@@ -111,11 +119,11 @@ def test_without_runs_every_row_of_the_paper_is_marked():
         own[0].reason
         == "no model trained on flickr_10k_random or flickr_10k with audio and visual hints, scored on flickr"
     )
-    assert fill("ablation", [])[0].reason.endswith("with no hints, scored on flickr")
+    assert fill(find_table("ablation"), [])[0].reason.endswith("with no hints, scored on flickr")
 
 
 def test_seeds_are_averaged_beside_the_published_row():
-    filled = fill("flickr", [run("a", LOW), run("b", HIGH, model_card=card(20))])
+    filled = fill(find_table("flickr"), [run("a", LOW), run("b", HIGH, model_card=card(20))])
     (entry,) = ours(filled, "AVC-10k")
     assert (entry.runs, entry.seeds) == (["a", "b"], [10, 20])
     assert entry.ciou_50 == {"mean": 0.5, "std": pytest.approx(math.sqrt(0.125))}
@@ -135,7 +143,7 @@ def test_a_run_fills_the_row_that_its_card_speaks_of():
         "both": {"panns": {}, "detr": {}},
     }
     for label, hints in rows.items():
-        filled = fill("2", [run("x", model_card=card(hints=hints))])
+        filled = fill(find_table("2"), [run("x", model_card=card(hints=hints))])
         assert [entry.row.label for entry in filled if entry.ours] == [label]
     avc = card()
     other_method = {**avc, "config": {**avc["config"], "model": {**avc["config"]["model"], "method": "ezvsl"}}}
@@ -149,10 +157,10 @@ def test_a_run_fills_the_row_that_its_card_speaks_of():
         {"protocol": PROTOCOLS["sspl"]},
         {"clips": report("y", {"av": LOW}, ["a", "b", "c", "d"]).clips},
     ):
-        assert not any(entry.ours for entry in fill("2", [replace(run("x"), **change)])), change
+        assert not any(entry.ours for entry in fill(find_table("2"), [replace(run("x"), **change)])), change
     (cross,) = [
         e
-        for e in fill("flickr", [run("x", model_card=card(training_list="flickr_144k"))])
+        for e in fill(find_table("flickr"), [run("x", model_card=card(training_list="flickr_144k"))])
         if e.ours and e.row.kind == "av"
     ]
     assert (cross.row.label, cross.ours[0].training_list) == ("AVC-144k", "flickr_144k")
@@ -170,7 +178,7 @@ def test_what_was_trained_chosen_or_scored_differently_is_never_averaged():
         run("lvs", protocol=PROTOCOLS["lvs"]),
         run("250", testset="flickr-250"),
     ]
-    entries = ours(fill("flickr", reports), "AVC-10k")
+    entries = ours(fill(find_table("flickr"), reports), "AVC-10k")
     assert [len(entry.runs) for entry in entries] == [2, 1, 1, 1, 1, 1]
     assert [entry.selection for entry in entries] == ["last epoch", "test-selected", *["last epoch"] * 4]
     assert math.isnan(entries[1].ciou_50["std"])
@@ -185,7 +193,7 @@ def test_what_is_not_the_papers_is_noted():
         "config": {**config, "model": model, "batch": 32, "workers": 9, "init": "random"},
         "init": {"weights": "random"},
     }
-    (entry,) = ours(fill("flickr", [run("odd", model_card=odd, n_expected=249)]), "AVC-10k")
+    (entry,) = ours(fill(find_table("flickr"), [run("odd", model_card=odd, n_expected=249)]), "AVC-10k")
     assert entry.notes == [
         "batch 32 (paper: 128)",
         "model.dim 512 (paper: 2048)",
@@ -194,24 +202,28 @@ def test_what_is_not_the_papers_is_noted():
         "245 test clips missing",
     ]
     without = {**config, "loss": {**config["loss"], "audio_hint": 0.0, "visual_hint": 5.0}}
-    (entry,) = ours(fill("2", [run("x", model_card=card(hints={"detr": {}}) | {"config": without})]), "+ visual hint")
+    (entry,) = ours(
+        fill(find_table("2"), [run("x", model_card=card(hints={"detr": {}}) | {"config": without})]), "+ visual hint"
+    )
     assert entry.notes == ["loss.visual_hint 5.0 (paper: 100000.0)"]
 
 
 def test_a_map_that_could_not_be_run_is_the_reason():
     alone = report("a", {"av": LOW}, FLICKR, model_card=card(), not_run={"fused": "weights absent"})
-    filled = fill("flickr", [alone])
+    filled = fill(find_table("flickr"), [alone])
     (fused,) = [entry for entry in filled if entry.row.label == "OG-AVC-10k"]
     assert (fused.status, fused.reason) == ("not run", "map fused: weights absent")
     bare = replace(alone, not_run={})
-    assert [e.reason for e in fill("flickr", [bare]) if e.row.label == "OG-AVC-10k"] == ["map fused: not asked for"]
+    assert [e.reason for e in fill(find_table("flickr"), [bare]) if e.row.label == "OG-AVC-10k"] == [
+        "map fused: not asked for"
+    ]
 
 
 def test_a_filled_table_is_plain_data():
-    filled = fill("2", [run("a"), run("b", model_card=card(20))])
-    data = table_json("2", filled)
+    filled = fill(find_table("2"), [run("a"), run("b", model_card=card(20))])
+    data = table_json(find_table("2"), filled)
     assert (data["schema"], data["table"], data["number"]) == ("avloc.table/1", "ablation", 2)
-    assert table_json("cross", [])["number"] is None
+    assert table_json(find_table("cross"), [])["number"] is None
     back = json.loads(json.dumps(data))
     assert back["rows"][3]["row"]["ciou_50"] == 0.777
     assert back["rows"][3]["ours"][0]["runs"] == ["a", "b"]

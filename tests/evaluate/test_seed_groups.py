@@ -17,7 +17,6 @@ from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.errors import Refused, UsageError
 from avloc.evaluate.comparison import compare
 from avloc.evaluate.seed_groups import (
-    METRICS,
     expand,
     group_key,
     settings_of,
@@ -26,6 +25,7 @@ from avloc.evaluate.seed_groups import (
     summarise_runs,
 )
 from avloc.metrics import summarise
+from avloc.metrics.intervals import METRICS
 from avloc.protocols import PROTOCOLS
 from avloc.train import TrainOptions, seed_runs, train
 from tests.eval_makers import card, report

@@ -78,7 +78,7 @@ FIRST_RECORD = '        "avc": MethodSpec(network="avc.AVC", hints=True, unused=
 def grown(tmp_path, monkeypatch) -> Path:
     """Links to everything in the package but for the table of methods; the folder that holds it is the current one."""
     source, copy = Path(package.__file__).parent, tmp_path / "grown" / "avloc"
-    replaced = {"methods", "published.py", "__pycache__"}
+    replaced = {"methods", "registry.py", "__pycache__"}
     for folder in (source, source / "methods"):
         place = copy / folder.relative_to(source)
         place.mkdir(parents=True)
@@ -86,9 +86,9 @@ def grown(tmp_path, monkeypatch) -> Path:
             if entry.name not in replaced:
                 (place / entry.name).symlink_to(entry)
     (copy / "methods" / "newcomer.py").write_text(METHOD)
-    table = (source / "published.py").read_text()
+    table = (source / "registry.py").read_text()
     assert table.count(FIRST_RECORD) == 1
-    (copy / "published.py").write_text(table.replace(FIRST_RECORD, FIRST_RECORD + RECORD))
+    (copy / "registry.py").write_text(table.replace(FIRST_RECORD, FIRST_RECORD + RECORD))
     monkeypatch.chdir(copy.parent)  # before PYTHONPATH and all that is installed
     return copy.parent
 

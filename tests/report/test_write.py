@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from avloc import protocols
 from avloc.errors import UsageError
+from avloc.json_text import finite, to_json
 from avloc.metrics import ExtendedScores, NegativeScores, SourceScores
 from avloc.protocols import PROTOCOLS, Protocol
 from avloc.report import ReportPicture, write_report
-from avloc.report.json_text import finite, to_json
 from avloc.report.multi_model import overview, tables_over
 from avloc.report.page import SCRIPTS, inert
 from avloc.report.protocol_text import BOX_RULES, LABELS, VALUES, in_words

@@ -24,6 +24,8 @@ from avloc.annotations import published_list
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, OptimConfig
 from avloc.errors import Refused, UsageError, WeightsError
+from avloc.evaluate import EvalOptions, evaluate
+from avloc.media import encode_mask
 from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.store.shards import put_texts
 from avloc.train import TrainOptions, train
@@ -400,6 +402,24 @@ def test_validation_without_boxes_goes_by_the_loss(tmp_path, store):
     values = [line["val"] for line in report.metrics]
     assert "contrastive loss" in report.selection
     assert load_model(tmp_path / "run").card["epoch"] == 1 + values.index(min(values))
+
+
+def test_validation_by_masks_scores_as_eval_does(store, tmp_path):
+    """Clips with masks alone select by cIoU@0.5; clips without an annotation do not count."""
+    source = Store(store)
+    mask = np.zeros((90, 120), np.bool_)
+    mask[:45, :80] = True
+    with StoreWriter(tmp_path / "val", StoreHeader(spec=source.spec, kind="test", box_rule="mask")) as writer:
+        for row, name in enumerate(source.ids[:6]):
+            png = [encode_mask(mask), encode_mask(~mask), b""][row % 3]
+            writer.add(Clip(**{**vars(source.read(name)), "id": f"m{row}", "boxes": np.zeros((0, 4)), "mask": png}))
+    config = changed(CONFIG, epochs=1, loss=LossWeights(audio_hint=0, visual_hint=0))
+    report = train(TrainOptions(store=store, out=tmp_path / "run", val=str(tmp_path / "val")), config)
+    assert report.selection == "best cIoU@0.5, protocol avloc on store val, 4 clips"
+    options = EvalOptions(store=tmp_path / "val", models=(tmp_path / "run",), maps=("av",), workers=0, device="cpu")
+    (scored,) = [each for each in evaluate(options).reports if each.protocol.name == "avloc"]
+    assert scored.n_scored == 4
+    assert report.metrics[0]["val"] == scored.maps["av"].overall.ciou_50
 
 
 def test_a_known_test_set_as_validation_is_labelled(tmp_path, store):

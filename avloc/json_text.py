@@ -1,4 +1,4 @@
-"""Plain data as JSON that every parser reads."""
+"""Plain data as JSON without NaN, infinity or raw Unicode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def finite(value: Any) -> Any:
-    """The same data with None for every number that is not finite: JSON has no NaN."""
+    """The same data with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -18,9 +18,9 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """`value` as JSON in the order it has, NaN as null.
+    """`value` as ASCII JSON in its own order, NaN as null.
 
-    ASCII only: a file name that is no Unicode comes out as an escape instead of failing, and U+2028 ends no line.
+    Escapes keep lone surrogates of file names from failing, and U+2028 from ending a line.
     """
     separators = (",", ": ") if indent else (",", ":")
     return json.dumps(finite(value), indent=indent, separators=separators, allow_nan=False)
