@@ -47,9 +47,9 @@ class ModelConfig:
     method: str = "avc"
     """Published method, a file of `avloc.methods`."""
     vision_trunk: str = "resnet18"
-    """Network that sees (`avloc.networks.trunks.build_trunk`); `resnet18:layer2` stops after that part."""
+    """Image backbone (`avloc.backbone_names`); `resnet18:layer2` ends after that layer."""
     audio_trunk: str = "resnet18"
-    """Network that hears; the first convolution of one that was made to see takes one channel."""
+    """Audio backbone; the first convolution of an image network is replaced by one with a single input channel."""
     dim: int = 2048
     """Width of the common space."""
     tau: float = 0.03

@@ -1,8 +1,7 @@
-"""YAMNet (Plakal and Ellis, 2019): MobileNet-v1 that hears 521 kinds of sound in log-mel bands.
+"""YAMNet (Plakal and Ellis, 2019): MobileNet-v1 for 521 classes of sound, on log-mel spectrograms.
 
-Frequency runs down and time across, [B, 1, 64, T], as everywhere in avloc; the published network has them the other way
-round, so its kernels are turned when they are read. Batch normalisation is folded into the convolutions, as in the
-published TensorFlow Lite file.
+The axes are frequency, then time, [B, 1, 64, T], as everywhere in avloc; the published network has time first, so its
+kernels are transposed on reading. Batch normalisation is folded into the convolutions, as in the published file.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avloc.backbone_names import BackboneName
 from avloc.errors import WeightsError
-from avloc.networks.padding import SameConv2d
+from avloc.networks.base import Backbone, BackboneOutput, SameConv2d
 from avloc.networks.tflite import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, Layer, read_layers
 
 CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`
 WIDTH = 1024  # of the last feature map
-SAMPLES = 15_600  # at 16 kHz: what the published network hears at a time
+SAMPLES = 15_600  # at 16 kHz: input of the published network
 
 CLASS_OFFSET = 5.0
-"""What `YAMNetWithClasses` adds to a class's logit: below a probability of 0.7 % it counts as not heard."""
+"""Class scores are logits plus this, at least 0: a probability below 0.7 % counts as 0."""
 
 _STEM = 32
 _BLOCKS = (
@@ -70,17 +70,17 @@ class Separable(nn.Module):
 
 
 class YAMNet(nn.Module):
-    """The whole network: trunk and classifier.
+    """The whole network.
 
     Attributes:
-        trunk: [B, 1, 64, T] -> [B, 1024, 2, ceil(T/32)] of `avloc.transforms.log_mel`; children `stem`, `block1` ...
+        trunk: [B, 1, 64, T] of `avloc.transforms.log_mel` -> [B, 1024, 2, ceil(T/32)]; children `stem`, `block1` ...
             `block13`.
         head: 1024 -> 521.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = build_yamnet_trunk()
+        self.trunk = nn.Sequential(layers())
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, mel_B1FT: Tensor) -> Tensor:
@@ -89,41 +89,41 @@ class YAMNet(nn.Module):
         return logits
 
     def logits_in_time(self, mel_B1FT: Tensor) -> Tensor:
-        """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from what the trunk sees around them."""
+        """Logits [B, ceil(T/32), 521], one for every 32 frames (0.32 s)."""
         logits: Tensor = self.head(self.trunk(mel_B1FT).mean(2).transpose(1, 2))
         return logits
 
 
-class YAMNetWithClasses(nn.Sequential):
-    """The trunk, and beside its features what it says for each class of AudioSet, both for the whole sound.
+class YAMNetWithClasses(Backbone):
+    """A backbone with class scores, logits plus `CLASS_OFFSET` and at least 0; one cell for the whole sound.
 
-    Features are averaged over frequency and time, as the published network does it. A class's number is its logit
-    plus `CLASS_OFFSET`, at least 0. Keys of the state dict are those of the trunk, and `_fc`.
+    Features are averaged over frequency and time, as in the published network. Key names are those of the layers, and
+    `_fc` of the classifier.
     """
 
-    def __init__(self, channels: int = 1) -> None:
-        parts = OrderedDict(build_yamnet_trunk(channels).named_children())
-        super().__init__(OrderedDict([*parts.items(), ("_fc", nn.Linear(WIDTH, CLASSES))]))
+    def __init__(self, name: BackboneName, channels: int = 1) -> None:
+        super().__init__(name, channels, {**layers(channels), "_fc": nn.Linear(WIDTH, CLASSES)})
 
-    def forward(self, mel_BCFT: Tensor) -> Tensor:
-        """[B, channels, 64, T] of `avloc.transforms.log_mel` -> [B, 1024 + 521, 1, 1], the features first."""
+    def forward(self, inputs_BCHW: Tensor) -> BackboneOutput:
+        """[B, channels, 64, T] of `avloc.transforms.log_mel` -> features [B, 1024, 1, 1] and scores [B, 521, 1, 1]."""
         *trunk, classifier = self
-        features = mel_BCFT
+        features = inputs_BCHW
         for part in trunk:
             features = part(features)
         embedding = features.mean((2, 3))
-        classes = F.relu(classifier(embedding) + CLASS_OFFSET)
-        return torch.cat((embedding, classes), 1)[:, :, None, None]
+        scores = F.relu(classifier(embedding) + CLASS_OFFSET)[:, :, None, None]
+        features = embedding[:, :, None, None]
+        return BackboneOutput(features, features, scores)
 
 
-def build_yamnet_trunk(channels: int = 1) -> nn.Sequential:
-    """YAMNet up to its last feature map, with random weights: [B, channels, F, T] -> [B, 1024, F/32, T/32]."""
+def layers(channels: int = 1) -> OrderedDict[str, nn.Module]:
+    """All layers but the classifier, with random weights: [B, channels, F, T] -> [B, 1024, F/32, T/32]."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=Stem(channels))
     width = _STEM
     for number, (stride, out) in enumerate(_BLOCKS, 1):
         parts[f"block{number}"] = Separable(width, out, stride)
         width = out
-    return nn.Sequential(parts)
+    return parts
 
 
 def load_yamnet(path: Path) -> YAMNet:
@@ -140,6 +140,16 @@ def load_yamnet(path: Path) -> YAMNet:
         network = YAMNet()
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def read_backbone(path: Path) -> dict[str, Tensor]:
+    """The published weights under the key names of a backbone, `_fc` for the classifier.
+
+    Raises:
+        WeightsError: the file cannot be read or holds another network.
+    """
+    tensors = read_yamnet_tflite(path).items()
+    return {key.removeprefix("trunk.").replace("head.", "_fc."): value for key, value in tensors}
 
 
 def read_yamnet_tflite(path: Path) -> dict[str, Tensor]:

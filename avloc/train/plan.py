@@ -1,4 +1,4 @@
-"""What a training run will do, settled before the first step: clips, validation, initial weights."""
+"""Plan of a training run, made before the first step: clips, validation, initial weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from avloc import __version__
 from avloc.annotations import list_names, published_list, test_ids
+from avloc.backbone_names import BackboneName
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, check_used, to_dict
 from avloc.dataset import ClipSet
@@ -21,23 +22,22 @@ from avloc.engine import Engine
 from avloc.errors import Refused, UsageError
 from avloc.media.superpixels import check_segments
 from avloc.methods import Method
+from avloc.networks.backbones import load_pretrained
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
-from avloc.networks.trunks import WITH_PUBLISHED, load_pretrained, published_channels
 from avloc.progress import Listener
 from avloc.protocols import Protocol
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
 from avloc.train.clips import training_set
-from avloc.weights import locate, trunk_weights
+from avloc.weights import backbone_weights, locate
 
-CONCEPT_TRUNKS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes"}
-"""What `--init concepts` can begin with: trunks that say the classes of which the table of concepts is made. Whether
-they have their published end a second time makes no difference."""
+CONCEPT_SETTINGS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes", "dim": DIM}
+"""Model settings that `--init concepts` requires; the image backbone may have a frozen head."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What the command line says beyond the configuration."""
+    """Options of the command line that are not part of the configuration."""
 
     store: Path
     out: Path
@@ -50,65 +50,64 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Held-out clips that choose the epoch."""
+    """Held-out clips that select the epoch."""
 
     clips: ClipSet
     box_rule: str
     by_boxes: bool
-    """Chosen by cIoU@0.5 where the clips have boxes, else by the method's main loss term."""
+    """Select by cIoU@0.5 (clips with boxes), else by the method's main loss term."""
     selection: str
-    """How the chosen epoch is labelled in the model file."""
+    """Label of the selected epoch in the model file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything a run needs to know before it starts."""
+    """Inputs of a run."""
 
     store: Store
     clips: ClipSet
     validation: Validation | None
     without_hints: int
-    """Clips left out because no teacher could say anything about them."""
+    """Clips left out because a teacher has no hint for them."""
 
     @property
     def selection(self) -> str:
-        """How the epoch that becomes `model.safetensors` is chosen."""
+        """How the epoch that becomes `model.safetensors` is selected."""
         return self.validation.selection if self.validation else LAST_EPOCH
 
 
 def make_plan(options: TrainOptions, config: TrainConfig) -> Plan:
-    """Open the store, hold out what `--val` says, find the hints.
+    """Open the store, split off the validation clips, find the hints.
 
     Raises:
         StoreNotFound: no store there.
         Refused: it does not fit, has too few clips, or its hints are incomplete.
-        UsageError: `--val` means nothing, `--init concepts` does not go with the networks, labels or boxes are to teach
-            and there are none, a setting means nothing to the method, or what finds regions is not installed.
+        UsageError: invalid `--val`, `--init concepts` with other networks, a loss that needs labels or boxes without
+            any, a setting that the method does not use, or a missing package for superpixels.
     """
     check_used(config)
     if config.init == "concepts":
         _check_concepts(config.model)
-    if published_channels(config.model.vision_trunk) and (not config.freeze or config.init == "random"):
-        needs = "published weights, and that what it stands on stays as published"
-        raise UsageError(
-            f"the second end of {config.model.vision_trunk} needs {needs}",
-            hint="--init imagenet or concepts, --set freeze=true",
-        )
+    vision = config.model.vision_trunk
+    if BackboneName.parse(vision).frozen_head and (not config.freeze or config.init == "random"):
+        needs = "pretrained weights and frozen layers before it"
+        hint = "--init imagenet or concepts, --set freeze=true"
+        raise UsageError(f"the frozen head of {vision} needs {needs}", hint=hint)
     if METHOD_SPECS[config.model.method].segments and not config.model.own["grid"]:
         check_segments()
     store = Store(options.store)
     train_ids, validation = _split(store, options.val, config)
     if len(train_ids) < 2:
         raise Refused(f"{options.store} leaves {len(train_ids)} clips to train on; 2 are the least")
-    _check_taught(store, config.loss)
+    _check_supervision(store, config.loss)
     clips = training_set(store, train_ids, config)
     if len(clips) < 2:
         raise Refused(f"{len(clips)} clips of {options.store} have hints; 2 are the least")
     return Plan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
 
 
-def _check_taught(store: Store, loss: LossWeights) -> None:
-    """Terms that would be zero throughout, or pull one way only, are not what anybody asks for."""
+def _check_supervision(store: Store, loss: LossWeights) -> None:
+    """Refuse loss terms for which the store has no labels, boxes or masks."""
     hint = "Prepare the store with --kind train and --annotations that hold them."
     if loss.same_class == "masked" and not any(store.column("label")):
         raise UsageError(f"loss.same_class = masked, but no clip of {store.folder} has a label", hint=hint)
@@ -119,7 +118,7 @@ def _check_taught(store: Store, loss: LossWeights) -> None:
 
 
 def identity(plan: Plan, loss: LossWeights) -> dict[str, Any]:
-    """What makes a run this run, beside its configuration. Labels count where they teach."""
+    """What identifies a run beside its configuration; labels only if the loss uses them."""
     parts = [part for part in (plan.clips.audio_hints, plan.clips.visual_hints) if part is not None]
     return {
         "data_hash": plan.store.data_hash(),
@@ -157,7 +156,7 @@ def _is_number(text: str) -> bool:
 
 
 def _share(ids: Sequence[str], text: str) -> set[str]:
-    """The same clips for the same ids, whatever else is in the store."""
+    """A share of the clips, chosen by the hash of their ids, independent of the rest of the store."""
     share = float(text)
     if not 0 < share < 1:
         raise UsageError(f"--val {text} is impossible; valid: a share between 0 and 1, a store, or a split's name")
@@ -195,12 +194,12 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
 def start_engine(
     options: TrainOptions, config: TrainConfig, precision: str, device: torch.device, listener: Listener
 ) -> tuple[Engine, dict[str, Any]]:
-    """A seeded engine with its initial weights, and what they were; a dry run fetches no published ones.
+    """A seeded engine with its initial weights, and their record; a dry run does not look for published weights.
 
     Raises:
-        WeightsError: `--init` asks for weights that are not there; never random ones unasked.
-        UsageError: it asks for published weights of a method that has none, or the model file to start from is not
-            there or of another configuration.
+        WeightsError: the weights of `--init` are absent.
+        UsageError: published weights for a method that has none, or a model file that is absent or of another
+            configuration.
     """
     torch.manual_seed(config.seed)
     engine = Engine(config.model, device, precision)
@@ -228,24 +227,24 @@ def start_engine(
 
 
 def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    """Published weights into the trunk that sees, and into the one that hears where it was made to hear."""
-    first, *others = (_put_file(trunk, name, options, listener) for trunk, name in engine.model.pretrained())
+    """Load published weights into the image backbone, and into the audio backbone if it has some."""
+    first, *others = (_put_file(module, network, options, listener) for module, network in engine.model.pretrained())
     return {**first, **({"audio": others[0]} if others else {})}
 
 
-def _put_file(trunk: nn.Module, name: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    weight, instead = trunk_weights(name), "Or start untaught: --init random."
+def _put_file(module: nn.Module, network: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
+    weight, instead = backbone_weights(network), "Or start from random weights: --init random."
     located = locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
-    load_pretrained(trunk, name, located.path)
+    load_pretrained(module, network, located.path)
     return {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
 
 
 def _check_concepts(config: ModelConfig) -> None:
-    needs = {**CONCEPT_TRUNKS, "dim": DIM}
-    has = {name: str(getattr(config, name)).removesuffix(WITH_PUBLISHED) for name in needs}
-    if any(has[name] != str(value) for name, value in needs.items()):
-        settings = " ".join(f"--set model.{name}={value}" for name, value in needs.items())
-        raise UsageError("--init concepts goes with other networks than these", hint=f"Valid: {settings}")
+    vision = BackboneName.parse(config.vision_trunk)
+    known = (vision.network, vision.class_scores) == ("efficientnet_lite0", True)
+    if not known or (config.audio_trunk, config.dim) != ("yamnet+classes", DIM):
+        settings = " ".join(f"--set model.{name}={value}" for name, value in CONCEPT_SETTINGS.items())
+        raise UsageError("--init concepts needs other networks", hint=f"Valid: {settings}")
 
 
 @torch.no_grad()
@@ -257,7 +256,7 @@ def _put_concepts(model: Method) -> None:
 
 
 def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
-    """A start from another configuration must be asked for: weights do not say what they were trained to hear."""
+    """Refuse initial weights of another configuration: their input or networks differ."""
     theirs, ours = to_dict(model.config), to_dict(config)
     differ = [name for name in theirs if name != "tau" and theirs[name] != ours[name]]
     if differ:
@@ -271,7 +270,7 @@ def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
 
 
 def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]) -> dict[str, Any]:
-    """What the model file will say about its training. Nothing in it depends on the clock or the machine's paths."""
+    """The card of the model file. Nothing in it depends on the clock or on local paths."""
     header = plan.store.header
     listed = _training_list(plan.store)
     return {
@@ -292,9 +291,9 @@ def provenance(plan: Plan, config_table: dict[str, Any], precision: str, identit
 
 
 def _training_list(store: Store) -> str:
-    """Name of the published list behind a store; '' where there is none.
+    """Name of the published list of a store's clips; '' if there is none.
 
-    A file of ids may bear the name of a published list and hold others: the clips of the store must be on the list.
+    A file of ids may have the name of a published list and other content, so the clips must be on the list.
     """
     ids = str(store.header.provenance.get("ids", ""))
     name = ids.partition(".")[0].replace("-", "_")

@@ -5,7 +5,7 @@ the hash in the hub's response header. No hash is written down here. A file that
 whose name carries no hash is used as it is, with its SHA-256 recorded and `verified` false.
 """
 
-from avloc.weights.catalog import CNN14, DETR, LITE0, VGGISH, YAMNET, imagenet_weights, trunk_weights
+from avloc.weights.catalog import CNN14, DETR, LITE0, VGGISH, YAMNET, backbone_weights, imagenet_weights
 from avloc.weights.find import cache_folder, locate
 from avloc.weights.records import HashSource, Located, Weight, WeightFile
 
@@ -19,8 +19,8 @@ __all__ = [
     "Located",
     "Weight",
     "WeightFile",
+    "backbone_weights",
     "cache_folder",
     "imagenet_weights",
     "locate",
-    "trunk_weights",
 ]

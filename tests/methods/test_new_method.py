@@ -34,13 +34,12 @@ def trunk(channels, width):
 class Newcomer(Method):
     def __init__(self, config):
         super().__init__(config)
-        self.vision_features = config.dim
         self.eye, self.ear = trunk(3, config.dim), trunk(1, config.dim)
 
-    def hear(self, sound_BN, rate):
+    def audio_input(self, sound_BN, rate):
         return log_spectrogram(sound_BN, rate)
 
-    def see(self, frames_B3HW):
+    def encode_image(self, frames_B3HW):
         cells = self.eye(frames_B3HW)
         return F.normalize(cells.float(), dim=1), cells.detach().float().abs().mean(1)
 
@@ -56,7 +55,7 @@ class Newcomer(Method):
     def pretrained(self):
         return []
 
-    def freeze_trunks(self):
+    def freeze_backbones(self):
         raise UsageError("freeze = true leaves nothing to learn")
 
     @classmethod
@@ -78,7 +77,7 @@ FIRST_RECORD = '        "avc": MethodSpec(network="avc.AVC", hints=True, unused=
 def grown(tmp_path, monkeypatch) -> Path:
     """Links to everything in the package but for the table of methods; the folder that holds it is the current one."""
     source, copy = Path(package.__file__).parent, tmp_path / "grown" / "avloc"
-    replaced = {"methods", "published.py", "__pycache__"}
+    replaced = {"methods", "registry.py", "__pycache__"}
     for folder in (source, source / "methods"):
         place = copy / folder.relative_to(source)
         place.mkdir(parents=True)
@@ -86,9 +85,9 @@ def grown(tmp_path, monkeypatch) -> Path:
             if entry.name not in replaced:
                 (place / entry.name).symlink_to(entry)
     (copy / "methods" / "newcomer.py").write_text(METHOD)
-    table = (source / "published.py").read_text()
+    table = (source / "registry.py").read_text()
     assert table.count(FIRST_RECORD) == 1
-    (copy / "published.py").write_text(table.replace(FIRST_RECORD, FIRST_RECORD + RECORD))
+    (copy / "registry.py").write_text(table.replace(FIRST_RECORD, FIRST_RECORD + RECORD))
     monkeypatch.chdir(copy.parent)  # before PYTHONPATH and all that is installed
     return copy.parent
 

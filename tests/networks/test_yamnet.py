@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from avloc.errors import UsageError, WeightsError
 from avloc.media import read_sound
+from avloc.networks.backbones import build_backbone, load_pretrained
 from avloc.networks.tflite import read_layers
-from avloc.networks.trunks import build_trunk, load_pretrained
 from avloc.networks.yamnet import SAMPLES, YAMNet, load_yamnet, read_yamnet_tflite
 from avloc.transforms import log_mel, mel_bands
 from avloc.weights import YAMNET
@@ -127,17 +127,17 @@ def test_yamnet_in_time_is_yamnet_once_pooled(yamnet_file):
 
 
 @pytest.mark.parametrize("name", ["yamnet", "yamnet:block5"])
-def test_the_sound_trunk_takes_the_file(name, yamnet_file):
-    trunk, width = build_trunk(name, channels=1)
-    load_pretrained(trunk, name, yamnet_file)
+def test_the_audio_backbone_takes_the_file(name, yamnet_file):
+    trunk = build_backbone(name, channels=1)
+    load_pretrained(trunk, "yamnet", yamnet_file)
     whole = read_yamnet_tflite(yamnet_file)
-    assert width == (256 if "block5" in name else 1024)
+    assert trunk.width() == (256 if "block5" in name else 1024)
     assert all(torch.equal(value, whole[f"trunk.{key}"]) for key, value in trunk.state_dict().items())
 
 
-def test_a_trunk_that_only_hears_is_not_made_to_see():
-    with pytest.raises(UsageError, match="yamnet hears and cannot see; valid for pictures: resnet18"):
-        build_trunk("yamnet")
+def test_an_audio_network_takes_no_images():
+    with pytest.raises(UsageError, match="yamnet takes audio input only; valid for images: resnet18"):
+        build_backbone("yamnet")
 
 
 @pytest.mark.parametrize("damage", ["cut", "mark", "empty", "fewer", "zero", "scale", "text", "folder", "cycle"])
