@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from avloc.backbone_names import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, TORCHVISION, BackboneName
-from avloc.errors import UsageError, WeightsError
+from avloc.errors import UsageError
 from avloc.networks import lite0, yamnet
-from avloc.networks.base import Backbone
+from avloc.networks.base import Backbone, load_weights
 from avloc.transforms import MEL_RATE, log_mel, log_spectrogram
 from avloc.weights.torch_files import load_plain
 
@@ -110,7 +110,5 @@ def load_pretrained(module: nn.Module, network: str, path: Path) -> None:
     if network == "efficientnet_lite0":
         tensors |= lite0.frozen_head(tensors)
     wanted = {key.partition(".")[0] for key in module.state_dict()}
-    try:
-        module.load_state_dict({key: value for key, value in tensors.items() if key.partition(".")[0] in wanted})
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not hold the weights of this trunk: {error}") from error
+    kept = {key: value for key, value in tensors.items() if key.partition(".")[0] in wanted}
+    load_weights(module, kept, path, "this trunk")

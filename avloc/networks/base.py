@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avloc.backbone_names import BackboneName
-from avloc.errors import UsageError
+from avloc.errors import UsageError, WeightsError
 
 
 class BackboneOutput(NamedTuple):
@@ -105,6 +106,18 @@ class SameConv2d(nn.Conv2d):
             features_BCHW, down, across = F.pad(features_BCHW, pads), 0, 0
         half = (down // 2, across // 2)
         return F.conv2d(features_BCHW, self.weight, self.bias, self.stride, half, groups=self.groups)
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Any], path: Path, name: str) -> None:
+    """Load a state dict from the file of a published network.
+
+    Raises:
+        WeightsError: `path` does not hold the weights of `name`.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except (RuntimeError, AttributeError) as error:
+        raise WeightsError(f"{path} does not hold the weights of {name}: {error}") from error
 
 
 def mean_activation(features_BCHW: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.backbone_names import BackboneName
-from avloc.errors import WeightsError
-from avloc.networks.base import Backbone, BackboneOutput, SameConv2d
+from avloc.networks.base import Backbone, BackboneOutput, SameConv2d, load_weights
 from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD
 from avloc.weights.torch_files import load_plain
 
@@ -211,8 +210,6 @@ def load_lite0(path: Path) -> Lite0:
     content = load_plain(path)
     heads = {f"head.{part}": content.pop(f"_fc.{part}", None) for part in ("weight", "bias")}
     network = Lite0()
-    try:
-        network.load_state_dict({**{f"trunk.{key}": value for key, value in content.items()}, **heads})
-    except (RuntimeError, AttributeError) as error:
-        raise WeightsError(f"{path} does not hold the weights of EfficientNet-Lite0: {error}") from error
+    tensors = {**{f"trunk.{key}": value for key, value in content.items()}, **heads}
+    load_weights(network, tensors, path, "EfficientNet-Lite0")
     return network.eval().requires_grad_(requires_grad=False)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avloc.errors import WeightsError
+from avloc.networks.base import load_weights
 from avloc.transforms import MEL_BANDS, MEL_RATE, log_mel
 from avloc.weights.torch_files import load_plain
 
@@ -86,10 +86,7 @@ def load_vggish(path: Path) -> VGGish:
         WeightsError: the file does not hold its weights.
     """
     network = VGGish()
-    try:
-        network.load_state_dict(load_plain(path))
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not hold the weights of VGGish: {error}") from error
+    load_weights(network, load_plain(path), path, "VGGish")
     return network.eval()
 
 

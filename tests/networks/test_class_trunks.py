@@ -207,7 +207,7 @@ def test_each_backbone_has_the_audio_input_that_it_was_trained_with():
     for name in (*AUDIO_ONLY, "yamnet:block5", "yamnet+classes"):
         assert transform(name, 16_000) is log_mel
         for rate in (0, 22_050):
-            with pytest.raises(UsageError, match="yamnet.* 16000 Hz only") as caught:
+            with pytest.raises(UsageError, match=r"yamnet.* 16000 Hz only") as caught:
                 transform(name, rate)
             assert "--set model.rate=16000" in caught.value.hint
 
