@@ -67,11 +67,12 @@ class SACL(VGGishMethod):
         truth: Supervision | None = None,
         peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
-        """The contrast of both views with the sounds; one view counts for both."""
+        """The contrastive loss of both views with the sounds; a single view counts twice."""
         views = [embeddings.image, embeddings.image if embeddings.second is None else embeddings.second]
         labels = truth.segments if truth and truth.segments else None
         with torch.no_grad():
-            maps = [binary_map(self.similarity(Embeddings(view, embeddings.audio)), self._retained) for view in views]
+            maps = [self.similarity(Embeddings(view, embeddings.audio)) for view in views]
+            maps = [binary_map(each, self.config.own["retained"]) for each in maps]
             masks = maps if labels is None else positive_masks(maps, [label[:, ::16, ::16] for label in labels])
             kept = self._kept(embeddings.audio, peers)
         total = embeddings.image.new_zeros(())
@@ -80,13 +81,8 @@ class SACL(VGGishMethod):
             total = total + losses.own_of(scores / self.config.own["temperature"], peers)
         return {"contrastive": total}
 
-    @property
-    def _retained(self) -> float:
-        share: float = self.config.own["retained"]
-        return share
-
     def scores(self, cells_nDHW: Tensor, mask_nHW: Tensor, audio_nD: Tensor, peers: Peers = ALONE) -> Tensor:
-        """The best masked cell of each picture with each sound, [n, B]; 0 where only cells outside would be better."""
+        """Maximum over masked cells of the cosine of each image with each sound, [n, B]; at least 0 by the masking."""
         return losses.best_cells(cells_nDHW * mask_nHW[:, None], peers.gather(audio_nD[:, :JOINT_WIDTH].contiguous()))
 
     def _kept(self, audio_nD: Tensor, peers: Peers) -> Tensor:
@@ -130,22 +126,22 @@ class SACL(VGGishMethod):
 
 
 def binary_map(map_BHW: Tensor, retained: float) -> Tensor:
-    """[B, h, w] bool: the cells above the value at the rank that leaves `retained` of them, ties with it outside."""
+    """[B, h, w] bool: the cells above the value of rank `retained`, ties excluded."""
     flat = attention(map_BHW).flatten(1)
     cut = flat.sort(1).values[:, int(flat.shape[1] * retained), None]
     return (flat > cut).reshape(map_BHW.shape)
 
 
 def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Tensor]:
-    """Which cells of both views count: those of the region that the first view's map covers most.
+    """Cells of the positive region of both views: the region that the first view's map overlaps most.
 
     Args:
         maps_BHW: `binary_map` of both views.
         labels_BHW: region of each cell, of both views; a region has one label in both.
 
     Returns:
-        bool, of both views. A region that lies in both is looked for; in the second view all of it counts where the
-        map misses it. Where a view has the region 0 alone, or none lies in both, the maps themselves count.
+        bool, of both views. Only regions in both views are candidates; if the second view's map misses the region, all
+        of the region is positive. If a view has only region 0, or no region is in both, the maps are returned.
 
     Source: SACL's code; see `tests/parity`.
     """
@@ -165,7 +161,7 @@ def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Ten
 
 
 def kept_columns(alike_nB: Tensor, share: float, first: int = 0) -> Tensor:
-    """[n, B] bool: of all sounds the `share` that is least like a clip's own, and its own.
+    """[n, B] bool: the `share` of all sounds that is least similar to a clip's own sound, and its own.
 
     Args:
         alike_nB: cosine of each clip's sound with every sound.

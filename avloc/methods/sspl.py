@@ -8,6 +8,7 @@ backbones stay frozen. The published training on several GPUs never averaged the
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,55 +30,23 @@ _LAST_CONVOLUTION = 29
 _WIDE = 2_048
 
 
-class VGG16Frame(nn.Module):
-    """Cells [B, 512, H/16, W/16] of frames: VGG16 up to its last convolution, before its activation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from torchvision.models.vgg import cfgs, make_layers
-
-        self.feat_extractor = make_layers(cfgs["D"])[:_LAST_CONVOLUTION]
-
-    def forward(self, frames_B3HW: Tensor) -> Tensor:
-        """Run the layers."""
-        cells: Tensor = self.feat_extractor(frames_B3HW)
-        return cells
-
-
-class _Projector(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer1 = _block(JOINT_WIDTH, _WIDE)
-        self.layer2 = _block(_WIDE, _WIDE)
-        self.layer3 = nn.Sequential(nn.Linear(_WIDE, _WIDE, bias=False), nn.BatchNorm1d(_WIDE, affine=False))
-
-    def forward(self, pooled_BD: Tensor) -> Tensor:
-        projected: Tensor = self.layer3(self.layer2(self.layer1(pooled_BD)))
-        return projected
-
-
-class _Predictor(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer1 = _block(_WIDE, JOINT_WIDTH)
-        self.layer2 = nn.Linear(JOINT_WIDTH, _WIDE)
-
-    def forward(self, projected: Tensor) -> Tensor:
-        predicted: Tensor = self.layer2(self.layer1(projected))
-        return predicted
-
-
 class SimSiamHead(nn.Module):
     """Projector and predictor (Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.projector, self.predictor = _Projector(), _Predictor()
+        last = nn.Sequential(nn.Linear(_WIDE, _WIDE, bias=False), nn.BatchNorm1d(_WIDE, affine=False))
+        self.projector = _layers(_block(JOINT_WIDTH, _WIDE), _block(_WIDE, _WIDE), last)
+        self.predictor = _layers(_block(_WIDE, JOINT_WIDTH), nn.Linear(JOINT_WIDTH, _WIDE))
 
     def forward(self, pooled_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction and projection, [B, 2048] each."""
         projected = self.projector(pooled_BD)
         return self.predictor(projected), projected
+
+
+def _layers(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((f"layer{number}", layer) for number, layer in enumerate(layers, 1)))
 
 
 def _block(width: int, out: int) -> nn.Sequential:
@@ -99,16 +68,18 @@ class SSPL(VGGishMethod):
     training_only = ("head.",)
 
     def __init__(self, config: ModelConfig) -> None:
+        from torchvision.models.vgg import cfgs, make_layers
+
         super().__init__(config)
         check_sizes(config)
-        self.frame = VGG16Frame()
+        self.frame = nn.Sequential(OrderedDict(feat_extractor=make_layers(cfgs["D"])[:_LAST_CONVOLUTION]))
         self.sound = VGGishWithMLP()
         self.pcm = PredictiveCoding() if config.own["pcm"] else None
         self.head = SimSiamHead()
         self.freeze(self.frame, self.sound.features, self.sound.embeddings)
 
     def encode_image(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [B, 512, H/16, W/16] of VGG16, not of unit length, and their `activation`."""
+        """VGG16's last features [B, 512, H/16, W/16] before ReLU, not of unit length, and their `activation`."""
         cells = self.frame(frames_B3HW)
         return cells.float(), mean_activation(cells)
 
@@ -149,7 +120,7 @@ class SSPL(VGGishMethod):
 
     def pretrained(self) -> list[tuple[nn.Module, str]]:
         """VGG16 and VGGish."""
-        return [(nn.ModuleDict({"features": self.frame.feat_extractor}), "vgg16"), self.pretrained_vggish()]
+        return [(nn.ModuleDict({"features": self.frame[0]}), "vgg16"), self.pretrained_vggish()]
 
     def groups(self) -> list[Group]:
         """The head has `head_lr` times the learning rate; the rates of the module have no weight decay."""

@@ -7,6 +7,8 @@ the image down to the sound, errors back up. Attribute names are the published c
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,27 +20,17 @@ _CYCLES = 4
 _SMALLEST = 3
 
 
-class _Down(nn.Module):
+def _down() -> nn.Module:
     """A layer's prediction of the one below it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv2d = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)
-
-    def forward(self, state: Tensor) -> Tensor:
-        return F.max_pool2d(self.conv2d(state), 2)
+    convolution = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(conv2d=convolution, pool=nn.MaxPool2d(2)))
 
 
-class _Up(nn.Module):
+def _up() -> nn.Module:
     """An error on 7x7 cells as a correction on 14x14."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convtrans2d = nn.ConvTranspose2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)
-
-    def forward(self, error: Tensor) -> Tensor:
-        corrected: Tensor = self.convtrans2d(F.interpolate(error, scale_factor=2, mode="bilinear", align_corners=True))
-        return corrected
+    convolution = nn.ConvTranspose2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)
+    upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+    return nn.Sequential(OrderedDict(upsample=upsample, convtrans2d=convolution))
 
 
 def _norms(count: int) -> nn.ModuleList:
@@ -54,12 +46,12 @@ class PredictiveCoding(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.PredProcess = nn.ModuleList([nn.Conv2d(_WIDTH, _SOUND_WIDTH, 1), _Down(), _Down()])
+        self.PredProcess = nn.ModuleList([nn.Conv2d(_WIDTH, _SOUND_WIDTH, 1), _down(), _down()])
         self.ErrorProcess = nn.ModuleList(
             [
                 nn.ConvTranspose2d(_SOUND_WIDTH, _WIDTH, 1, bias=False),
                 nn.ConvTranspose2d(_WIDTH, _WIDTH, 3, stride=2, bias=False),
-                _Up(),
+                _up(),
                 nn.ConvTranspose2d(_WIDTH, _WIDTH, 1),
             ]
         )

@@ -44,31 +44,6 @@ _BLOCKS = (
 """Stride and output channels of each depthwise separable block."""
 
 
-class Stem(nn.Module):
-    """The first convolution and its ReLU: [B, channels, F, T] -> [B, 32, F/2, T/2]."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = SameConv2d(channels, _STEM, 3, stride=2)
-
-    def forward(self, features_BCFT: Tensor) -> Tensor:
-        """Filter."""
-        return F.relu(self.conv(features_BCFT))
-
-
-class Separable(nn.Module):
-    """A 3x3 convolution of every channel by itself, then a 1x1 convolution across channels, each with ReLU."""
-
-    def __init__(self, width: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.depthwise = SameConv2d(width, width, 3, stride=stride, groups=width)
-        self.pointwise = nn.Conv2d(width, out, 1)
-
-    def forward(self, features_BCFT: Tensor) -> Tensor:
-        """Filter, then mix."""
-        return F.relu(self.pointwise(F.relu(self.depthwise(features_BCFT))))
-
-
 class YAMNet(nn.Module):
     """The whole network.
 
@@ -118,12 +93,20 @@ class YAMNetWithClasses(Backbone):
 
 def layers(channels: int = 1) -> OrderedDict[str, nn.Module]:
     """All layers but the classifier, with random weights: [B, channels, F, T] -> [B, 1024, F/32, T/32]."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=Stem(channels))
+    stem = OrderedDict(conv=SameConv2d(channels, _STEM, 3, stride=2), relu=nn.ReLU())
+    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
     width = _STEM
     for number, (stride, out) in enumerate(_BLOCKS, 1):
-        parts[f"block{number}"] = Separable(width, out, stride)
+        parts[f"block{number}"] = _separable(width, out, stride)
         width = out
     return parts
+
+
+def _separable(width: int, out: int, stride: int) -> nn.Sequential:
+    """A depthwise 3x3 and a pointwise 1x1 convolution, each with ReLU."""
+    depthwise = SameConv2d(width, width, 3, stride=stride, groups=width)
+    pointwise = nn.Conv2d(width, out, 1)
+    return nn.Sequential(OrderedDict(depthwise=depthwise, relu1=nn.ReLU(), pointwise=pointwise, relu2=nn.ReLU()))
 
 
 def load_yamnet(path: Path) -> YAMNet:
