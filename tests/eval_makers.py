@@ -1,13 +1,22 @@
-"""Hand-made evaluations: reports as `avloc eval` makes them, without a model or a picture."""
+"""Test stores, and hand-made evaluations: reports as `avloc eval` makes them, without a model or a picture."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from avloc.config import TrainConfig, to_dict
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
 from avloc.metrics import ClipScore, interval, summarise
 from avloc.protocols import Protocol
+from avloc.registry import StoreSpec
+from avloc.store import Clip, StoreHeader, StoreWriter
+from tests.world import RATE, SECONDS, SIDE, Scene
+
+SPEC = StoreSpec(seconds=SECONDS, rate=RATE)
 
 
 def card(seed: int = 10, *, epoch: int = 100, selection: str = "last epoch", **more) -> dict[str, object]:
@@ -65,3 +74,20 @@ def report(name: str, scores: Mapping[str, Sequence[float]], ids: Sequence[str] 
 def _map_scores(scores: Sequence[float]) -> MapScores:
     overall = summarise(scores)
     return MapScores(overall=overall, interval=interval(scores), area=overall, pointing=1.0, sizes={})
+
+
+def to_clip(scene: Scene, **changes) -> Clip:
+    jpeg = io.BytesIO()
+    scene.picture.save(jpeg, format="JPEG", quality=92)
+    sound = np.round(scene.waveform * 32_767).astype(np.int16)
+    values = {"id": scene.name, "picture": jpeg.getvalue(), "sound": sound, "frame_hw": (SIDE, SIDE)}
+    return Clip(**values | {"boxes": np.array([scene.box])} | changes)
+
+
+def write(folder: Path, clips: Sequence[Clip], *, expected=None, shard_clips: int = 512, **header) -> Path:
+    expected = tuple(clip.id for clip in clips) if expected is None else tuple(expected)
+    about = StoreHeader(spec=header.pop("spec", SPEC), kind="test", expected=expected, **header)
+    with StoreWriter(folder, about, shard_clips=shard_clips) as writer:
+        for clip in clips:
+            writer.add(clip)
+    return folder

@@ -22,7 +22,7 @@ from avloc.weights.torch_files import load_plain
 from tests import methods_job
 from tests.distributed_job import step
 from tests.program import ROOT
-from tests.train.test_train import CONFIG, SMALL_FLAGS, changed, tensors
+from tests.small_training import CONFIG, SMALL_FLAGS, changed, tensors
 from tests.world import write_store
 
 

@@ -27,7 +27,7 @@ from avloc.train import TrainOptions, train
 from avloc.train.events import EventTask
 from tests.ave_world import NOISE as NOISY_ROWS
 from tests.ave_world import write_ave
-from tests.train.test_train import same_run
+from tests.small_training import same_run
 from tests.world import write_store
 
 CLIPS, KINDS = 60, 4

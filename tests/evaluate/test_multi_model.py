@@ -11,7 +11,7 @@ import pytest
 
 from avloc.checkpoint import LAST_NAME, MODEL_NAME
 from avloc.metrics import paired_difference
-from tests.evaluate.test_run import to_clip, write
+from tests.eval_makers import to_clip, write
 from tests.small_models import save_small
 from tests.world import scenes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,14 +25,13 @@ from avloc.files import sha256_of
 from avloc.methods import Embeddings
 from avloc.progress import Notice
 from avloc.protocols import Protocol
-from avloc.registry import StoreSpec
-from avloc.store import Clip, Store, StoreHeader, StoreWriter
+from avloc.store import Clip, Store
 from avloc.weights import Located
+from tests.eval_makers import to_clip, write
 from tests.small_models import SMALL, save_small
-from tests.world import RATE, SECONDS, SIDE, Scene, scenes
+from tests.world import RATE, Scene, scenes
 
 CPU = torch.device("cpu")
-SPEC = StoreSpec(seconds=SECONDS, rate=RATE)
 COUNT = 9
 PUBLISHED_NAME = "resnet18-f37072fd.pth"
 TOLERANCE = 5e-4
@@ -51,23 +49,6 @@ def world() -> list[Scene]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, world) -> Path:
     return write(tmp_path_factory.mktemp("eval") / "store", [to_clip(scene) for scene in world])
-
-
-def to_clip(scene: Scene, **changes) -> Clip:
-    jpeg = io.BytesIO()
-    scene.picture.save(jpeg, format="JPEG", quality=92)
-    sound = np.round(scene.waveform * 32_767).astype(np.int16)
-    values = {"id": scene.name, "picture": jpeg.getvalue(), "sound": sound, "frame_hw": (SIDE, SIDE)}
-    return Clip(**values | {"boxes": np.array([scene.box])} | changes)
-
-
-def write(folder: Path, clips: Sequence[Clip], *, expected=None, shard_clips: int = 512, **header) -> Path:
-    expected = tuple(clip.id for clip in clips) if expected is None else tuple(expected)
-    about = StoreHeader(spec=header.pop("spec", SPEC), kind="test", expected=expected, **header)
-    with StoreWriter(folder, about, shard_clips=shard_clips) as writer:
-        for clip in clips:
-            writer.add(clip)
-    return folder
 
 
 def run(store: Path, *models: Path, maps=("av",), **options):

@@ -23,7 +23,7 @@ from avloc.media import encode_mask
 from avloc.metrics import confidence, extended_scores, source_scores
 from avloc.store import Store
 from avloc.weights import DETR, Located, locate
-from tests.evaluate.test_run import CPU, to_clip, write
+from tests.eval_makers import to_clip, write
 from tests.small_models import SMALL, save_small
 from tests.teacher_makers import save_detr
 from tests.world import Scene, scenes
@@ -51,7 +51,7 @@ def test_silent_pairs_show_one_clip_and_let_another_be_heard(model, world, tmp_p
     store = write(tmp_path / "flickr", clips, box_rule="consensus")
     (report,) = run(model, store=store, testset="flickr-ext")
     (scores,) = report.extended.values()
-    opened, engine = Store(store), Engine.from_file(load_model(model), CPU)
+    opened, engine = Store(store), Engine.from_file(load_model(model), torch.device("cpu"))
     there = [pair for pair in silent_pairs("flickr-ext") if {pair.video, pair.audio} <= set(ids)]
 
     def heights(seen, heard):

@@ -16,8 +16,8 @@ import pytest
 from avloc.errors import InputError
 from avloc.files import atomic_path
 from avloc.media import layout_of, play, play_seconds, read_frame, read_moment, read_sound
-from tests.media.test_wild import FPS, RATE, film, loud_span, picture_time
 from tests.media_makers import disc, grey_ramp, make_coded_sound, make_sound, make_video, tone
+from tests.timed_video import FPS, RATE, film, loud_span, picture_time
 
 
 def remuxed(source: Path, out: Path) -> Path:

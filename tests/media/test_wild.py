@@ -25,11 +25,10 @@ from avloc.media import layout_of, play, play_sound, read_frame, read_moment, re
 from avloc.prepare.clips import Job, Skip, make_clip
 from avloc.prepare.sources import Source
 from avloc.registry import StoreSpec
-from tests.media_makers import disc, grey_ramp, make_coded_sound, make_picture, make_sound, make_video, tone
+from tests.media_makers import disc, make_coded_sound, make_picture, make_sound, tone
 from tests.processes import start
+from tests.timed_video import FPS, RATE, film, loud_span, picture_time
 
-RATE = 48_000
-FPS = 25
 PIPED = {
     "mkv": {"piped": "matroska"},
     "webm": {"piped": "webm", "video_codec": "libvpx", "audio_codec": "libopus"},
@@ -39,13 +38,6 @@ PIPED = {
     "zeroed.mp4": {},
 }
 """Ways to write a file that does not name its length."""
-
-
-def film(path: Path, **changes) -> Path:
-    """Four seconds of grey that says the time, with a tone from 2 to 2.5 s."""
-    sound = tone(4, RATE, span=(2.0, 2.5))
-    made = {"seconds": 4, "fps": FPS, "frame_fn": grey_ramp((64, 48)), "sound": sound, "rate": RATE}
-    return make_video(path, **made | changes)
 
 
 def without_length(folder: Path, kind: str) -> Path:
@@ -58,17 +50,6 @@ def without_length(folder: Path, kind: str) -> Path:
                 data[at + offset : at + offset + 4] = bytes(4)
         path.write_bytes(data)
     return path
-
-
-def picture_time(picture: np.ndarray) -> float:
-    """The time that a picture says."""
-    return (picture.mean() - 20) / 20
-
-
-def loud_span(window) -> tuple[float, float] | None:
-    """First and last moment above 4 % of full scale, on the file's timeline."""
-    loud = np.nonzero(np.abs(window.waveform) > 0.04)[0]
-    return (window.start_s + loud[0] / window.rate, window.start_s + loud[-1] / window.rate) if len(loud) else None
 
 
 def prepared(path: Path, at: float | None = None):
