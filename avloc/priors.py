@@ -7,7 +7,6 @@ Shape letters: B batch, C channels, H W pixels, h w cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -136,10 +135,6 @@ class DetrPrior:
             frames_B3HW: uint8 RGB squares of `side` pixels, stretched as `avloc.networks.detr.stretched` does.
         """
         with deterministic_inference():
-            frames = _one_by_one(frames_B3HW.to(self.device))
+            # Contiguous batches of one: kernels are chosen by batch size and memory layout.
+            frames = (frame.contiguous()[None] for frame in frames_B3HW.to(self.device))
             return [detr.attention_maps(self.network, frame, confidence=self.confidence)[0] for frame in frames]
-
-
-def _one_by_one(frames_B3HW: Tensor) -> Iterator[Tensor]:
-    """Each frame as a contiguous batch of one: kernels are also chosen by memory layout."""
-    return (frame_3HW.contiguous().unsqueeze(0) for frame_3HW in frames_B3HW.unbind())

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.backbone_names import CONVNETS, WITH_CLASSES
 from avloc.checkpoint import load_model, save_model
 from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch
@@ -17,7 +16,6 @@ from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
 from avloc.networks.backbones import build_backbone
-from avloc.networks.base import fold_batch_norms
 from avloc.transforms import normalise_frames
 
 CPU = torch.device("cpu")
@@ -87,47 +85,6 @@ def test_a_map_does_not_depend_on_its_batch(batch):
 def test_the_total_is_the_weighted_sum():
     terms = {"contrastive": torch.tensor(2.0), "audio_hint": torch.tensor(0.003), "visual_hint": torch.tensor(1e-5)}
     assert weighted_total(terms, LossWeights()).item() == pytest.approx(2 + 3 + 1)
-
-
-@pytest.mark.parametrize("name", CONVNETS)
-def test_every_convnet_takes_images_and_audio(name):
-    image, audio = build_backbone(name), build_backbone(name, channels=1)
-    width = image.width()
-    assert width == audio.width()
-    with torch.no_grad():
-        assert image.eval()(torch.zeros(1, 3, 224, 224)).features.shape == (1, width, 7, 7)
-        assert audio.eval()(torch.zeros(1, 1, 257, 276)).features.shape[:2] == (1, width)
-
-
-@pytest.mark.parametrize("name", [*CONVNETS, *(name for name in WITH_CLASSES if "lite0" in name)])
-def test_folded_normalisations_change_nothing_but_rounding(name):
-    torch.manual_seed(0)
-    trunk = build_backbone(name)
-    norms = [part for part in trunk.eval().modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.running_mean.normal_(0, 0.2), norm.running_var.uniform_(0.5, 2)
-        torch.nn.init.uniform_(norm.weight, 0.5, 1.5), torch.nn.init.normal_(norm.bias, 0, 0.2)
-    frames = torch.randn(2, 3, 96, 96)
-    with torch.no_grad():
-        before = trunk(frames)
-        fold_batch_norms(trunk)
-        after = trunk(frames)
-    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in trunk.modules())
-    for one, other in zip(before, after, strict=True):
-        assert one is other is None or (one - other).abs().max() <= 1e-5 * one.abs().max()
-
-
-def test_a_trunk_can_be_cut_short():
-    whole = build_backbone("resnet18")
-    cut = build_backbone("resnet18:layer2")
-    assert cut.width() == 128
-    assert set(cut.state_dict()) == {key for key in whole.state_dict() if not key.startswith(("layer3", "layer4"))}
-    with torch.no_grad():
-        assert cut.eval()(torch.zeros(1, 3, 224, 224)).features.shape == (1, 128, 28, 28)
-    with pytest.raises(UsageError, match="layer1, layer2"):
-        build_backbone("resnet18:layer9")
-    with pytest.raises(UsageError, match="no part ''"):
-        build_backbone("resnet18:")
 
 
 def test_impossible_parts_are_named():

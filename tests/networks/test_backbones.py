@@ -1,4 +1,4 @@
-"""Backbones with class scores against explicit arithmetic; the audio input of each; features for the object prior."""
+"""Backbones: names, outputs, class scores against explicit arithmetic, audio input, features for the object prior."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from avloc.errors import UsageError
 from avloc.methods import build
 from avloc.networks import lite0, yamnet
 from avloc.networks.backbones import audio_transform, build_backbone, load_pretrained
+from avloc.networks.base import fold_batch_norms
 from avloc.transforms import log_mel, log_spectrogram, normalise_frames
 from avloc.weights import LITE0, YAMNET, backbone_weights
 from tests.recipe_makers import save_lite0, tflite, yamnet_layers
@@ -56,6 +57,47 @@ def sound(clips: int = 2, samples: int = 16_000) -> torch.Tensor:
 def pictures(clips: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(2)
     return torch.randint(0, 256, (clips, 3, 64, 96), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("name", CONVNETS)
+def test_every_convnet_takes_images_and_audio(name):
+    image, audio = build_backbone(name), build_backbone(name, channels=1)
+    width = image.width()
+    assert width == audio.width()
+    with torch.no_grad():
+        assert image.eval()(torch.zeros(1, 3, 224, 224)).features.shape == (1, width, 7, 7)
+        assert audio.eval()(torch.zeros(1, 1, 257, 276)).features.shape[:2] == (1, width)
+
+
+@pytest.mark.parametrize("name", [*CONVNETS, *(name for name in WITH_CLASSES if "lite0" in name)])
+def test_folded_normalisations_change_nothing_but_rounding(name):
+    torch.manual_seed(0)
+    trunk = build_backbone(name)
+    norms = [part for part in trunk.eval().modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.2), norm.running_var.uniform_(0.5, 2)
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5), torch.nn.init.normal_(norm.bias, 0, 0.2)
+    frames = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        before = trunk(frames)
+        fold_batch_norms(trunk)
+        after = trunk(frames)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in trunk.modules())
+    for one, other in zip(before, after, strict=True):
+        assert one is other is None or (one - other).abs().max() <= 1e-5 * one.abs().max()
+
+
+def test_a_trunk_can_be_cut_short():
+    whole = build_backbone("resnet18")
+    cut = build_backbone("resnet18:layer2")
+    assert cut.width() == 128
+    assert set(cut.state_dict()) == {key for key in whole.state_dict() if not key.startswith(("layer3", "layer4"))}
+    with torch.no_grad():
+        assert cut.eval()(torch.zeros(1, 3, 224, 224)).features.shape == (1, 128, 28, 28)
+    with pytest.raises(UsageError, match="layer1, layer2"):
+        build_backbone("resnet18:layer9")
+    with pytest.raises(UsageError, match="no part ''"):
+        build_backbone("resnet18:")
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -1,4 +1,4 @@
-"""The other networks of the recipe: against slow twins with random weights, and with the real ones if at hand."""
+"""EfficientNet-Lite0 against a slow twin with random weights, and with the real weights if at hand."""
 
 from __future__ import annotations
 
