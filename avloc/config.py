@@ -45,9 +45,9 @@ class ModelConfig:
     method: str = "avc"
     """Name of the published method (`avloc.methods`)."""
     vision_trunk: str = "resnet18"
-    """Image network (`avloc.networks.trunks.build_trunk`); `resnet18:layer2` is cut after that layer."""
+    """Image backbone (`avloc.backbone_names`); `resnet18:layer2` ends after that layer."""
     audio_trunk: str = "resnet18"
-    """Audio network; the first convolution of an image network is built for one channel."""
+    """Audio backbone; the first convolution of an image network is replaced by one with a single input channel."""
     dim: int = 2048
     """Width of the joint embedding space."""
     tau: float = 0.03

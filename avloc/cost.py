@@ -100,13 +100,13 @@ def model_cost(config: ModelConfig) -> Cost:
     rate = config.rate or OWN_RATE
     with torch.device("meta"):
         method = build(config)
-    heard = method.hear(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
+    spectrograms = method.audio_input(torch.empty((1, int(config.seconds * rate)), device="meta"), rate).shape
 
     def forward(model: Method) -> None:
-        image, _ = model.see(torch.empty((1, 3, config.frame, config.frame)))
-        model.similarity(Embeddings(image, model.encode_audio(torch.empty(heard))))
+        image, _ = model.encode_image(torch.empty((1, 3, config.frame, config.frame)))
+        model.similarity(Embeddings(image, model.encode_audio(torch.empty(spectrograms))))
 
-    frames = math.prod(heard[axis] for axis in method.time_axes)
+    frames = math.prod(spectrograms[axis] for axis in method.time_axes)
     parameters, multiply_adds = measured(lambda: build(config), forward)
     return Cost(parameters=parameters, multiply_adds=multiply_adds, spectrogram_frames=frames)
 
@@ -120,13 +120,13 @@ def object_prior_cost(trunk: str = "resnet18") -> Cost:
     """
     import torch
 
-    from avloc.networks.trunks import build_trunk
+    from avloc.networks.backbones import build_backbone
     from avloc.priors import SIDE
 
     def forward(network: nn.Module) -> None:
         network(torch.empty((1, 3, SIDE, SIDE)))
 
-    parameters, multiply_adds = measured(lambda: build_trunk(trunk)[0], forward)
+    parameters, multiply_adds = measured(lambda: build_backbone(trunk), forward)
     return Cost(parameters=parameters, multiply_adds=multiply_adds)
 
 

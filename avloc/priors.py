@@ -1,29 +1,29 @@
-"""Object priors: where a picture has something to look at, whatever is heard.
+"""Object priors: maps of objects in an image, independent of the sound.
 
-A prior takes square frames of `side` pixels and answers for each of them alone.
+A prior takes square frames of `side` pixels; a frame's map does not depend on the others of its batch.
 
 Shape letters: B batch, C channels, H W pixels, h w cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from avloc.backbone_names import CONVNETS
 from avloc.errors import UsageError, nearest
 from avloc.networks import detr
-from avloc.networks.exact import exactly
-from avloc.networks.folding import fold_batch_norms
-from avloc.networks.trunks import TRUNKS, build_trunk, load_imagenet
+from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.base import BackboneOutput, fold_batch_norms, mean_activation
+from avloc.networks.determinism import deterministic_inference
 from avloc.progress import Listener, silent
 from avloc.transforms import normalise_frames
 from avloc.weights import DETR, imagenet_weights, locate
 
 TRUNK = "resnet18"  # the prior of EZ-VSL's and AVC's "OBJ"
-SIDE = 224  # pixels of the square it sees, whatever the model that is scored beside it sees
+SIDE = 224  # pixels of its square input, whatever the input of the model
 
 _INSTEAD = (
     "Without a download: eval --maps av, localize --object-prior none, or localize with the model in the package, "
@@ -31,33 +31,27 @@ _INSTEAD = (
 )
 
 
-def mean_activation(features_BCHW: Tensor) -> Tensor:
-    """Mean over channels of the absolute activation, [B, h, w] (EZ-VSL's object-guided localisation)."""
-    return features_BCHW.abs().mean(1)
-
-
 class ObjectPrior:
-    """An ImageNet network whose mean activation marks objects (OG-AVC's "OBJ" is that of ResNet18).
+    """Mean activation of an ImageNet network (OG-AVC's "OBJ" is that of ResNet18).
 
-    The weights are torchvision's IMAGENET1K_V1 for every trunk, the older of two sets where there are two: those were
-    torchvision's only ones when EZ-VSL published this prior. What is averaged is the trunk's last feature map, as
-    `build_trunk` gives it. For `vgg16` that is the map after the fifth pooling, not conv5_3, and for `efficientnet_b0`
-    the one after the last 1x1 convolution; so each of them has 7x7 cells.
+    The weights are torchvision's IMAGENET1K_V1, the only ones there were when EZ-VSL published this prior. The mean is
+    taken over the backbone's last feature map, 7x7 cells: for `vgg16` after the fifth pooling, not conv5_3, and for
+    `efficientnet_b0` after the last 1x1 convolution.
 
     Args:
-        trunk: one of `avloc.networks.trunks.TRUNKS`.
+        trunk: one of `avloc.backbone_names.CONVNETS`.
         weights_dir: folder searched first for the ImageNet weights.
-        device: where it runs.
-        listener: hears about a download.
+        device: that it runs on.
+        listener: is told about a download.
         precision: `fp32` or `bf16`.
 
     Attributes:
-        trunk: the trunk's name.
+        trunk: name of the network.
         sha256: of its weights.
-        side: pixels of the square frames that it takes.
+        side: of its square input in pixels.
 
     Raises:
-        UsageError: no such trunk.
+        UsageError: unknown network.
         WeightsError: the weights are absent or damaged.
     """
 
@@ -71,13 +65,14 @@ class ObjectPrior:
         listener: Listener = silent,
         precision: str = "fp32",
     ) -> None:
-        if trunk not in TRUNKS:
-            raise UsageError(f"unknown object prior {trunk!r}; valid: {', '.join(TRUNKS)}", hint=nearest(trunk, TRUNKS))
+        if trunk not in CONVNETS:
+            valid = ", ".join(CONVNETS)
+            raise UsageError(f"unknown object prior {trunk!r}; valid: {valid}", hint=nearest(trunk, CONVNETS))
         located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
         self.trunk = trunk
         self.sha256 = located.sha256
-        self.network, _ = build_trunk(trunk)
-        load_imagenet(self.network, located.path)
+        self.network = build_backbone(trunk)
+        load_pretrained(self.network, trunk, located.path)
         self.network.eval().to(device).to(memory_format=torch.channels_last)
         self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
         if precision == "bf16":
@@ -86,33 +81,34 @@ class ObjectPrior:
         self.device = device
 
     def maps(self, frames_B3HW: Tensor) -> Tensor:
-        """Activation maps [B, h, w] of uint8 frames already at `side` pixels.
+        """Activation maps [B, h, w] of uint8 frames of `side` pixels.
 
-        A frame's map does not depend on the others, but kernels round differently for other numbers of frames.
+        Kernels round differently for other batch sizes.
         """
         frames = normalise_frames(frames_B3HW.to(self.device)).to(self.kind)
-        with exactly():
-            return mean_activation(self.network(frames.contiguous(memory_format=torch.channels_last)).float())
+        with deterministic_inference():
+            out: BackboneOutput = self.network(frames.contiguous(memory_format=torch.channels_last))
+            return mean_activation(out.features)
 
 
 class DetrPrior:
-    """Where DETR-R50 looks for the objects it is sure of (the "DETR" of OG-AVC-DETR).
+    """Attention of DETR-R50 on confidently detected objects (the "DETR" of OG-AVC-DETR).
 
     The same map as the hint of `avloc.teachers.DetrTeacher`. The paper says "confidence >= 0.3"; the published code
     compares with `>`, and so do we.
 
     Args:
         weights_dir: folder searched first for DETR's weights.
-        device: where it runs; float32 throughout.
-        listener: hears about a download.
-        confidence: a query counts if its best class is more probable than this ("no object" is not a class).
+        device: that it runs on; float32 throughout.
+        listener: is told about a download.
+        confidence: probability that a query's best class must exceed ("no object" is not a class).
 
     Attributes:
         sha256: of its weights: of the hashes of the folder's files (`avloc.weights.Located`).
-        side: pixels of the square frames that it takes.
+        side: of its square input in pixels.
 
     Raises:
-        UsageError: an impossible confidence.
+        UsageError: an invalid confidence.
         WeightsError: the weights are absent or damaged.
     """
 
@@ -133,16 +129,12 @@ class DetrPrior:
         self.device = device
 
     def maps(self, frames_B3HW: Tensor) -> list[Tensor | None]:
-        """Attention on objects, for each frame [side/32, side/32] summing to 1, or None where no query is confident.
+        """Attention maps [side/32, side/32] that sum to 1, or None for frames without a confident query.
 
         Args:
             frames_B3HW: uint8 RGB squares of `side` pixels, stretched as `avloc.networks.detr.stretched` does.
         """
-        with exactly():
-            frames = _one_by_one(frames_B3HW.to(self.device))
+        with deterministic_inference():
+            # Contiguous batches of one: kernels are chosen by batch size and memory layout.
+            frames = (frame.contiguous()[None] for frame in frames_B3HW.to(self.device))
             return [detr.attention_maps(self.network, frame, confidence=self.confidence)[0] for frame in frames]
-
-
-def _one_by_one(frames_B3HW: Tensor) -> Iterator[Tensor]:
-    """Each frame as a batch of one, laid out alike: kernels are also chosen by memory layout."""
-    return (frame_3HW.contiguous().unsqueeze(0) for frame_3HW in frames_B3HW.unbind())

@@ -22,7 +22,7 @@ LOG_FLOOR = 1e-7
 LOG_SCALE = 12.0  # the reference divides the natural log by a standard deviation of 12
 INT16_SCALE = 32_767.0
 
-MEL_RATE = 16_000  # Hz; what YAMNet and VGGish hear
+MEL_RATE = 16_000  # Hz; input of YAMNet and VGGish
 MEL_WINDOW = 400  # samples: 25 ms
 MEL_HOP = 160  # samples: 10 ms
 MEL_FFT = 512
@@ -52,8 +52,8 @@ def log_spectrogram(sound_BN: Tensor, rate: int) -> Tensor:
         rate: sample rate in Hz.
 
     Returns:
-        [B, 1, 257, 1 + (N - 512) // 238] float32: ln(P + 1e-7) / 12 of the one-sided density P in 1/Hz, each frame
-        freed of its own mean. 3 s give 276 frames at 22 050 Hz and 554 at 44 100 Hz.
+        [B, 1, 257, 1 + (N - 512) // 238] float32: ln(P + 1e-7) / 12 of the one-sided density P in 1/Hz of each frame
+        less its mean. 3 s give 276 frames at 22 050 Hz and 554 at 44 100 Hz.
 
     Source: AVC `datasets.py`; the formula replaces SciPy's legacy function, to which it is equal.
     """
@@ -70,11 +70,11 @@ def log_spectrogram(sound_BN: Tensor, rate: int) -> Tensor:
 
 
 def log_mel(sound_BN: Tensor, rate: int, *, offset: float = MEL_OFFSET) -> Tensor:
-    """Natural log of mel band magnitudes, as YAMNet hears: frequency down, time across.
+    """Log-mel spectrogram, the input of YAMNet: natural log of mel band magnitudes.
 
     Args:
         sound_BN: float waveforms in [-1, 1]; N >= 400.
-        rate: sample rate in Hz; only 16 000 will do, since bands and weights were made for it.
+        rate: sample rate in Hz; 16 000 is the only valid one.
         offset: added to the magnitudes: 0.001 for YAMNet, 0.01 for VGGish.
 
     Returns:
@@ -87,7 +87,7 @@ def log_mel(sound_BN: Tensor, rate: int, *, offset: float = MEL_OFFSET) -> Tenso
     """
     if rate != MEL_RATE:
         raise UsageError(
-            f"mel bands are made of sound at {MEL_RATE} Hz, not {rate}",
+            f"log-mel spectrograms need audio at {MEL_RATE} Hz, not {rate}",
             hint=f"Set model.rate={MEL_RATE}, or resample first.",
         )
     window = torch.hann_window(MEL_WINDOW, periodic=True, device=sound_BN.device)
@@ -99,7 +99,7 @@ def log_mel(sound_BN: Tensor, rate: int, *, offset: float = MEL_OFFSET) -> Tenso
 
 
 def mel_bands() -> Tensor:
-    """[257, 64] float64: what each frequency bin gives to each band, triangles on the HTK mel scale.
+    """[257, 64] float64: weight of each frequency bin in each band, triangles on the HTK mel scale.
 
     Band k rises from edge k to 1 at edge k + 1 and falls to 0 at edge k + 2, linearly in mel, not in Hz.
     """
@@ -113,7 +113,7 @@ def mel_bands() -> Tensor:
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """No autocast here: quiet bands would drown in the rounding of bfloat16."""
+    """Disable autocast: bfloat16 would round quiet bands to 0."""
     known = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
@@ -124,7 +124,7 @@ def int16_to_float(sound: Tensor) -> Tensor:
 
 
 def normalise_frames(frames_B3HW: Tensor) -> Tensor:
-    """RGB in [0, 255] to float32 with ImageNet's mean and deviation taken out."""
+    """RGB in [0, 255] to float32, normalised by ImageNet's mean and standard deviation."""
     mean = torch.tensor(IMAGENET_MEAN, device=frames_B3HW.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=frames_B3HW.device).view(3, 1, 1)
     return (frames_B3HW.float() / 255 - mean) / std
@@ -146,10 +146,10 @@ class Crops:
 
 
 def draw_crops(sizes_B2: Tensor, side: int, scale: float, flip: float, uniform_B3: Tensor) -> Crops:
-    """A crop and a flip for each sample, independently of device and batch neighbours.
+    """A crop and a flip for each sample, independent of the device and of the rest of the batch.
 
-    It is the crop of `side` pixels at a whole pixel of a frame whose shorter side is `side * scale` pixels, rounded
-    down, as the published loaders cut it; the frame itself need not have been resized.
+    As in the published loaders: `side` pixels, at whole pixels of a frame whose shorter side is `side * scale` pixels,
+    rounded down; the frame itself is not resized.
 
     Args:
         sizes_B2: height and width of each frame in pixels, on the CPU.
@@ -167,16 +167,16 @@ def draw_crops(sizes_B2: Tensor, side: int, scale: float, flip: float, uniform_B
     return Crops(left=left, top=top, width=width, height=height, flip=uniform_B3[:, 2] < flip, side=side)
 
 
-_AT_ONCE = 16  # frames that are sampled at once: as floats, a batch of large ones would fill the memory
+_AT_ONCE = 16  # frames converted to float at a time, to bound memory
 
 
 def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
-    """Cut the crops out of frames that were padded to a common size, and bring them to their side (bilinear).
+    """Crop frames that were padded to a common size, and resize the crops to their side (bilinear).
 
     Args:
         frames_B3HW: uint8, padded at the right and below.
         sizes_B2: height and width of each frame before padding, on the CPU.
-        crops: what to cut out.
+        crops: of the frames.
 
     Returns:
         [B, 3, side, side] float32 in [0, 255]; equal to the pixels where crop and frame have the same scale.
@@ -189,14 +189,14 @@ def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
 
 
 def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> Tensor:
-    """Where each pixel of each crop lies in the padded frames, [B, side, side, 2]: right and down, in [-1, 1]."""
+    """Sampling grid of each crop in the padded frames, [B, side, side, 2]: x and y in [-1, 1]."""
     down, right = _pixel_places(crops, sizes_B2, padded_hw)
     shape = (len(down), crops.side, crops.side)
     return torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
 
 
 def _pixel_places(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> list[Tensor]:
-    """Where rows and columns of each crop lie in the padded frames, [B, side] each in [-1, 1]; not in the padding."""
+    """Rows and columns of each crop in the padded frames, [B, side] each in [-1, 1], never in the padding."""
     step = (torch.arange(crops.side) + 0.5) / crops.side
     across = torch.where(crops.flip[:, None], 1 - step, step)
     shares = (crops.top[:, None] + crops.height[:, None] * step, crops.left[:, None] + crops.width[:, None] * across)
@@ -209,12 +209,12 @@ def _pixel_places(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> list[Ten
 
 
 def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tensor:
-    """Cut the crops out of label maps of whole frames, and bring them to their side.
+    """Crop label maps of whole frames, and resize the crops to their side.
 
     Args:
         labels_BHW: uint8 label maps, each of its whole frame.
-        crops: what to cut out.
-        mode: `nearest`; or `bicubic`, rounded, which makes labels that were not there.
+        crops: of the frames.
+        mode: `nearest`; or `bicubic`, rounded, which makes new labels.
     """
     sizes = torch.tensor(labels_BHW.shape[1:]).expand(len(labels_BHW), 2)
     grid = _pixel_grid(crops, sizes, sizes[0]).to(labels_BHW.device)
@@ -223,14 +223,14 @@ def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tens
 
 
 def crop_maps(maps: Tensor, crops: Crops) -> Tensor:
-    """Give maps of the whole frame the same crop and flip as the frames, bilinearly, at their own resolution.
+    """Crop and flip maps of whole frames like the frames (bilinear), at their own resolution.
 
-    Values are kept, not renormalised: they are densities over the frame, and the student's map is compared cell by
-    cell. The published code leaves the maps uncropped (`augment.map = legacy`).
+    Values are not renormalised: they are densities over the frame. The published code leaves the maps uncropped
+    (`augment.map = legacy`).
 
     Args:
         maps: one map per sample that covers its whole frame, [B, h, w], or [B, C, h, w] with several channels.
-        crops: what was cut out of the frames.
+        crops: of the frames.
     """
     centre_x = 2 * crops.left + crops.width - 1  # in [-1, 1] coordinates, of which the extents are half the fractions
     centre_y = 2 * crops.top + crops.height - 1

@@ -21,7 +21,7 @@ from avloc.checkpoint import save_model
 from avloc.config import parse_settings, settled
 from avloc.engine import pick_precision
 from avloc.methods import build
-from avloc.networks.folding import fold_batch_norms
+from avloc.networks.base import fold_batch_norms
 from avloc.networks.vggish import VGGish, log_mel_patches, normalise_span
 from avloc.transforms import MEL_RATE, normalise_frames
 from tests.world import COLOURS, Scene, pairs, scenes, tone

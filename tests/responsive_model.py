@@ -41,7 +41,8 @@ def save_listening(path: Path, *, deaf: bool = False, **card: object) -> Path:
             engine.model.aud_proj.weight.zero_()
             engine.model.aud_proj.bias.normal_()
         else:  # what all sounds have in common is taken off, so that their vectors point everywhere
-            pooled = engine.model.eval().audnet(engine.spectrogram(torch.from_numpy(_sounds()), RATE)).amax((2, 3))
+            spectrograms = engine.spectrogram(torch.from_numpy(_sounds()), RATE)
+            pooled = engine.model.eval().audnet(spectrograms).features.amax((2, 3))
             engine.model.aud_proj.bias.copy_(-engine.model.aud_proj.weight @ pooled.mean(0))
     save_model(path, CONFIG, engine.model.state_dict(), {"name": path.stem, **card})
     return path

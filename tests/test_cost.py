@@ -11,12 +11,13 @@ import torch
 import torchvision
 from torch import nn
 
+from avloc.backbone_names import TORCHVISION
 from avloc.config import ModelConfig
 from avloc.cost import DETR_PRIOR, OWN_RATE, cost_rows, measured, model_cost, object_prior_cost
 from avloc.errors import UsageError
 from avloc.methods import build
+from avloc.networks.backbones import build_backbone
 from avloc.networks.detr import SIDE, build_detr
-from avloc.networks.trunks import TORCHVISION_TRUNKS, build_trunk
 from avloc.transforms import log_spectrogram
 from tests.small_models import SMALL
 
@@ -62,7 +63,7 @@ def test_a_model_against_a_count_by_hand(config):
     image: list[torch.Tensor] = []
 
     def forward(network) -> None:
-        image.append(network.see(torch.zeros(1, 3, config.frame, config.frame))[0])
+        image.append(network.encode_image(torch.zeros(1, 3, config.frame, config.frame))[0])
         network.encode_audio(heard)
 
     by_hand = counted_by_hand(model, forward)
@@ -82,7 +83,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("trunk", TORCHVISION_TRUNKS)
+@pytest.mark.parametrize("trunk", TORCHVISION)
 def test_priors_cost_what_torchvision_publishes_less_the_classifier(trunk):
     published = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].meta
     widths = HEADS.get(trunk, (512, 1000))
@@ -101,7 +102,7 @@ def test_resnet18_in_the_figures_that_everybody_knows():
 
 
 def test_a_prior_against_a_count_by_hand():
-    network, _ = build_trunk("efficientnet_b0")
+    network = build_backbone("efficientnet_b0")
     by_hand = counted_by_hand(network, lambda network: network(torch.zeros(1, 3, 224, 224)))
     assert object_prior_cost("efficientnet_b0").multiply_adds == by_hand
 
@@ -181,8 +182,8 @@ def test_counting_leaves_no_trace():
     assert torch.equal(torch.rand(3), expected)
     assert torch.empty(1).device.type == "cpu"
     assert cost_rows(SMALL) == rows
-    network, _ = build_trunk("shufflenet_v2_x0_5")
-    assert network(torch.zeros(2, 3, 64, 64)).isfinite().all()
+    network = build_backbone("shufflenet_v2_x0_5")
+    assert network(torch.zeros(2, 3, 64, 64)).features.isfinite().all()
 
 
 def test_unknown_trunks_are_named():

@@ -13,10 +13,10 @@ import torchvision
 from PIL import Image
 from torch import nn
 
+from avloc.backbone_names import CONVNETS, TORCHVISION
 from avloc.errors import UsageError, WeightsAbsent
 from avloc.networks.detr import stretched
 from avloc.networks.lite0 import Lite0
-from avloc.networks.trunks import TORCHVISION_TRUNKS, TRUNKS
 from avloc.priors import SIDE, TRUNK, DetrPrior, ObjectPrior
 from avloc.teachers import DetrSettings, DetrTeacher
 from avloc.weights import DETR, Located, Weight, imagenet_weights, locate
@@ -99,10 +99,10 @@ def published(monkeypatch: pytest.MonkeyPatch, folder: Path, trunk: str) -> tupl
 
 
 def test_every_trunk_is_tested() -> None:
-    assert set(CELLS) == set(TRUNKS)
+    assert set(CELLS) == set(CONVNETS)
 
 
-@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("trunk", CONVNETS)
 def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, asked = published(monkeypatch, tmp_path, trunk)
     prior = ObjectPrior(trunk, None, CPU)
@@ -146,11 +146,11 @@ def test_unknown_trunks_are_answered_with_those_that_there_are(name: str) -> Non
     with pytest.raises(UsageError, match="unknown object prior") as caught:
         ObjectPrior(name, None, CPU)
     assert repr(name) in str(caught.value)
-    for trunk in TRUNKS:
+    for trunk in CONVNETS:
         assert trunk in str(caught.value)
 
 
-@pytest.mark.parametrize("trunk", TORCHVISION_TRUNKS)
+@pytest.mark.parametrize("trunk", TORCHVISION)
 def test_absent_weights_are_named_by_the_file_of_that_trunk(trunk: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsAbsent) as caught:
         ObjectPrior(trunk, tmp_path, CPU)

@@ -48,10 +48,10 @@ def train(
         typer.Option(help="Width of the common space.  [default: the method's; avc 2048]", show_default=False),
     ] = None,
     vision_trunk: Annotated[
-        str | None, typer.Option(help="Network that sees.  [default: the method's; avc resnet18]", show_default=False)
+        str | None, typer.Option(help="Image backbone.  [default: the method's; avc resnet18]", show_default=False)
     ] = None,
     audio_trunk: Annotated[
-        str | None, typer.Option(help="Network that hears.  [default: the method's; avc resnet18]", show_default=False)
+        str | None, typer.Option(help="Audio backbone.  [default: the method's; avc resnet18]", show_default=False)
     ] = None,
     init: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""The core: one model on one device, for training and for heat maps."""
+"""One model on one device, for training and inference."""
 
 from avloc.engine.core import Engine, pick_device, pick_precision, weighted_total
 from avloc.engine.inference import NOISE, NOT_FINITE, OTHER, SILENCE, ClipCells, WrongSounds, predict_cells

@@ -1,6 +1,6 @@
-"""Builds a model, owns its device and precision, encodes, compares, trains and predicts.
+"""One model on one device: encoding, similarity, training steps and prediction.
 
-Training and prediction go through the same `encode` and `similarity`. Shape letters: B batch, D common space,
+Training and prediction use the same `encode` and `similarity`. Shape letters: B batch, D common space,
 N samples, H W pixels, h w cells.
 """
 
@@ -19,7 +19,7 @@ from avloc.distributed import ALONE, Peers, share_statistics
 from avloc.engine.targets import supervise
 from avloc.errors import UsageError
 from avloc.methods import Embeddings, HintBatch, Method, build
-from avloc.networks.folding import fold_batch_norms
+from avloc.networks.base import fold_batch_norms
 from avloc.transforms import (
     crop_frames,
     crop_labels,
@@ -31,10 +31,10 @@ from avloc.transforms import (
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA where there is one; else `cpu`, `cuda`, `cuda:N` or `mps`, as torch calls them.
+    """`auto` takes CUDA if available; else `cpu`, `cuda`, `cuda:N` or `mps`, as in torch.
 
     Raises:
-        UsageError: no such device here; names those that are.
+        UsageError: no such device; the message lists those available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,24 +44,24 @@ def pick_device(name: str = "auto") -> torch.device:
     device = torch.device(name)
     try:
         torch.zeros(1, device=device)
-    except RuntimeError as error:  # it is there, but busy, full or broken
+    except RuntimeError as error:  # present, but busy, full or broken
         reason = str(error).split("\n")[0]
         raise UsageError(f"--device {name} is not usable here: {reason}; valid: cpu") from error
     return device
 
 
 def _devices() -> list[str]:
-    """The devices of this machine, by name."""
+    """Names of the available devices."""
     cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in cards), *mps]
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Settle `auto`: bf16 where the hardware is faster in it, else fp32.
+    """Resolve `auto`: bf16 if the hardware is faster in it, else fp32.
 
-    CPUs are with AMX, and AMD's with AVX512-BF16. Intel's with AVX512-BF16 alone (AMX may be hidden from a virtual
-    machine) compute in it at half the rate of fp32; `python -m tests.bench --row machine` measures both.
+    CPUs are faster with AMX, and AMD's with AVX512-BF16. Intel's with AVX512-BF16 alone (AMX may be hidden from a
+    virtual machine) run it at half the rate of fp32; `python -m tests.bench --row machine` measures both.
     """
     if name != "auto":
         return name
@@ -76,12 +76,12 @@ class Engine:
     """One model on one device.
 
     Args:
-        config: which networks.
-        device: where they run.
+        config: of the model.
+        device: that it runs on.
         precision: `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
 
     Raises:
-        UsageError: unknown method or trunk, or a size or rate that the method does not have.
+        UsageError: unknown method or trunk, or a size or rate that the method does not support.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device, precision: str = "fp32") -> None:
@@ -95,7 +95,7 @@ class Engine:
 
     @classmethod
     def from_file(cls, model: ModelFile, device: torch.device, precision: str = "fp32") -> Engine:
-        """The engine of a model file, ready to predict; in bf16 its weights are bf16 too, and it cannot be trained."""
+        """An engine for prediction from a model file; in bf16 its weights are bf16 too, and it cannot be trained."""
         engine = cls(model.config, device, precision)
         put_weights(engine.model, model)
         engine.model.eval()
@@ -104,19 +104,19 @@ class Engine:
             engine.model.to(torch.bfloat16)
         return engine
 
-    def encode(self, views_B3HW: Sequence[Tensor], heard: Tensor) -> Embeddings:
-        """What the model makes of normalised frames, in one crop of them or two, and of what `spectrogram` gives.
+    def encode(self, views_B3HW: Sequence[Tensor], spectrograms: Tensor) -> Embeddings:
+        """Embeddings of one or two views of normalised frames and of what `spectrogram` returns.
 
-        In training mode it is a step of all processes that share the batch; else of this one alone.
+        In training mode all processes that share the batch must call it; in eval mode it is local.
         """
         encoder = self._shared if self.model.training else self._encoder
         views = [view.contiguous(memory_format=torch.channels_last) for view in views_B3HW]
         with self._autocast():
-            images, audio, activation = encoder(views, heard)
+            images, audio, activation = encoder(views, spectrograms)
         return Embeddings(images[0], audio, activation, *images[1:])
 
     def share(self, peers: Peers) -> None:
-        """From here on training steps are of batches that these processes share; each has the mean gradient."""
+        """Share the batches of training steps among processes; gradients are averaged."""
         if peers.size == 1:
             return
         self.peers = peers
@@ -124,28 +124,28 @@ class Engine:
         self._shared = nn.parallel.DistributedDataParallel(self._encoder)
 
     def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
-        """Unit vectors [B, D] of int16 or float waveforms: another sound for pictures already encoded."""
+        """`Embeddings.audio` of int16 or float waveforms: another sound for frames already encoded."""
         with self._autocast():
             return self.model.encode_audio(self.spectrogram(sound_BN, rate))
 
     def spectrogram(self, sound_BN: Tensor, rate: int) -> Tensor:
-        """What the model hears of int16 or float waveforms (`Method.hear`), computed on the device."""
+        """`Method.audio_input` of int16 or float waveforms, computed on the device."""
         sound = sound_BN.to(self.device)
-        return self.model.hear(sound if sound.is_floating_point() else int16_to_float(sound), rate)
+        return self.model.audio_input(sound if sound.is_floating_point() else int16_to_float(sound), rate)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosines in [-1, 1]."""
         return self.model.similarity(embeddings)
 
     def training_step(self, batch: Batch, config: TrainConfig, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss terms of one batch after crop and flip, before their weights.
+        """Unweighted loss terms of one batch after augmentation.
 
-        Where processes share the batch, the mean over them is the term of the whole batch.
+        If processes share the batch, the mean over them is the term of the whole batch.
 
         Args:
-            batch: padded uint8 frames, int16 sound, hints; of this process.
+            batch: padded uint8 frames, int16 sound and hints of this process.
             config: augmentation and loss weights.
-            generator: CPU generator that draws crops and flips.
+            generator: CPU generator for the augmentation.
         """
         peers = self.peers.with_rows(len(batch.ids))
         side, augment = self.config.frame, config.augment
@@ -179,13 +179,13 @@ class Engine:
 
     @torch.inference_mode()
     def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:
-        """Unit vectors of square uint8 frames and waveforms, without gradients."""
+        """Embeddings of square uint8 frames and waveforms, without gradients."""
         frames = normalise_frames(frames_B3HW.to(self.device))
         return self.encode([frames], self.spectrogram(sound_BN, rate))
 
     @torch.inference_mode()
     def predict(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Tensor:
-        """Similarity maps [B, h, w] of square uint8 frames, each with its own sound. No all-pairs work."""
+        """Similarity maps [B, h, w] of square uint8 frames, each with its own sound."""
         return self.similarity(self.embed(frames_B3HW, sound_BN, rate))
 
     def _autocast(self) -> torch.autocast:
@@ -193,17 +193,17 @@ class Engine:
 
 
 class _Encoder(nn.Module):
-    """Both halves of a model as one call, which is what `DistributedDataParallel` wraps."""
+    """Both encoders in one `forward`, for `DistributedDataParallel`."""
 
     def __init__(self, model: Method) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, views: Sequence[Tensor], heard: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        seen = [self.model.see(view) for view in views]
-        return [image for image, _ in seen], self.model.encode_audio(heard), seen[0][1]
+    def forward(self, views: Sequence[Tensor], spectrograms: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        encoded = [self.model.encode_image(view) for view in views]
+        return [image for image, _ in encoded], self.model.encode_audio(spectrograms), encoded[0][1]
 
 
 def weighted_total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """The loss: every named term times its weight, summed."""
+    """Sum of the loss terms, each times its weight."""
     return torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avloc.annotations import TESTSETS, SilentPair, silent_pairs, testset_ids, testset_list
+from avloc.backbone_names import CONVNETS
 from avloc.errors import StoreNotFound, UsageError, nearest, normal_form
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 from avloc.registry import SPECS
@@ -68,12 +69,9 @@ class EvalOptions:
             if value < least:
                 raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
         self.records()
-        if self.prior != _PRIOR:
-            from avloc.networks.trunks import TRUNKS
-
-            if self.prior not in TRUNKS:
-                hint = nearest(self.prior, TRUNKS)
-                raise UsageError(f"--prior {self.prior} is unknown; valid: {', '.join(TRUNKS)}", hint=hint)
+        if self.prior not in CONVNETS:
+            hint = nearest(self.prior, CONVNETS)
+            raise UsageError(f"--prior {self.prior} is unknown; valid: {', '.join(CONVNETS)}", hint=hint)
 
     def records(self) -> list[Protocol]:
         """The protocols, each once.

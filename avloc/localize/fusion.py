@@ -179,7 +179,7 @@ def load_fusion(
     """The priors by name and their weights.
 
     Args:
-        names: `none`, `own`, `detr`, a trunk of `avloc.networks.trunks.TRUNKS`, or a trunk and `detr` with a comma;
+        names: `none`, `own`, `detr`, a network of `avloc.backbone_names.CONVNETS`, or a trunk and `detr` with a comma;
             empty is the model's own choice: `own` if its card says how it is weighed, else `none`.
         weights: name of a map -> weight; by default those of the card for `own`, of avloc's protocol for others.
         card: of the model file.

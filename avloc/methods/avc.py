@@ -1,8 +1,7 @@
-"""AVC: EZ-VSL's network, wider, taught by hints from a sound teacher and an object teacher.
+"""AVC: EZ-VSL's network, wider, trained with hints of an audio teacher and an object teacher.
 
 Yaghoubi, Kelm, Gerkmann and Frintrop, "Acoustic and Visual Knowledge Distillation for Contrastive Audio-Visual
-Localization", ICMI 2023. The teachers (PANNs Cnn14 and DETR-R50) speak through stored hints during training and are
-gone afterwards.
+Localization", ICMI 2023. The outputs of the teachers (PANNs Cnn14 and DETR-R50) are stored as hints for training.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class AVC(EZVSL):
         truth: Supervision | None = None,
         peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
-        """Named loss terms, before their weights; a term whose weight is 0 or that no clip has hints for is absent."""
+        """Unweighted loss terms; a term with weight 0, or without hints in the batch, is absent."""
         terms = super().losses(embeddings, hints, weights, truth, peers)
         found: dict[str, Tensor | None] = {}
         if weights.audio_hint and hints.audio is not None:

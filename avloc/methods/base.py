@@ -1,4 +1,4 @@
-"""What the engine asks of a published method, whichever it is.
+"""The interface of a published method.
 
 Shape letters: B batch, D common space, N samples, H W pixels, h w cells.
 """
@@ -20,12 +20,10 @@ from avloc.errors import UsageError
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Unit vectors of a batch: `image` [B, D, h, w] per cell, `audio` [B, D].
+    """Unit vectors of a batch, unless a method documents others: `image` [B, D, h, w] per cell, `audio` [B, D].
 
-    `activation` [B, h, w] is the mean absolute activation of the features that the vision trunk sees (those of its
-    published end, if it has one), float32 and without gradients: it says where objects are, whatever is heard. None
-    where nobody computed it. `second` is `image` of another crop of the same frames, where a method learns from two. A
-    method whose vectors are otherwise says so.
+    `activation` [B, h, w]: mean absolute activation of the image backbone's features (`mean_activation`), the model's
+    own object prior. `second`: `image` of a second crop of the same frames, for methods that train with two.
     """
 
     image: Tensor
@@ -36,10 +34,10 @@ class Embeddings:
 
 @dataclass(frozen=True, kw_only=True)
 class HintBatch:
-    """Teachers' hints of a batch. None where they are not in use.
+    """Teachers' hints of a batch; None if unused.
 
-    `audio` [B, D]; `visual` [B, h, w], one number a cell as DETR's 25x25, or [B, D, h, w], a vector a cell as Lite0's
-    7x7, with `visual_present` [B] bool: rows without a hint hold anything.
+    `audio` [B, D]; `visual` [B, h, w] with one number a cell (DETR, 25x25) or [B, D, h, w] with a vector a cell (Lite0,
+    7x7); `visual_present` [B] bool: other rows of `visual` are undefined.
     """
 
     audio: Tensor | None = None
@@ -49,11 +47,11 @@ class HintBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
-    """What annotations say of a batch. None where they are not in use.
+    """Targets of a batch from annotations; None if unused.
 
-    `relation` [B, B] int8, picture first, of all clips of the batch, whichever process has them: 1 own sound, -1 a
-    wrong one, 0 neither; `cover` [B, h, w] share of each cell under boxes of what sounds, with `boxed` [B] bool: rows
-    without boxes hold anything. `segments` [B, H, W]: the region of each pixel, of every view.
+    `relation` [B, B] int8, image by sound, over the batches of all processes: 1 positive, -1 negative, 0 ignored;
+    `cover` [B, h, w]: fraction of each cell inside boxes of sounding objects, with `boxed` [B] bool: other rows of
+    `cover` are undefined; `segments`: for each view the region of each pixel, [B, H, W].
     """
 
     relation: Tensor | None = None
@@ -64,7 +62,7 @@ class Supervision:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that learn alike: `factor` times as fast as `optim.lr`, with or without its weight decay."""
+    """A parameter group: its learning rate is `factor` times `optim.lr`, with or without weight decay."""
 
     parameters: list[nn.Parameter]
     factor: float = 1.0
@@ -72,24 +70,22 @@ class Group:
 
 
 Published = tuple[ModelConfig, dict[str, Tensor]]
-"""A published model: its configuration, and its tensors under the key names of our networks."""
+"""Configuration and state dict of a published model, under avloc's key names."""
 
 
 class Method(nn.Module, ABC):
-    """A model with what it hears, sees, compares and learns from."""
+    """Networks, inputs, similarity and loss of a published method."""
 
     time_axes: tuple[int, ...] = (-1,)
-    """Axes of what `hear` gives along which time runs."""
+    """Time axes of `audio_input`."""
     views = 1
-    """Crops of each frame that a training step sees."""
+    """Crops of each frame in a training step."""
     segment_mode = "nearest"
-    """How regions of the frame become regions of a crop; `bicubic` invents labels, as SACL's code does."""
+    """Interpolation of cropped regions; `bicubic` makes labels that were not there, as in SACL's code."""
     augmentation_draws = 0
-    """Numbers that `augment` takes for each clip and view."""
+    """Random numbers that `augment` takes for each clip and view."""
     training_only: tuple[str, ...] = ()
-    """How the names of parameters begin that no map needs; a published model may come without them."""
-    vision_features: int
-    """Leading channels of the vision trunk that are features, not classes."""
+    """Prefixes of parameters for training alone; a published model may lack them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -97,16 +93,16 @@ class Method(nn.Module, ABC):
         self._frozen: list[nn.Module] = []
 
     @abstractmethod
-    def hear(self, sound_BN: Tensor, rate: int) -> Tensor:
-        """What `encode_audio` takes, of float waveforms in [-1, 1] at `rate` Hz."""
+    def audio_input(self, sound_BN: Tensor, rate: int) -> Tensor:
+        """Input of `encode_audio` from float waveforms in [-1, 1] at `rate` Hz."""
 
     @abstractmethod
-    def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of every cell of normalised frames, and the `activation` of `Embeddings`."""
+    def encode_image(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """`image` and `activation` of `Embeddings` from normalised frames."""
 
     @abstractmethod
-    def encode_audio(self, heard: Tensor) -> Tensor:
-        """Vectors of what `hear` gives."""
+    def encode_audio(self, spectrograms: Tensor) -> Tensor:
+        """`audio` of `Embeddings` from `audio_input`."""
 
     @abstractmethod
     def losses(
@@ -117,65 +113,65 @@ class Method(nn.Module, ABC):
         truth: Supervision | None = None,
         peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
-        """Named loss terms, before their weights. Where `peers` share the batch, their mean is the term."""
+        """Unweighted loss terms by name. If processes share the batch (`peers`), the term is their mean."""
 
     @abstractmethod
     def pretrained(self) -> list[tuple[nn.Module, str]]:
-        """The trunks that begin with published weights, each with the name of its network."""
+        """The backbones that can start from published weights, each with the name of its network."""
 
     @abstractmethod
-    def freeze_trunks(self) -> None:
-        """Let only what stands on the trunks learn.
+    def freeze_backbones(self) -> None:
+        """Train only what follows the backbones.
 
         Raises:
-            UsageError: then nothing would learn.
+            UsageError: there are no such parameters.
         """
 
     def freeze(self, *parts: nn.Module) -> None:
-        """These parts learn nothing and stay in evaluation mode, their statistics as they are."""
+        """Freeze modules: no gradients, and eval mode for good."""
         self._frozen += parts
         for part in parts:
             part.requires_grad_(requires_grad=False)
         self.train(self.training)
 
     def thaw(self, *names: str) -> None:
-        """Frozen parts by their names among `named_modules` learn after all; the statistics in them stay as they are.
+        """Unfreeze modules by name (`named_modules`); they stay in eval mode, so that their statistics do not change.
 
         Raises:
-            UsageError: nothing of that name is frozen, or it must not learn.
+            UsageError: no frozen module has that name, or it must stay frozen.
         """
         frozen = {name: part for name, part in self.named_modules() if name and _is_frozen(part)}
-        parts = {name: part for name, part in frozen.items() if self.may_learn(name)}
+        parts = {name: part for name, part in frozen.items() if self.trainable(name)}
         for name in names:
             if name not in parts:
-                # Not the trunks themselves, and of parts within parts the outermost.
+                # Not the backbones themselves, and only the outermost of nested modules.
                 known = ", ".join(
                     one for one in parts if one.count(".") == 1 or ("." in one and one.rpartition(".")[0] not in parts)
                 )
                 raise UsageError(
-                    f"thaw: no part {name!r} is frozen" + (" and may learn" if name in frozen else ""),
+                    f"thaw: no part {name!r} is frozen" + (" and trainable" if name in frozen else ""),
                     hint=f"Valid are {known}, and parts of these.",
                 )
         for name in names:
             parts[name].requires_grad_()
 
-    def may_learn(self, name: str) -> bool:  # noqa: ARG002
-        """Whether the frozen part of that name can be thawed."""
+    def trainable(self, name: str) -> bool:  # noqa: ARG002
+        """Whether the frozen module of that name can be unfrozen."""
         return True
 
     def train(self, mode: bool = True) -> Self:
-        """As every module, except for frozen parts."""
+        """Set the mode of all modules but the frozen ones."""
         super().train(mode)
         for part in self._frozen:
             part.eval()
         return self
 
     def augment(self, frames_B3HW: Tensor, uniform_BK: Tensor) -> Tensor:  # noqa: ARG002
-        """What a method does to its crops, 0 to 255, beside cutting and flipping them; by default nothing."""
+        """Augmentations beside crop and flip, on frames in [0, 255]; by default none."""
         return frames_B3HW
 
     def groups(self) -> list[Group]:
-        """What learns, and how fast."""
+        """Parameter groups of the optimiser."""
         return [Group([weight for weight in self.parameters() if weight.requires_grad])]
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
@@ -185,13 +181,13 @@ class Method(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
-        """The model in the files of its authors.
+        """Configuration and weights from the authors' checkpoints.
 
         Args:
-            files: name without ending -> what a checkpoint holds.
+            files: name without suffix -> content of a checkpoint.
 
         Returns:
-            None where they are of another method.
+            None for checkpoints of another method.
         """
 
 
@@ -200,7 +196,7 @@ def _is_frozen(part: nn.Module) -> bool:
 
 
 def tensors_of(content: Mapping[str, Any], entry: str) -> dict[str, Tensor]:
-    """The state dictionary under `entry`, or the whole content; freed of the prefix of parallel training."""
+    """The state dictionary under `entry`, or the whole content, without `DataParallel`'s prefix `module.`."""
     state = content.get(entry, content)
     if not isinstance(state, Mapping):
         return {}

@@ -1,9 +1,9 @@
-"""LVS: two trunks on a fine grid, without projections, and negatives inside the picture itself.
+"""LVS: two backbones with a fine grid, no projections, and negatives within the image.
 
 Chen, Xie, Afouras, Nagrani, Vedaldi and Zisserman, "Localizing Visual Sounds the Hard Way", CVPR 2021. Two ResNet18
-whose last part keeps its resolution: cells of 16 pixels. What is surely background of a picture is a negative for its
-own sound, what is neither surely background nor surely the source counts for nothing. The authors released the networks
-and the forward pass of the loss; how it is trained here follows their paper.
+whose last layer keeps its resolution: cells of 16 pixels. Background cells are negatives for the image's own sound;
+cells between the thresholds of source and background are ignored. The authors released the networks and the forward
+pass of the loss; training follows their paper.
 """
 
 from __future__ import annotations
@@ -19,30 +19,29 @@ from avloc.distributed import Peers
 from avloc.errors import UsageError
 from avloc.methods.base import Embeddings, Published, tensors_of
 from avloc.methods.ezvsl import EZVSL
-from avloc.networks.trunks import keep_resolution
 from avloc.registry import METHOD_SPECS
 
 _STEMS = {"imgnet": "conv1", "audnet": "conv1_a"}
-"""Each published trunk has a stem for pictures, one for sound and one for optical flow."""
+"""Each published backbone has a stem for images, one for audio and one for optical flow."""
 
 
 class LVS(EZVSL):
-    """EZ-VSL's forerunner: the trunks' own 512 channels are the common space.
+    """EZ-VSL's forerunner: the 512 channels of the backbones are the common space.
 
     Args:
-        config: trunks, temperatures and thresholds; `dim` is the trunks' width.
+        config: backbones, temperatures and thresholds; `dim` is the backbones' width.
 
     Raises:
-        UsageError: trunks of another width, or of a kind whose resolution is not kept in its last part.
+        UsageError: backbones of another width, or without a `layer4` that can keep its resolution.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        for trunk, name in ((self.imgnet, config.vision_trunk), (self.audnet, config.audio_trunk)):
-            keep_resolution(trunk, name)
+        self.imgnet.keep_resolution()
+        self.audnet.keep_resolution()
 
     def projections(self, vision_width: int, audio_width: int) -> tuple[nn.Module, nn.Module]:
-        """None: what the trunks give is compared."""
+        """None: the outputs of the backbones are compared directly."""
         if {vision_width, audio_width} != {self.config.dim}:
             raise UsageError(
                 f"model.dim = {self.config.dim} is impossible for LVS, which has no projections; "
@@ -68,13 +67,13 @@ class LVS(EZVSL):
             logits = logits[relation_BB.diagonal()[peers.rows] > 0]
         return losses.first_cross_entropy(logits, peers)
 
-    def freeze_trunks(self) -> None:
-        """Impossible: there is nothing else."""
+    def freeze_backbones(self) -> None:
+        """Refused: there are no other parameters."""
         raise UsageError("freeze = true leaves LVS nothing to learn: it has no projections; valid: false")
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
-        """Entry `model_state_dict`, prefix `module.`; stems that a trunk does not use, and its `fc`, stay behind."""
+        """Entry `model_state_dict`, prefix `module.`; unused stems and `fc` are dropped."""
         if len(files) != 1:
             return None
         (content,) = files.values()

@@ -1,9 +1,9 @@
 """SACL: contrast within regions, and without negatives that sound alike.
 
 Song, Zhang, Wang, Fan and Zhang, "Enhancing Sound Source Localization via False Negative Elimination", TPAMI 2024. The
-trunk that sees is a ResNet18 on cells of 16 pixels, the one that hears is SSPL's VGGish, and both are trained. A
-picture is compared with a sound in the one region that the sound points at most, and only with the less similar sounds
-as negatives. Its extensions to classification and detection are not here.
+image backbone is a ResNet18 with cells of 16 pixels, the audio network is SSPL's VGGish, and both are trained. An image
+is compared with a sound in the region that the similarity map covers most, and only the less similar sounds are
+negatives. The extensions to classification and detection are left out.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from avloc import losses
 from avloc.config import LossWeights, ModelConfig
 from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Published, Supervision, tensors_of
-from avloc.methods.vggish import HeardByVGGish, attention, check_sizes
-from avloc.networks.trunks import build_trunk, keep_resolution
-from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP
+from avloc.methods.vggish import VGGishMethod, attention, check_sizes
+from avloc.networks.backbones import build_backbone
+from avloc.networks.base import BackboneOutput, mean_activation
+from avloc.networks.vggish import JOINT_WIDTH, VGGishWithMLP
 from avloc.registry import METHOD_SPECS
 
 _EXCLUDED = -10.0
-"""Score of a sound that is no negative, before the temperature."""
+"""Score of a sound that is not a negative, before the temperature."""
 _JITTER, _HUE, _BLUR = 0.4, 0.1, (0.1, 2.0)
 
 
-class SACL(HeardByVGGish):
+class SACL(VGGishMethod):
     """The networks and their loss. Sounds are compared with each other by the embedding of 128.
 
     Args:
@@ -45,18 +46,18 @@ class SACL(HeardByVGGish):
         super().__init__(config)
         check_sizes(config)
         self.segment_mode = "bicubic" if config.own["legacy_segments"] else "nearest"
-        self.frame, _ = build_trunk("resnet18")
-        keep_resolution(self.frame, "resnet18")
+        self.frame = build_backbone("resnet18")
+        self.frame.keep_resolution()
         self.sound = VGGishWithMLP()
 
-    def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit features [B, 512, 14, 14], and their `activation`."""
-        cells: Tensor = self.frame(frames_B3HW)
-        return F.normalize(cells.float(), dim=1), cells.detach().float().abs().mean(1)
+    def encode_image(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors [B, 512, 14, 14], and the `activation` of the features."""
+        out: BackboneOutput = self.frame(frames_B3HW)
+        return F.normalize(out.features.float(), dim=1), mean_activation(out.prior_features)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, 14, 14]: cosine of every cell with its own sound."""
-        return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio[:, :LED_WIDTH])
+        return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio[:, :JOINT_WIDTH])
 
     def losses(
         self,
@@ -66,11 +67,12 @@ class SACL(HeardByVGGish):
         truth: Supervision | None = None,
         peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
-        """The contrast of both views with the sounds; one view counts for both."""
+        """The contrastive loss of both views with the sounds; a single view counts twice."""
         views = [embeddings.image, embeddings.image if embeddings.second is None else embeddings.second]
         labels = truth.segments if truth and truth.segments else None
         with torch.no_grad():
-            maps = [binary_map(self.similarity(Embeddings(view, embeddings.audio)), self._retained) for view in views]
+            maps = [self.similarity(Embeddings(view, embeddings.audio)) for view in views]
+            maps = [binary_map(each, self.config.own["retained"]) for each in maps]
             masks = maps if labels is None else positive_masks(maps, [label[:, ::16, ::16] for label in labels])
             kept = self._kept(embeddings.audio, peers)
         total = embeddings.image.new_zeros(())
@@ -79,17 +81,12 @@ class SACL(HeardByVGGish):
             total = total + losses.diagonal_cross_entropy(scores / self.config.own["temperature"], peers)
         return {"contrastive": total}
 
-    @property
-    def _retained(self) -> float:
-        share: float = self.config.own["retained"]
-        return share
-
     def scores(self, cells_nDHW: Tensor, mask_nHW: Tensor, audio_nD: Tensor, peers: Peers = ALONE) -> Tensor:
-        """The best masked cell of each picture with each sound, [n, B]; 0 where only cells outside would be better."""
-        return losses.best_cells(cells_nDHW * mask_nHW[:, None], peers.gather(audio_nD[:, :LED_WIDTH].contiguous()))
+        """Maximum over masked cells of the cosine of each image with each sound, [n, B]; at least 0 by the masking."""
+        return losses.best_cells(cells_nDHW * mask_nHW[:, None], peers.gather(audio_nD[:, :JOINT_WIDTH].contiguous()))
 
     def _kept(self, audio_nD: Tensor, peers: Peers) -> Tensor:
-        every = peers.gather(audio_nD[:, LED_WIDTH:].contiguous())
+        every = peers.gather(audio_nD[:, JOINT_WIDTH:].contiguous())
         alike = every[peers.rows] @ every.T
         return kept_columns(alike, self.config.own["negatives"], peers.rows.start or 0)
 
@@ -106,15 +103,15 @@ class SACL(HeardByVGGish):
 
     def pretrained(self) -> list[tuple[nn.Module, str]]:
         """ResNet18 and VGGish."""
-        return [(self.frame, "resnet18"), self.hearing()]
+        return [(self.frame, "resnet18"), self.pretrained_vggish()]
 
-    def freeze_trunks(self) -> None:
-        """Both trunks as they begin; the two layers behind VGGish learn."""
+    def freeze_backbones(self) -> None:
+        """Train the two layers behind VGGish alone."""
         self.freeze(self.frame, self.sound.features, self.sound.embeddings)
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
-        """Bare state dictionaries of frame and sound; the `fc` of the frame's stays behind."""
+        """Bare state dictionaries of frame and sound; the frame's `fc` is dropped."""
         found: dict[str, dict[str, Tensor]] = {}
         for content in files.values():
             state = tensors_of(content, "")
@@ -129,22 +126,22 @@ class SACL(HeardByVGGish):
 
 
 def binary_map(map_BHW: Tensor, retained: float) -> Tensor:
-    """[B, h, w] bool: the cells above the value at the rank that leaves `retained` of them, ties with it outside."""
+    """[B, h, w] bool: the cells above the value of rank `retained`, ties excluded."""
     flat = attention(map_BHW).flatten(1)
     cut = flat.sort(1).values[:, int(flat.shape[1] * retained), None]
     return (flat > cut).reshape(map_BHW.shape)
 
 
 def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Tensor]:
-    """Which cells of both views count: those of the region that the first view's map covers most.
+    """Cells of the positive region of both views: the region that the first view's map overlaps most.
 
     Args:
         maps_BHW: `binary_map` of both views.
         labels_BHW: region of each cell, of both views; a region has one label in both.
 
     Returns:
-        bool, of both views. A region that lies in both is looked for; in the second view all of it counts where the
-        map misses it. Where a view has the region 0 alone, or none lies in both, the maps themselves count.
+        bool, of both views. Only regions in both views are candidates; if the second view's map misses the region, all
+        of the region is positive. If a view has only region 0, or no region is in both, the maps are returned.
 
     Source: SACL's code; see `tests/parity`.
     """
@@ -164,7 +161,7 @@ def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Ten
 
 
 def kept_columns(alike_nB: Tensor, share: float, first: int = 0) -> Tensor:
-    """[n, B] bool: of all sounds the `share` that is least like a clip's own, and its own.
+    """[n, B] bool: the `share` of all sounds that is least similar to a clip's own sound, and its own.
 
     Args:
         alike_nB: cosine of each clip's sound with every sound.

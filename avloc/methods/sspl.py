@@ -1,13 +1,14 @@
-"""SSPL: no negatives. Two views of a picture agree where the same sound points.
+"""SSPL: no negatives; two views of an image agree in the cells that match their sound.
 
 Song, Wang, Fan, Tan and Zhang, "Self-Supervised Predictive Learning: A Negative-Free Method for Sound Source
-Localization in Visual Scenes", CVPR 2022. VGG16 cells, VGGish and a small network for sound; a predictive coding module
+Localization in Visual Scenes", CVPR 2022. VGG16 cells, VGGish with two layers for audio; a predictive coding module
 aligns the cells with the sound (`--set sspl.pcm=false` leaves it out); SimSiam's head compares the two views. Both
-trunks stay frozen. Its published training on several GPUs never averaged their gradients; here it does.
+backbones stay frozen. The published training on several GPUs never averaged their gradients; here they are averaged.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,52 +19,15 @@ from torch import Tensor, nn
 from avloc.config import LossWeights, ModelConfig
 from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, Group, HintBatch, Published, Supervision, tensors_of
-from avloc.methods.vggish import HeardByVGGish, attention, check_sizes
+from avloc.methods.vggish import VGGishMethod, attention, check_sizes
+from avloc.networks.base import mean_activation
 from avloc.networks.predictive import PredictiveCoding
-from avloc.networks.vggish import LED_WIDTH, VGGishWithMLP
+from avloc.networks.vggish import JOINT_WIDTH, VGGishWithMLP
 from avloc.registry import METHOD_SPECS
 
 _LAST_CONVOLUTION = 29
-"""Parts of torchvision's VGG16 up to its last convolution, without what follows it."""
+"""Layers of torchvision's VGG16 up to and with its last convolution."""
 _WIDE = 2_048
-
-
-class VGG16Frame(nn.Module):
-    """Cells [B, 512, H/16, W/16] of frames: VGG16 up to its last convolution, before its activation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from torchvision.models.vgg import cfgs, make_layers
-
-        self.feat_extractor = make_layers(cfgs["D"])[:_LAST_CONVOLUTION]
-
-    def forward(self, frames_B3HW: Tensor) -> Tensor:
-        """As said above."""
-        cells: Tensor = self.feat_extractor(frames_B3HW)
-        return cells
-
-
-class _Projector(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer1 = _block(LED_WIDTH, _WIDE)
-        self.layer2 = _block(_WIDE, _WIDE)
-        self.layer3 = nn.Sequential(nn.Linear(_WIDE, _WIDE, bias=False), nn.BatchNorm1d(_WIDE, affine=False))
-
-    def forward(self, pooled_BD: Tensor) -> Tensor:
-        projected: Tensor = self.layer3(self.layer2(self.layer1(pooled_BD)))
-        return projected
-
-
-class _Predictor(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer1 = _block(_WIDE, LED_WIDTH)
-        self.layer2 = nn.Linear(LED_WIDTH, _WIDE)
-
-    def forward(self, projected: Tensor) -> Tensor:
-        predicted: Tensor = self.layer2(self.layer1(projected))
-        return predicted
 
 
 class SimSiamHead(nn.Module):
@@ -71,7 +35,9 @@ class SimSiamHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.projector, self.predictor = _Projector(), _Predictor()
+        last = nn.Sequential(nn.Linear(_WIDE, _WIDE, bias=False), nn.BatchNorm1d(_WIDE, affine=False))
+        self.projector = _layers(_block(JOINT_WIDTH, _WIDE), _block(_WIDE, _WIDE), last)
+        self.predictor = _layers(_block(_WIDE, JOINT_WIDTH), nn.Linear(JOINT_WIDTH, _WIDE))
 
     def forward(self, pooled_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction and projection, [B, 2048] each."""
@@ -79,44 +45,50 @@ class SimSiamHead(nn.Module):
         return self.predictor(projected), projected
 
 
+def _layers(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((f"layer{number}", layer) for number, layer in enumerate(layers, 1)))
+
+
 def _block(width: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, out, bias=False), nn.BatchNorm1d(out), nn.ReLU())
 
 
-class SSPL(HeardByVGGish):
+class SSPL(VGGishMethod):
     """The networks and their loss.
 
-    `image` holds the frames' own cells, not of unit length; the predictive coding module takes the embedding of 128.
+    `image` holds VGG16's features, not of unit length; the predictive coding module takes the embedding of 128.
 
     Args:
-        config: `own` says whether there is that module.
+        config: `own` has the setting `pcm`.
 
     Raises:
-        UsageError: another size or rate than VGG16, VGGish and the module have.
+        UsageError: another size or rate than that of VGG16, VGGish and the module.
     """
 
     training_only = ("head.",)
 
     def __init__(self, config: ModelConfig) -> None:
+        from torchvision.models.vgg import cfgs, make_layers
+
         super().__init__(config)
         check_sizes(config)
-        self.frame = VGG16Frame()
+        self.frame = nn.Sequential(OrderedDict(feat_extractor=make_layers(cfgs["D"])[:_LAST_CONVOLUTION]))
         self.sound = VGGishWithMLP()
         self.pcm = PredictiveCoding() if config.own["pcm"] else None
         self.head = SimSiamHead()
         self.freeze(self.frame, self.sound.features, self.sound.embeddings)
 
-    def see(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells [B, 512, H/16, W/16] as VGG16 gives them, and their `activation`."""
+    def encode_image(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """VGG16's last features [B, 512, H/16, W/16] before ReLU, not of unit length, and their `activation`."""
         cells = self.frame(frames_B3HW)
-        return cells.float(), cells.detach().float().abs().mean(1)
+        return cells.float(), mean_activation(cells)
 
     def aligned(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
-        """What is compared with the sound: the cells, by way of the predictive coding module where there is one."""
+        """The cells to compare with the sound: outputs of the predictive coding module if there is one."""
         if self.pcm is None:
             return cells_BDHW
         kind = self.pcm.b0[0].dtype  # that of a model that predicts in bf16
-        out: Tensor = self.pcm(cells_BDHW.to(kind), audio_BD[:, LED_WIDTH:].to(kind))
+        out: Tensor = self.pcm(cells_BDHW.to(kind), audio_BD[:, JOINT_WIDTH:].to(kind))
         return out.to(cells_BDHW.dtype)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
@@ -124,7 +96,7 @@ class SSPL(HeardByVGGish):
         return cosines(self.aligned(embeddings.image, embeddings.audio), embeddings.audio)
 
     def pooled(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
-        """The sum [B, 512] of the aligned cells, each as much as its cosine lies above the smallest of the picture."""
+        """Sum [B, 512] of the aligned cells, weighted by the min-max normalised cosine."""
         aligned = self.aligned(cells_BDHW, audio_BD)
         return torch.einsum("bdhw,bhw->bd", aligned, attention(cosines(aligned, audio_BD)))
 
@@ -136,7 +108,7 @@ class SSPL(HeardByVGGish):
         truth: Supervision | None = None,  # noqa: ARG002
         peers: Peers = ALONE,
     ) -> dict[str, Tensor]:
-        """How little the two views agree (SimSiam, equations 1 and 2); one view is compared with itself."""
+        """Negative cosine of the two views (SimSiam, equations 1 and 2); a single view is compared with itself."""
         first = self.pooled(embeddings.image, embeddings.audio)
         second = first if embeddings.second is None else self.pooled(embeddings.second, embeddings.audio)
         (prediction_1, projection_1), (prediction_2, projection_2) = self.head(first), self.head(second)
@@ -148,11 +120,10 @@ class SSPL(HeardByVGGish):
 
     def pretrained(self) -> list[tuple[nn.Module, str]]:
         """VGG16 and VGGish."""
-        seeing = nn.ModuleDict({"features": self.frame.feat_extractor})
-        return [(seeing, "vgg16"), self.hearing()]
+        return [(nn.ModuleDict({"features": self.frame[0]}), "vgg16"), self.pretrained_vggish()]
 
     def groups(self) -> list[Group]:
-        """The head learns `head_lr` times as fast; the rates of the module are not decayed."""
+        """The head has `head_lr` times the learning rate; the rates of the module have no weight decay."""
         rates = [] if self.pcm is None else [*self.pcm.a0, *self.pcm.b0]
         known = {id(rate) for rate in rates}
         module = [] if self.pcm is None else [p for p in self.pcm.parameters() if id(p) not in known]
@@ -162,8 +133,8 @@ class SSPL(HeardByVGGish):
             *([Group(rates, decays=False)] if rates else []),
         ]
 
-    def freeze_trunks(self) -> None:
-        """They always are."""
+    def freeze_backbones(self) -> None:
+        """They always are frozen."""
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
@@ -183,4 +154,4 @@ class SSPL(HeardByVGGish):
 
 def cosines(cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
     """Cosine [B, h, w] of every cell with the first 512 numbers of a sound's vector."""
-    return torch.einsum("bdhw,bd->bhw", F.normalize(cells_BDHW, dim=1), audio_BD[:, :LED_WIDTH])
+    return torch.einsum("bdhw,bd->bhw", F.normalize(cells_BDHW, dim=1), audio_BD[:, :JOINT_WIDTH])

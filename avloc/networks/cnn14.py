@@ -1,10 +1,8 @@
-"""PANNs Cnn14 (Kong et al., 2020): the network that listens, from `panns-inference`, without that package's habits.
+"""PANNs Cnn14 (Kong et al., 2020) from `panns_inference.models`, imported without its package.
 
-Importing `panns_inference` makes a folder in the user's home, starts `wget` and sets up matplotlib. Only its file
-`models.py` is wanted, and that needs none of it. So the file is imported as part of an empty shell of the package: the
-package's own `__init__` never runs, and what `models.py` asks for without using it (matplotlib) or could ask for one
-day (the label list) is played by stand-ins. Afterwards `sys.modules` is as it was: whoever imports the real package in
-the same process gets the real one, and never our shell with its nameless labels.
+Importing `panns_inference` makes a folder in the user's home, runs `wget` and sets up matplotlib. So `models.py` is
+imported with stubs for the package, its configuration and matplotlib; afterwards `sys.modules` is restored, and a later
+import of the package gets the real one.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from avloc.errors import WeightsError
+from avloc.networks.base import load_weights
 from avloc.weights.torch_files import load_plain
 
 RATE = 32_000  # Hz
@@ -44,10 +43,7 @@ def load_cnn14(path: Path) -> nn.Module:
     if not isinstance(content.get("model"), dict):
         raise WeightsError(f"{path} holds no entry 'model' with the weights of Cnn14")
     model = build_cnn14()
-    try:
-        model.load_state_dict(content["model"])
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not hold the weights of Cnn14: {error}") from error
+    load_weights(model, content["model"], path, "Cnn14")
     return model.eval().requires_grad_(requires_grad=False)
 
 
@@ -69,40 +65,39 @@ def embed(model: nn.Module, sound_BN: Tensor) -> Tensor:
 def _cnn14_class() -> type[nn.Module]:
     known = sys.modules.get(f"{_PACKAGE}.models")
     if known is None:
-        importlib.import_module("torchlibrosa")  # for itself: its own imports must not meet the stand-ins
-        with _stand_ins():
+        importlib.import_module("torchlibrosa")  # first: its imports must not find the stubs
+        with _stubs():
             known = importlib.import_module(f"{_PACKAGE}.models")
     found: type[nn.Module] = known.Cnn14
     return found
 
 
 @contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Put the shell and its stand-ins into `sys.modules`, and take them and what they brought out again."""
+def _stubs() -> Iterator[None]:
+    """Put the stubs into `sys.modules`; afterwards remove them and what was imported with them."""
     before = dict(sys.modules)
-    sys.modules[_PACKAGE] = _shell()
+    sys.modules[_PACKAGE] = _package()
     sys.modules[f"{_PACKAGE}.config"] = _config()
-    # Where the real matplotlib is loaded but its pyplot is not, only that is played: no part of the real one may come
-    # in here, since it would be taken out again and leave the rest in pieces.
-    played = [name for name in ("matplotlib", "matplotlib.pyplot") if name not in before]
-    sys.modules |= {name: ModuleType(name) for name in played}
+    # No part of the real matplotlib may be imported here: its removal would leave a loaded matplotlib broken.
+    stubs = [name for name in ("matplotlib", "matplotlib.pyplot") if name not in before]
+    sys.modules |= {name: ModuleType(name) for name in stubs}
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name in played or name.partition(".")[0] == _PACKAGE]:
+        for name in [name for name in sys.modules if name in stubs or name.partition(".")[0] == _PACKAGE]:
             if name in before:
                 sys.modules[name] = before[name]
             else:
                 del sys.modules[name]
 
 
-def _shell() -> ModuleType:
+def _package() -> ModuleType:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(f"no package {_PACKAGE}; it comes with avloc's dependencies", name=_PACKAGE)
-    shell = ModuleType(_PACKAGE)
-    shell.__path__ = list(spec.submodule_search_locations)
-    return shell
+    package = ModuleType(_PACKAGE)
+    package.__path__ = list(spec.submodule_search_locations)
+    return package
 
 
 def _config() -> ModuleType:

@@ -1,11 +1,10 @@
-"""Concepts: things that can be heard and seen, each named by classes of AudioSet and of ImageNet.
+"""Concepts: things that are classes both of AudioSet and of ImageNet (`data/concepts.txt`).
 
-They are the dimensions of a common space in which published classifiers for sounds and for pictures can be compared
-without training. The table lies in `data/concepts.txt`. Two more dimensions hold a constant each, to which a vector
-points where no concept is strong: `NOTHING_SEEN` that of pictures, `NOTHING_HEARD` that of sounds. There are two, so
-that a cell in which nothing is known is not what a sound of which nothing is known is most like.
+They are the dimensions of a common space in which pretrained audio and image classifiers are comparable without
+training. Two more dimensions hold constants, one of images and one of audio, so that vectors without a strong concept
+are not similar across modalities.
 
-Shape letters: B batch, C classes, D concepts and the two of nothing.
+Shape letters: B batch, C classes, D concepts and the two constants.
 """
 
 from __future__ import annotations
@@ -20,15 +19,12 @@ from torch import Tensor
 
 from avloc.networks import lite0, yamnet
 
-IMAGE_PER_CLASS = 0.5
-"""What an ImageNet class adds to a concept of its own in the first projection of a picture; it shrinks with the square
-root of the number of classes, so that a concept of a hundred classes does not outshout one of a single class."""
-SOUND_PER_CLASS = 1.0
-"""What an AudioSet class adds to its concepts in the first projection of a sound."""
-IMAGE_NOTHING = 16.0
-"""The constant of `NOTHING_SEEN` in a cell of a picture."""
-SOUND_NOTHING = 0.3
-"""The constant of `NOTHING_HEARD` in a sound."""
+IMAGE_CLASS_WEIGHT = 0.5
+"""Initial weight of an ImageNet class in its concept, over the square root of the concept's number of classes."""
+AUDIO_CLASS_WEIGHT = 1.0
+"""Initial weight of an AudioSet class in its concepts."""
+IMAGE_BIAS, AUDIO_BIAS = 16.0, 0.3
+"""The constants, of a cell of an image and of a sound."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Concept:
     audioset: tuple[int, ...]
     """Rows of YAMNet's class map, rising."""
     imagenet: tuple[int, ...]
-    """Classes of ImageNet-1k, rising; () for what cannot be seen."""
+    """Classes of ImageNet-1k, rising; () for sounds without a visible source."""
 
 
 def read_concepts(text: str) -> tuple[Concept, ...]:
@@ -53,8 +49,8 @@ def read_concepts(text: str) -> tuple[Concept, ...]:
 
 
 def _read_line(line: str) -> Concept:
-    name, heard, seen = (part.strip() for part in line.split("|"))
-    return Concept(name, _numbers(heard, yamnet.CLASSES), _numbers(seen, lite0.CLASSES))
+    name, audioset, imagenet = (part.strip() for part in line.split("|"))
+    return Concept(name, _numbers(audioset, yamnet.CLASSES), _numbers(imagenet, lite0.CLASSES))
 
 
 def _numbers(text: str, classes: int) -> tuple[int, ...]:
@@ -68,14 +64,14 @@ def _numbers(text: str, classes: int) -> tuple[int, ...]:
 
 
 CONCEPTS = read_concepts(files("avloc.networks").joinpath("data", "concepts.txt").read_text(encoding="utf-8"))
-NOTHING_SEEN, NOTHING_HEARD = len(CONCEPTS), len(CONCEPTS) + 1
-"""The dimensions that hold a constant: the first in pictures, the second in sounds."""
+IMAGE_CONSTANT, AUDIO_CONSTANT = len(CONCEPTS), len(CONCEPTS) + 1
+"""The dimensions of the constants."""
 DIM = len(CONCEPTS) + 2
-"""Width of a common space of concepts."""
+"""Width of the common space."""
 
 
 def concepts_hash() -> str:
-    """SHA-256 of the names and classes, whatever their layout in the file."""
+    """SHA-256 of the names and classes, independent of the layout of the file."""
     return hashlib.sha256(repr(CONCEPTS).encode()).hexdigest()
 
 
@@ -94,21 +90,21 @@ def strongest(scores: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
 
 
 def concept_projections() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """First projections into the common space, for trunks whose features are followed by class scores.
+    """Initial projections into the common space, for backbones with class scores.
 
-    Features count nothing yet, class scores go to their concepts, and the biases hold the constants of nothing.
+    Features have weight 0, class scores the weights of their concepts; the biases are the constants.
 
     Returns:
         Weight [D, 1280 + 1000, 1, 1] and bias [D] for `efficientnet_lite0+classes`, weight [D, 1024 + 521] and bias
         [D] for `yamnet+classes`, float32.
     """
     image = torch.zeros(DIM, lite0.WIDTH + lite0.CLASSES, 1, 1)
-    sound = torch.zeros(DIM, yamnet.WIDTH + yamnet.CLASSES)
+    audio = torch.zeros(DIM, yamnet.WIDTH + yamnet.CLASSES)
     for row, concept in enumerate(CONCEPTS):
-        share = IMAGE_PER_CLASS / max(1, len(concept.imagenet)) ** 0.5
+        share = IMAGE_CLASS_WEIGHT / max(1, len(concept.imagenet)) ** 0.5
         image[row, [lite0.WIDTH + number for number in concept.imagenet]] = share
-        sound[row, [yamnet.WIDTH + number for number in concept.audioset]] = SOUND_PER_CLASS
-    return image, _constant(NOTHING_SEEN, IMAGE_NOTHING), sound, _constant(NOTHING_HEARD, SOUND_NOTHING)
+        audio[row, [yamnet.WIDTH + number for number in concept.audioset]] = AUDIO_CLASS_WEIGHT
+    return image, _constant(IMAGE_CONSTANT, IMAGE_BIAS), audio, _constant(AUDIO_CONSTANT, AUDIO_BIAS)
 
 
 def _constant(dimension: int, value: float) -> Tensor:

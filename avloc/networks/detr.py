@@ -1,4 +1,4 @@
-"""DETR-R50 (Carion et al., 2020): what it looks at, through `transformers`, from a folder on disk and nowhere else.
+"""DETR-R50 (Carion et al., 2020) through `transformers`, from local files, and its attention on objects.
 
 Shape letters: B batch, Q object queries, A attention heads, C classes, H W pixels, h w cells.
 """
@@ -24,25 +24,20 @@ _TIMM_KEYS = ("backbone", "backbone_kwargs", "use_pretrained_backbone")
 
 CELL = 32  # pixels of a cell's side: the stride of the backbone
 SIDE = 800  # pixels of the square that AVC stretches a frame to
-CONFIDENCE = 0.3  # AVC's: a query counts if its best class is more probable than this
+CONFIDENCE = 0.3  # AVC's: queries whose best class is more probable are used
 
 
 def check_confidence(value: float) -> None:
-    """Refuse what cannot be a confidence.
-
-    Raises:
-        UsageError: it is below 0, or so high that no query could ever exceed it.
-    """
+    """Raise UsageError unless `value` is in [0, 1)."""
     if not 0 <= value < 1:
         raise UsageError(f"confidence = {value!r} is impossible; valid: 0 or more, less than 1")
 
 
 def build_detr() -> nn.Module:
-    """DETR-R50 of the published size with random weights: for counting, since answers need `load_detr`.
+    """DETR-R50 with random weights, for counting its cost.
 
-    Layout: ResNet-50, width 256, six layers each way with 8 heads and 2048 hidden units, 100 queries, 91 classes and
-    "no object" (Carion et al., 2020; the `config.json` of `facebook/detr-resnet-50`, revision `no_timm`). Attention is
-    spelled out in matrix products, as in `load_detr`.
+    Settings: `config.json` of `facebook/detr-resnet-50`, revision `no_timm`. Attention in explicit matrix products, as
+    in `load_detr`.
     """
     from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
@@ -68,10 +63,10 @@ def build_detr() -> nn.Module:
 
 
 def load_detr(folder: Path) -> nn.Module:
-    """DETR with published weights, frozen, in eval mode, on the CPU, its attention readable.
+    """DETR with published weights, frozen, in eval mode, on the CPU, with attention outputs.
 
     Args:
-        folder: holds `config.json` and `model.safetensors` of a DETR whose backbone needs no `timm`.
+        folder: with `config.json` and `model.safetensors` of a DETR whose backbone does not need `timm`.
 
     Raises:
         WeightsError: a file is absent or damaged, or holds another kind of model.
@@ -100,10 +95,10 @@ def load_detr(folder: Path) -> nn.Module:
 
 
 def _own_settings(folder: Path) -> dict[str, Any]:
-    """What `config.json` says, without what it says of `timm`.
+    """`config.json` without its `timm` settings.
 
-    Files written by older versions of `transformers` keep a backbone's `timm` name, or nulls in its place. The name
-    would make `transformers` ask the hub about it; the nulls it no longer takes.
+    Files of older versions of `transformers` hold a `timm` name, for which `transformers` would ask the hub, or nulls,
+    which it no longer accepts.
     """
     stated = read_json(folder / "config.json")
     if stated.get("model_type") != "detr":
@@ -116,7 +111,7 @@ def _own_settings(folder: Path) -> dict[str, Any]:
 
 
 def _check_complete(folder: Path, report: dict[str, set[str]]) -> None:
-    """`transformers` fills what a file lacks with random numbers; that is never what was asked for."""
+    """Refuse missing tensors, which `transformers` would fill with random numbers."""
     lacking = sorted(report["missing_keys"])
     if lacking:
         first = ", ".join(lacking[:3])
@@ -125,7 +120,7 @@ def _check_complete(folder: Path, report: dict[str, set[str]]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep `transformers` from drawing its own progress bars and reports; its settings come back afterwards."""
+    """Switch off the progress bars and reports of `transformers`."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -140,7 +135,7 @@ def _quiet() -> Iterator[None]:
 
 
 def stretched(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """An RGB picture [H, W, 3] as a square of `side` pixels, its aspect ratio given up: bilinear, antialiased.
+    """An RGB picture [H, W, 3] stretched to a square of `side` pixels: bilinear, antialiased.
 
     Source: AVC `test_N_times.py`, which resizes Pillow images with torchvision's default.
     """
@@ -148,10 +143,10 @@ def stretched(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def attention_maps(model: nn.Module, frames_B3HW: Tensor, *, confidence: float) -> list[Tensor | None]:
-    """Where DETR looks for the objects it is sure of.
+    """Attention of DETR on confidently detected objects; each map sums to 1.
 
     The last decoder layer's cross-attention, averaged over heads, then over the queries whose best class is more
-    probable than `confidence` ("no object" is not a class). Each map sums to 1.
+    probable than `confidence` ("no object" is not a class).
 
     Args:
         model: from `load_detr`.
@@ -159,7 +154,7 @@ def attention_maps(model: nn.Module, frames_B3HW: Tensor, *, confidence: float) 
         confidence: a probability; 0.3 in AVC.
 
     Returns:
-        For each frame a map [H/32, W/32], or None where no query is confident.
+        For each frame a map [H/32, W/32], or None without a confident query.
 
     Source: AVC `test_N_times.py`, which takes the confident queries of the first frame for all frames of a batch and
     averages over none of them to NaN; neither is done here.
@@ -167,8 +162,8 @@ def attention_maps(model: nn.Module, frames_B3HW: Tensor, *, confidence: float) 
     out = model(pixel_values=normalise_frames(frames_B3HW), output_attentions=True)
     attention_BQN = out.cross_attentions[-1].mean(1)
     side = math.isqrt(attention_BQN.shape[-1])
-    sure_BQ = out.logits.softmax(-1)[..., :-1].amax(-1) > confidence
+    confident_BQ = out.logits.softmax(-1)[..., :-1].amax(-1) > confidence
     return [
-        attention_QN[sure_Q].mean(0).view(side, side) if sure_Q.any() else None
-        for attention_QN, sure_Q in zip(attention_BQN, sure_BQ, strict=True)
+        attention_QN[confident_Q].mean(0).view(side, side) if confident_Q.any() else None
+        for attention_QN, confident_Q in zip(attention_BQN, confident_BQ, strict=True)
     ]

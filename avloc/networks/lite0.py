@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan et al., 2020): a small network that sees, with the key names of its published PyTorch file.
+"""EfficientNet-Lite0 (Tan et al., 2020): a small image network, with the key names of its published PyTorch file.
 
 Facts (layout, padding, scaling of the input) are those of `efficientnet/lite` in tensorflow/tpu and of its port, the
 package `efficientnet-lite-pytorch`. Stochastic depth, which that port applies in training, is left out.
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avloc.errors import WeightsError
-from avloc.networks.padding import SameConv2d
+from avloc.backbone_names import BackboneName
+from avloc.networks.base import Backbone, BackboneOutput, SameConv2d, load_weights
 from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD
 from avloc.weights.torch_files import load_plain
 
@@ -33,23 +33,18 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 """Repeats, kernel, stride of the first, expansion, output channels."""
-_TWICE = {"_blocks.15.": "_block.", "_conv_head.": "_conv_head.", "_bn1.": "_bn1."}
-"""What `Lite0WithClasses` can have a second time, and its names there."""
-BESIDE_PUBLISHED = (*_TWICE, "_fc.")
-"""Beginnings of the names of what can learn without a change to the second time."""
+_HEAD = {"_blocks.15.": "_block.", "_conv_head.": "_conv_head.", "_bn1.": "_bn1."}
+"""Tensors of the head that `Lite0WithClasses` can have a frozen copy of: published prefix -> prefix in the copy."""
 _EPSILON, _MOMENTUM = 1e-3, 0.01  # TensorFlow's 0.99, as PyTorch counts it
 
-CLASS_SCALE = 1 / 2.27
-"""What `Lite0WithClasses` multiplies a cell's logits by, their mean over classes taken out."""
-CLASS_THRESHOLD = 1.5
-"""What it takes away from them then: a class says something about a cell only above it."""
+CLASS_SCALE, CLASS_THRESHOLD = 1 / 2.27, 1.5
+"""Class scores of a cell: its logits less their mean over classes, scaled, less the threshold, and at least 0."""
 
 
-class OwnScale(nn.Module):
-    """From frames with ImageNet's mean and deviation taken out to the scale of this network, (value - 127) / 128.
+class InputScale(nn.Module):
+    """From frames normalised with ImageNet's mean and deviation to this network's input, (value - 127) / 128.
 
-    Exact up to rounding, so that every trunk of avloc takes frames from `avloc.transforms.normalise_frames`. No
-    parameters and no buffers: nothing of it is in the published file.
+    So every backbone takes frames from `avloc.transforms.normalise_frames`. No parameters and no buffers.
     """
 
     def forward(self, frames_B3HW: Tensor) -> Tensor:
@@ -62,7 +57,7 @@ class OwnScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted bottleneck: widen, filter each channel, narrow; added to its input where the shapes agree."""
+    """Inverted bottleneck: expand, depthwise convolution, project; with a residual where the shapes agree."""
 
     def __init__(self, width: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -71,11 +66,11 @@ class Block(nn.Module):
         self.widens = expansion != 1
         if self.widens:
             self._expand_conv = nn.Conv2d(width, inner, 1, bias=False)
-            self._bn0 = _normalisation(inner)
+            self._bn0 = _batch_norm(inner)
         self._depthwise_conv = SameConv2d(inner, inner, kernel, stride=stride, groups=inner, bias=False)
-        self._bn1 = _normalisation(inner)
+        self._bn1 = _batch_norm(inner)
         self._project_conv = nn.Conv2d(inner, out, 1, bias=False)
-        self._bn2 = _normalisation(out)
+        self._bn2 = _batch_norm(out)
         self._relu = nn.ReLU6(inplace=True)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -87,16 +82,16 @@ class Block(nn.Module):
 
 
 class Lite0(nn.Module):
-    """The whole network: trunk and classifier.
+    """The whole network.
 
     Attributes:
-        trunk: [B, 3, H, W] of normalised frames -> [B, 1280, H/32, W/32], not negative and at most 6.
+        trunk: [B, 3, H, W] of normalised frames -> [B, 1280, H/32, W/32], in [0, 6].
         head: 1280 -> 1000; `_fc` of the published file.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = build_lite0_trunk()
+        self.trunk = nn.Sequential(layers())
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, frames_B3HW: Tensor) -> Tensor:
@@ -105,7 +100,7 @@ class Lite0(nn.Module):
         return logits
 
     def class_maps(self, frames_B3HW: Tensor) -> Tensor:
-        """What every cell alone says for every class: logits [B, 1000, H/32, W/32], whose mean over cells is `forward`.
+        """Logits of every cell, [B, 1000, H/32, W/32], whose mean over cells is `forward`.
 
         Class activation maps (Zhou et al., 2016), the bias included.
         """
@@ -113,32 +108,26 @@ class Lite0(nn.Module):
         return torch.einsum("bchw,kc->bkhw", features, self.head.weight) + self.head.bias[:, None, None]
 
 
-class Lite0WithClasses(nn.Sequential):
-    """The trunk, and beside its features what each cell says for each class of ImageNet.
+class Lite0WithClasses(Backbone):
+    """A backbone with class scores of every cell (`CLASS_SCALE`): few are above 0, and none in plain background.
 
-    A cell's logits (as `Lite0.class_maps`), less their mean over classes, times `CLASS_SCALE`, less `CLASS_THRESHOLD`,
-    and at least 0. Few classes are left in a cell, and nothing where there is only ground.
-
-    Keys of the state dict are those of the published file, `_fc` included.
-
-    Args:
-        channels: of the input.
-        published: with a second end on the same trunk, for when the first learns and what it was is asked for still:
-            the last block and what follows it once more, as `_published`. Its features come last.
+    Key names are those of the published file, `_fc` included. With `name.frozen_head`, a frozen copy of the pretrained
+    head (the last block and what follows it) is appended as `_published`: `prior_features` stay those of the published
+    network while the first head is trained.
     """
 
-    def __init__(self, channels: int = 3, *, published: bool = False) -> None:
-        parts = OrderedDict(build_lite0_trunk(channels).named_children())
+    def __init__(self, name: BackboneName, channels: int = 3) -> None:
+        parts = layers(channels)
         parts["_fc"] = nn.Linear(WIDTH, CLASSES)
-        if published:
-            parts["_published"] = _end()
-        super().__init__(parts)
+        if name.frozen_head:
+            parts["_published"] = _head()
+        super().__init__(name, channels, parts)
 
-    def forward(self, frames_B3HW: Tensor) -> Tensor:
-        """[B, channels, H, W] -> [B, 1280 + 1000 (+ 1280), H/32, W/32], the features first."""
+    def forward(self, inputs_BCHW: Tensor) -> BackboneOutput:
+        """[B, channels, H, W] -> features [B, 1280, H/32, W/32] and scores of 1000 classes."""
         parts = dict(self.named_children())
-        classifier, published = parts.pop("_fc"), parts.pop("_published", None)
-        features = before = frames_B3HW
+        classifier, frozen_head = parts.pop("_fc"), parts.pop("_published", None)
+        features = before = inputs_BCHW
         for part in parts.values():
             if isinstance(part, nn.Sequential):  # the blocks
                 before = part[:-1](features)
@@ -146,21 +135,25 @@ class Lite0WithClasses(nn.Sequential):
             else:
                 features = part(features)
         logits = classifier(features.movedim(1, -1)).movedim(-1, 1)
-        classes = F.relu(CLASS_SCALE * (logits - logits.mean(1, keepdim=True)) - CLASS_THRESHOLD)
-        return torch.cat((features, classes, *([published(before)] if published else [])), 1)
+        scores = F.relu(CLASS_SCALE * (logits - logits.mean(1, keepdim=True)) - CLASS_THRESHOLD)
+        return BackboneOutput(features, features if frozen_head is None else frozen_head(before), scores)
+
+    def trainable(self, part: str) -> bool:
+        """With a frozen head only what it does not depend on: the first head and the classifier."""
+        return not self.name.frozen_head or f"{part}.".startswith((*_HEAD, "_fc."))
 
 
-def published_end(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the published file's tensors that `Lite0WithClasses` has a second time, under the names there."""
+def frozen_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the published file that the frozen head copies, under its key names."""
     return {
         f"_published.{new}{key.removeprefix(old)}": value
-        for old, new in _TWICE.items()
+        for old, new in _HEAD.items()
         for key, value in tensors.items()
         if key.startswith(old)
     }
 
 
-def _end() -> nn.Sequential:
+def _head() -> nn.Sequential:
     """The last block and what follows it."""
     width, (_, kernel, stride, expansion, out) = _STAGES[-2][-1], _STAGES[-1]
     block = Block(width, out, kernel, stride, expansion)
@@ -170,26 +163,25 @@ def _end() -> nn.Sequential:
 def _behind_blocks(width: int) -> dict[str, nn.Module]:
     return {
         "_conv_head": nn.Conv2d(width, WIDTH, 1, bias=False),
-        "_bn1": _normalisation(WIDTH),
+        "_bn1": _batch_norm(WIDTH),
         "_relu1": nn.ReLU6(inplace=True),
     }
 
 
-def build_lite0_trunk(channels: int = 3) -> nn.Sequential:
-    """EfficientNet-Lite0 up to its last feature map (convolution, normalisation, ReLU6), with random weights.
+def layers(channels: int = 3) -> OrderedDict[str, nn.Module]:
+    """All layers but the classifier, with random weights, under the names of the published file.
 
-    Children have the names of the published file, so that the trunk can be cut after one, and its state dict is that
-    file less `_fc`. Only a trunk of 3 channels rescales its input (`OwnScale`): other channels are no colours.
+    Only an input of 3 channels is rescaled (`InputScale`): others are not colours.
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if channels == 3:
-        parts["_scale"] = OwnScale()
+        parts["_scale"] = InputScale()
     parts["_conv_stem"] = SameConv2d(channels, _STEM, 3, stride=2, bias=False)
-    parts["_bn0"] = _normalisation(_STEM)
+    parts["_bn0"] = _batch_norm(_STEM)
     parts["_relu0"] = nn.ReLU6(inplace=True)
     parts["_blocks"], width = _blocks()
     parts.update(_behind_blocks(width))
-    return nn.Sequential(parts)
+    return parts
 
 
 def _blocks() -> tuple[nn.Sequential, int]:
@@ -202,7 +194,7 @@ def _blocks() -> tuple[nn.Sequential, int]:
     return nn.Sequential(*blocks), width
 
 
-def _normalisation(width: int) -> nn.BatchNorm2d:
+def _batch_norm(width: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(width, eps=_EPSILON, momentum=_MOMENTUM)
 
 
@@ -218,8 +210,6 @@ def load_lite0(path: Path) -> Lite0:
     content = load_plain(path)
     heads = {f"head.{part}": content.pop(f"_fc.{part}", None) for part in ("weight", "bias")}
     network = Lite0()
-    try:
-        network.load_state_dict({**{f"trunk.{key}": value for key, value in content.items()}, **heads})
-    except (RuntimeError, AttributeError) as error:
-        raise WeightsError(f"{path} does not hold the weights of EfficientNet-Lite0: {error}") from error
+    tensors = {**{f"trunk.{key}": value for key, value in content.items()}, **heads}
+    load_weights(network, tensors, path, "EfficientNet-Lite0")
     return network.eval().requires_grad_(requires_grad=False)

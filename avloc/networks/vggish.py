@@ -1,4 +1,4 @@
-"""VGGish: what SSPL and SACL hear with. 0.96 s of sound become 128 numbers.
+"""VGGish, the audio network of SSPL and SACL: an embedding of 128 numbers for 0.96 s of audio.
 
 Hershey et al., "CNN Architectures for Large-Scale Audio Classification", ICASSP 2017. The key names are those of its
 PyTorch port (harritaylor/torchvggish), whose weights these systems start from.
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avloc.errors import WeightsError
+from avloc.networks.base import load_weights
 from avloc.transforms import MEL_BANDS, MEL_RATE, log_mel
 from avloc.weights.torch_files import load_plain
 
 WIDTH = 128
-LED_WIDTH = 512
+JOINT_WIDTH = 512
 PATCH_FRAMES = 96
 """Spectrogram frames of one patch: 0.96 s."""
 _MEL_OFFSET = 0.01
@@ -29,7 +29,7 @@ _SPAN_FLOOR = 1e-3
 
 
 class VGGish(nn.Module):
-    """Log-mel patches [..., 96, 64] to embeddings [..., 128], none of them negative."""
+    """Log-mel patches [..., 96, 64] to embeddings [..., 128], not negative."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,39 +62,36 @@ class VGGish(nn.Module):
 
 
 class VGGishWithMLP(VGGish):
-    """VGGish, and the two layers that lead from its embedding to the cells' 512 channels."""
+    """VGGish, and two layers that project its embedding to the cells' 512 channels."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc = nn.Sequential(nn.Linear(WIDTH, LED_WIDTH), nn.ReLU(), nn.Linear(LED_WIDTH, LED_WIDTH))
+        self.fc = nn.Sequential(nn.Linear(WIDTH, JOINT_WIDTH), nn.ReLU(), nn.Linear(JOINT_WIDTH, JOINT_WIDTH))
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings [B, P, 128] of log-mel patches [B, P, 96, 64], and what becomes of them, [B, P, 512]."""
+        """Embeddings [B, P, 128] of log-mel patches [B, P, 96, 64], and their projections [B, P, 512]."""
         embedded = self.embed(patches)
         return embedded, self.fc(embedded)
 
     def vectors(self, patches: Tensor) -> Tensor:
-        """[B, 512 + 128]: of both the mean over a sound's patches, at length 1; what becomes of embeddings first."""
-        embedded, led = self(patches)
-        return torch.cat((mean_unit(led), mean_unit(embedded)), 1)
+        """Mean projection and mean embedding of a sound's patches, each of unit length, [B, 512 + 128]."""
+        embedded, projected = self(patches)
+        return torch.cat((mean_unit(projected), mean_unit(embedded)), 1)
 
 
 def load_vggish(path: Path) -> VGGish:
-    """The published network, in evaluation.
+    """The published network, in eval mode.
 
     Raises:
         WeightsError: the file does not hold its weights.
     """
     network = VGGish()
-    try:
-        network.load_state_dict(load_plain(path))
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not hold the weights of VGGish: {error}") from error
+    load_weights(network, load_plain(path), path, "VGGish")
     return network.eval()
 
 
 def normalise_span(sound_BN: Tensor) -> Tensor:
-    """Each waveform between -1 and nearly 1 by its own smallest and largest sample, as SSPL's loader does.
+    """Waveforms scaled to [-1, 1) by their minimum and maximum, as in SSPL's loader.
 
     A constant sound becomes -1 everywhere.
     """
@@ -103,11 +100,11 @@ def normalise_span(sound_BN: Tensor) -> Tensor:
 
 
 def log_mel_patches(sound_BN: Tensor, rate: int) -> Tensor:
-    """What VGGish hears: log-mel patches [B, P, 96, 64], one after another; 3 s give three.
+    """Input of VGGish: consecutive log-mel patches [B, P, 96, 64]; 3 s give three.
 
     Args:
         sound_BN: float waveforms; N >= 15 600.
-        rate: sample rate in Hz; only 16 000 will do.
+        rate: sample rate in Hz; 16 000 is the only valid one.
 
     Raises:
         UsageError: another rate.
@@ -118,5 +115,5 @@ def log_mel_patches(sound_BN: Tensor, rate: int) -> Tensor:
 
 
 def mean_unit(vectors_BPD: Tensor) -> Tensor:
-    """The mean of the patches' vectors, [B, D], with length 1."""
+    """Mean of the patches' vectors, [B, D], of unit length."""
     return F.normalize(vectors_BPD.float().mean(1), dim=1)

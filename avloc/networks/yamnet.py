@@ -17,15 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from avloc.backbone_names import BackboneName
 from avloc.errors import WeightsError
-from avloc.networks.padding import SameConv2d
+from avloc.networks.base import Backbone, BackboneOutput, SameConv2d
 
 CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`
 WIDTH = 1024  # of the last feature map
-SAMPLES = 15_600  # at 16 kHz: input length of the published network
+SAMPLES = 15_600  # at 16 kHz: input of the published network
 
 CLASS_OFFSET = 5.0
-"""What `YAMNetWithClasses` adds to a class's logit: a probability below 0.7 % becomes 0."""
+"""Class scores are logits plus this, at least 0: a probability below 0.7 % counts as 0."""
 
 _STEM = 32
 _BLOCKS = (
@@ -46,43 +47,18 @@ _BLOCKS = (
 """Stride and output channels of each depthwise separable block."""
 
 
-class Stem(nn.Module):
-    """The first convolution and its ReLU: [B, channels, F, T] -> [B, 32, F/2, T/2]."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = SameConv2d(channels, _STEM, 3, stride=2)
-
-    def forward(self, features_BCFT: Tensor) -> Tensor:
-        """Filter."""
-        return F.relu(self.conv(features_BCFT))
-
-
-class Separable(nn.Module):
-    """A 3x3 convolution of every channel by itself, then a 1x1 convolution across channels, each with ReLU."""
-
-    def __init__(self, width: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.depthwise = SameConv2d(width, width, 3, stride=stride, groups=width)
-        self.pointwise = nn.Conv2d(width, out, 1)
-
-    def forward(self, features_BCFT: Tensor) -> Tensor:
-        """Filter, then mix."""
-        return F.relu(self.pointwise(F.relu(self.depthwise(features_BCFT))))
-
-
 class YAMNet(nn.Module):
-    """The whole network: trunk and classifier.
+    """The whole network.
 
     Attributes:
-        trunk: [B, 1, 64, T] -> [B, 1024, 2, ceil(T/32)] of `avloc.transforms.log_mel`; children `stem`, `block1` ...
+        trunk: [B, 1, 64, T] of `avloc.transforms.log_mel` -> [B, 1024, 2, ceil(T/32)]; children `stem`, `block1` ...
             `block13`.
         head: 1024 -> 521.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = build_yamnet_trunk()
+        self.trunk = nn.Sequential(layers())
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, mel_B1FT: Tensor) -> Tensor:
@@ -91,41 +67,49 @@ class YAMNet(nn.Module):
         return logits
 
     def logits_in_time(self, mel_B1FT: Tensor) -> Tensor:
-        """Logits [B, ceil(T/32), 521] for every 32 frames, 0.32 s, each from the receptive field of the trunk."""
+        """Logits [B, ceil(T/32), 521], one for every 32 frames (0.32 s)."""
         logits: Tensor = self.head(self.trunk(mel_B1FT).mean(2).transpose(1, 2))
         return logits
 
 
-class YAMNetWithClasses(nn.Sequential):
-    """The trunk with its classifier: features and class scores of the whole sound.
+class YAMNetWithClasses(Backbone):
+    """A backbone with class scores, logits plus `CLASS_OFFSET` and at least 0; one cell for the whole sound.
 
-    Features are averaged over frequency and time, as in the published network. The score of a class is its logit plus
-    `CLASS_OFFSET`, at least 0. Keys of the state dict are those of the trunk, and `_fc`.
+    Features are averaged over frequency and time, as in the published network. Key names are those of the layers, and
+    `_fc` of the classifier.
     """
 
-    def __init__(self, channels: int = 1) -> None:
-        parts = OrderedDict(build_yamnet_trunk(channels).named_children())
-        super().__init__(OrderedDict([*parts.items(), ("_fc", nn.Linear(WIDTH, CLASSES))]))
+    def __init__(self, name: BackboneName, channels: int = 1) -> None:
+        super().__init__(name, channels, {**layers(channels), "_fc": nn.Linear(WIDTH, CLASSES)})
 
-    def forward(self, mel_BCFT: Tensor) -> Tensor:
-        """[B, channels, 64, T] of `avloc.transforms.log_mel` -> [B, 1024 + 521, 1, 1], the features first."""
+    def forward(self, inputs_BCHW: Tensor) -> BackboneOutput:
+        """[B, channels, 64, T] of `avloc.transforms.log_mel` -> features [B, 1024, 1, 1] and scores [B, 521, 1, 1]."""
         *trunk, classifier = self
-        features = mel_BCFT
+        features = inputs_BCHW
         for part in trunk:
             features = part(features)
         embedding = features.mean((2, 3))
-        classes = F.relu(classifier(embedding) + CLASS_OFFSET)
-        return torch.cat((embedding, classes), 1)[:, :, None, None]
+        scores = F.relu(classifier(embedding) + CLASS_OFFSET)[:, :, None, None]
+        features = embedding[:, :, None, None]
+        return BackboneOutput(features, features, scores)
 
 
-def build_yamnet_trunk(channels: int = 1) -> nn.Sequential:
-    """YAMNet up to its last feature map, with random weights: [B, channels, F, T] -> [B, 1024, F/32, T/32]."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=Stem(channels))
+def layers(channels: int = 1) -> OrderedDict[str, nn.Module]:
+    """All layers but the classifier, with random weights: [B, channels, F, T] -> [B, 1024, F/32, T/32]."""
+    stem = OrderedDict(conv=SameConv2d(channels, _STEM, 3, stride=2), relu=nn.ReLU())
+    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
     width = _STEM
     for number, (stride, out) in enumerate(_BLOCKS, 1):
-        parts[f"block{number}"] = Separable(width, out, stride)
+        parts[f"block{number}"] = _separable(width, out, stride)
         width = out
-    return nn.Sequential(parts)
+    return parts
+
+
+def _separable(width: int, out: int, stride: int) -> nn.Sequential:
+    """A depthwise 3x3 and a pointwise 1x1 convolution, each with ReLU."""
+    depthwise = SameConv2d(width, width, 3, stride=stride, groups=width)
+    pointwise = nn.Conv2d(width, out, 1)
+    return nn.Sequential(OrderedDict(depthwise=depthwise, relu1=nn.ReLU(), pointwise=pointwise, relu2=nn.ReLU()))
 
 
 def load_yamnet(path: Path) -> YAMNet:
@@ -160,3 +144,13 @@ def read_yamnet(path: Path) -> dict[str, Tensor]:
         return {key: value.to(torch.float32, copy=True) for key, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read as weights of YAMNet: {error}") from error
+
+
+def read_backbone(path: Path) -> dict[str, Tensor]:
+    """The published weights under the key names of a backbone, `_fc` for the classifier.
+
+    Raises:
+        WeightsError: see `read_yamnet`.
+    """
+    tensors = read_yamnet(path).items()
+    return {key.removeprefix("trunk.").replace("head.", "_fc."): value for key, value in tensors}

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.networks.exact import exactly
+from avloc.networks.determinism import deterministic_inference
 from avloc.registry import StoreSpec
 from avloc.store import Clip, HintStamp
 from avloc.transforms import INT16_SCALE, MEL_RATE
@@ -51,7 +51,7 @@ class Teacher(Protocol):
 def in_slabs(batch: Sequence[NDArray[Any]], size: int, ask: Callable[[NDArray[Any]], list[Hint]]) -> list[Hint]:
     """The hints of some clips, asked for `size` at a time."""
     hints: list[Hint] = []
-    with exactly():
+    with deterministic_inference():
         for start in range(0, len(batch), size):
             rows = batch[start : start + size]
             slab = np.zeros((size, *rows[0].shape), rows[0].dtype)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avloc.media import decode_picture, square
-from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_NOTHING, concepts_hash, strongest
+from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concepts_hash, strongest
 from avloc.networks.lite0 import Lite0, load_lite0
 from avloc.store import Clip, HintStamp
 from avloc.teachers.base import Hint, in_slabs, unit_concepts
@@ -56,7 +56,7 @@ def seen_concepts(class_maps: Tensor) -> Tensor:
     over_mean = class_maps - class_maps.mean(1, keepdim=True)
     best = strongest(over_mean, [concept.imagenet for concept in CONCEPTS])
     level = best.new_tensor(usual())[:, None, None]
-    return unit_concepts(((best - level) / DEVIATION - 1).relu(), seen=IMAGE_NOTHING)
+    return unit_concepts(((best - level) / DEVIATION - 1).relu(), seen=IMAGE_BIAS)
 
 
 class Lite0Teacher:
@@ -86,7 +86,7 @@ class Lite0Teacher:
             "concepts": concepts_hash(),
             "usual": [_BASE, _SLOPE],
             "deviation": DEVIATION,
-            "nothing": IMAGE_NOTHING,
+            "nothing": IMAGE_BIAS,
             "side": SIDE,
         }
         shape = (DIM, CELLS, CELLS)

@@ -17,8 +17,8 @@ from torch import nn
 
 from avloc.errors import InputError
 from avloc.media import MediaSource, read_frames, square
-from avloc.networks.exact import exactly
-from avloc.networks.trunks import build_trunk, load_imagenet
+from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.determinism import deterministic_inference
 from avloc.registry import StoreSpec
 from avloc.store import Clip, HintStamp
 from avloc.teachers.base import Hint
@@ -59,8 +59,8 @@ class Vgg19Teacher:
     @cached_property
     def model(self) -> nn.Module:
         """The network, loaded when first needed."""
-        network, _ = build_trunk(self.name)
-        load_imagenet(network, self.weights.path)
+        network = build_backbone(self.name)
+        load_pretrained(network, self.name, self.weights.path)
         return network.eval().to(self.device)
 
     def stamp(self) -> HintStamp:
@@ -88,10 +88,10 @@ class Vgg19Teacher:
     def seen(self, frames_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[T, 7, 7, 512] of T * 16 pictures. One second runs at a time: no clip depends on its neighbours."""
         out = []
-        with exactly():
+        with deterministic_inference():
             for second in np.split(frames_NHW3, len(frames_NHW3) // FRAMES):
                 frames = torch.from_numpy(second).to(self.device).permute(0, 3, 1, 2)
-                features = self.model(normalise_frames(frames)).mean(0)
+                features = self.model(normalise_frames(frames)).features.mean(0)
                 out.append(features.permute(1, 2, 0).cpu().numpy())
         return np.stack(out)
 

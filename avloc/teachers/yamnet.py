@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avloc.errors import Refused
-from avloc.networks.concepts import CONCEPTS, DIM, SOUND_NOTHING, concepts_hash, strongest
+from avloc.networks.concepts import AUDIO_BIAS, CONCEPTS, DIM, concepts_hash, strongest
 from avloc.networks.yamnet import CLASS_OFFSET, YAMNet, load_yamnet
 from avloc.registry import StoreSpec
 from avloc.store import HintStamp
@@ -27,7 +27,7 @@ def heard_concepts(logits: Tensor) -> Tensor:
         logits: [B, 521].
     """
     best = strongest(logits, [concept.audioset for concept in CONCEPTS])
-    return unit_concepts((best + CLASS_OFFSET).relu(), heard=SOUND_NOTHING)
+    return unit_concepts((best + CLASS_OFFSET).relu(), heard=AUDIO_BIAS)
 
 
 class YamnetTeacher(StoredSoundTeacher):
@@ -63,7 +63,7 @@ class YamnetTeacher(StoredSoundTeacher):
         settings = {
             "concepts": concepts_hash(),
             "offset": CLASS_OFFSET,
-            "nothing": SOUND_NOTHING,
+            "nothing": AUDIO_BIAS,
             "rate": MEL_RATE,
             "seconds": self.spec.seconds,
         }

@@ -42,7 +42,7 @@ class LocalizerTask:
         """Build the engine."""
         self.engine, init = start_engine(self.options, self.config, self.precision, self.device, listener)
         if self.config.freeze:
-            self.engine.model.freeze_trunks()
+            self.engine.model.freeze_backbones()
         if self.config.thaw:
             self.engine.model.thaw(*self.config.thaw.split(","))
         return init

@@ -14,6 +14,7 @@ from torch import nn
 
 from avloc import __version__
 from avloc.annotations import list_names, published_list, test_ids
+from avloc.backbone_names import BackboneName
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, check_used, to_dict
 from avloc.dataset import ClipSet
@@ -21,18 +22,17 @@ from avloc.engine import Engine
 from avloc.errors import Refused, UsageError
 from avloc.media.superpixels import check_segments
 from avloc.methods import Method
+from avloc.networks.backbones import load_pretrained
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
-from avloc.networks.trunks import WITH_PUBLISHED, load_pretrained, published_channels
 from avloc.progress import Listener
 from avloc.protocols import Protocol
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
 from avloc.train.clips import training_set
-from avloc.weights import locate, trunk_weights
+from avloc.weights import backbone_weights, locate
 
-CONCEPT_TRUNKS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes"}
-"""What `--init concepts` can begin with: trunks that say the classes of which the table of concepts is made. Whether
-they have their published end a second time makes no difference."""
+CONCEPT_SETTINGS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes", "dim": DIM}
+"""Model settings that `--init concepts` requires; the image backbone may have a frozen head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Held-out clips that choose the epoch."""
+    """Held-out clips that select the epoch."""
 
     clips: ClipSet
     box_rule: str
@@ -88,12 +88,11 @@ def plan_training(options: TrainOptions, config: TrainConfig) -> TrainingPlan:
     check_used(config)
     if config.init == "concepts":
         _check_concepts(config.model)
-    if published_channels(config.model.vision_trunk) and (not config.freeze or config.init == "random"):
-        needs = "published weights, and that what it stands on stays as published"
-        raise UsageError(
-            f"the second end of {config.model.vision_trunk} needs {needs}",
-            hint="--init imagenet or concepts, --set freeze=true",
-        )
+    vision = config.model.vision_trunk
+    if BackboneName.parse(vision).frozen_head and (not config.freeze or config.init == "random"):
+        needs = "pretrained weights and frozen layers before it"
+        hint = "--init imagenet or concepts, --set freeze=true"
+        raise UsageError(f"the frozen head of {vision} needs {needs}", hint=hint)
     if METHOD_SPECS[config.model.method].segments and not config.model.own["grid"]:
         check_segments()
     store = Store(options.store)
@@ -221,24 +220,24 @@ def start_engine(
 
 
 def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    """Load published weights into the vision trunk, and into the audio trunk where it is an audio network."""
-    first, *others = (_put_file(trunk, name, options, listener) for trunk, name in engine.model.pretrained())
+    """Load published weights into the image backbone, and into the audio backbone if it has some."""
+    first, *others = (_put_file(module, network, options, listener) for module, network in engine.model.pretrained())
     return {**first, **({"audio": others[0]} if others else {})}
 
 
-def _put_file(trunk: nn.Module, name: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    weight, instead = trunk_weights(name), "Or start from random weights: --init random."
+def _put_file(module: nn.Module, network: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
+    weight, instead = backbone_weights(network), "Or start from random weights: --init random."
     located = locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
-    load_pretrained(trunk, name, located.path)
+    load_pretrained(module, network, located.path)
     return {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
 
 
 def _check_concepts(config: ModelConfig) -> None:
-    needs = {**CONCEPT_TRUNKS, "dim": DIM}
-    has = {name: str(getattr(config, name)).removesuffix(WITH_PUBLISHED) for name in needs}
-    if any(has[name] != str(value) for name, value in needs.items()):
-        settings = " ".join(f"--set model.{name}={value}" for name, value in needs.items())
-        raise UsageError("--init concepts does not fit these networks", hint=f"Valid: {settings}")
+    vision = BackboneName.parse(config.vision_trunk)
+    known = (vision.network, vision.class_scores) == ("efficientnet_lite0", True)
+    if not known or (config.audio_trunk, config.dim) != ("yamnet+classes", DIM):
+        settings = " ".join(f"--set model.{name}={value}" for name, value in CONCEPT_SETTINGS.items())
+        raise UsageError("--init concepts needs other networks", hint=f"Valid: {settings}")
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from avloc.weights.catalog import (
     HashSource,
     Weight,
     WeightFile,
+    backbone_weights,
     imagenet_weights,
-    trunk_weights,
 )
 from avloc.weights.lookup import Located, cache_folder, locate
 
@@ -29,8 +29,8 @@ __all__ = [
     "Located",
     "Weight",
     "WeightFile",
+    "backbone_weights",
     "cache_folder",
     "imagenet_weights",
     "locate",
-    "trunk_weights",
 ]

@@ -115,20 +115,16 @@ VGGISH = Weight(
 """VGGish, 128 numbers for 0.96 s of sound (Hershey et al., 2017), as PyTorch tensors."""
 
 
-def trunk_weights(trunk: str) -> Weight:
-    """The published weights that `avloc.networks.trunks.load_pretrained` puts into a trunk.
-
-    Args:
-        trunk: its name; `:part` and `+classes` behind it change nothing, since they are in the same file.
+def backbone_weights(network: str) -> Weight:
+    """The published weights of a backbone's network, which `avloc.networks.backbones.load_pretrained` reads.
 
     Raises:
         UsageError: there are none of that name.
     """
-    network = trunk.partition(":")[0].partition("+")[0]
     return {"yamnet": YAMNET, "vggish": VGGISH}.get(network) or imagenet_weights(network)
 
 
-def imagenet_weights(trunk: str) -> Weight:
+def imagenet_weights(network: str) -> Weight:
     """The ImageNet weights of an image network.
 
     IMAGENET1K_V1 for a network of torchvision, at the address that torchvision itself gives.
@@ -136,13 +132,13 @@ def imagenet_weights(trunk: str) -> Weight:
     Raises:
         UsageError: there is no such network, or there are no such weights for it.
     """
-    if trunk == "efficientnet_lite0":
+    if network == "efficientnet_lite0":
         return LITE0
     from torchvision.models import get_model_weights
 
     try:
-        url = str(get_model_weights(trunk)["IMAGENET1K_V1"].url)
+        url = str(get_model_weights(network)["IMAGENET1K_V1"].url)
     except (ValueError, KeyError):
-        raise UsageError(f"torchvision has no IMAGENET1K_V1 weights for {trunk!r}") from None
+        raise UsageError(f"torchvision has no IMAGENET1K_V1 weights for {network!r}") from None
     file = WeightFile(name=url.rpartition("/")[2], url=url, hash_source=HashSource.FILE_NAME)
-    return Weight(name=f"imagenet-{trunk}", files=(file,))
+    return Weight(name=f"imagenet-{network}", files=(file,))

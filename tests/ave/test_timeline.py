@@ -21,6 +21,7 @@ from avloc.localize.events_video import write_events_video
 from avloc.localize.timeline import attended, shown_classes, write_timeline
 from avloc.media import stream_frames
 from avloc.methods import build_events
+from avloc.networks.base import BackboneOutput
 from avloc.networks.vggish import VGGish, log_mel_patches
 from avloc.progress import silent
 from avloc.registry import EVENT_SPECS, StoreSpec
@@ -36,9 +37,9 @@ CPU = torch.device("cpu")
 class TinyVgg19(nn.Module):
     """Something with a picture's average colours in 49 cells, in place of twenty million weights."""
 
-    def forward(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
-        cells = nn.functional.adaptive_avg_pool2d(frames_B3HW, 7)
-        return cells.repeat(1, 171, 1, 1)[:, :512]
+    def forward(self, frames_B3HW: torch.Tensor) -> BackboneOutput:
+        cells = nn.functional.adaptive_avg_pool2d(frames_B3HW, 7).repeat(1, 171, 1, 1)[:, :512]
+        return BackboneOutput(cells, prior_features=cells)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_networks_agree():
     theirs.load_state_dict(ours.state_dict())
     frames, spectrograms = torch.randn(2, 3, 64, 64), torch.randn(2, 1, 257, 60)
     with torch.inference_mode():
-        cells = ours.similarity(Embeddings(ours.see(frames)[0], ours.encode_audio(spectrograms)))
+        cells = ours.similarity(Embeddings(ours.encode_image(frames)[0], ours.encode_audio(spectrograms)))
         expected = reference_scoring.similarity_maps(theirs, frames, spectrograms) * reference.TAU
     torch.testing.assert_close(cells, expected)
 

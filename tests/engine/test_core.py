@@ -15,8 +15,7 @@ from avloc.engine import Engine, pick_device, pick_precision, weighted_total
 from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
-from avloc.networks.folding import fold_batch_norms
-from avloc.networks.trunks import TRUNKS, WHOLE_WITH_CLASSES, build_trunk
+from avloc.networks.backbones import build_backbone
 from avloc.transforms import normalise_frames
 
 CPU = torch.device("cpu")
@@ -88,47 +87,9 @@ def test_the_total_is_the_weighted_sum():
     assert weighted_total(terms, LossWeights()).item() == pytest.approx(2 + 3 + 1)
 
 
-@pytest.mark.parametrize("name", TRUNKS)
-def test_every_trunk_sees_and_hears(name):
-    sees, width = build_trunk(name)
-    hears, same_width = build_trunk(name, channels=1)
-    assert width == same_width
-    with torch.no_grad():
-        assert sees.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, width, 7, 7)
-        assert hears.eval()(torch.zeros(1, 1, 257, 276)).shape[:2] == (1, width)
-
-
-@pytest.mark.parametrize("name", [*TRUNKS, *(name for name in WHOLE_WITH_CLASSES if "lite0" in name)])
-def test_folded_normalisations_change_nothing_but_rounding(name):
-    torch.manual_seed(0)
-    trunk, _ = build_trunk(name)
-    norms = [part for part in trunk.eval().modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.running_mean.normal_(0, 0.2), norm.running_var.uniform_(0.5, 2)
-        torch.nn.init.uniform_(norm.weight, 0.5, 1.5), torch.nn.init.normal_(norm.bias, 0, 0.2)
-    frames = torch.randn(2, 3, 96, 96)
-    with torch.no_grad():
-        before = trunk(frames)
-        fold_batch_norms(trunk)
-        after = trunk(frames)
-    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in trunk.modules())
-    assert (before - after).abs().max() <= 1e-5 * before.abs().max()
-
-
-def test_a_trunk_can_be_cut_short():
-    whole, _ = build_trunk("resnet18")
-    cut, width = build_trunk("resnet18:layer2")
-    assert width == 128
-    assert set(cut.state_dict()) == {key for key in whole.state_dict() if not key.startswith(("layer3", "layer4"))}
-    with torch.no_grad():
-        assert cut.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 128, 28, 28)
-    with pytest.raises(UsageError, match="layer1, layer2"):
-        build_trunk("resnet18:layer9")
-
-
 def test_impossible_parts_are_named():
     with pytest.raises(UsageError, match="resnet18"):
-        build_trunk("resnet19")
+        build_backbone("resnet19")
     with pytest.raises(UsageError, match="avc, ezvsl"):
         Engine(ModelConfig(method="avd"), CPU)
     with pytest.raises(UsageError, match="--device"):

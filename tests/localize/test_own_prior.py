@@ -79,7 +79,7 @@ def test_the_card_decides_and_the_activation_is_the_trunks(plain, carded, scene)
     engine = Engine.from_file(load_model(plain), torch.device("cpu"))
     small = torch.from_numpy(square(frame, engine.config.frame).copy()).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        activation = engine.model.imgnet(normalise_frames(small)).abs().mean(1)[0].numpy()
+        activation = engine.model.imgnet(normalise_frames(small)).features.abs().mean(1)[0].numpy()
     share = 0.25 + min(1, max(0, float(result.similarity.max()) + 0.5)) * 0.5
     twin = share * scaled(result.similarity) + (1 - share) * scaled(activation)
     np.testing.assert_allclose(result.cells, twin, atol=1e-5)

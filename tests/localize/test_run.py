@@ -224,8 +224,8 @@ def similarity_twin(path: Path, rgb: np.ndarray, waveform: np.ndarray) -> np.nda
     small = np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
     normal = (small - np.float32((0.485, 0.456, 0.406))) / np.float32((0.229, 0.224, 0.225))
     with torch.inference_mode():
-        seen = net.img_proj(net.imgnet(torch.from_numpy(normal).permute(2, 0, 1)[None]))[0].double().numpy()
-        sound = net.audnet(log_spectrogram(torch.from_numpy(waveform)[None], RATE))
+        seen = net.img_proj(net.imgnet(torch.from_numpy(normal).permute(2, 0, 1)[None]).features)[0].double().numpy()
+        sound = net.audnet(log_spectrogram(torch.from_numpy(waveform)[None], RATE)).features
         heard = net.aud_proj(sound.amax((2, 3)))[0].double().numpy()
     grid = np.zeros(seen.shape[1:])
     for y in range(grid.shape[0]):
@@ -536,7 +536,7 @@ def test_a_published_checkpoint(here, tmp_path):
     spectrogram = log_spectrogram(torch.from_numpy(moment.sound.waveform)[None], 44_100)
     assert spectrogram.shape[-1] > 500, "44.1 kHz gives the wide spectrogram of the published code"
     with torch.inference_mode():
-        seen = network.see(torch.from_numpy(normal).permute(2, 0, 1)[None])[0]
+        seen = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])[0]
         heard = network.encode_audio(spectrogram)
     grid = torch.einsum("dhw,d->hw", seen[0], heard[0]).double().numpy()
     assert line["peak_similarity"] == pytest.approx(grid.max(), abs=1e-4)

@@ -34,13 +34,12 @@ def trunk(channels, width):
 class Newcomer(Method):
     def __init__(self, config):
         super().__init__(config)
-        self.vision_features = config.dim
         self.eye, self.ear = trunk(3, config.dim), trunk(1, config.dim)
 
-    def hear(self, sound_BN, rate):
+    def audio_input(self, sound_BN, rate):
         return log_spectrogram(sound_BN, rate)
 
-    def see(self, frames_B3HW):
+    def encode_image(self, frames_B3HW):
         cells = self.eye(frames_B3HW)
         return F.normalize(cells.float(), dim=1), cells.detach().float().abs().mean(1)
 
@@ -56,7 +55,7 @@ class Newcomer(Method):
     def pretrained(self):
         return []
 
-    def freeze_trunks(self):
+    def freeze_backbones(self):
         raise UsageError("freeze = true leaves nothing to learn")
 
     @classmethod

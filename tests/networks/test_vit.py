@@ -1,4 +1,4 @@
-"""The vision transformer as a trunk: torchvision's own tokens, its published names, and what it cannot do."""
+"""The vision transformer as a backbone: torchvision's own tokens, its published names, and what it cannot do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avloc.cost import model_cost
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
 from avloc.methods import build
-from avloc.networks.trunks import build_trunk, load_pretrained
+from avloc.networks.backbones import build_backbone, load_pretrained
 
 CPU = torch.device("cpu")
 WITH_VIT = ModelConfig(dim=16, vision_trunk="vit_b_16", audio_trunk="shufflenet_v2_x0_5", seconds=1.0)
@@ -30,8 +30,8 @@ def published() -> torch.nn.Module:
 def trunk(published, tmp_path_factory) -> torch.nn.Module:
     path = tmp_path_factory.mktemp("vit") / "vit.pth"
     torch.save(published.state_dict(), path)
-    made, width = build_trunk("vit_b_16")
-    assert width == 768
+    made = build_backbone("vit_b_16")
+    assert made.width() == 768
     load_pretrained(made, "vit_b_16", path)
     return made.eval()
 
@@ -46,7 +46,7 @@ def test_cells_are_the_tokens_of_torchvisions_encoder(published, trunk):
     hook = published.encoder.register_forward_hook(lambda _module, _given, out: tokens.append(out))
     with torch.no_grad():
         published(frames())
-        cells = trunk(frames())
+        cells = trunk(frames()).features
     hook.remove()
     assert cells.shape == (2, 768, 14, 14)
     for row, column in ((0, 0), (0, 13), (5, 2), (13, 13)):
@@ -61,7 +61,7 @@ def test_its_tensors_have_torchvisions_names(published, trunk):
 def test_a_file_of_another_network_is_refused(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="does not hold the weights of this trunk"):
-        load_pretrained(build_trunk("vit_b_16")[0], "vit_b_16", tmp_path / "other.pth")
+        load_pretrained(build_backbone("vit_b_16"), "vit_b_16", tmp_path / "other.pth")
 
 
 def test_other_sizes_are_refused_with_the_one_that_is_valid(trunk):
@@ -75,7 +75,7 @@ def test_other_sizes_are_refused_with_the_one_that_is_valid(trunk):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"audio_trunk": "vit_b_16"}, "vit_b_16 sees and cannot hear; valid for sound: resnet18"),
+        ({"audio_trunk": "vit_b_16"}, "vit_b_16 takes image input only; valid for audio: resnet18"),
         ({"vision_trunk": "vit_b_16:encoder"}, "unknown|no part"),
         ({"vision_trunk": "vit_b_16+classes"}, "no trunk 'vit_b_16.classes'"),
         ({"method": "lvs", "vision_trunk": "vit_b_16", "dim": 512}, "valid: the width of both trunks"),

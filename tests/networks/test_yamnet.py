@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 from avloc.errors import UsageError, WeightsError
 from avloc.media import read_sound
-from avloc.networks.trunks import build_trunk, load_pretrained
+from avloc.networks.backbones import build_backbone, load_pretrained
 from avloc.networks.yamnet import SAMPLES, YAMNet, load_yamnet, read_yamnet
 from avloc.transforms import log_mel
 from avloc.weights import YAMNET
@@ -117,17 +117,17 @@ def test_yamnet_in_time_is_yamnet_once_pooled(yamnet_file):
 
 
 @pytest.mark.parametrize("name", ["yamnet", "yamnet:block5"])
-def test_the_sound_trunk_takes_the_file(name, yamnet_file):
-    trunk, width = build_trunk(name, channels=1)
-    load_pretrained(trunk, name, yamnet_file)
+def test_the_audio_backbone_takes_the_file(name, yamnet_file):
+    trunk = build_backbone(name, channels=1)
+    load_pretrained(trunk, "yamnet", yamnet_file)
     whole = read_yamnet(yamnet_file)
-    assert width == (256 if "block5" in name else 1024)
+    assert trunk.width() == (256 if "block5" in name else 1024)
     assert all(torch.equal(value, whole[f"trunk.{key}"]) for key, value in trunk.state_dict().items())
 
 
-def test_a_trunk_that_only_hears_is_not_made_to_see():
-    with pytest.raises(UsageError, match="yamnet hears and cannot see; valid for pictures: resnet18"):
-        build_trunk("yamnet")
+def test_an_audio_network_takes_no_images():
+    with pytest.raises(UsageError, match="yamnet takes audio input only; valid for images: resnet18"):
+        build_backbone("yamnet")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "fewer", "others", "folder"])
@@ -143,9 +143,9 @@ def test_damaged_files_are_named(damage, yamnet_file, tmp_path):
     path.mkdir() if damage == "folder" else path.write_bytes(made[damage]())
     with pytest.raises(WeightsError, match=re.escape(str(path))):
         load_yamnet(path)
-    trunk, _ = build_trunk("yamnet+classes", channels=1)
+    trunk = build_backbone("yamnet+classes", channels=1)
     with pytest.raises(WeightsError, match=re.escape(str(path))):
-        load_pretrained(trunk, "yamnet+classes", path)
+        load_pretrained(trunk, "yamnet", path)
 
 
 @pytest.mark.parametrize("load", [load_yamnet, lambda path: load_pretrained(torch.nn.Identity(), "yamnet", path)])

@@ -33,14 +33,14 @@ def lvs():
 
 
 def check(model, batch, reference, mode: str, tolerance: float) -> torch.Tensor:
-    heard = model.audnet(batch["spectrogram"])
-    seen = model.imgnet(batch["image"])
+    heard = model.audnet(batch["spectrogram"]).features
+    seen = model.imgnet(batch["image"]).features
     embeddings = Embeddings(F.normalize(seen, dim=1), F.normalize(heard.amax((2, 3)), dim=1))
     if mode == "eval":
         assert tuple(heard.shape) == tuple(reference["eval_audio_grid_shape"])
         close(seen[:, :4].detach(), reference["eval_vision_head"], TOLERANCE)
         close(heard.amax((2, 3))[:, :32].detach(), reference["eval_audio_head"], TOLERANCE)
-        assert torch.equal(embeddings.image, model.see(batch["image"])[0])
+        assert torch.equal(embeddings.image, model.encode_image(batch["image"])[0])
         assert torch.equal(embeddings.audio, model.encode_audio(batch["spectrogram"]))
     maps = model.similarity(embeddings)
     close(maps.detach(), reference[f"{mode}_maps"], TOLERANCE)
@@ -61,7 +61,7 @@ def test_parity_lvs_maps(lvs):
 def test_parity_lvs_without_its_trimap(lvs):
     model, batch, reference = lvs
     with torch.no_grad():
-        image, audio = model.eval().see(batch["image"])[0], model.encode_audio(batch["spectrogram"])
+        image, audio = model.eval().encode_image(batch["image"])[0], model.encode_audio(batch["spectrogram"])
     logits = trimap_logits(image, audio, **{**HEAD, "negative": HEAD["positive"]})
     close(logits, reference["eval_logits_without_trimap"], TOLERANCE)
 

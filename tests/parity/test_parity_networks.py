@@ -9,7 +9,7 @@ import torch
 from avloc.config import LossWeights, ModelConfig
 from avloc.heatmap import resize
 from avloc.methods import Embeddings, HintBatch, build
-from avloc.priors import mean_activation
+from avloc.networks.base import mean_activation
 from avloc.transforms import int16_to_float, log_spectrogram
 from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
@@ -23,7 +23,7 @@ def network(method: str, dim: int, keys: str, seed: int):
 
 
 def embed(model, batch) -> Embeddings:
-    return Embeddings(model.see(batch["image"])[0], model.encode_audio(batch["spectrogram"]))
+    return Embeddings(model.encode_image(batch["image"])[0], model.encode_audio(batch["spectrogram"]))
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,9 @@ def test_parity_ezvsl_maps(ezvsl):
         close(model.similarity(embeddings) / model.tau, reference["eval_maps"], TOLERANCE)
         loss = model.losses(embeddings, HintBatch(), LossWeights())["contrastive"]
         close(loss.item(), reference["eval_loss"].item(), TOLERANCE)
-        features = model.imgnet(batch["image"])
+        features = model.imgnet(batch["image"]).features
         close(model.img_proj(features)[:, :8], reference["eval_vision_projection_head"], TOLERANCE)
-        pooled = model.audnet(batch["spectrogram"]).amax((2, 3))
+        pooled = model.audnet(batch["spectrogram"]).features.amax((2, 3))
         close(model.aud_proj(pooled)[:, :32], reference["eval_audio_projection_head"], TOLERANCE)
         close(mean_activation(features), reference["prior_maps"], TOLERANCE)
 

@@ -33,8 +33,8 @@ def sspl(request):
 
 
 def embed(model, batch) -> Embeddings:
-    first, activation = model.see(batch["view1"])
-    return Embeddings(first, model.encode_audio(batch["log_mel"]), activation, model.see(batch["view2"])[0])
+    first, activation = model.encode_image(batch["view1"])
+    return Embeddings(first, model.encode_audio(batch["log_mel"]), activation, model.encode_image(batch["view2"])[0])
 
 
 def check(model, batch, reference, case: str, mode: str) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_parity_sspl_maps(sspl):
         close(embedded, reference["sound_embedding"], TOLERANCE)
         close(led[..., :64], reference["sound_transformed_head"], TOLERANCE)
         close(model.encode_audio(batch["log_mel"])[:, 512:], reference["audio_embedding_normalised"], TOLERANCE)
-        cells, activation = model.see(batch["view1"])
+        cells, activation = model.encode_image(batch["view1"])
         close(cells[:, :4], reference["frame_head"], TOLERANCE)
         close(cells.mean(1), reference["frame_channel_mean"], TOLERANCE)
         assert torch.equal(activation, cells.abs().mean(1))

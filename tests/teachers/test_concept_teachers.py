@@ -18,10 +18,10 @@ from avloc.errors import InputError, Refused, UsageError, WeightsError
 from avloc.media import decode_picture
 from avloc.networks import concepts
 from avloc.networks.concepts import (
+    AUDIO_CONSTANT,
     CONCEPTS,
     DIM,
-    NOTHING_HEARD,
-    NOTHING_SEEN,
+    IMAGE_CONSTANT,
     concept_projections,
     concepts_hash,
     read_concepts,
@@ -70,7 +70,7 @@ def ask(asked: Teacher, store: Store) -> list[np.ndarray]:
 
 def test_the_table_is_sound() -> None:
     names = [concept.name for concept in CONCEPTS]
-    assert len(set(names)) == len(names) == NOTHING_SEEN == NOTHING_HEARD - 1 == DIM - 2
+    assert len(set(names)) == len(names) == IMAGE_CONSTANT == AUDIO_CONSTANT - 1 == DIM - 2
     assert all(concept.audioset for concept in CONCEPTS), "what cannot be heard is no concept"
     assert sum(not concept.imagenet for concept in CONCEPTS) < 10
 
@@ -107,10 +107,10 @@ def test_projections_against_a_loop() -> None:
         assert set(image[row, image[row] != 0]) <= {np.float32(0.5 / max(1, len(concept.imagenet)) ** 0.5)}
         assert (image_bias[row], sound_bias[row]) == (0, 0)
     assert set(np.unique(sound)) == {0, 1}
-    assert not image[NOTHING_SEEN:].any()
-    assert not sound[NOTHING_SEEN:].any()
-    assert image_bias[NOTHING_SEEN:].tolist() == [16, 0]
-    assert sound_bias[NOTHING_SEEN:].tolist() == [0, np.float32(0.3)]
+    assert not image[IMAGE_CONSTANT:].any()
+    assert not sound[IMAGE_CONSTANT:].any()
+    assert image_bias[IMAGE_CONSTANT:].tolist() == [16, 0]
+    assert sound_bias[IMAGE_CONSTANT:].tolist() == [0, np.float32(0.3)]
 
 
 # --- the teachers

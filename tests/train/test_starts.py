@@ -1,4 +1,4 @@
-"""What a training run begins with, and trunks that stay as they began."""
+"""Initial weights of a training run, and frozen backbones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, settl
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.methods import build
 from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
-from avloc.networks.lite0 import published_end
+from avloc.networks.lite0 import frozen_head
 from avloc.networks.yamnet import read_yamnet
 from avloc.store import Store
 from avloc.train import TrainOptions, plan, train
@@ -126,7 +126,7 @@ def test_only_what_is_frozen_can_thaw():
             settled({"freeze": True, "thaw": "frame"}, method)
 
 
-def test_a_published_end_stays_while_the_other_learns_as_it_would_alone(store, tmp_path, published):
+def test_the_frozen_head_stays_while_the_other_trains_as_it_would_alone(store, tmp_path, published):
     ends = replace(CONCEPTUAL, thaw="imgnet._blocks.15,imgnet._conv_head,imgnet._bn1")
     alone, both = tmp_path / "alone", tmp_path / "both"
     train(TrainOptions(store=store, out=alone), ends)
@@ -136,7 +136,7 @@ def test_a_published_end_stays_while_the_other_learns_as_it_would_alone(store, t
     for key, value in theirs.items():  # sums over slices of channels round differently
         torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-6)
     file = torch.load(published[LITE0.name].path, weights_only=True)
-    stay = {f"imgnet.{key}": value for key, value in published_end(file).items()}
+    stay = {f"imgnet.{key}": value for key, value in frozen_head(file).items()}
     assert ours.keys() - theirs.keys() == stay.keys()
     assert all(torch.equal(ours[key], value) for key, value in stay.items())
     learned = "imgnet._conv_head.weight"
@@ -144,16 +144,16 @@ def test_a_published_end_stays_while_the_other_learns_as_it_would_alone(store, t
 
 
 @pytest.mark.parametrize("name", ["imgnet", "imgnet._blocks", "imgnet._blocks.14", "imgnet._bn0", "imgnet._published"])
-def test_what_a_published_end_stands_on_cannot_thaw(store, tmp_path, published, name):
+def test_what_a_frozen_head_depends_on_cannot_thaw(store, tmp_path, published, name):
     model = replace(SHARED_WORDS, vision_trunk="efficientnet_lite0+classes+published")
     frozen = replace(CONCEPTUAL, model=model, thaw=f"imgnet._conv_head,{name}")
     options = TrainOptions(store=store, out=tmp_path / "run", dry_run=True)
-    with pytest.raises(UsageError, match=f"no part '{name}' is frozen and may learn") as caught:
+    with pytest.raises(UsageError, match=f"no part '{name}' is frozen and trainable") as caught:
         train(options, frozen)
     assert "Valid are imgnet._blocks.15, imgnet._conv_head, imgnet._bn1, imgnet._fc, audnet." in caught.value.hint
     assert f"{name}," not in caught.value.hint
     for changed in ({"freeze": False, "thaw": ""}, {"init": "random"}):
-        with pytest.raises(UsageError, match="needs published weights, and that what it stands on") as caught:
+        with pytest.raises(UsageError, match="needs pretrained weights and frozen layers before it") as caught:
             train(options, replace(frozen, **changed))
         assert "--set freeze=true" in caught.value.hint
 
@@ -162,7 +162,7 @@ def test_what_thaws_is_what_learns():
     """SACL says by itself which of its parts learn."""
     config = settled({"init": "random", "freeze": True, "thaw": "frame"}, "sacl")
     model = build(config.model)
-    model.freeze_trunks()
+    model.freeze_backbones()
     before = sum(len(group.parameters) for group in model.groups())
     model.thaw("frame")
     assert sum(len(group.parameters) for group in model.groups()) == before + len(list(model.frame.parameters()))
@@ -170,13 +170,13 @@ def test_what_thaws_is_what_learns():
 
 def test_frozen_trunks_leave_no_gradient_behind():
     engine = plan.Engine(SMALL, torch.device("cpu"))
-    engine.model.freeze_trunks()
+    engine.model.freeze_backbones()
     engine.model.train()
     assert engine.model.training
     assert not any(part.training for trunk in (engine.model.imgnet, engine.model.audnet) for part in trunk.modules())
     frames = torch.rand(2, 3, 64, 64)
-    assert not engine.model.imgnet(frames).requires_grad
-    assert engine.model.see(frames)[0].requires_grad
+    assert not engine.model.imgnet(frames).features.requires_grad
+    assert engine.model.encode_image(frames)[0].requires_grad
     assert plan.Engine(SMALL, torch.device("cpu")).model.train().imgnet.training, "another model is not frozen"
 
 
@@ -228,7 +228,7 @@ def test_concepts_go_with_their_networks_only(store, tmp_path, published, change
     assert not (tmp_path / "run").exists()
 
 
-def test_published_weights_go_into_what_was_made_to_hear(store, tmp_path, published):
+def test_published_weights_go_into_an_audio_network(store, tmp_path, published):
     model = replace(SMALL, vision_trunk="efficientnet_lite0", audio_trunk="yamnet:block5", rate=16_000)
     config = replace(FROZEN, model=model, init="imagenet", epochs=1)
     train(TrainOptions(store=store, out=tmp_path / "run"), config)

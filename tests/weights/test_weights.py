@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from avloc.backbone_names import IMAGE_ONLY, TORCHVISION
 from avloc.errors import UsageError, WeightsAbsent, WeightsError
-from avloc.networks.trunks import SIGHT_TRUNKS, TORCHVISION_TRUNKS
 from avloc.progress import Event, Notice, Progress
 from avloc.weights import (
     CNN14,
@@ -23,10 +23,10 @@ from avloc.weights import (
     HashSource,
     Weight,
     WeightFile,
+    backbone_weights,
     cache_folder,
     imagenet_weights,
     locate,
-    trunk_weights,
 )
 
 CONTENT = b"weights " * 400_000  # 3 MB: several blocks
@@ -265,7 +265,7 @@ def test_an_unknown_home_is_a_named_error(publisher: Publisher, monkeypatch: pyt
         locate(named(publisher))
 
 
-@pytest.mark.parametrize("trunk", [*TORCHVISION_TRUNKS, *SIGHT_TRUNKS])
+@pytest.mark.parametrize("trunk", [*TORCHVISION, *IMAGE_ONLY])
 def test_every_trunk_has_weights_with_a_hash_in_the_name(trunk: str) -> None:
     (file,) = imagenet_weights(trunk).files
     assert file.url.startswith("https://download.pytorch.org/models/")
@@ -333,9 +333,9 @@ def test_absent_weights_without_an_address(installed: bool, request: pytest.Fixt
 
 
 def test_weights_of_the_recipe(tmp_path: Path) -> None:
-    assert trunk_weights("yamnet") == YAMNET
-    assert trunk_weights("efficientnet_lite0") == imagenet_weights("efficientnet_lite0") == LITE0
-    assert trunk_weights("resnet18") == imagenet_weights("resnet18")
+    assert backbone_weights("yamnet") == YAMNET
+    assert backbone_weights("efficientnet_lite0") == imagenet_weights("efficientnet_lite0") == LITE0
+    assert backbone_weights("resnet18") == imagenet_weights("resnet18")
     (tmp_path / "yamnet.safetensors").write_bytes(CONTENT)
     found = locate(YAMNET, weights_dir=tmp_path)
     assert (found.sha256, found.verified) == (SHA256, False)

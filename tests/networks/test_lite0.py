@@ -1,4 +1,4 @@
-"""The other networks of the recipe: against slow twins with random weights, and with the real ones if at hand."""
+"""EfficientNet-Lite0 against a slow twin with random weights, and with the real weights if at hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.errors import WeightsError
-from avloc.networks.lite0 import OwnScale, load_lite0
-from avloc.networks.padding import SameConv2d
-from avloc.networks.trunks import build_trunk, load_pretrained
+from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.base import SameConv2d
+from avloc.networks.lite0 import InputScale, load_lite0
 from avloc.transforms import normalise_frames
 from avloc.weights import LITE0
 from tests.recipe_makers import DATA, real, save_lite0
@@ -101,16 +101,17 @@ def test_lite0_against_a_slow_twin(lite0_file):
     torch.testing.assert_close(maps.mean((2, 3)), logits, rtol=1e-4, atol=1e-4)
 
 
-def test_lite0_sees_on_its_own_scale():
+def test_lite0_rescales_its_input():
     values = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
-    ours = OwnScale()(normalise_frames(values))
+    ours = InputScale()(normalise_frames(values))
     torch.testing.assert_close(ours, (values.float() - 127) / 128, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite0:_blocks"])
 def test_the_vision_trunk_takes_the_file(name, lite0_file):
-    trunk, width = build_trunk(name)
-    load_pretrained(trunk, name, lite0_file)
+    trunk = build_backbone(name)
+    width = trunk.width()
+    load_pretrained(trunk, "efficientnet_lite0", lite0_file)
     state = torch.load(lite0_file, weights_only=True)
     assert width == (320 if "_blocks" in name else 1280)
     assert all(torch.equal(value, state[key]) for key, value in trunk.state_dict().items())
@@ -121,8 +122,8 @@ def test_the_vision_trunk_takes_the_file(name, lite0_file):
 @pytest.mark.parametrize(("name", "channels"), [("efficientnet_lite0", 3), ("efficientnet_lite0", 1), ("yamnet", 1)])
 def test_every_weight_of_a_trunk_can_learn(name, channels):
     torch.manual_seed(0)
-    trunk, _ = build_trunk(name, channels=channels)
-    trunk.train()(torch.randn(2, channels, 64, 96)).square().sum().backward()
+    trunk = build_backbone(name, channels=channels)
+    trunk.train()(torch.randn(2, channels, 64, 96)).features.square().sum().backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in trunk.parameters())
 
 
@@ -131,12 +132,12 @@ def test_files_of_other_networks_are_refused(tmp_path, lite0_file):
     torch.save({"conv1.weight": torch.zeros(1)}, other)
     with pytest.raises(WeightsError, match=r"other\.pth does not hold the weights of EfficientNet-Lite0"):
         load_lite0(other)
-    trunk, _ = build_trunk("efficientnet_lite0")
+    trunk = build_backbone("efficientnet_lite0")
     with pytest.raises(WeightsError, match=r"other\.pth"):
         load_pretrained(trunk, "efficientnet_lite0", other)
-    hearing, _ = build_trunk("yamnet", channels=1)
+    audio = build_backbone("yamnet", channels=1)
     with pytest.raises(WeightsError, match="cannot be read as weights of YAMNet"):
-        load_pretrained(hearing, "yamnet", lite0_file)
+        load_pretrained(audio, "yamnet", lite0_file)
 
 
 def test_lite0_agrees_with_the_published_code():

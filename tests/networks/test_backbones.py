@@ -1,27 +1,30 @@
-"""Trunks that say their publisher's classes: against explicit arithmetic; what each trunk hears; where objects are."""
+"""Backbones: names, outputs, class scores against explicit arithmetic, audio input, features for the object prior."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 import torch
 
+from avloc.backbone_names import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, WITH_CLASSES, BackboneName
 from avloc.config import ModelConfig
 from avloc.cost import cost_rows, model_cost
 from avloc.engine import Engine
 from avloc.errors import UsageError
 from avloc.methods import build
 from avloc.networks import lite0, yamnet
-from avloc.networks.trunks import CLASSES, SOUND_TRUNKS, TRUNKS, build_trunk, heard_by, load_pretrained
+from avloc.networks.backbones import audio_transform, build_backbone, load_pretrained
+from avloc.networks.base import fold_batch_norms
 from avloc.transforms import log_mel, log_spectrogram, normalise_frames
-from avloc.weights import LITE0, YAMNET, trunk_weights
+from avloc.weights import LITE0, YAMNET, backbone_weights
 from tests.recipe_makers import save_lite0, save_yamnet
 from tests.small_models import SMALL
 
 CPU = torch.device("cpu")
-WITH_CLASSES = ModelConfig(
+CLASSES = {"efficientnet_lite0": lite0.CLASSES, "yamnet": yamnet.CLASSES}
+CLASS_MODEL = ModelConfig(
     vision_trunk="efficientnet_lite0+classes",
     audio_trunk="yamnet+classes",
     dim=12,
@@ -41,8 +44,8 @@ def files(tmp_path_factory) -> dict[str, object]:
 
 
 def loaded(name: str, files, channels: int = 3) -> torch.nn.Module:
-    trunk, _ = build_trunk(name, channels=channels)
-    load_pretrained(trunk, name, files[name.partition("+")[0]])
+    trunk = build_backbone(name, channels=channels)
+    load_pretrained(trunk, trunk.name.network, files[trunk.name.network])
     return trunk.eval()
 
 
@@ -56,13 +59,54 @@ def pictures(clips: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (clips, 3, 64, 96), dtype=torch.uint8, generator=generator)
 
 
+@pytest.mark.parametrize("name", CONVNETS)
+def test_every_convnet_takes_images_and_audio(name):
+    image, audio = build_backbone(name), build_backbone(name, channels=1)
+    width = image.width()
+    assert width == audio.width()
+    with torch.no_grad():
+        assert image.eval()(torch.zeros(1, 3, 224, 224)).features.shape == (1, width, 7, 7)
+        assert audio.eval()(torch.zeros(1, 1, 257, 276)).features.shape[:2] == (1, width)
+
+
+@pytest.mark.parametrize("name", [*CONVNETS, *(name for name in WITH_CLASSES if "lite0" in name)])
+def test_folded_normalisations_change_nothing_but_rounding(name):
+    torch.manual_seed(0)
+    trunk = build_backbone(name)
+    norms = [part for part in trunk.eval().modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.2), norm.running_var.uniform_(0.5, 2)
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5), torch.nn.init.normal_(norm.bias, 0, 0.2)
+    frames = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        before = trunk(frames)
+        fold_batch_norms(trunk)
+        after = trunk(frames)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in trunk.modules())
+    for one, other in zip(before, after, strict=True):
+        assert one is other is None or (one - other).abs().max() <= 1e-5 * one.abs().max()
+
+
+def test_a_trunk_can_be_cut_short():
+    whole = build_backbone("resnet18")
+    cut = build_backbone("resnet18:layer2")
+    assert cut.width() == 128
+    assert set(cut.state_dict()) == {key for key in whole.state_dict() if not key.startswith(("layer3", "layer4"))}
+    with torch.no_grad():
+        assert cut.eval()(torch.zeros(1, 3, 224, 224)).features.shape == (1, 128, 28, 28)
+    with pytest.raises(UsageError, match="layer1, layer2"):
+        build_backbone("resnet18:layer9")
+    with pytest.raises(UsageError, match="no part ''"):
+        build_backbone("resnet18:")
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_classes_that_are_seen_against_arithmetic(files, layout):
     frames = normalise_frames(pictures()).contiguous(memory_format=layout)
     network = lite0.load_lite0(files["efficientnet_lite0"])
     with torch.no_grad():
         features = network.trunk(frames).double().numpy()
-        ours = loaded("efficientnet_lite0+classes", files)(frames)
+        ours = loaded("efficientnet_lite0+classes", files)(frames).concatenated()
     weight, bias = (part.double().numpy() for part in (network.head.weight.data, network.head.bias.data))
     expected = np.zeros((2, 2_280, 2, 3))
     for n, row, column in np.ndindex(2, 2, 3):
@@ -80,7 +124,7 @@ def test_classes_that_are_heard_against_arithmetic(files):
     mel = torch.randn(2, 1, 64, 98, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         features = network.trunk(mel).double().numpy()
-        ours = loaded("yamnet+classes", files, channels=1)(mel)
+        ours = loaded("yamnet+classes", files, channels=1)(mel).concatenated()
     weight, bias = (part.double().numpy() for part in (network.head.weight.data, network.head.bias.data))
     assert ours.shape == (2, 1_545, 1, 1)
     assert 0 < (ours[:, 1_024:] > 0).float().mean() < 1, "the offset has something to do"
@@ -92,12 +136,12 @@ def test_classes_that_are_heard_against_arithmetic(files):
 
 @pytest.mark.parametrize(("name", "channels"), [("efficientnet_lite0", 3), ("efficientnet_lite0", 1), ("yamnet", 1)])
 def test_classes_are_one_more_part_of_the_trunk(name, channels):
-    plain, width = build_trunk(name, channels=channels)
-    trunk, wider = build_trunk(f"{name}+classes", channels=channels)
-    assert wider == width + CLASSES[name]
+    plain, trunk = build_backbone(name, channels=channels), build_backbone(f"{name}+classes", channels=channels)
+    assert trunk.width() == plain.width() + CLASSES[name]
     assert set(trunk.state_dict()) == {*plain.state_dict(), "_fc.weight", "_fc.bias"}
     with torch.no_grad():
-        assert trunk.eval()(torch.zeros(1, channels, 64, 64)).shape[1] == wider
+        out = trunk.eval()(torch.zeros(1, channels, 64, 64))
+    assert (out.features.shape[1], out.class_scores.shape[1]) == (plain.width(), CLASSES[name])
 
 
 def test_every_tensor_of_the_file_is_taken(files):
@@ -107,37 +151,53 @@ def test_every_tensor_of_the_file_is_taken(files):
     assert all(torch.equal(ours[key], value) for key, value in state.items())
     head = yamnet.load_yamnet(files["yamnet"]).head
     assert torch.equal(loaded("yamnet+classes", files, channels=1).state_dict()["_fc.weight"], head.weight)
-    assert trunk_weights("yamnet+classes") == trunk_weights("yamnet:block3") == YAMNET
-    assert trunk_weights("efficientnet_lite0+classes") == LITE0
-    assert trunk_weights("efficientnet_lite0+classes+published") == LITE0
+    for name in ("yamnet+classes", "yamnet:block3"):
+        assert backbone_weights(BackboneName.parse(name).network) == YAMNET
+    for name in ("efficientnet_lite0+classes", "efficientnet_lite0+classes+published"):
+        assert backbone_weights(BackboneName.parse(name).network) == LITE0
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("resnet18+classes", r"no trunk 'resnet18\+classes'.*yamnet\+classes"),
-        ("yamnet:block5+classes", "classes go with whole trunks"),
-        ("yamnet+classes:block5", "classes go with whole trunks"),
-        ("efficientnet_lite0+classes+classes", "classes go with whole trunks"),
-        ("yamnet+classes", "hears and cannot see"),
+        ("yamnet:block5+classes", "class scores need a whole network"),
+        ("yamnet+classes:block5", "class scores need a whole network"),
+        ("efficientnet_lite0+classes+classes", "class scores need a whole network"),
+        ("yamnet+classes", "yamnet takes audio input only; valid for images: resnet18"),
         ("yamnet+class", "no part|unknown trunk"),
         ("yamnet+classes+published", r"no trunk 'yamnet\+classes\+published'.*lite0\+classes\+published"),
-        ("resnet18+classes+published", "classes go with whole trunks"),
+        ("resnet18+classes+published", "class scores need a whole network"),
         ("efficientnet_lite0+published", r"unknown trunk.*lite0\+classes\+published"),
-        ("efficientnet_lite0+published+classes", "classes go with whole trunks"),
+        ("efficientnet_lite0+published+classes", "class scores need a whole network"),
     ],
 )
-def test_impossible_classes_are_named(name, words):
+def test_invalid_names_are_refused(name, words):
     with pytest.raises(UsageError, match=words):
-        build_trunk(name)
+        build_backbone(name)
 
 
-def test_a_published_end_does_not_hear():
-    with pytest.raises(UsageError, match="sees and cannot hear"):
-        build_trunk("efficientnet_lite0+classes+published", channels=1)
+@pytest.mark.parametrize(
+    ("name", "parsed"),
+    [
+        *((name, (name, None, False, False)) for name in (*CONVNETS, *IMAGE_ONLY, *AUDIO_ONLY)),
+        ("resnet18:layer2", ("resnet18", "layer2", False, False)),
+        ("yamnet+classes", ("yamnet", None, True, False)),
+        ("efficientnet_lite0+classes", ("efficientnet_lite0", None, True, False)),
+        ("efficientnet_lite0+classes+published", ("efficientnet_lite0", None, True, True)),
+    ],
+)
+def test_names_of_configurations_and_model_files(name, parsed):
+    assert astuple(BackboneName.parse(name)) == parsed
+    assert "+classes" not in name or name in WITH_CLASSES
 
 
-def test_the_published_end_is_that_of_the_file_whatever_becomes_of_the_other(files):
+def test_a_frozen_head_takes_no_audio():
+    with pytest.raises(UsageError, match="takes image input only"):
+        build_backbone("efficientnet_lite0+classes+published", channels=1)
+
+
+def test_the_frozen_head_is_that_of_the_file_whatever_becomes_of_the_other(files):
     frames = normalise_frames(pictures())
     reference, before = lite0.load_lite0(files["efficientnet_lite0"]), loaded("efficientnet_lite0+classes", files)
     trunk = loaded("efficientnet_lite0+classes+published", files)
@@ -146,50 +206,55 @@ def test_the_published_end_is_that_of_the_file_whatever_becomes_of_the_other(fil
     assert state.keys() - published.keys() == before.state_dict().keys()
     for network in (reference.trunk, before, trunk, trunk._published):  # some of it beyond what ReLU6 lets through
         network._bn1.weight.data.mul_(50)
-    first = {key for key in before.state_dict() if key.startswith(lite0.BESIDE_PUBLISHED[:-1])}
+    heads = {key for key in before.state_dict() if trunk.trainable(key)}
+    first = {key for key in heads if not key.startswith("_fc.")}
     assert len(first) == len(published) == 24
     with torch.no_grad():
         features = reference.trunk(frames)
         assert 0.001 < (features == 6).float().mean() < 0.9
-        assert torch.equal(trunk(frames)[:, :-1_280], before(frames))
-        assert torch.equal(trunk(frames)[:, -1_280:], features)
+        assert torch.equal(trunk(frames).concatenated(), before(frames).concatenated())
+        assert torch.equal(trunk(frames).prior_features, features)
         for key, value in trunk.named_parameters():
-            if key.startswith(lite0.BESIDE_PUBLISHED):
+            if key in heads:
                 value.mul_(1.5)
-        assert not torch.allclose(trunk(frames)[:, :1_280], features)
-        assert torch.equal(trunk(frames)[:, -1_280:], features)
+        assert not torch.allclose(trunk(frames).features, features)
+        assert torch.equal(trunk(frames).prior_features, features)
 
 
-def test_the_activation_is_that_of_the_published_end(files):
+def test_the_activation_is_that_of_the_frozen_head(files):
     name = "efficientnet_lite0+classes+published"
-    engine = Engine(replace(WITH_CLASSES, vision_trunk=name), CPU)
-    load_pretrained(engine.model.imgnet, name, files["efficientnet_lite0"])
+    engine = Engine(replace(CLASS_MODEL, vision_trunk=name), CPU)
+    load_pretrained(engine.model.imgnet, "efficientnet_lite0", files["efficientnet_lite0"])
     engine.model.eval()
     with torch.no_grad():
         engine.model.imgnet._bn1.bias.add_(0.1)
     frames = normalise_frames(pictures())
-    image, activation = engine.model.see(frames)
-    features = engine.model.imgnet(frames)
-    assert features.shape[1] == 1_280 + 1_000 + 1_280
-    expected = np.abs(features[:, 2_280:].detach().double().numpy()).mean(1)
+    image, activation = engine.model.encode_image(frames)
+    out = engine.model.imgnet(frames)
+    assert [part.shape[1] for part in out] == [1_280, 1_280, 1_000]
+    expected = np.abs(out.prior_features.detach().double().numpy()).mean(1)
     np.testing.assert_allclose(activation.numpy(), expected, rtol=1e-5)
-    assert not np.allclose(expected, np.abs(features[:, :1_280].detach().numpy()).mean(1), rtol=1e-2, atol=0)
-    projected = engine.model.img_proj(features[:, :2_280])
+    assert not np.allclose(expected, np.abs(out.features.detach().numpy()).mean(1), rtol=1e-2, atol=0)
+    projected = engine.model.img_proj(torch.cat((out.features, out.class_scores), 1))
     assert torch.allclose(image, torch.nn.functional.normalize(projected, dim=1), atol=1e-6)
 
 
-def test_each_trunk_hears_what_it_was_made_for():
-    for name in (*TRUNKS, "resnet18:layer2", "efficientnet_lite0+classes", "efficientnet_lite0+classes+published"):
-        assert heard_by(name, 22_050) is heard_by(name, 0) is log_spectrogram
-    for name in (*SOUND_TRUNKS, "yamnet:block5", "yamnet+classes"):
-        assert heard_by(name, 16_000) is log_mel
+def transform(name: str, rate: int):
+    return audio_transform(BackboneName.parse(name).network, rate)
+
+
+def test_each_backbone_has_the_audio_input_that_it_was_trained_with():
+    for name in (*CONVNETS, "resnet18:layer2", "efficientnet_lite0+classes", "efficientnet_lite0+classes+published"):
+        assert transform(name, 22_050) is transform(name, 0) is log_spectrogram
+    for name in (*AUDIO_ONLY, "yamnet:block5", "yamnet+classes"):
+        assert transform(name, 16_000) is log_mel
         for rate in (0, 22_050):
-            with pytest.raises(UsageError, match=f"{name.partition('+')[0]}.* 16000 Hz only") as caught:
-                heard_by(name, rate)
+            with pytest.raises(UsageError, match=r"yamnet.* 16000 Hz only") as caught:
+                transform(name, rate)
             assert "--set model.rate=16000" in caught.value.hint
 
 
-def test_the_engine_hears_by_its_trunk():
+def test_the_engine_computes_the_audio_input_of_its_backbone():
     wave = sound().float() / 32_767
     plain = Engine(replace(SMALL, rate=16_000), CPU).spectrogram(sound(), 16_000)
     assert torch.equal(plain, log_spectrogram(wave, 16_000))
@@ -202,7 +267,7 @@ def test_the_engine_hears_by_its_trunk():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_model_of_classes_predicts(precision):
     torch.manual_seed(0)
-    engine = Engine(WITH_CLASSES, CPU, precision)
+    engine = Engine(CLASS_MODEL, CPU, precision)
     engine.model.eval()
     seen = engine.embed(pictures()[..., :64], sound(), 16_000)
     assert (seen.image.shape, seen.audio.shape) == ((2, 12, 2, 2), (2, 12))
@@ -211,44 +276,45 @@ def test_a_model_of_classes_predicts(precision):
     assert shortest.isfinite().all()
 
 
-@pytest.mark.parametrize("config", [SMALL, WITH_CLASSES, replace(WITH_CLASSES, vision_trunk="efficientnet_lite0")])
-def test_activation_is_the_mean_of_what_the_trunk_sees_without_its_classes(config):
+@pytest.mark.parametrize("config", [SMALL, CLASS_MODEL, replace(CLASS_MODEL, vision_trunk="efficientnet_lite0")])
+def test_activation_is_the_mean_of_the_features_without_class_scores(config):
     torch.manual_seed(0)
     engine = Engine(config, CPU)
     engine.model.eval()
     frames = normalise_frames(pictures())
     seen = engine.encode([frames], engine.spectrogram(sound(), config.rate))
-    plain, width = build_trunk(config.vision_trunk.partition("+")[0])
+    plain = build_backbone(config.vision_trunk.partition("+")[0])
+    width = plain.width()
     plain.load_state_dict({k: v for k, v in engine.model.imgnet.state_dict().items() if not k.startswith("_fc")})
     with torch.no_grad():
-        features = plain.eval()(frames).numpy()
+        features = plain.eval()(frames).features.numpy()
     expected = sum(np.abs(features[:, channel]) for channel in range(width)) / width
     assert features.shape[1] == width
     assert not seen.activation.requires_grad
     assert seen.image.requires_grad
     np.testing.assert_allclose(seen.activation.numpy(), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(replace(seen, audio=-seen.audio).activation, seen.activation)
-    assert torch.equal(engine.model.see(frames)[0], seen.image)
+    assert torch.equal(engine.model.encode_image(frames)[0], seen.image)
 
 
-def test_the_cost_of_a_published_end_is_that_of_its_convolutions():
-    ends = replace(WITH_CLASSES, vision_trunk="efficientnet_lite0+classes+published")
-    ours, less = model_cost(ends), model_cost(WITH_CLASSES)
+def test_the_cost_of_a_frozen_head_is_that_of_its_convolutions():
+    ends = replace(CLASS_MODEL, vision_trunk="efficientnet_lite0+classes+published")
+    ours, less = model_cost(ends), model_cost(CLASS_MODEL)
     block = 192 * 1_152 + 9 * 1_152 + 1_152 * 320
     assert ours.multiply_adds - less.multiply_adds == (64 // 32) ** 2 * (block + 320 * 1_280)
     assert ours.parameters - less.parameters == block + 320 * 1_280 + 2 * (1_152 + 1_152 + 320 + 1_280)
 
 
 def test_the_cost_of_classes_is_that_of_their_classifiers():
-    plain = replace(WITH_CLASSES, vision_trunk="efficientnet_lite0", audio_trunk="yamnet")
-    ours, less = model_cost(WITH_CLASSES), model_cost(plain)
+    plain = replace(CLASS_MODEL, vision_trunk="efficientnet_lite0", audio_trunk="yamnet")
+    ours, less = model_cost(CLASS_MODEL), model_cost(plain)
     heads = 1_280 * 1_000 + 1_024 * 521
-    projections = (1_000 + 521) * WITH_CLASSES.dim
+    projections = (1_000 + 521) * CLASS_MODEL.dim
     assert ours.parameters - less.parameters == heads + 1_000 + 521 + projections
     cells = (64 // 32) ** 2
-    more = cells * (1_280 * 1_000 + 1_000 * WITH_CLASSES.dim) + 1_024 * 521 + 521 * WITH_CLASSES.dim
+    more = cells * (1_280 * 1_000 + 1_000 * CLASS_MODEL.dim) + 1_024 * 521 + 521 * CLASS_MODEL.dim
     assert ours.multiply_adds - less.multiply_adds == more
     assert ours.spectrogram_frames == less.spectrogram_frames == 98
-    assert ours.parameters == sum(weight.numel() for weight in build(WITH_CLASSES).parameters())
+    assert ours.parameters == sum(weight.numel() for weight in build(CLASS_MODEL).parameters())
     with pytest.raises(UsageError, match="16000 Hz only"):
-        cost_rows(replace(WITH_CLASSES, rate=0))
+        cost_rows(replace(CLASS_MODEL, rate=0))

@@ -1,4 +1,4 @@
-"""How networks run whose answers are stored or scored: the same numbers each time."""
+"""Reproducible inference."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 
 @contextmanager
-def exactly() -> Iterator[None]:
-    """Without gradients and in full float32; cuDNN takes kernels that repeat themselves, and does not race for one."""
+def deterministic_inference() -> Iterator[None]:
+    """Inference mode in full float32, with deterministic cuDNN kernels and no benchmarking."""
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
         yield
