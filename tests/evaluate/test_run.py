@@ -19,7 +19,7 @@ from avloc.annotations import published_list
 from avloc.checkpoint import load_model
 from avloc.config import ModelConfig
 from avloc.dataset import ClipSet, load
-from avloc.engine import Engine, Heats, predict_cells, score_heat, truth_of
+from avloc.engine import Engine, HeatMaps, predict_cells, score_heat, truth_of
 from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate, find_store
 from avloc.files import sha256_of
@@ -84,7 +84,7 @@ def av_scores(engine, batches) -> dict[str, float]:
     protocol = Protocol()
     return {
         cells.id: score_heat(
-            Heats(cells).heat({"av": 1.0}, protocol), truth_of(cells, protocol, "union"), protocol
+            HeatMaps(cells.maps).heat({"av": 1.0}, protocol), truth_of(cells, protocol, "union"), protocol
         ).score.ciou
         for cells in predict_cells(engine, batches)
     }
@@ -481,10 +481,14 @@ def test_a_damaged_prior_model_or_shard_is_named(here, model, store, world, tmp_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--maps", "nonsense"], "--maps nonsense is unknown; valid: av, object, fused, detr, baselines, sweep"),
+        (["--maps", "nonsense"], "--maps nonsense is unknown; valid: shipped, av, object, fused, detr, baselines"),
         (["--protocol", "nonsense"], "--protocol nonsense is unknown; valid: avloc, ezvsl"),
         (["--negatives", "-1"], "--negatives -1 is impossible; valid: 0 or more"),
-        (["--prior", "abacus"], "--prior abacus is unknown; valid: resnet18"),
+        (["--object-prior", "abacus"], "--object-prior abacus is unknown; valid: resnet18"),
+        (["--object-prior", "own"], "Use --maps shipped."),
+        (["--object-prior", "detr"], "Use --maps detr."),
+        (["--object-prior", "none"], "Use --maps av."),
+        (["--object-prior", "vgg16", "--prior", "vgg16"], "--prior is the old spelling of --object-prior"),
         (["--batch", "0"], "--batch 0 is impossible; valid: 1 or more"),
         (["--max-missing", "-1"], "--max-missing -1 is impossible; valid: 0 or more"),
         (["--precision", "fp16"], "precision = 'fp16' is impossible; valid: fp32, bf16"),
