@@ -14,7 +14,7 @@ from avloc.registry import SPECS
 from avloc.store import Store
 
 MAPS = ("shipped", "av", "object", "fused", "detr", "baselines", "sweep")
-DEFAULT_MAPS = ("shipped", "av", "object", "fused")
+DEFAULT_MAPS = ("av", "object", "fused")
 _PRIOR = "resnet18"
 _OTHER_PRIORS = {"own": "shipped", "detr": "detr", "none": "av"}
 """Values of `--object-prior` of `localize` that name no network -> the row to ask for."""

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import avloc
 from avloc.checkpoint import load_model, save_model
-from avloc.engine import Engine
+from avloc.engine import Engine, HeatMaps, inference
 from avloc.engine.fusion import CENTRE, OWN, AdaptiveWeights, Fusion, centre_map, fuse_cells
 from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import UsageError, WeightsError
-from avloc.media import square
-from avloc.transforms import normalise_frames
+from avloc.evaluate import EvalOptions, evaluate
+from avloc.heatmap import heat_maps
+from avloc.media import decode_picture, square
+from avloc.metrics import ground_truth
+from avloc.protocols import PROTOCOLS, Protocol
+from avloc.registry import StoreSpec
+from avloc.store import Clip, StoreHeader, StoreWriter
+from avloc.transforms import int16_to_float, normalise_frames
+from tests.program import ROOT
 from tests.responsive_model import save_listening
 
 # --- weighted sums of cells --------------------------------------------------------------------------------------
@@ -261,3 +271,55 @@ def test_a_card_with_an_unusable_resize_is_refused(plain, tmp_path, entry):
     save_model(tmp_path / "bad.safetensors", model.config, model.state, {"resize": entry})
     with pytest.raises(WeightsError, match="unusable resize"):
         avloc.load(tmp_path / "bad.safetensors")
+
+
+# --- the same map in `localize` and in `eval` -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip_and_store(tmp_path_factory):
+    """A square picture of the protocol's side and 3 s of sound at the shipped model's rate, and a store of them."""
+    picture = Image.open(ROOT / "tests" / "data" / "frame.jpg").convert("RGB").resize((Protocol.side, Protocol.side))
+    jpeg = io.BytesIO()
+    picture.save(jpeg, format="JPEG")
+    samples = np.random.default_rng(1).standard_normal(48_000).cumsum()
+    sound = np.round(32_000 * samples / np.abs(samples).max()).astype(np.int16)
+    boxes, size = np.array([[0.2, 0.3, 0.7, 0.9]]), (Protocol.side, Protocol.side)
+    clip = Clip(id="clip", picture=jpeg.getvalue(), sound=sound, frame_hw=size, boxes=boxes)
+    header = StoreHeader(spec=StoreSpec(seconds=3.0, rate=16_000), kind="test", expected=("clip",))
+    folder = tmp_path_factory.mktemp("shipped") / "store"
+    with StoreWriter(folder, header) as writer:
+        writer.add(clip)
+    return clip, folder
+
+
+def shipped_by_eval(store):
+    """Report and cells of the model in the package."""
+    options = EvalOptions(store=store, maps=("shipped", "av"), device="cpu", workers=0)
+    evaluation = evaluate(options)
+    return evaluation.reports[0], evaluation.cells[0][0]
+
+
+def test_localize_and_eval_have_the_same_fused_cells_and_heat_map(clip_and_store, monkeypatch):
+    clip, store = clip_and_store
+    waveform = int16_to_float(torch.from_numpy(clip.sound)).numpy()
+    model = avloc.load(device="cpu")
+    result = model.localize(decode_picture(clip.picture), waveform, 16_000)
+    report, cells = shipped_by_eval(store)
+    np.testing.assert_allclose(cells.maps["shipped"], result.cells, atol=1e-4)  # kernels round by batch size
+    monkeypatch.setattr(inference, "BLOCK", 1)
+    _, cells = shipped_by_eval(store)
+    np.testing.assert_array_equal(cells.maps["av"], result.similarity)
+    np.testing.assert_array_equal(cells.maps["shipped"], result.cells)
+    assert not np.array_equal(cells.maps["shipped"], cells.maps["av"]), "something was fused"
+    heats = HeatMaps(cells.maps, cells.shipped_resize)
+    for protocol in PROTOCOLS.values():
+        np.testing.assert_array_equal(heats.heat({"shipped": 1.0}, protocol), result.heatmap)
+    av_cells = torch.from_numpy(result.similarity)[None]
+    np.testing.assert_array_equal(heats.heat({"av": 1.0}, Protocol()), heat_maps(av_cells, (224, 224))[0].numpy())
+    assert report.shipped == {"resize": "bilinear-halfpixel", "fusion": model.protocol.split("/", 3)[3]}
+    assert model.protocol.split("/")[1] == report.shipped["resize"]
+    truth = ground_truth(clip.boxes, "union", 224)
+    mask = result.heatmap >= np.sort(result.heatmap, axis=None)[224 * 224 // 2]
+    inside = (mask & (truth > 0)).sum() / (mask | (truth > 0)).sum()
+    assert report.clips[0].scores["shipped"].ciou == pytest.approx(inside, abs=1e-3)

@@ -168,6 +168,23 @@ def test_a_prior_without_weights(here, offline, clips, model):
     assert "resnet18" in done.err
 
 
+def test_the_old_spelling_of_map_weights_works_with_a_line_that_says_so(here, clips, model, tmp_path):
+    def arrays(flag: str) -> tuple[str, bytes]:
+        out = tmp_path / f"{flag}.npy"
+        fused = ("--object-prior", "own", flag, "av=1,own=3")
+        done = here("localize", clips / "a.mp4", "--model", model, "--out", out, *fused)
+        assert done.code == 0, done.err
+        return done.err, out.read_bytes()
+
+    (old_said, old), (said, new) = arrays("--weights"), arrays("--map-weights")
+    assert "avloc: --weights is deprecated; use --map-weights\n" in old_said
+    assert "deprecated" not in said
+    assert old == new
+    both = here("localize", clips / "a.mp4", "--model", model, "--weights", "av=1", "--map-weights", "av=1")
+    assert (both.code, "--weights is the old spelling of --map-weights" in both.err) == (2, True)
+    assert "--weights <" not in here("localize", "--help").out
+
+
 def test_a_picture_has_no_times(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--json", "--every", 1)
