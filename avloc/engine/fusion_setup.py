@@ -53,7 +53,7 @@ def load_fusion(
         card: of the model file.
         weights_dir: folder searched first for pretrained weights.
         device: of the priors.
-        listener: hears about a download.
+        listener: receives notices of downloads.
 
     Raises:
         UsageError: no such prior, or weights that do not match the maps.

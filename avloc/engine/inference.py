@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avloc.dataset import Batch
 from avloc.engine.core import Engine
-from avloc.engine.fusion import OWN, SHIPPED, Fusion
+from avloc.engine.fusion import OWN, SHIPPED, Cells, Fusion
 from avloc.malloc import give_back
 from avloc.methods import Embeddings
 from avloc.priors import DetrPrior, ObjectPrior
@@ -41,12 +41,12 @@ class ClipCells:
     """[n, 4] in fractions of the picture."""
     mask: bytes = b""
     """PNG mask of the sounding object, where the annotation is one."""
-    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    maps: Mapping[str, Cells] = field(default_factory=dict)
     """[h, w] each: `av` (cosines) and, if they were asked for, `own`, `object` (activations), `detr` (attention; absent
     if no query was confident) and `shipped` (fused as the model's card says)."""
     shipped_resize: str = Protocol.resize
     """How `shipped` becomes pixels."""
-    wrong: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    wrong: Mapping[str, Cells] = field(default_factory=dict)
     """Kind of wrong sound -> cosines of the same picture with it, [draws, h, w]; always with `silence`."""
     reason: str = ""
     """Why the clip cannot be scored; `maps` may hold the finite ones nevertheless."""
@@ -154,12 +154,12 @@ def _block_cells(
             by_name[OWN] = embeddings.activation
         if prior is not None:
             by_name["object"] = prior.maps(_filled([_given(r.batch.prior_frames)[r.row] for r in rows]))
-        for place, (batch, row) in enumerate((r.batch, r.row) for r in rows):
+        for place, at in enumerate(rows):
             maps = {name: _numpy(cells[place]) for name, cells in by_name.items()}
             if detr is not None:
-                maps |= _attention(detr, _given(batch.detr_frames)[row])
+                maps |= _attention(detr, _given(at.batch.detr_frames)[at.row])
             image = embeddings.image[place : place + 1]
-            out.append(_clip_cells(batch, row, maps, fusion, _wrong_maps(engine, image, batch.ids[row], wrong)))
+            out.append(_clip_cells(at, maps, fusion, _wrong_maps(engine, image, at.batch.ids[at.row], wrong)))
     return out
 
 
@@ -173,18 +173,14 @@ def _filled(tensors: Sequence[Tensor]) -> Tensor:
     return block
 
 
-def _attention(detr: DetrPrior, frame_3HW: Tensor) -> dict[str, NDArray[np.float32]]:
+def _attention(detr: DetrPrior, frame_3HW: Tensor) -> dict[str, Cells]:
     (attention,) = detr.maps(frame_3HW[None])
     return {} if attention is None else {"detr": _numpy(attention)}
 
 
-def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSounds) -> dict[str, NDArray[np.float32]]:
+def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSounds) -> dict[str, Cells]:
     others = [wrong.of_clips[name] for name in wrong.others.get(clip_id, ())]
-    sounds = {
-        SILENCE: wrong.silence,
-        NOISE: wrong.noise,
-        OTHER: torch.cat(others) if others else None,
-    }
+    sounds = {SILENCE: wrong.silence, NOISE: wrong.noise, OTHER: torch.cat(others) if others else None}
     return {
         kind: np.stack([_numpy(engine.similarity(Embeddings(image_1DHW, draw[None]))[0]) for draw in vectors])
         for kind, vectors in sounds.items()
@@ -192,13 +188,8 @@ def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSo
     }
 
 
-def _clip_cells(
-    batch: Batch,
-    row: int,
-    maps: dict[str, NDArray[np.float32]],
-    fusion: Fusion | None,
-    wrong: dict[str, NDArray[np.float32]],
-) -> ClipCells:
+def _clip_cells(at: _Row, maps: dict[str, Cells], fusion: Fusion | None, wrong: dict[str, Cells]) -> ClipCells:
+    batch, row = at.batch, at.row
     broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
     if broken:
         whole = {name: cells for name, cells in maps.items() if name not in broken}
@@ -206,7 +197,7 @@ def _clip_cells(
     how = Protocol.resize
     if fusion is not None:
         how = fusion.resize
-        maps[SHIPPED] = fusion.cells(maps["av"], {name: cells for name, cells in maps.items() if name == OWN})
+        maps[SHIPPED] = fusion.cells(maps["av"], {name: maps[name] for name in (OWN,) if fusion.own})
     clip_id, boxes, mask = batch.ids[row], batch.boxes[row], batch.masks[row]
     return ClipCells(id=clip_id, boxes=boxes, mask=mask, maps=maps, shipped_resize=how, wrong=wrong)
 
@@ -216,6 +207,6 @@ def _given(frames: Tensor | None) -> Tensor:
     return frames
 
 
-def _numpy(cells_hw: Tensor) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = cells_hw.float().cpu().numpy()
+def _numpy(cells_hw: Tensor) -> Cells:
+    values: Cells = cells_hw.float().cpu().numpy()
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avloc.annotations import SilentPair, published_boxes
@@ -111,29 +112,13 @@ def gather(
     shipped = SHIPPED in options.maps if options.maps else CARD_KEY in model.card
     fusion = card_fusion(model.card) if shipped else None
     prior, detr = (None, None) if known else (priors.object, priors.detr)
+    predict = partial(predict_cells, engine, prior=prior, detr=detr, fusion=fusion, listener=listener)
+    sides = (prior.side if prior else 0, detr.side if detr else 0)
 
     def run(task: str, ids: Sequence[str], sound_ids: Sequence[str] | None, wrong: WrongSounds) -> list[ClipCells]:
-        clips = ClipSet(
-            store,
-            ids,
-            engine.config,
-            prior_side=prior.side if prior else 0,
-            detr_side=detr.side if detr else 0,
-            sound_ids=sound_ids,
-        )
+        clips = ClipSet(store, ids, engine.config, prior_side=sides[0], detr_side=sides[1], sound_ids=sound_ids)
         batches = load(clips, batch=options.batch, workers=options.workers)
-        cells = predict_cells(
-            engine,
-            batches,
-            prior=prior,
-            detr=detr,
-            fusion=fusion,
-            wrong=wrong,
-            total=len(ids),
-            task=task,
-            listener=listener,
-        )
-        return list(cells)
+        return list(predict(batches, wrong=wrong, total=len(ids), task=task))
 
     wrong = wrong_sounds(engine, store, labels, options.negatives) if options.negatives else WrongSounds()
     cells = run("scoring", sorted(ids), None, wrong)

@@ -118,9 +118,9 @@ def find_store(testset: str, store: Path | None) -> Path:
         StoreNotFound: no store there; the hint has the `prepare` command.
     """
     known = (*TESTSETS, *EVENT_TESTSETS)
-    meant = nearest(testset, known)
+    similar = nearest(testset, known)
     if testset not in known and normal_form(testset) in map(normal_form, known):
-        raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=meant)
+        raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=similar)
     if store is not None:
         return store
     if not testset:
@@ -132,8 +132,8 @@ def find_store(testset: str, store: Path | None) -> Path:
         if (place / "store.json").is_file():
             return place
     hint = _how_to_prepare(testset, places[0])
-    if testset not in known and meant:
-        hint = f"{meant} {hint}"
+    if testset not in known and similar:
+        hint = f"{similar} {hint}"
     raise StoreNotFound(f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=hint)
 
 

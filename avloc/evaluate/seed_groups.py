@@ -242,7 +242,7 @@ def _check_group(reports: Sequence[EvalReport]) -> None:
     for other in reports[1:]:
         names = f"{first.model} and {other.model}"
         if other.selection != first.selection:
-            hint = "Score them apart: their means do not belong together."
+            hint = "Score them separately: their means are not comparable."
             raise Refused(f"{names} chose their epochs differently ({first.selection}, {other.selection})", hint=hint)
         theirs = settings_of(other.model_card)
         differ = sorted(name for name in {**settings, **theirs} if settings.get(name) != theirs.get(name))
