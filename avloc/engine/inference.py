@@ -1,4 +1,4 @@
-"""Clips to maps of cells, before any protocol: each network runs once, whatever is scored afterwards.
+"""Clips to maps of cells, before any protocol: each network runs once for all rows and protocols.
 
 Shape letters: B batch, D common space, N samples, h w cells.
 """
@@ -15,42 +15,46 @@ from torch import Tensor
 
 from avloc.dataset import Batch
 from avloc.engine.core import Engine
+from avloc.engine.fusion import OWN, SHIPPED, Cells, Fusion
 from avloc.malloc import release_freed_memory
 from avloc.methods import Embeddings
 from avloc.priors import DetrPrior, ObjectPrior
 from avloc.progress import Listener, Progress, silent
+from avloc.protocols import Protocol
 
 NOT_FINITE = "the {} map is not finite"
 SILENCE = "silence"
 NOISE = "noise"
 OTHER = "other-class"
 _TRIM_EVERY = 64
-"""Blocks. Results stay and batches go, so that the heap fills with holes: 50 kB a clip over tens of thousands."""
+"""Blocks. Results are kept and batches freed, which fragments the heap: 50 kB a clip over tens of thousands."""
 BLOCK = 16
-"""Clips that the networks see at once."""
+"""Batch size of the networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipCells:
-    """What the networks say about one clip."""
+    """Maps and annotation of one clip."""
 
     id: str
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """[n, 4] in fractions of the picture."""
     mask: bytes = b""
     """PNG mask of the sounding object, where the annotation is one."""
-    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    """`av` (cosines) and, where they were run, `object` and `detr` (activations, attention): [h, w] each. `detr` is
-    absent where DETR was sure of nothing."""
-    wrong: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Kind of wrong sound -> cosines of the same picture with it, [draws, h, w]; `silence` is always there."""
+    maps: Mapping[str, Cells] = field(default_factory=dict)
+    """[h, w] each: `av` (cosines) and, if they were asked for, `own`, `object` (activations), `detr` (attention; absent
+    if no query was confident) and `shipped` (fused as the model's card says)."""
+    shipped_resize: str = Protocol.resize
+    """How `shipped` becomes pixels."""
+    wrong: Mapping[str, Cells] = field(default_factory=dict)
+    """Kind of wrong sound -> cosines of the same picture with it, [draws, h, w]; always with `silence`."""
     reason: str = ""
-    """Why the clip cannot be scored; maps that are fine may stand above nevertheless."""
+    """Why the clip cannot be scored; `maps` may hold the finite ones nevertheless."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrongSounds:
-    """Sounds that do not belong to a picture, as unit vectors [draws, D]. Silence is filled in where it is absent."""
+    """Embeddings [draws, D] of sounds that do not belong to a picture. Silence is encoded if it is absent."""
 
     silence: Tensor | None = None
     noise: Tensor | None = None
@@ -58,7 +62,7 @@ class WrongSounds:
     of_clips: Mapping[str, Tensor] = field(default_factory=dict)
     """Clip id -> its own sound, [1, D]."""
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Clip id -> clips of other classes, keys of `of_clips`, that it is heard with."""
+    """Clip id -> clips of other classes, keys of `of_clips`, whose sounds its picture is paired with."""
 
 
 def predict_cells(
@@ -67,22 +71,24 @@ def predict_cells(
     *,
     prior: ObjectPrior | None = None,
     detr: DetrPrior | None = None,
+    fusion: Fusion | None = None,
     wrong: WrongSounds | None = None,
     total: int | None = None,
     task: str = "scoring",
     listener: Listener = silent,
 ) -> Iterator[ClipCells]:
-    """One entry a clip, in the order of the batches, those that could not be decoded included.
+    """One entry a clip, in the order of the batches, with a `reason` for those that could not be decoded.
 
     Args:
         engine: the model, in evaluation mode.
         batches: square frames with sound and boxes, and with pictures for the priors that are given.
         prior: adds `object` maps.
         detr: adds `detr` maps.
+        fusion: of the model's card; adds `shipped` maps, and `own` if it uses the model's activation.
         wrong: adds maps of wrong sounds beside silence.
         total: number of clips, for the progress.
-        task: what the progress is called.
-        listener: hears the progress.
+        task: name of the progress.
+        listener: receives the progress.
     """
     done, wrong = 0, wrong or WrongSounds()
     for number, block in enumerate(_blocks(batches)):
@@ -91,7 +97,7 @@ def predict_cells(
         rows = [entry for entry in block if isinstance(entry, _Row)]
         if wrong.silence is None and rows:
             wrong = replace(wrong, silence=_silence(engine, rows[0].batch))
-        decoded = iter(_block_cells(engine, rows, wrong, prior, detr))
+        decoded = iter(_block_cells(engine, rows, wrong, prior, detr, fusion))
         for entry in block:
             yield next(decoded) if isinstance(entry, _Row) else entry
         done += len(block)
@@ -105,7 +111,7 @@ class _Row:
 
 
 def _blocks(batches: Iterable[Batch]) -> Iterator[list[_Row | ClipCells]]:
-    """The clips in their order, so many that the networks have a whole block, however they were loaded."""
+    """The clips in order, regrouped into blocks of `BLOCK` decoded clips whatever the loader's batch size."""
     block: list[_Row | ClipCells] = []
     decoded = 0
     for batch in batches:
@@ -131,47 +137,50 @@ def _silence(engine: Engine, batch: Batch) -> Tensor:
 
 @torch.inference_mode()
 def _block_cells(
-    engine: Engine, rows: Sequence[_Row], wrong: WrongSounds, prior: ObjectPrior | None, detr: DetrPrior | None
+    engine: Engine,
+    rows: Sequence[_Row],
+    wrong: WrongSounds,
+    prior: ObjectPrior | None,
+    detr: DetrPrior | None,
+    fusion: Fusion | None,
 ) -> list[ClipCells]:
-    """What the networks say about the clips of a block."""
     out: list[ClipCells] = []
     if rows:
         frames, sound = _filled([r.batch.frames[r.row] for r in rows]), _filled([r.batch.sound[r.row] for r in rows])
-        heard = engine.embed(frames, sound, rows[0].batch.rate)
-        by_name = {"av": engine.similarity(heard)}
+        embeddings = engine.embed(frames, sound, rows[0].batch.rate)
+        by_name = {"av": engine.similarity(embeddings)}
+        if fusion is not None and fusion.own is not None:
+            assert embeddings.activation is not None, "the engine computes it for every picture"
+            by_name[OWN] = embeddings.activation
         if prior is not None:
             by_name["object"] = prior.maps(_filled([_given(r.batch.prior_frames)[r.row] for r in rows]))
-        for place, (batch, row) in enumerate((r.batch, r.row) for r in rows):
+        for place, at in enumerate(rows):
             maps = {name: _numpy(cells[place]) for name, cells in by_name.items()}
             if detr is not None:
-                maps |= _attention(detr, _given(batch.detr_frames)[row])
-            image = heard.image[place : place + 1]
-            out.append(_clip_cells(batch, row, maps, _wrong_maps(engine, image, batch.ids[row], wrong)))
+                maps |= _attention(detr, _given(at.batch.detr_frames)[at.row])
+            image = embeddings.image[place : place + 1]
+            out.append(_clip_cells(at, maps, fusion, _wrong_maps(engine, image, at.batch.ids[at.row], wrong)))
     return out
 
 
 def _filled(tensors: Sequence[Tensor]) -> Tensor:
-    """One below the other, and as many blank ones as make a whole block.
+    """Stack and pad with zeros to a whole block.
 
-    Kernels round differently for other batch sizes, and a rounding moves pixels over a cut.
+    Kernels round differently for other batch sizes, and rounding moves pixels across a threshold.
     """
     block = tensors[0].new_zeros((BLOCK, *tensors[0].shape))
     block[: len(tensors)] = torch.stack(list(tensors))
     return block
 
 
-def _attention(detr: DetrPrior, frame_3HW: Tensor) -> dict[str, NDArray[np.float32]]:
+def _attention(detr: DetrPrior, frame_3HW: Tensor) -> dict[str, Cells]:
     (attention,) = detr.maps(frame_3HW[None])
     return {} if attention is None else {"detr": _numpy(attention)}
 
 
-def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSounds) -> dict[str, NDArray[np.float32]]:
+def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSounds) -> dict[str, Cells]:
     others = [wrong.of_clips[name] for name in wrong.others.get(clip_id, ())]
-    sounds = {
-        SILENCE: wrong.silence,
-        NOISE: wrong.noise,
-        OTHER: torch.cat(others) if others else None,
-    }
+    sounds = {SILENCE: wrong.silence, NOISE: wrong.noise, OTHER: torch.cat(others) if others else None}
     return {
         kind: np.stack([_numpy(engine.similarity(Embeddings(image_1DHW, draw[None]))[0]) for draw in vectors])
         for kind, vectors in sounds.items()
@@ -179,14 +188,18 @@ def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSo
     }
 
 
-def _clip_cells(
-    batch: Batch, row: int, maps: dict[str, NDArray[np.float32]], wrong: dict[str, NDArray[np.float32]]
-) -> ClipCells:
+def _clip_cells(at: _Row, maps: dict[str, Cells], fusion: Fusion | None, wrong: dict[str, Cells]) -> ClipCells:
+    batch, row = at.batch, at.row
     broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
     if broken:
         whole = {name: cells for name, cells in maps.items() if name not in broken}
         return ClipCells(id=batch.ids[row], maps=whole, reason=NOT_FINITE.format(broken[0]))
-    return ClipCells(id=batch.ids[row], boxes=batch.boxes[row], mask=batch.masks[row], maps=maps, wrong=wrong)
+    how = Protocol.resize
+    if fusion is not None:
+        how = fusion.resize
+        maps[SHIPPED] = fusion.cells(maps["av"], {name: maps[name] for name in (OWN,) if fusion.own})
+    clip_id, boxes, mask = batch.ids[row], batch.boxes[row], batch.masks[row]
+    return ClipCells(id=clip_id, boxes=boxes, mask=mask, maps=maps, shipped_resize=how, wrong=wrong)
 
 
 def _given(frames: Tensor | None) -> Tensor:
@@ -194,6 +207,6 @@ def _given(frames: Tensor | None) -> Tensor:
     return frames
 
 
-def _numpy(cells_hw: Tensor) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = cells_hw.float().cpu().numpy()
+def _numpy(cells_hw: Tensor) -> Cells:
+    values: Cells = cells_hw.float().cpu().numpy()
     return values

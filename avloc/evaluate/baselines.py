@@ -1,4 +1,4 @@
-"""What can be scored without looking or listening: numbers that put every other number in its place."""
+"""Baselines: maps that use neither picture nor sound, and the best possible mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.heatmap import area_rank, cut, median_rank
+from avloc.heatmap import area_rank, median_rank, threshold_mask
 from avloc.metrics import ClipScore, Truth
 
 RANDOM = "random"
@@ -17,10 +17,10 @@ _RANDOM_CELLS = 7
 
 
 class Fixed:
-    """One map for every picture. Its mask does not depend on the protocol's threshold: its name says how large it is.
+    """One map and mask for every picture, whatever the protocol's threshold.
 
     Args:
-        heat: [side, side], the hottest pixel where the map points.
+        heat: [side, side].
         mask: [side, side] bool.
     """
 
@@ -31,11 +31,11 @@ class Fixed:
         self.has_peak = bool(self._sorted[0] < self._sorted[-1])
 
     def score(self, truth: Truth, comparison: str) -> ClipScore:
-        """The mask against a truth."""
+        """Score the mask against a truth."""
         mask = self.mask
         if self.has_peak:
             at_area = float(self._sorted[area_rank(self.heat.size, truth.pixels)])
-            mask = cut(self.heat, at_area, comparison)
+            mask = threshold_mask(self.heat, at_area, comparison)
         return ClipScore(
             ciou=truth.ciou(self.mask), area_ciou=truth.ciou(mask), hit=self.has_peak and truth.holds(self._peak)
         )
@@ -61,16 +61,16 @@ def fixed_baselines(prior: NDArray[np.float64]) -> dict[str, Fixed]:
 
 
 def _hotter_half(heat: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return cut(heat, float(np.sort(heat, axis=None)[median_rank(heat.size)]))
+    return threshold_mask(heat, float(np.sort(heat, axis=None)[median_rank(heat.size)]))
 
 
 def ceiling(truth: Truth) -> ClipScore:
-    """The best that any mask of half the picture could do; of an odd number of pixels the larger half."""
+    """The best score of any mask of half the picture, of an odd number of pixels the larger half."""
     best = truth.best_ciou(truth.map.size - median_rank(truth.map.size))
     return ClipScore(ciou=best, area_ciou=float(truth.pixels > 0), hit=truth.pixels > 0)
 
 
 def random_cells(clip_id: str) -> NDArray[np.float32]:
-    """A [7, 7] map of noise, what a network that knows nothing gives; the same for a clip at all times."""
+    """A [7, 7] map of noise that depends on the id alone."""
     seed = int.from_bytes(hashlib.sha256(clip_id.encode("utf-8", "surrogateescape")).digest()[:8], "little")
     return np.random.default_rng(seed).random((_RANDOM_CELLS, _RANDOM_CELLS), np.float32)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avloc.annotations import SilentPair, published_boxes
 from avloc.errors import WeightsAbsent
 from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions
 from avloc.progress import Listener, Notice
-from avloc.store import FLAGS, Store
+from avloc.store import Store
 
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
-    from avloc.engine import ClipCells, Engine, WrongSounds
+    from avloc.engine import ClipCells, Fusion
     from avloc.priors import DetrPrior, ObjectPrior
 
 _NEEDS = {"object": ("object",), "fused": ("object",), "sweep": ("object",), "detr": ("detr",)}
-"""Map as asked for -> priors that it needs. DETR beside the two others also takes the object prior, if it is there."""
+"""Map as asked for -> priors that it needs. `detr` also uses the object prior if its weights are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Priors:
-    """The sound-blind networks that could be had."""
+    """The prior networks whose weights were found."""
 
     object: ObjectPrior | None = None
     detr: DetrPrior | None = None
@@ -38,14 +39,16 @@ class Gathered:
     """One model's maps of all clips, in the order of their ids."""
 
     cells: list[ClipCells]
-    silent: list[ClipCells]
+    silent: list[ClipCells] = field(default_factory=list)
     """Of the pairs of an extended set."""
-    failures: dict[str, str]
+    failures: dict[str, str] = field(default_factory=dict)
     """Clip -> why it has no map."""
     every: tuple[list[ClipCells], list[ClipCells]] = ([], [])
     """Clips and pairs with those that failed, in the order of ids and pairs: the same for every model."""
-    missing_pairs: dict[str, str]
-    """Silent pair -> why it has none."""
+    missing_pairs: dict[str, str] = field(default_factory=dict)
+    """Silent pair -> why it has no map."""
+    fusion: Fusion | None = None
+    """Of the model's card, if `shipped` maps were made."""
 
 
 def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors:
@@ -95,20 +98,33 @@ def gather(
         pairs: of an extended set; those that the store lacks are failures.
         labels: clip id -> class, for sounds of other classes.
         priors: run beside the model.
-        options: loader, device, precision, wrong sounds.
-        listener: hears the progress.
-        known: of another model on the same clips; its priors' maps are taken over and not computed again.
+        options: loader, device, precision, maps, wrong sounds.
+        listener: receives the progress.
+        known: of another model on the same clips, whose priors' maps are reused.
     """
-    from avloc.engine import Engine, WrongSounds, pick_device
+    from avloc.dataset import ClipSet, load
+    from avloc.engine import Engine, WrongSounds, card_fusion, pick_device, predict_cells
+    from avloc.engine.fusion import SHIPPED
+    from avloc.engine.fusion_setup import CARD_KEY
     from avloc.evaluate.negatives import wrong_sounds
 
     engine = Engine.from_file(model, pick_device(options.device), options.precision)
+    shipped = SHIPPED in options.maps if options.maps else CARD_KEY in model.card
+    fusion = card_fusion(model.card) if shipped else None
+    prior, detr = (None, None) if known else (priors.object, priors.detr)
+    predict = partial(predict_cells, engine, prior=prior, detr=detr, fusion=fusion, listener=listener)
+    sides = (prior.side if prior else 0, detr.side if detr else 0)
+
+    def run(task: str, ids: Sequence[str], sound_ids: Sequence[str] | None, wrong: WrongSounds) -> list[ClipCells]:
+        clips = ClipSet(store, ids, engine.config, prior_side=sides[0], detr_side=sides[1], sound_ids=sound_ids)
+        batches = load(clips, batch=options.batch, workers=options.workers)
+        return list(predict(batches, wrong=wrong, total=len(ids), task=task))
+
     wrong = wrong_sounds(engine, store, labels, options.negatives) if options.negatives else WrongSounds()
-    runner = _Runner(engine, store, Priors() if known else priors, options, listener)
-    cells = runner.run("scoring", sorted(ids), wrong=wrong)
+    cells = run("scoring", sorted(ids), None, wrong)
     there = [pair for pair in pairs if pair.video in store.shards and pair.audio in store.shards]
-    seen, heard = [pair.video for pair in there], [pair.audio for pair in there]
-    silent = runner.run("silent pairs", seen, sound_ids=heard) if there else []
+    videos, sounds = [pair.video for pair in there], [pair.audio for pair in there]
+    silent = run("silent pairs", videos, sounds, WrongSounds()) if there else []
     if known:
         cells = [_with_priors(*both) for both in zip(cells, known.every[0], strict=True)]
         silent = [_with_priors(*both) for both in zip(silent, known.every[1], strict=True)]
@@ -120,57 +136,20 @@ def gather(
         silent=[entry for entry in silent if not entry.reason],
         failures={entry.id: entry.reason for entry in cells if entry.reason},
         missing_pairs=dict(sorted({**absent, **broken}.items())),
+        fusion=fusion,
     )
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """A model and priors over parts of one store."""
-
-    engine: Engine
-    store: Store
-    priors: Priors
-    options: EvalOptions
-    listener: Listener
-
-    def run(
-        self, task: str, ids: Sequence[str], *, sound_ids: Sequence[str] | None = None, wrong: WrongSounds | None = None
-    ) -> list[ClipCells]:
-        from avloc.dataset import ClipSet, load
-        from avloc.engine import predict_cells
-
-        prior, detr = self.priors.object, self.priors.detr
-        clips = ClipSet(
-            self.store,
-            ids,
-            self.engine.config,
-            prior_side=prior.side if prior else 0,
-            detr_side=detr.side if detr else 0,
-            sound_ids=sound_ids,
-        )
-        batches = load(clips, batch=self.options.batch, workers=self.options.workers)
-        return list(
-            predict_cells(
-                self.engine,
-                batches,
-                prior=prior,
-                detr=detr,
-                wrong=wrong,
-                total=len(ids),
-                task=task,
-                listener=self.listener,
-            )
-        )
-
-
 def _with_priors(mine: ClipCells, theirs: ClipCells) -> ClipCells:
-    """A model's maps with the priors' maps that were computed beside another model, or with the priors' failure."""
+    """A model's maps with the priors' maps, or the priors' failure, of another model's clip."""
     from avloc.engine import NOT_FINITE
+    from avloc.engine.fusion import OWN, SHIPPED
 
-    if theirs.reason and theirs.reason != NOT_FINITE.format("av"):
+    of_model = ("av", OWN, SHIPPED)
+    if theirs.reason and theirs.reason not in map(NOT_FINITE.format, of_model):
         return replace(mine, reason=theirs.reason)
-    sound_blind = {name: cells for name, cells in theirs.maps.items() if name != "av"}
-    return replace(mine, maps={**mine.maps, **sound_blind})
+    priors = {name: cells for name, cells in theirs.maps.items() if name not in of_model}
+    return replace(mine, maps={**mine.maps, **priors})
 
 
 def _pair_name(pair: SilentPair) -> str:
@@ -178,7 +157,7 @@ def _pair_name(pair: SilentPair) -> str:
 
 
 def boxes_alone(store: Store | None, ids: Sequence[str]) -> list[ClipCells]:
-    """Clips with their truths and nothing else, from a store or from the boxes in the package."""
+    """Clips with their truths and no maps, from a store or from the boxes in the package."""
     from avloc.engine import ClipCells
 
     if store is not None:
@@ -186,12 +165,3 @@ def boxes_alone(store: Store | None, ids: Sequence[str]) -> list[ClipCells]:
         return [ClipCells(id=clip.id, boxes=clip.boxes, mask=clip.mask) for clip in clips]
     known = published_boxes().by_id
     return [ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in ids]
-
-
-def flags_of(store: Store) -> dict[str, tuple[str, ...]]:
-    """Clip id -> what `prepare` noticed about it."""
-    rows = store.column("flags")
-    return {
-        clip_id: tuple(name for name, on in zip(FLAGS, row, strict=True) if on)
-        for clip_id, row in zip(store.ids, rows, strict=True)
-    }

@@ -1,4 +1,4 @@
-"""One `avloc eval` command: models, runs and groups of runs scored together, summed up and compared."""
+"""One `avloc eval` command: models, runs and groups of runs scored together, summarised and compared."""
 
 from __future__ import annotations
 
@@ -7,20 +7,92 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from avloc import __version__
 from avloc.errors import StoreNotFound, UsageError
-from avloc.evaluate.comparison import Comparison, compare
 from avloc.evaluate.paper_tables import find_table
 from avloc.evaluate.plan import EvalOptions
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.run import Evaluation, evaluate
-from avloc.evaluate.seed_groups import RunModels, RunsSummary, expand, summaries
+from avloc.evaluate.seed_groups import RunModels, RunsSummary, check_alike, expand, summaries
 from avloc.evaluate.tables import fill, table_json
+from avloc.metrics import paired_difference
 from avloc.progress import Listener, Notice, silent
+from avloc.protocols import Protocol
+
+COMPARE_SCHEMA = "avloc.compare/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Model `a` against model `b` on the clips that both scored."""
+
+    a: str
+    b: str
+    a_selection: str
+    """How the epoch was chosen (`EvalReport.selection`)."""
+    b_selection: str
+    a_hash: str
+    b_hash: str
+    testset: str
+    data_hash: str
+    protocol: Protocol
+    box_rule: str
+    n: int
+    """Clips that both scored."""
+    only_a: list[str]
+    only_b: list[str]
+    maps: dict[str, dict[str, dict[str, float]]]
+    """Kind of map -> metric -> `difference` (a - b), `low` and `high` of its 95 % interval, `p`
+    (`avloc.metrics.paired_difference`)."""
+    not_compared: list[str]
+    """Kinds of map that only one of the two has."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        fields = {**vars(self), "protocol": self.protocol.as_json()}
+        return {"schema": COMPARE_SCHEMA, "version": __version__, **fields}
+
+
+def compare(a: EvalReport, b: EvalReport) -> Comparison:
+    """Paired differences between two models, over the clips that both scored.
+
+    Raises:
+        Refused: they were scored on different data or by different rules.
+    """
+    check_alike([a, b])
+    rows_a, rows_b = ({row.id: row for row in report.clips} for report in (a, b))
+    both = sorted(rows_a.keys() & rows_b.keys())
+    pairs = {
+        kind: paired_difference(
+            [rows_a[clip_id].scores[kind].ciou for clip_id in both],
+            [rows_b[clip_id].scores[kind].ciou for clip_id in both],
+            a.protocol.success,
+        )
+        for kind in a.maps
+        if kind in b.maps
+    }
+    return Comparison(
+        a=a.model,
+        b=b.model,
+        a_selection=a.selection,
+        b_selection=b.selection,
+        a_hash=a.model_hash,
+        b_hash=b.model_hash,
+        testset=a.testset,
+        data_hash=a.data_hash,
+        protocol=a.protocol,
+        box_rule=a.box_rule,
+        n=len(both),
+        only_a=sorted(rows_a.keys() - rows_b.keys()),
+        only_b=sorted(rows_b.keys() - rows_a.keys()),
+        maps=pairs,
+        not_compared=sorted(a.maps.keys() ^ b.maps.keys()),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Everything that one command has to say."""
+    """The results of one command."""
 
     evaluation: Evaluation
     chosen: list[EvalReport]
@@ -34,13 +106,13 @@ class Session:
 def evaluate_runs(
     options: EvalOptions, paths: Sequence[Path], against: Path | None = None, listener: Listener = silent
 ) -> Session:
-    """Score what some paths mean, the last epoch of each run included.
+    """Score the models at some paths, the last epoch of each run included.
 
     Args:
-        options: what to score on; its models are replaced by those of the paths.
+        options: test set and protocols; its models are replaced by those of the paths.
         paths: model files, run folders, folders of `seed-N` runs; none means the model in the package.
         against: a model or run with which every other is compared clip by clip.
-        listener: hears notices and progress.
+        listener: receives notices and progress.
 
     Raises:
         UsageError: nothing lies at a path, or `against` is not one model.
@@ -77,16 +149,16 @@ def evaluate_runs(
 
 
 def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], listener: Listener = silent) -> Session:
-    """Score runs on the test sets of one of the paper's tables, and put them beside its rows.
+    """Score runs on the test sets of one of the paper's tables, and match them with its rows.
 
     Args:
         table: number or name (`avloc.evaluate.paper_tables`).
         options: as for `evaluate_runs`; with a test set, the others of the table are left out.
         paths: runs and models; without any, every row is "not run".
-        listener: hears notices, of test sets too that are not prepared.
+        listener: receives notices, also of test sets that are not prepared.
 
     Raises:
-        UsageError: avloc does not know the rows of that table.
+        UsageError: no such table.
     """
     paper_table = find_table(table)
     testsets = dict.fromkeys(row.testset for row in paper_table.rows if not row.context)
@@ -111,7 +183,7 @@ def _one(path: Path | None) -> RunModels | None:
         return None
     found = expand([path])
     if len(found) > 1:
-        raise UsageError(f"--compare {path} means {len(found)} runs; valid: one model or run")
+        raise UsageError(f"--compare {path} holds {len(found)} runs; valid: one model or run")
     return found[0]
 
 
@@ -120,7 +192,7 @@ def _names(run: RunModels) -> list[str]:
 
 
 def _same_clips(chosen: EvalReport, last: EvalReport | None) -> EvalReport | None:
-    """The last epoch's report, unless it has scores of other clips: their means do not belong together."""
+    """The last epoch's report, unless it has scores of other clips: then the means are not comparable."""
     if last is None or [row.id for row in last.clips] != [row.id for row in chosen.clips]:
         return None
     return last

@@ -1,4 +1,4 @@
-"""The same pictures with sounds that are not in them: silence, noise, sounds of other classes."""
+"""Scores with sounds that have no source in the picture: wrong sounds of our own, and the pairs of extended sets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avloc.engine import NOISE, OTHER, SILENCE, ClipCells, WrongSounds, truth_of
+from avloc.engine import NOISE, OTHER, SILENCE, ClipCells, HeatMaps, WrongSounds, map_weights, truth_of
+from avloc.evaluate.records import ClipRow
 from avloc.heatmap import resize
-from avloc.metrics import NegativeScores, Truth, negative_scores, overlap, share_above, universal_thresholds
+from avloc.metrics import (
+    ExtendedScores,
+    NegativeScores,
+    Truth,
+    confidence,
+    extended_scores,
+    negative_scores,
+    overlap,
+    share_above,
+    universal_thresholds,
+)
 from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -25,13 +36,13 @@ _ODD, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # scatter the bits o
 
 
 def wrong_sounds(engine: Engine, store: Store, labels: Mapping[str, str], draws: int) -> WrongSounds:
-    """Unit vectors of the wrong sounds that the pictures of some clips are shown with.
+    """Embeddings of the wrong sounds that pictures are paired with.
 
     Args:
         engine: the model.
         store: holds the clips.
-        labels: clip id -> class, of every clip of the store that has a truth, whichever are scored; without two classes
-            there is no sound of another one.
+        labels: clip id -> class, of every clip of the store that has a truth, scored or not; with fewer than two
+            classes there are no other-class sounds.
         draws: of noise, and of other-class sounds for each clip.
     """
     from avloc.dataset import fit_sound
@@ -53,10 +64,9 @@ def wrong_sounds(engine: Engine, store: Store, labels: Mapping[str, str], draws:
 
 
 def _other_clips(labels: Mapping[str, str], draws: int) -> dict[str, list[str]]:
-    """For each clip the clips of other classes that it is heard with.
+    """For each clip the clips of other classes whose sounds its picture is paired with.
 
-    Every pair of clips has a number of its own, and the lowest wins: a clip that is missing changes nothing but the
-    pictures that would have been heard with it.
+    Each pair of clips has a hash and the lowest is taken, so that a missing clip changes only the pairs it is in.
     """
     names = np.array(sorted(name for name, label in labels.items() if label))
     classes = np.array([labels[name] for name in names])
@@ -76,7 +86,7 @@ def _key(text: str) -> np.uint64:
 
 
 def score_negatives(clips: Sequence[ClipCells], protocol: Protocol, box_rule: str) -> dict[str, NegativeScores]:
-    """Scores at each universal threshold, on the cosines themselves: a minimum and maximum of their own say nothing.
+    """Scores at each universal threshold, on cosines: heat maps would be scaled by their own minimum and maximum.
 
     Args:
         clips: with maps of wrong sounds, in any order.
@@ -107,7 +117,7 @@ def _grown(cells_Nhw: NDArray[np.float32], protocol: Protocol) -> NDArray[np.flo
 
 
 class _Tally:
-    """The clips so far at one universal threshold; a pixel strictly above it is marked, compared in double precision.
+    """Running scores at one universal threshold; pixels strictly above it, in double precision, are inside.
 
     Args:
         rule: name of the threshold.
@@ -121,7 +131,7 @@ class _Tally:
         self._overlaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
 
     def add(self, truth: Truth, own_HW: NDArray[np.float32], wrong: Mapping[str, NDArray[np.float32]]) -> None:
-        """Count one clip: its map, and maps [draws, H, W] of the same picture with each kind of wrong sound."""
+        """Add a clip: its own map, and maps [draws, H, W] of the same picture with each kind of wrong sound."""
         own = own_HW > self._threshold
         self._cious.append(truth.ciou(own))
         for kind, maps in wrong.items():
@@ -130,10 +140,39 @@ class _Tally:
             self._overlaps[kind].append(float(np.mean(alike)))
 
     def scores(self) -> NegativeScores:
-        """Of all clips counted."""
+        """Of all clips added."""
         return negative_scores(self.rule, float(self._threshold), self._cious, self._shares, self._overlaps)
 
 
 def has_negatives(clips: Sequence[ClipCells]) -> bool:
-    """Whether wrong sounds beside silence were heard."""
+    """Whether there are maps of wrong sounds beside silence."""
     return any(NOISE in cells.wrong for cells in clips)
+
+
+def score_extended(
+    rows: Sequence[ClipRow],
+    sounding: Sequence[ClipCells],
+    silent: Sequence[ClipCells],
+    protocol: Protocol,
+    kinds: Sequence[str],
+) -> dict[str, ExtendedScores]:
+    """Scores on an extended set of each kind of map with a fixed range, `av`, `object` and `fused`.
+
+    Args:
+        rows: cIoU of the sounding clips.
+        sounding: their maps, in any order.
+        silent: maps of the pairs without a source.
+        protocol: resize, side and the weights of the fused map.
+        kinds: of map.
+
+    Source: SLAVC `test.py`.
+    """
+    by_id = {cells.id: cells for cells in sounding}
+    out = {}
+    for name, weights in map_weights(protocol, kinds).items():
+        if set(weights) <= {"av", "object"}:
+            cious = [row.scores[name].ciou for row in rows] + [float("nan")] * len(silent)
+            ordered = [*(by_id[row.id] for row in rows), *silent]
+            heights = [confidence(HeatMaps(c.maps).in_fixed_range(weights, protocol).numpy()) for c in ordered]
+            out[name] = extended_scores(np.array(heights), np.array(cious))
+    return out

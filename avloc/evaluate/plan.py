@@ -1,4 +1,4 @@
-"""What is going to be scored: the store, the clips of each protocol, the pairs of an extended set."""
+"""The options of an evaluation, and what they select: store, clips of each protocol, pairs of an extended set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 from avloc.registry import SPECS
 from avloc.store import Store
 
-MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
+MAPS = ("shipped", "av", "object", "fused", "detr", "baselines", "sweep")
 DEFAULT_MAPS = ("av", "object", "fused")
 _PRIOR = "resnet18"
+_OTHER_PRIORS = {"own": "shipped", "detr": "detr", "none": "av"}
+"""Values of `--object-prior` of `localize` that name no network -> the row to ask for."""
 AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"
 EVENT_TESTSETS = (AVE, WEAK, MATCH)
-"""The test part of AVE, for models taught by every second, taught by whole clips, and for cross-modal matching."""
+"""The test part of AVE, for models trained with labels of seconds, of whole clips, and for cross-modal matching."""
 EXTENDED = ("flickr-ext", "vggss-ext")
 _BASES = {
     "flickr-250": "flickr",
@@ -41,15 +43,16 @@ class EvalOptions:
     models: tuple[Path, ...] = ()
     """Empty: the model shipped with the package."""
     names: tuple[str, ...] = ()
-    """What the reports call the models, one each; empty: by their own names."""
+    """Names of the models in reports, one each; empty: those of the files."""
     maps: tuple[str, ...] = ()
-    """Empty: `av`, `object` and `fused`, the prior's only where its weights are there. Baselines are always scored."""
+    """Empty: `shipped` for a model whose card has a fusion, `av`, and, if the prior's weights are there, `object` and
+    `fused`. Baselines are always scored."""
     protocols: tuple[str, ...] = ()
-    """Empty: `avloc`, and beside it the rules by which the authors of the models' methods score."""
+    """Empty: `avloc` and the protocols of the models' methods."""
     prior: str = _PRIOR
     """ImageNet network of the object prior."""
     negatives: int = 0
-    """Wrong sounds of each kind that a picture is shown with; 0 leaves them out."""
+    """Wrong sounds of each kind for every picture; 0 leaves them out."""
     weights_dir: Path | None = None
     device: str = "auto"
     precision: str = "fp32"
@@ -69,9 +72,17 @@ class EvalOptions:
             if value < least:
                 raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
         self.records()
+        if self.prior != _PRIOR:
+            self._check_prior()
+
+    def _check_prior(self) -> None:
+        row = _OTHER_PRIORS.get(self.prior)
+        if row:
+            reason = "it names the network of the row object"
+            raise UsageError(f"--object-prior {self.prior} is not valid here: {reason}", hint=f"Use --maps {row}.")
         if self.prior not in CONVNETS:
             hint = nearest(self.prior, CONVNETS)
-            raise UsageError(f"--prior {self.prior} is unknown; valid: {', '.join(CONVNETS)}", hint=hint)
+            raise UsageError(f"--object-prior {self.prior} is unknown; valid: {', '.join(CONVNETS)}", hint=hint)
 
     def records(self) -> list[Protocol]:
         """The protocols, each once.
@@ -83,7 +94,7 @@ class EvalOptions:
         return [protocol_named(name, self.precision).on(self.testset) for name in names]
 
     def with_protocols_of(self, methods: Sequence[str]) -> EvalOptions:
-        """With the protocols of these methods too, unless some were asked for."""
+        """With the protocols of these methods, unless protocols were asked for."""
         if self.protocols:
             return self
         own = (SPECS[method].protocol for method in methods if SPECS[method].protocol)
@@ -91,7 +102,7 @@ class EvalOptions:
 
     @property
     def baselines_only(self) -> bool:
-        """Whether neither pictures nor a model are needed."""
+        """Whether only boxes are needed: no pictures and no model."""
         return self.maps == ("baselines",)
 
 
@@ -103,12 +114,12 @@ def find_store(testset: str, store: Path | None) -> Path:
     Raises:
         UsageError: neither a test set nor a store was named, or a published set in another spelling, which would be
             scored as a set of one's own.
-        StoreNotFound: none of the places holds a store; says what to prepare.
+        StoreNotFound: no store there; the hint has the `prepare` command.
     """
     known = (*TESTSETS, *EVENT_TESTSETS)
-    meant = nearest(testset, known)
+    similar = nearest(testset, known)
     if testset not in known and normal_form(testset) in map(normal_form, known):
-        raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=meant)
+        raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=similar)
     if store is not None:
         return store
     if not testset:
@@ -120,8 +131,8 @@ def find_store(testset: str, store: Path | None) -> Path:
         if (place / "store.json").is_file():
             return place
     hint = _how_to_prepare(testset, places[0])
-    if testset not in known and meant:
-        hint = f"{meant} {hint}"
+    if testset not in known and similar:
+        hint = f"{similar} {hint}"
     raise StoreNotFound(f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=hint)
 
 
@@ -137,12 +148,12 @@ def _how_to_prepare(testset: str, place: Path) -> str:
 
 
 def expected_ids(protocol: Protocol, testset: str, store: Store | None, boxed: Sequence[str]) -> list[str]:
-    """The clips that a protocol wants a score of, canonical.
+    """Canonical ids of the clips that a protocol scores.
 
     Args:
-        protocol: may score on a list of its own, or on whatever the store holds.
+        protocol: may have a list of its own, or take all clips of the store.
         testset: as typed; '' for a store of one's own.
-        store: None where only baselines are scored.
+        store: None if only baselines are scored.
         boxed: clips with a truth.
     """
     if protocol.clips == "store" and store is not None and testset in ("", "vggss"):
@@ -154,5 +165,5 @@ def expected_ids(protocol: Protocol, testset: str, store: Store | None, boxed: S
 
 
 def pairs_of(testset: str) -> tuple[SilentPair, ...]:
-    """Pairs of a picture and a sound that must show nothing; none for a set that is not extended."""
+    """Pairs of a picture and a sound with no source in it; none for a set that is not extended."""
     return silent_pairs(testset) if testset in EXTENDED else ()

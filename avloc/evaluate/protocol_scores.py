@@ -1,17 +1,17 @@
-"""Maps of cells to scores under many protocols, one clip at a time: memory does not grow with the pictures."""
+"""Maps of cells to scores under many protocols, one clip at a time, so that memory does not grow with the set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avloc.engine import SILENCE, ClipCells, Cut, Heats, kinds_of, score_heat, truth_of
+from avloc.engine import SILENCE, ClipCells, HeatMaps, map_weights, score_heat, truth_of
 from avloc.evaluate.baselines import CEILING, RANDOM, SOUND_IGNORED, Fixed, ceiling, fixed_baselines, random_cells
 from avloc.evaluate.records import ClipRow, MapScores
 from avloc.metrics import ClipScore, Summary, f_curves, interval, max_f, size_of, summarise
@@ -23,7 +23,7 @@ _PEAKLESS = ("whole frame", CEILING)
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledCells:
-    """One clip with everything that its scores need."""
+    """One clip to score."""
 
     cells: ClipCells
     label: str = ""
@@ -51,14 +51,14 @@ class _Scores:
 
 
 class _FCurves:
-    """Sums over clips of each kind's F-score curves. The curves of thousands of clips would not be small."""
+    """Sums over clips of each kind's F-score curves; keeping the curves of all clips would take much memory."""
 
     def __init__(self) -> None:
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, curves: Mapping[str, NDArray[np.float64]]) -> None:
-        """Count one clip; curves of an empty truth are NaN and left out, as by `max_f`."""
+        """Add a clip; curves of an empty truth are NaN and left out, as by `max_f`."""
         for name, curve in curves.items():
             if not np.isnan(curve).any():
                 self._sums[name] = self._sums.get(name, 0.0) + curve
@@ -89,24 +89,25 @@ def score_protocols(
         clips: with boxes or a mask each; the order does not matter.
         protocols: the rules.
         box_rule: how boxes become a map.
-        kinds: of map, `avloc.engine.kinds_of`; empty for baselines alone.
-        sweep: also fuse `av` and `object` by eleven weights.
-        threads: that share the work; the scores do not depend on them.
+        kinds: of map, `avloc.engine.map_weights`; empty for baselines alone.
+        sweep: also fuse `av` and `object` with eleven weights.
+        threads: number of threads; the scores do not depend on it.
     """
     ordered = sorted(clips, key=lambda clip: clip.cells.id)
     fixed = [fixed_baselines(_prior(ordered, protocol, box_rule)) for protocol in protocols]
 
     def score(clip: LabelledCells) -> list[tuple[_Scores, dict[str, NDArray[np.float64]]]]:
-        heats = Heats(_with_stand_ins(clip.cells))
+        cells = clip.cells
+        heats = HeatMaps(_with_baselines(cells), cells.shipped_resize)
         return [
-            _score_clip(heats, protocol, box_rule, _weights(protocol, kinds, clip.cells, sweep=sweep), baselines)
+            _score_clip(cells, heats, protocol, box_rule, _weights(protocol, kinds, cells, sweep=sweep), baselines)
             for protocol, baselines in zip(protocols, fixed, strict=True)
         ]
 
     table: list[list[_Scores]] = [[] for _ in protocols]
     curves = [_FCurves() for _ in protocols]
     with ThreadPoolExecutor(threads) as pool, _one_torch_thread():
-        # Results come in the order of the clips, whichever thread is done first, so that sums are always the same.
+        # `map` keeps the order of the clips, so that sums do not depend on the threads.
         for row in pool.map(score, ordered):
             for (scores, of_clip), column, of_all in zip(row, table, curves, strict=True):
                 column.append(scores)
@@ -120,7 +121,7 @@ def score_protocols(
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """The clips are shared between threads already; maps this small gain nothing from torch's own."""
+    """Clips are distributed over threads; torch's own would not speed up maps this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -136,36 +137,36 @@ def _prior(clips: Sequence[LabelledCells], protocol: Protocol, box_rule: str) ->
     return total
 
 
-def _with_stand_ins(cells: ClipCells) -> ClipCells:
-    """The clip with maps of the baselines that are resized and cut like any other map."""
+def _with_baselines(cells: ClipCells) -> dict[str, NDArray[np.float32]]:
+    """The clip's maps and those of the baselines that are scored like maps."""
     maps = {**cells.maps, RANDOM: random_cells(cells.id)}
     if SILENCE in cells.wrong:
         maps[SOUND_IGNORED] = cells.wrong[SILENCE][0]
-    return replace(cells, maps=maps)
+    return maps
 
 
 def _weights(
     protocol: Protocol, kinds: Sequence[str], cells: ClipCells, *, sweep: bool
 ) -> dict[str, Mapping[str, float]]:
-    stand_ins = [RANDOM, *([SOUND_IGNORED] if SILENCE in cells.wrong else [])]
-    return {**kinds_of(protocol, [*kinds, *stand_ins]), **(sweep_kinds() if sweep else {})}
+    baselines = [RANDOM, *([SOUND_IGNORED] if SILENCE in cells.wrong else [])]
+    return {**map_weights(protocol, [*kinds, *baselines]), **(sweep_kinds() if sweep else {})}
 
 
 def _score_clip(
-    heats: Heats,
+    cells: ClipCells,
+    heats: HeatMaps,
     protocol: Protocol,
     box_rule: str,
     weights: Mapping[str, Mapping[str, float]],
     baselines: Mapping[str, Fixed],
 ) -> tuple[_Scores, dict[str, NDArray[np.float64]]]:
     """Scores of one clip and, where its truth is a mask, the F-score curves of its maps."""
-    truth = truth_of(heats.cells, protocol, box_rule)
-    is_mask = bool(heats.cells.mask)
+    truth = truth_of(cells, protocol, box_rule)
+    is_mask = bool(cells.mask)
     by_kind, curves = {}, {}
     for name, parts in weights.items():
         heat = heats.heat(parts, protocol)
-        result: Cut = score_heat(heat, truth, protocol, is_mask=is_mask)
-        by_kind[name] = result.score
+        by_kind[name] = score_heat(heat, truth, protocol, is_mask=is_mask).score
         if is_mask:
             curves[name] = f_curves(heat[None], (truth.map > 0)[None])[0]
     for name, baseline in baselines.items():

@@ -1,4 +1,4 @@
-"""What an evaluation says: plain records that become JSON, tables and the report."""
+"""The results of an evaluation: plain records that become JSON, tables and the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ClipRow:
     id: str
     label: str
     flags: tuple[str, ...]
-    """What `prepare` noticed: `silent`, `still`, `short`, `narrowband`."""
+    """Flags of `prepare`: `silent`, `still`, `short`, `narrowband`."""
     area: float
     """Share of the picture that the truth covers."""
     size: str
@@ -70,15 +70,17 @@ class EvalReport:
     empty_truths: list[str] = field(default_factory=list)
     """Clips whose truth covers no pixel: their cIoU is 0 by definition."""
     maps: dict[str, MapScores]
-    """`av`, `object`, `fused`, `detr`, `fused-detr`, as far as they were asked for and could be run."""
+    """`shipped`, `av`, `object`, `fused`, `detr`, `fused-detr`: those that were asked for and could be run."""
+    shipped: dict[str, str] = field(default_factory=dict)
+    """`resize` and `fusion` of the map `shipped`, which are the model card's and not the protocol's; empty without."""
     baselines: dict[str, MapScores]
     """`centre disc`, `centre square`, `whole frame`, `truth prior`, `random`, `sound ignored`, `ceiling`."""
     sweep: dict[str, MapScores]
-    """Weights, as `0.7 av + 0.3 object` -> scores."""
+    """Weights, as `0.7 av + 0.3 object`, -> scores."""
     not_run: dict[str, str]
     """Maps that were left out, and why."""
     no_query: int = 0
-    """Clips in which DETR was sure of nothing."""
+    """Clips in which no query of DETR was confident."""
     extended: dict[str, ExtendedScores] = field(default_factory=dict)
     """Kind of map -> scores on an extended set."""
     negatives: dict[str, NegativeScores] = field(default_factory=dict)
@@ -101,7 +103,7 @@ class EvalReport:
     def selection(self) -> str:
         """How the epoch was chosen: `test-selected`, `held-out`, `last epoch`, `not stated`; '' without a model.
 
-        An epoch that was chosen on the very store that is scored is test-selected too, whatever its name.
+        An epoch chosen on the very store that is scored is `test-selected`, whatever the card says.
         """
         if not self.model_hash:
             return ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from avloc.store import Store
 
 SHOWN = 200
-"""Clips with pictures on the page; the rest stand in its table. More would make a page of many megabytes."""
+"""Clips with pictures on the page; more would make a page of many megabytes. Its table has all clips."""
 _SIDE = 56
 _FRAME_SIDE = 224
 _QUALITY = 85
@@ -32,8 +32,8 @@ def report_session(folder: Path, session: Session, command: str) -> None:
     """Write the report of a command into a folder.
 
     Args:
-        folder: made if it is not there; older files of a report are replaced.
-        session: what the command scored.
+        folder: created if it is absent; older files of a report are replaced.
+        session: results of the command.
         command: as it was typed.
     """
     import torch
@@ -56,14 +56,15 @@ def _pictures(evaluation: Evaluation) -> list[ReportPicture]:
     first = next((report for report in evaluation.reports if report.maps), None)
     if evaluation.store is None or first is None:
         return []
-    models = list(dict.fromkeys(report.model for report in evaluation.reports))
+    kinds: dict[str, list[str]] = {}
+    for report in evaluation.reports:
+        kinds.setdefault(report.model, list(report.maps))
     by_id = [{cells.id: cells for cells in of_model} for of_model in evaluation.cells]
-    chosen = _spread(first.clips, next(iter(first.maps)))
     out = []
-    for clip_id in chosen:
+    for clip_id in _spread(first.clips, next(iter(first.maps))):
         maps = {
-            model: _heats(cells[clip_id], list(first.maps), first.protocol)
-            for model, cells in zip(models, by_id, strict=True)
+            model: _heats(cells[clip_id], kinds[model], first.protocol)
+            for model, cells in zip(kinds, by_id, strict=True)
             if clip_id in cells
         }
         out.append(_picture(evaluation.store, clip_id, maps))
@@ -77,11 +78,11 @@ def _spread(rows: Sequence[ClipRow], kind: str) -> list[str]:
 
 
 def _heats(cells: ClipCells, kinds: Sequence[str], protocol: Protocol) -> dict[str, np.ndarray]:
-    from avloc.engine import Heats, kinds_of
+    from avloc.engine import HeatMaps, map_weights
 
     small = replace(protocol, side=_SIDE)
-    heats = Heats(cells)
-    maps = {kind: heats.heat(weights, small) for kind, weights in kinds_of(small, kinds).items()}
+    heats = HeatMaps(cells.maps, cells.shipped_resize)
+    maps = {kind: heats.heat(weights, small) for kind, weights in map_weights(small, kinds).items()}
     return {kind: (np.nan_to_num(heat) * 65_535).round().astype(np.uint16) for kind, heat in maps.items()}
 
 

@@ -1,4 +1,4 @@
-"""`avloc eval`: a prepared test store and models become scores, each with its protocol and what is missing."""
+"""`avloc eval`: scores of models on a prepared test store, each with its protocol and the missing clips."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Everything that one command scored."""
+    """The scores of one command."""
 
     reports: list[EvalReport]
-    """Model by model, each under every protocol."""
+    """Of each model in turn, under every protocol."""
     store: Store | None
     cells: list[list[ClipCells]] = field(default_factory=list, repr=False)
-    """The maps of each model's clips, for pictures of them."""
+    """The maps of each model's clips, for the pictures of a report."""
 
 
 def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
@@ -37,11 +37,11 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
 
     Args:
         options: what to score.
-        listener: hears notices and progress.
+        listener: receives notices and progress.
 
     Returns:
-        One report a model and protocol, also where no clip could be scored. Whether too many clips are missing is for
-        the caller to judge.
+        One report a model and protocol, even if no clip could be scored. The caller decides whether too many clips are
+        missing.
 
     Raises:
         StoreNotFound: the test set was not prepared.
@@ -49,7 +49,11 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         WeightsError: a model or the prior's weights cannot be read, or a map was asked for by name whose weights are
             absent.
     """
-    models = _load(options)
+    models: list[ModelFile] = []
+    if not options.baselines_only:
+        from avloc.checkpoint import default_model, load_model
+
+        models = [load_model(path) for path in options.models or (default_model(),)]
     options = options.with_protocols_of([model.config.method for model in models])
     testset = open_testset(options, listener)
     if not testset.wanted:
@@ -59,39 +63,22 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         raise Refused(f"no clip to score in {place}: none of {n} clips has boxes and is in the test set", hint=hint)
     if options.baselines_only:
         cells = boxes_alone(testset.store, testset.wanted)
-        nothing = Gathered(cells=cells, silent=[], failures={}, missing_pairs={})
-        return Evaluation(reports=_reports(None, testset, nothing, Priors(), options), store=testset.store)
+        reports = _reports(None, testset, Gathered(cells=cells), Priors(), options)
+        return Evaluation(reports=reports, store=testset.store)
     from avloc.engine import pick_device
 
     assert testset.store is not None
     priors = load_priors(options, pick_device(options.device), listener)
     reports, cells_of = [], []
+    labels = {clip_id: testset.labels[clip_id] for clip_id in testset.boxed}
     maps: Gathered | None = None
     for number, model in enumerate(models):
-        maps = gather(
-            model,
-            testset.store,
-            testset.wanted,
-            pairs_of(testset.known),
-            {clip_id: testset.labels[clip_id] for clip_id in testset.boxed},
-            priors,
-            options,
-            listener,
-            known=maps,
-        )
+        pairs = pairs_of(testset.known)
+        maps = gather(model, testset.store, testset.wanted, pairs, labels, priors, options, listener, known=maps)
         name = options.names[number] if options.names else model.name
         reports += [replace(report, model=name) for report in _reports(model, testset, maps, priors, options)]
         cells_of.append(maps.cells)
     return Evaluation(reports=reports, store=testset.store, cells=cells_of)
-
-
-def _load(options: EvalOptions) -> list[ModelFile]:
-    """The models, none where only boxes are looked at."""
-    if options.baselines_only:
-        return []
-    from avloc.checkpoint import default_model, load_model
-
-    return [load_model(path) for path in options.models or (default_model(),)]
 
 
 def _reports(
@@ -100,38 +87,34 @@ def _reports(
     from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 
     protocols = testset.protocols
-    kinds = [] if model is None else _kinds(options, priors)
+    kinds = [] if model is None else _kinds(options, priors, shipped=maps.fusion is not None)
+    sweep = "sweep" in options.maps and priors.object is not None
+    same_clips: dict[tuple[str, ...], list[Protocol]] = {}  # these protocols share what is made of each clip
+    for protocol in protocols:
+        same_clips.setdefault(tuple(testset.expected[protocol.name]), []).append(protocol)
     out = []
-    for protocols_alike in _alike(protocols, testset):
-        wanted = set(testset.expected[protocols_alike[0].name])
-        cells = [entry for entry in maps.cells if entry.id in wanted]
+    for ids, group in same_clips.items():
+        wanted = set(ids)
         clips = [
             LabelledCells(cells=entry, label=testset.labels[entry.id], flags=testset.flags.get(entry.id, ()))
-            for entry in cells
+            for entry in maps.cells
+            if entry.id in wanted
         ]
-        sweep = "sweep" in options.maps and priors.object is not None
-        scored = score_protocols(clips, protocols_alike, testset.box_rule, kinds, sweep=sweep)
+        scored = score_protocols(clips, group, testset.box_rule, kinds, sweep=sweep)
         out += [
             _report(model, testset, maps, priors, protocol, result, clips)
-            for protocol, result in zip(protocols_alike, scored, strict=True)
+            for protocol, result in zip(group, scored, strict=True)
         ]
     order = [protocol.name for protocol in protocols]
     return sorted(out, key=lambda report: order.index(report.protocol.name))
 
 
-def _alike(protocols: Sequence[Protocol], testset: TestSet) -> list[list[Protocol]]:
-    """Protocols that want the same clips; they share what is made of each clip."""
-    groups: dict[tuple[str, ...], list[Protocol]] = {}
-    for protocol in protocols:
-        groups.setdefault(tuple(testset.expected[protocol.name]), []).append(protocol)
-    return list(groups.values())
-
-
-def _kinds(options: EvalOptions, priors: Priors) -> list[str]:
+def _kinds(options: EvalOptions, priors: Priors, *, shipped: bool) -> list[str]:
     asked = options.maps or DEFAULT_MAPS
+    first = ["shipped"] if shipped else []
     kinds = [name for name in DEFAULT_MAPS if name in asked and name not in priors.not_run]
     with_detr = [name for name in ("detr", "fused-detr") if name not in priors.not_run]
-    return [*kinds, *(with_detr if "detr" in asked else ())]
+    return [*first, *kinds, *(with_detr if "detr" in asked else ())]
 
 
 def _report(
@@ -157,6 +140,7 @@ def _report(
         missing_pairs=maps.missing_pairs,
         empty_truths=[row.id for row in scored.rows if not row.area],
         maps=scored.maps,
+        shipped={"resize": maps.fusion.resize, "fusion": maps.fusion.label} if maps.fusion else {},
         baselines=scored.baselines,
         sweep=scored.sweep,
         not_run=priors.not_run,
@@ -172,14 +156,13 @@ def _further(
     testset: TestSet, maps: Gathered, protocol: Protocol, scored: Scored, clips: Sequence[LabelledCells]
 ) -> dict[str, Any]:
     """Scores that only some test sets and options have."""
-    from avloc.evaluate.extended import extended
-    from avloc.evaluate.negatives import has_negatives, score_negatives
+    from avloc.evaluate.negatives import has_negatives, score_extended, score_negatives
     from avloc.metrics import source_scores
 
     cells = [clip.cells for clip in clips]
     out: dict[str, Any] = {}
     if maps.silent and scored.rows:
-        out["extended"] = extended(scored.rows, cells, maps.silent, protocol, list(scored.maps))
+        out["extended"] = score_extended(scored.rows, cells, maps.silent, protocol, list(scored.maps))
     if has_negatives(cells):
         out["negatives"] = score_negatives(cells, protocol, testset.box_rule)
     pictures = [testset.pictures.get(row.id, row.id) for row in scored.rows]
@@ -206,7 +189,7 @@ def _missing(expected: Sequence[str], testset: TestSet, maps: Gathered) -> dict[
 
 
 def _cost(model: ModelFile | None, testset: TestSet, priors: Priors) -> list[dict[str, Any]]:
-    """At the width of the spectrograms in use: a model without a rate of its own hears the store's."""
+    """Cost of the model; one without a sample rate of its own takes the store's."""
     from avloc.cost import cost_rows
 
     if model is None or testset.store is None:

@@ -1,7 +1,6 @@
-"""Many runs: which models a path means, and what they score together.
+"""Runs that differ only in their seed: the models at a path, and mean and spread of their scores.
 
-A group is made of runs that differ in their seed alone. How the epoch of a model was chosen names the numbers: what was
-chosen on the test set itself is never mixed with what was not, and never printed without saying so.
+Scores are labelled by how the epoch was selected. Epochs selected on the test set are never averaged with others.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from avloc.protocols import Protocol
 
 RUNS_SCHEMA = "avloc.runs/1"
 _OWN_TO_A_RUN = ("name", "source", "version", "torch", "epoch", "config.seed", "config.workers")
-"""Entries of a model's card in which runs of one group may differ."""
+"""Entries of a model's card that may differ within a group."""
 
 
 @dataclass(frozen=True)
 class RunModels:
-    """The models that a path given to `eval` means."""
+    """The models of one run."""
 
     name: str
-    """As it stands in tables; no two of one command are the same."""
+    """Name in tables, unique within a command."""
     group: str
-    """Name of the folder of `seed-N` runs that it was found in; '' for a run or a model that was named itself."""
+    """Name of the folder of `seed-N` runs that it was found in; '' for a run or model named directly."""
     selected: Path
-    """The chosen epoch."""
+    """The selected epoch."""
     last: Path | None
-    """The last epoch: the same path where it is the same file, byte for byte; None where only one model is known."""
+    """The last epoch: the same path if the files are equal byte for byte; None if there is only one model."""
 
     @property
     def models(self) -> tuple[Path, ...]:
@@ -46,12 +45,12 @@ class RunModels:
 
 
 def expand(paths: Sequence[Path]) -> list[RunModels]:
-    """What each path means: a model, a run folder, or a folder of `seed-N` runs. A model named twice counts once.
+    """The models at each path: a model file, a folder of published files, a run, or a folder of `seed-N` runs.
 
-    A model is a file, or a folder of published ones.
+    A model named twice counts once.
 
     Raises:
-        UsageError: nothing of the kind lies there, or a run in the folder has no model yet.
+        UsageError: no model at a path, or a run in the folder has none yet.
     """
     found = [run for path in paths for run in _expand(path)]
     runs = list({run.selected.resolve(): run for run in reversed(found)}.values())[::-1]
@@ -107,7 +106,7 @@ def _by_number(folder: Path) -> tuple[int, str]:
 
 
 def settings_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says of its training, flat, without what runs of one group may differ in."""
+    """The training settings of a card, flat, without those that may differ within a group."""
     flat: dict[str, Any] = {}
     for name, value in card.items():
         entries = {f"{name}.{key}": entry for key, entry in value.items()} if name == "config" else {name: value}
@@ -121,7 +120,7 @@ class RunScore:
 
     run: str
     seed: int | None
-    """None where the card does not say."""
+    """None if the card has none."""
     epoch: int | None
     model_hash: str
     maps: dict[str, dict[str, float]]
@@ -130,10 +129,10 @@ class RunScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """The same kind of model of every run."""
+    """The selected epoch of every run, or the last."""
 
     selection: str
-    """How the epochs were chosen, in full."""
+    """How the epochs were selected, in full."""
     runs: list[RunScore]
     maps: dict[str, dict[str, dict[str, float]]]
     """Kind of map -> metric -> `mean` and sample standard deviation `std` over the runs; NaN for one run."""
@@ -150,9 +149,9 @@ class RunsSummary:
     n_scored: int
     n_expected: int
     blocks: dict[str, Block]
-    """How the epochs were chosen (`EvalReport.selection`) -> numbers. There is no number without that."""
+    """How the epochs were selected (`EvalReport.selection`) -> scores."""
     unfinished: list[str]
-    """Runs whose last epoch is not yet the last of their training."""
+    """Runs that were not trained for all their epochs."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -165,9 +164,9 @@ def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | N
     """Mean and spread of runs that differ in their seed alone.
 
     Args:
-        selected: the chosen epoch of each run.
-        last: the last epoch of each run in the same order, or nothing at all; None where it is not known. The same
-            report where both are the same model.
+        selected: the selected epoch of each run.
+        last: the last epoch of each run in the same order, None if unknown; or empty. The same report if both are the
+            same model.
 
     Raises:
         Refused: there is no run, a model counts twice, or the runs differ in test set, data, protocol, maps, clips, the
@@ -198,10 +197,10 @@ def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | N
 
 
 def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] = ()) -> list[RunsSummary]:
-    """`summarise_runs` of each set of runs that belong together, singles included, in the order of their first run.
+    """`summarise_runs` of each group, single runs included, in the order of the first run of each.
 
-    Runs belong together that differ in their seed alone and were scored alike; a model that is there twice counts once.
-    A model whose card holds no configuration belongs to nobody: nothing says what it was trained with.
+    A group differs only in the seed and was scored alike; a model given twice counts once. A model without a
+    configuration in its card is a group of its own.
     """
     last = last or [None] * len(selected)
     groups: dict[str, dict[str, tuple[EvalReport, EvalReport | None]]] = {}
@@ -215,15 +214,14 @@ def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] 
 
 
 def group_key(report: EvalReport) -> str:
-    """The same text for reports whose models differ in their seed alone and were scored alike."""
+    """Equal for reports whose models differ only in their seed and were scored alike."""
     scored = [report.testset, report.data_hash, report.protocol.as_json(), report.box_rule, report.selection]
-    scored += [list(report.maps), [row.id for row in report.clips]]
-    parts = [scored, list(report.maps), [row.id for row in report.clips], settings_of(report.model_card)]
-    return json.dumps(parts, sort_keys=True)
+    ids = [row.id for row in report.clips]
+    return json.dumps([scored, list(report.maps), ids, settings_of(report.model_card)], sort_keys=True)
 
 
 def check_alike(reports: Sequence[EvalReport]) -> None:
-    """Scored on the same clips by the same rule."""
+    """Refuse reports on different data or by different rules."""
     sides: dict[str, Callable[[EvalReport], Any]] = {
         "test set": lambda report: report.testset,
         "data": lambda report: report.data_hash,
@@ -238,13 +236,13 @@ def check_alike(reports: Sequence[EvalReport]) -> None:
 
 
 def _check_group(reports: Sequence[EvalReport]) -> None:
-    """Runs of one group: the same maps of the same clips, the same training but for the seed, no model twice."""
+    """Refuse runs that differ in clips, maps or training settings other than the seed, and a model given twice."""
     first, hashes = reports[0], {reports[0].model_hash: reports[0].model}
     settings = settings_of(first.model_card)
     for other in reports[1:]:
         names = f"{first.model} and {other.model}"
         if other.selection != first.selection:
-            hint = "Score them apart: their means do not belong together."
+            hint = "Score them separately: their means are not comparable."
             raise Refused(f"{names} chose their epochs differently ({first.selection}, {other.selection})", hint=hint)
         theirs = settings_of(other.model_card)
         differ = sorted(name for name in {**settings, **theirs} if settings.get(name) != theirs.get(name))

@@ -1,4 +1,4 @@
-"""The test set of an evaluation: which store, which clips each protocol wants, what is known of them."""
+"""The test set of an evaluation: its store, the clips that each protocol scores, and their annotations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from avloc.annotations import TESTSETS, published_boxes, testset_list
 from avloc.errors import Refused, StoreNotFound
-from avloc.evaluate.maps import flags_of
 from avloc.evaluate.plan import EvalOptions, expected_ids, find_store
 from avloc.progress import Listener, Notice, silent
 from avloc.protocols import Protocol
-from avloc.store import Store
+from avloc.store import FLAGS, Store
 
 _RULES = {"flickr": "consensus", "vggss": "union"}
 """Beginning of a test list's name -> the rule of its boxes."""
@@ -19,19 +18,19 @@ _RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """What is known of a test set before any model is run."""
+    """A test set before any model is run."""
 
     name: str
-    """What reports call it."""
+    """Name in reports."""
     known: str
     """As `--testset` names it, or as the store says; '' for a set of one's own."""
     protocols: list[Protocol]
-    """As they stand on this set."""
+    """With what differs on this set (`Protocol.on`)."""
     store: Store | None
     boxed: list[str]
     """Clips with a truth, sorted."""
     expected: dict[str, list[str]]
-    """Protocol -> the clips it wants."""
+    """Protocol -> the clips that it scores."""
     labels: dict[str, str]
     flags: dict[str, tuple[str, ...]]
     box_rule: str
@@ -42,18 +41,18 @@ class TestSet:
 
     @property
     def wanted(self) -> list[str]:
-        """Clips that a protocol wants and that have a truth, sorted."""
+        """Clips that some protocol scores and that have a truth, sorted."""
         every = {clip_id for ids in self.expected.values() for clip_id in ids}
         return sorted(every.intersection(self.boxed))
 
 
 def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
-    """Find the store of a test set and see what each protocol wants of it.
+    """Find the store of a test set and the clips that each protocol scores.
 
     Raises:
         UsageError: neither a test set nor a store was named.
         StoreNotFound: it was not prepared, and more than VGG-SS's boxes is needed.
-        Refused: its boxes follow another rule than the test set.
+        Refused: the rule of its boxes is not that of the test set.
     """
     try:
         store = Store(find_store(options.testset, options.store))
@@ -75,21 +74,29 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
         boxed=boxed,
         expected={p.name: expected_ids(p, options.testset, store, boxed) for p in options.records()},
         labels=dict(zip(store.ids, store.column("label"), strict=True)),
-        flags=flags_of(store),
+        flags=_flags_of(store),
         box_rule=store.header.box_rule,
         data_hash=store.data_hash(),
         pictures=store.picture_groups(),
     )
 
 
+def _flags_of(store: Store) -> dict[str, tuple[str, ...]]:
+    rows = store.column("flags")
+    return {
+        clip_id: tuple(name for name, on in zip(FLAGS, row, strict=True) if on)
+        for clip_id, row in zip(store.ids, rows, strict=True)
+    }
+
+
 def _prepared_for(store: Store) -> str:
-    """The published test set that a store says it was prepared for; '' for any other."""
-    said = next((name for name, listed in TESTSETS.items() if listed == store.header.testset), "")
-    return said if _rule_of(said) in ("", store.header.box_rule) else ""
+    """The published test set in a store's header; '' for any other."""
+    name = next((name for name, listed in TESTSETS.items() if listed == store.header.testset), "")
+    return name if _rule_of(name) in ("", store.header.box_rule) else ""
 
 
 def _own_name(store: Store) -> str:
-    """A folder's name, unless it is that of a published set, which the clips in it are not."""
+    """The folder's name, or its path if the name is that of a published set, whose clips these are not."""
     name = store.folder.resolve().name
     return str(store.folder) if name in TESTSETS else name
 

@@ -1,9 +1,8 @@
 """`avloc localize` and the library behind it: media and a model become pictures, arrays, videos or lines of JSON."""
 
-from avloc.localize.fusion import parse_weights
 from avloc.localize.model import Model, load
 from avloc.localize.moments import Times
-from avloc.localize.options import InputDone, Localization, LocalizeOptions
+from avloc.localize.options import InputDone, Localization, LocalizeOptions, parse_weights
 from avloc.localize.outputs import plan_outputs
 from avloc.localize.result import Result
 from avloc.localize.run import localize

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from avloc.errors import InputError, UsageError
 from avloc.localize.array_inputs import frame_of, sound_of
 from avloc.localize.forks import check_forked
-from avloc.localize.fusion import OWN, Fusion, load_fusion
 from avloc.localize.moments import Scene, SoundSource, Times, check_whole, scene_times, scenes_at
 from avloc.localize.result import Result
 from avloc.localize.verdict import VerdictRule, judge
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from avloc.checkpoint import ModelFile
-    from avloc.engine import Engine
+    from avloc.engine import Engine, Fusion
     from avloc.localize.array_inputs import Frame, Waveform
     from avloc.methods import Embeddings
 
@@ -62,7 +61,7 @@ def load(
         Refused: this process was forked from one in which a model was loaded.
     """
     from avloc.checkpoint import default_model, load_model
-    from avloc.engine import Engine, pick_device
+    from avloc.engine import Engine, load_fusion, pick_device
 
     Protocol(precision=precision)
     where = pick_device(device)
@@ -224,11 +223,7 @@ class Model:
         return self._engine.embed(small, torch.from_numpy(sound.waveform)[None], sound.rate)
 
     def _prior_maps(self, frame: NDArray[np.uint8], heard: Embeddings) -> dict[str, NDArray[np.float32]]:
-        maps = self._fusion.prior_maps(frame)
-        if self._fusion.own is not None:
-            assert heard.activation is not None, "the engine gives it with every picture"
-            maps[OWN] = heard.activation[0].float().cpu().numpy()
-        return maps
+        return self._fusion.prior_maps(frame, None if heard.activation is None else heard.activation[0])
 
     def _similarity(self, embeddings: Embeddings) -> NDArray[np.float32]:
         grid: NDArray[np.float32] = self._engine.similarity(embeddings)[0].float().cpu().numpy()

@@ -85,3 +85,20 @@ class InputDone:
     """The file that holds all its moments, where there is one."""
     summary: str = ""
     """The verdict for a person."""
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """`av=0.6,object=0.4` as a table.
+
+    Raises:
+        UsageError: not of this form.
+    """
+    out: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            out[name.strip()] = float(value)
+        except ValueError:
+            message = f"--map-weights {text}: {part!r} is not name=number; valid: as av=0.6,object=0.4"
+            raise UsageError(message) from None
+    return out

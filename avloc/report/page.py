@@ -19,12 +19,12 @@ from avloc.json_text import to_json
 from avloc.metrics import AUC_THRESHOLDS, ClipScore
 from avloc.report.multi_model import tables_over
 from avloc.report.pictures import ReportPicture
-from avloc.report.protocol_text import boxes_in_words, in_words
+from avloc.report.protocol_text import boxes_in_words, in_words, shipped_in_words
 from avloc.report.tables import NOTHING, flat, number, tables_of
 
 SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
 """Parts of the one inlined script, in this order."""
-MAP_KINDS = ("av", "object", "detr", "fused", "fused-detr")
+MAP_KINDS = ("shipped", "av", "object", "detr", "fused", "fused-detr")
 """Columns of the gallery after the frame; the order of the paper's Figure 3."""
 OUTCOMES = ("found", "peak inside", "elsewhere")
 _DIGITS = 6  # of the scores in the page; the files beside it have all
@@ -94,7 +94,7 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": protocol["threshold"],
         "comparison": protocol["comparison"],
         "facts": _facts(report),
-        "rule": in_words(protocol),
+        "rule": in_words(protocol) + shipped_in_words(report.get("shipped", {})),
         "card": list(flat(report["model_card"])),
         "notRun": list(report["not_run"].items()),
         "missing": [*report["missing"].items(), *report.get("missing_pairs", {}).items()],

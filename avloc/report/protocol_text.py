@@ -69,6 +69,14 @@ def in_words(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(LABELS.get(name, name), _value(name, value)) for name, value in protocol.items()]
 
 
+def shipped_in_words(shipped: Mapping[str, str]) -> list[tuple[str, str]]:
+    """`EvalReport.shipped` as labels and words; empty without that map."""
+    if not shipped:
+        return []
+    fused = shipped["fusion"] or "the similarity map alone"
+    return [("Map shipped, by the model's card", fused), ("Its resize", _value("resize", shipped["resize"]))]
+
+
 def boxes_in_words(rule: str) -> str:
     """How the boxes of a clip become its truth (`avloc.metrics.ground_truth`)."""
     return BOX_RULES.get(rule, rule)

@@ -9,7 +9,7 @@ import torch
 
 from avloc.config import TrainConfig
 from avloc.dataset import Batch, load
-from avloc.engine import Engine, Heats, predict_cells, score_heat, supervise, truth_of
+from avloc.engine import Engine, HeatMaps, predict_cells, score_heat, supervise, truth_of
 from avloc.errors import Refused
 from avloc.metrics import summarise
 from avloc.protocols import Protocol
@@ -52,7 +52,7 @@ def _score(engine: Engine, batches: Iterable[Batch], box_rule: str) -> float:
     protocol, scores = Protocol(), []
     for cells in predict_cells(engine, batches):
         check_damage([(cells.id, cells.reason)] if cells.reason else [])
-        heat = Heats(cells).heat({"av": 1.0}, protocol)
+        heat = HeatMaps(cells.maps).heat({"av": 1.0}, protocol)
         scores.append(score_heat(heat, truth_of(cells, protocol, box_rule), protocol).score.ciou)
     return summarise(scores, protocol.success).ciou_50
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from avloc.config import LossWeights, ModelConfig
-from avloc.heatmap import cut, heat_maps, median_rank, ranked
+from avloc.heatmap import heat_maps, median_rank, order_statistics, threshold_mask
 from avloc.losses import audio_hint, contrastive, visual_hint
 from avloc.methods import Embeddings, build
 from avloc.metrics import Truth, ground_truth
@@ -68,8 +68,8 @@ def test_scores_agree():
     np.testing.assert_allclose(theirs, heat, atol=1e-6)
     truth = ground_truth(np.array(boxes), "union", 224)
     np.testing.assert_array_equal(reference_scoring.ground_truth(boxes), truth)
-    (median,) = ranked(heat, [median_rank(heat.size)])
-    assert reference_scoring.ciou(heat, truth) == pytest.approx(Truth(truth).ciou(cut(heat, median)))
+    (median,) = order_statistics(heat, [median_rank(heat.size)])
+    assert reference_scoring.ciou(heat, truth) == pytest.approx(Truth(truth).ciou(threshold_mask(heat, median)))
 
 
 def test_contenders_take_turns():

@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.engine import SILENCE, ClipCells, Heats, kinds_of, score_heat, truth_of
+from avloc.engine import SILENCE, ClipCells, HeatMaps, map_weights, score_heat, truth_of
 from avloc.evaluate.baselines import random_cells
 from avloc.evaluate.protocol_scores import SWEEP, LabelledCells, Scored, score_protocols, sweep_kinds
 from avloc.media import encode_mask
@@ -53,7 +53,7 @@ def exact_cells(draw, how: str, values=(0, 1, 2, 5)) -> tuple[int, np.ndarray]:
 
 
 def scored(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str):
-    heat = Heats(cells).heat(kinds_of(protocol, [kind])[kind], protocol)
+    heat = HeatMaps(cells.maps).heat(map_weights(protocol, [kind])[kind], protocol)
     return score_heat(heat, truth_of(cells, protocol, box_rule), protocol, is_mask=bool(cells.mask))
 
 
@@ -232,10 +232,10 @@ def test_protocols_share_only_maps_that_are_made_alike():
     maps = {"av": np.ones((3, 3), np.float32), "object": np.arange(12, dtype=np.float32).reshape(3, 4) % 5}
     changes = [{}, {"side": 9}, {"resize": "bilinear-halfpixel"}, {"flat": "nan"}, {"no_query": "nan"}]
     protocols = [Protocol(**change) for change in changes]
-    shared = Heats(ClipCells(id="a", maps=maps))
+    shared = HeatMaps(maps)
     for weights in ({"av": 1.0}, {"object": 1.0}, {"detr": 1.0}, Protocol().fused, Protocol().fused_detr):
         for protocol in protocols:
-            alone = Heats(ClipCells(id="a", maps=maps)).heat(weights, protocol)
+            alone = HeatMaps(maps).heat(weights, protocol)
             np.testing.assert_array_equal(shared.heat(weights, protocol), alone)
 
 
@@ -448,7 +448,7 @@ def test_drawn_truths_have_a_mean_iou_and_a_largest_f_score():
     curves, ious = [], []
     for clip in clips:
         truth = truth_of(clip.cells, protocol, "mask").map
-        heat = Heats(clip.cells).heat({"av": 1.0}, protocol)
+        heat = HeatMaps(clip.cells.maps).heat({"av": 1.0}, protocol)
         ious.append(scored(clip.cells, "av", protocol, "mask").score.iou)
         if truth.any():
             curves.append([f_score(heat, truth, at) for at in np.linspace(0, 1 - 1e-10, 255)])

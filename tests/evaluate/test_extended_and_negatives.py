@@ -17,8 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from avloc.config import ModelConfig
 from avloc.engine import NOISE, OTHER, SILENCE, ClipCells
-from avloc.evaluate.extended import extended
-from avloc.evaluate.negatives import has_negatives, score_negatives, wrong_sounds
+from avloc.evaluate.negatives import has_negatives, score_extended, score_negatives, wrong_sounds
 from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 from avloc.metrics import extended_scores
 from avloc.protocols import PROTOCOLS, Protocol
@@ -69,7 +68,7 @@ def test_extended_scores_equal_plain_loops(name, seed, n_sounding, n_silent, sid
     sounding, silent = pairs(seed, n_sounding, "clip"), pairs(seed + 1, n_silent, "pair")
     kinds = ["av", "object", "fused", "detr", "fused-detr"]
     (result,) = score_protocols([LabelledCells(cells=cells) for cells in sounding], [protocol], "union", kinds)
-    ours = extended(result.rows, sounding, silent, protocol, kinds)
+    ours = score_extended(result.rows, sounding, silent, protocol, kinds)
     assert list(ours) == ["av", "object", "fused"], "attention has no range that is known beforehand"
     for kind, weights in (("av", {"av": 1.0}), ("object", {"object": 1.0}), ("fused", rule.weights)):
         heights = [confidence_twin(cells, weights, rule.resize, side) for cells in [*sounding, *silent]]
@@ -81,10 +80,11 @@ def test_extended_scores_equal_plain_loops(name, seed, n_sounding, n_silent, sid
 def test_the_order_of_clips_and_pairs_changes_no_extended_score():
     sounding, silent = pairs(1, 6, "clip"), pairs(2, 5, "pair")
     protocol = replace(Protocol(), side=12)
-    clips = [LabelledCells(cells=cells) for cells in sounding]
-    (result,) = score_protocols(clips, [protocol], "union", ["av", "fused"])
-    plain = extended(result.rows, sounding, silent, protocol, ["av", "fused"])
-    assert extended(result.rows, sounding[::-1], silent[::-1], protocol, ["av", "fused"]) == plain
+    (result,) = score_protocols(
+        [LabelledCells(cells=cells) for cells in sounding], [protocol], "union", ["av", "fused"]
+    )
+    plain = score_extended(result.rows, sounding, silent, protocol, ["av", "fused"])
+    assert score_extended(result.rows, sounding[::-1], silent[::-1], protocol, ["av", "fused"]) == plain
 
 
 def test_a_map_keeps_its_height_among_the_maps_of_others():
@@ -95,7 +95,7 @@ def test_a_map_keeps_its_height_among_the_maps_of_others():
     )
     for sounding, silent, ap in ((loud, faint, 1.0), (faint, loud, 0.5)):
         (result,) = score_protocols([LabelledCells(cells=sounding)], [Protocol()], "union", ["av"])
-        assert extended(result.rows, [sounding], [silent], Protocol(), ["av"])["av"].ap == ap
+        assert score_extended(result.rows, [sounding], [silent], Protocol(), ["av"])["av"].ap == ap
 
 
 # --- universal thresholds ----------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_what_cannot_be_meant(here, store, arguments, words):
 
 def test_a_group_is_nothing_to_compare_with(here, runs, store):
     done = here("eval", runs / "seed-10", "--compare", runs, "--store", store)
-    assert (done.code, "means 2 runs; valid: one model or run" in done.err) == (2, True)
+    assert (done.code, "holds 2 runs; valid: one model or run" in done.err) == (2, True)
 
 
 def test_the_report_holds_what_was_printed(here, runs, store, tmp_path):

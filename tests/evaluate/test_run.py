@@ -14,22 +14,26 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.models import resnet18
 
-from avloc.annotations import published_list
-from avloc.checkpoint import load_model
+import avloc
+from avloc.annotations import published_list, silent_pairs
+from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
 from avloc.dataset import ClipSet, load
-from avloc.engine import Engine, Heats, predict_cells, score_heat, truth_of
+from avloc.engine import Engine, HeatMaps, predict_cells, score_heat, truth_of
 from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
-from avloc.evaluate import EvalOptions, evaluate, find_store
+from avloc.evaluate import EvalOptions, evaluate, evaluate_runs, find_store
 from avloc.files import sha256_of
+from avloc.heatmap import heat_maps
+from avloc.media import decode_picture
 from avloc.methods import Embeddings
 from avloc.progress import Notice
 from avloc.protocols import Protocol
 from avloc.store import Clip, Store
 from avloc.weights import Located
 from tests.eval_makers import to_clip, write
+from tests.responsive_model import save_listening
 from tests.small_models import SMALL, save_small
-from tests.world import RATE, Scene, scenes
+from tests.world import RATE, SIDE, Scene, scenes
 
 CPU = torch.device("cpu")
 COUNT = 9
@@ -65,7 +69,7 @@ def av_scores(engine, batches) -> dict[str, float]:
     protocol = Protocol()
     return {
         cells.id: score_heat(
-            Heats(cells).heat({"av": 1.0}, protocol), truth_of(cells, protocol, "union"), protocol
+            HeatMaps(cells.maps).heat({"av": 1.0}, protocol), truth_of(cells, protocol, "union"), protocol
         ).score.ciou
         for cells in predict_cells(engine, batches)
     }
@@ -380,6 +384,108 @@ def test_only_the_maps_asked_for(model, store, found):
     assert all(list(row.scores) == ["object"] for row in report.clips)
 
 
+# --- the map as the model's card asks for it --------------------------------------------------------------------
+
+FUSION = {"least": 0.25, "most": 0.75, "unsure": -0.5, "sure": 0.5, "smooth": 0.7, "centre": 0.2}
+LABEL = "0.8 (0.25-0.75 av + rest own) + 0.2 centre, smoothed by 0.7 cells"
+
+
+@pytest.fixture(scope="module")
+def carded(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("carded") / "carded.safetensors"
+    return save_listening(path, fusion=FUSION, resize="bilinear-halfpixel")
+
+
+def test_the_shipped_map_comes_first_where_the_card_has_a_fusion(here, carded, model, store):
+    line = json.loads(here("eval", carded, "--store", store, "--json").out)
+    assert list(line["maps"]) == ["shipped", "av"]
+    assert line["shipped"] == {"resize": "bilinear-halfpixel", "fusion": LABEL}
+    assert line["protocol"] == Protocol().as_json(), "the protocol itself is as it was"
+    assert [set(row["scores"]) for row in line["clips"]] == [{"shipped", "av"}] * COUNT
+    (alone,) = run(store, carded, maps=("av",))
+    assert {row["id"]: row["scores"]["av"]["ciou"] for row in line["clips"]} == scored(alone)
+    assert alone.shipped == {}
+    table = here("eval", carded, "--store", store).out
+    assert [row.split("  ")[0] for row in table.splitlines()[2:4]] == ["as shipped", "audio-visual"]
+    assert f", fp32; shipped: bilinear-halfpixel, {LABEL}\n" in table
+    assert "shipped" not in here("eval", model, "--store", store).out
+
+
+def test_the_shipped_map_scores_like_localizes_map(carded, store):
+    (report,) = run(store, carded, maps=("shipped",))
+    assert list(report.maps) == ["shipped"]
+    shown, clips = avloc.load(carded), Store(store)
+    for row in report.clips:
+        clip = clips.read(row.id)
+        result = shown.localize(decode_picture(clip.picture), (clip.sound / 32_767).astype(np.float32), RATE)
+        assert result.heatmap.shape == (SIDE, SIDE)
+        heat = heat_maps(torch.from_numpy(result.cells)[None], (224, 224), result.resize)[0].numpy()
+        assert row.scores["shipped"].ciou == pytest.approx(ciou_twin(heat, clip.boxes, "union"), abs=TOLERANCE)
+
+
+def test_a_card_without_a_fusion_ships_the_similarity_map(model, store):
+    assert list(run(store, model)[0].maps) == ["av"]
+    (report,) = run(store, model, maps=("shipped", "av"))
+    assert report.shipped == {"resize": "bilinear-corners", "fusion": ""}
+    assert all(repr(row.scores["shipped"]) == repr(row.scores["av"]) for row in report.clips)
+
+
+def test_each_model_has_its_own_shipped_map_beside_others(here, carded, model, store, found, tmp_path):
+    alone, both = run(store, carded, maps=()), run(store, model, carded, maps=())
+    assert [list(report.maps) for report in both] == [["av", "object", "fused"], ["shipped", "av", "object", "fused"]]
+    assert repr(both[1].clips) == repr(alone[0].clips)
+    command = ("eval", carded, model, "--compare", model, "--store", store, "--negatives", 1)
+    done = here(*command, "--report", tmp_path / "report", "--json")
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    (comparison,) = (line for line in lines if line["schema"] == "avloc.compare/1")
+    assert (list(comparison["maps"]), comparison["not_compared"]) == (["av", "object", "fused"], ["shipped"])
+    assert lines[0]["negatives"]
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert LABEL in page
+    assert "Map shipped, by the model" in page
+
+
+def test_seeds_of_a_fused_model_are_summed_up_with_their_shipped_map(carded, store, tmp_path):
+    file = load_model(carded)
+    for seed in (1, 2):
+        (tmp_path / "runs" / f"seed-{seed}").mkdir(parents=True)
+        state = {name: seed * value for name, value in file.state.items()}
+        card = {**file.card, "config": {"seed": seed}}
+        save_model(tmp_path / "runs" / f"seed-{seed}" / "model.safetensors", file.config, state, card)
+    options = EvalOptions(store=store, device="cpu", workers=0)
+    session = evaluate_runs(options, [tmp_path / "runs"])
+    (summary,) = session.summaries
+    (block,) = summary.blocks.values()
+    assert list(block.maps) == ["shipped", "av"]
+    assert [list(run.maps) for run in block.runs] == [["shipped", "av"]] * 2
+
+
+def test_a_shipped_map_has_no_score_on_silent_pairs(carded, world, tmp_path):
+    """Its range differs from clip to clip; the maps of a fixed range do."""
+    pairs = silent_pairs("flickr-ext")[:2]
+    clips = [to_clip(scene, id=pair.video) for scene, pair in zip(world, pairs, strict=False)]
+    clips += [to_clip(world[5 + k], id=pair.audio) for k, pair in enumerate(pairs) if pair.audio != pair.video]
+    folder = write(tmp_path / "s", list({clip.id: clip for clip in clips}.values()), box_rule="consensus")
+    (report,) = run(folder, carded, maps=(), testset="flickr-ext")
+    assert "shipped" in report.maps
+    assert list(report.extended) == ["av"]
+
+
+def test_an_unusable_fusion_in_a_card_is_named(here, model, store, tmp_path):
+    bad = save_small(tmp_path / "bad.safetensors", card={"fusion": {"least": 2.0}})
+    done = here("eval", bad, "--store", store)
+    assert (done.code, "unusable fusion" in done.err) == (4, True)
+    assert here("eval", bad, "--store", store, "--maps", "av").code == 0
+
+
+def test_the_old_spelling_of_the_object_prior_works_with_a_line_that_says_so(here, model, store):
+    old = here("eval", model, "--store", store, "--maps", "av", "--prior", "vgg16")
+    new = here("eval", model, "--store", store, "--maps", "av", "--object-prior", "vgg16")
+    assert (old.code, old.out) == (0, new.out)
+    assert (old.err, new.err) == ("avloc: --prior is deprecated; use --object-prior\n", "")
+
+
 # --- the report -------------------------------------------------------------------------------------------------
 
 
@@ -462,10 +568,14 @@ def test_a_damaged_prior_model_or_shard_is_named(here, model, store, world, tmp_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--maps", "nonsense"], "--maps nonsense is unknown; valid: av, object, fused, detr, baselines, sweep"),
+        (["--maps", "nonsense"], "--maps nonsense is unknown; valid: shipped, av, object, fused, detr, baselines"),
         (["--protocol", "nonsense"], "--protocol nonsense is unknown; valid: avloc, ezvsl"),
         (["--negatives", "-1"], "--negatives -1 is impossible; valid: 0 or more"),
-        (["--prior", "abacus"], "--prior abacus is unknown; valid: resnet18"),
+        (["--object-prior", "abacus"], "--object-prior abacus is unknown; valid: resnet18"),
+        (["--object-prior", "own"], "Use --maps shipped."),
+        (["--object-prior", "detr"], "Use --maps detr."),
+        (["--object-prior", "none"], "Use --maps av."),
+        (["--object-prior", "vgg16", "--prior", "vgg16"], "--prior is the old spelling of --object-prior"),
         (["--batch", "0"], "--batch 0 is impossible; valid: 1 or more"),
         (["--max-missing", "-1"], "--max-missing -1 is impossible; valid: 0 or more"),
         (["--precision", "fp16"], "precision = 'fp16' is impossible; valid: fp32, bf16"),

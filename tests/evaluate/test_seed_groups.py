@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.errors import Refused, UsageError
-from avloc.evaluate.comparison import compare
+from avloc.evaluate.multi_model import compare
 from avloc.evaluate.seed_groups import (
     expand,
     group_key,

@@ -215,7 +215,7 @@ def test_every_map_runs_and_says_what_it_is_made_of(here, model, world, tmp_path
     trunk = Located(path=tmp_path / "resnet34.pth", hashes={"resnet34.pth": "0" * 64}, verified=False)
     monkeypatch.setattr("avloc.priors.locate", lambda what, **more: locate(what, **more) if what is DETR else trunk)
     store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
-    command = ("eval", model, "--store", store, "--weights-dir", tmp_path, "--prior", "resnet34")
+    command = ("eval", model, "--store", store, "--weights-dir", tmp_path, "--object-prior", "resnet34")
     command = (*command, "--maps", "av,object,fused,detr,sweep")
     report = json.loads(here(*command, "--json").out)
     assert list(report["maps"]) == ["av", "object", "fused", "detr", "fused-detr"]

@@ -149,8 +149,8 @@ def test_a_line_a_time(here, clips, model, flags, times):
         (("--at", 1, "--out", "h.mp4"), 2, "--at is one moment and --out h.mp4 a video"),
         (("--skip-existing", "--json"), 2, "--skip-existing needs --out"),
         (("--skip-existing", "--out", "{time}.png"), 2, "cannot know the time in --out {time}.png beforehand"),
-        (("--weights", "av"), 2, "'av' is not name=number"),
-        (("--weights", "av=1,object=1"), 2, "--weights names av, object; the maps are av"),
+        (("--map-weights", "av"), 2, "'av' is not name=number"),
+        (("--map-weights", "av=1,object=1"), 2, "--map-weights names av, object; the maps are av"),
         (("--object-prior", "nonsense"), 2, "unknown object prior 'nonsense'"),
         (("--style", "box"), 2, "is not key=value"),
     ],
@@ -166,6 +166,23 @@ def test_a_prior_without_weights(here, offline, clips, model):
     done = here("localize", clips / "a.mp4", "--model", model, "--json", "--object-prior", "resnet18")
     assert (done.code, done.out) == (4, "")
     assert "resnet18" in done.err
+
+
+def test_the_old_spelling_of_map_weights_works_with_a_line_that_says_so(here, clips, model, tmp_path):
+    def arrays(flag: str) -> tuple[str, bytes]:
+        out = tmp_path / f"{flag}.npy"
+        fused = ("--object-prior", "own", flag, "av=1,own=3")
+        done = here("localize", clips / "a.mp4", "--model", model, "--out", out, *fused)
+        assert done.code == 0, done.err
+        return done.err, out.read_bytes()
+
+    (old_said, old), (said, new) = arrays("--weights"), arrays("--map-weights")
+    assert "avloc: --weights is deprecated; use --map-weights\n" in old_said
+    assert "deprecated" not in said
+    assert old == new
+    both = here("localize", clips / "a.mp4", "--model", model, "--weights", "av=1", "--map-weights", "av=1")
+    assert (both.code, "--weights is the old spelling of --map-weights" in both.err) == (2, True)
+    assert "--weights <" not in here("localize", "--help").out
 
 
 def test_a_picture_has_no_times(here, clips, model, tmp_path):

@@ -14,17 +14,15 @@ import pytest
 import soxr
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 import avloc
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
+from avloc.engine.fusion import fuse_cells
+from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
-from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style
-from avloc.localize.fusion import fused_cells, load_fusion, parse_weights
+from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style, parse_weights
 from avloc.media import play, read_frame, read_sound
 from avloc.networks.detr import stretched
 from avloc.priors import DetrPrior
@@ -378,50 +376,6 @@ def test_videos_that_cannot_be_meant(small, film, tmp_path):
 
 # --- fused with object priors -----------------------------------------------------------------------------------
 
-GRIDS = hnp.arrays(np.float32, st.tuples(st.integers(2, 5), st.integers(2, 5)), elements=st.floats(-8, 8, width=16))
-
-
-def stretched_twin(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Cell by cell between the corners, then by its own minimum and maximum; flat is zero."""
-    out = np.zeros(grid)
-    for y in range(grid[0]):
-        for x in range(grid[1]):
-            v, u = (
-                place * (size - 1) / (count - 1) for place, size, count in zip((y, x), cells.shape, grid, strict=True)
-            )
-            top, left = min(int(v), cells.shape[0] - 2), min(int(u), cells.shape[1] - 2)
-            low, high = cells[top : top + 2, left : left + 2].astype(float)
-            ends = [row[0] + (u - left) * (row[1] - row[0]) for row in (low, high)]
-            out[y, x] = ends[0] + (v - top) * (ends[1] - ends[0])
-    return np.zeros(grid) if cells.max() == cells.min() else (out - out.min()) / (out.max() - out.min())
-
-
-@given(GRIDS, GRIDS, st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
-def test_fused_cells_equal_their_definition(av, objects, weight):
-    weights = {"av": weight, "object": 1 - weight}
-    grid = (max(av.shape[0], objects.shape[0]), max(av.shape[1], objects.shape[1]))
-    ours = fused_cells({"av": av, "object": objects}, weights)
-    assert (ours.dtype, ours.shape) == (np.float32, grid)
-    twin = weight * stretched_twin(av, grid) + (1 - weight) * stretched_twin(objects, grid)
-    np.testing.assert_allclose(ours, twin, atol=2e-3)
-
-
-@given(GRIDS, st.integers(1, 50), st.integers(-20, 20))
-@settings(max_examples=40, deadline=None)
-def test_units_of_a_prior_do_not_matter(objects, scale, shift):
-    av = np.arange(20, dtype=np.float32).reshape(4, 5)
-    weights = {"av": 0.5, "object": 0.5}
-    plain = fused_cells({"av": av, "object": objects}, weights)
-    np.testing.assert_allclose(plain, fused_cells({"av": av, "object": scale * objects + shift}, weights), atol=2e-2)
-
-
-def test_a_map_alone_is_itself_and_a_flat_one_counts_for_nothing():
-    av = np.array([[3, 1], [2, 0]], np.float32)
-    np.testing.assert_array_equal(fused_cells({"av": av}, {"av": 0.3}), av)
-    flat = np.full((1, 1), 7, np.float32)
-    np.testing.assert_allclose(fused_cells({"av": av, "detr": flat}, {"av": 0.5, "detr": 0.5}), av / 6, atol=1e-7)
-
 
 class FakePrior:
     """Sees brightness, cell by cell; stands for an ImageNet trunk."""
@@ -436,7 +390,7 @@ class FakePrior:
 
 
 def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
-    monkeypatch.setattr("avloc.priors.ObjectPrior", FakePrior)
+    monkeypatch.setattr("avloc.engine.fusion_setup.ObjectPrior", FakePrior)
     frame = FRAME.copy()
     frame[:24] = 250
     plain = small.localize(frame, WAVE, RATE)
@@ -453,7 +407,7 @@ def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
         torch.from_numpy(np.array(Image.fromarray(frame).resize((32, 32), 3))).permute(2, 0, 1).float().mean(0)[None],
         8,
     )
-    twin = fused_cells({"av": plain.similarity, "object": bright[0].numpy()}, {"av": 0.6, "object": 0.4})
+    twin = fuse_cells({"av": plain.similarity, "object": bright[0].numpy()}, {"av": 0.6, "object": 0.4})
     np.testing.assert_allclose(result.cells, twin, atol=1e-6)
     np.testing.assert_array_equal(result.similarity, plain.similarity, "cosines stay cosines")
     np.testing.assert_array_equal(both.cells_at(frame, WAVE, RATE)[0], result.cells)
@@ -467,7 +421,7 @@ def test_detr_is_a_prior_too(model, small, tmp_path_factory):
     frame = torch.from_numpy(stretched(FRAME, DetrPrior.side).copy()).permute(2, 0, 1)[None]
     attention = DetrPrior(weights, torch.device("cpu")).maps(frame)[0]
     seen = np.zeros((1, 1), np.float32) if attention is None else attention.numpy()
-    twin = fused_cells({"av": small.localize(FRAME, WAVE, RATE).similarity, "detr": seen}, {"av": 0.5, "detr": 0.5})
+    twin = fuse_cells({"av": small.localize(FRAME, WAVE, RATE).similarity, "detr": seen}, {"av": 0.5, "detr": 0.5})
     np.testing.assert_allclose(result.cells, twin, atol=1e-6)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from avloc.engine import ClipCells, Heats, kinds_of, score_heat, truth_of
+from avloc.engine import ClipCells, HeatMaps, map_weights, score_heat, truth_of
 from avloc.metrics import summarise
 from avloc.protocols import PROTOCOLS, Protocol
 from tests.parity import drawing
@@ -20,10 +20,12 @@ MEDIAN_OF_SSPL = replace(PROTOCOLS["sspl"], threshold="median")
 
 
 def score(cells: list[ClipCells], kind: str, protocol: Protocol, rule: str) -> np.ndarray:
-    weights = kinds_of(protocol, [kind])[kind]
+    weights = map_weights(protocol, [kind])[kind]
     return np.array(
         [
-            score_heat(Heats(entry).heat(weights, protocol), truth_of(entry, protocol, rule), protocol).score.ciou
+            score_heat(
+                HeatMaps(entry.maps).heat(weights, protocol), truth_of(entry, protocol, rule), protocol
+            ).score.ciou
             for entry in cells
         ]
     )
@@ -101,7 +103,7 @@ def test_parity_lvs_scores(truth):
 def test_parity_lvs_heat_maps_and_masks():
     cells, reference = case("lvs", av="scoring/map")
     protocol = PROTOCOLS["lvs"]
-    heats = [Heats(entry).heat({"av": 1.0}, protocol) for entry in cells]
+    heats = [HeatMaps(entry.maps).heat({"av": 1.0}, protocol) for entry in cells]
     assert np.abs(np.stack(heats)[:, ::8, ::8] - reference["scoring/heat_map_every_8th"]).max() <= 1e-6
     assert np.abs(heats[0] - reference["scoring/heat_map_first"]).max() <= 1e-6
     cuts = [

@@ -1,9 +1,9 @@
-"""What a model does on clips whose files it never saw: the numbers of its card."""
+"""The scores of a model on clips whose files were not trained on: the numbers of its card."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,80 +13,69 @@ from avloc.annotations import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.dataset import ClipSet
 from avloc.dataset import load as load_batches
-from avloc.engine import Engine
-from avloc.heatmap import area_rank, cut, heat_maps, median_rank, ranked
-from avloc.localize.fusion import CENTRE, OWN, Fusion, Trust, fused_cells, nearness
+from avloc.engine import ClipCells, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heat, truth_of
+from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
 from avloc.localize.verdict import VerdictRule
 from avloc.media import decode_picture
-from avloc.metrics import ground_truth
+from avloc.protocols import Protocol
 from avloc.store import Store
 from tests.recipe.compose import SILENCE
 
-SIDE = 224
 RESIZE = "bilinear-halfpixel"
-"""Cells are areas: where the network's cells were taught to lie."""
+"""Cells are areas, as in training."""
+PROTOCOL = replace(Protocol(), resize=RESIZE)
 SMOOTH = 0.85  # cells
 CENTRE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One clip through the networks."""
+    """Maps of one clip."""
 
     id: str
     label: str
-    boxes: np.ndarray
-    similarity: np.ndarray
-    activation: np.ndarray
+    cells: ClipCells
+
+    @property
+    def peak(self) -> float:
+        """Largest cosine."""
+        return float(self.cells.maps["av"].max())
 
 
-def see(engine: Engine, folder: Path, first: int | None = None) -> list[Seen]:
-    """Every clip of a store, or the first ones."""
-    store, seen = Store(folder), []
-    for batch in load_batches(ClipSet(store, store.ids[:first], engine.config), batch=16, workers=1):
-        assert not batch.failures
-        embeddings = engine.embed(batch.frames, batch.sound, batch.rate)
-        grids, activation = engine.similarity(embeddings).numpy(), embeddings.activation.numpy()
-        seen += map(Seen, batch.ids, batch.labels, batch.boxes, grids, activation)
+def see(engine: Engine, folder: Path, fusion: Fusion | None = None, first: int | None = None) -> list[Seen]:
+    """Maps of every clip of a store, or of the first ones."""
+    store = Store(folder)
+    labels = dict(zip(store.ids, store.column("label"), strict=True))
+    batches = load_batches(ClipSet(store, store.ids[:first], engine.config), batch=16, workers=1)
+    seen = [Seen(cells.id, labels[cells.id], cells) for cells in predict_cells(engine, batches, fusion=fusion)]
+    assert not any(clip.cells.reason for clip in seen)
     return seen
 
 
 def heats_of(clip: Seen, fusion: Fusion) -> dict[str, np.ndarray]:
-    """Heat maps of one clip: the similarity alone, as shipped, the sound-blind prior, and a centred disc.
+    """Heat maps of one clip: the similarity alone, as shipped, the model's own activation, and a centred disc.
 
-    The prior stands there as it is, and as `deaf`: what the shipped map is made of, but for what the sound says.
+    `deaf` is the shipped map without the similarity map: the own activation and the centre have their mean weights.
     """
-    steps = np.linspace(-1, 1, SIDE)
-    cells = {
-        "av": clip.similarity,
-        "shipped": fusion.cells(clip.similarity, {OWN: clip.activation} if fusion.own else {}),
-        "own": clip.activation,
-        "deaf": deaf(clip, fusion.own) if fusion.own else clip.activation,
-    }
-    heats = {
-        name: heat_maps(torch.from_numpy(one)[None], (SIDE, SIDE), RESIZE)[0].numpy() for name, one in cells.items()
-    }
-    return heats | {"disc": -np.hypot(steps[:, None], steps)}
+    steps = np.linspace(-1, 1, PROTOCOL.side)
+    maps = dict(clip.cells.maps)
+    activation = maps[OWN]
+    own = (1 - fusion.own.centre) * (1 - (fusion.own.least + fusion.own.most) / 2)
+    parts = {OWN: fusion.own.smoothed(activation), CENTRE: centre_map(activation.shape)}
+    maps["deaf"] = fuse_cells(parts, {OWN: own, CENTRE: fusion.own.centre})
+    heats = HeatMaps(maps, clip.cells.shipped_resize)
+    disc = -np.hypot(steps[:, None], steps)
+    return {name: heats.heat({name: 1.0}, PROTOCOL) for name in ("av", "shipped", OWN, "deaf")} | {"disc": disc}
 
 
-def deaf(clip: Seen, trust: Trust) -> np.ndarray:
-    """Cells of the shipped map without the similarity map; own activation and centre weigh as they do on average."""
-    own = (1 - trust.centre) * (1 - (trust.least + trust.most) / 2)
-    maps = {OWN: trust.smoothed(clip.activation), CENTRE: nearness(clip.activation.shape)}
-    return fused_cells(maps, {OWN: own, CENTRE: trust.centre})
-
-
-def rules(heat: np.ndarray, boxes: np.ndarray) -> list[float]:
+def rules(heat: np.ndarray, cells: ClipCells) -> list[float]:
     """Success (cIoU of 0.5 or more) with half of the picture, and with as many pixels as the truth; peak in a box."""
-    truth = ground_truth(boxes, "union", SIDE) > 0
-    hits = []
-    for rank in (median_rank(heat.size), area_rank(heat.size, int(truth.sum()))):
-        mask = cut(heat, ranked(heat, [rank])[0])
-        hits.append(float((mask & truth).sum() >= 0.5 * (mask | truth).sum()))
+    truth = truth_of(cells, PROTOCOL, "union")
+    score = score_heat(heat, truth, PROTOCOL).score
     x, y = peak_of(heat)
-    return [*hits, float(truth[y, x])]
+    return [float(score.ciou >= 0.5), float(score.area_ciou >= 0.5), float(truth.holds(y * PROTOCOL.side + x))]
 
 
 def by_class(clips: list[Seen], fusion: Fusion) -> dict[str, list[float]]:
@@ -94,7 +83,7 @@ def by_class(clips: list[Seen], fusion: Fusion) -> dict[str, list[float]]:
     table: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
         for kind, heat in heats_of(clip, fusion).items():
-            table[kind][clip.label.split(" | ")[0]].append(rules(heat, clip.boxes))
+            table[kind][clip.label.split(" | ")[0]].append(rules(heat, clip.cells))
     return {
         kind: np.mean([np.mean(rows, 0) for rows in classes.values()], 0).round(4).tolist()
         for kind, classes in table.items()
@@ -113,7 +102,7 @@ def scenes(clips: list[Seen], fusion: Fusion) -> dict[str, dict[str, float]]:
     for clip in clips:
         layout = clip.id.rpartition("-")[2]
         for kind, heat in heats_of(clip, fusion).items():
-            hits[layout][kind].append(rules(heat, clip.boxes)[2])
+            hits[layout][kind].append(rules(heat, clip.cells)[2])
     return {
         name: {"n": len(kinds["av"]), **{kind: round(float(np.mean(values)), 4) for kind, values in kinds.items()}}
         for name, kinds in hits.items()
@@ -124,7 +113,7 @@ def wrong_sounds(clips: list[Seen]) -> dict[str, float]:
     """ROC AUC of the peak cosine: right sound against wrong class, against silence, against both."""
     peaks: dict[str, list[float]] = defaultdict(list)
     for clip in clips:
-        peaks[clip.id.rpartition("-")[2]].append(float(clip.similarity.max()))
+        peaks[clip.id.rpartition("-")[2]].append(clip.peak)
     right, wrong, silent = (peaks[kind] for kind in ("right", "wrong", "silent"))
     return {"wrong": auc(right, wrong), "silent": auc(right, silent), "both": auc(right, wrong + silent)}
 
@@ -139,7 +128,7 @@ def peaks_of(clips: list[Seen]) -> tuple[list[float], list[float]]:
         label = parse_label(clip.label)
         if label.heard == SILENCE:
             continue
-        peaks[label.heard in label.seen].append(float(clip.similarity.max()))
+        peaks[label.heard in label.seen].append(clip.peak)
     return peaks[True], peaks[False]
 
 
@@ -175,10 +164,10 @@ def follows(model: Model, folder: Path, count: int = 150) -> dict[str, object]:
     return {kind: {word: words.count(word) for word in sorted(set(words))} for kind, words in found.items()}
 
 
-def measured(file: ModelFile, fusion: Fusion, out: Path) -> dict[str, object]:
+def measured(file: ModelFile, out: Path) -> dict[str, object]:
     """The scores; the stores are those that `tests.recipe train` prepares."""
-    engine = Engine.from_file(file, torch.device("cpu"))
-    two, boxed, pairs = (see(engine, out / f"store-{name}") for name in ("scenes", "boxed", "wrong"))
+    engine, fusion = Engine.from_file(file, torch.device("cpu")), card_fusion(file.card)
+    two, boxed, pairs = (see(engine, out / f"store-{name}", fusion) for name in ("scenes", "boxed", "wrong"))
     return {
         "scenes": scenes(two, fusion),
         "boxed": {

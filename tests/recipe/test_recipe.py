@@ -15,7 +15,7 @@ from PIL import Image
 
 from avloc.annotations import parse_label, read_annotations
 from avloc.config import TrainConfig, from_dict, read_toml
-from avloc.localize.fusion import Trust
+from avloc.engine import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from avloc.media import decode_picture
 from tests.recipe import compose as recipe
@@ -243,7 +243,7 @@ def test_what_is_calibrated_follows_the_peaks():
     card = calibrated([0.5, 0.6, 0.9], [0.1, *np.linspace(0.2, 0.3, 9), 0.4])
     assert (card["fusion"]["unsure"], card["fusion"]["sure"]) == (0.25, 0.6)
     assert card["verdict"] == {"least_effect": 0.04, "least_similarity": 0.3}
-    Trust(**card["fusion"])
+    AdaptiveWeights(**card["fusion"])
     VerdictRule(**card["verdict"])
 
 

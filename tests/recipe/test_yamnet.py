@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from avloc.errors import WeightsAbsent, WeightsError
-from avloc.networks.trunks import build_trunk, load_pretrained
+from avloc.networks.backbones import build_backbone, load_pretrained
 from avloc.networks.yamnet import YAMNet, load_yamnet, read_yamnet
 from avloc.transforms import mel_bands
 from avloc.weights import YAMNET, cache_folder, locate
@@ -44,7 +44,7 @@ def test_the_converted_file_has_the_same_bits_and_numbers(source, capsys):
     mel = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(0))
     direct = YAMNet().eval()
     direct.load_state_dict(expected)
-    trunk, _ = build_trunk("yamnet", channels=1)
+    trunk = build_backbone("yamnet", channels=1)
     load_pretrained(trunk, "yamnet", path)
     with torch.no_grad():
         assert torch.equal(load_yamnet(path)(mel), direct(mel))

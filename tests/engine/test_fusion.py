@@ -1,36 +1,98 @@
-"""The model's own prior: a weight that follows how sure the sound is, and an activation that costs no second pass."""
+"""Fusion of cells as the model's card asks for it, in `localize` and in `eval`."""
 
 from __future__ import annotations
+
+import io
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import avloc
 from avloc.checkpoint import load_model, save_model
-from avloc.engine import Engine
+from avloc.engine import Engine, HeatMaps, inference
+from avloc.engine.fusion import CENTRE, OWN, AdaptiveWeights, Fusion, centre_map, fuse_cells
+from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import UsageError, WeightsError
-from avloc.localize.fusion import CENTRE, OWN, Fusion, Trust, load_fusion, nearness
-from avloc.media import square
-from avloc.transforms import normalise_frames
+from avloc.evaluate import EvalOptions, evaluate
+from avloc.heatmap import heat_maps
+from avloc.media import decode_picture, square
+from avloc.metrics import ground_truth
+from avloc.protocols import PROTOCOLS, Protocol
+from avloc.registry import StoreSpec
+from avloc.store import Clip, StoreHeader, StoreWriter
+from avloc.transforms import int16_to_float, normalise_frames
+from tests.program import ROOT
 from tests.responsive_model import save_listening
+
+# --- weighted sums of cells --------------------------------------------------------------------------------------
+
+GRIDS = hnp.arrays(np.float32, st.tuples(st.integers(2, 5), st.integers(2, 5)), elements=st.floats(-8, 8, width=16))
+
+
+def stretched_twin(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Cell by cell between the corners, then by its own minimum and maximum; flat is zero."""
+    out = np.zeros(grid)
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            v, u = (
+                place * (size - 1) / (count - 1) for place, size, count in zip((y, x), cells.shape, grid, strict=True)
+            )
+            top, left = min(int(v), cells.shape[0] - 2), min(int(u), cells.shape[1] - 2)
+            low, high = cells[top : top + 2, left : left + 2].astype(float)
+            ends = [row[0] + (u - left) * (row[1] - row[0]) for row in (low, high)]
+            out[y, x] = ends[0] + (v - top) * (ends[1] - ends[0])
+    return np.zeros(grid) if cells.max() == cells.min() else (out - out.min()) / (out.max() - out.min())
+
+
+@given(GRIDS, GRIDS, st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_fused_cells_equal_their_definition(av, objects, weight):
+    weights = {"av": weight, "object": 1 - weight}
+    grid = (max(av.shape[0], objects.shape[0]), max(av.shape[1], objects.shape[1]))
+    ours = fuse_cells({"av": av, "object": objects}, weights)
+    assert (ours.dtype, ours.shape) == (np.float32, grid)
+    twin = weight * stretched_twin(av, grid) + (1 - weight) * stretched_twin(objects, grid)
+    np.testing.assert_allclose(ours, twin, atol=2e-3)
+
+
+@given(GRIDS, st.integers(1, 50), st.integers(-20, 20))
+@settings(max_examples=40, deadline=None)
+def test_units_of_a_prior_do_not_matter(objects, scale, shift):
+    av = np.arange(20, dtype=np.float32).reshape(4, 5)
+    weights = {"av": 0.5, "object": 0.5}
+    plain = fuse_cells({"av": av, "object": objects}, weights)
+    np.testing.assert_allclose(plain, fuse_cells({"av": av, "object": scale * objects + shift}, weights), atol=2e-2)
+
+
+def test_a_map_alone_is_itself_and_a_flat_one_counts_for_nothing():
+    av = np.array([[3, 1], [2, 0]], np.float32)
+    np.testing.assert_array_equal(fuse_cells({"av": av}, {"av": 0.3}), av)
+    flat = np.full((1, 1), 7, np.float32)
+    np.testing.assert_allclose(fuse_cells({"av": av, "detr": flat}, {"av": 0.5, "detr": 0.5}), av / 6, atol=1e-7)
+
+
+# --- the model's own activation ------------------------------------------------------------------------------------
 
 CARD = {"fusion": {"least": 0.25, "most": 0.75, "unsure": -0.5, "sure": 0.5}}
 
 
 @given(peak=st.floats(-1, 1), least=st.floats(0, 1), more=st.floats(0, 1))
 def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
-    trust = Trust(least=least, most=least + more * (1 - least), unsure=0.2, sure=0.6)
-    weights = trust.weights(np.array([[-1, peak]], np.float32))
+    adaptive = AdaptiveWeights(least=least, most=least + more * (1 - least), unsure=0.2, sure=0.6)
+    weights = adaptive.weights(np.array([[-1, peak]], np.float32))
     peak = float(np.float32(peak))
-    twin = least if peak <= 0.2 else trust.most if peak >= 0.6 else least + (peak - 0.2) / 0.4 * (trust.most - least)
+    twin = (
+        least if peak <= 0.2 else adaptive.most if peak >= 0.6 else least + (peak - 0.2) / 0.4 * (adaptive.most - least)
+    )
     assert weights["av"] == pytest.approx(twin, abs=1e-6)
     assert weights["av"] + weights[OWN] == pytest.approx(1)
-    centred = Trust(least=least, most=trust.most, unsure=0.2, sure=0.6, centre=0.3)
+    centred = AdaptiveWeights(least=least, most=adaptive.most, unsure=0.2, sure=0.6, centre=0.3)
     shares = centred.weights(np.array([[-1, peak]], np.float32))
     assert shares == pytest.approx({"av": 0.7 * weights["av"], OWN: 0.7 * weights[OWN], CENTRE: 0.3})
 
@@ -50,7 +112,7 @@ def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
 )
 def test_weights_that_cannot_be_meant(fields):
     with pytest.raises(UsageError, match="impossible"):
-        Trust(**fields)
+        AdaptiveWeights(**fields)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +181,7 @@ def asking(carded, tmp_path):
     st.floats(0.05, 5),
 )
 def test_smooth_maps_are_those_of_scipy(cells, deviation):
-    smooth = Trust(smooth=deviation).smoothed(cells)
+    smooth = AdaptiveWeights(smooth=deviation).smoothed(cells)
     assert smooth.dtype == np.float32
     np.testing.assert_allclose(smooth, gaussian_filter(cells, deviation, mode="nearest"), rtol=1e-6, atol=1e-7)
 
@@ -138,8 +200,8 @@ def test_a_card_can_ask_for_smooth_maps(carded, asking, scene):
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
-def test_nearness_falls_from_the_middle_to_the_corners(rows, columns):
-    near = nearness((rows, columns))
+def test_the_centre_map_falls_from_the_middle_to_the_corners(rows, columns):
+    near = centre_map((rows, columns))
     for y, x in np.ndindex(rows, columns):
         down, across = (0 if size == 1 else 2 * at / (size - 1) - 1 for at, size in ((y, rows), (x, columns)))
         assert near[y, x] == pytest.approx(1 - np.sqrt(down**2 + across**2) / np.sqrt(2), abs=1e-6)
@@ -149,7 +211,7 @@ def test_a_card_can_ask_for_the_centre(carded, asking, scene):
     loaded = avloc.load(asking(centre=0.2))
     plain, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
     assert loaded.protocol.endswith("0.8 (0.25-0.75 av + rest own) + 0.2 centre")
-    np.testing.assert_allclose(result.cells, 0.8 * plain.cells + 0.2 * scaled(nearness(plain.cells.shape)), atol=1e-5)
+    np.testing.assert_allclose(result.cells, 0.8 * plain.cells + 0.2 * scaled(centre_map(plain.cells.shape)), atol=1e-5)
     fixed = avloc.load(asking(centre=0.2), weights={"av": 1.0, "own": 3.0})
     assert fixed.protocol.endswith("0.25 av + rest own")
 
@@ -209,3 +271,55 @@ def test_a_card_with_an_unusable_resize_is_refused(plain, tmp_path, entry):
     save_model(tmp_path / "bad.safetensors", model.config, model.state, {"resize": entry})
     with pytest.raises(WeightsError, match="unusable resize"):
         avloc.load(tmp_path / "bad.safetensors")
+
+
+# --- the same map in `localize` and in `eval` -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip_and_store(tmp_path_factory):
+    """A square picture of the protocol's side and 3 s of sound at the shipped model's rate, and a store of them."""
+    picture = Image.open(ROOT / "tests" / "data" / "frame.jpg").convert("RGB").resize((Protocol.side, Protocol.side))
+    jpeg = io.BytesIO()
+    picture.save(jpeg, format="JPEG")
+    samples = np.random.default_rng(1).standard_normal(48_000).cumsum()
+    sound = np.round(32_000 * samples / np.abs(samples).max()).astype(np.int16)
+    boxes, size = np.array([[0.2, 0.3, 0.7, 0.9]]), (Protocol.side, Protocol.side)
+    clip = Clip(id="clip", picture=jpeg.getvalue(), sound=sound, frame_hw=size, boxes=boxes)
+    header = StoreHeader(spec=StoreSpec(seconds=3.0, rate=16_000), kind="test", expected=("clip",))
+    folder = tmp_path_factory.mktemp("shipped") / "store"
+    with StoreWriter(folder, header) as writer:
+        writer.add(clip)
+    return clip, folder
+
+
+def shipped_by_eval(store):
+    """Report and cells of the model in the package."""
+    options = EvalOptions(store=store, maps=("shipped", "av"), device="cpu", workers=0)
+    evaluation = evaluate(options)
+    return evaluation.reports[0], evaluation.cells[0][0]
+
+
+def test_localize_and_eval_have_the_same_fused_cells_and_heat_map(clip_and_store, monkeypatch):
+    clip, store = clip_and_store
+    waveform = int16_to_float(torch.from_numpy(clip.sound)).numpy()
+    model = avloc.load(device="cpu")
+    result = model.localize(decode_picture(clip.picture), waveform, 16_000)
+    report, cells = shipped_by_eval(store)
+    np.testing.assert_allclose(cells.maps["shipped"], result.cells, atol=1e-4)  # kernels round by batch size
+    monkeypatch.setattr(inference, "BLOCK", 1)
+    _, cells = shipped_by_eval(store)
+    np.testing.assert_array_equal(cells.maps["av"], result.similarity)
+    np.testing.assert_array_equal(cells.maps["shipped"], result.cells)
+    assert not np.array_equal(cells.maps["shipped"], cells.maps["av"]), "something was fused"
+    heats = HeatMaps(cells.maps, cells.shipped_resize)
+    for protocol in PROTOCOLS.values():
+        np.testing.assert_array_equal(heats.heat({"shipped": 1.0}, protocol), result.heatmap)
+    av_cells = torch.from_numpy(result.similarity)[None]
+    np.testing.assert_array_equal(heats.heat({"av": 1.0}, Protocol()), heat_maps(av_cells, (224, 224))[0].numpy())
+    assert report.shipped == {"resize": "bilinear-halfpixel", "fusion": model.protocol.split("/", 3)[3]}
+    assert model.protocol.split("/")[1] == report.shipped["resize"]
+    truth = ground_truth(clip.boxes, "union", 224)
+    mask = result.heatmap >= np.sort(result.heatmap, axis=None)[224 * 224 // 2]
+    inside = (mask & (truth > 0)).sum() / (mask | (truth > 0)).sum()
+    assert report.clips[0].scores["shipped"].ciou == pytest.approx(inside, abs=1e-3)

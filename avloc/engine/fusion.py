@@ -1,0 +1,210 @@
+"""Cell maps to heat maps, the only place where maps are fused.
+
+Two rules stand side by side. `Fusion` is that of a model's card: maps of cells are smoothed, weighted and summed, and
+the sum is resized once. `HeatMaps` is that of the evaluation protocols: each map is resized first, then heat maps are
+summed. What `localize` shows is the map `shipped` of `eval`.
+
+Names of maps: `av` similarity map, `own` mean activation of the model's own vision trunk, `object` that of an ImageNet
+trunk, `detr` DETR's attention, `centre` a map that falls from the middle of the picture, `shipped` the card's fusion.
+
+Shape letters: h w cells, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avloc.errors import UsageError
+from avloc.heatmap import fuse, heat_maps, min_max, resize
+from avloc.protocols import Protocol
+
+DETR, OWN, CENTRE, SHIPPED = "detr", "own", "centre", "shipped"
+_MAX_SMOOTH = 5.0
+_RANGES = {"av": (-1.0, 2.0), "object": (0.0, 2.5)}
+"""Map -> lowest value and span for `fixed` fusion; DETR's attention has no common range."""
+Cells = NDArray[np.float32]
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveWeights:
+    """Weights of the similarity map and the model's own activation: the first grows with the peak cosine."""
+
+    least: float = 0.6
+    """Weight of the similarity map if its peak cosine is at most `unsure`; the own activation has the rest."""
+    most: float = 0.6
+    """The same if the peak cosine is at least `sure`; linear in between."""
+    unsure: float = 0.0
+    sure: float = 1.0
+    smooth: float = 0.0
+    """Standard deviation in cells of the Gaussian applied to both maps; 0 is no smoothing."""
+    centre: float = 0.0
+    """Weight of `centre_map`; the other two maps share the rest."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most <= 1:
+            raise UsageError(f"fusion: {self.least} to {self.most} is impossible; valid: 0 to 1, rising")
+        if not -1 <= self.unsure < self.sure <= 1:
+            raise UsageError(f"fusion: cosines {self.unsure} to {self.sure} are impossible; valid: -1 to 1, rising")
+        if not 0 <= self.smooth <= _MAX_SMOOTH:
+            raise UsageError(f"fusion: smooth {self.smooth} is impossible; valid: 0 to {_MAX_SMOOTH} cells")
+        if not 0 <= self.centre <= 1:
+            raise UsageError(f"fusion: centre {self.centre} is impossible; valid: 0 to 1")
+
+    def weights(self, similarity_hw: Cells) -> dict[str, float]:
+        """Weights of `av`, `own` and `centre` for these cosines; their sum is 1."""
+        position = min(1.0, max(0.0, (float(similarity_hw.max()) - self.unsure) / (self.sure - self.unsure)))
+        share = self.least + position * (self.most - self.least)
+        rest = 1 - self.centre
+        return {"av": rest * share, OWN: rest * (1 - share), CENTRE: self.centre}
+
+    def smoothed(self, cells_hw: Cells) -> Cells:
+        """The cells after the Gaussian, the border replicated."""
+        if not self.smooth:
+            return cells_hw
+        return np.ascontiguousarray(_blur_rows(_blur_rows(cells_hw, self.smooth).T, self.smooth).T)
+
+    @property
+    def label(self) -> str:
+        """The weights as the protocol line shows them."""
+        share = f"{self.least:g}" if self.least == self.most else f"{self.least:g}-{self.most:g}"
+        label = f"{share} av + rest {OWN}"
+        if self.centre:
+            label = f"{1 - self.centre:g} ({label}) + {self.centre:g} {CENTRE}"
+        return label + (f", smoothed by {self.smooth:g} cells" if self.smooth else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """The card's rule: how `localize` and `eval --maps shipped` fuse cells."""
+
+    priors: Mapping[str, Callable[[Frame], Cells]] = field(default_factory=dict)
+    """Name -> prior network, from a frame [H, W, 3] to its map [h, w]."""
+    weights: Mapping[str, float] = field(default_factory=lambda: {"av": 1.0})
+    label: str = ""
+    """The weights as the protocol line shows them; empty for the similarity map alone."""
+    own: AdaptiveWeights | None = None
+    """Fuses the model's own activation instead of `priors`."""
+    resize: str = Protocol.resize
+    """How cells become pixels, and cells of a finer grid; one of `avloc.protocols.RESIZES`."""
+
+    def prior_maps(self, frame: Frame, activation_hw: Tensor | None) -> dict[str, Cells]:
+        """Maps of a frame that do not depend on the sound: those of `priors`, or the model's activation as `own`."""
+        if self.own is None:
+            return {name: prior(frame) for name, prior in self.priors.items()}
+        assert activation_hw is not None, "the engine computes it for every picture"
+        return {OWN: activation_hw.float().cpu().numpy()}
+
+    def cells(self, similarity_hw: Cells, prior_maps: Mapping[str, Cells]) -> Cells:
+        """Fused cells [h, w].
+
+        Args:
+            similarity_hw: cosines.
+            prior_maps: see `prior_maps`.
+        """
+        maps = {"av": similarity_hw, **prior_maps}
+        if self.own is None:
+            return fuse_cells(maps, self.weights, self.resize)
+        smooth = {name: self.own.smoothed(cells) for name, cells in maps.items()}
+        maps = {**smooth, CENTRE: centre_map(similarity_hw.shape)}
+        return fuse_cells(maps, self.own.weights(similarity_hw), self.resize)
+
+
+def fuse_cells(maps: Mapping[str, Cells], weights: Mapping[str, float], how: str = Protocol.resize) -> Cells:
+    """Weighted sum of maps, each resized to the finest grid and scaled to [0, 1]; a flat map counts as zeros.
+
+    Args:
+        maps: name -> [h, w], of any size. A single map is returned as it is.
+        weights: name -> weight, for every map.
+        how: see `avloc.heatmap.resize`.
+    """
+    if len(maps) == 1:
+        return next(iter(maps.values()))
+    rows, columns = zip(*(cells.shape for cells in maps.values()), strict=True)
+    grid = (max(rows), max(columns))
+    terms = [weights[name] * heat_maps(torch.from_numpy(cells)[None], grid, how)[0] for name, cells in maps.items()]
+    fused: Cells = torch.stack(terms).sum(0).numpy()
+    return fused
+
+
+def centre_map(grid: tuple[int, ...]) -> Cells:
+    """[h, w] map that falls linearly from 1 in the middle to 0 in the corners."""
+    down, across = (np.linspace(-1, 1, size, dtype=np.float32) if size > 1 else np.zeros(1) for size in grid)
+    near: Cells = (1 - np.hypot(down[:, None], across) / np.sqrt(2)).astype(np.float32)
+    return near
+
+
+def _blur_rows(cells_hw: Cells, deviation: float) -> Cells:
+    """Gaussian over the first axis, truncated at four deviations: `scipy.ndimage`'s bits without its import time."""
+    reach = int(4 * deviation + 0.5)
+    weights = np.exp(-0.5 / deviation**2 * np.arange(-reach, reach + 1) ** 2)
+    weights /= weights.sum()
+    rows = np.pad(cells_hw.astype(np.float64), ((reach, reach), (0, 0)), mode="edge")
+    height = len(cells_hw)
+    out = weights[reach] * rows[reach : reach + height]
+    for start in range(reach):
+        mirrored = 2 * reach - start
+        out += weights[start] * (rows[start : start + height] + rows[mirrored : mirrored + height])
+    blurred: Cells = out.astype(np.float32)
+    return blurred
+
+
+class HeatMaps:
+    """The protocols' rule: heat maps of one clip, each resized once for all protocols with the same resize.
+
+    Args:
+        maps: name -> cells [h, w]. Only `detr` may be absent: then no query was confident.
+        shipped_resize: the card's resize, which `shipped` has under every protocol.
+    """
+
+    def __init__(self, maps: Mapping[str, Cells], shipped_resize: str = Protocol.resize) -> None:
+        self.maps, self._shipped_resize = maps, shipped_resize
+        self._cache: dict[tuple[object, ...], Tensor] = {}
+
+    def heat(self, weights: Mapping[str, float], protocol: Protocol) -> Cells:
+        """[side, side] heat map of one map, or of several by their weights.
+
+        Raises:
+            KeyError: there is no such map.
+        """
+        if len(weights) > 1 and protocol.fusion == "fixed" and set(weights) <= set(_RANGES):
+            heat = min_max(self.in_fixed_range(weights, protocol)[None], protocol.flat)
+        else:
+            maps = [self._single(name, protocol) for name in weights]
+            heat = maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
+        values: Cells = heat[0].numpy()
+        return values
+
+    def in_fixed_range(self, weights: Mapping[str, float], protocol: Protocol) -> Tensor:
+        """[side, side] weighted mean of maps in ranges that all clips share: (cosine + 1) / 2, activation / 2.5.
+
+        Source: SLAVC `test.py`.
+        """
+        total = torch.zeros(protocol.side, protocol.side)
+        for name, weight in weights.items():
+            low, span = _RANGES[name]
+            scaled = (torch.from_numpy(self.maps[name]) - low) / span
+            total += weight / sum(weights.values()) * resize(scaled[None], (protocol.side,) * 2, protocol.resize)[0]
+        return total
+
+    def _single(self, name: str, protocol: Protocol) -> Tensor:
+        size = (protocol.side, protocol.side)
+        if name == DETR and name not in self.maps:
+            return torch.full((1, *size), 0.0 if protocol.no_query == "zeros" else float("nan"))
+        how = self._shipped_resize if name == SHIPPED else protocol.resize
+        key = (name, protocol.side, how, protocol.flat)
+        if key not in self._cache:
+            self._cache[key] = heat_maps(torch.from_numpy(self.maps[name])[None], size, how, protocol.flat)
+        return self._cache[key]
+
+
+def map_weights(protocol: Protocol, names: Sequence[str]) -> dict[str, Mapping[str, float]]:
+    """Row of a score table -> weights of its maps; `fused` and `fused-detr` have those of the protocol."""
+    mixed = {"fused": protocol.fused, "fused-detr": protocol.fused_detr}
+    return {name: mixed.get(name, {name: 1.0}) for name in names}
