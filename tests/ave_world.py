@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from avloc.annotations.ave import LABELS_KEY, ORDER_KEY, SECONDS
+from avloc.ave.annotations import LABELS_KEY, ORDER_KEY, SECONDS
 
 NOISE = 48
 

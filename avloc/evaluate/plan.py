@@ -10,15 +10,12 @@ from pathlib import Path
 from avloc.annotations import TESTSETS, SilentPair, silent_pairs, testset_ids, testset_list
 from avloc.errors import StoreNotFound, UsageError, nearest, normal_form
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
-from avloc.registry import SPECS
+from avloc.registry import MODES, SPECS
 from avloc.store import Store
 
 MAPS = ("av", "object", "fused", "detr", "baselines", "sweep")
 DEFAULT_MAPS = ("av", "object", "fused")
 _PRIOR = "resnet18"
-AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"
-EVENT_TESTSETS = (AVE, WEAK, MATCH)
-"""The test part of AVE, for models taught by every second, taught by whole clips, and for cross-modal matching."""
 EXTENDED = ("flickr-ext", "vggss-ext")
 _BASES = {
     "flickr-250": "flickr",
@@ -107,7 +104,7 @@ def find_store(testset: str, store: Path | None) -> Path:
             scored as a set of one's own.
         StoreNotFound: none of the places holds a store; says what to prepare.
     """
-    known = (*TESTSETS, *EVENT_TESTSETS)
+    known = (*TESTSETS, *MODES["eval"])
     meant = nearest(testset, known)
     if testset not in known and normal_form(testset) in map(normal_form, known):
         raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=meant)

@@ -75,7 +75,34 @@ Published = tuple[ModelConfig, dict[str, Tensor]]
 """A published model: its configuration, and its tensors under the key names of our networks."""
 
 
-class Method(nn.Module, ABC):
+class PublishedModel(nn.Module, ABC):
+    """A network of a published method."""
+
+    training_only: tuple[str, ...] = ()
+    """Prefixes of the parameters that only training needs; a published model may come without them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def groups(self) -> list[Group]:
+        """The trainable parameters, by learning rate."""
+        return [Group([weight for weight in self.parameters() if weight.requires_grad])]
+
+    @classmethod
+    @abstractmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """The model in the files of its authors.
+
+        Args:
+            files: file name without suffix -> contents of a checkpoint, as `avloc.checkpoint` reads it.
+
+        Returns:
+            None for files of another method.
+        """
+
+
+class Method(PublishedModel):
     """A model with what it hears, sees, compares and learns from."""
 
     time_axes: tuple[int, ...] = (-1,)
@@ -86,14 +113,11 @@ class Method(nn.Module, ABC):
     """How regions of the frame become regions of a crop; `bicubic` invents labels, as SACL's code does."""
     augmentation_draws = 0
     """Numbers that `augment` takes for each clip and view."""
-    training_only: tuple[str, ...] = ()
-    """How the names of parameters begin that no map needs; a published model may come without them."""
     vision_features: int
     """Leading channels of the vision trunk that are features, not classes."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self._frozen: list[nn.Module] = []
 
     @abstractmethod
@@ -174,25 +198,9 @@ class Method(nn.Module, ABC):
         """What a method does to its crops, 0 to 255, beside cutting and flipping them; by default nothing."""
         return frames_B3HW
 
-    def groups(self) -> list[Group]:
-        """What learns, and how fast."""
-        return [Group([weight for weight in self.parameters() if weight.requires_grad])]
-
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosine of every cell with its own sound, in [-1, 1]."""
         return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio)
-
-    @classmethod
-    @abstractmethod
-    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
-        """The model in the files of its authors.
-
-        Args:
-            files: name without ending -> what a checkpoint holds.
-
-        Returns:
-            None where they are of another method.
-        """
 
 
 def _is_frozen(part: nn.Module) -> bool:

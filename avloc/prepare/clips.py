@@ -98,7 +98,7 @@ def _from_whole(job: Job) -> Made:
     path, spec = job.source.path, job.spec
     there = picture_seconds(path)
     if there < spec.seconds - LATE_S:
-        raise InputError(f"lasts {there:.1f} s; events are told of {spec.seconds:g} s")
+        raise InputError(f"lasts {there:.1f} s; the annotations are of {spec.seconds:g} s")
     with closing(play_seconds(path, int(spec.seconds), spec.rate)) as windows:
         seconds = list(windows)
     waveform = np.concatenate([second.waveform for second in seconds])

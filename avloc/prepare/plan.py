@@ -12,11 +12,10 @@ from avloc import __version__
 from avloc.annotations import Annotations, IdList, published_boxes, published_list, read_annotations, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
-from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
-from avloc.registry import SPECS, StoreSpec
+from avloc.prepare.sources import LAYOUTS
+from avloc.registry import MODES, SPECS, StoreSpec
 from avloc.sharding import WHOLE, Part
-from avloc.store import TRACK, StoreHeader
-from avloc.store.events import FIRST, WINDOW
+from avloc.store import FIRST, TRACK, WINDOW, StoreHeader
 
 _LEAST_SIDE = 32
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
@@ -50,7 +49,7 @@ class PrepareOptions:
     track: int | None = None
     """Which sound track of a file, counted from 1; None is the main one."""
     whole: bool = False
-    """The first seconds of a video, whose events are known second by second, and not those around its middle."""
+    """Take the first seconds of each video instead of those around its middle; for annotations by the second."""
     kind: str = ""
     """`train` or `test`; '' is test with annotations or a test list, else train."""
     allow_test_overlap: bool = False
@@ -63,7 +62,7 @@ class PrepareOptions:
     """Only say what would be done."""
 
     def __post_init__(self) -> None:
-        _one_of("--layout", self.layout, (*LAYOUTS, EVENT_LAYOUT))
+        _one_of("--layout", self.layout, (*LAYOUTS, *MODES["prepare"]))
         _one_of("--for", self.method, tuple(SPECS))
         _one_of("--kind", self.kind, ("", "train", "test"))
         if self.side and self.side < _LEAST_SIDE:

@@ -19,6 +19,7 @@ from avloc.prepare.selection import NAMED, SKIPPED, Choice, announce, choose, wr
 from avloc.prepare.sources import Found, Skip, Source
 from avloc.prepare.workers import results, worker_count
 from avloc.progress import Listener, Notice, Progress, silent
+from avloc.registry import MODES, resolve
 from avloc.sharding import Part, claim, clear, turn
 from avloc.store import Store, StoreWriter
 from avloc.store.shards import shard_paths
@@ -90,6 +91,9 @@ def prepare(
         Refused: another process writes to `out` and is no other part of this, or it holds a store made otherwise.
         OSError: the disk is full or not writable.
     """
+    if options.layout in MODES["prepare"]:
+        report: PrepareReport = resolve(MODES["prepare"][options.layout].run)(sources, out, options, listener)
+        return report
     started = time.monotonic()
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; valid: a folder, new or a store begun earlier")

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from avloc.annotations.ave import (
+from avloc.ave.annotations import (
     AVE_CLASSES,
     AveRow,
     class_names,
@@ -24,12 +24,11 @@ from avloc.annotations.ave import (
     video_labels,
     write_labels,
 )
+from avloc.ave.matching import AveMatch, distance, pool
+from avloc.ave.metrics import background_accuracy
+from avloc.ave.networks import AVE, Features, of_clip
 from avloc.config import ModelConfig
 from avloc.errors import UsageError
-from avloc.methods.ave import AVE, of_clip
-from avloc.methods.ave_match import AveMatch, distance, pool
-from avloc.methods.events import Features
-from avloc.metrics.events import background_accuracy
 from tests.parity import drawing_events
 from tests.parity.comparing import tensors
 from tests.program import ROOT
@@ -75,7 +74,7 @@ def test_rows_and_what_follows_from_them(tmp_path, text):
         ("Bell&d&good&-1&5", "line 1: Start = '-1'; valid: a whole second, 0 to 10"),
         ("Bell&d&good&1&11", "line 1: End = '11'"),
         ("Bell&d&good&1&2.5", "line 1: End = '2.5'"),
-        (HEADING + "Bell&d&good&5&4", "line 2: Start = 5 lies behind End = 4"),
+        (HEADING + "Bell&d&good&5&4", "line 2: Start = 5 is after End = 4"),
         ("&d&good&1&2", "line 1: no category"),
         ("Bell&../d&good&1&2", "VideoID '../d' is no name"),
         (HEADING, "has no row"),
@@ -195,11 +194,11 @@ def features(clips: int, seconds: int, background: int = 28) -> Features:
 def test_clips_of_any_length_teach_every_parameter(dmrn, weak, cross_entropy):
     model = ave(classes=5, dmrn=dmrn, weak=weak, cross_entropy=cross_entropy)
     batch = features(3, 4, background=5)
-    told = model.tell(batch.visual, batch.audio)
-    assert told.scores.shape == told.probabilities.shape == (3, 4, 6)
-    torch.testing.assert_close(told.attention.sum((2, 3)), torch.ones(3, 4))
-    alone = model.tell(batch.visual[1:2], batch.audio[1:2])
-    torch.testing.assert_close(alone.scores, told.scores[1:2])
+    predicted = model.predict(batch.visual, batch.audio)
+    assert predicted.scores.shape == predicted.probabilities.shape == (3, 4, 6)
+    torch.testing.assert_close(predicted.attention.sum((2, 3)), torch.ones(3, 4))
+    alone = model.predict(batch.visual[1:2], batch.audio[1:2])
+    torch.testing.assert_close(alone.scores, predicted.scores[1:2])
     (loss,) = model.losses(batch).values()
     loss.backward()
     (group,) = model.groups()
@@ -211,11 +210,11 @@ def test_the_published_loss_has_a_floor_and_cross_entropy_has_none():
     floor = F.multilabel_soft_margin_loss(perfect.softmax(-1), F.one_hot(torch.arange(29), 29).float())
     assert floor.item() == pytest.approx(0.680, abs=5e-4)
     batch = features(2, 3)
-    told = ave().tell(batch.visual, batch.audio)
+    predicted = ave().predict(batch.visual, batch.audio)
     truth = F.one_hot(batch.labels, 29).float()
-    theirs = F.multilabel_soft_margin_loss(told.probabilities.flatten(0, 1), truth.flatten(0, 1))
+    theirs = F.multilabel_soft_margin_loss(predicted.probabilities.flatten(0, 1), truth.flatten(0, 1))
     torch.testing.assert_close(ave().losses(batch), {"event": theirs})
-    plain = -told.scores.log_softmax(-1)[truth > 0].mean()
+    plain = -predicted.scores.log_softmax(-1)[truth > 0].mean()
     torch.testing.assert_close(ave(cross_entropy=True).losses(batch), {"event": plain})
 
 
@@ -223,7 +222,7 @@ def test_weak_labels_say_what_a_clip_holds():
     labels = torch.tensor([[28, 4, 4, 28], [28, 28, 28, 28], [0, 0, 0, 0]])
     batch = features(3, 4)
     batch = Features(visual=batch.visual, audio=batch.audio, labels=labels, clips=torch.tensor([4, 28, 0]))
-    scores = of_clip(ave().tell(batch.visual, batch.audio).scores)
+    scores = of_clip(ave().predict(batch.visual, batch.audio).scores)
     expected = F.cross_entropy(scores, torch.tensor([4, 28, 0]))
     torch.testing.assert_close(ave(weak=True, cross_entropy=True).losses(batch), {"event": expected})
     theirs = F.multilabel_soft_margin_loss(scores.softmax(-1), F.one_hot(torch.tensor([4, 28, 0]), 29).float())

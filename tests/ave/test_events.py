@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.annotations.ave import LABELS_KEY, read_rows
+from avloc.ave.annotations import LABELS_KEY, read_rows
+from avloc.ave.event_table import EVENTS, NOISE, EventTable
+from avloc.ave.features import EventSet
+from avloc.ave.networks import build_network
+from avloc.ave.training import EventTask
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig, parse_settings, settled
 from avloc.distributed import Peers
 from avloc.errors import Refused, UsageError, WeightsError
-from avloc.features import EventSet
-from avloc.methods import build_events
 from avloc.progress import silent
 from avloc.registry import EVENT_SPECS
 from avloc.store import Hints
-from avloc.store.events import EVENTS, NOISE, EventTable
 from avloc.train import TrainOptions, train
-from avloc.train.events import EventTask
 from tests.ave_world import NOISE as NOISY_ROWS
 from tests.ave_world import write_ave
 from tests.train.test_train import same_run
@@ -41,10 +41,10 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(folder, tmp_path_factory) -> Path:
-    from avloc.prepare import PrepareOptions, prepare_events
+    from avloc.prepare import PrepareOptions, prepare
 
     out = tmp_path_factory.mktemp("store") / "ave"
-    prepare_events([str(folder)], out, PrepareOptions(layout="ave"))
+    prepare([str(folder)], out, PrepareOptions(layout="ave"))
     return out
 
 
@@ -62,7 +62,7 @@ def test_released_features_become_hints_row_by_row(folder, store, here):
     table = EventTable.of(store)
     assert table.classes == tuple(f"Event {number}" for number in range(KINDS))
     rows = [row for row in table.rows if row.split != NOISE]
-    assert [row.said for row in rows] == list(read_rows(folder / "Annotations.txt"))
+    assert [row.annotation for row in rows] == list(read_rows(folder / "Annotations.txt"))
     assert len(table.part(NOISE)) == NOISY_ROWS
     with h5py.File(folder / "visual_feature.h5") as seen, h5py.File(folder / "audio_feature_noisy.h5") as heard:
         for number in (0, CLIPS - 1):
@@ -79,7 +79,7 @@ def test_released_features_become_hints_row_by_row(folder, store, here):
 
 
 def test_an_interrupted_preparation_goes_on(folder, store, tmp_path):
-    from avloc.prepare import PrepareOptions, prepare_events
+    from avloc.prepare import PrepareOptions, prepare
 
     class Enough(Exception):
         pass
@@ -90,9 +90,9 @@ def test_an_interrupted_preparation_goes_on(folder, store, tmp_path):
 
     out = tmp_path / "ave"
     with pytest.raises(Enough):
-        prepare_events([str(folder)], out, PrepareOptions(layout="ave"), listener)
+        prepare([str(folder)], out, PrepareOptions(layout="ave"), listener)
     assert 0 < len(Hints(out, "vggish").shards) < CLIPS
-    prepare_events([str(folder)], out, PrepareOptions(layout="ave"))
+    prepare([str(folder)], out, PrepareOptions(layout="ave"))
     for teacher in ("vgg19", "vggish"):
         ours, theirs = Hints(out, teacher), Hints(store, teacher)
         assert ours.shards.ids == theirs.shards.ids
@@ -138,7 +138,7 @@ def spoiled(path: Path, values: np.ndarray) -> None:
     [
         (("--shard", "1/2"), "--shard 1/2 does not go with released features"),
         (("--rate", "8000"), "--rate does not go with --layout ave"),
-        (("--for", "lvs"), "--for does not go with --layout ave"),
+        (("--for", "lvs"), "--for lvs does not go with --layout ave"),
     ],
 )
 def test_what_does_not_go_with_the_folder_of_ave_is_refused(folder, tmp_path, here, flags, words):
@@ -169,7 +169,7 @@ def test_noise_needs_both_of_its_files_and_no_means(folder, tmp_path, here):
     assert (json.loads(done.out)["found"], "the files of noise are not used" in done.err) == (CLIPS, True)
     flags = (*OWN, "--epochs", "1", "--batch", "16", "--set", "ave.weak=true")
     done = here("train", tmp_path / "b", "--method", "ave", "--out", tmp_path / "run", *flags)
-    assert (done.code, "there are no clips of noise" in done.err) == (0, True)
+    assert (done.code, "there are no rows of noise" in done.err) == (0, True)
 
 
 def test_features_that_are_not_finished_are_not_left_out_in_silence(folder, store, tmp_path):
@@ -224,7 +224,7 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
 
     def step(*positions: int) -> tuple[float, torch.Tensor]:
         task.network.zero_grad()
-        loss = task.terms(task.learned.batch(positions), torch.Generator())["event"]
+        loss = task.terms(task.training_set.batch(positions), torch.Generator())["event"]
         loss.backward()
         return loss.item(), task.network.affine_v.weight.grad.clone()
 
@@ -250,7 +250,7 @@ def test_the_better_epoch_has_the_higher_score(store, tmp_path, method, sign):
     batch = task.held_out.batch(range(len(task.held_out)))
     with torch.no_grad():
         if method == "ave":
-            expected = (task.network.tell(batch.visual, batch.audio).scores.argmax(2) == batch.labels).float().mean()
+            expected = (task.network.predict(batch.visual, batch.audio).scores.argmax(2) == batch.labels).float().mean()
         else:
             expected = task.network.losses(batch)["contrastive"]
     assert value == pytest.approx(expected.item(), rel=1e-5)
@@ -262,7 +262,7 @@ def test_a_clip_is_of_its_category_and_noise_is_background(store):
     rows = [
         *table.rows[:3],
         table.part(NOISE)[0],
-        replace(table.rows[0], said=replace(table.rows[0].said, end=0, start=0)),
+        replace(table.rows[0], annotation=replace(table.rows[0].annotation, end=0, start=0)),
     ]
     assert table.clip_classes(rows).tolist() == [0, 1, 2, KINDS, 0]
 
@@ -349,17 +349,17 @@ def test_scores_are_those_of_a_slow_count(store, tmp_path, here):
     table = EventTable.of(store)
     rows = table.part("test")
     model = load_model(run)
-    network = build_events(model.config)
+    network = build_network(model.config)
     network.load_state_dict(model.state)
     right = total = by_clip = 0
     of_class = {number: [0, 0] for number in range(KINDS + 1)}
     for row, labels in zip(rows, table.labels(rows), strict=True):
         seen, heard = (Hints(store, name).read(row.clip).astype(np.float32) for name in ("vgg19", "vggish"))
-        scores = network.eval().tell(torch.from_numpy(seen)[None], torch.from_numpy(heard)[None]).scores[0]
+        scores = network.eval().predict(torch.from_numpy(seen)[None], torch.from_numpy(heard)[None]).scores[0]
         for second in range(10):
             hit = int(scores[second].argmax()) == labels[second]
             right, total = right + hit, total + 1
-            by_clip += table.classes.index(row.said.category) == labels[second]
+            by_clip += table.classes.index(row.annotation.category) == labels[second]
             of_class[int(labels[second])][0] += hit
             of_class[int(labels[second])][1] += 1
     expected = [hits / count if count else None for hits, count in of_class.values()]
@@ -377,7 +377,7 @@ def test_matches_are_those_of_a_slow_search(store, tmp_path, here):
     run = make_run(store, tmp_path / "run", method="ave-match", epochs=3)
     report = json.loads(here("eval", run, "--testset", "ave-match", "--store", store, "--json").out)
     model = load_model(run)
-    network = build_events(model.config)
+    network = build_network(model.config)
     network.load_state_dict(model.state)
     found = {"visual_to_audio": [], "audio_to_visual": []}
     for row in EventTable.of(store).part("test", match=True):
@@ -386,27 +386,27 @@ def test_matches_are_those_of_a_slow_search(store, tmp_path, here):
         )
         with torch.no_grad():
             sight, sound = network.embed_visual(seen.mean((1, 2))), network.embed_audio(heard)
-        event, length = range(row.said.start, row.said.end), row.said.end - row.said.start
+        event, length = range(row.annotation.start, row.annotation.end), row.annotation.end - row.annotation.start
         for way, given, other in (("visual_to_audio", sight, sound), ("audio_to_visual", sound, sight)):
             sums = [
                 sum(float((given[second] - other[start + place]).norm()) for place, second in enumerate(event))
                 for start in range(10 - length + 1)
             ]
-            found[way].append(int(np.argmin(sums)) == row.said.start)
+            found[way].append(int(np.argmin(sums)) == row.annotation.start)
     for way, hits in found.items():
         assert report[way] == pytest.approx(np.mean(hits)), way
     assert report["visual_to_audio"] != report["audio_to_visual"], "else the names could be the wrong way round"
 
 
 def test_rows_that_are_missing_or_cannot_be_matched_are_counted(store, tmp_path, here, monkeypatch):
-    monkeypatch.setattr("avloc.features._check_finished", lambda *_: None)  # as if a teacher had failed on it
+    monkeypatch.setattr("avloc.ave.features._check_finished", lambda *_: None)  # as if a teacher had failed on it
     run = make_run(store, tmp_path / "run", method="ave-match", epochs=1)
     table = EventTable.of(store)
     first, second, third, *_ = table.part("test", match=True)
     changed = {
-        first.clip: replace(first, said=replace(first.said, start=0, end=10)),
-        second.clip: replace(second, said=replace(second.said, start=4, end=4)),
-        third.clip: replace(third, clip="nowhere", said=replace(third.said, video="nowhere")),
+        first.clip: replace(first, annotation=replace(first.annotation, start=0, end=10)),
+        second.clip: replace(second, annotation=replace(second.annotation, start=4, end=4)),
+        third.clip: replace(third, clip="nowhere", annotation=replace(third.annotation, video="nowhere")),
     }
     other = tmp_path / "other"
     other.mkdir()
@@ -434,7 +434,7 @@ def test_videos_in_both_parts_are_named_and_can_be_left_out(store, tmp_path, her
     run = make_run(store, tmp_path / "run", epochs=1)
     table = EventTable.of(store)
     trained, tested = table.part("train")[0], table.part("test")[0]
-    twin = replace(tested, said=replace(tested.said, video=trained.said.video))
+    twin = replace(tested, annotation=replace(tested.annotation, video=trained.annotation.video))
     rows = tuple(twin if row is tested else row for row in table.rows)
     other = tmp_path / "other"
     other.mkdir()
@@ -444,7 +444,7 @@ def test_videos_in_both_parts_are_named_and_can_be_left_out(store, tmp_path, her
     replace(table, rows=rows).write(other)
     ask = ("eval", run, "--testset", "ave", "--store", other, "--json")
     whole, clean = (json.loads(here(*ask, *flag).out) for flag in ((), ("--clean-split",)))
-    assert whole["shared"] == clean["shared"] == [trained.said.video]
+    assert whole["shared"] == clean["shared"] == [trained.annotation.video]
     assert clean["n_scored"] == whole["n_scored"] - 1
 
 
@@ -466,7 +466,8 @@ def test_scores_of_events_need_a_model_of_events(store, model, tmp_path, here):
     for arguments, words in (
         ((), "needs a model"),
         ((model,), "is a model of avc"),
-        ((model, "--maps", "av"), "--maps is about maps"),
+        ((model, "--maps", "av"), "--maps does not go with --testset ave"),
+        ((model, "--batch", "16"), "--batch does not go with --testset ave"),
     ):
         done = here("eval", *arguments, "--testset", "ave", "--store", store)
         assert (done.code, words in done.err) == (2, True), done.err
@@ -484,7 +485,7 @@ def test_whole_modules_and_keras_weights_are_models(tmp_path):
     from tests.torch03_files import Module, Stored, old_file, parameter
 
     config = ModelConfig(**EVENT_SPECS["ave"].settings["model"])
-    state = build_events(config).state_dict()
+    state = build_network(config).state_dict()
     numbers = {str(place): value.numpy().ravel() for place, value in enumerate(state.values())}
     flat = {
         name: parameter(Stored(str(place), value.numel()), 0, tuple(value.shape), tuple(value.stride()))
@@ -508,6 +509,6 @@ def test_whole_modules_and_keras_weights_are_models(tmp_path):
     assert load_model(keras).config.method == "ave-match"
 
 
-def test_events_and_maps_are_told_apart():
-    with pytest.raises(UsageError, match="tells no events"):
-        build_events(ModelConfig(method="lvs"))
+def test_events_and_maps_are_kept_apart():
+    with pytest.raises(UsageError, match="not events"):
+        build_network(ModelConfig(method="lvs"))

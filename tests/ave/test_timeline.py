@@ -12,20 +12,21 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
+from avloc.ave import timeline_plot
+from avloc.ave.localization import TimelinePredictor, VideoEventOptions, VideoEvents, window_starts
+from avloc.ave.networks import build_network
+from avloc.ave.teachers import Vgg19Teacher
+from avloc.ave.timeline import Timeline
+from avloc.ave.timeline_plot import attention_overlay, shown_classes, write_timeline
+from avloc.ave.timeline_video import write_timeline_video
 from avloc.checkpoint import save_model
 from avloc.config import ModelConfig
 from avloc.errors import InputError, WeightsError
-from avloc.localize import timeline as timeline_module
-from avloc.localize.events import EventsOptions, Teller, Timeline, Told, window_starts
-from avloc.localize.events_video import write_events_video
-from avloc.localize.timeline import attended, shown_classes, write_timeline
 from avloc.media import play
-from avloc.methods import build_events
 from avloc.networks.vggish import VGGish, log_mel_patches
 from avloc.progress import silent
 from avloc.registry import EVENT_SPECS, StoreSpec
 from avloc.store import Hints
-from avloc.teachers import Vgg19Teacher
 from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise_frames
 from avloc.weights import VGGISH, Located
 from tests.media_makers import make_video, tone
@@ -53,7 +54,7 @@ def tiny_teachers(monkeypatch, tmp_path):
         return Located(path=heard, hashes={weight.files[0].name: "0" * 64}, verified=False)
 
     monkeypatch.setattr("avloc.weights.locate", locate)
-    monkeypatch.setattr("avloc.teachers.vgg19.Vgg19Teacher.model", TinyVgg19())
+    monkeypatch.setattr("avloc.ave.teachers.Vgg19Teacher.model", TinyVgg19())
 
 
 def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
@@ -72,7 +73,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
     assert (done.code, json.loads(done.out)["stored"], json.loads(done.out)["missing"]) == (1, 2, ["vid-2", "gone"]), (
         done.err
     )
-    assert "lasts 3.0 s; events are told of 10 s" in done.err
+    assert "lasts 3.0 s; the annotations are of 10 s" in done.err
     done = here("train", data, "--method", "ave", "--out", tmp_path / "run", "--set", "ave.classes=2")
     assert (done.code, "avloc distill-cache" in done.err) == (5, True)
     done = here("distill-cache", data, "--teacher", "vgg19", "--teacher", "vggish")
@@ -100,7 +101,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
 
 
 def test_only_maps_have_moments_and_styles(here, tmp_path):
-    for flag, value in (("--at", "3"), ("--style", "box=false"), ("--object-prior", "none")):
+    for flag, value in (("--at", "3"), ("--precision", "fp32"), ("--style", "box=false"), ("--object-prior", "none")):
         done = here("localize", __file__, "--events", flag, value)
         assert (done.code, f"{flag} does not go with --events" in done.err) == (2, True)
     done = here("localize", __file__, "--events")
@@ -139,7 +140,7 @@ def test_a_timeline_of_any_length_is_a_picture_of_any_kind(tmp_path, seconds, ki
     write_timeline(path, timeline)
     with Image.open(path) as picture:
         assert (picture.format, picture.width > picture.height) == (kind, True)
-    assert set(timeline.told.tolist()) <= set(shown_classes(timeline))
+    assert set(timeline.predicted.tolist()) <= set(shown_classes(timeline))
 
 
 def test_a_video_is_lit_where_each_second_looks(tmp_path):
@@ -148,7 +149,7 @@ def test_a_video_is_lit_where_each_second_looks(tmp_path):
     attention = np.full((3, 7, 7), 0.001, np.float32)
     for second, cell in enumerate(((1, 1), (1, 5), (1, 3))):
         attention[second][cell] = 1
-    movie = write_events_video(source, out, replace(some_timeline(3), attention=attention))
+    movie = write_timeline_video(source, out, replace(some_timeline(3), attention=attention))
     before, after = list(play(source)), list(play(out))
     assert (movie.frames, movie.has_sound, len(after)) == (34, True, 34)
     for old, new in zip(before, after, strict=True):
@@ -167,9 +168,9 @@ def test_the_video_bears_what_was_told(tmp_path, monkeypatch):
         captions.append(caption)
         return picture
 
-    monkeypatch.setattr("avloc.localize.events_video.draw_overlay", draw)
-    monkeypatch.setattr("avloc.localize.events_video.draw_silent", draw)
-    write_events_video(tmp_path / "in.mp4", tmp_path / "out.mp4", timeline)
+    monkeypatch.setattr("avloc.ave.timeline_video.draw_overlay", draw)
+    monkeypatch.setattr("avloc.ave.timeline_video.draw_silent", draw)
+    write_timeline_video(tmp_path / "in.mp4", tmp_path / "out.mp4", timeline)
     assert list(dict.fromkeys(captions)) == ["Event 2 100 %", "background 100 %", "silent: no source", ""]
 
 
@@ -186,7 +187,7 @@ def test_a_line_says_what_happens_when_and_where():
     attention = np.full((3, 7, 7), 0.001, np.float32)
     attention[:, 1, 5] = 1  # second row, sixth column
     timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]], attention=attention)
-    line = Told(input="a", model="b", timeline=timeline).as_json()
+    line = VideoEvents(input="a", model="b", timeline=timeline).as_json()
     seconds = [tuple(entry.values()) for entry in line["per_second"]]
     place = [round(5.5 / 7, 4), round(1.5 / 7, 4)]
     assert seconds == [
@@ -201,33 +202,33 @@ def test_bars_bear_their_own_names_and_silence_is_shown_plain(monkeypatch):
     timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]])
     figure = Figure()
     rows = shown_classes(timeline)
-    image = timeline_module._draw_bars(figure.add_subplot(), timeline, rows)
+    image = timeline_plot._draw_bars(figure.add_subplot(), timeline, rows)
     names = [label.get_text() for label in image.axes.get_yticklabels()]
     assert names == [timeline.classes[row] for row in rows]
     assert np.array_equal(image.get_array(), timeline.probabilities[:, rows].T)
-    monkeypatch.setattr(timeline_module, "attended", lambda picture, _attention: np.zeros_like(picture))
+    monkeypatch.setattr(timeline_plot, "attention_overlay", lambda picture, _attention: np.zeros_like(picture))
     strip = figure.add_subplot()
-    timeline_module._draw_strip(strip, timeline, 3)
+    timeline_plot._draw_strip(strip, timeline, 3)
     shown = strip.images[0].get_array()
     assert [bool(shown[:, place * 112 : (place + 1) * 112].any()) for place in range(3)] == [False, False, True]
 
 
-def test_a_model_that_says_nothing_finite_is_damaged(teller, long_video):
+def test_a_model_that_says_nothing_finite_is_damaged(predictor, long_video):
     with torch.no_grad():
-        teller.engine.network.L2.bias[0] = torch.nan
+        predictor.model.network.L2.bias[0] = torch.nan
     with pytest.raises(WeightsError, match="not finite"):
-        teller.timeline(long_video[0])
+        predictor.timeline(long_video[0])
 
 
 @pytest.mark.parametrize(("length", "seconds"), [(1.6, 2), (1.4, 1)])
-def test_the_last_second_may_be_short(teller, tmp_path, length, seconds):
+def test_the_last_second_may_be_short(predictor, tmp_path, length, seconds):
     path = make_video(tmp_path / "in.mp4", seconds=length, fps=10, size=(96, 48), sound=tone(length, 16_000))
-    timeline = teller.timeline(path)
+    timeline = predictor.timeline(path)
     assert len(timeline.probabilities) == seconds
     assert timeline.aspect == 2
     make_video(tmp_path / "short.mp4", seconds=0.3, fps=10, sound=tone(0.3, 16_000))
     with pytest.raises(InputError, match=r"shorter than 0.5 s"):
-        teller.timeline(tmp_path / "short.mp4")
+        predictor.timeline(tmp_path / "short.mp4")
 
 
 def test_a_video_that_breaks_off_leaves_nothing(tmp_path):
@@ -235,7 +236,7 @@ def test_a_video_that_breaks_off_leaves_nothing(tmp_path):
     data = (tmp_path / "in.mp4").read_bytes()
     (tmp_path / "in.mp4").write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(InputError):
-        write_events_video(tmp_path / "in.mp4", tmp_path / "out.mp4", some_timeline(3))
+        write_timeline_video(tmp_path / "in.mp4", tmp_path / "out.mp4", some_timeline(3))
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
@@ -255,11 +256,11 @@ def test_spans_are_runs_of_one_event():
 
 
 @pytest.fixture
-def teller(tmp_path, tiny_teachers) -> Teller:
+def predictor(tmp_path, tiny_teachers) -> TimelinePredictor:
     torch.manual_seed(1)
     config = ModelConfig(**EVENT_SPECS["ave"].settings["model"], own={"classes": 2})
-    save_model(tmp_path / "ave.safetensors", config, build_events(config).state_dict(), {"classes": ["Bell", "Dog"]})
-    return Teller(EventsOptions(inputs=(), model=tmp_path / "ave.safetensors", device="cpu"))
+    save_model(tmp_path / "ave.safetensors", config, build_network(config).state_dict(), {"classes": ["Bell", "Dog"]})
+    return TimelinePredictor(VideoEventOptions(inputs=(), model=tmp_path / "ave.safetensors", device="cpu"))
 
 
 @pytest.fixture
@@ -284,36 +285,36 @@ def long_video(tmp_path):
     return tmp_path / "long.mkv", sound
 
 
-def test_every_second_is_heard_and_seen_where_it_is(teller, long_video):
+def test_every_second_is_heard_and_seen_where_it_is(predictor, long_video):
     path, sound = long_video
-    heard, without = teller._heard(path, 17)
+    heard, without = predictor._audio_features(path, 17)
     assert np.flatnonzero(~without).tolist() == list(range(2, 12))
     for second in (2, 7, 11):
         own = torch.from_numpy(sound[(second - 2) * 16_000 : (second - 1) * 16_000].astype(np.float32))
         with torch.inference_mode():
-            expected = teller.hears.embed(log_mel_patches(own[None], 16_000))[0, 0]
+            expected = predictor.vggish.embed(log_mel_patches(own[None], 16_000))[0, 0]
         torch.testing.assert_close(heard[0, second], expected, rtol=1e-3, atol=1e-4)
-    seen, pictures = teller._seen(path, 17, silent)
+    seen, pictures = predictor._visual_features(path, 17, silent)
     levels = pictures.reshape(17, -1).mean(1)
     assert np.allclose(levels, 10 * np.arange(17) + 20, atol=4)
     colours = np.arange(17)[:, None] * 10 + 20 - 255 * np.array(IMAGENET_MEAN)
     assert np.allclose(seen[:, 3, 3, :3], colours / (255 * np.array(IMAGENET_STD)), atol=0.15)
 
 
-def test_windows_are_averaged_second_by_second(teller, long_video):
+def test_windows_are_averaged_second_by_second(predictor, long_video):
     path, _ = long_video
-    timeline = teller.timeline(path)
-    heard, _ = teller._heard(path, 17)
-    seen = torch.from_numpy(teller._seen(path, 17, silent)[0])[None]
+    timeline = predictor.timeline(path)
+    heard, _ = predictor._audio_features(path, 17)
+    seen = torch.from_numpy(predictor._visual_features(path, 17, silent)[0])[None]
     for second in range(17):
-        told = []
+        predicted = []
         for start in (0, 5, 7):
             if start <= second < start + 10:
                 window = slice(start, start + 10)
-                part = teller.engine.tell(seen[:, window], heard[:, window])
-                told.append(part.probabilities[0, second - start].numpy())
+                part = predictor.model.predict(seen[:, window], heard[:, window])
+                predicted.append(part.probabilities[0, second - start].numpy())
                 assert np.allclose(timeline.attention[second], part.attention[0, second - start].numpy(), atol=1e-6)
-        assert np.allclose(timeline.probabilities[second], np.mean(told, 0), atol=1e-6)
+        assert np.allclose(timeline.probabilities[second], np.mean(predicted, 0), atol=1e-6)
     assert np.allclose(timeline.probabilities.sum(1), 1, atol=1e-5)
     assert timeline.silent.tolist() == [not 2 <= second < 12 for second in range(17)]
 
@@ -321,7 +322,7 @@ def test_windows_are_averaged_second_by_second(teller, long_video):
 def test_pictures_of_a_second_are_averaged(tiny_teachers):
     teacher = Vgg19Teacher(StoreSpec(seconds=2.0, rate=16_000), Located(path=None, hashes={}, verified=False), CPU)
     frames = np.random.default_rng(0).integers(0, 255, (32, 224, 224, 3), dtype=np.uint8)
-    seen = teacher.seen(frames)
+    seen = teacher.features(frames)
     for second in range(2):
         own = torch.from_numpy(frames[16 * second : 16 * second + 16]).permute(0, 3, 1, 2)
         each = [teacher.model(normalise_frames(frame[None]))[0] for frame in own]
@@ -331,7 +332,7 @@ def test_pictures_of_a_second_are_averaged(tiny_teachers):
 def test_what_is_attended_to_is_bright():
     attention = np.full((7, 7), 0.01, np.float32)
     attention[1, 5] = 0.5
-    bright = attended(np.zeros((112, 112, 3), np.uint8), attention).sum(2)
+    bright = attention_overlay(np.zeros((112, 112, 3), np.uint8), attention).sum(2)
     assert bright[24, 88] > 200
     assert bright[90, 20] < 20
 
@@ -345,6 +346,6 @@ def test_a_narrow_video_has_a_timeline(tmp_path):
 def test_a_card_that_does_not_fit_is_named(tmp_path, here, tiny_teachers):
     config = ModelConfig(**EVENT_SPECS["ave"].settings["model"], own={"classes": 2})
     for classes in (["a"], 5, [1, 2]):
-        save_model(tmp_path / "a.safetensors", config, build_events(config).state_dict(), {"classes": classes})
+        save_model(tmp_path / "a.safetensors", config, build_network(config).state_dict(), {"classes": classes})
         done = here("localize", __file__, "--events", "--model", tmp_path / "a.safetensors")
         assert (done.code, "does not name as many" in done.err) == (4, True), done.err

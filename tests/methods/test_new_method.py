@@ -65,20 +65,20 @@ class Newcomer(Method):
 '''
 RECORD = """
         "newcomer": MethodSpec(
-            network="newcomer.Newcomer",
+            network="avloc.methods.newcomer.Newcomer",
             settings={"model": {"method": "newcomer", "dim": 16}, "loss": _WITHOUT_HINTS, "init": "random"},
             own={"sharpness": Own(5.0, 0.0)},
             unused=("model.tau", *_OF_OTHERS, *_OF_TEACHERS, *_OF_LABELS),
         ),
 """
-FIRST_RECORD = '        "avc": MethodSpec(network="avc.AVC", hints=True, unused=_OF_OTHERS),'
+FIRST_RECORD = '        "avc": MethodSpec(network="avloc.methods.avc.AVC", hints=True, unused=_OF_OTHERS),'
 
 
 @pytest.fixture
 def grown(tmp_path, monkeypatch) -> Path:
     """Links to everything in the package but for the table of methods; the folder that holds it is the current one."""
     source, copy = Path(package.__file__).parent, tmp_path / "grown" / "avloc"
-    replaced = {"methods", "published.py", "__pycache__"}
+    replaced = {"methods", "registry.py", "__pycache__"}
     for folder in (source, source / "methods"):
         place = copy / folder.relative_to(source)
         place.mkdir(parents=True)
@@ -86,9 +86,9 @@ def grown(tmp_path, monkeypatch) -> Path:
             if entry.name not in replaced:
                 (place / entry.name).symlink_to(entry)
     (copy / "methods" / "newcomer.py").write_text(METHOD)
-    table = (source / "published.py").read_text()
+    table = (source / "registry.py").read_text()
     assert table.count(FIRST_RECORD) == 1
-    (copy / "published.py").write_text(table.replace(FIRST_RECORD, FIRST_RECORD + RECORD))
+    (copy / "registry.py").write_text(table.replace(FIRST_RECORD, FIRST_RECORD + RECORD))
     monkeypatch.chdir(copy.parent)  # before PYTHONPATH and all that is installed
     return copy.parent
 
