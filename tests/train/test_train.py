@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 
 import avloc.train as avloc_train
 from avloc.annotations import published_list
@@ -29,6 +28,7 @@ from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWr
 from avloc.store.shards import put_texts
 from avloc.train import TrainOptions, train
 from tests.processes import Here
+from tests.run_folders import same_run, tensors
 from tests.world import HINT_WIDTH, write_store
 
 SMALL = ModelConfig(dim=HINT_WIDTH, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
@@ -46,28 +46,6 @@ def store(tmp_path_factory) -> Path:
 
 def changed(config: TrainConfig, **more) -> TrainConfig:
     return TrainConfig(**{**vars(config), **more})
-
-
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-
-
-def same_run(one: Path, other: Path) -> bool:
-    """Weights, optimiser and log, bit for bit."""
-    pairs = [(tensors(one / name), tensors(other / name)) for name in ("model.safetensors", "last.safetensors")]
-    weights = all(
-        mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
-        for mine, theirs in pairs
-    )
-    states = [torch.load(folder / "trainer-state.pt", weights_only=True) for folder in (one, other)]
-    moments = [
-        torch.equal(value, states[1]["optimiser"]["state"][index][key])
-        for index, entry in states[0]["optimiser"]["state"].items()
-        for key, value in entry.items()
-    ]
-    logs = [(folder / "metrics.jsonl").read_text() for folder in (one, other)]
-    return weights and all(moments) and logs[0] == logs[1] and states[0]["progress"] == states[1]["progress"]
 
 
 def command(store: Path, out: Path, epochs: int) -> list[str]:
