@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.ave.annotations import SECONDS, AveRow
+from avloc.ave.annotations import SECONDS, AveRow, presence
 from avloc.errors import Refused
 from avloc.files import json_text, read_table, write_json
 from avloc.store import FIRST, WINDOW, StoreHeader
@@ -105,19 +105,16 @@ class EventTable:
             raise ValueError(f"a class is called {BACKGROUND}, which is reserved for seconds without an event")
         videos: dict[str, str] = {}
         for row in self.rows:
-            annotated = row.annotation
-            texts = (row.clip, annotated.video, annotated.category, annotated.quality)
+            event = row.annotation
+            texts = (row.clip, event.video, event.category, event.quality)
             if not all(isinstance(text, str) for text in texts) or {row.split, row.match} - set(SPLITS):
                 raise ValueError(f"row {row} is invalid")
-            if (
-                type(annotated.start) is not int
-                or type(annotated.end) is not int
-                or not 0 <= annotated.start <= annotated.end <= SECONDS
-            ):
+            whole = type(event.start) is int and type(event.end) is int
+            if not whole or not 0 <= event.start <= event.end <= SECONDS:
                 raise ValueError(f"row {row} has an invalid time")
-            if videos.setdefault(row.clip, annotated.video) != annotated.video:
-                raise ValueError(f"videos {annotated.video} and {videos[row.clip]} would both be clip {row.clip}")
-            if row.split != NOISE and annotated.category not in self.classes:
+            if videos.setdefault(row.clip, event.video) != event.video:
+                raise ValueError(f"videos {event.video} and {videos[row.clip]} would both be clip {row.clip}")
+            if row.split != NOISE and event.category not in self.classes:
                 raise ValueError(f"row {row} is of no class")
 
     def write(self, folder: Path) -> None:
@@ -131,11 +128,8 @@ class EventTable:
 
     def labels(self, rows: Sequence[EventRow]) -> NDArray[np.int64]:
         """Class of every second, [rows, 10]; background is `len(classes)`."""
-        out = np.full((len(rows), SECONDS), len(self.classes), np.int64)
-        for number, row in enumerate(rows):
-            if row.split != NOISE:
-                out[number, row.annotation.start : row.annotation.end] = self.classes.index(row.annotation.category)
-        return out
+        present = presence([row.annotation for row in rows]) > 0
+        return np.where(present, self.clip_classes(rows)[:, None], len(self.classes))
 
     def clip_classes(self, rows: Sequence[EventRow]) -> NDArray[np.int64]:
         """Class of every clip, [rows]: its category, even if it has no second of it; background for noise."""

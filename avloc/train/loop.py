@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,13 @@ from avloc.distributed import ALONE, Peers
 from avloc.engine import weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.files import folder_lock, remove_leftovers
+from avloc.methods.base import Group
 from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder, RunState
 from avloc.train.sampler import EpochBatches
-from avloc.train.task import Learner, Task
+from avloc.train.task import Task
 
 SAVE_EVERY_S = 300.0  # between saves within a long epoch
 
@@ -97,18 +98,18 @@ def make_task(options: TrainOptions, config: TrainConfig, listener: Listener = s
     return task
 
 
-def make_optimiser(model: Learner, config: OptimConfig) -> torch.optim.Optimizer:
+def make_optimiser(groups: Sequence[Group], config: OptimConfig) -> torch.optim.Optimizer:
     """Fused Adam or AdamW over the trainable parameters."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    groups = [
+    settings = [
         {
             "params": group.parameters,
             "lr": config.lr * group.factor,
             "weight_decay": config.weight_decay * group.decays,
         }
-        for group in model.groups()
+        for group in groups
     ]
-    optimiser: torch.optim.Optimizer = kind(groups, betas=(config.beta1, config.beta2), fused=True)
+    optimiser: torch.optim.Optimizer = kind(settings, betas=(config.beta1, config.beta2), fused=True)
     return optimiser
 
 
@@ -119,7 +120,7 @@ class _Trainer:
         self.config, self.task, self.listener = task.config, task, listener
         self.folder = RunFolder(options.out)
         self.peers = peers
-        self.optimiser = make_optimiser(task, self.config.optim)
+        self.optimiser = make_optimiser(task.groups(), self.config.optim)
         self.steps_per_epoch = EpochBatches(task.clips, self.config.batch, self.config.seed, 1).steps_per_epoch
         self.state = RunState()
         self.lines: list[dict[str, Any]] = []

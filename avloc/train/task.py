@@ -14,13 +14,6 @@ from avloc.methods.base import Group
 from avloc.progress import Listener
 
 
-class Learner(Protocol):
-    """Anything with trainable parameters."""
-
-    def groups(self) -> list[Group]:
-        """The trainable parameters, by learning rate."""
-
-
 class Task(Protocol):
     """Data, networks and loss of one run. The loop owns steps, optimiser, saving and interrupts.
 

@@ -44,6 +44,7 @@ def test_a_folder_that_contradicts_itself_is_named(folder, tmp_path, here, spoil
     [
         (("--shard", "1/2"), "--shard 1/2 does not go with released features"),
         (("--rate", "8000"), "--rate does not go with --layout ave"),
+        (("--side", "0"), "--side does not go with --layout ave"),
         (("--for", "lvs"), "--for lvs does not go with --layout ave"),
     ],
 )
