@@ -61,7 +61,7 @@ class RunFolder:
         differ += [f"{name} (not as before)" for name, value in identity.items() if table["run"].get(name) != value]
         if differ:
             hint = "Take another --out, or delete the folder."
-            raise Refused(f"{self.path} holds a run made otherwise: {', '.join(differ)}", hint=hint)
+            raise Refused(f"{self.path} holds another run: {', '.join(differ)}", hint=hint)
 
     def precision(self, requested: str) -> str:
         """The precision of an existing run for `auto`, which depends on the machine; else `requested`."""

@@ -29,8 +29,8 @@ def seed_runs(
 
     Raises:
         StoreNotFound: no store there.
-        Refused: the store does not fit, `options.out` is a run itself, or one of the folders holds a run made
-            otherwise.
+        Refused: the store does not fit, `options.out` is a run itself, or one of the folders holds another
+            run.
     """
     if (options.out / "config.toml").is_file():
         raise Refused(f"{options.out} is a run; --seeds needs a folder around its runs", hint="Take another --out.")
