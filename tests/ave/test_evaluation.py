@@ -148,6 +148,6 @@ def test_scores_of_events_need_a_model_of_events(store, model, tmp_path, here):
         assert (done.code, words in done.err) == (2, True), done.err
     run = make_run(store, tmp_path / "run", epochs=1)
     done = here("eval", run, "--store", write_store(tmp_path / "maps", 4))
-    assert (done.code, "makes no maps" in done.err) == (2, True), done.err
+    assert (done.code, "predicts events, not maps" in done.err) == (2, True), done.err
     done = here("localize", Path(__file__).parents[1] / "data" / "frame.jpg", "--model", run)
-    assert (done.code, "makes no maps" in done.err) == (2, True), done.err
+    assert (done.code, "predicts events, not maps" in done.err) == (2, True), done.err
