@@ -16,7 +16,7 @@ from avloc import __version__
 from avloc.config import ModelConfig, from_dict, to_dict
 from avloc.errors import UsageError, WeightsError
 from avloc.files import json_text, parse_json, sha256_of, write_bytes
-from avloc.methods import EventMethod, Method, any_class
+from avloc.methods import PublishedModel, any_class
 from avloc.protocols import PROTOCOLS
 from avloc.registry import SPECS
 from avloc.weights.keras_files import load_keras
@@ -162,7 +162,7 @@ def _epoch(content: Mapping[str, Any]) -> int | None:
     return epoch if isinstance(epoch, int) else None
 
 
-def put_weights(module: Method | EventMethod, model: ModelFile) -> None:
+def put_weights(module: PublishedModel, model: ModelFile) -> None:
     """Load a model file into a network of its configuration; all keys must match.
 
     Tensors that only training uses may be missing; they keep their values.

@@ -27,8 +27,6 @@ TRAIN_SHORTER_SIDE = 256
 AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
 """Audio teachers: one hint vector per clip."""
 PANNS_SOUNDS = ("auto", "source", "store")  # input of PANNs: `avloc.teachers.panns.choose_sound`
-SECONDS_TEACHERS = ("vgg19",)
-"""Visual teachers of AVE: one hint per second of a clip. In a store of events VGGish gives one per second too."""
 VISUAL_TEACHERS = ("detr", "lite0")
 """Visual teachers: hint maps over the frame, a number or a vector per cell."""
 

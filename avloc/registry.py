@@ -1,7 +1,7 @@
-"""The published methods, as far as they can be told without their networks. No torch here.
+"""What is plugged into the commands: published methods, and the modes, layouts and teachers of other packages.
 
-A method is a file of `avloc.methods` and its record in `METHOD_SPECS`, or in `EVENT_SPECS` where it tells what happens
-in each second and not where; everything else asks these two.
+Everything is data. Code is given by dotted name and imported on first use (`resolve`), so that the library and worker
+processes find it as the command line does. No torch here.
 """
 
 from __future__ import annotations
@@ -10,23 +10,31 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from importlib import import_module
 from typing import Any
 
 from avloc.errors import UsageError, nearest
 
 LONGEST_S, FASTEST_HZ = 600, 768_000
-"""Seconds and hertz beyond which a sound is a mistake, or a file's attempt to fill the memory."""
+"""Limits in seconds and Hz: longer or faster sound is a mistake, or a file's attempt to exhaust memory."""
+
+
+def resolve(name: str) -> Any:
+    """The class or function of a dotted name; its module is imported on first use."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(import_module(module), attribute)
 
 
 def check_setting(fine: bool, name: str, value: object, valid: str) -> None:
-    """Raise UsageError that names a setting, its value and what is valid, unless it is fine."""
+    """Raise a UsageError with a setting's name, value and valid values, unless it is fine."""
     if not fine:
         raise UsageError(f"{name} = {value!r} is impossible; valid: {valid}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
-    """What every clip of a store holds."""
+    """Format of the clips of a store."""
 
     seconds: float = 3.0
     """Length of the sound in seconds."""
@@ -56,17 +64,17 @@ def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class Own:
-    """A setting that one method alone has: its default, and between what it makes sense."""
+    """A setting of one method: its default, and the range of valid values."""
 
     default: bool | int | float
     least: float = 0.0
     most: float = math.inf
 
     def checked(self, name: str, value: object) -> bool | int | float:
-        """The value, a whole number as a float where that is wanted.
+        """The value; an integer is converted where the default is a float.
 
         Raises:
-            UsageError: it is of another type, or makes no sense.
+            UsageError: the value has another type, or is out of range.
         """
         kind = type(self.default)
         if kind is float and type(value) is int:
@@ -83,7 +91,7 @@ def _none() -> Mapping[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Off:
-    """What else is otherwise where a setting of its own is switched off."""
+    """Defaults that differ when one of the method's own settings is switched off."""
 
     settings: Mapping[str, Any] = field(default_factory=_none)
     own: Mapping[str, bool | int | float] = field(default_factory=_none)
@@ -94,37 +102,39 @@ class MethodSpec:
     """One published method."""
 
     network: str
-    """Module and class in `avloc.methods`."""
+    """Dotted name of the class, an `avloc.methods.base.PublishedModel`."""
+    task: str = "avloc.train.localizer.LocalizerTask"
+    """Dotted name of what the training loop runs, an `avloc.train.task.Task`."""
     store: StoreSpec = field(default_factory=StoreSpec)
     """`prepare --for METHOD`: what a store must hold to train or score it with its defaults."""
     settings: Mapping[str, Any] = field(default_factory=_none)
-    """What its authors set otherwise than AVC's, as tables of a `TrainConfig`."""
+    """The authors' settings where they differ from AVC's, as tables of a `TrainConfig`."""
     own: Mapping[str, Own] = field(default_factory=_none)
-    """Settings that no other method has: `--set METHOD.KEY=VALUE`."""
+    """Settings of this method alone."""
     without: Mapping[str, Off] = field(default_factory=_none)
-    """Own setting that is switched off -> what else its authors set then."""
+    """Own setting that is switched off -> the authors' other settings in that case."""
     unused: tuple[str, ...] = ()
-    """Settings that mean nothing to it."""
+    """Settings that have no effect on it."""
     protocol: str = "avloc"
-    """The rule by which its authors score maps; avloc's own for AVC, whose code scores against the first box alone; ''
-    where there are no maps to score."""
+    """The protocol of its authors; avloc's own for AVC, whose code scores against the first box alone; '' for a method
+    without maps."""
     hints: bool = False
-    """Whether teachers speak in its training."""
+    """Whether its loss uses the hints of teachers."""
     segments: bool = False
-    """Whether it learns from regions of the frames (`avloc.media.superpixels`); its `grid` may take rectangles."""
+    """Whether it is trained with superpixels of the frames (`avloc.media.superpixels`), or rectangles (`grid`)."""
     term: str = "contrastive"
-    """The loss term that says how good it is where nothing else does."""
+    """The loss term that selects the epoch where nothing else does."""
 
     @property
     def name(self) -> str:
-        """As `--set NAME.KEY=VALUE` has it; `--method` has dashes in it."""
-        return self.network.partition(".")[0]
+        """Table of its own settings, `--set NAME.KEY=VALUE`: `--method` with underscores for dashes."""
+        return str(self.settings.get("model", {}).get("method", "avc")).replace("-", "_")
 
     def settled(self, given: Mapping[str, Any]) -> dict[str, bool | int | float]:
-        """Its own settings, those that are not given at their defaults.
+        """Its own settings; those not given have their defaults.
 
         Raises:
-            UsageError: a setting that it does not have, or a value that makes no sense.
+            UsageError: unknown setting, or an invalid value.
         """
         unknown = next((name for name in given if name not in self.own), None)
         if unknown is not None:
@@ -138,11 +148,8 @@ class MethodSpec:
         }
 
     def defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`settings`, and those of `without` that go with its own settings as given."""
-        out = dict(self.settings)
-        for off in self._off(given):
-            out = merged(out, off.settings)
-        return out
+        """`settings`, updated by `without` for its own settings as given."""
+        return reduce(merged, (off.settings for off in self._off(given)), dict(self.settings))
 
     def _off(self, given: Mapping[str, Any]) -> list[Off]:
         return [off for name, off in self.without.items() if not given.get(name, self.own[name].default)]
@@ -157,15 +164,15 @@ _SWITCH_ON, _SWITCH_OFF = Own(default=True), Own(default=False)
 
 METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
     {
-        "avc": MethodSpec(network="avc.AVC", hints=True, unused=_OF_OTHERS),
+        "avc": MethodSpec(network="avloc.methods.avc.AVC", hints=True, unused=_OF_OTHERS),
         "ezvsl": MethodSpec(
-            network="ezvsl.EZVSL",
+            network="avloc.methods.ezvsl.EZVSL",
             settings={"model": {"method": "ezvsl", "dim": 512}, "loss": _WITHOUT_HINTS},
             unused=(*_OF_OTHERS, *_OF_TEACHERS),
             protocol="ezvsl",
         ),
         "lvs": MethodSpec(
-            network="lvs.LVS",
+            network="avloc.methods.lvs.LVS",
             store=StoreSpec(seconds=10.0, rate=16_000),
             settings={
                 "model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000},
@@ -182,7 +189,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             protocol="lvs",
         ),
         "sspl": MethodSpec(
-            network="sspl.SSPL",
+            network="avloc.methods.sspl.SSPL",
             store=StoreSpec(seconds=3.0, rate=16_000),
             settings={
                 "model": {"method": "sspl", **_VGG},
@@ -198,7 +205,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             term="agreement",
         ),
         "sacl": MethodSpec(
-            network="sacl.SACL",
+            network="avloc.methods.sacl.SACL",
             store=StoreSpec(seconds=3.0, rate=16_000),
             settings={
                 "model": {"method": "sacl", **_VGG, "vision_trunk": "resnet18"},
@@ -219,7 +226,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
         ),
     }
 )
-"""Name -> method that makes maps, the default first."""
+"""Name -> localizer, the default first."""
 
 _TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
 _FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seconds": 10.0, "rate": 16_000}
@@ -228,30 +235,61 @@ _OF_MEDIA = (
     *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
     *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers"),
 )
-"""What says how media reach a network: these methods learn from features that lie in the store."""
+"""Settings of media and trunks: these methods are trained on features in the store."""
 
-EVENT_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
-    {
-        "ave": MethodSpec(
-            network="ave.AVE",
-            store=_TEN_SECONDS,
-            settings={"model": {"method": "ave", **_FEATURES}, **_SMALL, "epochs": 300, "batch": 64},
-            own={"classes": Own(28, 1, 10_000), "dmrn": _SWITCH_OFF, "weak": _SWITCH_OFF, "cross_entropy": _SWITCH_OFF},
-            unused=("loss.agreement", "loss.contrastive", *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
-            protocol="",
-            term="event",
-        ),
-        "ave-match": MethodSpec(
-            network="ave_match.AveMatch",
-            store=_TEN_SECONDS,
-            settings={"model": {"method": "ave-match", **_FEATURES}, **_SMALL, "epochs": 20, "batch": 8},
-            own={"margin": Own(2.0, 1e-6, 1e6)},
-            unused=(*_OF_OTHERS, *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
-            protocol="",
-        ),
-    }
-)
-"""Name -> method that tells events, second by second (AVE)."""
+EVENT_SPECS: Mapping[str, MethodSpec] = {
+    "ave": MethodSpec(
+        network="avloc.ave.networks.AVE",
+        task="avloc.ave.training.EventTask",
+        store=_TEN_SECONDS,
+        settings={"model": {"method": "ave", **_FEATURES}, **_SMALL, "epochs": 300, "batch": 64},
+        own={"classes": Own(28, 1, 10_000), "dmrn": _SWITCH_OFF, "weak": _SWITCH_OFF, "cross_entropy": _SWITCH_OFF},
+        unused=("loss.agreement", "loss.contrastive", *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
+        protocol="",
+        term="event",
+    ),
+    "ave-match": MethodSpec(
+        network="avloc.ave.matching.AveMatch",
+        task="avloc.ave.training.EventTask",
+        store=_TEN_SECONDS,
+        settings={"model": {"method": "ave-match", **_FEATURES}, **_SMALL, "epochs": 20, "batch": 8},
+        own={"margin": Own(2.0, 1e-6, 1e6)},
+        unused=(*_OF_OTHERS, *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
+        protocol="",
+    ),
+}
+"""Name -> method that predicts the event of each second (AVE)."""
 
 SPECS: Mapping[str, MethodSpec] = types.MappingProxyType({**METHOD_SPECS, **EVENT_SPECS})
-"""All of them."""
+"""All methods."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """A mode of a command: the code that runs it, and the options that apply to it."""
+
+    flag: str
+    """How it is chosen on the command line."""
+    run: str
+    """Dotted name of the function that runs it."""
+    takes: tuple[str, ...]
+    """Parameters of the command that apply to it."""
+    own: tuple[str, ...] = ()
+    """Parameters that apply to no other mode."""
+
+
+_PREPARE = ("sources", "out", "layout", "method", "workers", "shard", "dry_run", "as_json")
+_EVAL = ("testset", "store", "run", "model", "clean_split", "max_missing", "device", "as_json")
+_LOCALIZE = ("inputs", "out", "model", "weights_dir", "device", "as_json")
+MODES: Mapping[str, Mapping[str, Mode]] = {
+    "prepare": {"ave": Mode(flag="--layout ave", run="avloc.ave.prepare.prepare_events", takes=_PREPARE)},
+    "eval": {
+        name: Mode(flag=f"--testset {name}", run="avloc.ave.commands.evaluate", takes=_EVAL, own=("clean_split",))
+        for name in ("ave", "ave-weak", "ave-match")
+    },
+    "localize": {"events": Mode(flag="--events", run="avloc.ave.commands.localize", takes=_LOCALIZE, own=("events",))},
+}
+"""Command -> name -> mode: layouts of `prepare`, test sets of `eval`, `localize --events`."""
+
+SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
+"""Name -> dotted name of the function that builds a teacher of features per second, for stores that need one."""

@@ -22,7 +22,8 @@ from avloc.weights.torch_files import load_plain
 from tests import methods_job
 from tests.distributed_job import step
 from tests.program import ROOT
-from tests.small_training import CONFIG, SMALL_FLAGS, changed, tensors
+from tests.run_folders import tensors
+from tests.small_training import CONFIG, SMALL_FLAGS, changed
 from tests.world import write_store
 
 

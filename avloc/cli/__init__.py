@@ -1,4 +1,4 @@
-"""The command line: options become a configuration, one call does the work, the console prints what came of it."""
+"""The command line: options become a configuration, one call does the work, the console prints the result."""
 
 from __future__ import annotations
 

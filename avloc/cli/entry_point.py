@@ -1,4 +1,4 @@
-"""Where errors and signals become words and exit codes."""
+"""Turns errors and signals into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ EXIT_REFUSED = 5
 EXIT_BUG = 70
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FAILS = (errno.EIO, errno.EFBIG, errno.ESTALE)
-"""It cannot read or write, or no file may become that large."""
+"""The disk cannot read or write, or the file is too large for it."""
 _READER_DIED = ("DataLoader worker", "DataLoader timed out")
 _MEMORY_FULL = ("out of memory", "not enough memory", "can't allocate memory")
-"""How PyTorch begins, and what it says, where its errors have no kind of their own."""
+"""Texts of PyTorch's errors that have no class of their own: their start, or a part of them."""
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _NAME_UNFIT = (*_IN_THE_WAY, errno.ENAMETOOLONG)
-"""What the user typed is at fault, not the disk."""
+"""Errors caused by a name on the command line, not by the disk."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def run(app: Callable[[], object]) -> None:
-    """Run the command line; never returns a traceback for what a user can meet, never hides one that is our bug."""
+    """Run the command line; errors a user can cause become messages, all others a traceback."""
     signal.signal(signal.SIGTERM, _terminated)
     _wait_briefly()
     settle()
     try:
         app()
     except AvlocError as error:
-        _say(str(error), error.hint)
-        _let_go(error)
+        _print(str(error), error.hint)
+        _release_frames(error)
         sys.exit(error.exit_code)
-    except Exception as error:  # noqa: BLE001 (what nobody foresaw is our bug and is shown whole)
-        said = _memory_trouble(error) or (_disk_trouble(error) if isinstance(error, OSError) else None)
-        if said is None:
+    except Exception as error:  # noqa: BLE001 (an unforeseen error is a bug and is shown whole)
+        known = _memory_trouble(error) or (_disk_trouble(error) if isinstance(error, OSError) else None)
+        if known is None:
             traceback.print_exc()
             print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201
-            _let_go(error)
+            _release_frames(error)
             sys.exit(EXIT_BUG)
-        _say(*said)
-        _let_go(error)
+        _print(*known)
+        _release_frames(error)
         unfit = isinstance(error, OSError) and error.errno in _NAME_UNFIT
         sys.exit(EXIT_USAGE if unfit else EXIT_REFUSED)
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Drop what the frames of an error hold.
+def _release_frames(error: BaseException | None) -> None:
+    """Release the objects in the frames of an error.
 
-    Loader processes that it has interrupted would be waited for at the end, and they leave signals to this process.
+    Loader processes that it has interrupted would otherwise be joined at exit, and they leave signals to this process.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
@@ -67,11 +67,11 @@ def _let_go(error: BaseException | None) -> None:
 
 
 def _disk_trouble(error: OSError) -> tuple[str, str] | None:
-    """Reason and next step; None where the disk is not to blame."""
+    """Reason and next step; None if it is no fault of the disk."""
     if error.errno in _DISK_FULL:
         return f"the disk is full: {error}", "Free some space and run the same command again."
     if error.errno in _DISK_FAILS:
-        return f"the disk fails: {error}", "Look after the disk, or name another place, and run the same again."
+        return f"the disk fails: {error}", "Check the disk, or name another place, and run the same command again."
     if error.errno == errno.ENAMETOOLONG:
         return f"a name is too long: {error}", "Take a shorter one."
     if error.errno in _FORBIDDEN and error.filename is not None:
@@ -84,7 +84,7 @@ def _disk_trouble(error: OSError) -> tuple[str, str] | None:
 
 
 def _memory_trouble(error: Exception) -> tuple[str, str] | None:
-    """Reason and next step; None where memory is not to blame."""
+    """Reason and next step; None if memory is not short."""
     lines = str(error).strip().split("\n")
     text = lines[0] or type(error).__name__
     if text.startswith(_READER_DIED):
@@ -97,30 +97,30 @@ def _memory_trouble(error: Exception) -> tuple[str, str] | None:
 
 
 def _wait_briefly() -> None:
-    """Let torch's threads, which are begun later, give up their cores soon when they wait for each other.
+    """Shorten the time that torch's threads, which start later, spin before they sleep.
 
-    GNU's OpenMP has them spin for milliseconds. Where anybody else wants the cores too, a network then takes forty
-    times as long; a thousand turns, its own choice where it knows of too few cores, cost an idle machine nothing.
+    By default GNU's OpenMP spins for milliseconds, which makes a network forty times slower on a busy machine. A
+    thousand turns, its own default for more threads than cores, cost nothing on an idle one.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def _say(text: str, hint: str) -> None:
+def _print(text: str, hint: str) -> None:
     from avloc.console import print_error
 
     print_error(text, hint)
 
 
 def _terminated(signum: int, _frame: FrameType | None) -> NoReturn:
-    """Leave through every `finally`, so that what is finished is kept."""
+    """Exit through every `finally`, so that finished work is kept."""
     sys.exit(128 + signum)
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM, for work that wants to finish its step.
+    """Records the first SIGINT or SIGTERM, so that work can finish its step.
 
-    A second one interrupts at once, and so does the first as long as the work has not begun to ask.
+    A second one interrupts at once, and so does the first before the work has polled for it.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Catch the signals inside the context."""
+        """Catch the signals within the context."""
         kinds = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(kind, self._note) for kind in kinds]
         try:

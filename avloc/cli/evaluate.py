@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avloc.cli.options import Device, Json, Precision, WeightsDir, renamed
+from avloc.cli.options import Device, Json, Precision, WeightsDir, mode_of, renamed
 from avloc.errors import MissingClips, NoInputLeft, UsageError
 from avloc.malloc import keep_freed_memory
+from avloc.registry import resolve
 
 if TYPE_CHECKING:
     from avloc.evaluate import EvalReport
 
 
 def evaluate(
+    ctx: typer.Context,
     run: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -45,7 +47,7 @@ def evaluate(
     model: Annotated[
         list[Path] | None,
         typer.Option(
-            help="The same as an argument; may repeat.",
+            help="Same as the argument; may repeat.",
             show_default=False,
         ),
     ] = None,
@@ -70,50 +72,38 @@ def evaluate(
     negatives: Annotated[int, typer.Option(help="Wrong sounds of each kind for every picture; 0 leaves them out.")] = 0,
     compare: Annotated[
         Path | None,
-        typer.Option(help="Another model or run: paired differences clip by clip.", show_default=False),
+        typer.Option(help="Another model or run: paired differences per clip.", show_default=False),
     ] = None,
     paper_table: Annotated[
         str,
         typer.Option(
-            help="A table of the AVC paper, ours beside it: 1 to 7, ablation, flickr, vggss, cross.", show_default=False
+            help="A table of the AVC paper with our scores: 1 to 7, ablation, flickr, vggss, cross.", show_default=False
         ),
     ] = "",
     report: Annotated[
         Path | None,
-        typer.Option(help="Folder for per-clip tables, a summary and a page to look at.", show_default=False),
+        typer.Option(help="Folder for per-clip tables, a summary and an HTML page.", show_default=False),
     ] = None,
-    clean_split: Annotated[
-        bool, typer.Option("--clean-split", help="AVE: leave out test rows of videos that are trained on too.")
+    clean_split: Annotated[  # noqa: ARG001 (taken from the context by the mode)
+        bool, typer.Option("--clean-split", help="AVE: leave out test rows of videos in the training part.")
     ] = False,
-    max_missing: Annotated[int, typer.Option(help="Missing clips that are still fine; more give exit code 5.")] = 0,
+    max_missing: Annotated[int, typer.Option(help="Missing clips to allow; more give exit code 5.")] = 0,
     batch: Annotated[int, typer.Option(help="Clips at once; the scores do not depend on it.")] = 16,
     weights_dir: WeightsDir = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     as_json: Json = False,
 ) -> None:
-    """Score models on a prepared test set, with the protocol and what is missing beside every number."""
+    """Score models on a prepared test set; every number comes with its protocol and the missing clips."""
+    if mode := mode_of(ctx, testset):
+        resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes})
+        return
     from avloc import console
-    from avloc.evaluate import EVENT_TESTSETS, EvalOptions, evaluate_runs, evaluate_table, report_session
+    from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_session
     from avloc.report import prepare_folder
 
     object_prior = renamed("--prior", prior, "--object-prior", object_prior, "resnet18")
     paths = [*(run or ()), *(model or ())]
-    if testset in EVENT_TESTSETS:
-        given = {"--maps": maps, "--protocol": protocol, "--negatives": negatives, "--compare": compare}
-        given |= {"--paper-table": paper_table, "--report": report, "--weights-dir": weights_dir}
-        given |= {
-            "--object-prior": object_prior != "resnet18",
-            "--batch": batch != 16,
-            "--precision": precision != "fp32",
-        }
-        wrong = next((flag for flag, value in given.items() if value), None)
-        if wrong:
-            raise UsageError(f"{wrong} is about maps; --testset {testset} scores events")
-        _evaluate_events(testset, paths, store, max_missing, clean_split=clean_split, device=device, as_json=as_json)
-        return
-    if clean_split:
-        raise UsageError(f"--clean-split goes with --testset {', '.join(EVENT_TESTSETS)}")
     options = EvalOptions(
         testset=testset,
         store=store,
@@ -140,36 +130,11 @@ def evaluate(
     console.print_session(session, as_json=as_json)
     if report is not None:
         report_session(report, session, shlex.join(["avloc", *sys.argv[1:]]))
-    _judge(session.evaluation.reports, max_missing)
+    _check_missing(session.evaluation.reports, max_missing)
 
 
-def _evaluate_events(
-    testset: str,
-    models: Sequence[Path],
-    store: Path | None,
-    max_missing: int,
-    *,
-    clean_split: bool,
-    device: str,
-    as_json: bool,
-) -> None:
-    from avloc import console
-    from avloc.evaluate import EventOptions, evaluate_events
-
-    options = EventOptions(testset=testset, models=tuple(models), store=store, clean_split=clean_split, device=device)
-    with console.live() as listener:
-        reports = evaluate_events(options, listener)
-    console.print_events(reports, as_json=as_json)
-    if not reports[0].n_scored:
-        raise NoInputLeft(f"none of {reports[0].n_expected} rows could be scored: there are no features of their clips")
-    missing = len(reports[0].missing)
-    if missing > max_missing:
-        hint = f"Allow it with --max-missing {missing}."
-        raise MissingClips(f"{missing} rows are missing; --max-missing allows {max_missing}", hint=hint)
-
-
-def _judge(reports: Sequence[EvalReport], max_missing: int) -> None:
-    """After everything is said: was enough of it scored?"""
+def _check_missing(reports: Sequence[EvalReport], max_missing: int) -> None:
+    """Fail if nothing was scored, or more is missing than allowed; the scores have been printed."""
     if reports and not any(report.n_scored for report in reports):
         clip_id, reason = next(iter(reports[0].missing.items()))
         raise NoInputLeft(f"none of {reports[0].n_expected} clips could be scored; the first: {clip_id}: {reason}")

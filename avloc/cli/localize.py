@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from avloc.cli.entry_point import EXIT_FAILED_INPUTS
-from avloc.cli.options import Device, Json, Precision, WeightsDir, renamed
-from avloc.errors import NoInputLeft, UsageError
+from avloc.cli.options import Device, Json, Precision, WeightsDir, mode_of, renamed
+from avloc.errors import NoInputLeft
+from avloc.registry import resolve
 
 
 def localize(
+    ctx: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -72,24 +74,19 @@ def localize(
         bool,
         typer.Option(
             "--events",
-            help="A timeline of events, second by second, by a model of --method ave; --out is a picture or an .mp4.",
+            help="Predict the event of every second, with a model of --method ave; --out is a picture or an .mp4.",
         ),
     ] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Skip inputs whose output exists.")] = False,
     device: Device = "auto",
     precision: Precision = "fp32",
     as_json: Json = False,
 ) -> None:
     """Show where in a picture its sound comes from."""
-    map_weights = renamed("--weights", weights, "--map-weights", map_weights)
-    if events:
-        _check_events(
-            {"--audio": audio, "--track": track, "--at": at, "--every": every, "--start": start, "--end": end}
-            | {"--object-prior": object_prior, "--map-weights": map_weights, "--style": style}
-            | {"--skip-existing": skip_existing, "--precision": precision if precision != "fp32" else None}
-        )
-        _localize_events(inputs, out, model, weights_dir, device=device, as_json=as_json)
+    if mode := mode_of(ctx, "events" if events else ""):
+        _check_failures(*resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes}))
         return
+    map_weights = renamed("--weights", weights, "--map-weights", map_weights)
     from avloc import console
     from avloc.files import refuse_url
     from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights
@@ -125,41 +122,14 @@ def localize(
             count += 1
             failed += [result.input] if result.failed else []
             incomplete = incomplete or result.incomplete
-    _judge(failed, count, incomplete=incomplete)
+    _check_failures(failed, count, incomplete)
 
 
-def _judge(failed: Sequence[str], count: int, *, incomplete: bool = False) -> None:
-    """After everything is said: did every input work?"""
+def _check_failures(failed: Sequence[str], count: int, incomplete: bool) -> None:
+    """Exit with an error if inputs failed; the reasons have been printed."""
     if failed and len(failed) == count > 1:
         raise NoInputLeft("no input could be localized")
-    if failed and count == 1:  # why has been said
+    if failed and count == 1:
         raise typer.Exit(NoInputLeft.exit_code)
     if failed or incomplete:
         raise typer.Exit(EXIT_FAILED_INPUTS)
-
-
-def _check_events(given: Mapping[str, object]) -> None:
-    wrong = next(
-        (flag for flag, value in given.items() if value is not None and value is not False and value != ""), None
-    )
-    if wrong:
-        raise UsageError(f"{wrong} does not go with --events, which tells every second of the whole video")
-
-
-def _localize_events(
-    inputs: list[str], out: str, model: Path | None, weights_dir: Path | None, *, device: str, as_json: bool
-) -> None:
-    from avloc import console
-    from avloc.localize.events import EventsOptions, localize_events
-
-    options = EventsOptions(
-        inputs=tuple(inputs), model=model, weights_dir=weights_dir, out=out, as_json=as_json, device=device
-    )
-    failed, count, incomplete = [], 0, False
-    with console.live() as listener, closing(localize_events(options, listener)) as results:
-        for told in results:
-            console.print_told(told, listener, as_json=as_json)
-            count += 1
-            failed += [told.input] if told.timeline is None else []
-            incomplete = incomplete or bool(told.error)
-    _judge(failed, count, incomplete=incomplete)

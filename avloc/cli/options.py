@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the check that an option applies to the chosen mode of its command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from avloc.errors import UsageError
+from avloc.registry import MODES, Mode
 
 WeightsDir = Annotated[
     Path | None,
@@ -23,12 +24,33 @@ Shard = Annotated[
     str | None,
     typer.Option(
         metavar="<i/n>",
-        help="Only part i of n, as 2/4; parts can run at the same time.  [default: by $RANK and $WORLD_SIZE, "
-        "where a launcher has set them]",
+        help="Only part i of n, as 2/4; parts can run at the same time.  [default: from $RANK and $WORLD_SIZE, "
+        "if a launcher has set them]",
         show_default=False,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done; write nothing.")]
+
+
+def mode_of(ctx: typer.Context, name: str) -> Mode | None:
+    """The mode `name` of the running command; None for its usual one.
+
+    Raises:
+        UsageError: an option on the command line does not apply to it, whatever its value.
+    """
+    modes = MODES[str(ctx.command.name)]
+    mode = modes.get(name)
+    for option in ctx.command.params:
+        key = str(option.name)
+        owners = [other.flag for other in modes.values() if key in other.own]
+        applies = key in (*mode.takes, *mode.own) if mode else not owners
+        source = ctx.get_parameter_source(key)
+        if not applies and source is not None and source.name == "COMMANDLINE":
+            flag = max(option.opts, key=len)
+            raise UsageError(
+                f"{flag} does not go with {mode.flag}" if mode else f"{flag} goes with {', '.join(owners)}"
+            )
+    return mode
 
 
 def renamed(old: str, old_value: str, new: str, value: str, default: str = "") -> str:

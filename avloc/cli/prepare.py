@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.options import DryRun, Json, Shard
+from avloc.cli.options import DryRun, Json, Shard, mode_of
 
 
 def prepare(
+    ctx: typer.Context,
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Files, folders or globs.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Store folder; running again finishes what is missing.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store folder; run again to finish an interrupted store.")],
     layout: Annotated[
         str,
         typer.Option(
@@ -35,12 +36,12 @@ def prepare(
             show_default=False,
         ),
     ] = "",
-    method: Annotated[str, typer.Option("--for", help="Method whose seconds and rate the store is made for.")] = "avc",
-    rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 takes the method's (AVC: 22050).")] = 0,
-    side: Annotated[int, typer.Option(help="Shorter side of a training store's frames in pixels; 0 takes 256.")] = 0,
+    method: Annotated[str, typer.Option("--for", help="Method that sets length and rate of the sound.")] = "avc",
+    rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 is the method's (AVC: 22050).")] = 0,
+    side: Annotated[int, typer.Option(help="Shorter side of a training store's frames in pixels; 0 is 256.")] = 0,
     kind: Annotated[
         str,
-        typer.Option(help="train or test, whatever annotations and lists suggest.", show_default=False),
+        typer.Option(help="train or test.  [default: test with --annotations or a test list]", show_default=False),
     ] = "",
     frame: Annotated[str, typer.Option(help="middle, or a time in seconds as 5s.")] = "middle",
     track: Annotated[
@@ -49,14 +50,15 @@ def prepare(
     allow_test_overlap: Annotated[
         bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0 is one per core.")] = 0,
     shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Turn videos, frame and sound folders, or packed sets into a store."""
+    mode_of(ctx, layout)
     from avloc import console
-    from avloc.prepare import EVENT_LAYOUT, PrepareOptions, prepare_events
+    from avloc.prepare import PrepareOptions
     from avloc.prepare import prepare as run
     from avloc.sharding import select_shard
 
@@ -76,7 +78,7 @@ def prepare(
             shard=select_shard(shard, listener),
             dry_run=dry_run,
         )
-        report = (prepare_events if layout == EVENT_LAYOUT else run)(sources, out, options, listener)
+        report = run(sources, out, options, listener)
     console.print_preparation(report, as_json=as_json)
     if report.exit_code:
         raise typer.Exit(report.exit_code)

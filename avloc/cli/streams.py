@@ -1,4 +1,4 @@
-"""The three standard streams, whatever a shell made of them: closed, without a reader, or in a small encoding."""
+"""Prepares the standard streams, which may be closed, without a reader, or in an encoding other than UTF-8."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import sys
 from typing import Any, TextIO, cast
 
 EXIT_NO_READER = 128 + 13
-"""What a shell reports of a program whose reader went away (SIGPIPE)."""
+"""Exit code that a shell reports for SIGPIPE."""
 _ERROR = 2
 _ESCAPES = "avloc-escapes"
 
 
 def settle() -> None:
-    """Make the streams usable: no text fails to be printed, and a lost reader ends the program in order.
+    """Make the streams usable: any text can be printed, and a lost reader ends the program in order.
 
-    Where standard output is closed, printing has the same end as where its reader went away. A closed standard error
-    loses what is written there; a closed standard input is empty. Each takes its own number again, which the next
-    file to be opened would get else, with what libraries print in it.
+    A closed standard output behaves like one without a reader. A closed standard error discards its output; a closed
+    standard input is empty. Each gets its own file descriptor back: otherwise the next opened file would get it, and
+    the output of libraries with it.
     """
     codecs.register_error(_ESCAPES, _escaped)
     if sys.stdin is None:
-        sys.stdin = _opened(0, os.open(os.devnull, os.O_RDONLY), "r")
-    out = sys.stdout or _opened(1, _without_reader(), "w")
-    sys.stdout = _lasting(out, own=sys.stdout is sys.__stdout__)
-    err = sys.stderr or _opened(_ERROR, os.open(os.devnull, os.O_WRONLY), "w")
-    sys.stderr = _lasting(err, own=sys.stderr is sys.__stderr__)
+        sys.stdin = _reopen(0, os.open(os.devnull, os.O_RDONLY), "r")
+    out = sys.stdout or _reopen(1, _without_reader(), "w")
+    sys.stdout = _safe_stream(out, own=sys.stdout is sys.__stdout__)
+    err = sys.stderr or _reopen(_ERROR, os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = _safe_stream(err, own=sys.stderr is sys.__stderr__)
 
 
 def _without_reader() -> int:
@@ -36,19 +36,19 @@ def _without_reader() -> int:
     return writer
 
 
-def _opened(number: int, descriptor: int, mode: str) -> TextIO:
+def _reopen(number: int, descriptor: int, mode: str) -> TextIO:
     if descriptor != number:
         os.dup2(descriptor, number)
         os.close(descriptor)
     return cast(TextIO, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
-def _lasting(stream: TextIO, *, own: bool) -> TextIO:
-    """The stream with `_escaped`; the process's own one also leaves with `EXIT_NO_READER` when nobody reads it."""
+def _safe_stream(stream: TextIO, *, own: bool) -> TextIO:
+    """The stream with `_escaped` as error handler; the process's own also exits with `EXIT_NO_READER`."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.reconfigure(errors=_ESCAPES)
-    if not own or sys.platform == "win32":  # a console is no file there
+    if not own or sys.platform == "win32":  # a console is not a file there
         return stream
     buffer = io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False))
     return io.TextIOWrapper(
@@ -61,13 +61,13 @@ def _lasting(stream: TextIO, *, own: bool) -> TextIO:
 
 
 class _Output(io.FileIO):
-    """Standard output or error. Raising here, below every buffer, keeps other broken pipes apart from this one."""
+    """Standard output or error. Exiting here, below every buffer, leaves other broken pipes alone."""
 
     def write(self, data: Any) -> int:
-        """Write, or leave the program through every `finally` where nobody reads any more.
+        """Write, or exit through every `finally` if the reader is gone.
 
-        Once it has failed, nothing more is tried: what the buffers still hold would fail again on the way out. Of
-        standard error on a full disk nothing is said, since there is no place to say it.
+        After a failure further output is discarded: flushing the buffers at exit would fail again. A full disk under
+        standard error is ignored, since it cannot be reported.
         """
         try:
             return super().write(data)
@@ -83,12 +83,12 @@ class _Output(io.FileIO):
 
 
 def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
-    r"""What an encoding does not hold: `\u65e5`; but the bytes of a path that is not UTF-8 are printed as they are."""
+    r"""Escape what an encoding lacks as `\u65e5`; bytes of a path that is not UTF-8 are printed unchanged."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     first = error.object[error.start]
-    wide = error.encoding.lower().startswith(("utf-16", "utf-32"))  # one byte alone is nothing there
+    wide = error.encoding.lower().startswith(("utf-16", "utf-32"))  # a single byte is invalid there
     if "\udc80" <= first <= "\udcff" and not wide:
         return bytes([ord(first) - 0xDC00]), error.start + 1
-    # Not Python's shorter \xe9, which JSON and TOML do not know.
+    # Not Python's shorter \xe9, which is invalid in JSON and TOML.
     return f"\\u{ord(first):04x}" if ord(first) < 0x10000 else f"\\U{ord(first):08x}", error.start + 1

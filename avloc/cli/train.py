@@ -22,7 +22,7 @@ _SEED = re.compile(r"[0-9]{1,19}")
 
 def train(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; a run that is there goes on.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing run is resumed.")],
     method: Annotated[
         str,
         typer.Option(
@@ -30,7 +30,7 @@ def train(
         ),
     ] = "",
     val: Annotated[
-        str, typer.Option(help="Held-out clips that choose the epoch: a store, a share as 0.1, or a split's name.")
+        str, typer.Option(help="Held-out clips that select the epoch: a store, a share as 0.1, or a split's name.")
     ] = "",
     epochs: Annotated[
         int | None, typer.Option(help="Epochs.  [default: the method's; avc 100]", show_default=False)
@@ -59,10 +59,10 @@ def train(
             help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]", show_default=False
         ),
     ] = None,
-    no_audio_hint: Annotated[bool, typer.Option("--no-audio-hint", help="Leave the sound teacher out.")] = False,
-    no_visual_hint: Annotated[bool, typer.Option("--no-visual-hint", help="Leave the object teacher out.")] = False,
+    no_audio_hint: Annotated[bool, typer.Option("--no-audio-hint", help="Train without the sound teacher.")] = False,
+    no_visual_hint: Annotated[bool, typer.Option("--no-visual-hint", help="Train without the object teacher.")] = False,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings; options and --set go over it.", show_default=False)
+        Path | None, typer.Option(help="TOML file of settings; options and --set override it.", show_default=False)
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -74,7 +74,7 @@ def train(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model on a prepared store; goes on by itself where it was stopped."""
+    """Train a model on a prepared store; run again to resume where it was stopped."""
     chosen: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,
@@ -84,14 +84,14 @@ def train(
         "loss": {"audio_hint": 0.0 if no_audio_hint else None, "visual_hint": 0.0 if no_visual_hint else None},
     }
     many = () if seeds is None else _seeds(seeds)
-    typed = configs.parse_settings(settings or [])
-    if many and (seed is not None or "seed" in typed):
+    assigned = configs.parse_settings(settings or [])
+    if many and (seed is not None or "seed" in assigned):
         raise UsageError("--seeds and --seed (or --set seed=N) together are impossible; valid: one of them")
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
     table = merged(settings_table, _given(chosen))
-    table = merged(table, typed)
+    table = merged(table, assigned)
     settled = configs.settled(table, method)
     if print_config:
         # Not by Typer's echo, which writes UTF-8 where the stream's encoding is ASCII.
@@ -109,7 +109,7 @@ def train(
     stop = StopRequest()
     with stop.listening(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
-            stop.asked = False  # a stop is obeyed at once until this run asks for it
+            stop.asked = False  # until this run polls it, a stop interrupts at once
             with console.live() if peers.is_first else nullcontext(silent) as listener:
                 if many:
                     listener(Notice(f"seed {what.seed}: {where.out}"))
@@ -122,10 +122,10 @@ def train(
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """What `--seeds` lists, in its order.
+    """The seeds of `--seeds`, in order.
 
     Raises:
-        UsageError: something that is no seed, or one seed twice.
+        UsageError: an invalid seed, or a repeated one.
     """
     names = [name.strip() for name in text.split(",")]
     wrong = next((name for name in names if not _SEED.fullmatch(name)), None)
@@ -138,6 +138,6 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were typed, table by table."""
+    """The options that were given, as nested tables."""
     tables = {name: _given(value) if isinstance(value, dict) else value for name, value in options.items()}
     return {name: value for name, value in tables.items() if value not in (None, {})}

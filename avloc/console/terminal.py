@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -135,11 +135,16 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def _lines(rows: Sequence[tuple[str, object]]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines of text on standard output."""
     out = console(stderr=False)
+    for line in lines:
+        out.print(line)
+
+
+def _lines(rows: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        out.print(f"{name:<{width}}  {inert(str(value))}")
+    print_lines(f"{name:<{width}}  {inert(str(value))}" for name, value in rows)
 
 
 def print_preparation(report: PrepareReport, *, as_json: bool) -> None:

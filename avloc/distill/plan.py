@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from avloc.config import AUDIO_TEACHERS, PANNS_SOUNDS, SECONDS_TEACHERS, VISUAL_TEACHERS
+from avloc.config import AUDIO_TEACHERS, PANNS_SOUNDS, VISUAL_TEACHERS
 from avloc.errors import UsageError, nearest
+from avloc.registry import SECONDS_TEACHERS
 from avloc.sharding import UNSHARDED, JobShard
 
-TEACHERS = (*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)
+TEACHERS = tuple(dict.fromkeys((*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)))
 PUBLISHED_TEACHERS = ("panns", "detr")
 """AVC's: those that are asked by default, and whose hints its users hold as arrays."""
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from avloc.distill.plan import DistillOptions
-from avloc.errors import InputError, UsageError
+from avloc.errors import InputError
 from avloc.progress import Listener, Notice
+from avloc.registry import SECONDS_TEACHERS, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,6 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
 
 def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
     from avloc import teachers
-    from avloc.store.events import EVENTS, EventTable
     from avloc.weights import locate
 
     device = teacher_device(options.device)
@@ -63,6 +63,10 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
         return locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
 
+    if name in SECONDS_TEACHERS:
+        of_seconds: Teacher | None = resolve(SECONDS_TEACHERS[name])(store, found, device)
+        if of_seconds is not None:
+            return of_seconds
     if name == "detr":
         seen = teachers.DetrSettings(confidence=options.confidence)
         return teachers.DetrTeacher(seen, found(teachers.DetrTeacher.weight), device)
@@ -70,14 +74,8 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         return teachers.Lite0Teacher(found(teachers.Lite0Teacher.weight), device)
     if name == "yamnet":
         return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
-    of_events = EventTable.is_in(store.folder)
     if name == "vggish":
-        hears = teachers.VggishSecondsTeacher if of_events else teachers.VggishTeacher
-        return hears(store.spec, found(hears.weight), device)
-    if name == "vgg19":
-        if not of_events:
-            raise UsageError(f"--teacher vgg19 sees the seconds of events; {store.folder} has no {EVENTS}")
-        return teachers.Vgg19Teacher(store.spec, found(teachers.Vgg19Teacher.weight()), device)
+        return teachers.VggishTeacher(store.spec, found(teachers.VggishTeacher.weight), device)
     sound = teachers.choose_sound(store, options.sound)
     heard = teachers.PannsSettings(normalise=options.normalise, sound=sound)
     weights = found(teachers.PannsTeacher.weight)

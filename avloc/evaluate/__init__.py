@@ -1,24 +1,19 @@
 """`avloc eval`: scores that can be trusted and repeated."""
 
-from avloc.evaluate.events import EventOptions, EventReport, evaluate_events
 from avloc.evaluate.multi_model import Session, evaluate_runs, evaluate_table
-from avloc.evaluate.plan import EVENT_TESTSETS, EvalOptions, find_store
+from avloc.evaluate.plan import EvalOptions, find_store
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
 from avloc.evaluate.report_files import report_session
 from avloc.evaluate.run import Evaluation, evaluate
 
 __all__ = [
-    "EVENT_TESTSETS",
     "ClipRow",
     "EvalOptions",
     "EvalReport",
     "Evaluation",
-    "EventOptions",
-    "EventReport",
     "MapScores",
     "Session",
     "evaluate",
-    "evaluate_events",
     "evaluate_runs",
     "evaluate_table",
     "find_store",

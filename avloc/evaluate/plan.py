@@ -11,7 +11,7 @@ from avloc.annotations import TESTSETS, SilentPair, silent_pairs, testset_ids, t
 from avloc.backbone_names import CONVNETS
 from avloc.errors import StoreNotFound, UsageError, nearest, normal_form
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
-from avloc.registry import SPECS
+from avloc.registry import MODES, SPECS
 from avloc.store import Store
 
 MAPS = ("shipped", "av", "object", "fused", "detr", "baselines", "sweep")
@@ -19,9 +19,6 @@ DEFAULT_MAPS = ("av", "object", "fused")
 _PRIOR = "resnet18"
 _OTHER_PRIORS = {"own": "shipped", "detr": "detr", "none": "av"}
 """Values of `--object-prior` of `localize` that name no network -> the row to ask for."""
-AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"
-EVENT_TESTSETS = (AVE, WEAK, MATCH)
-"""The test part of AVE, for models trained with labels of seconds, of whole clips, and for cross-modal matching."""
 EXTENDED = ("flickr-ext", "vggss-ext")
 _BASES = {
     "flickr-250": "flickr",
@@ -116,7 +113,7 @@ def find_store(testset: str, store: Path | None) -> Path:
             scored as a set of one's own.
         StoreNotFound: no store there; the hint has the `prepare` command.
     """
-    known = (*TESTSETS, *EVENT_TESTSETS)
+    known = (*TESTSETS, *MODES["eval"])
     similar = nearest(testset, known)
     if testset not in known and normal_form(testset) in map(normal_form, known):
         raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=similar)

@@ -1,63 +1,45 @@
-"""The published systems, one file each: subclasses of `Method` or `EventMethod`, named in `avloc.registry`."""
+"""The published localizers, one file each: subclasses of `Method`, named in `avloc.registry`."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from avloc.config import ModelConfig
 from avloc.errors import UsageError, nearest
-from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision
-from avloc.methods.events import EventMethod
-from avloc.registry import EVENT_SPECS, METHOD_SPECS, SPECS
+from avloc.methods.base import Embeddings, HintBatch, Method, Published, PublishedModel, Supervision
+from avloc.registry import METHOD_SPECS, SPECS, resolve
 
 
-def any_class(name: str) -> type[Method] | type[EventMethod]:
-    """The class of a published method of either kind.
+def any_class(name: str) -> type[PublishedModel]:
+    """The class of a published method.
 
     Raises:
         UsageError: there is none of that name.
     """
     if name not in SPECS:
         raise UsageError(f"unknown method {name!r}; valid: {', '.join(SPECS)}", hint=nearest(name, SPECS))
-    module, _, kind = SPECS[name].network.partition(".")
-    found: type[Method] | type[EventMethod] = getattr(import_module(f"avloc.methods.{module}"), kind)
+    found: type[PublishedModel] = resolve(SPECS[name].network)
     return found
 
 
 def build(config: ModelConfig) -> Method:
-    """The networks of a configuration that make maps, with initial weights.
+    """The networks of a localizer, with initial weights.
 
     Raises:
-        UsageError: unknown method or trunk, a size or rate that the method does not have, or a method that tells
-            events.
+        UsageError: unknown method or trunk, a size or rate that the method does not have, or a method without maps.
     """
     found = any_class(config.method)
     if not issubclass(found, Method):
         hint = "Valid with it: avloc localize --events, and avloc eval --testset ave, ave-weak or ave-match."
-        raise UsageError(f"{config.method} tells events and makes no maps; valid: {', '.join(METHOD_SPECS)}", hint=hint)
-    return found(config)
-
-
-def build_events(config: ModelConfig) -> EventMethod:
-    """The networks of a configuration that tell events, with initial weights.
-
-    Raises:
-        UsageError: the method is of the other kind, or unknown.
-    """
-    found = any_class(config.method)
-    if not issubclass(found, EventMethod):
-        raise UsageError(f"{config.method} makes maps and tells no events; valid: {', '.join(EVENT_SPECS)}")
+        raise UsageError(f"{config.method} predicts events, not maps; valid: {', '.join(METHOD_SPECS)}", hint=hint)
     return found(config)
 
 
 __all__ = [
     "Embeddings",
-    "EventMethod",
     "HintBatch",
     "Method",
     "Published",
+    "PublishedModel",
     "Supervision",
     "any_class",
     "build",
-    "build_events",
 ]

@@ -73,7 +73,34 @@ Published = tuple[ModelConfig, dict[str, Tensor]]
 """Configuration and state dict of a published model, under avloc's key names."""
 
 
-class Method(nn.Module, ABC):
+class PublishedModel(nn.Module, ABC):
+    """A network of a published method."""
+
+    training_only: tuple[str, ...] = ()
+    """Prefixes of the parameters that only training needs; a published model may come without them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def groups(self) -> list[Group]:
+        """The trainable parameters, by learning rate."""
+        return [Group([weight for weight in self.parameters() if weight.requires_grad])]
+
+    @classmethod
+    @abstractmethod
+    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
+        """The model in the files of its authors.
+
+        Args:
+            files: file name without suffix -> contents of a checkpoint, as `avloc.checkpoint` reads it.
+
+        Returns:
+            None for files of another method.
+        """
+
+
+class Method(PublishedModel):
     """Networks, inputs, similarity and loss of a published method."""
 
     time_axes: tuple[int, ...] = (-1,)
@@ -84,12 +111,9 @@ class Method(nn.Module, ABC):
     """Interpolation of cropped regions; `bicubic` makes labels that were not there, as in SACL's code."""
     augmentation_draws = 0
     """Random numbers that `augment` takes for each clip and view."""
-    training_only: tuple[str, ...] = ()
-    """Prefixes of parameters for training alone; a published model may lack them."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self._frozen: list[nn.Module] = []
 
     @abstractmethod
@@ -170,25 +194,9 @@ class Method(nn.Module, ABC):
         """Augmentations beside crop and flip, on frames in [0, 255]; by default none."""
         return frames_B3HW
 
-    def groups(self) -> list[Group]:
-        """Parameter groups of the optimiser."""
-        return [Group([weight for weight in self.parameters() if weight.requires_grad])]
-
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosine of every cell with its own sound, in [-1, 1]."""
         return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio)
-
-    @classmethod
-    @abstractmethod
-    def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
-        """Configuration and weights from the authors' checkpoints.
-
-        Args:
-            files: name without suffix -> content of a checkpoint.
-
-        Returns:
-            None for checkpoints of another method.
-        """
 
 
 def _is_frozen(part: nn.Module) -> bool:

@@ -12,11 +12,10 @@ from avloc import __version__
 from avloc.annotations import Annotations, IdList, published_boxes, published_list, read_annotations, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
-from avloc.prepare.sources import EVENT_LAYOUT, LAYOUTS
-from avloc.registry import SPECS, StoreSpec
+from avloc.prepare.sources import LAYOUTS
+from avloc.registry import MODES, SPECS, StoreSpec
 from avloc.sharding import UNSHARDED, JobShard
-from avloc.store import TRACK, StoreHeader
-from avloc.store.events import FIRST, WINDOW
+from avloc.store import FIRST, TRACK, WINDOW, StoreHeader
 
 _LEAST_SIDE = 32
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
@@ -63,7 +62,7 @@ class PrepareOptions:
     """Report what would be done without doing it."""
 
     def __post_init__(self) -> None:
-        _check_choice("--layout", self.layout, (*LAYOUTS, EVENT_LAYOUT))
+        _check_choice("--layout", self.layout, (*LAYOUTS, *MODES["prepare"]))
         _check_choice("--for", self.method, tuple(SPECS))
         _check_choice("--kind", self.kind, ("", "train", "test"))
         if self.side and self.side < _LEAST_SIDE:

@@ -18,6 +18,7 @@ from avloc.prepare.selection import MAX_LISTED, SKIPPED, Selection, emit_notices
 from avloc.prepare.sources import FoundInputs, Skip, Source
 from avloc.prepare.workers import make_clips, worker_count
 from avloc.progress import Listener, Notice, Progress, silent
+from avloc.registry import MODES, resolve
 from avloc.sharding import JobShard, lock_shard, lock_shared_files, remove_partial_files
 from avloc.store import Store, StoreWriter
 from avloc.store.shards import shard_paths
@@ -89,6 +90,9 @@ def prepare(
         Refused: another process that is not a shard of this job writes to `out`, or its store has other settings.
         OSError: the disk is full or not writable.
     """
+    if options.layout in MODES["prepare"]:
+        report: PrepareReport = resolve(MODES["prepare"][options.layout].run)(sources, out, options, listener)
+        return report
     started = time.monotonic()
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; valid: a new folder or an existing store")

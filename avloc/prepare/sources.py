@@ -20,8 +20,6 @@ from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avloc.sharding import JobShard
 
 LAYOUTS = ("auto", "videos", "folders", "hdf5")
-EVENT_LAYOUT = "ave"
-"""AVE's folder, read by `avloc.prepare.events`."""
 PACKED_SUFFIXES = frozenset({".h5", ".hdf5"})
 _MEDIA = PICTURE_SUFFIXES | SOUND_SUFFIXES | VIDEO_SUFFIXES | PACKED_SUFFIXES
 

@@ -8,12 +8,25 @@ store/hints-panns/          stamp.json + shards keyed by clip id
 ```
 """
 
-from avloc.store.clips import FLAGS, TRACK, Clip, Sample, Store, StoreHeader, StoreWriter, clip_digest
+from avloc.store.clips import (
+    FIRST,
+    FLAGS,
+    TRACK,
+    WINDOW,
+    Clip,
+    Sample,
+    Store,
+    StoreHeader,
+    StoreWriter,
+    clip_digest,
+)
 from avloc.store.hints import Hints, HintStamp, HintWriter, hint_folder
 
 __all__ = [
+    "FIRST",
     "FLAGS",
     "TRACK",
+    "WINDOW",
     "Clip",
     "HintStamp",
     "HintWriter",

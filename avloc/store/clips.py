@@ -88,6 +88,10 @@ def clip_digest(clip: Clip) -> bytes:
     return digest.digest()
 
 
+WINDOW, FIRST = "window", "first"
+"""In the provenance of a store that holds the first seconds of each video."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreHeader:
     """What `store.json` says."""

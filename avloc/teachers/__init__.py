@@ -1,6 +1,6 @@
 """The frozen teachers, each turning clips into hints, one file each.
 
-PANNs Cnn14, YAMNet and VGGish hear; DETR, EfficientNet-Lite0 and VGG19 see. The hints of YAMNet and Lite0 are vectors
+PANNs Cnn14, YAMNet and VGGish hear; DETR and EfficientNet-Lite0 see. The hints of YAMNet and Lite0 are vectors
 of concepts (`avloc.networks.concepts`), in one space.
 """
 
@@ -8,8 +8,7 @@ from avloc.teachers.base import Hint, Teacher
 from avloc.teachers.detr import DetrSettings, DetrTeacher
 from avloc.teachers.lite0 import Lite0Teacher
 from avloc.teachers.panns import PannsSettings, PannsTeacher, choose_sound, source_is_there
-from avloc.teachers.vgg19 import Vgg19Teacher
-from avloc.teachers.vggish import VggishSecondsTeacher, VggishTeacher
+from avloc.teachers.vggish import VggishTeacher
 from avloc.teachers.yamnet import YamnetTeacher
 
 __all__ = [
@@ -20,8 +19,6 @@ __all__ = [
     "PannsSettings",
     "PannsTeacher",
     "Teacher",
-    "Vgg19Teacher",
-    "VggishSecondsTeacher",
     "VggishTeacher",
     "YamnetTeacher",
     "choose_sound",

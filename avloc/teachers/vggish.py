@@ -54,22 +54,3 @@ class VggishTeacher(StoredSoundTeacher):
         """Vectors of length 1; none where the network answers with zeros."""
         vectors = mean_unit(self.model.embed(log_mel_patches(sound_BN, MEL_RATE))).cpu().numpy()
         return [vector if vector.any() else None for vector in vectors]
-
-
-class VggishSecondsTeacher(VggishTeacher):
-    """The embedding of each second of the store's window, [seconds, 128], as it is: what AVE learns from.
-
-    VGGish takes 0.96 s; the rest of each second is not heard. Silence has an embedding too.
-    """
-
-    def stamp(self) -> HintStamp:
-        """Who answers, and how."""
-        settings = {"rate": MEL_RATE, "seconds": self.spec.seconds, "pooling": "none, a patch a second"}
-        shape = (int(self.spec.seconds), WIDTH)
-        return HintStamp(teacher=self.name, shape=shape, weights=self.weights.hashes, settings=settings)
-
-    @torch.inference_mode()
-    def heard(self, sound_BN: Tensor) -> list[Hint]:
-        """What is heard in each second."""
-        seconds = int(self.spec.seconds)
-        return list(self.model.seconds(sound_BN[:, : seconds * MEL_RATE]).cpu().numpy())

@@ -1,4 +1,4 @@
-"""Which clips of a store a model is trained on, and with which hints."""
+"""The training clips of a store, with their hints."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from avloc.store import Hints, Store
 
 
 def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipSet:
-    """Clips for training, with the hints that the loss weights ask for, of the teachers that the configuration names.
+    """Clips for training, with the hints that the loss needs, from the teachers of the configuration.
 
-    Clips whose teacher is known to have failed, or that an import did not cover, are left out: the set is shorter.
+    Clips for which a teacher failed, or that an import does not cover, are left out.
 
     Raises:
         Refused: the store does not fit the model, or hints are absent or incomplete.
-        UsageError: a teacher's hints have another width than the model.
+        UsageError: the hints of a teacher have another width than the model.
     """
     wants_hints = METHOD_SPECS[config.model.method].hints
     audio = Hints(store.folder, config.audio_teacher) if wants_hints and config.loss.audio_hint else None
@@ -38,10 +38,10 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
 
 
 def _check_width(hints: Hints, kind: str, dim: int) -> None:
-    """Hints that are vectors, one a clip or one a cell, must be as wide as the common space."""
+    """Check that hints that are vectors, per clip or per cell, are as wide as the common space."""
     shape = hints.stamp["shape"]
     if kind == "audio" and len(shape) != 1:
-        reason = f"the hints of {hints.stamp['teacher']} are of single seconds, which AVE learns from"
+        reason = f"the hints of {hints.stamp['teacher']} are per second, for AVE"
         raise Refused(reason, hint="Prepare the clips into a store of their own, without --layout ave.")
     if len(shape) != 2 and shape[0] != dim:
         valid = f"--dim {shape[0]}, or --no-{kind}-hint"

@@ -1,4 +1,4 @@
-"""Learning to localize: clips of a store through the engine."""
+"""Training of localizers on the clips of a store; the task that the training loop runs for them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from avloc.train.validation import check_damage, validate
 
 
 class LocalizerTask:
-    """One of the localizers on one store; a `Task`.
+    """One localizer on one store; a `Task`.
 
     Raises:
         StoreNotFound: no store there.
         Refused: unfit store, or incomplete hints.
-        UsageError: settings that do not go together.
+        UsageError: settings that do not fit each other.
     """
 
     def __init__(self, options: TrainOptions, config: TrainConfig, listener: Listener) -> None:
@@ -36,7 +36,7 @@ class LocalizerTask:
         self.device = pick_device(options.device)
         self.precision = pick_precision(RunFolder(options.out).precision(config.precision), self.device)
         if self.plan.without_hints:
-            listener(Notice(f"{self.plan.without_hints} clips are left out: the teachers have no hint of them"))
+            listener(Notice(f"{self.plan.without_hints} clips are left out: they have no hints"))
 
     def start(self, listener: Listener) -> dict[str, Any]:
         """Build the engine."""
@@ -53,15 +53,15 @@ class LocalizerTask:
         return self.engine.model
 
     def groups(self) -> list[Group]:
-        """What of them learns."""
+        """The trainable parameters, by learning rate."""
         return self.engine.model.groups()
 
     def share(self, peers: Peers) -> None:
-        """Steps are of batches that these processes share."""
+        """Share batches with other processes."""
         self.engine.share(peers)
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
-        """Frames, sounds and hints, decoded ahead."""
+        """Frames, audio and hints of each batch, decoded in advance."""
         return load(self.plan.clips, batches, workers=self.config.workers)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -70,10 +70,10 @@ class LocalizerTask:
         return self.engine.training_step(batch, self.config, generator)
 
     def validate(self) -> tuple[float, float] | None:
-        """How good the model is on held-out clips."""
+        """Score and value on the held-out clips."""
         held_out = self.plan.validation
         return validate(self.engine, held_out, self.config) if held_out else None
 
     def card(self, init: dict[str, Any]) -> dict[str, Any]:
-        """Where the model comes from."""
+        """Provenance of the model."""
         return provenance(self.plan, to_dict(self.config), self.precision, {**self.identity, "init": init})

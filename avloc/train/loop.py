@@ -1,10 +1,10 @@
-"""The training loop: steps, epochs, validation, selection, interrupts."""
+"""The training loop: steps, epochs, validation, selection of the epoch, interrupts."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,22 +17,20 @@ from avloc.distributed import ALONE, Peers
 from avloc.engine import weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.files import folder_lock, remove_leftovers
-from avloc.progress import Listener, Notice, silent
-from avloc.progress import Progress as ProgressEvent
-from avloc.registry import EVENT_SPECS
-from avloc.train.events import EventTask
-from avloc.train.localizer import LocalizerTask
+from avloc.methods.base import Group
+from avloc.progress import Listener, Notice, Progress, silent
+from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
-from avloc.train.run_folder import Progress, RunFolder
+from avloc.train.run_folder import RunFolder, RunState
 from avloc.train.sampler import EpochBatches
-from avloc.train.task import Learner, Task
+from avloc.train.task import Task
 
-SAVE_EVERY_S = 300.0  # an epoch longer than this is saved on the way
+SAVE_EVERY_S = 300.0  # between saves within a long epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """What a run is, or with `--dry-run` would be."""
+    """State of a run, or with `--dry-run` of the run that would start."""
 
     run: str
     seed: int
@@ -55,20 +53,20 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     peers: Peers = ALONE,
 ) -> TrainReport:
-    """Train, or go on training, into `options.out`.
+    """Train into the run folder `options.out`, or resume the run in it.
 
-    Processes that share the batches (`avloc.distributed.joined`) all call it alike; the first one writes.
+    All processes that share the batches (`avloc.distributed.joined`) call it; the first one writes.
 
     Args:
         options: store, run folder, validation, device.
         config: networks, losses, optimiser, augmentation.
-        listener: hears notices and progress.
-        should_stop: asked after every step; True in any process saves the state, and all return.
+        listener: receives notices and progress.
+        should_stop: called after every step; True in any process saves the state, and all return.
         peers: the processes.
 
     Raises:
         Refused: unfit store, incomplete hints, another run in the folder, a non-finite loss, or processes that do not
-            see the same files.
+            share the same files.
         UsageError: fewer clips in a batch than processes.
         WeightsError: initial weights are absent.
     """
@@ -77,7 +75,7 @@ def train(
     task = make_task(options, config, listener)
     if options.dry_run:
         trainer = _Trainer(options, task, task.start(listener), listener)
-        trainer.look_ahead()
+        trainer.rehearse()
         return trainer.report(dry_run=True)
     if min(config.batch, task.clips) < peers.size:
         raise UsageError(f"batches of {min(config.batch, task.clips)} clips are too few for {peers.size} processes")
@@ -89,29 +87,29 @@ def train(
 
 
 def make_task(options: TrainOptions, config: TrainConfig, listener: Listener = silent) -> Task:
-    """What is to be learned from `options.store`, everything about it checked; no networks yet.
+    """The task of the method on `options.store`, checked, without networks.
 
     Raises:
         StoreNotFound: no store there.
-        Refused: it does not fit.
-        UsageError: settings that do not go together.
+        Refused: the store does not fit.
+        UsageError: settings that do not fit each other.
     """
-    kind = EventTask if config.model.method in EVENT_SPECS else LocalizerTask
-    return kind(options, config, listener)
+    task: Task = resolve(SPECS[config.model.method].task)(options, config, listener)
+    return task
 
 
-def make_optimiser(model: Learner, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over what is to learn, in one pass over the weights (`fused`)."""
+def make_optimiser(groups: Sequence[Group], config: OptimConfig) -> torch.optim.Optimizer:
+    """Fused Adam or AdamW over the trainable parameters."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    groups = [
+    settings = [
         {
             "params": group.parameters,
             "lr": config.lr * group.factor,
             "weight_decay": config.weight_decay * group.decays,
         }
-        for group in model.groups()
+        for group in groups
     ]
-    optimiser: torch.optim.Optimizer = kind(groups, betas=(config.beta1, config.beta2), fused=True)
+    optimiser: torch.optim.Optimizer = kind(settings, betas=(config.beta1, config.beta2), fused=True)
     return optimiser
 
 
@@ -122,21 +120,21 @@ class _Trainer:
         self.config, self.task, self.listener = task.config, task, listener
         self.folder = RunFolder(options.out)
         self.peers = peers
-        self.optimiser = make_optimiser(task, self.config.optim)
+        self.optimiser = make_optimiser(task.groups(), self.config.optim)
         self.steps_per_epoch = EpochBatches(task.clips, self.config.batch, self.config.seed, 1).steps_per_epoch
-        self.progress = Progress()
+        self.state = RunState()
         self.lines: list[dict[str, Any]] = []
         self.identity = {**task.identity, "init": init}
         self.card = task.card(init)
 
-    def look_ahead(self) -> None:
-        """Refuse what a real run would refuse, and see how far a run that is there has come; write nothing."""
+    def rehearse(self) -> None:
+        """Refuse what a real run would refuse, and read the state of an existing run; write nothing."""
         self.folder.check_config(self.config, {k: v for k, v in self.identity.items() if k != "init"})
-        self.progress = self.folder.peek()
+        self.state = self.folder.peek()
         self._check_epochs()
 
     def _check_epochs(self) -> None:
-        done = self.progress.step // self.steps_per_epoch
+        done = self.state.step // self.steps_per_epoch
         if done > self.config.epochs:
             raise Refused(
                 f"{self.folder.path} has {done} epochs already; --epochs {self.config.epochs} would be fewer",
@@ -144,9 +142,9 @@ class _Trainer:
             )
 
     def _check_peers(self) -> None:
-        """Processes on machines that do not see the same files would each train something else."""
+        """Refuse processes with different files: each would train another model."""
         precision = self.task.precision
-        mine = {"settings": to_dict(self.config), "precision": precision, "steps": self.progress.step, **self.identity}
+        mine = {"settings": to_dict(self.config), "precision": precision, "steps": self.state.step, **self.identity}
         first, *others = self.peers.objects(mine)
         for rank, theirs in enumerate(others, 1):
             differ = ", ".join(name for name in first if first[name] != theirs[name])
@@ -156,13 +154,13 @@ class _Trainer:
 
     def run(self, should_stop: Callable[[], bool]) -> TrainReport:
         self.folder.check_config(self.config, self.identity)
-        self.progress = self.folder.load_state(self.task.model, self.optimiser)
+        self.state = self.folder.load_state(self.task.model, self.optimiser)
         self._check_epochs()
         self._check_peers()
         self.task.share(self.peers)
         if self.peers.is_first:
             self.folder.write_config(self.config, {**self.identity, "precision": self.task.precision})
-        epochs_done = self.progress.step // self.steps_per_epoch
+        epochs_done = self.state.step // self.steps_per_epoch
         self.lines = [line for line in self.folder.metrics() if line["epoch"] <= epochs_done]
         if self.task.clips < self.config.batch:
             self.listener(Notice(f"fewer clips than a batch: all {self.task.clips} make one batch"))
@@ -175,7 +173,7 @@ class _Trainer:
             seed=self.config.seed,
             clips=self.task.clips,
             steps_per_epoch=self.steps_per_epoch,
-            epochs_done=self.progress.step // self.steps_per_epoch,
+            epochs_done=self.state.step // self.steps_per_epoch,
             epochs=self.config.epochs,
             parameters=sum(p.numel() for p in self.task.model.parameters()),
             precision=self.task.precision,
@@ -186,33 +184,31 @@ class _Trainer:
         )
 
     def _steps(self, should_stop: Callable[[], bool]) -> bool:
-        """Train to the end; True if stopped on the way."""
+        """Train to the end; True if interrupted."""
         config = self.config
-        batches = EpochBatches(
-            self.task.clips, config.batch, config.seed, config.epochs, self.progress.step, self.peers
-        )
+        batches = EpochBatches(self.task.clips, config.batch, config.seed, config.epochs, self.state.step, self.peers)
         total = batches.steps
         saved_at = time.monotonic()
         self.task.model.train()
-        should_stop()  # from here on a stop waits for the end of a step
+        should_stop()  # from now on a stop waits for the end of a step
         for batch in self.task.load(batches):
             terms = self._step(batch)
-            self._announce(total, terms)
-            epoch_over = self.progress.step % self.steps_per_epoch == 0
+            self._report_step(total, terms)
+            epoch_over = self.state.step % self.steps_per_epoch == 0
             if epoch_over:
-                means = self._end_epoch(self.progress.step // self.steps_per_epoch)
-                self._announce(total, means, milestone=True)
+                means = self._end_epoch(self.state.step // self.steps_per_epoch)
+                self._report_step(total, means, milestone=True)
             stop = self.peers.any(should_stop(), self.task.device)
             if self.peers.is_first and (epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S):
-                self.folder.save_state(self.progress, self.task.model, self.optimiser)
+                self.folder.save_state(self.state, self.task.model, self.optimiser)
                 saved_at = time.monotonic()
-            if stop and self.progress.step < total:
+            if stop and self.state.step < total:
                 return True
         return False
 
     def _step(self, batch: Any) -> dict[str, float]:
-        # A stream for each step, so that a resumed run draws what the uninterrupted one would have drawn.
-        seed = np.random.SeedSequence((self.config.seed, self.progress.step)).generate_state(1)[0]
+        # A random stream for each step, so that a resumed run draws the same numbers as an uninterrupted one.
+        seed = np.random.SeedSequence((self.config.seed, self.state.step)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
         torch.manual_seed(int(seed) + self.peers.rank)  # for layers that draw, such as stochastic depth
         terms = self.task.terms(batch, generator)
@@ -222,31 +218,31 @@ class _Trainer:
         if not all(math.isfinite(value) for value in values.values()):
             shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
             hint = "The weights are untouched by this step. Lower optim.lr, or try --set precision=fp32."
-            raise Refused(f"the loss is not finite at step {self.progress.step + 1}: {shown}", hint=hint)
+            raise Refused(f"the loss is not finite at step {self.state.step + 1}: {shown}", hint=hint)
         self._set_lr()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
-        self.progress.step += 1
+        self.state.step += 1
         for name, value in values.items():
-            entry = self.progress.sums.setdefault(name, [0.0, 0.0])
+            entry = self.state.sums.setdefault(name, [0.0, 0.0])
             entry[0] += value
             entry[1] += 1
         return values
 
     def _set_lr(self) -> None:
-        """The schedule, as a function of the step alone: a resumed run needs no state of it."""
+        """Set the learning rate, a function of the step alone: a resumed run needs no state for it."""
         if self.config.optim.schedule == "cosine":
-            share = self.progress.step / (self.steps_per_epoch * self.config.epochs)
+            share = self.state.step / (self.steps_per_epoch * self.config.epochs)
             for group, kind in zip(self.optimiser.param_groups, self.task.groups(), strict=True):
                 group["lr"] = kind.factor * self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
-    def _announce(self, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
-        epoch = (self.progress.step - 1) // self.steps_per_epoch + 1
+    def _report_step(self, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
+        epoch = (self.state.step - 1) // self.steps_per_epoch + 1
         detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        event = ProgressEvent(
+        event = Progress(
             task="training",
-            done=self.progress.step,
+            done=self.state.step,
             total=total,
             detail=f"epoch {epoch}/{self.config.epochs}  {detail}",
             milestone=milestone,
@@ -254,16 +250,16 @@ class _Trainer:
         self.listener(event)
 
     def _end_epoch(self, epoch: int) -> dict[str, float]:
-        """Validate and save; the means over the epoch, with the score on held-out clips."""
+        """Validate and save; returns the mean loss terms of the epoch and the validation score."""
         line: dict[str, Any] = {"epoch": epoch}
-        line |= {name: value / count for name, (value, count) in self.progress.sums.items()}
-        self.progress.sums = {}
+        line |= {name: value / count for name, (value, count) in self.state.sums.items()}
+        self.state.sums = {}
         chosen = True
         if (found := self.peers.from_first(self.task.validate)) is not None:
             score, line["val"] = found
-            chosen = self.progress.best is None or score > self.progress.best
+            chosen = self.state.best is None or score > self.state.best
             if chosen:
-                self.progress.best = score
+                self.state.best = score
         self.lines.append(line)
         if self.peers.is_first:
             self.folder.save_last(self.config.model, self.task.model, {**self.card, "epoch": epoch}, select=chosen)

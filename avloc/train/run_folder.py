@@ -1,4 +1,4 @@
-"""The run folder: configuration, metrics, curves, models, and the state from which a killed run goes on."""
+"""The run folder: configuration, metrics, curves, models, and the state from which a killed run is resumed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from avloc.files import atomic_path, read_json_lines, write_bytes, write_image
 from avloc.weights.torch_files import load_plain
 
 FREE_TO_CHANGE = ("epochs", "workers")
-"""Settings that a resumed run may change without being another run."""
+"""Settings that may differ when a run is resumed."""
 
 
 @dataclass
-class Progress:
-    """Where a run is: everything but weights and optimiser."""
+class RunState:
+    """State of a run besides weights and optimiser."""
 
     step: int = 0
     """Optimiser steps done."""
     sums: dict[str, list[float]] = field(default_factory=dict)
-    """Sum and count of each loss term in the epoch that is under way."""
+    """Sum and count of each loss term in the current epoch."""
     best: float | None = None
     """Best validation score so far, the higher the better."""
 
@@ -39,11 +39,11 @@ class RunFolder:
         self.path = path
 
     def check_config(self, config: TrainConfig, identity: dict[str, Any]) -> None:
-        """A run goes on only as what it was.
+        """Check that an existing run may be resumed.
 
         Args:
             config: the settings of this run.
-            identity: what else makes it this run: clips, selection, hints, initial weights.
+            identity: what else must not change: clips, selection, hints, initial weights.
 
         Raises:
             Refused: the folder holds a run with other settings, data, hints or initial weights.
@@ -61,41 +61,41 @@ class RunFolder:
         differ += [f"{name} (not as before)" for name, value in identity.items() if table["run"].get(name) != value]
         if differ:
             hint = "Take another --out, or delete the folder."
-            raise Refused(f"{self.path} holds a run made otherwise: {', '.join(differ)}", hint=hint)
+            raise Refused(f"{self.path} holds another run: {', '.join(differ)}", hint=hint)
 
-    def precision(self, asked: str) -> str:
-        """Of the run that is there, if `auto` is asked for, which may mean another one elsewhere; else as asked."""
+    def precision(self, requested: str) -> str:
+        """The precision of an existing run for `auto`, which depends on the machine; else `requested`."""
         path = self.path / "config.toml"
-        table = read_toml(path).get("run") if asked == "auto" and path.is_file() else None
-        begun = table.get("precision") if isinstance(table, dict) else None
-        return begun if begun in ("fp32", "bf16") else asked
+        table = read_toml(path).get("run") if requested == "auto" and path.is_file() else None
+        stored = table.get("precision") if isinstance(table, dict) else None
+        return stored if stored in ("fp32", "bf16") else requested
 
     def write_config(self, config: TrainConfig, about: dict[str, Any]) -> None:
-        """Write `config.toml`: the settings, and what else makes it this run."""
+        """Write `config.toml`: the settings, and the identity of the run."""
         table = {"run": about, "train": to_dict(config)}
         write_bytes(self.path / "config.toml", write_toml(table).encode())
 
-    def save_state(self, progress: Progress, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Write `trainer-state.pt`: enough to go on as if nothing had happened."""
-        state = {"progress": vars(progress), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
-        image = io.BytesIO()  # torch that runs into a full disk itself says no more than that something went wrong
+    def save_state(self, run_state: RunState, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Write `trainer-state.pt`, from which a resumed run is bit-equal to an uninterrupted one."""
+        state = {"progress": vars(run_state), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+        image = io.BytesIO()  # torch's own error for a full disk does not name it
         torch.save(state, image)
         write_image(self.path / "trainer-state.pt", image)
 
-    def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
-        """Put the stored state back, or start at step 0. Metrics of unfinished epochs are dropped from the log."""
+    def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> RunState:
+        """Restore the stored state, or start at step 0."""
         path = self.path / "trainer-state.pt"
         if not path.is_file():
-            return Progress()
+            return RunState()
         state = load_plain(path)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        return Progress(**state["progress"])
+        return RunState(**state["progress"])
 
-    def peek(self) -> Progress:
-        """How far the run that is there has come."""
+    def peek(self) -> RunState:
+        """The state of an existing run."""
         path = self.path / "trainer-state.pt"
-        return Progress(**load_plain(path)["progress"]) if path.is_file() else Progress()
+        return RunState(**load_plain(path)["progress"]) if path.is_file() else RunState()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one an epoch."""
@@ -112,9 +112,9 @@ class RunFolder:
             draw_curves(self.path / "curves.png", lines)
 
     def save_last(self, config: ModelConfig, model: torch.nn.Module, card: dict[str, Any], *, select: bool) -> None:
-        """Write `last.safetensors`, and the same weights as `model.safetensors` if this epoch is the chosen one so far.
+        """Write `last.safetensors`, and the same weights as `model.safetensors` if `select` is set.
 
-        However a run chooses its epoch, the card of `last.safetensors` says that it is the last one.
+        The card of `last.safetensors` always has the last epoch as its selection.
         """
         save_model(self.path / LAST_NAME, config, model.state_dict(), {**card, "selection": LAST_EPOCH})
         if select:
@@ -132,7 +132,7 @@ def _differences(there: dict[str, Any], ours: dict[str, Any], prefix: str = "") 
 
 
 def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Loss terms, and the validation score where there is one, against epochs."""
+    """Plot loss terms and the validation score over epochs."""
     from matplotlib.figure import Figure
 
     terms = [

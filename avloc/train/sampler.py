@@ -1,4 +1,4 @@
-"""Which clips a step learns from."""
+"""The clips of each training step."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from avloc.distributed import ALONE, Peers
 
 
 class EpochBatches:
-    """Batches of positions for all epochs in one stream, from any step on; full batches only, as the references do.
+    """Batches of positions for all epochs in one stream, starting at any step; the last, smaller batch is dropped.
 
-    The order of an epoch depends on the seed and the epoch alone, so a stopped run continues where it was, with any
-    number of loader processes.
+    The order of an epoch depends only on seed and epoch, so a run can be resumed at any step, with any number of
+    loader processes.
 
     Args:
-        clips: how many there are; fewer than `batch` make one batch of all.
-        batch: clips in a batch.
-        seed: of the run.
-        epochs: how many.
-        first_step: steps to leave out at the start.
+        clips: number of clips; fewer than `batch` make one batch.
+        batch: clips per batch.
+        seed: seed of the run.
+        epochs: number of epochs.
+        first_step: steps to skip at the start.
         peers: processes that share each batch; the stream holds this one's part.
     """
 

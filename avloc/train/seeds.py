@@ -1,4 +1,4 @@
-"""Several runs that differ in nothing but their seed."""
+"""Runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from avloc.train.run_folder import RunFolder
 def seed_runs(
     options: TrainOptions, config: TrainConfig, seeds: Sequence[int]
 ) -> list[tuple[TrainOptions, TrainConfig]]:
-    """One run a seed, each in a folder `seed-N` of its own within `options.out`.
+    """One run per seed, each in a folder `seed-N` within `options.out`.
 
-    A folder of the third seed that holds another run is found now, not after two trainings.
+    All folders are checked first, so that a conflict in the last one is not found after hours of training.
 
     Args:
-        options: what the runs share; `out` is the folder around them.
-        config: what the runs share.
-        seeds: each seed once.
+        options: options of all runs; `out` is the folder around them.
+        config: configuration of all runs.
+        seeds: distinct seeds.
 
     Returns:
         Options and configuration of each run, in the order of the seeds, as `train` takes them.
 
     Raises:
         StoreNotFound: no store there.
-        Refused: the store does not fit, `options.out` is a run itself, or one of the folders holds a run made
-            otherwise.
+        Refused: the store does not fit, `options.out` is a run itself, or one of the folders holds another
+            run.
     """
     if (options.out / "config.toml").is_file():
         raise Refused(f"{options.out} is a run; --seeds needs a folder around its runs", hint="Take another --out.")

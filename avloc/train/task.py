@@ -1,4 +1,4 @@
-"""What the training loop asks of the thing that is learned, whichever it is."""
+"""The protocol between the training loop and what it trains."""
 
 from __future__ import annotations
 
@@ -14,60 +14,56 @@ from avloc.methods.base import Group
 from avloc.progress import Listener
 
 
-class Learner(Protocol):
-    """A model that says which of its parameters learn, and how fast."""
-
-    def groups(self) -> list[Group]:
-        """What learns."""
-
-
 class Task(Protocol):
-    """Material, networks and loss of one run. The loop owns steps, optimiser, saving and interrupts."""
+    """Data, networks and loss of one run. The loop owns steps, optimiser, saving and interrupts.
+
+    `MethodSpec.task` names the class, which is called with `TrainOptions`, `TrainConfig` and a listener.
+    """
 
     config: TrainConfig
     device: torch.device
     precision: str
     clips: int
-    """How many there are to learn from."""
+    """Number of training clips."""
     selection: str
-    """How the epoch that becomes the model is chosen."""
+    """How the epoch of `model.safetensors` is selected."""
     identity: dict[str, Any]
-    """What makes a run this run, beside its configuration and its initial weights."""
+    """What must not change when a run is resumed, besides configuration and initial weights."""
 
     def start(self, listener: Listener) -> dict[str, Any]:
-        """Build the networks with their initial weights, and return what these were; a dry run need not read them.
+        """Build the networks and return the origin of their initial weights, which a dry run need not read.
 
         Raises:
-            WeightsError: `init` asks for weights that are not there.
-            UsageError: the model file to start from is not there, or is of another configuration.
+            WeightsError: the weights of `init` are absent.
+            UsageError: the model file of `init` does not exist, or has another configuration.
         """
 
     @property
     def model(self) -> nn.Module:
-        """The networks, once they are built."""
+        """The networks, after `start`."""
 
     def groups(self) -> list[Group]:
-        """What of them learns."""
+        """The trainable parameters, by learning rate."""
 
     def share(self, peers: Peers) -> None:
-        """From here on the batches of `load` are this process's part, and gradients are those of the whole."""
+        """Share batches: those of `load` are this process's part; gradients are of the whole batch."""
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Any]:
-        """The material of each batch of positions."""
+        """The data of each batch of positions."""
 
     def terms(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss terms of one batch, before their weights.
+        """Unweighted loss terms of one batch.
 
         Raises:
-            Refused: something of it is damaged.
+            Refused: a clip is damaged.
         """
 
     def validate(self) -> tuple[float, float] | None:
-        """The score that selects, the higher the better, and the value to log; None where nothing is held out.
+        """The score that selects the epoch (higher is better) and the value to log; None without held-out clips.
 
         Raises:
             Refused: a held-out clip is damaged.
         """
 
     def card(self, init: dict[str, Any]) -> dict[str, Any]:
-        """What the model file will say about its training."""
+        """Provenance for the model file."""

@@ -1,4 +1,4 @@
-"""Seconds told and windows found, against counting and loops."""
+"""Seconds predicted and windows found, against counting and loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avloc.metrics.events import (
+from avloc.ave.metrics import (
     accuracy,
     background_accuracy,
     chance_of_match,
@@ -26,8 +26,8 @@ seconds_told = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_siz
 
 @given(seconds_told)
 def test_accuracies_equal_counting(pairs):
-    told, truth = (np.array([pair[place] for pair in pairs], np.int64) for place in (0, 1))
-    counts = confusion(told, truth, 4)
+    predicted, truth = (np.array([pair[place] for pair in pairs], np.int64) for place in (0, 1))
+    counts = confusion(predicted, truth, 4)
     assert counts.tolist() == [[pairs.count((column, row)) for column in range(4)] for row in range(4)]
     for row in range(4):
         there = [said == row for said, true in pairs if true == row]

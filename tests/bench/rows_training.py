@@ -163,7 +163,7 @@ def our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], 
     """One step as `avloc.train` makes it: terms, total, a look at their values, gradients, Adam."""
     engine = Engine(config.model, torch.device("cpu"), precision)
     engine.model.train()
-    optimiser, draws = make_optimiser(engine.model, config.optim), torch.Generator()
+    optimiser, draws = make_optimiser(engine.model.groups(), config.optim), torch.Generator()
 
     def step() -> float:
         terms = engine.training_step(batch, config, draws)

@@ -19,8 +19,8 @@ from avloc.store import Store
 from avloc.train import TrainOptions, train
 from avloc.transforms import crop_labels, draw_crops
 from tests.media_makers import disc
+from tests.run_folders import same_run
 from tests.small_models import TINY_METHODS, narrowed
-from tests.small_training import same_run
 from tests.world import write_store
 
 CPU = torch.device("cpu")

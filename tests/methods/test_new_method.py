@@ -64,13 +64,13 @@ class Newcomer(Method):
 '''
 RECORD = """
         "newcomer": MethodSpec(
-            network="newcomer.Newcomer",
+            network="avloc.methods.newcomer.Newcomer",
             settings={"model": {"method": "newcomer", "dim": 16}, "loss": _WITHOUT_HINTS, "init": "random"},
             own={"sharpness": Own(5.0, 0.0)},
             unused=("model.tau", *_OF_OTHERS, *_OF_TEACHERS, *_OF_LABELS),
         ),
 """
-FIRST_RECORD = '        "avc": MethodSpec(network="avc.AVC", hints=True, unused=_OF_OTHERS),'
+FIRST_RECORD = '        "avc": MethodSpec(network="avloc.methods.avc.AVC", hints=True, unused=_OF_OTHERS),'
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.methods.ave import AVE, of_clip
-from avloc.methods.ave_match import AveMatch, distance
-from avloc.methods.events import Features
-from avloc.metrics.events import matched, window_starts, window_sums
+from avloc.ave.matching import AveMatch, distance
+from avloc.ave.metrics import matched, window_starts, window_sums
+from avloc.ave.networks import AVE, Features, of_clip
 from avloc.weights.keras_files import load_keras
 from tests.parity import drawing, drawing_events
 from tests.parity.comparing import check_gradients, close, tensors
@@ -47,19 +46,19 @@ def test_parity_ave(name, reference, drawn, batch):
     model.load_state_dict(state)
     theirs = {key.removeprefix(f"{name}/"): reference[key] for key in reference if key.startswith(f"{name}/")}
     with torch.no_grad():
-        told = model.tell(batch.visual, batch.audio)
+        predicted = model.predict(batch.visual, batch.audio)
         attended, attention = model.attend(batch.visual, batch.audio)
-        heard, seen = model.remember(attended, batch.audio)
-    assert torch.equal(attention, told.attention)
-    close(told.attention, theirs["attention"], TOLERANCE)
+        heard, seen = model.encode_time(attended, batch.audio)
+    assert torch.equal(attention, predicted.attention)
+    close(predicted.attention, theirs["attention"], TOLERANCE)
     for states, modality in ((heard, "audio"), (seen, "video")):
         close(states[..., [*range(8), *range(128, 136)]], theirs[f"lstm_{modality}_head"], TOLERANCE)
     if config.own["weak"]:
-        close(told.scores, theirs["segment_scores"], TOLERANCE)
-        close(of_clip(told.scores).softmax(-1), theirs["video_probabilities"], TOLERANCE)
+        close(predicted.scores, theirs["segment_scores"], TOLERANCE)
+        close(of_clip(predicted.scores).softmax(-1), theirs["video_probabilities"], TOLERANCE)
     else:
-        close(told.probabilities, theirs["probabilities"], TOLERANCE)
-    assert torch.equal(told.probabilities, told.scores.softmax(-1))
+        close(predicted.probabilities, theirs["probabilities"], TOLERANCE)
+    assert torch.equal(predicted.probabilities, predicted.scores.softmax(-1))
     (loss,) = model.losses(batch).values()
     close(loss.item(), theirs["loss"].item(), TOLERANCE)
     loss.backward()

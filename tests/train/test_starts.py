@@ -21,8 +21,8 @@ from avloc.train import TrainOptions, plan, train
 from avloc.weights import LITE0, YAMNET, Located, Weight
 from tests.processes import Here
 from tests.recipe_makers import save_lite0, save_yamnet
+from tests.run_folders import same_run, tensors
 from tests.small_models import SMALL
-from tests.small_training import same_run, tensors
 from tests.world import write_store
 
 NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)

@@ -30,7 +30,8 @@ from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWr
 from avloc.store.shards import put_texts
 from avloc.train import TrainOptions, train
 from tests.processes import Here
-from tests.small_training import CONFIG, SMALL, SMALL_FLAGS, changed, same_run, tensors
+from tests.run_folders import same_run, tensors
+from tests.small_training import CONFIG, SMALL, SMALL_FLAGS, changed
 from tests.world import HINT_WIDTH, write_store
 
 

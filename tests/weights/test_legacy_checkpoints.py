@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from avloc.ave.networks import AVE
 from avloc.errors import WeightsError
-from avloc.methods.ave import AVE
 from avloc.weights.keras_files import load_keras
 from avloc.weights.legacy_checkpoints import PickledDict, load_modules
 from tests.parity import drawing_events

@@ -1,7 +1,8 @@
-"""AVE's cross-modality matching: seconds of sound and of picture near each other where they show the same event.
+"""AVE's cross-modality matching: seconds of audio and video of the same event are near each other.
 
-Tian et al., "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018. Two small towers into a common space,
-by contrastive learning on pairs of the *same* second: those of an event belong together, those of background do not.
+Tian et al., "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018. Two small towers map both modalities
+into a common space. The loss is contrastive, on pairs of the *same* second: seconds of an event are positive pairs,
+seconds of background negative ones.
 """
 
 from __future__ import annotations
@@ -12,26 +13,26 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avloc.ave.networks import AUDIO, VISUAL, EventMethod, Features
 from avloc.config import ModelConfig
 from avloc.methods.base import Published
-from avloc.methods.events import AUDIO, VISUAL, EventMethod, Features
 from avloc.registry import EVENT_SPECS
 
 _HIDDEN, _COMMON = 128, 64
 _SLOPE = 0.3
-"""Of Keras's leaky ReLU below zero."""
+"""Negative slope of Keras's leaky ReLU."""
 _LEAST_SQUARE = 1e-7
-"""Keras's epsilon: keeps the root's gradient finite where two vectors are the same."""
+"""Keras's epsilon: keeps the gradient of the square root finite for equal vectors."""
 
 _LAYERS = {"visual.0": "dense_1", "visual.2": "dense_2", "audio.0": "dense_3", "audio.2": "dense_4"}
-"""Our layers -> those of the published file."""
+"""Our layers -> layers of the published file."""
 
 
 class AveMatch(EventMethod):
-    """Both towers; layers begin as Keras's do.
+    """Both towers, initialised as in Keras.
 
     Args:
-        config: `own` has `margin`, the distance that seconds of background should keep.
+        config: `own` has `margin`, the least distance wanted for seconds of background.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -39,21 +40,21 @@ class AveMatch(EventMethod):
         self.visual, self.audio = _tower(VISUAL), _tower(AUDIO)
 
     def embed_visual(self, pooled: Tensor) -> Tensor:
-        """[..., 64] of pictures [..., 512], as `pool` gives them."""
+        """Embeddings [..., 64] of visual features [..., 512], as `pool` returns them."""
         embedded: Tensor = self.visual(pooled)
         return embedded
 
     def embed_audio(self, audio: Tensor) -> Tensor:
-        """[..., 64] of sounds [..., 128]."""
+        """Embeddings [..., 64] of audio features [..., 128]."""
         embedded: Tensor = self.audio(audio)
         return embedded
 
     def losses(self, features: Features) -> dict[str, Tensor]:
-        """Term `contrastive`, over all seconds of the batch: d^2 of an event, else max(margin - d, 0)^2."""
-        apart = distance(self.embed_visual(pool(features.visual)), self.embed_audio(features.audio))
-        event = (features.labels != features.background).to(apart)
-        short = F.relu(self.config.own["margin"] - apart)
-        return {"contrastive": (event * apart**2 + (1 - event) * short**2).mean()}
+        """Term `contrastive`, over all seconds of the batch: d^2 for an event, else max(margin - d, 0)^2."""
+        distances = distance(self.embed_visual(pool(features.visual)), self.embed_audio(features.audio))
+        event = (features.labels != features.background).to(distances)
+        short = F.relu(self.config.own["margin"] - distances)
+        return {"contrastive": (event * distances**2 + (1 - event) * short**2).mean()}
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:

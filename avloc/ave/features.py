@@ -1,4 +1,4 @@
-"""Features of events, second by second, as the teachers left them in a store."""
+"""Reads the features per second of a store's clips, in batches."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from avloc.ave.event_table import AUDIO_HINTS, POOLED_HINTS, VISUAL_HINTS, EventRow, EventTable
+from avloc.ave.networks import Features
 from avloc.errors import Refused
-from avloc.methods.events import Features
 from avloc.store import Hints, Store
-from avloc.store.events import HEARD, POOLED, SEEN, EventRow, EventTable
 from avloc.store.hints import hint_folder
 
 
@@ -22,27 +22,27 @@ class EventSet:
     Args:
         folder: the store.
         table: its events.
-        rows: those that are meant; rows of clips of which there are no features are left out (`without`).
-        pooled: take the published means over cells where they are there.
+        rows: rows of the table; those of clips without features are left out and counted in `n_missing`.
+        pooled: prefer the published means over cells.
 
     Raises:
-        Refused: there are no features, of another shape, or they are unfinished.
+        Refused: the features are absent, incomplete or of another shape.
     """
 
     def __init__(self, folder: Path, table: EventTable, rows: Sequence[EventRow], *, pooled: bool = False) -> None:
-        has_means = hint_folder(folder, POOLED).is_dir()
-        seen = POOLED if pooled and has_means else SEEN
-        if has_means and not pooled and not hint_folder(folder, SEEN).is_dir():
+        has_means = hint_folder(folder, POOLED_HINTS).is_dir()
+        visual = POOLED_HINTS if pooled and has_means else VISUAL_HINTS
+        if has_means and not pooled and not hint_folder(folder, VISUAL_HINTS).is_dir():
             hint = "Prepare it with visual_feature.h5 beside the other files."
-            raise Refused(f"{folder} has the means over the cells of pictures alone, not the cells", hint=hint)
-        self.heard, self.seen = Hints(folder, HEARD), Hints(folder, seen)
-        for hints, axes in ((self.heard, 2), (self.seen, 4)):
+            raise Refused(f"{folder} has only the means over the cells of frames, not the cells", hint=hint)
+        self.audio, self.visual = Hints(folder, AUDIO_HINTS), Hints(folder, visual)
+        for hints, axes in ((self.audio, 2), (self.visual, 4)):
             if len(hints.stamp["shape"]) != axes:
-                reason = f"the hints of {hints.stamp['teacher']} in {folder} are not of single seconds"
+                reason = f"the hints of {hints.stamp['teacher']} in {folder} are not per second"
                 raise Refused(reason, hint=f"Delete {hints.folder}, and run avloc distill-cache again.")
-        there = [row for row in rows if row.clip in self.heard.shards and row.clip in self.seen.shards]
-        _check_finished(folder, (self.heard, self.seen), rows)
-        self.rows, self.without = there, len(rows) - len(there)
+        there = [row for row in rows if row.clip in self.audio.shards and row.clip in self.visual.shards]
+        _check_finished(folder, (self.audio, self.visual), rows)
+        self.rows, self.n_missing = there, len(rows) - len(there)
         self.classes = torch.from_numpy(table.clip_classes(there))
         self.labels, self.background = torch.from_numpy(table.labels(there)), len(table.classes)
 
@@ -50,13 +50,13 @@ class EventSet:
         return len(self.rows)
 
     def batch(self, positions: Sequence[int]) -> Features:
-        """The features of some rows, in float32.
+        """The features of the rows at some positions, in float32.
 
         Raises:
             Refused: a shard is damaged.
         """
         clips = [self.rows[position].clip for position in positions]
-        visual, audio = (np.stack([_value(hints, clip) for clip in clips]) for hints in (self.seen, self.heard))
+        visual, audio = (np.stack([_value(hints, clip) for clip in clips]) for hints in (self.visual, self.audio))
         return Features(
             visual=torch.from_numpy(visual).float(),
             audio=torch.from_numpy(audio).float(),
@@ -69,15 +69,15 @@ class EventSet:
 def _value(hints: Hints, clip: str) -> NDArray[np.float16]:
     value = hints.read(clip)
     if value is None:
-        raise Refused(f"{hints.folder} has no features of {clip}", hint="Delete the folder to make them anew.")
+        raise Refused(f"{hints.folder} has no features of {clip}", hint="Delete the folder and compute them again.")
     return value
 
 
 def _check_finished(folder: Path, both: Sequence[Hints], rows: Sequence[EventRow]) -> None:
-    """Clips of which a teacher never was asked are not left out in silence; those that cannot be decoded are.
+    """Only clips that could not be decoded may lack features.
 
     Raises:
-        Refused: there are such clips.
+        Refused: a teacher has not been run on all other clips.
     """
     stored = set(Store(folder).ids)
     for hints in both:

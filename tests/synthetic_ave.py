@@ -10,10 +10,21 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
-from avloc.annotations.ave import LABELS_KEY, ORDER_KEY, SECONDS
+from avloc.ave.annotations import (
+    LABELS_KEY,
+    ORDER_KEY,
+    SECONDS,
+)
+from avloc.ave.networks import Features
+from avloc.ave.timeline import Timeline
+from avloc.config import parse_settings, settled
+from avloc.train import TrainOptions, train
 
-NOISE = 48
+CLIPS, KINDS = 60, 4
+OWN = ("--set", f"ave.classes={KINDS}")
+NOISE_ROWS = 48
 
 
 def write_ave(folder: Path, *, clips: int, events: int, seed: int = 0, shortest: int = 6) -> Path:
@@ -29,7 +40,7 @@ def write_ave(folder: Path, *, clips: int, events: int, seed: int = 0, shortest:
         lines.append(f"Event {number % events}&video{number:05d}&good&{start}&{start + length}")
     (folder / "Annotations.txt").write_text("\n".join(lines) + "\n")
     _write(folder, "", seconds, np.arange(clips) % events, sounds, sights, rng)
-    _write(folder, "_noisy", np.full((NOISE, SECONDS), -1), np.arange(NOISE) % events, sounds, sights, rng)
+    _write(folder, "_noisy", np.full((NOISE_ROWS, SECONDS), -1), np.arange(NOISE_ROWS) % events, sounds, sights, rng)
     _write_orders(folder, clips, rng)
     return folder
 
@@ -66,3 +77,40 @@ def _write_orders(folder: Path, clips: int, rng: np.random.Generator) -> None:
         for name, rows in zip(("train", "val", "test"), np.split(order, edges), strict=True):
             with h5py.File(folder / f"{name}_order{ending}.h5", "w") as file:
                 file[ORDER_KEY] = np.sort(rows)
+
+
+def features(clips: int, seconds: int, background: int = 28) -> Features:
+    random = torch.Generator().manual_seed(1)
+    return Features(
+        visual=torch.rand(clips, seconds, 7, 7, 512, generator=random),
+        audio=torch.rand(clips, seconds, 128, generator=random),
+        labels=torch.randint(0, background + 1, (clips, seconds), generator=random),
+        background=background,
+        clips=torch.arange(clips) % (background + 1),
+    )
+
+
+def make_run(store: Path, out: Path, *settings: str, method: str = "ave", epochs: int = 2, **options) -> Path:
+    own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
+    config = settled(parse_settings([*own, f"epochs={epochs}", "batch=16", *settings]), method)
+    train(TrainOptions(store=store, out=out, **options), config)
+    return out
+
+
+def spoiled(path: Path, values: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        file[LABELS_KEY] = values
+
+
+def some_timeline(seconds: int, classes: int = 3) -> Timeline:
+    rng = np.random.default_rng(0)
+    scores = rng.random((seconds, classes + 1)).astype(np.float32)
+    attention = rng.random((seconds, 7, 7)).astype(np.float32)
+    return Timeline(
+        classes=(*(f"Event {number}" for number in range(classes)), "background"),
+        probabilities=scores / scores.sum(1, keepdims=True),
+        attention=attention / attention.sum((1, 2), keepdims=True),
+        pictures=rng.integers(0, 255, (seconds, 112, 112, 3), dtype=np.uint8),
+        aspect=16 / 9,
+        silent=np.arange(seconds) == 2,
+    )

@@ -1,4 +1,4 @@
-"""A picture of what happens when: events as bars over seconds, and where the sound said to look.
+"""Plots a timeline: probabilities of events over seconds, below a strip of frames with their attention.
 
 Shape letters: T seconds, K classes, background last.
 """
@@ -7,35 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avloc.ave.timeline import Timeline
 from avloc.heatmap import heat_maps
 from avloc.localize.outputs import write_picture
 from avloc.localize.overlay import draw_overlay
 from avloc.localize.style import Style
 
-if TYPE_CHECKING:
-    from avloc.localize.events import Timeline
-
 STRIP = 20
-"""Pictures in the strip at most; of longer videos they are spread evenly."""
+"""Most frames in the strip; those of longer videos are spread evenly."""
 _ROWS = 6
-"""Events shown at most: those that are told, then the next most probable."""
+"""Most events shown: the predicted ones, then the next most probable."""
 _DOTS_PER_INCH = 110
 _WIDEST, _WIDEST_TILE, _LEAST = 9.4, 1.7, 3.4
-"""Inches: of all seconds, of one picture, and of the seconds at least."""
+"""Inches: largest width of all seconds, of one frame, and smallest width of all seconds."""
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _BAR = 1.7, 0.9, 0.35, 0.5, 0.12, 0.34
 """Inches around strip and bars, between them, and of one bar."""
 _NARROWEST = 0.4
-"""Width of a picture by its height at least, and the reverse: others are shown squeezed."""
+"""Smallest ratio of width to height, and of height to width, that is drawn undistorted."""
 _STYLE = Style(box=False, peak=False, legend=False, contour=0.0)
 
 
 def write_timeline(path: Path, timeline: Timeline) -> None:
-    """Draw a timeline, by the ending of `path`, atomically. A second is as wide in the strip as in the bars."""
+    """Write a timeline as a picture, atomically. A second is as wide in the strip as in the bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,21 +56,21 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
 
 
 def shown_classes(timeline: Timeline) -> list[int]:
-    """The classes that get a bar: all that are told, by their first second, the most probable others, background."""
+    """The classes with a bar: the predicted ones by first second, the most probable others, background."""
     background = len(timeline.classes) - 1
-    told = dict.fromkeys(timeline.told.tolist())
+    predicted = dict.fromkeys(timeline.predicted.tolist())
     others = np.argsort(-timeline.probabilities.max(0), kind="stable").tolist()
-    events = [number for number in dict.fromkeys([*told, *others]) if number != background]
-    return [*events[: max(len(told), _ROWS - 1)], background]
+    events = [number for number in dict.fromkeys([*predicted, *others]) if number != background]
+    return [*events[: max(len(predicted), _ROWS - 1)], background]
 
 
-def attended(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The picture [S, S, 3] under its attention [7, 7]; the most attended cell is hottest, the least is cold."""
+def attention_overlay(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A frame [S, S, 3] with its min-max normalised attention [7, 7] as an overlay."""
     return draw_overlay(picture, attention_map(attention, (picture.shape[0], picture.shape[1])), style=_STYLE)
 
 
 def attention_map(attention: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Attention [7, 7] as heat [H, W] in [0, 1]."""
+    """Attention [7, 7] resized and min-max normalised: heat [H, W] in [0, 1]."""
     import torch
 
     heat: NDArray[np.float32] = heat_maps(torch.from_numpy(attention)[None], size, "bilinear-halfpixel")[0].numpy()
@@ -85,14 +83,14 @@ def _draw_strip(axis: Any, timeline: Timeline, columns: int) -> None:
     tiles = [
         timeline.pictures[second]
         if timeline.silent[second]
-        else attended(timeline.pictures[second], timeline.attention[second])
+        else attention_overlay(timeline.pictures[second], timeline.attention[second])
         for second in chosen
     ]
     axis.imshow(np.concatenate(tiles, axis=1), aspect="auto", extent=(0, seconds, 1, 0))
     axis.set_xticks([])
     axis.set_yticks([])
     without = f"; {timeline.silent.sum()} of {seconds} seconds are silent" if timeline.silent.any() else ""
-    axis.set_title(f"where the sound says to look{without}", fontsize=9, loc="left")
+    axis.set_title(f"visual attention, guided by the audio{without}", fontsize=9, loc="left")
 
 
 def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> Any:
@@ -109,7 +107,7 @@ def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> Any:
         extent=(0, seconds, len(rows), 0),
         interpolation="nearest",
     )
-    for second, number in enumerate(timeline.told.tolist()):
+    for second, number in enumerate(timeline.predicted.tolist()):
         if timeline.silent[second]:
             axis.axvspan(second, second + 1, facecolor="none", edgecolor="#999999", hatch="///", linewidth=0)
         place = (second, rows.index(number))
@@ -122,6 +120,6 @@ def _draw_bars(axis: Any, timeline: Timeline, rows: Sequence[int]) -> Any:
 
 
 def _short(name: str, most: int = 24) -> str:
-    """A name of any length and signs, as a label: no signs that would be read as formulae."""
+    """A name as a label: shortened, without control characters, `$` escaped (matplotlib would parse a formula)."""
     plain = "".join(sign if sign.isprintable() else "?" for sign in name).replace("$", r"\$")
     return plain if len(plain) <= most else f"{plain[: most - 1]}…"

@@ -1,7 +1,7 @@
-"""AVE's annotations: which event a clip of ten seconds holds, and in which of its seconds it is both seen and heard.
+"""AVE's annotations: the event of a clip of ten seconds, and the seconds in which it is both audible and visible.
 
-`Annotations.txt` has a line for each row of the published feature files, in their order; from it follow the published
-label files, of which only some come with the authors' code. A video may have several rows.
+`Annotations.txt` has one line for each row of the published feature files, in their order. The published label files,
+of which only some come with the authors' code, are derived from it. A video may have several rows.
 
 Source: Tian, Shi, Li, Duan and Xu, "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018, and the data
 of its repository.
@@ -55,7 +55,7 @@ AVE_CLASSES = (
 )
 """The 28 events of AVE in the order of the published class numbers."""
 LABELS_KEY = "avadataset"
-"""Data set in each published file of features or labels."""
+"""Name of the data set in each published file of features or labels."""
 ORDER_KEY = "order"
 
 _FIELDS = ("Category", "VideoID", "Quality", "Start", "End")
@@ -64,7 +64,7 @@ _TIMES = {str(second): second for second in range(SECONDS + 1)}
 
 @dataclass(frozen=True, kw_only=True)
 class AveRow:
-    """One line: an event from second `start` to before second `end`; never, where the two are the same."""
+    """One line: an event from second `start` up to, not including, second `end`; the same second means no event."""
 
     video: str
     category: str
@@ -77,7 +77,7 @@ def read_rows(path: Path) -> tuple[AveRow, ...]:
     """The rows of `Annotations.txt`, with or without its line of headings.
 
     Raises:
-        UsageError: it cannot be read, has no row, or has a line that is none; says which line and why.
+        UsageError: it cannot be read, has no row, or an invalid line; names the line and the reason.
     """
     try:
         text = read_input(path).decode("utf-8-sig")
@@ -112,12 +112,12 @@ def _row(fields: list[str]) -> AveRow:
             raise ValueError(f"{name} = {text!r}; valid: a whole second, 0 to {SECONDS}")
     start, end = (_TIMES[text] for text in times)
     if start > end:
-        raise ValueError(f"Start = {start} lies behind End = {end}")
+        raise ValueError(f"Start = {start} is after End = {end}")
     return AveRow(video=video, category=category, quality=quality, start=start, end=end)
 
 
 def class_names(rows: Sequence[AveRow]) -> tuple[str, ...]:
-    """The events in the order in which they first appear: that of the published class numbers. Background is none."""
+    """The events in order of first appearance, which is that of the published class numbers; without background."""
     return tuple(dict.fromkeys(row.category for row in rows))
 
 
@@ -125,36 +125,36 @@ def second_labels(rows: Sequence[AveRow], classes: Sequence[str]) -> NDArray[np.
     """Class of every second.
 
     Args:
-        rows: N of them.
-        classes: as `class_names` gives them.
+        rows: N rows.
+        classes: as `class_names` returns them.
 
     Returns:
-        [N, 10] int64: index of the event, and `len(classes)` for background.
+        [N, 10] int64: index of the event, `len(classes)` for background.
 
     Raises:
-        UsageError: a category that is no class.
+        UsageError: unknown category.
     """
     return np.where(presence(rows) > 0, _numbers(rows, classes)[:, None], len(classes))
 
 
 def presence(rows: Sequence[AveRow]) -> NDArray[np.float32]:
-    """[N, 10]: 1 where the event is, else 0. The published `labels_closs.h5`."""
+    """Presence of the event [N, 10], 1 or 0: the published `labels_closs.h5`."""
     seconds = np.arange(SECONDS)
     starts, ends = (np.array([getattr(row, name) for row in rows]).reshape(-1, 1) for name in ("start", "end"))
     return ((starts <= seconds) & (seconds < ends)).astype(np.float32)
 
 
 def video_labels(rows: Sequence[AveRow], classes: Sequence[str]) -> NDArray[np.float32]:
-    """[N, classes + 1]: 1 at the category of the row, whether or not it ever happens. The published `mil_labels.h5`.
+    """One-hot category of each row [N, classes + 1], even without a second of it: the published `mil_labels.h5`.
 
     Raises:
-        UsageError: a category that is no class.
+        UsageError: unknown category.
     """
     return one_hot(_numbers(rows, classes), len(classes))
 
 
 def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """[..., classes + 1]: 1 at the label, background last; `classes` is the number of events."""
+    """One-hot labels [..., classes + 1], background last; `classes` is the number of events."""
     return np.eye(classes + 1, dtype=np.float32)[labels]
 
 
@@ -167,7 +167,7 @@ def _numbers(rows: Sequence[AveRow], classes: Sequence[str]) -> NDArray[np.int64
 
 
 def write_labels(path: Path, rows: Sequence[AveRow]) -> None:
-    """Write what the authors' training script reads as `labels.h5`: [N, 10, classes + 1] one-hot per second."""
+    """Write `labels.h5` of the authors' training script: one-hot class per second [N, 10, classes + 1]."""
     import h5py
 
     classes = class_names(rows)
@@ -180,10 +180,10 @@ def read_order(path: Path, rows: int) -> list[int]:
 
     Args:
         path: the file.
-        rows: how many rows the annotations have.
+        rows: number of rows of the annotations.
 
     Raises:
-        UsageError: it cannot be read, or is no list of different rows.
+        UsageError: it cannot be read, or does not list distinct rows.
     """
     import h5py
 
@@ -202,7 +202,7 @@ def read_order(path: Path, rows: int) -> list[int]:
 
 
 def _vector(file: Any, rows: int) -> NDArray[np.integer]:
-    """The order in an open file, if its values lie in this file and are no more than can be meant."""
+    """The order in an open file; refuses external data and more entries than rows."""
     values = local_data_set(file, ORDER_KEY)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(f"{ORDER_KEY} has shape {values.shape} and type {values.dtype}, not a vector of whole numbers")

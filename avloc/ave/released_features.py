@@ -1,8 +1,8 @@
-"""The features that AVE's authors released, into hints of a store.
+"""Imports the features that AVE's authors released as hints of a store.
 
-`visual_feature.h5` (or `visual_feature_vec.h5`, their means over cells) with `audio_feature.h5`: a row is a clip, in
-the order of `Annotations.txt`. The same with `_noisy` before the dot hold clips of background alone. They are several
-GB of float64: read row by row and kept as float16.
+`visual_feature.h5` (or `visual_feature_vec.h5`, the means over cells) with `audio_feature.h5`: a row is a clip, in the
+order of `Annotations.txt`. Files with `_noisy` before the dot hold clips of noise. They are several GB of float64, are
+read row by row and stored as float16.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.annotations.ave import LABELS_KEY
+from avloc.ave.annotations import LABELS_KEY
+from avloc.ave.event_table import AUDIO_HINTS, POOLED_HINTS, VISUAL_HINTS
 from avloc.errors import InputError, UsageError
 from avloc.files import check_regular_file, sha256_of
 from avloc.hdf5 import local_data_set
 from avloc.progress import Listener, Notice, Progress
 from avloc.store import HintStamp, HintWriter
-from avloc.store.events import HEARD, POOLED, SEEN
 from avloc.store.hints import hint_folder
 from avloc.store.shards import ShardFolder
 
-_HEARD = ("audio_feature.h5", HEARD, (10, 128))
-_SEEN = (
-    ("visual_feature.h5", SEEN, (10, 7, 7, 512)),
-    ("visual_feature_vec.h5", POOLED, (10, 512)),
+_AUDIO_FILE = ("audio_feature.h5", AUDIO_HINTS, (10, 128))
+_VISUAL_FILES = (
+    ("visual_feature.h5", VISUAL_HINTS, (10, 7, 7, 512)),
+    ("visual_feature_vec.h5", POOLED_HINTS, (10, 512)),
 )
 _LARGEST = float(np.finfo(np.float16).max)
 _SHARD_CLIPS = 64
 
 
 @dataclass(frozen=True)
-class Released:
-    """One file of features: its rows are clips in order, `noise` behind them in a file of its own."""
+class FeatureFile:
+    """A file of features, one row a clip, and the file of noise that goes with it."""
 
     path: Path
     teacher: str
     shape: tuple[int, ...]
-    """Of one row in the file."""
+    """Shape of a row."""
     noise: Path | None
 
     @property
     def hint_shape(self) -> tuple[int, ...]:
-        """Means over cells are kept as pictures of one cell."""
-        return self.shape if self.teacher != POOLED else (self.shape[0], 1, 1, self.shape[1])
+        """Shape of a hint: means over cells are stored as one cell."""
+        return self.shape if self.teacher != POOLED_HINTS else (self.shape[0], 1, 1, self.shape[1])
 
     def absent(self, names: Sequence[str], out: Path) -> list[str]:
-        """Those of the clips whose features are not in the store yet."""
+        """The clips whose features are not in the store yet."""
         known = ShardFolder(hint_folder(out, self.teacher))
         return [name for name in names if name not in known]
 
     def check(self, clips: int) -> None:
-        """One row for each clip.
+        """Check that there is one row for each clip.
 
         Raises:
             UsageError: there are more or fewer.
@@ -65,11 +65,11 @@ class Released:
             raise UsageError(f"{self.path} has {rows} rows, but there are {clips} annotations")
 
     def take(self, clips: Sequence[str], noise: Sequence[str], out: Path, listener: Listener) -> int:
-        """Keep the rows that are not kept yet; returns how many.
+        """Store the rows that are not stored yet, and return their number.
 
         Raises:
-            UsageError: a row cannot be read, or holds what float16 cannot.
-            Refused: the store holds hints of this teacher that were made otherwise.
+            UsageError: a row cannot be read, or exceeds the range of float16.
+            Refused: the store holds other hints of this teacher.
         """
         listener(Notice(f"reading {self.path.name} once for its SHA-256"))
         paths = [self.path, *([self.noise] if self.noise and noise else [])]
@@ -87,35 +87,35 @@ class Released:
         return taken
 
 
-def find_released(files: Mapping[str, Path]) -> list[Released]:
-    """The feature files among files by their names; none where there are none.
+def find_features(files: Mapping[str, Path]) -> list[FeatureFile]:
+    """The feature files among `files` (name -> path), if any.
 
     Raises:
-        UsageError: only half of them.
+        UsageError: audio without visual features, or the reverse.
     """
 
-    def found(name: str, teacher: str, shape: tuple[int, ...]) -> list[Released]:
+    def found(name: str, teacher: str, shape: tuple[int, ...]) -> list[FeatureFile]:
         noise = files.get(name.replace(".h5", "_noisy.h5"))
-        return [Released(files[name], teacher, shape, noise)] if name in files else []
+        return [FeatureFile(files[name], teacher, shape, noise)] if name in files else []
 
-    heard, seen = found(*_HEARD), [one for kind in _SEEN for one in found(*kind)]
-    if bool(heard) != bool(seen):
-        absent = _HEARD[0] if seen else _SEEN[0][0]
-        raise UsageError(f"{(heard or seen)[0].path} is there without {absent}; both are needed")
-    return [*heard, *seen]
+    audio, visual = found(*_AUDIO_FILE), [one for kind in _VISUAL_FILES for one in found(*kind)]
+    if bool(audio) != bool(visual):
+        absent = _AUDIO_FILE[0] if visual else _VISUAL_FILES[0][0]
+        raise UsageError(f"{(audio or visual)[0].path} is there without {absent}; both are needed")
+    return [*audio, *visual]
 
 
-def noise_count(released: Sequence[Released], listener: Listener) -> int:
-    """Rows of background alone, where sounds and cells of pictures both have a partner with them.
+def count_noise(released: Sequence[FeatureFile], listener: Listener) -> int:
+    """Number of rows of noise; 0 unless there are files of noise for both audio and visual features.
 
     Raises:
-        UsageError: the two have not as many.
+        UsageError: the two differ in length.
     """
-    needed = [one for one in released if one.teacher != POOLED]
+    needed = [one for one in released if one.teacher != POOLED_HINTS]
     absent = [one.path.name for one in needed if one.noise is None]
     if len(needed) < 2 or absent:
         if released and len(absent) < len(needed):
-            listener(Notice(f"the files of noise are not used: {', '.join(absent) or _SEEN[0][0]} has none"))
+            listener(Notice(f"the files of noise are not used: {', '.join(absent) or _VISUAL_FILES[0][0]} has none"))
         return 0
     counts = {_count(one.noise, one.shape) for one in needed if one.noise}
     if len(counts) > 1:
@@ -125,10 +125,10 @@ def noise_count(released: Sequence[Released], listener: Listener) -> int:
 
 @contextmanager
 def _opened(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
-    """The data set of [rows, *shape] in a file.
+    """Open the data set [rows, *shape] of a file.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it cannot be read, or has another shape or type.
     """
     import h5py
 
@@ -156,7 +156,7 @@ def _count(path: Path, shape: tuple[int, ...]) -> int:
 def _values(
     path: Path, shape: tuple[int, ...], names: Sequence[str], wanted: Collection[str]
 ) -> Generator[tuple[str, NDArray[np.floating]]]:
-    """The rows of the clips that are wanted, each with its clip."""
+    """The rows of the wanted clips, each with its clip."""
     with _opened(path, shape) as rows:
         for number, name in enumerate(names):
             if name not in wanted:

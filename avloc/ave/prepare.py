@@ -1,7 +1,7 @@
-"""AVE's folder into a store: its videos, or the features that its authors released.
+"""Turns the folder of AVE into a store: its videos, or the features that its authors released.
 
-Wherever they lie below the folder: `Annotations.txt`; `{train,val,test}_order.h5` and `*_order_match.h5`; videos
-`<VideoID>.mp4`, or files of features (see `released`).
+Found at any depth: `Annotations.txt`; `{train,val,test}_order.h5` and `*_order_match.h5`; videos `<VideoID>.mp4`, or
+files of features (see `released_features`).
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from avloc.annotations import IdList, media_id
-from avloc.annotations.ave import AveRow, class_names, read_order, read_rows, write_labels
+from avloc.ave.annotations import AveRow, class_names, read_order, read_rows, write_labels
+from avloc.ave.event_table import EVENTS, NOISE, EventRow, EventTable
+from avloc.ave.released_features import FeatureFile, count_noise, find_features
 from avloc.errors import Refused, UsageError
 from avloc.media import VIDEO_SUFFIXES
-from avloc.prepare.plan import PrepareOptions
-from avloc.prepare.released import Released, find_released, noise_count
-from avloc.prepare.run import PrepareReport, prepare
-from avloc.prepare.sources import EVENT_LAYOUT, files_in
+from avloc.prepare import PrepareOptions, PrepareReport, prepare
+from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent
 from avloc.registry import StoreSpec
 from avloc.sharding import lock_shard
-from avloc.store import StoreHeader
-from avloc.store.events import EVENTS, FIRST, NOISE, WINDOW, EventRow, EventTable
+from avloc.store import FIRST, WINDOW, StoreHeader
 
 LABELS = "labels.h5"
 _ANNOTATIONS = "Annotations.txt"
 _METHOD = "ave"
 _FEATURES = "features"
-"""In the provenance of a store that has them from files."""
+"""Key in the provenance of a store made from released features."""
 
 
 def prepare_events(
@@ -39,22 +38,24 @@ def prepare_events(
     """Turn AVE's folder into a store with `events.json`, and `labels.h5` in the format of its authors.
 
     Args:
-        sources: the folder; its files may also lie in several.
+        sources: the folder, or several that hold its files.
         out: the store.
-        options: how many processes, which part; `layout` is ave.
-        listener: hears progress and notices.
+        options: `workers`, `part` and `dry_run` apply; `layout` is ave.
+        listener: receives progress and notices.
 
     Raises:
-        UsageError: there are no annotations, or neither videos nor features; files that contradict each other.
+        UsageError: `options.method` is another one; there are no annotations, or neither videos nor features; files
+            contradict each other.
         NoInputLeft: every video failed.
-        Refused: another process writes to `out`, or it holds a store made otherwise.
+        Refused: another process writes to `out`, or it holds another store.
     """
-    _check_options(options)
+    if options.method not in (PrepareOptions.method, _METHOD):
+        raise UsageError(f"--for {options.method} does not go with --layout ave; valid: without it")
     files = _named(files_in(sources, out))
     rows = _rows(files, sources)
     orders = {name: _orders(files, suffix, len(rows)) for name, suffix in (("split", ""), ("match", "_match"))}
-    released = find_released(files)
-    noise = _noise_rows(noise_count(released, listener))
+    released = find_features(files)
+    noise = _noise_rows(count_noise(released, listener))
     table = EventTable(
         classes=class_names(rows),
         rows=(*_table_rows(rows, orders, repeated=bool(released)), *noise),
@@ -62,7 +63,7 @@ def prepare_events(
     _check_table(table, out, bool(released))
     if released:
         if any(path.suffix.lower() in VIDEO_SUFFIXES for path in files.values()):
-            listener(Notice("released features are there: the videos are not looked at"))
+            listener(Notice("released features are there: the videos are not used"))
         report = _take_features(released, table, out, options, listener)
     else:
         named = IdList(ids=tuple(dict.fromkeys(row.clip for row in table.rows)), name="", is_test=False)
@@ -74,20 +75,12 @@ def prepare_events(
     return report
 
 
-def _check_options(options: PrepareOptions) -> None:
-    plain = PrepareOptions(layout=EVENT_LAYOUT)
-    flags = {"method": "--for", "allow_test_overlap": "--allow-test-overlap"}
-    for name in ("annotations", "ids", "method", "rate", "side", "track", "frame", "kind", "allow_test_overlap"):
-        if getattr(options, name) != getattr(plain, name) and (name, options.method) != ("method", _METHOD):
-            raise UsageError(f"{flags.get(name, f'--{name}')} does not go with --layout ave; valid: without it")
-
-
 def _check_table(table: EventTable, out: Path, released: bool) -> None:
-    """The table makes sense, and a store that is there is one of the same events, from the same kind of source.
+    """Check the table, and that an existing store has the same events, from the same kind of source.
 
     Raises:
-        UsageError: it does not.
-        Refused: there is another store.
+        UsageError: the table is inconsistent.
+        Refused: the store is another one.
     """
     try:
         table.check()
@@ -102,10 +95,10 @@ def _check_table(table: EventTable, out: Path, released: bool) -> None:
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by their names.
+    """Files by name.
 
     Raises:
-        UsageError: one of those that are read is there twice.
+        UsageError: two files that would be read have the same name.
     """
     files: dict[str, Path] = {}
     for path in paths:
@@ -122,10 +115,10 @@ def _rows(files: dict[str, Path], sources: Sequence[str]) -> tuple[AveRow, ...]:
 
 
 def _orders(files: dict[str, Path], suffix: str, rows: int) -> dict[int, str]:
-    """Row -> part of the published split; nothing where its files are not there.
+    """Row -> part of the published split; empty without its files.
 
     Raises:
-        UsageError: only some are there, or a row is in two parts.
+        UsageError: one of the three files is missing, or a row is in two parts.
     """
     names = {part: f"{part}_order{suffix}.h5" for part in ("train", "val", "test")}
     there = {part: files[name] for part, name in names.items() if name in files}
@@ -143,7 +136,7 @@ def _orders(files: dict[str, Path], suffix: str, rows: int) -> dict[int, str]:
 
 
 def _table_rows(rows: Sequence[AveRow], orders: dict[str, dict[int, str]], *, repeated: bool) -> Iterator[EventRow]:
-    """Each annotation with its clip. Released features have a row of their own for a video that is there again."""
+    """Each annotation with its clip; a repeated video is a clip of its own in released features."""
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows):
         again = seen[row.video]
@@ -151,19 +144,19 @@ def _table_rows(rows: Sequence[AveRow], orders: dict[str, dict[int, str]], *, re
         name = media_id(PurePath(f"{row.video}.mp4"))
         clip = f"{name}+{again}" if again and repeated else name
         yield EventRow(
-            clip=clip, said=row, split=orders["split"].get(number, ""), match=orders["match"].get(number, "")
+            clip=clip, annotation=row, split=orders["split"].get(number, ""), match=orders["match"].get(number, "")
         )
 
 
 def _noise_rows(count: int) -> list[EventRow]:
-    """Rows of background alone."""
+    """Rows of noise, without an event."""
     names = [f"noise+{number:03d}" for number in range(count)]
-    blank = {"category": "", "quality": "", "start": 0, "end": 0}
-    return [EventRow(clip=name, said=AveRow(video=name, **blank), split=NOISE) for name in names]  # type: ignore[arg-type]
+    rows = [AveRow(video=name, category="", quality="", start=0, end=0) for name in names]
+    return [EventRow(clip=row.video, annotation=row, split=NOISE) for row in rows]
 
 
 def _take_features(
-    released: Sequence[Released], table: EventTable, out: Path, options: PrepareOptions, listener: Listener
+    released: Sequence[FeatureFile], table: EventTable, out: Path, options: PrepareOptions, listener: Listener
 ) -> PrepareReport:
     started = time.monotonic()
     clips = [row.clip for row in table.rows if row.split != NOISE]
@@ -191,7 +184,7 @@ def _take_features(
 
 
 def _write_header(out: Path) -> None:
-    """A store without clips: whoever opens it finds out what it is."""
+    """Write `store.json` of a store without clips."""
     out.mkdir(parents=True, exist_ok=True)
     provenance = {"method": _METHOD, WINDOW: FIRST, _FEATURES: "released by the authors of AVE"}
     StoreHeader(spec=StoreSpec(seconds=10.0, rate=16_000), provenance=provenance).write(out, {"clips": 0})

@@ -1,4 +1,4 @@
-"""Learning to tell events: features of a store through a model that is small enough for no engine."""
+"""Training of the event methods on the features of a store; the task that the training loop runs for them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,29 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from avloc import __version__
+from avloc.ave.event_table import NOISE, EventRow, EventTable
+from avloc.ave.features import EventSet
+from avloc.ave.networks import AVE, EventMethod, Features, build_network
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, TrainConfig, check_used, to_dict
 from avloc.distributed import ALONE, Peers
 from avloc.engine import pick_device, pick_precision
 from avloc.errors import Refused, UsageError
-from avloc.features import EventSet
-from avloc.methods import EventMethod, build_events
-from avloc.methods.ave import AVE
 from avloc.methods.base import Group
-from avloc.methods.events import Features
 from avloc.progress import Listener, Notice
-from avloc.store.events import NOISE, EventRow, EventTable
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
 
-_BATCH = 64  # rows at once where nothing is learned
+_BATCH = 64  # rows of a validation batch
 
 
 class EventTask:
-    """One of the methods that tell events on one store; a `Task`.
+    """One event method on one store; a `Task`.
 
     Raises:
         StoreNotFound: no store there.
         Refused: the store has no events, or no features of them.
-        UsageError: settings that do not go together or with the store, or `--val` names no part of the split.
+        UsageError: settings that do not fit each other or the store, or `--val` names no part of the split.
     """
 
     def __init__(self, options: TrainOptions, config: TrainConfig, listener: Listener) -> None:
@@ -46,17 +44,17 @@ class EventTask:
         self.table = EventTable.of(options.store)
         self.is_match = config.model.method == "ave-match"
         self._check_classes()
-        self.learned = self._set(learned_rows(self.table, config, options.val))
+        self.training_set = self._set(training_rows(self.table, config, options.val))
         self.held_out = self._set(self._held_out()) if options.val else None
-        if len(self.learned) < 2:
-            raise Refused(f"{options.store} leaves {len(self.learned)} rows to train on; 2 are the least")
+        if len(self.training_set) < 2:
+            raise Refused(f"{options.store} leaves {len(self.training_set)} rows to train on; 2 are the least")
         weak = config.model.own.get("weak")
-        if weak and not any(row.split == NOISE for row in self.learned.rows):
-            listener(Notice("there are no clips of noise: nothing that is learned from is background throughout"))
-        if self.learned.without:
-            listener(Notice(f"{self.learned.without} rows are left out: there are no features of their clips"))
-        self.clips, self.selection = len(self.learned), self._selection()
-        sets = (self.learned.heard, self.learned.seen)
+        if weak and not any(row.split == NOISE for row in self.training_set.rows):
+            listener(Notice("there are no rows of noise: no training clip is background throughout"))
+        if self.training_set.n_missing:
+            listener(Notice(f"{self.training_set.n_missing} rows are left out: there are no features of their clips"))
+        self.clips, self.selection = len(self.training_set), self._selection()
+        sets = (self.training_set.audio, self.training_set.visual)
         self.identity: dict[str, Any] = {
             "events_hash": self.table.hash(),
             "selection": self.selection,
@@ -94,31 +92,31 @@ class EventTask:
         return f"{warned}best {kind} on held-out {self.options.val}, {len(self.held_out)} rows"
 
     def start(self, listener: Listener) -> dict[str, Any]:  # noqa: ARG002
-        """Build the networks, seeded; a model file gives what of it fits."""
+        """Build the network, seeded, with its initial weights."""
         torch.manual_seed(self.config.seed)
-        self.network: EventMethod = build_events(self.config.model).to(self.device)
+        self.network: EventMethod = build_network(self.config.model).to(self.device)
         self._terms: nn.Module = _Losses(self.network)
         if self.config.init == "random":
             return {"weights": "random"}
-        return _begin_with(self.network, self.config)
+        return _load_initial(self.network, self.config)
 
     @property
     def model(self) -> nn.Module:
-        """The networks."""
+        """The network."""
         return self.network
 
     def groups(self) -> list[Group]:
-        """What of them learns."""
+        """The trainable parameters."""
         return self.network.groups()
 
     def share(self, peers: Peers) -> None:
-        """Terms are means over rows and seconds: the mean of unequal parts is weighed by their rows."""
+        """Share batches with other processes. Terms are means over rows, so parts are weighted by their rows."""
         if peers.size > 1:
             self._peers, self._terms = peers, DistributedDataParallel(self._terms)
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Features]:
-        """Features, read as they are needed: a batch takes milliseconds."""
-        return (self.learned.batch(batch) for batch in batches)
+        """The features of each batch, read when it is needed: that takes milliseconds."""
+        return (self.training_set.batch(batch) for batch in batches)
 
     def terms(self, batch: Features, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Loss terms of one batch."""
@@ -133,27 +131,27 @@ class EventTask:
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, float] | None:
-        """Accuracy per second, or the loss where pairs are matched."""
+        """Accuracy per second, or the loss for cross-modal matching."""
         if self.held_out is None:
             return None
         self.network.eval()
         total = 0.0
         for start in range(0, len(self.held_out), _BATCH):
             batch = self._moved(self.held_out.batch(range(start, min(start + _BATCH, len(self.held_out)))))
-            total += self._judged(batch) * len(batch.labels)
+            total += self._score(batch) * len(batch.labels)
         self.network.train()
         value = total / len(self.held_out)
         return (-value if self.is_match else value), value
 
-    def _judged(self, batch: Features) -> float:
+    def _score(self, batch: Features) -> float:
         if self.is_match:
             return self.network.losses(batch)["contrastive"].item()
         assert isinstance(self.network, AVE)
-        scores = self.network.tell(batch.visual, batch.audio).scores
+        scores = self.network.predict(batch.visual, batch.audio).scores
         return (scores.argmax(2) == batch.labels).float().mean().item()
 
     def card(self, init: dict[str, Any]) -> dict[str, Any]:
-        """Where the model comes from, and the names of its classes."""
+        """Provenance of the model, and the names of its classes."""
         return {
             "version": __version__,
             "torch": torch.__version__,
@@ -163,13 +161,13 @@ class EventTask:
             "hints": {name: json.loads(stamp) for name, stamp in self.identity["hints"].items()},
             "init": init,
             "clips": self.clips,
-            "clips_without_hints": self.learned.without,
+            "clips_without_hints": self.training_set.n_missing,
             "classes": list(self.table.classes),
         }
 
 
 class _Losses(nn.Module):
-    """A model's loss as one call, which is what `DistributedDataParallel` wraps."""
+    """The loss as a module, for `DistributedDataParallel`."""
 
     def __init__(self, network: EventMethod) -> None:
         super().__init__()
@@ -179,10 +177,8 @@ class _Losses(nn.Module):
         return self.network.losses(features)
 
 
-def learned_rows(table: EventTable, config: TrainConfig, val: str) -> list[EventRow]:
-    """Rows to learn from: the training part, or all rows of a store without a split; noise where labels are weak.
-
-    Rows of another part are never learned from.
+def training_rows(table: EventTable, config: TrainConfig, val: str) -> list[EventRow]:
+    """Rows to train on: the training part, or all rows of a store without a split; with noise where labels are weak.
 
     Raises:
         UsageError: `--val` in a store without a split.
@@ -197,8 +193,8 @@ def learned_rows(table: EventTable, config: TrainConfig, val: str) -> list[Event
     return table.part("train", match=match) + (table.part(NOISE) if weak else [])
 
 
-def _begin_with(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
-    """Weights of a model file. DMRN begins with AV_att's, but for the head, which AV_att does not have."""
+def _load_initial(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
+    """Load the weights of a model file. DMRN takes those of the plain network (AV_att) except for the head."""
     if config.init in ("imagenet", "concepts"):
         method = config.model.method
         raise UsageError(f"init = {config.init!r} is impossible for {method}; valid: random, or a model file")
@@ -215,7 +211,7 @@ def _begin_with(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
 
 
 def _put_common(network: EventMethod, model: ModelFile) -> None:
-    """All but the head, which has to be complete."""
+    """Load all weights except for the head; none may be missing."""
     own = {name: value for name, value in network.state_dict().items() if name.startswith(AVE.head)}
     rest = {name: value for name, value in model.state.items() if not name.startswith(AVE.head)}
     put_weights(network, replace(model, state={**rest, **own}))

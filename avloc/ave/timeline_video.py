@@ -1,35 +1,32 @@
-"""A video with the event of each second written on it, and lit where the sound said to look."""
+"""Writes a video with the event of each second as its caption and the attention as an overlay."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avloc.ave.timeline import Timeline
+from avloc.ave.timeline_plot import attention_map
 from avloc.localize.movie import Movie, tell_codec, write_movie
 from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
-from avloc.localize.timeline import attention_map
 from avloc.localize.verdict import Verdict
 from avloc.media import TimedFrame, stream_frames
 from avloc.progress import Listener, Progress, silent
 
-if TYPE_CHECKING:
-    from avloc.localize.events import Timeline
-
 _STYLE = Style(box=False, peak=False, contour=0.0)
 
 
-def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Listener = silent) -> Movie:
-    """Write an MP4 of `source` with its timeline: its own frame rate, time stamps and sound, and all of its pictures.
+def write_timeline_video(source: Path, out: Path, timeline: Timeline, listener: Listener = silent) -> Movie:
+    """Write an MP4 of `source` with its timeline; all frames, time stamps and the audio are kept.
 
-    Attention is that of the second a picture is in, stretched to [0, 1]. A silent second, and what is left behind the
-    last whole one, stand plain.
+    The overlay is the attention of the frame's second, min-max normalised. Silent seconds, and frames after the last
+    whole second, have no overlay.
 
     Raises:
         InputError: it cannot be decoded; nothing is written.
@@ -43,18 +40,18 @@ def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Li
 
     def drawn(shown: TimedFrame) -> NDArray[np.uint8]:
         picture, second = shown.picture(), max(0, int(shown.start))
-        listener(Progress(task="pictures drawn", done=min(second, seconds), total=seconds, detail=source.name))
+        listener(Progress(task="frames", done=min(second, seconds), total=seconds, detail=source.name))
         if second >= seconds:
             return draw_silent(picture, style=_STYLE, caption="")
         if timeline.silent[second]:
             return draw_silent(picture, style=_STYLE, caption=Verdict.SILENT.sentence)
-        lit = heat(second, picture.shape[0], picture.shape[1])
-        return draw_overlay(picture, lit, style=_STYLE, caption=_caption(timeline, second))
+        overlay = heat(second, picture.shape[0], picture.shape[1])
+        return draw_overlay(picture, overlay, style=_STYLE, caption=_caption(timeline, second))
 
     with new_file(out) as part, closing(stream_frames(source)) as pictures:
         return write_movie(part, pictures, drawn, sound=source)
 
 
 def _caption(timeline: Timeline, second: int) -> str:
-    told = int(timeline.told[second])
-    return f"{timeline.classes[told]} {100 * timeline.probabilities[second, told]:.0f} %"
+    number = int(timeline.predicted[second])
+    return f"{timeline.classes[number]} {100 * timeline.probabilities[second, number]:.0f} %"

@@ -1,8 +1,8 @@
-"""Which event each second of a clip holds, and where in one modality the event of the other lies: what is right.
+"""Accuracy of event localization per second, and of cross-modal matching.
 
-Classes are numbers, background last. *Accuracy* is the share of seconds that are told right, background among them.
+Classes are numbers, background last. *Accuracy* is the share of seconds classified correctly, background included.
 In *matching*, the seconds of an event in one modality are given and a window of as many seconds is searched in the
-other; it is right where it starts exactly with the event.
+other; it is correct if it starts exactly with the event.
 
 Source: Tian et al., "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018, and its scripts.
 """
@@ -13,28 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def confusion(told: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """How many seconds of each class were told to be of each class.
+def confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Confusion matrix in seconds.
 
     Args:
-        told: [...] numbers of classes.
+        predicted: [...] numbers of classes.
         truth: the same shape.
-        classes: how many there are, K, background among them.
+        classes: number of classes, K, with background.
 
     Returns:
-        [K, K] int64: row what is true, column what was told.
+        [K, K] int64: rows true classes, columns predicted ones.
     """
-    pairs = truth.astype(np.int64).ravel() * classes + told.astype(np.int64).ravel()
+    pairs = truth.astype(np.int64).ravel() * classes + predicted.astype(np.int64).ravel()
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def accuracy(counts: NDArray[np.int64]) -> float:
-    """Share of the seconds in a confusion matrix that were told right; NaN for none."""
+    """Accuracy of a confusion matrix; NaN for one without seconds."""
     return float(counts.trace() / counts.sum()) if counts.sum() else float("nan")
 
 
 def class_accuracies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[K] the same for the seconds of each class; NaN for a class that has none."""
+    """Accuracy [K] on the seconds of each class; NaN for a class without seconds."""
     seconds = counts.sum(1)
     shares: NDArray[np.float64] = np.divide(
         counts.diagonal(), seconds, out=np.full(len(counts), np.nan), where=seconds > 0
@@ -43,12 +43,12 @@ def class_accuracies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def majority_accuracy(truth: NDArray[np.int64]) -> float:
-    """Accuracy of whoever says the commonest class of `truth` for every second; NaN for none."""
+    """Accuracy of predicting the commonest class of `truth` for every second; NaN for no seconds."""
     return float(np.bincount(truth.ravel()).max() / truth.size) if truth.size else float("nan")
 
 
 def background_accuracy(truth: NDArray[np.int64], classes: int) -> float:
-    """Accuracy of whoever says background, the last of `classes`, for every second; NaN for none."""
+    """Accuracy of predicting background, the last of `classes`, for every second; NaN for no seconds."""
     return float((truth == classes - 1).mean()) if truth.size else float("nan")
 
 
@@ -56,13 +56,12 @@ def window_sums(distance: NDArray[np.floating], event: NDArray[np.bool_]) -> NDA
     """Summed distance of an event of one modality to every window of the other.
 
     Args:
-        distance: [T, T], second of the picture by second of the sound.
+        distance: [T, T], second of video by second of audio.
         event: [T] bool, True in one run of seconds.
 
     Returns:
-        [2, T] by the second in which the window starts, NaN where it would end behind the clip. First the event of the
-        sound, searched in the picture; then the reverse. None where there is nothing to search: no event, or one that
-        fills the clip.
+        [2, T] by the second in which the window starts, NaN where it would end after the clip: first the event of the
+        audio, searched in the video; then the reverse. None if there is no event, or it fills the clip.
 
     Raises:
         ValueError: the event has gaps.
@@ -82,16 +81,16 @@ def window_sums(distance: NDArray[np.floating], event: NDArray[np.bool_]) -> NDA
 
 
 def window_starts(sums: NDArray[np.float64]) -> NDArray[np.int64]:
-    """[2] second in which the nearest window starts, the earliest of several; `sums` as `window_sums` gives them."""
+    """Second [2] in which the nearest window starts, the earliest of several; `sums` as `window_sums` returns them."""
     starts: NDArray[np.int64] = np.where(np.isnan(sums), np.inf, sums).argmin(1)
     return starts
 
 
 def matched(sums: NDArray[np.float64], event: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """[2] whether the nearest window starts with the event. A distance that is no number finds nothing.
+    """Whether the nearest window starts with the event [2]; False for a distance that is not finite.
 
     Args:
-        sums: as `window_sums` gives them.
+        sums: as `window_sums` returns them.
         event: [T] bool, True in one run of seconds.
     """
     starts = window_starts(sums)
@@ -100,7 +99,7 @@ def matched(sums: NDArray[np.float64], event: NDArray[np.bool_]) -> NDArray[np.b
 
 
 def chance_of_match(events: NDArray[np.bool_]) -> float:
-    """Accuracy that a window at random has on average: the mean of one over the number of windows.
+    """Expected accuracy of a random window: the mean of one over the number of windows.
 
     Args:
         events: [n, T] bool, True in one run of seconds. Clips that `window_sums` leaves out are left out.

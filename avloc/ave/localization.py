@@ -1,0 +1,199 @@
+"""`avloc localize --events`: predicts the event of every second of a video, with the attention behind it.
+
+The features of each second come from VGG19 and VGGish, as in `distill-cache`. The model takes windows of ten seconds,
+one every five; probabilities are averaged where windows overlap. Attention depends on its second alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avloc.ave.timeline import Timeline
+from avloc.ave.timeline_plot import write_timeline
+from avloc.ave.timeline_video import write_timeline_video
+from avloc.errors import InputError, UsageError
+from avloc.localize.inputs import STDIN, as_files, expand_inputs
+from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_apart, plan_outputs
+from avloc.media import LATE_S, picture_seconds, probe, read_frame, square, stream_seconds
+from avloc.progress import Listener, Progress, silent
+from avloc.transforms import MEL_RATE
+
+if TYPE_CHECKING:
+    import torch
+
+    from avloc.ave.inference import EventPredictor
+    from avloc.ave.teachers import Vgg19Teacher
+    from avloc.networks.vggish import VGGish
+
+SCHEMA = "avloc.progress/1"
+WINDOW, STEP = 10, 5
+"""Length of a window of the model, and the step between windows, in seconds."""
+_SHOWN_SIDE = 112
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoEventOptions:
+    """Inputs, model and output of `localize --events`."""
+
+    inputs: tuple[str, ...]
+    model: Path | None = None
+    weights_dir: Path | None = None
+    out: str = ""
+    as_json: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoEvents:
+    """The timeline of one input, or the reason why there is none."""
+
+    input: str
+    model: str
+    error: str = ""
+    """Why there is no timeline, or only one of a part of the video."""
+    timeline: Timeline | None = None
+    written: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """One line of `--json`."""
+        none = {"seconds": None, "events": None, "per_second": None}
+        timeline = self.timeline.as_json() if self.timeline else none
+        return {"schema": SCHEMA, "input": self.input, "model": self.model, **timeline, "error": self.error or None}
+
+
+def localize_events(options: VideoEventOptions, listener: Listener = silent) -> Generator[VideoEvents]:
+    """Predict the timeline of each input and write it to its output.
+
+    Raises:
+        UsageError: no model, a model of another method, or an invalid output.
+        WeightsError: weights of the model, VGG19 or VGGish are absent or wrong.
+    """
+    names = expand_inputs(options.inputs, pictures=False)
+    out_name = options.out or ("" if options.as_json else f"{STEM}.events.png")
+    outs = plan_outputs(names, out_name, pictures=not options.as_json, endings=(*PICTURES, VIDEO))
+    check_apart(options.out, outs, [Path(name) for name in names if name != STDIN])
+    for out in outs:
+        if TIME in str(out):
+            raise UsageError(f"--out {options.out}: a timeline covers all times; valid: a name without {TIME}")
+    predictor = TimelinePredictor(options, listener)
+    with as_files(names, options.inputs) as files:
+        for name, source, out in zip(names, files, outs, strict=True):
+            try:
+                timeline = predictor.timeline(source, listener)
+                if out is not None and out.suffix.lower() == VIDEO:
+                    write_timeline_video(source, out, timeline, listener)
+                elif out is not None:
+                    write_timeline(out, timeline)
+            except InputError as error:
+                yield VideoEvents(input=name, model=predictor.name, error=str(error))
+            else:
+                cut_off = probe(source).cut_off
+                yield VideoEvents(input=name, model=predictor.name, timeline=timeline, written=out, error=cut_off)
+
+
+class TimelinePredictor:
+    """A model of AVE with the networks of its features.
+
+    Raises:
+        UsageError: there is no model, or it is of another method.
+        WeightsError: weights are absent or wrong.
+    """
+
+    def __init__(self, options: VideoEventOptions, listener: Listener = silent) -> None:
+        from avloc.ave.inference import EventPredictor, class_names
+        from avloc.ave.teachers import Vgg19Teacher
+        from avloc.checkpoint import load_model
+        from avloc.networks.vggish import load_vggish
+        from avloc.registry import StoreSpec
+        from avloc.weights import VGGISH, locate
+
+        if options.model is None:
+            hint = "Train one: avloc train STORE --method ave --out RUN"
+            raise UsageError("--events needs --model; the model in the package predicts maps", hint=hint)
+        model = load_model(options.model)
+        if model.config.method != "ave":
+            raise UsageError(f"{options.model} is a model of {model.config.method}; --events takes one of --method ave")
+        self.name = model.name
+        self.classes = class_names(model)
+        self.model: EventPredictor = EventPredictor(model, options.device)
+        instead = "Maps need no download: the model in the package predicts them, without --events and --model."
+        audio, visual = (
+            locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
+            for weight in (VGGISH, Vgg19Teacher.weight())
+        )
+        self.vggish: VGGish = load_vggish(audio.path).to(self.model.device)
+        self.vgg19: Vgg19Teacher = Vgg19Teacher(StoreSpec(seconds=WINDOW, rate=MEL_RATE), visual, self.model.device)
+
+    def timeline(self, source: Path, listener: Listener = silent) -> Timeline:
+        """Predict every second of a video; as in `prepare`, the last may be up to half a second short.
+
+        Raises:
+            InputError: it has no video or no audio, is shorter than half a second, or cannot be decoded.
+        """
+        import torch
+
+        seconds = math.floor(picture_seconds(source) + LATE_S)
+        if seconds < 1:
+            raise InputError(f"is shorter than {LATE_S:g} s")
+        audio, is_silent = self._audio_features(source, seconds)
+        visual, pictures = self._visual_features(source, seconds, listener)
+        probabilities = np.zeros((seconds, len(self.classes)), np.float32)
+        attention: list[NDArray[np.float32]] = []
+        counts = np.zeros((seconds, 1), np.float32)
+        for start in window_starts(seconds):
+            window = slice(start, start + WINDOW)
+            prediction = self.model.predict(torch.from_numpy(visual[window])[None], audio[:, window])
+            probabilities[window] += prediction.probabilities[0].cpu().numpy()
+            counts[window] += 1
+            attention += list(prediction.attention[0].cpu().numpy())[len(attention) - start :]
+        height, width = read_frame(source)[0].shape[:2]
+        return Timeline(
+            classes=self.classes,
+            probabilities=probabilities / counts,
+            attention=np.stack(attention),
+            pictures=pictures,
+            aspect=width / height,
+            silent=is_silent,
+        )
+
+    def _audio_features(self, source: Path, seconds: int) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        """Features of every second [1, T, 128], in step with the frames, and which seconds are silent [T]."""
+        import torch
+
+        features, is_silent = [], []
+        with torch.inference_mode(), closing(stream_seconds(source, seconds, MEL_RATE)) as windows:
+            for window in windows:
+                waveform = torch.from_numpy(window.waveform)[None].to(self.model.device)
+                features.append(self.vggish.seconds(waveform).cpu())
+                is_silent.append(window.silent)
+        return torch.cat(features, 1), np.array(is_silent)
+
+    def _visual_features(
+        self, source: Path, seconds: int, listener: Listener
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Features and the middle frame of every second; the frames of one second are in memory at a time."""
+        from avloc.ave.teachers import FRAMES, read_seconds
+
+        features, middles, second = [], [], []
+        for picture in read_seconds(source, 0.0, seconds):
+            second.append(picture)
+            if len(second) == FRAMES:
+                features.append(self.vgg19.features(np.stack(second))[0])
+                middles.append(square(second[FRAMES // 2], _SHOWN_SIDE))
+                second = []
+                listener(Progress(task="seconds", done=len(features), total=seconds, detail=source.name))
+        return np.stack(features), np.stack(middles)
+
+
+def window_starts(seconds: int) -> list[int]:
+    """Starts of the windows: every five seconds, and one that ends with the video; a short video is one window."""
+    last = max(0, seconds - WINDOW)
+    return sorted({*range(0, last, STEP), last})

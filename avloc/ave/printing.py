@@ -1,0 +1,81 @@
+"""Text output of `eval --testset ave` and `localize --events`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from avloc.console import print_json, print_lines, print_path, shown
+from avloc.progress import Listener, Notice
+
+if TYPE_CHECKING:
+    from avloc.ave.evaluation import EventReport
+    from avloc.ave.localization import VideoEvents
+
+_CONFUSIONS = 5
+
+
+def print_report(report: EventReport, *, as_json: bool) -> None:
+    """Print the scores of a model and the baselines."""
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print_lines(_report_lines(report))
+
+
+def print_video_events(result: VideoEvents, listener: Listener, *, as_json: bool) -> None:
+    """Print one input: JSON, or the written path, and its events as a notice."""
+    if result.error:
+        listener(Notice(f"{result.input}: {result.error}"))
+    if as_json:
+        print_json(result.as_json())
+        return
+    if result.timeline is not None:
+        events = [f"{x.event} {x.start}-{x.end} s ({100 * x.confidence:.0f} %)" for x in result.timeline.spans]
+        silent = int(result.timeline.silent.sum())
+        rest = f"; {silent} of {len(result.timeline.silent)} seconds are silent" if silent else ""
+        listener(Notice(f"{result.input}: {', '.join(events) or 'no event'}{rest}"))
+    if result.written is not None:
+        print_path(result.written)
+
+
+def _report_lines(report: EventReport) -> Iterator[str]:
+    split = ", without videos of the training part" if report.clean_split else ""
+    model = f"{shown(report.model)} (sha256 {report.model_hash[:12]}), epoch chosen by: {shown(report.selection)}"
+    yield f"{report.testset}{split}: {model}"
+    yield from _accuracy_lines(report) if report.classes else _matching_lines(report)
+    for name, value in report.baselines.items():
+        yield f"  {name + ', no model':<28} {_percent(value)}"
+    if report.shared:
+        yield f"{len(report.shared)} videos of the test part are in the training part too"
+    yield f"scored {report.n_scored} of {report.n_expected} expected rows, {len(report.missing)} missing"
+    for clip in report.missing[:10]:
+        yield f"  missing {shown(clip)}: it has no features"
+    if len(report.missing) > 10:
+        yield f"  ... and {len(report.missing) - 10} more (--json names all)"
+
+
+def _accuracy_lines(report: EventReport) -> Iterator[str]:
+    yield f"  {'accuracy per second':<28} {_percent(report.accuracy)}"
+    for name, value, counts in zip(report.classes, report.class_accuracy, report.confusion, strict=True):
+        if not math.isnan(value):
+            yield f"    {shown(name, 26):<26} {_percent(value)}  of {sum(counts)} seconds"
+    pairs = [
+        (count, truth, predicted)
+        for truth, row in zip(report.classes, report.confusion, strict=True)
+        for predicted, count in zip(report.classes, row, strict=True)
+        if count and predicted != truth
+    ]
+    for count, truth, predicted in sorted(pairs, key=lambda pair: -pair[0])[:_CONFUSIONS]:
+        yield f"    {shown(truth)} predicted as {shown(predicted)}: {count} seconds"
+
+
+def _matching_lines(report: EventReport) -> Iterator[str]:
+    yield f"  {'visual to audio':<28} {_percent(report.visual_to_audio)}"
+    yield f"  {'audio to visual':<28} {_percent(report.audio_to_visual)}"
+    yield f"  ({report.skipped} rows cannot be matched: the event fills the clip, or there is none)"
+
+
+def _percent(value: float) -> str:
+    return "    -" if math.isnan(value) else f"{100 * value:5.1f}"

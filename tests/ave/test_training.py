@@ -1,0 +1,148 @@
+"""Training on events: resuming, sharing batches, selection, what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from avloc.ave.event_table import EventTable
+from avloc.ave.training import EventTask
+from avloc.checkpoint import load_model, save_model
+from avloc.config import parse_settings, settled
+from avloc.distributed import Peers
+from avloc.errors import WeightsError
+from avloc.progress import silent
+from avloc.train import TrainOptions, train
+from tests.run_folders import same_run
+from tests.synthetic_ave import KINDS, NOISE_ROWS, OWN, make_run, write_ave
+
+
+@pytest.mark.parametrize("method", ["ave", "ave-match"])
+def test_a_stopped_run_goes_on_bit_for_bit(store, tmp_path, method):
+    options = {"method": method, "val": "val"}
+    whole = make_run(store, tmp_path / "whole", **options)
+    steps = iter([False, False, True])
+    own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
+    config = settled(parse_settings([*own, "epochs=2", "batch=16"]), method)
+    cut = TrainOptions(store=store, out=tmp_path / "cut", val="val")
+    assert train(cut, config, should_stop=lambda: next(steps, False)).interrupted
+    train(cut, config)
+    assert same_run(whole, tmp_path / "cut")
+
+
+def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
+    """Unequal ones too: what `DistributedDataParallel` takes the mean of."""
+    config = settled(parse_settings([f"ave.classes={KINDS}"]), "ave")
+    task = EventTask(TrainOptions(store=store, out=store / "none", device="cpu"), config, silent)
+    task.start(silent)
+
+    def step(*positions: int) -> tuple[float, torch.Tensor]:
+        task.network.zero_grad()
+        loss = task.terms(task.training_set.batch(positions), torch.Generator())["event"]
+        loss.backward()
+        return loss.item(), task.network.affine_v.weight.grad.clone()
+
+    whole, gradient = step(0, 1, 2)
+
+    class Two(Peers):
+        def with_rows(self, count: int) -> Peers:
+            return replace(self, counts=(1, 2))
+
+    task._peers = Two(size=2)
+    parts = [step(0), step(1, 2)]
+    assert np.mean([loss for loss, _ in parts]) == pytest.approx(whole, rel=1e-6)
+    torch.testing.assert_close(torch.stack([grad for _, grad in parts]).mean(0), gradient, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(("method", "sign"), [("ave", 1), ("ave-match", -1)])
+def test_the_better_epoch_has_the_higher_score(store, tmp_path, method, sign):
+    own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
+    task = EventTask(TrainOptions(store=store, out=tmp_path, val="val"), settled(parse_settings(own), method), silent)
+    task.start(silent)
+    score, value = task.validate()
+    assert score == sign * value
+    batch = task.held_out.batch(range(len(task.held_out)))
+    with torch.no_grad():
+        if method == "ave":
+            expected = (task.network.predict(batch.visual, batch.audio).scores.argmax(2) == batch.labels).float().mean()
+        else:
+            expected = task.network.losses(batch)["contrastive"]
+    assert value == pytest.approx(expected.item(), rel=1e-5)
+    assert task.network.training
+
+
+def test_only_the_training_part_is_learned_from(store, tmp_path):
+    table = EventTable.of(store)
+    card = load_model(make_run(store, tmp_path / "a", epochs=1)).card
+    assert (card["clips"], card["classes"]) == (len(table.part("train")), list(table.classes))
+    weak = load_model(make_run(store, tmp_path / "b", "ave.weak=true", epochs=1)).card
+    assert weak["clips"] == len(table.part("train")) + NOISE_ROWS
+
+
+def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_path):
+    plain = make_run(store, tmp_path / "plain", epochs=1)
+    begun = make_run(store, tmp_path / "dmrn", "ave.dmrn=true", f"init={plain}", "optim.lr=1e-12", epochs=1)
+    theirs, ours = load_model(plain).state, load_model(begun).state
+    shared = [name for name in theirs if name in ours and not name.startswith("L")]
+    assert "lstm_video.weight_ih_l0" in shared
+    assert all(torch.allclose(theirs[name], ours[name], atol=1e-9) for name in shared)
+    assert ours["L2.weight"].shape == (KINDS + 1, 256)
+    assert load_model(begun).card["init"]["without"] == "head"
+    model = load_model(plain)
+    rest = {name: value for name, value in model.state.items() if not name.startswith("lstm_audio")}
+    save_model(tmp_path / "part.safetensors", model.config, rest, model.card)
+    with pytest.raises(WeightsError, match="lstm_audio"):
+        make_run(store, tmp_path / "other", "ave.dmrn=true", f"init={tmp_path}/part.safetensors", epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "ave"), "has 4 classes of events"),
+        (("--method", "ave", *OWN, "--val", "0.1"), "valid: val, test"),
+        (("--method", "ave", *OWN, "--init", "imagenet"), "valid: random, or a model file"),
+        (("--method", "ave", *OWN, "--set", "model.tau=0.1"), "model.tau, which ave does not use"),
+        (("--method", "ave", *OWN, "--set", "precision=bf16"), "precision, which means nothing"),
+        (("--method", "ave-match", "--set", "ave.weak=true"), "settings of ave go with --method ave"),
+        (("--method", "ave-match", "--set", "ave_match.margin=0"), "ave_match.margin = 0"),
+        (("--method", "avc", "--no-audio-hint", "--no-visual-hint"), "leaves 0 clips"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(store, tmp_path, here, arguments, words):
+    done = here("train", store, "--out", tmp_path / "run", *arguments)
+    assert done.code in (2, 5)
+    assert words in done.err
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_training_on_no_events_says_how_to_make_them(tmp_path, here):
+    done = here("train", tmp_path, "--out", tmp_path / "run", "--method", "ave")
+    assert (done.code, "avloc prepare AVE_FOLDER --layout ave" in done.err) == (5, True)
+
+
+@pytest.mark.slow
+def test_events_are_learned_from_seconds_from_clips_and_from_pairs(tmp_path, here):
+    """Far above what needs no model, on clips that were never seen."""
+    write_ave(tmp_path / "AVE", clips=160, events=8)
+    data = tmp_path / "store"
+    assert here("prepare", tmp_path / "AVE", "--layout", "ave", "--out", data).code == 0
+
+    def score(testset: str, *flags: str) -> dict:
+        run = tmp_path / testset
+        done = here("train", data, "--out", run, *flags)
+        assert done.code == 0, done.err
+        return json.loads(here("eval", run, "--testset", testset, "--store", data, "--json").out)
+
+    own = ("--method", "ave", "--set", "ave.classes=8", "--batch", "16", "--epochs", "14")
+    full = score("ave", *own)
+    assert max(full["baselines"][name] for name in ("commonest class", "background")) < 0.3
+    assert full["accuracy"] > 0.9
+    weak = score("ave-weak", *own, "--set", "ave.weak=true")
+    assert weak["accuracy"] > weak["baselines"]["the clip's event"] > weak["baselines"]["commonest class"]
+    match = score("ave-match", "--method", "ave-match", "--epochs", "12")
+    for way in ("visual_to_audio", "audio_to_visual"):
+        assert match[way] > match["baselines"]["window at random"] + 0.2
