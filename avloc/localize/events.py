@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.localize.events_video import write_events_video
-from avloc.localize.inputs import STDIN, as_files, expand_inputs
-from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_apart, plan_outputs
+from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
+from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_inputs_kept, plan_outputs
 from avloc.localize.timeline import write_timeline
 from avloc.media import LATE_S, layout_of, picture_seconds, play_seconds, read_frame, square
 from avloc.progress import Listener, Progress, silent
@@ -148,13 +148,13 @@ def localize_events(options: EventsOptions, listener: Listener = silent) -> Gene
     """
     names = expand_inputs(options.inputs, pictures=False)
     out_name = options.out or ("" if options.as_json else f"{STEM}.events.png")
-    outs = plan_outputs(names, out_name, pictures=not options.as_json, endings=(*PICTURES, VIDEO))
-    check_apart(options.out, outs, [Path(name) for name in names if name != STDIN])
+    outs = plan_outputs(names, out_name, pictures=not options.as_json, suffixes=(*PICTURES, VIDEO))
+    check_inputs_kept(options.out, outs, [Path(name) for name in names if name != STDIN])
     for out in outs:
         if TIME in str(out):
             raise UsageError(f"--out {options.out}: a timeline holds all times; valid: a name without {TIME}")
     teller = Teller(options, listener)
-    with as_files(names, options.inputs) as files:
+    with seekable_files(names, options.inputs) as files:
         for name, source, out in zip(names, files, outs, strict=True):
             try:
                 timeline = teller.timeline(source, listener)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.localize.movie import Movie, tell_codec, write_movie
 from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
 from avloc.localize.timeline import attention_map
 from avloc.localize.verdict import Verdict
+from avloc.localize.video import EncodedVideo, encode_video, warn_codec
 from avloc.media import OnScreen, play
 from avloc.progress import Listener, Progress, silent
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _STYLE = Style(box=False, peak=False, contour=0.0)
 
 
-def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Listener = silent) -> Movie:
+def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Listener = silent) -> EncodedVideo:
     """Write an MP4 of `source` with its timeline: its own frame rate, time stamps and sound, and all of its pictures.
 
     Attention is that of the second a picture is in, stretched to [0, 1]. A silent second, and what is left behind the
@@ -34,7 +34,7 @@ def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Li
     Raises:
         InputError: it cannot be decoded; nothing is written.
     """
-    tell_codec(out, listener)
+    warn_codec(out, listener)
     seconds = len(timeline.probabilities)
 
     @lru_cache(maxsize=1)
@@ -52,7 +52,7 @@ def write_events_video(source: Path, out: Path, timeline: Timeline, listener: Li
         return draw_overlay(picture, lit, style=_STYLE, caption=_caption(timeline, second))
 
     with new_file(out) as part, closing(play(source)) as pictures:
-        return write_movie(part, pictures, drawn, sound=source)
+        return encode_video(part, pictures, drawn, sound=source)
 
 
 def _caption(timeline: Timeline, second: int) -> str:

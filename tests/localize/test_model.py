@@ -250,13 +250,13 @@ def test_results_do_not_depend_on_what_came_before(small, model):
         (FRAME, (WAVE * 32767).astype(np.int32), RATE, r"waveform is \[66150\] int32; valid: .* or int16"),
         (FRAME, WAVE * 32767, RATE, r"waveform reaches 1.638e\+04; valid: .* in \[-1, 1\]"),
         (FRAME, WAVE.tolist(), RATE, "waveform is a list; valid: .n. mono"),
-        (FRAME, np.where(np.arange(len(WAVE)) == 7, np.nan, WAVE), RATE, "not numbers"),
-        (FRAME, np.full_like(WAVE, np.inf), RATE, "not numbers"),
+        (FRAME, np.where(np.arange(len(WAVE)) == 7, np.nan, WAVE), RATE, "NaN or infinite"),
+        (FRAME, np.full_like(WAVE, np.inf), RATE, "NaN or infinite"),
         (FRAME, WAVE[:0], RATE, "too short: 0 samples"),
         (FRAME, WAVE[:100], RATE, "too short: 100 samples; valid: 0.05 s or more"),
         (FRAME, WAVE, 0, "the rate is 0 Hz; valid: 1000 to 768000 Hz"),
         (FRAME, WAVE, -RATE, "the rate is -22050 Hz"),
-        (FRAME, WAVE, 22_050.5, "the rate is 22050.5; valid: a whole number"),
+        (FRAME, WAVE, 22_050.5, "the rate is 22050.5; valid: an integer"),
         (FRAME, WAVE, "fast", "the rate is 'fast'"),
     ],
 )
@@ -340,7 +340,7 @@ def test_a_video_is_read_as_it_is_used(small, tmp_path, monkeypatch):
             shown.append(screen.start)
             yield screen
 
-    monkeypatch.setattr("avloc.localize.moments.play", counted)
+    monkeypatch.setattr("avloc.localize.scenes.play", counted)
     results = small.localize_video(long, every=1.0)
     for _ in range(3):
         next(results)
@@ -368,7 +368,7 @@ def test_videos_that_cannot_be_meant(small, film, tmp_path):
         ({"path": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
         ({"audio": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
         ({"path": tmp_path / "text.mp4"}, "cannot be decoded"),
-        ({"start": 11}, r"no picture from 11 s on: the video ends at 10\.000 s"),
+        ({"start": 11}, r"no picture after 11 s: the video ends at 10\.000 s"),
     ):
         with pytest.raises(InputError, match=words):
             small.localize_video(**{"path": film, **arguments})

@@ -119,10 +119,10 @@ def test_no_output_is_planned_where_none_is_wanted():
     ("inputs", "out", "words"),
     [
         (["a.mp4", "b.mp4"], "h.png", "one file for 2 inputs; valid: a folder"),
-        (["a.mp4"], "h.tiff", r"unknown ending; valid: \.png, \.jpg, \.jpeg, \.webp, \.gif, \.npy, \.mp4, or a folder"),
-        (["a.mp4"], "h", r"unknown ending; valid: \.png, \.jpg"),
-        (["a.mp4"], "file.txt/h.png", r"file\.txt is a file; valid: a folder"),
-        (["a.mp4"], "file.txt/new/deep/", r"file\.txt is a file; valid: a folder"),
+        (["a.mp4"], "h.tiff", r"unknown suffix; valid: \.png, \.jpg, \.jpeg, \.webp, \.gif, \.npy, \.mp4, or a folder"),
+        (["a.mp4"], "h", r"unknown suffix; valid: \.png, \.jpg"),
+        (["a.mp4"], "file.txt/h.png", r"file\.txt is a file; valid: a new or existing folder"),
+        (["a.mp4"], "file.txt/new/deep/", r"file\.txt is a file; valid: a new or existing folder"),
         *(
             ([*names], out, rf"\{{{name}\}} is unknown; valid: \{{stem\}}, \{{time\}}")
             for names, out, name in (
@@ -136,8 +136,8 @@ def test_no_output_is_planned_where_none_is_wanted():
                 ("a", "{foo}/", "foo"),
             )
         ),
-        (["a.mp4"], "file.txt/", "is a file; valid: a folder"),
-        (["a.mp4", "b.mp4"], "file", "is a file; valid: a folder"),
+        (["a.mp4"], "file.txt/", "is a file; valid: a new or existing folder"),
+        (["a.mp4", "b.mp4"], "file", "is a file; valid: a new or existing folder"),
     ],
 )
 def test_outputs_that_cannot_be_meant(tmp_path, monkeypatch, inputs, out, words):
@@ -442,7 +442,7 @@ def test_every_input_bad(here, model, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("deaf.mp4", "has no sound"), ("blind.wav", "has no picture"), ("frame.jpg", "has no sound; give it one with")],
+    [("deaf.mp4", "has no sound"), ("blind.wav", "has no picture"), ("frame.jpg", "has no sound; add one with")],
 )
 def test_what_is_missing_is_named(here, model, tmp_path, name, words):
     path = tmp_path / name
@@ -473,7 +473,7 @@ def test_a_picture_with_a_sound(here, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["frame.png", "frame.png", "--audio", "s.wav"], "--audio goes with one picture or video, not with 2"),
+        (["frame.png", "frame.png", "--audio", "s.wav"], "--audio needs exactly one picture or video; there are 2"),
         (["frame.png", "--audio", "absent.wav"], "--audio: no such file: absent.wav"),
         (["absent.mp4"], "no such file: absent.mp4"),
         (["-", "-"], "can be read once"),

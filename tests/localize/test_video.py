@@ -15,10 +15,10 @@ import torch
 
 from avloc.errors import InputError, UsageError
 from avloc.heatmap import heat_maps
-from avloc.localize import movie, video
-from avloc.localize.interpolated import AHEAD
-from avloc.localize.moments import SoundSource
+from avloc.localize import video
+from avloc.localize.heat_interpolation import PREFETCHED_MAPS
 from avloc.localize.overlay import draw_overlay, draw_silent
+from avloc.localize.scenes import SoundSource
 from avloc.localize.style import Style
 from avloc.localize.video import write_video
 from avloc.media import MovieWriter, play, read_frame, read_sound
@@ -234,7 +234,9 @@ def test_maps_are_made_beside_the_drawing_and_a_little_ahead_of_it(tmp_path, mon
     assert threading.current_thread() not in threads
     assert len(asked) == 60
     before_and_after = [index // 5 + 2 for index in range(60)]
-    assert all(few <= made <= few + AHEAD or made == 12 for few, made in zip(before_and_after, asked, strict=True))
+    assert all(
+        few <= made <= few + PREFETCHED_MAPS or made == 12 for few, made in zip(before_and_after, asked, strict=True)
+    )
 
 
 def slow_video(source: Path, every: float, style: Style, resize: str) -> list[np.ndarray]:
@@ -284,12 +286,12 @@ def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, ever
 def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
     """Compared before they are encoded: x264 does not give the same bytes for the same pictures every time."""
     source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
-    opened, shown, write = [], [], movie.MovieWriter.write
+    opened, shown, write = [], [], video.MovieWriter.write
     monkeypatch.setattr(video, "play", lambda *given, **how: opened.append(given) or play(*given, **how))
-    monkeypatch.setattr(movie.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
+    monkeypatch.setattr(video.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
     outs = {}
-    for held in (video._HELD_BYTES, 0):
-        monkeypatch.setattr(video, "_HELD_BYTES", held)
+    for held in (video._BUFFERED_BYTES, 0):
+        monkeypatch.setattr(video, "_BUFFERED_BYTES", held)
         shown.clear()
         write_video(source, tmp_path / "out.mp4", FakeMapper())
         outs[held] = np.stack([picture for picture, *_ in shown])

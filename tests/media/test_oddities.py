@@ -310,7 +310,7 @@ def test_a_result_whose_name_is_too_long_fails_alone(here, model, tmp_path, monk
         film(tmp_path / "short.mp4").rename(tmp_path / f"{length * 'b'}.mp4")
     done = here("localize", f"{250 * 'b'}.mp4", f"{240 * 'b'}.mp4", "a.mp4", "--model", model)
     assert done.code == 1
-    assert "gives a name that is too long" in done.err
+    assert "its output name is too long" in done.err
     assert sorted(path.name for path in tmp_path.glob("*.heat.png")) == ["a.heat.png", f"{240 * 'b'}.heat.png"]
 
 

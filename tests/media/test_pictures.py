@@ -125,7 +125,7 @@ def test_localize_takes_pictures_of_every_format_with_a_sound(tmp_path, model, h
     assert (done.code, done.out) == (0, f"{tmp_path / 'h.npy'}\n")
     alone = here("localize", picture, "--model", model, "--out", tmp_path / "h.npy")
     assert alone.code == 3
-    assert "a picture has no sound; give it one with --audio" in alone.err
+    assert "a picture has no sound; add one with --audio" in alone.err
 
 
 def test_prepare_takes_frames_of_every_format_and_names_heic(tmp_path, here):
