@@ -1,4 +1,4 @@
-"""Plain data as JSON that every parser reads."""
+"""Strict JSON: no NaN, ASCII only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def finite(value: Any) -> Any:
-    """The same data with None for every number that is not finite: JSON has no NaN."""
+    """Replace NaN and infinities in plain data by None."""
     if isinstance(value, Mapping):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -18,9 +18,9 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """`value` as JSON in the order it has, NaN as null.
+    """JSON text with the order of keys kept and NaN as null.
 
-    ASCII only: a file name that is no Unicode comes out as an escape instead of failing, and U+2028 ends no line.
+    ASCII only: lone surrogates of file names become escapes, and U+2028 cannot end a line.
     """
     separators = (",", ": ") if indent else (",", ":")
     return json.dumps(finite(value), indent=indent, separators=separators, allow_nan=False)
