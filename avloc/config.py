@@ -30,6 +30,8 @@ AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
 """Teachers that hear: their hints are vectors, one a clip."""
 SECONDS_TEACHERS = ("vgg19",)
 """Teachers that see every second of a clip: what AVE learns from. VGGish hears every second in a store of events."""
+PANNS_SOUNDS = ("auto", "source", "store")
+"""Choices of the audio input of PANNs; see `avloc.teachers.choose_sound`."""
 VISUAL_TEACHERS = ("detr", "lite0")
 """Teachers that see: their hints are maps over the frame, of one number or of a vector in each cell."""
 

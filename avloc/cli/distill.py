@@ -15,7 +15,7 @@ def distill_cache(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="panns, yamnet or vggish hears, detr, lite0 or vgg19 (AVE) sees; may repeat.  [default: panns, detr]",
+            help="panns, yamnet or vggish (audio), detr, lite0 or vgg19 (image); may repeat.  [default: panns, detr]",
             show_default=False,
         ),
     ] = None,
@@ -24,19 +24,19 @@ def distill_cache(
         typer.Option(help="Folder with audio_feats/ and detr_dec_feats/ of AVC users, instead of running teachers."),
     ] = None,
     sound: Annotated[
-        str, typer.Option(help="What PANNs hears: source (full bandwidth), store, or auto (source if all are there).")
+        str, typer.Option(help="Audio input of PANNs: source (full bandwidth), store, or auto (source if all exist).")
     ] = "auto",
     raw_embedding: Annotated[
         bool, typer.Option("--raw-embedding", help="Store PANNs embeddings as they are, not L2-normalised.")
     ] = False,
-    confidence: Annotated[float, typer.Option(help="DETR queries count above this class probability.")] = 0.3,
-    batch: Annotated[int, typer.Option(help="Clips at once; the hints do not depend on it.")] = 8,
+    confidence: Annotated[float, typer.Option(help="Use DETR queries above this class probability.")] = 0.3,
+    batch: Annotated[int, typer.Option(help="Clips per batch; the hints do not depend on it.")] = 8,
     shard: Shard = None,
     weights_dir: WeightsDir = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Run the frozen teachers once and keep their hints beside the clips; resumable."""
+    """Run the frozen teachers once and save their hints in the store; resumable."""
     from avloc import console
     from avloc.distill import PUBLISHED_TEACHERS, DistillOptions
     from avloc.distill import distill_cache as run

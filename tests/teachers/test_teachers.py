@@ -1,4 +1,4 @@
-"""The teachers: no side effects, the right attention, the right sound, and hints that do not depend on company."""
+"""Teachers: no side effects, attention, sound, and hints that do not depend on the batch."""
 
 from __future__ import annotations
 
