@@ -1,4 +1,4 @@
-"""What the library takes as frame and waveform, how its objects print, and processes that are forked."""
+"""Valid frames and waveforms of the library, reprs, and forked processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small(tmp_path_factory) -> avloc.Model:
 
 
 def twisted() -> Image.Image:
-    """A picture of Pillow's that says: turn me by a quarter."""
+    """A Pillow image with an EXIF rotation of 90 degrees."""
     image = Image.fromarray(np.ascontiguousarray(np.rot90(FRAME)))
     image.getexif()[0x0112] = 6
     return image
@@ -212,7 +212,7 @@ print(answers.get(timeout=10))
 
 
 def forked(parent: str, child: str, threads: int) -> str:
-    """What became of a forked child, in processes that share nothing with this one."""
+    """Outcome in a forked child, run in separate processes."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK, json.dumps([parent, child, threads])],
         cwd=ROOT,

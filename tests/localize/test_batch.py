@@ -1,4 +1,4 @@
-"""Many inputs and many times: what is taken as input, where results go, and what is left out or read ahead."""
+"""Several inputs and times: expansion, output paths, skipping and prefetching."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """a.mp4 and b.mkv, four seconds each, the second half of b silent; a broken c.avi; what is no video."""
+    """a.mp4 and b.mkv, four seconds each, the second half of b silent; a broken c.avi; files that are not videos."""
     folder = tmp_path_factory.mktemp("clips")
     video(folder / "a.mp4")
     video(folder / "b.mkv", sound=tone(4, RATE, span=(0, 0.5)), audio_codec="flac")
@@ -370,7 +370,7 @@ def test_styles_reach_the_overlay(here, clips, model, tmp_path):
     assert (plain != bare).any()
 
 
-# --- what is there already --------------------------------------------------------------------------------------
+# --- existing outputs ------------------------------------------------------------------------------------------
 
 
 def test_what_is_there_is_left_out(here, clips, model, tmp_path):
@@ -405,7 +405,7 @@ def test_times_that_are_there_are_left_out(here, clips, model, tmp_path):
     assert "skipped" in here(*command).err
 
 
-# --- reading ahead, progress ------------------------------------------------------------------------------------
+# --- prefetching, progress -------------------------------------------------------------------------------------
 
 
 def test_reading_ahead_keeps_order_and_is_bounded():

@@ -1,4 +1,4 @@
-"""`import avloc` as a library: what a result holds, what videos yield, a word for each input that cannot be meant."""
+"""`import avloc` as a library: contents of results, results of videos, errors of invalid inputs."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def small(model) -> avloc.Model:
 
 
 def chirp(seconds: float, rate: int) -> np.ndarray:
-    """[samples] whose pitch tells the time."""
+    """[samples] with a pitch that changes over time."""
     t = np.arange(round(seconds * rate)) / rate
     return (0.4 * np.sin(2 * np.pi * (200 + 150 * t) * t)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
-    """Ten seconds in which every picture and every moment of the sound is another."""
+    """Ten seconds without any repeated frame or sound."""
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     return make_video(path, seconds=10, fps=5, frame_fn=textured, sound=chirp(10, RATE), rate=RATE)
 
@@ -77,7 +77,7 @@ def same(one: avloc.Result, other: avloc.Result) -> None:
     assert lines[0] == lines[1]
 
 
-# --- the door ---------------------------------------------------------------------------------------------------
+# --- load -------------------------------------------------------------------------------------------------------
 
 
 def test_importing_avloc_loads_nothing_heavy():
@@ -283,7 +283,7 @@ def test_a_model_that_answers_with_no_numbers_is_said(model, tmp_path):
 
 
 def one_by_one(small: avloc.Model, source: Path, times: list[float], audio: Path | None = None) -> list[avloc.Result]:
-    """Each time opened, sought and heard on its own."""
+    """Each time opened, seeked and localized separately."""
     out = []
     for time_s in times:
         frame, _ = read_frame(source, at=time_s)
@@ -382,7 +382,7 @@ GRIDS = hnp.arrays(np.float32, st.tuples(st.integers(2, 5), st.integers(2, 5)), 
 
 
 def stretched_twin(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Cell by cell between the corners, then by its own minimum and maximum; flat is zero."""
+    """Reference resize, cell by cell, then min-max normalisation; flat maps are zero."""
     out = np.zeros(grid)
     for y in range(grid[0]):
         for x in range(grid[1]):
@@ -424,7 +424,7 @@ def test_a_map_alone_is_itself_and_a_flat_one_counts_for_nothing():
 
 
 class FakePrior:
-    """Sees brightness, cell by cell; stands for an ImageNet trunk."""
+    """Mean brightness of every cell, in place of an ImageNet trunk."""
 
     side = 32
 

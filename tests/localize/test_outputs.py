@@ -1,4 +1,4 @@
-"""The files that `avloc localize` writes: folders made for them, and formats of pictures."""
+"""Output files of `avloc localize`: folders and picture formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `avloc localize` promises: the right map in the right place, in the right file, and a word for each failure."""
+"""`avloc localize`: maps, output files and error messages."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def json_lines(text: str) -> list[dict]:
 
 
 def timeless(line: dict) -> dict:
-    """A line without how long it took."""
+    """A line without its computing time."""
     return {key: value for key, value in line.items() if key != "seconds"}
 
 
@@ -264,7 +264,7 @@ def test_the_heat_map_equals_its_definition(model, clip, tmp_path):
 
 
 def turned(path: Path) -> Path:
-    """A video whose container says: show me turned by 90 degrees."""
+    """A video with a display rotation of 90 degrees in its container."""
     data = bytearray(video(path).read_bytes())
     upright = b"".join(value.to_bytes(4, "big") for value in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
     quarter = (0).to_bytes(4, "big") + (1 << 16).to_bytes(4, "big") + bytes(4) + b"\xff\xff\0\0" + bytes(16)

@@ -1,4 +1,4 @@
-"""`--style key=value`: what it takes, and what it says where it takes nothing."""
+"""`--style key=value`: valid values, and errors of invalid ones."""
 
 from __future__ import annotations
 

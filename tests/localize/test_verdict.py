@@ -1,4 +1,4 @@
-"""Whether a map has to do with its sound: the rule, where its thresholds come from, and what a person reads."""
+"""Verdicts: the rule, its thresholds and its sentences."""
 
 from __future__ import annotations
 

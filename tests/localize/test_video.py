@@ -1,4 +1,4 @@
-"""An overlay video is the video, with its own times and sound, and heat where and when the maps say so."""
+"""Overlay videos keep time stamps and sound, and show the interpolated heat."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLAIN = Style(contour=0, peak=False, caption=False, opacity=0)
 
 
 class FakeMapper:
-    """Hot on the left at odd calls, on the right at even ones; silent where it hears nothing. Keeps what it got."""
+    """Hot on the left at odd calls, on the right at even ones; silent if the waveform is. Records its inputs."""
 
     def __init__(self, *, seconds: float = 1.0, rate: int = RATE, resize: str = "bilinear-corners") -> None:
         self.seconds, self.rate, self.resize = seconds, rate, resize
@@ -54,7 +54,7 @@ def noise(seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 def decoded(path: Path) -> tuple[list[Fraction], np.ndarray, np.ndarray]:
-    """Times and RGB of all pictures, and the sound [channels, n] of a file, decoded the plain way."""
+    """Times and RGB of all pictures, and the sound [channels, n] of a file, decoded with PyAV."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
         times = [frame.pts * frame.time_base for frame in frames]
@@ -156,7 +156,7 @@ def test_pixel_aspect_and_rotation_are_applied_once(tmp_path):
 
 @pytest.mark.parametrize("matrix", [1, 5, 6, 9])
 def test_colours_are_those_of_the_source_and_marked_like_them(tmp_path, matrix):
-    """Luma and chroma of a movie without heat are those of its source, whatever they mean."""
+    """Luma and chroma of a video without heat equal those of its source, for any colour space."""
     path = tmp_path / "in.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "4"})
@@ -363,7 +363,7 @@ def test_sound_is_the_original_where_an_mp4_can_hold_it(tmp_path, ending, codec,
 
 @pytest.mark.parametrize("codec", ["aac", "mp3", "pcm_s16le"])
 def test_a_part_begins_and_ends_with_its_sound(tmp_path, codec):
-    """Pulses at known times are heard at those times less the beginning, however packets lie."""
+    """Pulses keep their times, less the start of the output, for any packet layout."""
     sound = sum(tone(8, 44_100, span=(at, at + 0.05)) for at in (1.0, 2.5, 3.3, 4.9, 6.0))
     ending = "mkv" if codec == "pcm_s16le" else "mp4"
     source = make_video(
