@@ -199,7 +199,7 @@ def test_resuming_keeps_the_sound_of_the_stamp(tmp_path: Path, options: DistillO
 
 def test_all_failed(tmp_path: Path, options: DistillOptions) -> None:
     make_store(tmp_path / "store", 2, sources=False)
-    with pytest.raises(NoInputLeft, match="gone or was changed"):
+    with pytest.raises(NoInputLeft, match="missing or changed"):
         distill_cache(tmp_path / "store", replace(options, teachers=("panns",), sound="source"))
 
 
