@@ -1,4 +1,4 @@
-"""Plain data as JSON without NaN, infinity or raw Unicode."""
+"""Strict JSON: no NaN, ASCII only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def finite(value: Any) -> Any:
-    """The same data with None for NaN and infinity, which JSON does not have."""
+    """Replace NaN and infinities in plain data by None."""
     if isinstance(value, Mapping):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -18,9 +18,9 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """`value` as ASCII JSON in its own order, NaN as null.
+    """JSON text with the order of keys kept and NaN as null.
 
-    Escapes keep lone surrogates of file names from failing, and U+2028 from ending a line.
+    ASCII only: lone surrogates of file names become escapes, and U+2028 cannot end a line.
     """
     separators = (",", ": ") if indent else (",", ":")
     return json.dumps(finite(value), indent=indent, separators=separators, allow_nan=False)

@@ -401,7 +401,7 @@ def test_shards_make_the_same_hints(taught, untaught, distilling):
 def test_hints_with_other_settings_are_refused_while_another_shard_starts(untaught, distilling):
     def then_the_second(event):
         if isinstance(event, Progress) and event.done == 1:
-            with pytest.raises(Refused, match="hints made otherwise: settings differ"):
+            with pytest.raises(Refused, match="hints with other settings: settings differ"):
                 distill_cache(untaught, replace(distilling, shard=JobShard(1, 2), confidence=0.5))
 
     assert distill_cache(untaught, replace(distilling, shard=JobShard(2, 2)), then_the_second).teachers[0].done
@@ -435,11 +435,11 @@ def test_shard_without_hints_is_no_failure_but_failed_clips_are(untaught, tmp_pa
     for shard in shards(4):
         done = here("distill-cache", untaught, *importing, "--shard", shard)
         assert done.code == 0
-        assert (f"shard {shard} has no clips for which there can be hints" in done.err) == (shard != mine)
+        assert (f"shard {shard} has no clips with available hints" in done.err) == (shard != mine)
         assert f"shard  {shard}" in done.out
     shutil.rmtree(hint_folder(untaught, "detr"))
     broken = JobShard(next(shard.number for shard in shards(64) if shard.contains(last)), 64)
-    with pytest.raises(NoInputLeft, match=f"not one clip of shard {broken} has a hint; the first reason"):
+    with pytest.raises(NoInputLeft, match=f"no clip of shard {broken} has a hint; the first error"):
         distill_cache(untaught, replace(distilling, shard=broken))
 
 

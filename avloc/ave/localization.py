@@ -20,8 +20,8 @@ from avloc.ave.timeline import Timeline
 from avloc.ave.timeline_plot import write_timeline
 from avloc.ave.timeline_video import write_timeline_video
 from avloc.errors import InputError, UsageError
-from avloc.localize.inputs import STDIN, as_files, expand_inputs
-from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_apart, plan_outputs
+from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
+from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_inputs_kept, plan_outputs
 from avloc.media import LATE_S, picture_seconds, probe, read_frame, square, stream_seconds
 from avloc.progress import Listener, Progress, silent
 from avloc.transforms import MEL_RATE
@@ -78,13 +78,13 @@ def localize_events(options: VideoEventOptions, listener: Listener = silent) -> 
     """
     names = expand_inputs(options.inputs, pictures=False)
     out_name = options.out or ("" if options.as_json else f"{STEM}.events.png")
-    outs = plan_outputs(names, out_name, pictures=not options.as_json, endings=(*PICTURES, VIDEO))
-    check_apart(options.out, outs, [Path(name) for name in names if name != STDIN])
+    outs = plan_outputs(names, out_name, pictures=not options.as_json, suffixes=(*PICTURES, VIDEO))
+    check_inputs_kept(options.out, outs, [Path(name) for name in names if name != STDIN])
     for out in outs:
         if TIME in str(out):
             raise UsageError(f"--out {options.out}: a timeline covers all times; valid: a name without {TIME}")
     predictor = TimelinePredictor(options, listener)
-    with as_files(names, options.inputs) as files:
+    with seekable_files(names, options.inputs) as files:
         for name, source, out in zip(names, files, outs, strict=True):
             try:
                 timeline = predictor.timeline(source, listener)

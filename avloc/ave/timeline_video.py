@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from avloc.ave.timeline import Timeline
 from avloc.ave.timeline_plot import attention_map
-from avloc.localize.movie import Movie, tell_codec, write_movie
 from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
 from avloc.localize.verdict import Verdict
+from avloc.localize.video import EncodedVideo, encode_video, warn_codec
 from avloc.media import TimedFrame, stream_frames
 from avloc.progress import Listener, Progress, silent
 
 _STYLE = Style(box=False, peak=False, contour=0.0)
 
 
-def write_timeline_video(source: Path, out: Path, timeline: Timeline, listener: Listener = silent) -> Movie:
+def write_timeline_video(source: Path, out: Path, timeline: Timeline, listener: Listener = silent) -> EncodedVideo:
     """Write an MP4 of `source` with its timeline; all frames, time stamps and the audio are kept.
 
     The overlay is the attention of the frame's second, min-max normalised. Silent seconds, and frames after the last
@@ -31,7 +31,7 @@ def write_timeline_video(source: Path, out: Path, timeline: Timeline, listener: 
     Raises:
         InputError: it cannot be decoded; nothing is written.
     """
-    tell_codec(out, listener)
+    warn_codec(out, listener)
     seconds = len(timeline.probabilities)
 
     @lru_cache(maxsize=1)
@@ -49,7 +49,7 @@ def write_timeline_video(source: Path, out: Path, timeline: Timeline, listener: 
         return draw_overlay(picture, overlay, style=_STYLE, caption=_caption(timeline, second))
 
     with new_file(out) as part, closing(stream_frames(source)) as pictures:
-        return write_movie(part, pictures, drawn, sound=source)
+        return encode_video(part, pictures, drawn, sound=source)
 
 
 def _caption(timeline: Timeline, second: int) -> str:

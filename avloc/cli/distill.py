@@ -15,8 +15,7 @@ def distill_cache(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of sound: panns, yamnet, vggish; of frames: detr, lite0, vgg19 (AVE); may repeat.  "
-            "[default: panns, detr]",
+            help="panns, yamnet or vggish (audio), detr, lite0 or vgg19 (image); may repeat.  [default: panns, detr]",
             show_default=False,
         ),
     ] = None,
@@ -25,13 +24,13 @@ def distill_cache(
         typer.Option(help="Folder with audio_feats/ and detr_dec_feats/ of AVC users, instead of running teachers."),
     ] = None,
     sound: Annotated[
-        str, typer.Option(help="Input of PANNs: source (full bandwidth), store, or auto (source if all files exist).")
+        str, typer.Option(help="Audio input of PANNs: source (full bandwidth), store, or auto (source if all exist).")
     ] = "auto",
     raw_embedding: Annotated[
         bool, typer.Option("--raw-embedding", help="Store PANNs embeddings without L2 normalisation.")
     ] = False,
-    confidence: Annotated[float, typer.Option(help="Least class probability of the DETR queries that are used.")] = 0.3,
-    batch: Annotated[int, typer.Option(help="Clips at once; the hints do not depend on it.")] = 8,
+    confidence: Annotated[float, typer.Option(help="Use DETR queries above this class probability.")] = 0.3,
+    batch: Annotated[int, typer.Option(help="Clips per batch; the hints do not depend on it.")] = 8,
     shard: Shard = None,
     weights_dir: WeightsDir = None,
     device: Device = "auto",

@@ -1,4 +1,4 @@
-"""The terminal: progress and notices on standard error, results on standard output. Nobody else knows Rich."""
+"""Terminal output: progress and notices on standard error, results on standard output. The only user of Rich."""
 
 from avloc.console.score_tables import print_session
 from avloc.console.terminal import (

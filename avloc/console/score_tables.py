@@ -1,4 +1,4 @@
-"""What `eval` prints: tables of scores, runs, comparisons and the paper's rows."""
+"""Output of `eval`: tables of scores, runs, comparisons and published rows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LEGEND = (
     "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the truth has; peak: hottest pixel in the truth"
 )
 _WIDEST = 10_000
-"""Columns; no table has as many."""
-_SINGLE = {"shipped": "as shipped", "av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
+"""Columns of the terminal, more than any table."""
+_MAP_LABELS = {"shipped": "as shipped", "av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
 
 def print_session(session: Session, *, as_json: bool) -> None:
-    """Scores of each model under each protocol, then of groups of runs and of pairs of models."""
+    """Print scores of each model and protocol, then of groups of runs and pairs of models."""
     if as_json:
         records: list[EvalReport | RunsSummary | Comparison] = list(session.evaluation.reports)
         for entry in (*records, *session.summaries, *session.comparisons):
@@ -70,7 +70,7 @@ def _print_scores(out: Console, report: EvalReport) -> None:
 
 
 def _print_further(out: Console, report: EvalReport) -> None:
-    """Scores that only extended sets, wrong sounds, masks or several sources have."""
+    """Print scores specific to extended sets, wrong sounds, masks or several sources."""
     for kind, ext in report.extended.items():
         exact = f"AP {_percent(ext.ap)}  max F1 {_percent(ext.max_f1)}  LocAcc {_percent(ext.loc_acc)}"
         slavc = (
@@ -104,14 +104,14 @@ def _print_runs(out: Console, summary: RunsSummary) -> None:
 
 
 def _print_table(out: Console, table: dict[str, Any]) -> None:
-    """Published rows, and below each what is ours of it."""
+    """Print published rows, each followed by our results."""
     number = f"Table {table['number']}: " if table["number"] else ""
     out.print(f"{number}{table['title']} (published by the source in brackets; cIoU@0.5, AUC)")
     for line in table["rows"]:
         row = line["row"]
         std = f" +- {_percent(row['ciou_50_std'])}" if row["ciou_50_std"] is not None else ""
         auc = "-" if row["auc"] is None else _percent(row["auc"])
-        where = f"{row['train_list'] or 'not said'} -> {row['testset']}"
+        where = f"{row['train_list'] or 'unspecified'} -> {row['testset']}"
         notes = f"; {row['note']}" if row["note"] else ""
         out.print(f"{row['label']}, {where}: {_percent(row['ciou_50'])}{std}, {auc} [{row['source']}{notes}]")
         if line["status"] == "not run":
@@ -126,7 +126,7 @@ def _print_table(out: Console, table: dict[str, Any]) -> None:
 
 
 def _print_baselines(out: Console, reports: Sequence[EvalReport]) -> None:
-    """Below a table of the paper: what needs no model, once for each test set and protocol."""
+    """Print the baselines without model, once per test set and protocol."""
     for report in {(report.testset, report.protocol.name): report for report in reports}.values():
         out.print(f"baselines on {shown(report.testset)}, protocol {report.protocol.name}, {report.n_scored} clips:")
         for name, scores in report.baselines.items():
@@ -139,16 +139,15 @@ def _mean_std(value: dict[str, float]) -> str:
 
 
 def _print_comparison(out: Console, comparison: Comparison) -> None:
-    from avloc.report.tables import METRIC_LABELS
-
-    labels = dict(METRIC_LABELS)
     a, b = f"{shown(comparison.a)} ({comparison.a_selection})", f"{shown(comparison.b)} ({comparison.b_selection})"
     out.print(f"{a} minus {b}, {comparison.n} clips, protocol {comparison.protocol.name}")
+    from avloc.report.tables import METRIC_LABELS
+
     out.print("percent points, 95 % interval and p of a paired bootstrap over the clips")
     for kind, metrics in comparison.maps.items():
         for name, value in metrics.items():
             interval = f"95 % {_percent(value['low'])} to {_percent(value['high'])}, p {value['p']:.3f}"
-            out.print(f"  {kind:<12} {labels[name]:<9} {100 * value['difference']:+.2f} ({interval})")
+            out.print(f"  {kind:<12} {METRIC_LABELS[name]:<9} {100 * value['difference']:+.2f} ({interval})")
 
 
 def _protocol_line(report: EvalReport) -> str:
@@ -164,7 +163,7 @@ def _protocol_line(report: EvalReport) -> str:
 
 
 def _score_table(out: Console, report: EvalReport) -> Table:
-    """As wide as its cells: a narrow terminal wraps its lines, and no number is shortened."""
+    """A table as wide as its cells, so that a narrow terminal wraps lines instead of truncating numbers."""
     from rich.measure import Measurement
     from rich.table import Table
 
@@ -196,7 +195,7 @@ def _map_name(kind: str, report: EvalReport) -> str:
     weights = {"fused": report.protocol.fused, "fused-detr": report.protocol.fused_detr}.get(kind)
     if weights is None:
         network = report.priors.get(kind, {}).get("network", "")
-        return f"object ({network})" if kind == "object" and network else _SINGLE[kind]
+        return f"object ({network})" if kind == "object" and network else _MAP_LABELS[kind]
     short = {"av": "AV", "object": "object", "detr": "DETR"}
     if len(set(weights.values())) == 1:
         return " + ".join(short[name] for name in weights)

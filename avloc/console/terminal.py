@@ -1,4 +1,4 @@
-"""Progress, notices and the plain results of most commands."""
+"""Progress, notices and the results of most commands."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from avloc.prepare import PrepareReport
     from avloc.train import TrainReport
 
-_SIGN_OF_LIFE_S = 300.0
+_HEARTBEAT_S = 300.0
 
 
 def console(*, stderr: bool) -> Console:
-    """Rich's console on one of the two streams."""
+    """A Rich console on standard error or output."""
     from rich.console import Console
 
-    # soft_wrap keeps one message one line in logs and pipes; markup off, so that a path with brackets stays itself.
+    # soft_wrap keeps a message on one line in logs and pipes; without markup, brackets in paths are literal.
     return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
 
 
 def inert(text: str) -> str:
-    """A text with a stranger's names in it, as one line that a terminal only shows: what is no sign is escaped."""
+    """Untrusted text on one line, with unprintable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(text: str, most: int = 100) -> str:
-    """A name from a stranger's file on one line: `inert`, and shortened if very long."""
+    """Untrusted text on one line, shortened in the middle to `most` characters."""
     plain = inert(text)
     half = (most - 3) // 2
     return plain if len(plain) <= most else f"{plain[:half]}...{plain[-half:]}"
 
 
 def print_error(text: str, hint: str) -> None:
-    """One line of what went wrong and one of what to do."""
+    """Print an error and its hint, one line each."""
     out = console(stderr=True)
     out.print(f"avloc: {inert(text)}", style="bold red")
     if hint:
@@ -56,14 +56,14 @@ def print_error(text: str, hint: str) -> None:
 
 @contextmanager
 def live(clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
-    """A listener that prints notices, and progress: bars with rate and time left on a terminal, else a line at times.
+    """Listener that prints notices and progress: bars on a terminal, otherwise milestones and a line every 5 minutes.
 
     Args:
-        clock: seconds.
+        clock: time in seconds.
     """
     out = console(stderr=True)
     if not out.is_terminal:
-        yield _Lines(out, clock).hear
+        yield _LinePrinter(out, clock).handle
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -77,14 +77,14 @@ def live(clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
         TextColumn("{task.fields[detail]}", markup=False),
     )
     with Bars(*columns, console=out, transient=True) as bars:
-        yield _Drawer(out, bars).hear
+        yield _BarPrinter(out, bars).handle
 
 
-class _Teller:
+class _Printer:
     def __init__(self, out: Console) -> None:
         self.out = out
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         match event:
             case Notice():
                 self.out.print(f"avloc: {inert(event.text)}", style="yellow")
@@ -95,22 +95,20 @@ class _Teller:
         raise NotImplementedError
 
 
-class _Lines(_Teller):
-    """Progress in a file: every milestone, and a sign of life every five minutes."""
-
+class _LinePrinter(_Printer):
     def __init__(self, out: Console, clock: Callable[[], float]) -> None:
         super().__init__(out)
-        self.clock, self.said = clock, clock()
+        self.clock, self.last_print = clock, clock()
 
     def show(self, event: Progress) -> None:
         now = self.clock()
-        if event.milestone or now - self.said >= _SIGN_OF_LIFE_S:
-            self.said = now
+        if event.milestone or now - self.last_print >= _HEARTBEAT_S:
+            self.last_print = now
             count = f"{event.done}/{event.total}" if event.total is not None else str(event.done)
             self.out.print(f"avloc: {inert(f'{event.task} {count}  {event.detail}').rstrip()}")
 
 
-class _Drawer(_Teller):
+class _BarPrinter(_Printer):
     def __init__(self, out: Console, bars: Bars) -> None:
         super().__init__(out)
         self.bars = bars
@@ -126,11 +124,10 @@ class _Drawer(_Teller):
 
 
 def print_json(value: object) -> None:
-    """One JSON value a line; NaN becomes null."""
+    """Print JSON on one line; NaN becomes null."""
     unicode = (sys.stdout.encoding or "utf").lower().startswith("utf")
     text = json.dumps(finite(value), ensure_ascii=not unicode)
-    # What is no sign stands as JSON's own escape: control characters beyond ASCII, and the lone surrogates of a file
-    # name that is no UTF-8.
+    # Escape what JSON itself leaves: non-ASCII control characters, and lone surrogates of file names.
     sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")
     sys.stdout.flush()
 
@@ -148,17 +145,17 @@ def _lines(rows: Sequence[tuple[str, object]]) -> None:
 
 
 def print_preparation(report: PrepareReport, *, as_json: bool) -> None:
-    """What `prepare` did, or would do."""
+    """Print the report of `prepare`."""
     data = {**asdict(report), "exit_code": report.exit_code}
     if as_json:
         print_json(data)
         return
-    told = {name: value for name, value in data.items() if name != "exit_code" and value is not None}
-    _lines([(name.replace("_", " "), _short(value)) for name, value in told.items()])
+    rows = [(name, value) for name, value in data.items() if name != "exit_code" and value is not None]
+    _lines([(name.replace("_", " "), _short(value)) for name, value in rows])
 
 
 def _short(value: object) -> object:
-    """Long lists by their length and first entries; the whole stands in the files."""
+    """Abbreviate lists to their length and first entries."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items()) or "none"
     if isinstance(value, list | tuple):
@@ -169,7 +166,7 @@ def _short(value: object) -> object:
 
 
 def print_distillation(report: DistillReport, *, as_json: bool) -> None:
-    """What `distill-cache` did."""
+    """Print the report of `distill-cache`."""
     if as_json:
         print_json(asdict(report))
         return
@@ -180,7 +177,7 @@ def print_distillation(report: DistillReport, *, as_json: bool) -> None:
 
 
 def print_training(report: TrainReport, *, as_json: bool) -> None:
-    """Where a run stands."""
+    """Print the report of `train`."""
     if as_json:
         print_json(asdict(report))
         return
@@ -199,7 +196,7 @@ def print_training(report: TrainReport, *, as_json: bool) -> None:
 
 
 def print_localization(result: Localization, listener: Listener, *, as_json: bool) -> None:
-    """One line a moment: JSON, or the path that was written."""
+    """Print the result at one time: JSON, or the path of its file."""
     if result.error:
         listener(Notice(f"{result.input}: {result.error}"))
     if as_json:
@@ -209,16 +206,16 @@ def print_localization(result: Localization, listener: Listener, *, as_json: boo
 
 
 def print_input_done(done: InputDone, listener: Listener, *, as_json: bool) -> None:
-    """The path of the file that holds all moments of an input, and what its maps are worth."""
+    """Print the file with all times of an input, and its verdict."""
     if done.written is not None and not as_json:
         print_path(done.written)
     if done.skipped:
-        listener(Notice(f"{done.input}: skipped, its output is there"))
+        listener(Notice(f"{done.input}: skipped, its output exists"))
     elif done.summary and not as_json:
         listener(Notice(f"{done.input}: {done.summary}"))
 
 
 def print_path(path: Path) -> None:
-    """As it is for a pipe, which needs its very bytes; inert for a terminal."""
+    """Print a path: unchanged to a pipe, escaped on a terminal."""
     sys.stdout.write(f"{inert(str(path)) if sys.stdout.isatty() else path}\n")
     sys.stdout.flush()

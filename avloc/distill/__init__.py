@@ -1,8 +1,7 @@
-"""`avloc distill-cache`: run the frozen teachers once over a store and keep what they say beside the clips.
+"""`avloc distill-cache`: run the frozen teachers once over a store and save their hints, one folder per teacher.
 
-One folder of hints per teacher, stamped. A run picks up where the last one ended, at any point, and a clip's hint
-depends neither on that nor on `batch` or `workers`. Clips that failed stand in `failed.jsonl` of the hints' folder and
-are tried again by the next run.
+Interrupted jobs resume, and a hint depends neither on that nor on `batch` or `workers`. Clips that failed are listed in
+`failed.jsonl` of the folder and retried by the next job.
 """
 
 from avloc.distill.cache import distill_cache

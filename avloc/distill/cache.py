@@ -1,4 +1,4 @@
-"""Filling the folders of hints."""
+"""Run the teachers, or import arrays, and write the hints."""
 
 from __future__ import annotations
 
@@ -22,21 +22,19 @@ if TYPE_CHECKING:
 
 
 def distill_cache(store: Path, options: DistillOptions, listener: Listener = silent) -> DistillReport:
-    """Give every clip of a store the hints of the teachers asked for.
-
-    What is finished when it is interrupted is kept.
+    """Compute the missing hints of all clips in a store. Finished hints are kept after an interrupt.
 
     Args:
         store: a prepared store.
-        options: which teachers, and how.
-        listener: hears progress and notices.
+        options: teachers and settings.
+        listener: called with progress and notices.
 
     Raises:
-        UsageError: an option cannot be meant.
-        WeightsError: a teacher's weights are absent or wrong; nothing has been done then.
-        StoreNotFound: `store` is no prepared store.
-        Refused: it is being written to, and not by another shard of this, or holds hints made otherwise.
-        NoInputLeft: not one clip has a hint, and that is not because a shard is empty.
+        UsageError: an invalid option.
+        WeightsError: a teacher's weights are absent or invalid; nothing was computed.
+        StoreNotFound: `store` is not a prepared store.
+        Refused: the store is locked by another job, or has hints with other settings.
+        NoInputLeft: no clip has a hint, although the shard has clips.
     """
     from avloc.store import Store
 
@@ -46,8 +44,8 @@ def distill_cache(store: Path, options: DistillOptions, listener: Listener = sil
             sources = imported_sources(options.import_npy, options.teachers, listener)
         else:
             sources = teacher_sources(opened, options, listener)
-        filled = tuple(_fill(opened, source, options.shard, listener) for source in sources)
-    report = DistillReport(shard=options.shard.label, teachers=filled)
+        reports = tuple(_add_hints(opened, source, options.shard, listener) for source in sources)
+    report = DistillReport(shard=options.shard.label, teachers=reports)
     _check_any(report, listener)
     return report
 
@@ -57,33 +55,31 @@ def _check_any(report: DistillReport, listener: Listener) -> None:
         return
     reasons = [reason for teacher in report.teachers for reason in teacher.failed.values()]
     if report.shard and not reasons:  # a shard may be empty by chance
-        listener(Notice(f"shard {report.shard} has no clips for which there can be hints"))
+        listener(Notice(f"shard {report.shard} has no clips with available hints"))
         return
-    first = f"; the first reason: {reasons[0]}" if reasons else ""
-    asked = f"shard {report.shard}" if report.shard else "the store"
-    raise NoInputLeft(f"not one clip of {asked} has a hint{first}")
+    first = f"; the first error: {reasons[0]}" if reasons else ""
+    where = f"shard {report.shard}" if report.shard else "the store"
+    raise NoInputLeft(f"no clip of {where} has a hint{first}")
 
 
 @dataclass
 class _Tally:
-    """What came of the clips asked about so far."""
-
     tried: set[str] = field(default_factory=set)
     done: int = 0
     no_hint: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
-    def take(self, clip_id: str, answer: Hint | InputError, writer: HintWriter) -> None:
+    def add(self, clip_id: str, hint: Hint | InputError, writer: HintWriter) -> None:
         self.tried.add(clip_id)
-        if isinstance(answer, InputError):
-            self.failed[clip_id] = str(answer)
+        if isinstance(hint, InputError):
+            self.failed[clip_id] = str(hint)
             return
-        writer.add(clip_id, answer)
+        writer.add(clip_id, hint)
         self.done += 1
-        self.no_hint += answer is None
+        self.no_hint += hint is None
 
 
-def _fill(store: Store, source: HintSource, shard: JobShard, listener: Listener) -> TeacherReport:
+def _add_hints(store: Store, source: HintSource, shard: JobShard, listener: Listener) -> TeacherReport:
     from avloc.store import HintWriter, hint_folder
     from avloc.store.shards import ShardFolder
 
@@ -95,30 +91,30 @@ def _fill(store: Store, source: HintSource, shard: JobShard, listener: Listener)
             writer = stack.enter_context(HintWriter(store.folder, source.stamp, shard=shard))
             remove_partial_files(folder, shard)
         known = ShardFolder(folder)
-        asked = [clip_id for clip_id in store.ids if shard.contains(clip_id)]
-        absent = [clip_id for clip_id in asked if clip_id not in known]
-        wanted = [clip_id for clip_id in absent if source.has(clip_id)]
+        ids = [clip_id for clip_id in store.ids if shard.contains(clip_id)]
+        absent = [clip_id for clip_id in ids if clip_id not in known]
+        todo = [clip_id for clip_id in absent if source.has(clip_id)]
         try:
-            with closing(source.answers(wanted)) as answers:
-                for clip_id, answer in answers:
-                    tally.take(clip_id, answer, writer)
-                    listener(Progress(task=f"hints of {teacher}", done=len(tally.tried), total=len(wanted)))
+            with closing(source.hints(todo)) as hints:
+                for clip_id, hint in hints:
+                    tally.add(clip_id, hint, writer)
+                    listener(Progress(task=f"hints of {teacher}", done=len(tally.tried), total=len(todo)))
         finally:
             with lock_shared_files(store.folder, shard):
-                _keep_failures(folder, tally)
+                _update_failures(folder, tally)
     return TeacherReport(
         teacher=teacher,
         folder=str(folder),
         done=tally.done,
-        already=len(asked) - len(absent),
-        missing=len(absent) - len(wanted),
+        already=len(ids) - len(absent),
+        missing=len(absent) - len(todo),
         no_hint=tally.no_hint,
         failed=tally.failed,
     )
 
 
-def _keep_failures(folder: Path, tally: _Tally) -> None:
-    """Bring `failed.jsonl` up to date, in order of ids: what was tried again leaves it, unless it failed again."""
+def _update_failures(folder: Path, tally: _Tally) -> None:
+    """Update `failed.jsonl`, sorted by id: remove the clips that were retried, add those that failed."""
     path = folder / FAILED
     older = {str(entry.get("id")): str(entry.get("reason")) for entry in read_json_lines(path)}
     now = {clip_id: reason for clip_id, reason in older.items() if clip_id not in tally.tried} | tally.failed

@@ -1,6 +1,6 @@
-"""Hints that AVC users already hold: `audio_feats/<id>.flac.npy` and `detr_dec_feats/<id>.jpg.npy`.
+"""Import of AVC's precomputed hints: `audio_feats/<id>.flac.npy` and `detr_dec_feats/<id>.jpg.npy`.
 
-They are taken as they are, not normalised again: who made them chose their scale.
+They are not normalised again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avloc.annotations import canonical_id, media_id
-from avloc.distill.sources import Answers, HintSource
+from avloc.distill.sources import HintResults, HintSource
 from avloc.errors import InputError, UsageError
 from avloc.files import sha256_of
 from avloc.progress import Listener, Notice, Progress
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from avloc.teachers import Hint
 
 LAYOUT = {"panns": ("audio_feats", (2048,)), "detr": ("detr_dec_feats", (25, 25))}
-"""Teacher -> folder and shape of one hint, once axes of length 1 are gone."""
+"""Teacher -> folder, and shape of a hint after squeezing."""
 
 
 def imported_sources(folder: Path, teachers: Sequence[str], listener: Listener) -> list[HintSource]:
-    """The hints in `folder` of the teachers asked for; a teacher whose folder is not there is left out, with a notice.
+    """Sources of the hints in `folder`; a teacher without a subfolder is skipped with a notice.
 
     Raises:
         UsageError: there is nothing to import.
     """
-    there = {name: folder / LAYOUT[name][0] for name in teachers if (folder / LAYOUT[name][0]).is_dir()}
-    if not there:
-        wanted = " or ".join(f"{LAYOUT[name][0]}/" for name in teachers)
-        raise UsageError(f"--import-npy {folder} holds no {wanted}")
-    for name in set(teachers) - set(there):
-        listener(Notice(f"{folder} holds no {LAYOUT[name][0]}/: no hints of {name} are imported"))
-    return [_source(name, place, listener) for name, place in there.items()]
+    found = {name: folder / LAYOUT[name][0] for name in teachers if (folder / LAYOUT[name][0]).is_dir()}
+    if not found:
+        expected = " or ".join(f"{LAYOUT[name][0]}/" for name in teachers)
+        raise UsageError(f"--import-npy {folder} has no {expected}")
+    for name in set(teachers) - set(found):
+        listener(Notice(f"{folder} has no {LAYOUT[name][0]}/: no hints of {name} are imported"))
+    return [_source(name, subfolder, listener) for name, subfolder in found.items()]
 
 
 def _source(teacher: str, folder: Path, listener: Listener) -> HintSource:
@@ -49,17 +49,17 @@ def _source(teacher: str, folder: Path, listener: Listener) -> HintSource:
     for path in paths:
         by_id.setdefault(media_id(path, to_first_dot=True), []).append(path)
 
-    def answers(ids: Sequence[str]) -> Answers:
+    def hints(ids: Sequence[str]) -> HintResults:
         for clip_id in ids:
             yield clip_id, _read(by_id[canonical_id(clip_id)], shape)
 
     settings = {"imported": _digest(folder, paths, listener), "files": len(paths)}
     stamp = HintStamp(teacher=teacher, shape=shape, settings=settings)
-    return HintSource(stamp=stamp, has=lambda clip_id: canonical_id(clip_id) in by_id, answers=answers)
+    return HintSource(stamp=stamp, has=lambda clip_id: canonical_id(clip_id) in by_id, hints=hints)
 
 
 def _digest(folder: Path, paths: Sequence[Path], listener: Listener) -> str:
-    """SHA-256 over every file's name and content: it stands where a teacher's weights would."""
+    """SHA-256 over names and contents of all files, in place of a teacher's weight hash."""
     digest = hashlib.sha256()
     for number, path in enumerate(paths, start=1):
         digest.update(f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n".encode())
@@ -75,13 +75,13 @@ def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Hint | InputError:
 
 
 def read_hint(paths: Sequence[Path], shape: tuple[int, ...]) -> Hint:
-    """One clip's hint from the files that bear its id; None where it holds a NaN, AVC's way to say "no hint".
+    """Read a clip's hint; None if it contains NaN, which is AVC's "no hint".
 
     Raises:
-        InputError: several files, an unreadable one, another shape, or numbers that float16 cannot hold.
+        InputError: more than one file, or an invalid array: unreadable, another shape, beyond float16.
     """
     if len(paths) > 1:
-        raise InputError(f"several files bear its id: {', '.join(sorted(path.name for path in paths))}")
+        raise InputError(f"several files have its id: {', '.join(sorted(path.name for path in paths))}")
     (path,) = paths
     try:
         with path.open("rb") as file:
@@ -90,9 +90,9 @@ def read_hint(paths: Sequence[Path], shape: tuple[int, ...]) -> Hint:
         raise InputError(f"{path.name} is not a readable array: {error}") from error
     squeezed = value.squeeze()
     if squeezed.shape != shape or value.dtype.kind != "f":
-        raise InputError(f"{path.name} holds {value.dtype} {value.shape}, not floats that squeeze to {shape}")
+        raise InputError(f"{path.name} contains {value.dtype} {value.shape}, not floats that squeeze to {shape}")
     if np.isnan(squeezed).any():
         return None
     if np.abs(squeezed).max() > np.finfo(np.float16).max:
-        raise InputError(f"{path.name} holds numbers beyond the range of float16")
+        raise InputError(f"{path.name} contains numbers beyond the range of float16")
     return squeezed.astype(np.float32)

@@ -1,4 +1,4 @@
-"""What `distill-cache` is asked to do, and what it did. No torch here."""
+"""Options and reports of `distill-cache`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,33 +12,37 @@ from avloc.sharding import UNSHARDED, JobShard
 
 TEACHERS = tuple(dict.fromkeys((*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)))
 PUBLISHED_TEACHERS = ("panns", "detr")
-"""AVC's: those that are asked by default, and whose hints its users hold as arrays."""
+"""AVC's teachers: the defaults, and those whose hints can be imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillOptions:
-    """What `distill-cache` is asked to do."""
+    """Options of `distill-cache`.
+
+    Raises:
+        UsageError: an invalid value or combination.
+    """
 
     teachers: tuple[str, ...] = PUBLISHED_TEACHERS
     """Some of `TEACHERS`."""
     import_npy: Path | None = None
-    """Take the hints from this folder's `audio_feats/` and `detr_dec_feats/` instead of running teachers."""
+    """Import the hints from `audio_feats/` and `detr_dec_feats/` of this folder instead of running teachers."""
     sound: str = "auto"
-    """What PANNs hears: `source`, `store` or `auto`."""
+    """Audio input of PANNs, one of `PANNS_SOUNDS`; see `avloc.teachers.choose_sound`."""
     normalise: bool = True
-    """Keep PANNs embeddings at length 1."""
+    """Normalise PANNs embeddings to unit length."""
     confidence: float = 0.3
-    """DETR queries count above this class probability."""
+    """Use DETR queries above this class probability."""
     batch: int = 8
-    """Clips read and asked about at once."""
+    """Clips per batch."""
     workers: int = 2
-    """Threads that decode."""
+    """Decoding threads."""
     weights_dir: Path | None = None
-    """Searched first for the teachers' weights."""
+    """Folder searched first for the teachers' weights."""
     device: str = "auto"
-    """`auto`, or a name torch knows."""
+    """`auto`, or a PyTorch device."""
     shard: JobShard = UNSHARDED
-    """Only clips of this shard; other shards can run concurrently on the same store."""
+    """Process only clips of this shard; shards can run concurrently on one store."""
 
     def __post_init__(self) -> None:
         for name in self.teachers:
@@ -46,7 +50,7 @@ class DistillOptions:
                 hint = nearest(name, TEACHERS)
                 raise UsageError(f"--teacher {name} is unknown; valid: {', '.join(TEACHERS)}", hint=hint)
         if not self.teachers:
-            raise UsageError(f"no --teacher is named; valid: {', '.join(TEACHERS)}")
+            raise UsageError(f"no --teacher given; valid: {', '.join(TEACHERS)}")
         self._check_import()
         if self.sound not in PANNS_SOUNDS:
             hint = nearest(self.sound, PANNS_SOUNDS)
@@ -61,36 +65,36 @@ class DistillOptions:
         foreign = [name for name in self.teachers if name not in PUBLISHED_TEACHERS]
         if self.import_npy is not None and foreign:
             valid = ", ".join(PUBLISHED_TEACHERS)
-            raise UsageError(f"--import-npy holds no hints of {foreign[0]}; valid with it: --teacher {valid}")
+            raise UsageError(f"--import-npy cannot import hints of {foreign[0]}; valid with it: --teacher {valid}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherReport:
-    """What was done for one teacher."""
+    """Counts of one teacher."""
 
     teacher: str
     folder: str
     done: int
-    """Hints made now."""
+    """New hints."""
     already: int
-    """Clips that had one."""
+    """Clips that already had one."""
     no_hint: int
-    """Those made now in which the teacher had nothing to say."""
+    """New hints that are "no hint"."""
     missing: int
-    """Clips for which an imported folder holds no file."""
+    """Clips without a file in the imported folder."""
     failed: dict[str, str]
-    """Clip id -> reason."""
+    """Clip id -> error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillReport:
-    """What `distill-cache` did; a shard counts its own clips."""
+    """Result of `distill-cache`; a shard counts its own clips."""
 
     shard: str | None = None
-    """Shard of this report, such as `2/4`; None if unsharded."""
+    """The shard, such as `2/4`; None if unsharded."""
     teachers: tuple[TeacherReport, ...]
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where some clips failed."""
+        """0, or 1 if a clip failed."""
         return int(any(teacher.failed for teacher in self.teachers))

@@ -1,4 +1,4 @@
-"""Where hints come from, and the first such place: the teachers themselves."""
+"""Sources of hints, and the source that runs a teacher."""
 
 from __future__ import annotations
 
@@ -21,34 +21,35 @@ if TYPE_CHECKING:
     from avloc.teachers import Hint, Teacher
     from avloc.weights import Located, Weight
 
-Answers = Generator[tuple[str, "Hint | InputError"], None, None]
+HintResults = Generator[tuple[str, "Hint | InputError"], None, None]
+"""Clip id and its hint or error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HintSource:
-    """Where the hints of one teacher come from: the teacher itself, or files that somebody made."""
+    """Source of one teacher's hints: the teacher itself, or imported arrays."""
 
     stamp: HintStamp
     has: Callable[[str], bool]
-    """Whether there can be an answer for a clip id."""
-    answers: Callable[[Sequence[str]], Answers]
-    """The hints of some clips, in any order; the reason in place of one that failed."""
+    """Whether a clip id is available."""
+    hints: Callable[[Sequence[str]], HintResults]
+    """Computes the hints of clip ids, in any order."""
 
 
 def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -> list[HintSource]:
-    """The teachers asked for, their weights found but not yet loaded.
+    """Sources that run the teachers of the options. Weights are located, and loaded on first use.
 
     Raises:
-        UsageError: an option cannot be meant.
-        WeightsError: weights are absent or wrong.
+        UsageError: an invalid option.
+        WeightsError: weights are absent or invalid.
     """
     teachers = [_build(name, store, options, listener) for name in dict.fromkeys(options.teachers)]
 
     def source(teacher: Teacher) -> HintSource:
-        def answers(ids: Sequence[str]) -> Answers:
-            return _answers(teacher, store, ids, options)
+        def hints(ids: Sequence[str]) -> HintResults:
+            return _run_teacher(teacher, store, ids, options)
 
-        return HintSource(stamp=teacher.stamp(), has=lambda _id: True, answers=answers)
+        return HintSource(stamp=teacher.stamp(), has=lambda _id: True, hints=hints)
 
     return [source(teacher) for teacher in teachers]
 
@@ -68,8 +69,8 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         if of_seconds is not None:
             return of_seconds
     if name == "detr":
-        seen = teachers.DetrSettings(confidence=options.confidence)
-        return teachers.DetrTeacher(seen, found(teachers.DetrTeacher.weight), device)
+        detr = teachers.DetrSettings(confidence=options.confidence)
+        return teachers.DetrTeacher(detr, found(teachers.DetrTeacher.weight), device)
     if name == "lite0":
         return teachers.Lite0Teacher(found(teachers.Lite0Teacher.weight), device)
     if name == "yamnet":
@@ -77,17 +78,17 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
     if name == "vggish":
         return teachers.VggishTeacher(store.spec, found(teachers.VggishTeacher.weight), device)
     sound = teachers.choose_sound(store, options.sound)
-    heard = teachers.PannsSettings(normalise=options.normalise, sound=sound)
+    panns = teachers.PannsSettings(normalise=options.normalise, sound=sound)
     weights = found(teachers.PannsTeacher.weight)
-    listener(Notice(f"PANNs hears the {'source files' if sound == 'source' else 'sound in the store'}"))
-    return teachers.PannsTeacher(heard, store.spec, weights, device)
+    listener(Notice(f"PANNs input: the {'source files' if sound == 'source' else 'sound in the store'}"))
+    return teachers.PannsTeacher(panns, store.spec, weights, device)
 
 
 def teacher_device(name: str) -> torch.device:
-    """What `pick_device` says; but `auto` is a launched process's own GPU, that parts do not crowd on the first.
+    """Like `pick_device`, but `auto` in a process of a distributed launch is its own GPU.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: no such device.
     """
     from avloc.distributed import own_gpu
     from avloc.engine import pick_device
@@ -96,25 +97,25 @@ def teacher_device(name: str) -> torch.device:
     return (own_gpu() or device) if name == "auto" else device
 
 
-def _answers(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> Answers:
-    """Decode the next clips in threads while the network works on these."""
+def _run_teacher(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> HintResults:
+    """Decode the next batch in threads while the network runs on the current one."""
     pool = ThreadPoolExecutor(options.workers)
     try:
         ahead: dict[str, Future[NDArray[Any]]] = {}
         for start in range(0, len(ids), options.batch):
             chunk = ids[start : start + options.batch]
             now, ahead = ahead, {clip_id: pool.submit(teacher.read, store.read(clip_id)) for clip_id in chunk}
-            yield from _ask(teacher, now)
-        yield from _ask(teacher, ahead)
+            yield from _run_batch(teacher, now)
+        yield from _run_batch(teacher, ahead)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _ask(teacher: Teacher, reading: Mapping[str, Future[NDArray[Any]]]) -> Answers:
-    material: dict[str, NDArray[Any]] = {}
-    for clip_id, future in reading.items():
+def _run_batch(teacher: Teacher, decoding: Mapping[str, Future[NDArray[Any]]]) -> HintResults:
+    inputs: dict[str, NDArray[Any]] = {}
+    for clip_id, future in decoding.items():
         try:
-            material[clip_id] = future.result()
+            inputs[clip_id] = future.result()
         except InputError as error:
             yield clip_id, error
-    yield from zip(material, teacher.hints(list(material.values())), strict=True)
+    yield from zip(inputs, teacher.hints(list(inputs.values())), strict=True)

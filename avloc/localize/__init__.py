@@ -1,11 +1,11 @@
-"""`avloc localize` and the library behind it: media and a model become pictures, arrays, videos or lines of JSON."""
+"""`avloc localize` and its library: localize sound in media; write overlays, arrays, videos or JSON lines."""
 
 from avloc.localize.model import Model, load
-from avloc.localize.moments import Times
 from avloc.localize.options import InputDone, Localization, LocalizeOptions, parse_weights
 from avloc.localize.outputs import plan_outputs
 from avloc.localize.result import Result
 from avloc.localize.run import localize
+from avloc.localize.scenes import Times
 from avloc.localize.style import Style, parse_style
 from avloc.localize.verdict import Verdict, VerdictRule
 

@@ -1,4 +1,4 @@
-"""What the user typed, as a list of files; standard input becomes one."""
+"""Expand the inputs typed on the command line to files: globs, folders, lists, standard input."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _LIST_MARK = "@"
 
 
 def expand_inputs(typed: Sequence[str], *, pictures: bool) -> list[str]:
-    """Files, globs, folders and lists as paths, in the order typed; `-` stays itself.
+    """Expand globs, folders and lists to paths, in the order typed; `-` is kept.
 
     Args:
-        typed: paths; patterns such as `clips/*.mp4`; folders, for the videos that lie directly in them; `@list.txt`, a
-            file with one path a line, in which blank lines and lines with # count for nothing.
+        typed: paths; patterns such as `clips/*.mp4`; folders, for the videos directly in them; `@list.txt`, a file with
+            one path per line, where blank lines and lines starting with # are ignored.
         pictures: whether pictures in a folder are inputs too.
 
     Raises:
-        UsageError: a path does not exist, or a pattern, a folder or a list holds nothing.
+        UsageError: a path does not exist, or a pattern, folder or list is empty.
     """
     out = [name for text in typed for name in _expanded(text, pictures=pictures)]
     if out.count(STDIN) > 1:
@@ -58,7 +58,7 @@ def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[str]:
     inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     found = [str(path) for path in inside if not path.is_dir() and not path.name.startswith(".")]
     if not found:
-        raise UsageError(f"{folder} holds no video; valid: a folder with videos directly in it, files, or patterns")
+        raise UsageError(f"{folder} contains no video; valid: a folder with videos directly in it, files, or patterns")
     return found
 
 
@@ -66,7 +66,7 @@ def _in_list(path: Path) -> list[str]:
     try:
         text = os.fsdecode(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # as the shell would have typed it
     except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"no such list: {path}", hint="@FILE names a file with one path a line.") from None
+        raise UsageError(f"no such list: {path}", hint="@FILE names a file with one path per line.") from None
     lines = [line.strip() for line in text.splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     absent = next((name for name in names if not Path(name).is_file()), None)
@@ -74,27 +74,27 @@ def _in_list(path: Path) -> list[str]:
         refuse_url(absent)
         raise UsageError(f"no such file: {absent}, in the list {path}")
     if not names:
-        raise UsageError(f"the list {path} names no file")
+        raise UsageError(f"the list {path} is empty")
     return names
 
 
-def check_named(text: str, flag: str = "") -> Path:
-    """A file, a pipe or `-` that the user named.
+def existing_path(text: str, flag: str = "") -> Path:
+    """Path of a file, a pipe or `-`.
 
     Raises:
-        UsageError: there is no such file; begins with `flag`.
+        UsageError: no such file; the message begins with `flag`.
     """
     path = Path(text)
     if text != STDIN and not path.is_file() and not path.is_fifo():
-        raise UsageError(f"{flag}{text} is no file" if path.exists() else f"{flag}no such file: {text}")
+        raise UsageError(f"{flag}{text} is not a file" if path.exists() else f"{flag}no such file: {text}")
     return path
 
 
 @contextmanager
-def as_files(names: Sequence[str], typed: Sequence[str]) -> Iterator[list[Path]]:
-    """The inputs as files that decoders can jump about in, while the context lasts.
+def seekable_files(names: Sequence[str], typed: Sequence[str]) -> Iterator[list[Path]]:
+    """Paths of the inputs as seekable files, within the context.
 
-    Standard input is copied to a file, and so is a pipe if it was `typed`; one that lies in a folder is not read.
+    Standard input and pipes that were `typed` are copied to temporary files; a pipe found in a folder is not read.
     """
     with ExitStack() as stack:
         yield [
@@ -103,7 +103,7 @@ def as_files(names: Sequence[str], typed: Sequence[str]) -> Iterator[list[Path]]
 
 
 def _is_typed_pipe(name: str, typed: Sequence[str]) -> bool:
-    """A named pipe, or one of the shell's as in `<(command)`."""
+    """A named pipe, or process substitution such as `<(command)`."""
     return name in typed and Path(name).is_fifo()
 
 

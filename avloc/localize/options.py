@@ -1,4 +1,4 @@
-"""What `localize` is asked for, and what it says of each moment and each input."""
+"""Options of `localize`, and its records: one per time and one per input."""
 
 from __future__ import annotations
 
@@ -8,83 +8,86 @@ from pathlib import Path
 from typing import Any
 
 from avloc.errors import UsageError
-from avloc.localize.moments import Times
 from avloc.localize.outputs import TIME
 from avloc.localize.result import FIELDS, SCHEMA, Result
+from avloc.localize.scenes import Times
 from avloc.localize.style import Style
 from avloc.protocols import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizeOptions:
-    """What to localize, with what, and where to put it."""
+    """Inputs, model and outputs of `localize`.
+
+    Raises:
+        UsageError: an invalid combination.
+    """
 
     inputs: tuple[str, ...]
     """Files, patterns, folders and `@lists`; `-` is standard input."""
     audio: Path | None = None
-    """Sound for a single picture, or for a single video in place of its own; `-` is standard input."""
+    """Sound of a single picture, or replacement sound of a single video; `-` is standard input."""
     track: int | None = None
-    """Which sound track of the input, or of `audio`, counted from 1; None is the main one."""
+    """Sound track of the input, or of `audio`, counted from 1; None is the main one."""
     times: Times = field(default_factory=Times)
-    """Which moments of the videos."""
     model: Path | None = None
     prior: str = ""
-    """Object prior; see `avloc.localize.model.load`."""
+    """Object prior, as in `avloc.load`."""
     weights: Mapping[str, float] = field(default_factory=dict)
     weights_dir: Path | None = None
     out: str = ""
-    """As the user typed it: a trailing slash means a folder."""
+    """File, or folder with a trailing slash; see `plan_outputs`."""
     as_json: bool = False
-    """Every moment is wanted as a line, and no picture is written where `out` is empty."""
+    """Yield a record for every time, and write no picture if `out` is empty."""
     style: Style = field(default_factory=Style)
     skip_existing: bool = False
-    """Leave out what is there already."""
+    """Skip inputs and times whose output exists."""
     device: str = "auto"
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
         Protocol(precision=self.precision)
         if self.track is not None and self.track < 1:
-            raise UsageError(f"--track {self.track} is not valid; tracks are counted from 1")
+            raise UsageError(f"--track {self.track} is invalid; tracks are counted from 1")
         if self.skip_existing and self.as_json and not self.out:
-            raise UsageError("--skip-existing needs --out: lines of JSON are nowhere to be found again")
-        if self.skip_existing and TIME in self.out and not self.times.given:
-            unknown = f"--skip-existing cannot know the time in --out {self.out} beforehand"
-            raise UsageError(f"{unknown}; add --every or --at, or take a name without it")
+            raise UsageError("--skip-existing needs --out: JSON lines leave no file to skip")
+        if self.skip_existing and TIME in self.out and not self.times.is_set:
+            unknown = f"--skip-existing cannot know the time in --out {self.out} in advance"
+            raise UsageError(f"{unknown}; add --every or --at, or use a name without {TIME}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Localization:
-    """What was found in one moment of one input, or why nothing could be."""
+    """Result at one time of one input, or the error."""
 
     input: str
     error: str = ""
     result: Result | None = None
     written: Path | None = None
-    """The file of this moment, where it has one of its own."""
+    """Its file; None if there is none, or one file holds all times."""
     model: str = ""
     protocol: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """One line of `--json`; pixels are those of the shown frame."""
+        """One line of `--json`; pixel coordinates refer to the displayed frame."""
         known = self.result.as_json() if self.result else {"model": self.model, "protocol": self.protocol}
         return {"schema": SCHEMA, "input": self.input, **dict.fromkeys(FIELDS), **known, "error": self.error or None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputDone:
-    """One input is finished with."""
+    """An input is finished."""
 
     input: str
     failed: bool = False
     incomplete: bool = False
-    """The rest of it is not there or cannot be decoded."""
+    """The rest of it is missing or cannot be decoded."""
     skipped: bool = False
-    """Its output was there already."""
+    """Its output existed."""
     written: Path | None = None
-    """The file that holds all its moments, where there is one."""
+    """The file with all its times, if there is one."""
     summary: str = ""
-    """The verdict for a person."""
+    """Summary of the verdicts, see `avloc.localize.verdict.summary`."""
 
 
 def parse_weights(text: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where results go, and how they are written: pictures, arrays, several of them for one input."""
+"""Output paths of `localize`, and the writers of pictures and arrays."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from avloc.localize.result import Result
 
 @dataclass(frozen=True, kw_only=True)
 class _Format:
-    """How Pillow writes a picture."""
+    """A picture format of Pillow."""
 
     name: str
     largest: int
-    """Pixels of a side that the format has room for."""
+    """Largest side in pixels."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,24 +52,24 @@ def plan_outputs(
     *,
     pictures: bool = True,
     every: bool = False,
-    endings: Sequence[str] = OUTPUT_SUFFIXES,
+    suffixes: Sequence[str] = OUTPUT_SUFFIXES,
 ) -> list[Path | None]:
-    """Where each input's result goes; None for nowhere. `{time}` in a path stands for the time of each result.
+    """Output path of each input; None for no output. `{time}` in a path is replaced by the time of each result.
 
-    A file by its ending; a trailing slash, an existing folder or several inputs mean a folder with `{stem}.png` each
-    (`{stem}-{time}.png` where there are several times), a second equal stem getting `-2`; nothing given means
-    `{stem}.heat.png` here.
+    The suffix selects the format. A trailing slash, an existing folder or several inputs mean a folder with
+    `{stem}.png` per input (`{stem}-{time}.png` with several times); a second equal stem gets `-2`. The default is
+    `{stem}.heat.png` in the working directory.
 
     Args:
         inputs: paths; `-` has the stem `stdin`.
-        out: as the user typed it, with `{stem}` and `{time}` or without.
-        pictures: False writes nothing where `out` is empty.
-        every: an input may have several results.
-        endings: of files that can be written.
+        out: as typed, optionally with `{stem}` and `{time}`.
+        pictures: False writes nothing if `out` is empty.
+        every: whether an input may have several results.
+        suffixes: valid suffixes of files.
 
     Raises:
-        UsageError: several results with one file name, an ending we do not write, an unknown placeholder, or a file
-            where a folder has to be.
+        UsageError: several results with one file name, an unknown suffix or placeholder, or a file in place of a
+            folder.
     """
     if not out:
         return [*_named(inputs, _DEFAULT[every])] if pictures else [None] * len(inputs)
@@ -78,9 +78,9 @@ def plan_outputs(
     many = len(inputs) > 1 or every
     if out.endswith("/") or target.is_dir() or (many and not target.suffix):
         if target.exists() and not target.is_dir():
-            raise UsageError(f"--out {out} is a file; valid: a folder, new or there already")
+            raise UsageError(f"--out {out} is a file; valid: a new or existing folder")
         return [*_named(inputs, str(target / _IN_FOLDER[every]))]
-    _check_file(target, out, inputs, every=every, endings=endings)
+    _check_file(target, out, inputs, every=every, suffixes=suffixes)
     return [*_named(inputs, out)] if STEM in out else [target]
 
 
@@ -89,33 +89,33 @@ _IN_FOLDER = {False: f"{STEM}.png", True: f"{STEM}-{TIME}.png"}
 
 
 def _check_new(target: Path, out: str) -> None:
-    """What is not there yet can be made and holds no unknown placeholder; folders that are there have any name."""
-    there = next(path for path in (target, *target.parents) if path.exists())
-    if there != target and not there.is_dir():
-        raise UsageError(f"--out {out}: {there} is a file; valid: a folder, new or there already")
-    new = str(target.relative_to(there))
+    """Check that the new part of a path can be created and has no unknown placeholder."""
+    existing = next(path for path in (target, *target.parents) if path.exists())
+    if existing != target and not existing.is_dir():
+        raise UsageError(f"--out {out}: {existing} is a file; valid: a new or existing folder")
+    new = str(target.relative_to(existing))
     unknown = [name for name in _PLACEHOLDER.findall(new) if name not in (STEM, TIME)]
     if unknown:
         raise UsageError(f"--out {out}: {unknown[0]} is unknown; valid: {STEM}, {TIME}")
 
 
-def _check_file(target: Path, out: str, inputs: Sequence[str], *, every: bool, endings: Sequence[str]) -> None:
+def _check_file(target: Path, out: str, inputs: Sequence[str], *, every: bool, suffixes: Sequence[str]) -> None:
     suffix = target.suffix.lower()
     if len(inputs) > 1 and STEM not in out:
         raise UsageError(
             f"--out {out} is one file for {len(inputs)} inputs; valid: a folder, as in --out {target.stem}/, or a "
             f"name with {STEM}"
         )
-    if suffix not in endings:
-        raise UsageError(f"--out {out}: unknown ending; valid: {', '.join(endings)}, or a folder with a slash")
+    if suffix not in suffixes:
+        raise UsageError(f"--out {out}: unknown suffix; valid: {', '.join(suffixes)}, or a folder with a slash")
     if every and suffix in PICTURES and TIME not in out:
         raise UsageError(f"--out {out} is one picture for several times; valid: a folder, a name with {TIME}, or .npy")
     if suffix == VIDEO and TIME in out:
-        raise UsageError(f"--out {out}: a video holds all times; valid: a name without {TIME}")
+        raise UsageError(f"--out {out}: a video contains all times; valid: a name without {TIME}")
 
 
-def check_apart(out: str, outputs: Iterable[Path | None], sources: Iterable[Path]) -> None:
-    """No output may take the place of an input.
+def check_inputs_kept(out: str, outputs: Iterable[Path | None], sources: Iterable[Path]) -> None:
+    """Check that no output would overwrite an input.
 
     Raises:
         UsageError: one would.
@@ -138,17 +138,17 @@ def _named(inputs: Sequence[str], template: str) -> Iterator[Path]:
 
 
 def at_time(path: Path, time_s: float) -> Path:
-    """`path` with `{time}` filled in, in seconds, so that names sort as times do."""
+    """`path` with `{time}` replaced by seconds, zero-padded so that names sort by time."""
     return Path(str(path).replace(TIME, f"{time_s:08.3f}"))
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """`atomic_path` in a folder that is made for it, and that goes again if the file does not come to be.
+    """`atomic_path` that creates missing folders, and removes them again if no file was written.
 
     Raises:
         InputError: the name is too long.
-        Refused: the file system takes no folders there.
+        Refused: the folders cannot be created.
     """
     made = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -161,7 +161,7 @@ def new_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        raise InputError(f"gives a name that is too long: {path.name}; valid: --out with a shorter one") from error
+        raise InputError(f"its output name is too long: {path.name}; valid: --out with a shorter one") from error
     finally:
         for folder in made:
             if not any(folder.iterdir()):
@@ -169,16 +169,16 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write a picture [H, W, 3], by the ending of `path`, atomically.
+    """Write a picture [H, W, 3] in the format of the suffix of `path`, atomically.
 
     Raises:
-        InputError: it is larger than the format has room for.
+        InputError: it exceeds the largest size of the format.
     """
     kind = _FORMATS[path.suffix.lower()]
     height, width = rgb.shape[:2]
     if max(height, width) > kind.largest:
-        reason = f"has an overlay of {width} x {height} pixels, more than {kind.name} has room for"
-        raise InputError(f"{reason} ({kind.largest} a side); valid: --out with .png")
+        reason = f"has an overlay of {width} x {height} pixels, more than {kind.name} supports"
+        raise InputError(f"{reason} ({kind.largest} per side); valid: --out with .png")
     with new_file(path) as part:
         Image.fromarray(rgb).save(part, format=kind.name, **kind.options)
 
@@ -191,12 +191,12 @@ def write_array(path: Path, result: Result) -> None:
         part.write_bytes(buffer.getvalue())
 
 
-class Stack:
-    """Heat maps of several times as one `.npy` [T, H, W], written as they come; memory holds one.
+class HeatMapStack:
+    """Writes heat maps of several times to one `.npy` [T, H, W], one at a time.
 
     Args:
-        path: where it will be.
-        files: closes it; on failure nothing is left.
+        path: the file.
+        files: closes it; on failure the file is removed.
     """
 
     def __init__(self, path: Path, files: ExitStack) -> None:
@@ -206,7 +206,7 @@ class Stack:
         self._count = 0
 
     def add(self, result: Result) -> None:
-        """Append a heat map; the first one opens the file and settles the size."""
+        """Append a heat map; the first one opens the file and determines the size."""
         if self._file is None:
             part = self._files.enter_context(new_file(self.path))
             self._file = self._files.enter_context(part.open("wb"))
@@ -216,13 +216,13 @@ class Stack:
         self._file.write(np.ascontiguousarray(result.heatmap, "<f4").tobytes())
 
     def finish(self) -> None:
-        """Write how many heat maps there are."""
+        """Write the final number of heat maps to the header."""
         assert self._file is not None
         self._file.seek(0)
         self._file.write(self._header(self._count))
 
     def _header(self, count: int) -> bytes:
-        """NumPy leaves room in it for a longer first axis, so that every count takes as many bytes."""
+        """The `.npy` header, whose length does not depend on `count`: NumPy pads for a growing first axis."""
         buffer = io.BytesIO()
         header = {"descr": "<f4", "fortran_order": False, "shape": (count, *self._shape)}
         np.lib.format.write_array_header_1_0(buffer, header)

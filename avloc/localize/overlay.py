@@ -1,7 +1,7 @@
-"""A heat map laid over its frame: colours, contour, peak, box, words, legend and strip.
+"""Draw a heat map over its frame: colours, contour, peak, box, caption, legend and strip.
 
-Sizes follow the frame, so that a line is a line and a word can be read at 176 x 144 and at 4K. The same code draws a
-picture and each frame of a video; all of it is integer work with tables, 256 levels of heat.
+Line widths and text sizes scale with the frame. Pictures and video frames share this code; heat is quantised to 256
+levels and drawn through lookup tables.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from avloc.localize.style import COLOUR_MAPS, DEFAULT_STYLE, Style
 
 _LEVELS = 256
 _WHITE, _BLACK, _CYAN = (255, 255, 255), (0, 0, 0), (110, 225, 255)
-_SMOOTH = 4  # rings are drawn this many times too large and shrunk, which rounds their steps off
+_SUPERSAMPLING = 4  # of rings, for anti-aliasing
 _CURVE = 1.5
-"""Opacity grows with this power of the heat: lukewarm places keep their own colours."""
+"""Opacity is proportional to this power of the heat, so that medium heat leaves the frame visible."""
 _SMALLEST_TEXT = 8
 _HALO = 0.55
-"""Opacity of the dark rim that sets a white line off a bright frame."""
+"""Opacity of the dark outline of white lines."""
 
 
 def draw_overlay(
@@ -38,21 +38,21 @@ def draw_overlay(
     peak_xy: Sequence[int] | None = None,
     caption: str = "",
 ) -> NDArray[np.uint8]:
-    """Blend colours over the frame, the more opaque the hotter, so that cold places stay as they were.
+    """Blend the colour map over the frame, with opacity increasing with heat.
 
     Args:
-        frame: [H, W, 3] RGB as shown.
+        frame: [H, W, 3] RGB as displayed.
         heat: [H, W] in [0, 1].
-        style: what else is drawn.
-        box_xyxy: half-open box in pixels, drawn if the style says so.
-        peak_xy: hottest pixel, marked if the style says so.
-        caption: words at the lower edge.
+        style: what is drawn.
+        box_xyxy: half-open box in pixels, drawn if `style.box`.
+        peak_xy: hottest pixel, marked if `style.peak`.
+        caption: text at the lower edge.
 
     Returns:
-        [H', W', 3] uint8: the size of the frame, larger by legend and strip.
+        [H', W', 3] uint8: the frame's size plus legend and strip.
     """
     levels = np.asarray(heat * np.float32(_LEVELS - 1) + np.float32(0.5)).astype(np.uint8)
-    mask, colours = _coloured(levels, style)
+    mask, colours = _colourise(levels, style)
     canvas = Image.fromarray(frame)
     canvas.paste(colours, mask=mask)
     rgb = np.array(canvas)
@@ -62,19 +62,19 @@ def draw_overlay(
         _draw_box(rgb, box_xyxy)
     if style.peak and peak_xy is not None:
         ring = _ring(max(4, round(min(heat.shape) / 45)), _line_width(*heat.shape))
-        _stick(rgb, ring, peak_xy[0] - ring.width // 2, peak_xy[1] - ring.height // 2)
-    return _finished(rgb, frame, colours, style, caption)
+        _paste(rgb, ring, peak_xy[0] - ring.width // 2, peak_xy[1] - ring.height // 2)
+    return _add_margins(rgb, frame, colours, style, caption)
 
 
 def draw_silent(frame: NDArray[np.uint8], *, style: Style = DEFAULT_STYLE, caption: str) -> NDArray[np.uint8]:
-    """The plain frame [H, W, 3] with a caption, in the size that `draw_overlay` gives under the same style."""
-    _, cold = _coloured(np.zeros(frame.shape[:2], np.uint8), style)
-    return _finished(frame.copy(), frame, cold, style, caption)
+    """The plain frame [H, W, 3] with a caption, of the same size as `draw_overlay` with this style."""
+    _, cold = _colourise(np.zeros(frame.shape[:2], np.uint8), style)
+    return _add_margins(frame.copy(), frame, cold, style, caption)
 
 
 @lru_cache
-def _tables(style: Style) -> tuple[list[int], bytes]:
-    """Opacity 0..255 and RGB of each of the 256 levels of heat."""
+def _lookup_tables(style: Style) -> tuple[list[int], bytes]:
+    """Opacity 0..255 and RGB of the 256 levels of heat."""
     levels = np.linspace(0, 1, _LEVELS)
     opacity = np.round(style.opacity * 255 * levels**_CURVE).astype(int).tolist()
     row = COLOUR_MAPS.index(style.colours)
@@ -82,8 +82,9 @@ def _tables(style: Style) -> tuple[list[int], bytes]:
         return opacity, Image.open(file).crop((0, row, _LEVELS, row + 1)).tobytes()
 
 
-def _coloured(levels: NDArray[np.uint8], style: Style) -> tuple[Image.Image, Image.Image]:
-    opacity, palette = _tables(style)
+def _colourise(levels: NDArray[np.uint8], style: Style) -> tuple[Image.Image, Image.Image]:
+    """Opacity mask and RGB image of quantised heat [H, W]."""
+    opacity, palette = _lookup_tables(style)
     image = Image.fromarray(levels)
     mask = image.point(opacity)
     image.putpalette(palette)
@@ -95,11 +96,11 @@ def _line_width(height: int, width: int) -> int:
 
 
 def _draw_contour(rgb: NDArray[np.uint8], heat: NDArray[np.float32], level: float) -> None:
-    """A smooth white line with a dark rim where the heat is `level`."""
+    """An anti-aliased white line with a dark outline where the heat equals `level`."""
     half = max(1.2, _line_width(*heat.shape)) / 2
     rim = 2 * half + 0.5
-    y, x = np.divmod(np.flatnonzero(_border(heat >= level, math.ceil(rim + 0.5))), heat.shape[1])
-    distance = np.abs(heat[y, x] - np.float32(level)) / np.maximum(_slope(heat, y, x), np.float32(1e-6))
+    y, x = np.divmod(np.flatnonzero(_near_edges(heat >= level, math.ceil(rim + 0.5))), heat.shape[1])
+    distance = np.abs(heat[y, x] - np.float32(level)) / np.maximum(_gradient_norm(heat, y, x), np.float32(1e-6))
     pixels = rgb[y, x].astype(np.float32)
     for colour, reach, opacity in ((0, rim, _HALO), (255, half, 1)):
         cover = np.float32(opacity) * np.clip(np.float32(reach + 0.5) - distance, 0, 1)[:, None]
@@ -107,8 +108,8 @@ def _draw_contour(rgb: NDArray[np.uint8], heat: NDArray[np.float32], level: floa
     rgb[y, x] = np.round(pixels)
 
 
-def _border(inside: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Where pixels inside and outside meet, and `reach` pixels to either side, along rows and along columns."""
+def _near_edges(inside: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Pixels up to `reach` pixels, along rows and columns, from the boundary of a mask."""
     near = np.zeros_like(inside)
     near[:, 1:] = inside[:, 1:] != inside[:, :-1]
     near[1:] |= inside[1:] != inside[:-1]
@@ -123,8 +124,8 @@ def _border(inside: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     return near
 
 
-def _slope(heat: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.float32]:
-    """How much the heat changes from pixel to pixel at some places."""
+def _gradient_norm(heat: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Norm of the gradient per pixel at some places, from central differences."""
     above, below = np.maximum(y - 1, 0), np.minimum(y + 1, heat.shape[0] - 1)
     left, right = np.maximum(x - 1, 0), np.minimum(x + 1, heat.shape[1] - 1)
     down = (heat[below, x] - heat[above, x]) / np.maximum(below - above, 1).astype(np.float32)
@@ -134,7 +135,7 @@ def _slope(heat: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]) 
 
 
 def _draw_box(rgb: NDArray[np.uint8], box_xyxy: Sequence[int]) -> None:
-    """A line just inside the box, between two dark ones."""
+    """A line along the inner edge of the box, between two dark ones."""
     x0, y0, x1, y1 = box_xyxy
     width = _line_width(*rgb.shape[:2])
     for inset, colour in ((-width, _BLACK), (width, _BLACK), (0, _CYAN)):
@@ -149,23 +150,23 @@ def _draw_box(rgb: NDArray[np.uint8], box_xyxy: Sequence[int]) -> None:
 
 
 def _span(start: int, stop: int) -> slice:
-    """Of an axis, as far as it reaches: before its zero there is nothing."""
+    """Slice of an axis, clipped at 0."""
     return slice(max(0, start), max(0, stop))
 
 
-def _stick(rgb: NDArray[np.uint8], sticker: Image.Image, x: int, y: int) -> None:
-    """Lay a small RGBA picture over `rgb` with its upper left corner at a place, which may lie outside."""
-    part = rgb[_span(y, y + sticker.height), _span(x, x + sticker.width)]
+def _paste(rgb: NDArray[np.uint8], patch: Image.Image, x: int, y: int) -> None:
+    """Paste an RGBA image on `rgb` in place, with its upper left corner at (x, y), which may be outside."""
+    part = rgb[_span(y, y + patch.height), _span(x, x + patch.width)]
     under = Image.fromarray(part)
-    under.paste(sticker, (min(x, 0), min(y, 0)), mask=sticker)
+    under.paste(patch, (min(x, 0), min(y, 0)), mask=patch)
     part[:] = np.asarray(under)
 
 
 @lru_cache
 def _ring(radius: int, width: int) -> Image.Image:
-    """A white ring with a dark rim and a dot in its middle, on nothing."""
+    """A white ring with a dark outline and a central dot, on a transparent background."""
     side = 2 * (radius + 2 * width) + 1
-    large = Image.new("RGBA", (side * _SMOOTH, side * _SMOOTH))
+    large = Image.new("RGBA", (side * _SUPERSAMPLING, side * _SUPERSAMPLING))
     draw = ImageDraw.Draw(large)
     for reach, thick, colour in ((radius + width, 3 * width, (*_BLACK, 140)), (radius, width, (*_WHITE, 255))):
         _circle(draw, side, reach, thick, colour)
@@ -174,19 +175,19 @@ def _ring(radius: int, width: int) -> Image.Image:
 
 
 def _circle(draw: ImageDraw.ImageDraw, side: int, radius: float, width: int, colour: tuple[int, ...]) -> None:
-    middle, reach = side * _SMOOTH / 2, radius * _SMOOTH
+    middle, reach = side * _SUPERSAMPLING / 2, radius * _SUPERSAMPLING
     corners = (middle - reach, middle - reach, middle + reach, middle + reach)
-    draw.ellipse(corners, outline=colour, width=width * _SMOOTH)
+    draw.ellipse(corners, outline=colour, width=width * _SUPERSAMPLING)
 
 
-def _finished(
+def _add_margins(
     rgb: NDArray[np.uint8], frame: NDArray[np.uint8], heat: Image.Image, style: Style, caption: str
 ) -> NDArray[np.uint8]:
-    """Caption, strip and legend around what has been drawn."""
+    """Add caption, strip and legend."""
     height, width = frame.shape[:2]
     if style.caption and caption:
         band = _caption(caption, width, height)
-        _stick(rgb, band, 0, height - band.height)
+        _paste(rgb, band, 0, height - band.height)
     if style.strip:
         gap = np.full((height, max(2, width // 100), 3), 255, np.uint8)
         rgb = np.hstack([frame, gap, rgb, gap, np.asarray(heat)])
@@ -196,14 +197,14 @@ def _finished(
 
 
 def _text_size(height: int, width: int) -> int:
-    """Pixels of a letter's height that can be read when the frame fills a screen."""
+    """Font size in pixels that is legible when the frame fills a screen."""
     return max(10, round(min(height, width) / 24))
 
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans out of matplotlib: made for small sizes, where Pillow's own font loses its spaces."""
-    spec = find_spec("matplotlib")  # importing it would take longer than all the drawing
+    """DejaVu Sans from matplotlib; Pillow's own font loses its spaces at small sizes."""
+    spec = find_spec("matplotlib")  # importing it takes longer than drawing
     assert spec is not None
     assert spec.origin is not None
     return ImageFont.truetype(Path(spec.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf", size)
@@ -211,11 +212,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache
 def _caption(text: str, width: int, height: int) -> Image.Image:
-    """Words on a dark band, as many lines as they need, in letters as large as half of the frame has room for."""
+    """Text wrapped on a dark band, shrunk until it takes at most half of the frame's height."""
     size = _text_size(height, width)
     while True:
         pad = max(2, size // 2)
-        lines = _wrapped(text, _font(size), width - 2 * pad)
+        lines = _wrap(text, _font(size), width - 2 * pad)
         line_height = round(size * 1.3)
         band_height = line_height * len(lines) + pad
         if size <= _SMALLEST_TEXT or band_height <= height / 2:
@@ -229,11 +230,11 @@ def _caption(text: str, width: int, height: int) -> Image.Image:
     return band
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= room:
+        if lines and font.getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -242,7 +243,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
 
 @lru_cache
 def _legend(width: int, size: int, style: Style) -> Image.Image:
-    """A band `width` pixels wide: the colours from cold to hot, with the contour's place on them."""
+    """A band `width` pixels wide: the colour map from cold to hot, with the contour's level marked."""
     height, pad = round(size * 1.8), size // 2
     band = Image.new("RGB", (width, height), (24, 24, 24))
     draw = ImageDraw.Draw(band)
@@ -253,7 +254,7 @@ def _legend(width: int, size: int, style: Style) -> Image.Image:
     draw.text((pad, height / 2), cold, fill=_WHITE, font=font, anchor="lm")
     if right > left:
         ramp = np.linspace(0, _LEVELS - 1, right - left).astype(np.uint8)[None].repeat(size, axis=0)
-        band.paste(_coloured(ramp, style)[1], (left, (height - size) // 2))
+        band.paste(_colourise(ramp, style)[1], (left, (height - size) // 2))
         if style.contour:
             x = left + round(style.contour * (right - left - 1))
             draw.line((x, (height - size) // 2, x, (height + size) // 2 - 1), fill=_WHITE, width=max(1, size // 8))

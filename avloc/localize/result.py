@@ -1,4 +1,4 @@
-"""What a model found in one picture with one sound."""
+"""Result of localizing one sound in one frame: heat map, peak, box, verdict, overlay."""
 
 from __future__ import annotations
 
@@ -21,59 +21,58 @@ FIELDS = (
     *("time_s", "window_s", "tiled", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity", "mean_similarity"),
     *("silent", "sound_effect", "sound_effect_noise", "verdict", "model", "protocol", "seconds"),
 )
-"""What `Result.as_json` says beside the schema, in this order."""
+"""Keys of `Result.as_json` after the schema, in order."""
 _HALF = 0.5
 _ROUNDING = 1e-5
-"""Heat by which pixels of the same value may differ after resizing."""
+"""Rounding error of the resize: pixels of equal heat may differ by this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """A heat map and everything that is known about it. In a notebook it shows itself as its overlay."""
+    """A heat map and its measurements. Notebooks display the overlay."""
 
     frame: NDArray[np.uint8]
-    """[H, W, 3] RGB as shown."""
+    """[H, W, 3] RGB as displayed."""
     similarity: NDArray[np.float32]
-    """[h, w] cosines of the picture's cells with the sound."""
+    """[h, w] cosine similarity of every image cell and the sound."""
     cells: NDArray[np.float32]
-    """[h, w] what the heat map is made of: the similarity alone, or fused with an object prior."""
+    """[h, w] the heat map before resize: the similarity map alone, or fused with an object prior."""
     resize: str = Protocol.resize
-    """How the cells become pixels, one of `avloc.protocols.RESIZES`."""
+    """Resize from cells to pixels, one of `avloc.protocols.RESIZES`."""
     verdict: Verdict
-    """`follows`, `unmatched`, `ignores` or `silent`; `verdict.sentence` says it in words."""
+    """`follows`, `unmatched`, `ignores` or `silent`; `verdict.sentence` explains it."""
     sound_effect: float
-    """Mean absolute difference, in [0, 1], to the heat map that the same picture gets with digital silence."""
+    """Mean absolute difference, in [0, 1], to the heat map of the same frame with digital silence."""
     sound_effect_noise: float
-    """The same with noise as loud as the sound."""
+    """The same with noise of the sound's RMS."""
     time_s: float = 0.0
-    """When the frame appears in its video, in seconds."""
+    """Time stamp of the frame in its video, in seconds."""
     window_s: tuple[float, float] = (0.0, 0.0)
-    """Start and end of the sound that was used, in seconds of its own timeline."""
+    """Start and end of the sound window, in seconds on the sound's timeline."""
     tiled: bool = False
-    """That sound is shorter than the model's window and was repeated to fill it."""
+    """Whether the sound was shorter than the model's window, and repeated."""
     model: str = ""
-    """Name of the model."""
     protocol: str = ""
-    """The rule from cells to heat map, the precision and, where maps were fused, their weights."""
+    """Resize, precision and weights of the fused maps, in one line."""
     seconds: float = 0.0
-    """How long the model took, in seconds."""
+    """Computing time in seconds."""
 
     @property
     def silent(self) -> bool:
-        """Whether there was nothing to hear; the heat map is zero then, and there is no peak and no box."""
+        """Whether the sound is digital silence; then the heat map is zero, and there is no peak or box."""
         return self.verdict is Verdict.SILENT
 
     @cached_property
     def heatmap(self) -> NDArray[np.float32]:
-        """[H, W] in [0, 1], straight from the cells; all zeros for silence."""
+        """[H, W] in [0, 1]: the cells resized and min-max normalised; zeros for silence."""
         if self.silent:
             return np.zeros(self.frame.shape[:2], np.float32)
         import torch
 
         from avloc.heatmap import heat_maps
-        from avloc.localize.forks import check_forked
+        from avloc.localize.fork_safety import check_fork_safe
 
-        check_forked(torch.device("cpu"))
+        check_fork_safe(torch.device("cpu"))
 
         size = (self.frame.shape[0], self.frame.shape[1])
         heat: NDArray[np.float32] = heat_maps(torch.from_numpy(self.cells)[None], size, self.resize)[0].numpy()
@@ -81,14 +80,14 @@ class Result:
 
     @property
     def peak_xy(self) -> list[int] | None:
-        """Hottest pixel [x, y], the one nearest to the middle if there are several; None for silence."""
+        """Hottest pixel [x, y], of several the one nearest to the centre; None for silence."""
         return None if self.silent else peak_of(self.heatmap)
 
     @property
     def box_xyxy(self) -> list[int] | None:
         """Box [x0, y0, x1, y1], half-open, of the connected region around the peak with heat >= 0.5; None for silence.
 
-        A flat map has no region: its box is the whole frame.
+        The box of a flat map is the whole frame.
         """
         return None if self.silent else self._box
 
@@ -107,20 +106,19 @@ class Result:
         return peak_and_box(self.heatmap)[1]
 
     def overlay(self, style: Style | Mapping[str, Any] | None = None) -> NDArray[np.uint8]:
-        """The heat map drawn over the frame, or the plain frame with a caption for silence.
+        """Draw the heat map over the frame; for silence the plain frame with a caption.
 
         Args:
-            style: colours, opacity, box and so on: a `Style`, or a mapping of its keys to values of Python or texts as
-                `--style` takes them: `{"box": "on", "opacity": 0.5}`.
+            style: a `Style`, or a mapping of its fields to values or `--style` texts: `{"box": "on", "opacity": 0.5}`.
 
         Returns:
-            [H, W, 3] RGB; larger than the frame where the style adds to it.
+            [H, W, 3] RGB; larger than the frame if the style has a strip or legend.
         """
         from avloc.localize.overlay import draw_overlay, draw_silent
-        from avloc.localize.style import Style, style_of
+        from avloc.localize.style import Style, make_style
 
         if not isinstance(style, Style):
-            style = style_of(style or {})
+            style = make_style(style or {})
         if self.silent:
             return draw_silent(self.frame, style=style, caption=self.verdict.sentence)
         caption = "" if self.verdict is Verdict.FOLLOWS else self.verdict.sentence
@@ -138,7 +136,7 @@ class Result:
         return encode_png(self.overlay())
 
     def as_json(self) -> dict[str, Any]:
-        """What a line of `avloc localize --json` says, as plain values; pixels are those of the shown frame."""
+        """Plain data of a line of `avloc localize --json`; pixel coordinates refer to the displayed frame."""
         values = {name: getattr(self, name) for name in FIELDS if name != "frame_hw"}
         values |= {"window_s": list(self.window_s), "frame_hw": list(self.frame.shape[:2])}
         values |= {"verdict": str(self.verdict)}
@@ -146,15 +144,15 @@ class Result:
 
 
 def peak_of(heat: NDArray[np.float32]) -> list[int]:
-    """Hottest pixel [x, y]; of several that are equal up to rounding, the one nearest to the picture's middle.
+    """Hottest pixel [x, y]; of several that are equal up to rounding, the one nearest to the frame's centre.
 
-    Where cells are areas, one on the border is as hot from its centre to the edge: its centre is meant.
+    With half-pixel resize the heat of a border cell is constant from its centre to the edge; this selects the centre.
     """
     height, width = heat.shape
     least = heat.max() - _ROUNDING
     if heat.min() >= least:
         return [(width - 1) // 2, (height - 1) // 2]
-    lines = np.flatnonzero(heat.max(axis=1) >= least)  # few, where a map at the size of its frame has many
+    lines = np.flatnonzero(heat.max(axis=1) >= least)  # a few rows of many
     rows, columns = np.nonzero(heat[lines] >= least)
     rows = lines[rows]
     nearest = int((((2 * rows + 1 - height) * width) ** 2 + ((2 * columns + 1 - width) * height) ** 2).argmin())
@@ -164,7 +162,7 @@ def peak_of(heat: NDArray[np.float32]) -> list[int]:
 def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:
     """Hottest pixel [x, y] and the box [x0, y0, x1, y1] (half-open) of the connected region around it with heat >= 0.5.
 
-    A flat map has no region: its box is the whole frame.
+    The box of a flat map is the whole frame.
     """
     x, y = peak_of(heat)
     if heat[y, x] < _HALF:

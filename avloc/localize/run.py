@@ -1,54 +1,57 @@
-"""Inputs through the model, one after the other, and the results to where they belong."""
+"""Run `localize`: decode the inputs ahead in a thread, run the model, write the outputs."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any, TypeVar
 
 from avloc.errors import InputError, UsageError
-from avloc.localize.inputs import STDIN, as_files, check_named, expand_inputs
+from avloc.localize.inputs import STDIN, existing_path, expand_inputs, seekable_files
 from avloc.localize.model import Model, load
-from avloc.localize.moments import (
-    Scene,
-    SoundSource,
-    Times,
-    WindowSpec,
-    check_whole,
-    remarks_on,
-    scene_times,
-    scenes_at,
-)
 from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import (
     ARRAY,
     TIME,
     VIDEO,
-    Stack,
+    HeatMapStack,
     at_time,
-    check_apart,
+    check_inputs_kept,
     plan_outputs,
     write_array,
     write_picture,
 )
-from avloc.localize.prefetch import read_ahead
 from avloc.localize.result import Result
+from avloc.localize.scenes import (
+    Scene,
+    SoundSource,
+    Times,
+    WindowSpec,
+    check_complete,
+    read_scenes,
+    scene_times,
+    sound_warnings,
+)
 from avloc.localize.verdict import Verdict, summary, warning
 from avloc.media import SoundWindow, is_picture, probe
 from avloc.progress import Listener, Notice, Progress, silent
 
-JUDGED = 5
-"""Moments of an overlay video, evenly spread, on which the verdict rests."""
+VERDICT_TIMES = 5
+"""Number of evenly spread times that determine the verdict of an overlay video."""
 VIDEO_STEP_S = 0.5
-"""Seconds from one map of an overlay video to the next, where `every` does not say; between them it interpolates."""
+"""Default interval between the maps of an overlay video; frames in between are interpolated."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One input: its name as shown, its file, and where its results go."""
+    """One input: its name as printed, its file and its output."""
 
     number: int
     name: str
@@ -61,40 +64,40 @@ class _Job:
         return self.out.suffix.lower() if self.out else ""
 
     def path_at(self, time_s: float) -> Path | None:
-        """The file of one moment; None where there is none, or one file holds all moments."""
+        """Output file of one time; None if there is none, or one file holds all times."""
         if self.out is None or self.suffix == VIDEO:
             return None
         return at_time(self.out, time_s)
 
-    def has(self, time_s: float | None) -> bool:
-        """Whether the file of a moment is there already; the middle has no time by which to look for it."""
+    def is_done(self, time_s: float | None) -> bool:
+        """Whether the output of a time exists; the time of the middle (None) is not known in advance."""
         path = None if time_s is None else self.path_at(time_s)
         return path is not None and path.exists()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
-    """What the reading thread hands over: a scene, or why there is none; neither where all output is there already."""
+class _Decoded:
+    """Item from the decoding thread: a scene, or an error; neither if all output exists."""
 
     job: _Job
     time_s: float | None = None
-    """As it was asked for; None is the middle."""
+    """Requested time; None is the middle."""
     count: int = 1
-    """Moments of this input that are worked on."""
+    """Number of times of this input."""
     scene: Scene | None = None
     error: str = ""
 
 
 def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator[Localization | InputDone, None, None]:
-    """Localize every moment of every input in turn; an input that fails yields its reason, and the rest goes on.
+    """Localize every time of every input; an input that fails yields its error, and the next one follows.
 
     Raises:
-        UsageError: a path does not exist, or the outputs or times cannot be meant.
-        WeightsError: the model or a prior cannot be read.
+        UsageError: a path does not exist, or outputs or times are invalid.
+        WeightsError: the model's or a prior's weights cannot be read.
     """
     names = expand_inputs(options.inputs, pictures=options.audio is not None)
-    wanted = bool(options.out) or not options.as_json
-    outputs = plan_outputs(names, options.out, pictures=wanted, every=options.times.every is not None)
+    pictures = bool(options.out) or not options.as_json
+    outputs = plan_outputs(names, options.out, pictures=pictures, every=options.times.every is not None)
     _check(options, names, outputs)
     model = load(
         options.model,
@@ -106,97 +109,117 @@ def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator
         listener=listener,
     )
     audio = [] if options.audio is None else [str(options.audio)]
-    with as_files([*names, *audio], [*options.inputs, *audio]) as files:
+    with seekable_files([*names, *audio], [*options.inputs, *audio]) as files:
         sound = SoundSource(file=files[-1] if audio else None, name=f"--audio {options.audio}", track=options.track)
         jobs = [
             _Job(number=number, name=name, source=file, out=out, sound=sound)
             for number, (name, file, out) in enumerate(zip(names, files, outputs, strict=False))
         ]
         worker = _Worker(model, options, listener, len(jobs))
-        reads = (read for job in jobs for read in _reads(job, options, model))
-        with closing(read_ahead(reads)) as coming:
-            for job, of_job in groupby(coming, attrgetter("job")):
-                yield from worker.one_input(job, of_job)
+        decoded = (item for job in jobs for item in _decode(job, options, model))
+        with closing(prefetch(decoded)) as items:
+            for job, of_job in groupby(items, attrgetter("job")):
+                yield from worker.process(job, of_job)
+
+
+def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
+    """Yield the same items in order, computing up to `depth` of them ahead in a thread.
+
+    An exception of `items` is raised in its item's place. Closing the generator computes no further item.
+    """
+    end: Any = object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="avloc-read")
+    try:
+        pending: deque[Future[T]] = deque(pool.submit(next, items, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, items, end))
+            yield item
+            del item
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Path | None]) -> None:
     sources = [Path(name) for name in names if name != STDIN]
     if options.audio is not None:
         if len(names) != 1:
-            raise UsageError(f"--audio goes with one picture or video, not with {len(names)} inputs")
-        sources.append(check_named(str(options.audio), "--audio: "))
+            raise UsageError(f"--audio needs exactly one picture or video; there are {len(names)} inputs")
+        sources.append(existing_path(str(options.audio), "--audio: "))
         if str(options.audio) == STDIN in names:
             raise UsageError("standard input (-) can be read once")
     if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
-        raise UsageError(f"--at is one moment and --out {options.out} a video; valid: --start and --end")
-    check_apart(options.out, outputs, sources)
+        raise UsageError(f"--at is a single time and --out {options.out} a video; valid: --start and --end")
+    check_inputs_kept(options.out, outputs, sources)
 
 
-def _reads(job: _Job, options: LocalizeOptions, spec: WindowSpec) -> Iterator[_Read]:
-    """The scenes of an input as they are decoded, without those whose output is there already."""
+def _decode(job: _Job, options: LocalizeOptions, spec: WindowSpec) -> Iterator[_Decoded]:
+    """Decode the scenes of an input, except those to skip because their output exists."""
     if options.skip_existing and job.out is not None and job.out.exists():
-        yield _Read(job=job)
+        yield _Decoded(job=job)
         return
     try:
         if job.suffix == VIDEO and is_picture(job.source):
-            raise InputError("is a picture; an overlay video is made of a video")
-        sampled = _sampled(job, options)
+            raise InputError("is a picture; an overlay video needs a video")
+        sampled = _sampled_times(job, options)
         times = scene_times(job.source, sampled, job.sound)
-        left = [time_s for time_s in times if not (options.skip_existing and job.has(time_s))]
-        asked = sampled.given or sampled.several > 1  # the time of a file's middle is not known beforehand
-        for time_s, scene in zip(left, scenes_at(job.source, left, spec, job.sound), strict=True):
-            yield _Read(job=job, time_s=time_s if asked else None, count=len(left), scene=scene)
+        left = [time_s for time_s in times if not (options.skip_existing and job.is_done(time_s))]
+        requested = sampled.is_set or sampled.count > 1  # the time of the middle is not known in advance
+        for time_s, scene in zip(left, read_scenes(job.source, left, spec, job.sound), strict=True):
+            yield _Decoded(job=job, time_s=time_s if requested else None, count=len(left), scene=scene)
         if not left:
-            yield _Read(job=job)
-        check_whole(job.source, sampled, job.sound)
+            yield _Decoded(job=job)
+        check_complete(job.source, sampled, job.sound)
     except InputError as error:
-        yield _Read(job=job, error=str(error))
+        yield _Decoded(job=job, error=str(error))
 
 
-def _sampled(job: _Job, options: LocalizeOptions) -> Times:
-    """The moments that are looked at one by one; a video's own maps are made as it is written."""
+def _sampled_times(job: _Job, options: LocalizeOptions) -> Times:
+    """Times with a result each; the maps of an overlay video are computed separately while it is written."""
     if job.suffix == VIDEO and not (options.as_json and options.times.every is not None):
-        return replace(options.times, every=None, several=JUDGED)
+        return replace(options.times, every=None, count=VERDICT_TIMES)
     return options.times
 
 
 class _Worker:
-    """Runs the model over what was read and writes the results."""
+    """Runs the model on decoded scenes and writes the results."""
 
     def __init__(self, model: Model, options: LocalizeOptions, listener: Listener, inputs: int) -> None:
         self.model, self.options, self.listener = model, options, listener
-        self.inputs, self.moments = inputs, 0
+        self.inputs, self.done = inputs, 0
         self.counts: dict[int, int] = {}
 
-    def one_input(self, job: _Job, reads: Iterator[_Read]) -> Iterator[Localization | InputDone]:
-        """The moments of one input, then what became of it."""
+    def process(self, job: _Job, items: Iterator[_Decoded]) -> Iterator[Localization | InputDone]:
+        """Yield the results of one input, then its final record."""
         verdicts: list[Verdict] = []
         missing: list[str] = []
-        said: set[str] = set()
+        warned: set[str] = set()
         try:
             with ExitStack() as files:
-                stack = Stack(job.out, files) if job.out is not None and self._is_stack(job.out) else None
-                for number, read in enumerate(reads):
-                    if read.scene is not None:
-                        self._remark(read.scene.sound, job, said)
-                        result = self.model.localize_scene(read.scene)
+                stack = HeatMapStack(job.out, files) if job.out is not None and self._is_stack(job.out) else None
+                for number, item in enumerate(items):
+                    if item.scene is not None:
+                        self._warn(item.scene.sound, job, warned)
+                        result = self.model.localize_scene(item.scene)
                         verdicts.append(result.verdict)
-                        written = self._write(job, read, result, stack)
+                        written = self._write(job, item, result, stack)
                         yield Localization(input=job.name, result=result, written=written)
-                    self._tell(job, read)
-                    if read.error and not number:
-                        raise InputError(read.error)
-                    missing += [read.error] if read.error else []
-                whole = self._whole(job, stack, verdicts, missing) if verdicts else None
+                    self._report_progress(job, item)
+                    if item.error and not number:
+                        raise InputError(item.error)
+                    missing += [item.error] if item.error else []
+                combined = self._finish(job, stack, verdicts, missing) if verdicts else None
         except InputError as error:
             yield self._failure(job, str(error))
             yield InputDone(input=job.name, failed=True)
             return
         if missing:
             yield self._failure(job, missing[0])
-        skipped = not verdicts
         yield InputDone(
-            input=job.name, incomplete=bool(missing), skipped=skipped, written=whole, summary=summary(verdicts)
+            input=job.name,
+            incomplete=bool(missing),
+            skipped=not verdicts,
+            written=combined,
+            summary=summary(verdicts),
         )
 
     def _failure(self, job: _Job, reason: str) -> Localization:
@@ -205,25 +228,25 @@ class _Worker:
     def _is_stack(self, out: Path) -> bool:
         return out.suffix.lower() == ARRAY and TIME not in str(out) and self.options.times.every is not None
 
-    def _remark(self, sound: SoundWindow, job: _Job, said: set[str]) -> None:
-        """Say what a person should know of the sound of an input, each once."""
-        remarks = [*remarks_on(sound)]
-        if sound.source_rate < sound.rate and job.suffix != VIDEO:  # who writes the video says it himself
-            remarks.append(f"sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
-        others = probe(job.sound.of(job.source), job.sound.track).other_tracks
+    def _warn(self, sound: SoundWindow, job: _Job, warned: set[str]) -> None:
+        """Report each warning about the sound of an input once."""
+        warnings = [*sound_warnings(sound)]
+        if sound.source_rate < sound.rate and job.suffix != VIDEO:  # write_video has this warning itself
+            warnings.append(f"sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
+        others = probe(job.sound.path(job.source), job.sound.track).other_tracks
         if others and job.sound.track is None:
-            remarks.append(f"{others}; --track chooses")
-        for remark in remarks:
-            if remark not in said:
-                self.listener(Notice(f"{job.name}: {remark}"))
-        said.update(remarks)
+            warnings.append(f"{others}; --track chooses")
+        for text in warnings:
+            if text not in warned:
+                self.listener(Notice(f"{job.name}: {text}"))
+        warned.update(warnings)
 
-    def _write(self, job: _Job, read: _Read, result: Result, stack: Stack | None) -> Path | None:
-        """Write what belongs to one moment; the path if that is a file of its own."""
+    def _write(self, job: _Job, item: _Decoded, result: Result, stack: HeatMapStack | None) -> Path | None:
+        """Write the output of one time; returns its path if it has a file of its own."""
         if stack is not None:
             stack.add(result)
             return None
-        path = job.path_at(result.time_s if read.time_s is None else read.time_s)
+        path = job.path_at(result.time_s if item.time_s is None else item.time_s)
         if path is None:
             return None
         if path.suffix.lower() == ARRAY:
@@ -232,8 +255,10 @@ class _Worker:
             write_picture(path, result.overlay(self.options.style))
         return path
 
-    def _whole(self, job: _Job, stack: Stack | None, verdicts: Sequence[Verdict], missing: list[str]) -> Path | None:
-        """Finish the file of all moments, where there is one; `missing` gets what a video lacks at its end."""
+    def _finish(
+        self, job: _Job, stack: HeatMapStack | None, verdicts: Sequence[Verdict], missing: list[str]
+    ) -> Path | None:
+        """Write or finish the file of all times, if there is one; appends to `missing` why a video is incomplete."""
         if stack is not None:
             stack.finish()
             return stack.path
@@ -242,7 +267,7 @@ class _Worker:
         from avloc.localize.video import write_video
 
         times = self.options.times
-        movie = write_video(
+        video = write_video(
             job.source,
             job.out,
             self.model,
@@ -254,12 +279,12 @@ class _Worker:
             caption=warning(verdicts),
             listener=self.listener,
         )
-        missing += [movie.missing] if movie.missing else []
+        missing += [video.missing] if video.missing else []
         return job.out
 
-    def _tell(self, job: _Job, read: _Read) -> None:
-        """Progress in moments; inputs to come are taken to have as many as those so far."""
-        self.moments += 1
-        self.counts[job.number] = read.count
+    def _report_progress(self, job: _Job, item: _Decoded) -> None:
+        """Report the times done; remaining inputs are assumed to have as many as the mean so far."""
+        self.done += 1
+        self.counts[job.number] = item.count
         total = round(sum(self.counts.values()) * self.inputs / len(self.counts))
-        self.listener(Progress(task="localizing", done=self.moments, total=total, detail=job.name))
+        self.listener(Progress(task="localizing", done=self.done, total=total, detail=job.name))

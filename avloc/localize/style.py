@@ -1,4 +1,4 @@
-"""How an overlay looks: one small set of choices, good as it is, each changed by `--style key=value`."""
+"""Style of an overlay, set by `--style key=value`."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any
 from avloc.errors import UsageError, nearest
 
 COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
-"""matplotlib's perceptually uniform maps: equal steps of heat look like equal steps. Rows of `data/colours.png`."""
+"""matplotlib's perceptually uniform colour maps; rows of `data/colours.png`."""
 HALF = 0.5
-"""Where the region of a heat map ends: what the contour encloses and `box_xyxy` boxes."""
-_SWITCH = {"on": True, "off": False}
+"""Heat threshold of the region that the default contour and `box_xyxy` enclose."""
+_BOOLEANS = {"on": True, "off": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """Everything about the look of an overlay. A value can also be a text, as `--style` takes it.
+    """Style of an overlay. Values may be given as text, as for `--style`.
 
     Raises:
-        UsageError: a value that is not valid; names the key and what is valid.
+        UsageError: an invalid value; names the key and the valid values.
     """
 
     colours: str = "inferno"
     """One of `COLOUR_MAPS`."""
     opacity: float = 0.75
-    """How much of the colour the hottest place gets, 0 to 1; colder places get less, cold ones nothing."""
+    """Opacity of the colour at the hottest pixel, 0 to 1; it falls to 0 where the heat is 0."""
     contour: float = HALF
-    """Heat at which a thin line runs; 0 draws none."""
+    """Heat level of a contour line; 0 draws none."""
     peak: bool = True
-    """A ring around the hottest pixel."""
+    """Mark the hottest pixel with a ring."""
     box: bool = False
-    """The box of the region around the peak."""
+    """Draw `box_xyxy`."""
     strip: bool = False
     """Frame, overlay and heat map side by side."""
     legend: bool = False
-    """A bar below the picture that says which colour is hot."""
+    """A colour bar below the picture."""
     caption: bool = True
-    """Words at the lower edge, where there is something to say."""
+    """Text at the lower edge if the verdict is not `follows`."""
 
     def __post_init__(self) -> None:
         for key, read in _READERS.items():
@@ -46,20 +46,20 @@ class Style:
             try:
                 object.__setattr__(self, key, read(value))
             except (KeyError, TypeError, ValueError):
-                raise _unfit(key, value) from None
+                raise _invalid(key, value) from None
         if self.colours not in COLOUR_MAPS:
-            raise _unfit("colours", self.colours)
+            raise _invalid("colours", self.colours)
         if not 0 <= self.opacity <= 1:
-            raise _unfit("opacity", self.opacity)
+            raise _invalid("opacity", self.opacity)
         if not 0 <= self.contour < 1:
-            raise _unfit("contour", self.contour)
+            raise _invalid("contour", self.contour)
 
 
 def parse_style(assignments: Sequence[str]) -> Style:
-    """The style that `key=value` texts describe; of two values for one key the later counts.
+    """Style from `key=value` texts; the last value of a key wins.
 
     Raises:
-        UsageError: a text is no `key=value`, or key or value are unknown; names the key and what is valid.
+        UsageError: a text is not `key=value`, or a key or value is invalid; names the key and the valid values.
     """
     values: dict[str, str] = {}
     for assignment in assignments:
@@ -67,14 +67,14 @@ def parse_style(assignments: Sequence[str]) -> Style:
         if not sign:
             raise UsageError(f"--style {assignment!r} is not key=value, as in --style strip=on")
         values[key] = text
-    return style_of(values)
+    return make_style(values)
 
 
-def style_of(values: Mapping[str, Any]) -> Style:
-    """The style with these values, each as text, as `--style` takes it, or as the field itself.
+def make_style(values: Mapping[str, Any]) -> Style:
+    """Style from a mapping of fields to values or `--style` texts.
 
     Raises:
-        UsageError: a key or a value is not valid; names it and what is valid.
+        UsageError: an invalid key or value; names it and the valid ones.
     """
     unknown = next((key for key in values if key not in _READERS), None)
     if unknown is not None:
@@ -84,13 +84,13 @@ def style_of(values: Mapping[str, Any]) -> Style:
     return Style(**values)
 
 
-def _switch(value: Any) -> bool:
-    return value if isinstance(value, bool) else _SWITCH[value]
+def _boolean(value: Any) -> bool:
+    return value if isinstance(value, bool) else _BOOLEANS[value]
 
 
 def _contour(value: Any) -> float:
-    if isinstance(value, bool) or value in _SWITCH:
-        return HALF if _switch(value) else 0.0
+    if isinstance(value, bool) or value in _BOOLEANS:
+        return HALF if _boolean(value) else 0.0
     return float(value)
 
 
@@ -98,7 +98,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "colours": str,
     "opacity": float,
     "contour": _contour,
-    **dict.fromkeys(("peak", "box", "strip", "legend", "caption"), _switch),
+    **dict.fromkeys(("peak", "box", "strip", "legend", "caption"), _boolean),
 }
 _VALID = {
     "colours": ", ".join(COLOUR_MAPS),
@@ -107,7 +107,7 @@ _VALID = {
 }
 
 
-def _unfit(key: str, value: object) -> UsageError:
+def _invalid(key: str, value: object) -> UsageError:
     return UsageError(f"--style {key}={value}: valid: {_VALID.get(key, 'on, off')}")
 
 

@@ -1,4 +1,4 @@
-"""Whether a heat map has to do with the sound, in words that anybody understands. Pure functions of a few numbers."""
+"""Verdict: whether a heat map depends on the sound. Pure functions of a few numbers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from avloc.config import from_dict
 from avloc.errors import UsageError, WeightsError
 
 CARD_KEY = "verdict"
-"""Where a model file keeps the thresholds that were calibrated for it."""
+"""Key of a model's calibrated thresholds in its card."""
 
 
 class Verdict(StrEnum):
-    """What the map of one picture and one sound is worth."""
+    """Whether the map of one frame and one sound depends on that sound."""
 
     FOLLOWS = "follows"
     UNMATCHED = "unmatched"
@@ -25,27 +25,26 @@ class Verdict(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """The verdict for a person."""
+        """The verdict as printed and drawn."""
         return _SENTENCES[self]
 
 
 _SENTENCES = {
     Verdict.FOLLOWS: "the map follows the sound",
-    Verdict.UNMATCHED: "nothing in this picture fits the sound",
-    Verdict.IGNORES: "this picture would light up the same with any sound",
+    Verdict.UNMATCHED: "no visible source for this sound",
+    Verdict.IGNORES: "the map does not depend on the sound",
     Verdict.SILENT: "silent: no source",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictRule:
-    """Thresholds of the verdict; a model file may carry its own."""
+    """Thresholds of the verdict, by default or from a model's card."""
 
     least_effect: float = 0.05
-    """A map depends on the sound if silence and noise each move it at least this far: mean absolute difference of heat
-    maps, 0 to 1."""
+    """A map depends on the sound if silence and noise each change it by this mean absolute difference, 0 to 1."""
     least_similarity: float = -1.0
-    """And something in the picture fits the sound if the largest cosine reaches this; -1 asks for nothing."""
+    """The source is visible if the largest cosine reaches this; -1 always passes."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_effect <= 1:
@@ -54,19 +53,19 @@ class VerdictRule:
             raise UsageError(f"verdict.least_similarity = {self.least_similarity} is impossible; valid: -1 to 1")
 
     @classmethod
-    def of_card(cls, card: Mapping[str, Any]) -> VerdictRule:
-        """The rule that a model's card holds under `verdict`, else the defaults.
+    def from_card(cls, card: Mapping[str, Any]) -> VerdictRule:
+        """The rule under `verdict` in a model's card, or the defaults.
 
         Raises:
-            WeightsError: the card's entry is no such rule.
+            WeightsError: an invalid entry.
         """
         entry = card.get(CARD_KEY, {})
         if not isinstance(entry, Mapping):
-            raise WeightsError(f"the model's card holds no table under {CARD_KEY!r}")
+            raise WeightsError(f"the model's card has no table under {CARD_KEY!r}")
         try:
             return from_dict(cls, entry, f"{CARD_KEY}.")
         except UsageError as error:
-            raise WeightsError(f"the model's card has an unusable verdict: {error}") from error
+            raise WeightsError(f"the model's card has an invalid verdict: {error}") from error
 
 
 def judge(
@@ -76,10 +75,10 @@ def judge(
 
     Args:
         rule: thresholds.
-        silent: there is nothing to hear.
-        sound_effect: how far silence in place of the sound moves the heat map, 0 to 1.
-        sound_effect_noise: how far noise of the same loudness moves it.
-        peak_similarity: largest cosine of the picture's cells with the sound.
+        silent: whether the sound is digital silence.
+        sound_effect: mean absolute difference to the heat map with silence, 0 to 1.
+        sound_effect_noise: the same for noise of equal RMS.
+        peak_similarity: largest cosine similarity of an image cell and the sound.
     """
     if silent:
         return Verdict.SILENT
@@ -89,15 +88,15 @@ def judge(
 
 
 def warning(verdicts: Sequence[Verdict]) -> str:
-    """What has to stand on a video none of whose maps with sound follows it: their most frequent sentence; else ''."""
-    heard = [verdict for verdict in verdicts if verdict is not Verdict.SILENT]
-    if not heard or Verdict.FOLLOWS in heard:
+    """Caption of a video without any map that follows its sound: the most frequent sentence; otherwise ''."""
+    sounding = [verdict for verdict in verdicts if verdict is not Verdict.SILENT]
+    if not sounding or Verdict.FOLLOWS in sounding:
         return ""
-    return max(heard, key=heard.count).sentence
+    return max(sounding, key=sounding.count).sentence
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
-    """One sentence about several moments of a clip, the commonest verdict first."""
+    """One sentence for several times of an input, the most frequent verdict first."""
     counts = Counter(verdicts).most_common()
     if len(counts) <= 1:
         return counts[0][0].sentence if counts else ""

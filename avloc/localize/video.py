@@ -1,4 +1,4 @@
-"""A video with heat maps laid over it: streamed from file to file, in memory that does not grow with its length."""
+"""Write overlay videos, streamed: memory does not grow with their length."""
 
 from __future__ import annotations
 
@@ -15,32 +15,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
-from avloc.localize.interpolated import AHEAD, Asking, Interpolated, Mapper
-from avloc.localize.moments import OWN_SOUND, SoundSource, sounds_at
-from avloc.localize.movie import Movie, tell_codec, write_movie
+from avloc.localize.heat_interpolation import PREFETCHED_MAPS, HeatInterpolator, Mapper, MapRequest
 from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box, peak_of
+from avloc.localize.scenes import OWN_SOUND, SoundSource, sound_windows
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
-from avloc.media import SoundWindow, TimedFrame, stream_frames
+from avloc.media import MovieWriter, TimedFrame, movie_codec, stream_frames
 from avloc.progress import Listener, Notice, Progress, silent
 
 _ON_TIME_S = 1e-4
-"""A picture that appears this little after a map's time is the one on screen then."""
-_HELD_BYTES = 128 << 20
-"""Pictures that wait in memory for the map that follows them take no more than this."""
-_BYTES_PER_PIXEL = 1.5  # of a decoded picture: most have their colours at half the size
+"""Tolerance when the frame on screen at a time is looked up."""
+_BUFFERED_BYTES = 128 << 20
+"""Limit on decoded frames that wait in memory for the next map."""
+_BYTES_PER_PIXEL = 1.5  # of a decoded frame: most have 4:2:0 chroma subsampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSummary(Movie):
-    """What was written."""
+class EncodedVideo:
+    """Summary of a written video."""
+
+    frames: int
+    duration_s: float
+    """From the first frame to the end of the last one."""
+    has_sound: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayVideo(EncodedVideo):
+    """Summary of a written overlay video."""
 
     maps: int
-    """How often the model was asked."""
+    """Number of maps computed."""
     missing: str = ""
-    """Why there is no more of it, where its source breaks off."""
+    """Why the video is incomplete, if its source is damaged."""
 
 
 def write_video(
@@ -55,59 +64,101 @@ def write_video(
     style: Style = DEFAULT_STYLE,
     caption: str = "",
     listener: Listener = silent,
-) -> VideoSummary:
-    """Write an MP4 of `source` with its heat maps, with its own frame rate, time stamps and sound.
+) -> OverlayVideo:
+    """Write an MP4 of `source` with heat maps overlaid, keeping its frame rate, time stamps and sound.
 
-    A map is made every `every` seconds from the picture on screen and the sound around that time (see `read_sound`),
-    stretched to [0, 1], and between two maps heat goes over from one to the other in a straight line. Silence has no
-    heat: half-way to it the picture stands plain, with a caption. The sound is copied bit by bit where an MP4 can hold
-    it, else encoded as AAC.
+    A map is computed every `every` seconds from the frame on screen and the sound window centred there, normalised to
+    [0, 1], and linearly interpolated in between. Silence has no heat: frames nearer to silence than to sound are drawn
+    plain with a caption. The sound is copied if MP4 supports its codec, otherwise encoded as AAC.
 
     Args:
-        source: any video.
-        out: the MP4; replaced only once the new one is complete.
+        source: a video file.
+        out: the MP4, replaced atomically.
         mapper: the model.
-        every: seconds from one map to the next.
-        start: where to begin, in seconds; the movie's zero.
-        end: where to end, in seconds.
-        sound: the sound for the maps and for the movie; one of its own is cut where the pictures end.
+        every: interval between maps in seconds.
+        start: first time in seconds; becomes 0 in the output.
+        end: last time in seconds.
+        sound: sound of the maps and of the output; a separate file is cut at the end of the frames.
         style: see `draw_overlay`.
-        caption: stands on every picture with heat.
-        listener: hears how many maps are done.
+        caption: text on every frame with heat.
+        listener: called with the number of maps done.
 
     Raises:
-        UsageError: `every`, `start` or `end` cannot be meant.
-        InputError: no picture, no sound, or it cannot be decoded from the beginning; nothing is written.
+        UsageError: an invalid `every`, `start` or `end`.
+        InputError: no picture, no sound, or the first frame cannot be decoded; nothing is written.
     """
     _check(every, start, end)
-    tell_codec(out, listener)
+    warn_codec(out, listener)
     with ExitStack() as stack:
-        stack.enter_context(_torch_on_one_thread())
+        stack.enter_context(_single_torch_thread())
         part = stack.enter_context(new_file(out))
         missing: list[str] = []
-        played = partial(stream_frames, source, start_s=start, stop_s=end)
-        pictures, ahead = _twice(lambda: _as_far_as_it_goes(played(), missing), every, stack)
-        first = next(pictures)
+        decode = partial(stream_frames, source, start_s=start, stop_s=end)
+        frames, map_frames = _two_streams(lambda: _until_damage(decode(), missing), every, stack)
+        first = next(frames)
         total = ceil((min(first.clip_end_s, end or inf) - (start or 0)) / every) if first.clip_end_s else None
-        told = _told(f"maps of {source.name}", total, listener)
-        askings = _askings(ahead, source, mapper, every, sound, listener)
-        heat = stack.enter_context(closing(Interpolated(askings, mapper, told)))
-        drawn = partial(_drawn, maps=heat, style=style, caption=caption)
-        movie = write_movie(
+        requests = _map_requests(map_frames, source, mapper, every, sound, listener)
+
+        def on_map(done: int) -> None:
+            listener(Progress(task=f"maps of {source.name}", done=done, total=total))
+
+        heat = stack.enter_context(closing(HeatInterpolator(requests, mapper, on_map)))
+        encoded = encode_video(
             part,
-            chain([first], pictures),
-            drawn,
-            sound=sound.of(source),
+            chain([first], frames),
+            partial(_draw, heat=heat, style=style, caption=caption),
+            sound=sound.path(source),
             track=sound.track,
             whole_sound=end is None and sound.file is None,
             origin=Fraction(start or 0),
         )
-        return VideoSummary(**vars(movie), maps=heat.asked, missing="".join(missing[:1]))
+        return OverlayVideo(**vars(encoded), maps=heat.count, missing="".join(missing[:1]))
+
+
+def encode_video(
+    part: Path,
+    frames: Iterator[TimedFrame],
+    draw: Callable[[TimedFrame], NDArray[np.uint8]],
+    *,
+    sound: Path,
+    track: int | None = None,
+    whole_sound: bool = True,
+    origin: Fraction = Fraction(0),
+) -> EncodedVideo:
+    """Draw frames and encode them to an MP4 with their time stamps.
+
+    Args:
+        part: the MP4.
+        frames: at least one.
+        draw: returns the picture to encode, [H, W, 3], always of the same size.
+        sound: file whose sound is copied, or re-encoded if MP4 does not support its codec.
+        track: its sound track, counted from 1; None is the main one.
+        whole_sound: keep the sound to its end instead of cutting it at the last frame.
+        origin: time that becomes 0 in the output.
+
+    Raises:
+        InputError: a frame or the sound cannot be decoded.
+    """
+    first = last = next(frames)
+    picture, count = draw(first), 1
+    size = (picture.shape[0], picture.shape[1])
+    with MovieWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer:
+        writer.write(picture, first.start, first.end)
+        for last in frames:
+            writer.write(draw(last), last.start, last.end)
+            count += 1
+        return EncodedVideo(frames=count, duration_s=float(last.end - first.start), has_sound=writer.has_sound)
+
+
+def warn_codec(out: Path, listener: Listener) -> None:
+    """Send a notice if the video will not be H.264."""
+    if movie_codec() != "libx264":
+        listener(Notice(f"{out}: PyAV was built without H.264; the video is MPEG-4 part 2"))
 
 
 @contextmanager
-def _torch_on_one_thread() -> Iterator[None]:
-    """For the maps of a video: torch's other threads would wait on cores that decoder, drawing and encoder need."""
+def _single_torch_thread() -> Iterator[None]:
+    """Leave the other cores to decoding, drawing and encoding."""
     import torch
 
     threads = torch.get_num_threads()
@@ -127,36 +178,36 @@ def _check(every: float, start: float | None, end: float | None) -> None:
         raise UsageError(f"--end {end:g}: valid: later than --start {start or 0:g}")
 
 
-def _twice(
-    played: Callable[[], Generator[TimedFrame]], every: float, stack: ExitStack
+def _two_streams(
+    decode: Callable[[], Generator[TimedFrame]], every: float, stack: ExitStack
 ) -> tuple[Iterator[TimedFrame], Iterator[TimedFrame]]:
-    """The pictures for the movie, and for the maps that run ahead of it by some times `every` seconds.
+    """The frames to draw, and the same frames for the maps, which are read some `every` seconds ahead.
 
-    Decoded once where what lies between fits in memory, else once for each.
+    Decoded once if the frames between the two fit in memory, otherwise twice.
     """
-    pictures = stack.enter_context(closing(played()))
-    first = next(pictures)
-    between = (1 + AHEAD) * every * first.rate * first.frame.width * first.frame.height * _BYTES_PER_PIXEL
-    if between <= _HELD_BYTES:
-        one, other = tee(chain([first], pictures))
-        return one, other
-    return chain([first], pictures), stack.enter_context(closing(played()))
+    frames = stack.enter_context(closing(decode()))
+    first = next(frames)
+    buffered = (1 + PREFETCHED_MAPS) * every * first.rate * first.frame.width * first.frame.height * _BYTES_PER_PIXEL
+    if buffered <= _BUFFERED_BYTES:
+        to_draw, to_map = tee(chain([first], frames))
+        return to_draw, to_map
+    return chain([first], frames), stack.enter_context(closing(decode()))
 
 
-def _as_far_as_it_goes(pictures: Generator[TimedFrame], missing: list[str]) -> Generator[TimedFrame]:
-    """The pictures up to where they break off; `missing` gets the reason, and where some on the way are damaged.
+def _until_damage(frames: Generator[TimedFrame], missing: list[str]) -> Generator[TimedFrame]:
+    """The frames up to a decoding error, which is appended to `missing`, as are skipped damaged frames.
 
     Raises:
-        InputError: not even the first one can be decoded.
+        InputError: the first frame cannot be decoded.
     """
-    with closing(pictures):
-        shown = next(pictures)
+    with closing(frames):
+        shown = next(frames)
         while True:
             if shown.damaged:
                 missing.append(f"has pictures before {float(shown.start):.3f} s that cannot be decoded")
             yield shown
             try:
-                following = next(pictures, None)
+                following = next(frames, None)
             except InputError as error:
                 missing.append(f"breaks off at {float(shown.end):.3f} s: {error}")
                 return
@@ -165,50 +216,40 @@ def _as_far_as_it_goes(pictures: Generator[TimedFrame], missing: list[str]) -> G
             shown = following
 
 
-def _told(task: str, total: int | None, listener: Listener) -> Callable[[int], None]:
-    return lambda done: listener(Progress(task=task, done=done, total=total))
-
-
-def _askings(
-    pictures: Iterator[TimedFrame], source: Path, mapper: Mapper, every: float, sound: SoundSource, listener: Listener
-) -> Generator[Asking]:
-    """What the model is asked for every `every` seconds on which there is a picture."""
-    windows: Iterator[SoundWindow] | None = None
-    for number, (time_s, shown) in enumerate(_each(pictures, every)):
-        if windows is None:
-            windows = sounds_at(source, map(partial(_time_of, time_s, every), count()), mapper, sound)
+def _map_requests(
+    frames: Iterator[TimedFrame], source: Path, mapper: Mapper, every: float, sound: SoundSource, listener: Listener
+) -> Generator[MapRequest]:
+    """Frame and sound window every `every` seconds, as long as there are frames."""
+    windows = None
+    for step, (time_s, shown) in enumerate(_sample_frames(frames, every)):
+        windows = windows or sound_windows(source, map(partial(_step_time, time_s, every), count()), mapper, sound)
         window = next(windows)
-        if not number and window.source_rate < window.rate:
+        if not step and window.source_rate < window.rate:
             listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"))
-        yield Asking(time_s=time_s, picture=shown.picture(), sound=window)
+        yield MapRequest(time_s=time_s, frame=shown.picture(), sound=window)
 
 
-def _each(pictures: Iterator[TimedFrame], every: float) -> Iterator[tuple[float, TimedFrame]]:
-    """The first picture's time and every `every` seconds from there, with the picture on screen."""
+def _sample_frames(frames: Iterator[TimedFrame], every: float) -> Iterator[tuple[float, TimedFrame]]:
+    """Times every `every` seconds from the first frame on, each with the frame on screen."""
     first_s, step = None, 0
-    for shown in pictures:
+    for shown in frames:
         first_s = float(shown.start) if first_s is None else first_s
-        while (time_s := _time_of(first_s, every, step)) < float(shown.end) - _ON_TIME_S:
+        while (time_s := _step_time(first_s, every, step)) < float(shown.end) - _ON_TIME_S:
             yield time_s, shown
             step += 1
 
 
-def _time_of(first_s: float, every: float, step: int) -> float:
+def _step_time(first_s: float, every: float, step: int) -> float:
     return first_s + step * every
 
 
-def _drawn(shown: TimedFrame, maps: Interpolated, style: Style, caption: str) -> NDArray[np.uint8]:
+def _draw(shown: TimedFrame, heat: HeatInterpolator, style: Style, caption: str) -> NDArray[np.uint8]:
     picture = shown.picture()
-    heat, left = maps.at(float(shown.start))
-    if heat is None:
+    levels, opacity = heat.at(float(shown.start))
+    if levels is None:
         return draw_silent(picture, style=style, caption=Verdict.SILENT.sentence)
-    peak, box = _top(heat, style)
-    heat = heat * np.float32(left)
-    return draw_overlay(picture, heat, style=style, box_xyxy=box, peak_xy=peak, caption=caption)
-
-
-def _top(heat: NDArray[np.float32], style: Style) -> tuple[list[int] | None, list[int] | None]:
-    """Peak and box as far as they are drawn; a flat map has none."""
-    if not heat.any():
-        return None, None
-    return peak_and_box(heat) if style.box else (peak_of(heat), None)
+    peak, box = None, None
+    if levels.any():  # a map of zeros has no peak
+        peak, box = peak_and_box(levels) if style.box else (peak_of(levels), None)
+    levels = levels * np.float32(opacity)
+    return draw_overlay(picture, levels, style=style, box_xyxy=box, peak_xy=peak, caption=caption)

@@ -1,7 +1,4 @@
-"""The report of an evaluation: a folder of plain files and one page to look at them.
-
-It takes the plain data of `EvalReport.as_json()` and knows nothing of models, stores or the terminal.
-"""
+"""Report of an evaluation: a folder with JSON, CSV and an HTML page, from the plain data of `EvalReport.as_json()`."""
 
 from avloc.report.pictures import ReportPicture
 from avloc.report.write import prepare_folder, write_report

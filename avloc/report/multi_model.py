@@ -1,42 +1,42 @@
-"""Tables over several models: all reports, groups of runs, models compared."""
+"""Tables over several models: overview, groups of runs, comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from avloc.report.tables import METRIC_LABELS, NOTHING, PERCENT_NOTE, Cell, Table, percent, with_interval
+from avloc.report.tables import DASH, METRIC_LABELS, PERCENT_NOTE, Cell, Table, percent, with_interval
 
 
-def tables_over(reports: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """The tables above those of a single report; none where there is one report and nothing else.
+def multi_model_tables(reports: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Tables over all reports; empty for a single report without further records.
 
     Args:
         reports: `EvalReport.as_json()` of all models and protocols.
-        further: plain data of groups of runs (`avloc.runs/1`) and of comparisons (`avloc.compare/1`).
+        further: records of groups of runs (`avloc.runs/1`) and of comparisons (`avloc.compare/1`).
     """
     runs = [record for record in further if record["schema"].startswith("avloc.runs/")]
     pairs = [record for record in further if record["schema"].startswith("avloc.compare/")]
-    every = [*([overview(reports)] if len(reports) > 1 else []), *map(_runs, runs), *([_pairs(pairs)] if pairs else [])]
-    return [table for table in every if table.rows]
+    tables = [*([overview(reports)] if len(reports) > 1 else []), *map(_runs, runs), _pairs(pairs)]
+    return [table for table in tables if table.rows]
 
 
 def overview(reports: Sequence[Mapping[str, Any]]) -> Table:
-    """A row for each report, with the two usual scores of every map."""
+    """One row per report, with cIoU@0.5 and AUC of every map."""
     kinds = list(dict.fromkeys(kind for report in reports for kind in report["maps"]))
-    metrics = METRIC_LABELS[:2]
+    metrics = [*METRIC_LABELS.items()][:2]
     rows: list[list[Cell]] = []
     for report in reports:
         row: list[Cell] = [
-            report["model"] or NOTHING,
-            report.get("selection") or NOTHING,
+            report["model"] or DASH,
+            report.get("selection") or DASH,
             report["testset"],
             report["protocol"]["name"],
             str(report["n_scored"]),
         ]
         for kind in kinds:
             scores = report["maps"].get(kind)
-            row += [with_interval(scores, metric) if scores else NOTHING for metric, _ in metrics]
+            row += [with_interval(scores, metric) if scores else DASH for metric, _ in metrics]
         rows.append(row)
     columns = [
         "model",
@@ -50,42 +50,42 @@ def overview(reports: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _runs(summary: Mapping[str, Any]) -> Table:
-    """Mean and spread of a group, by how the epochs were chosen; below each the runs."""
+    """Mean and standard deviation of a group of runs per epoch selection rule, followed by its runs."""
     rows: list[list[Cell]] = []
     for rule, block in summary["blocks"].items():
         for kind, metrics in block["maps"].items():
-            means = [f"{percent(metrics[m]['mean'])} ± {percent(metrics[m]['std'])}" for m, _ in METRIC_LABELS]
+            means = [f"{percent(metrics[m]['mean'])} ± {percent(metrics[m]['std'])}" for m in METRIC_LABELS]
             rows.append([rule, f"mean of {len(block['runs'])}", kind, *means])
             rows += [
-                [rule, run["run"], kind, *[percent(run["maps"][kind][m]) for m, _ in METRIC_LABELS]]
+                [rule, run["run"], kind, *[percent(run["maps"][kind][m]) for m in METRIC_LABELS]]
                 for run in block["runs"]
             ]
     return Table(
         title=f"Runs on {summary['testset']}, protocol {summary['protocol']['name']}",
         note="Scores in percent, mean and sample standard deviation over the runs.",
-        columns=["epochs chosen by", "run", "map", *[label for _, label in METRIC_LABELS]],
+        columns=["epochs chosen by", "run", "map", *METRIC_LABELS.values()],
         rows=rows,
         headings=3,
     )
 
 
 def _pairs(comparisons: Sequence[Mapping[str, Any]]) -> Table:
-    """Differences between pairs of models on the clips that both scored."""
+    """Differences between pairs of models on the clips scored by both."""
     rows: list[list[Cell]] = []
     for pair in comparisons:
         for kind, metrics in pair["maps"].items():
-            cells = [(percent(v["difference"]), _spread(v)) for v in (metrics[m] for m, _ in METRIC_LABELS)]
+            cells = [(percent(v["difference"]), _spread(v)) for v in (metrics[m] for m in METRIC_LABELS)]
             names = f"{pair['a']} ({pair['a_selection']}) - {pair['b']} ({pair['b_selection']})"
             rows.append([names, pair["protocol"]["name"], kind, str(pair["n"]), *cells])
     return Table(
         title="Models compared, clip by clip",
         note="Differences in percent points, with the 95 % interval and p of the paired bootstrap.",
-        columns=["models", "protocol", "map", "clips", *[label for _, label in METRIC_LABELS]],
+        columns=["models", "protocol", "map", "clips", *METRIC_LABELS.values()],
         rows=rows,
         headings=3,
     )
 
 
 def _spread(value: Mapping[str, Any]) -> str:
-    p = NOTHING if value["p"] != value["p"] else f"{value['p']:.3f}"
+    p = DASH if value["p"] != value["p"] else f"{value['p']:.3f}"
     return f"{percent(value['low'], 1)} to {percent(value['high'], 1)}, p {p}"

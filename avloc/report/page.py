@@ -1,8 +1,7 @@
-"""The page: one file that holds its data, style and script, and asks for nothing else.
+"""The HTML page of a report: one self-contained file with data, style and script.
 
-Names of clips, classes and files come from strangers. They enter the page as JSON in elements that never run, and the
-script writes them as text only. On top of it the page forbids itself every script but its own and every address but
-`data:` (Content Security Policy with the hashes of what is inlined).
+Names of clips, classes and files are untrusted. They are embedded as JSON in non-executable elements, and the script
+inserts them as text only. A Content Security Policy restricts it to the inlined script and style and to `data:` URLs.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from typing import Any
 
 from avloc.json_text import to_json
 from avloc.metrics import AUC_THRESHOLDS, ClipScore
-from avloc.report.multi_model import tables_over
+from avloc.report.multi_model import multi_model_tables
 from avloc.report.pictures import ReportPicture
-from avloc.report.protocol_text import boxes_in_words, in_words, shipped_in_words
-from avloc.report.tables import NOTHING, flat, number, tables_of
+from avloc.report.protocol_text import describe_boxes, describe_protocol, describe_shipped
+from avloc.report.tables import DASH, flatten, number, report_tables
 
 SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
-"""Parts of the one inlined script, in this order."""
+"""Files of the inlined script, in this order."""
 MAP_KINDS = ("shipped", "av", "object", "detr", "fused", "fused-detr")
 """Columns of the gallery after the frame; the order of the paper's Figure 3."""
 OUTCOMES = ("found", "peak inside", "elsewhere")
-_DIGITS = 6  # of the scores in the page; the files beside it have all
+_DIGITS = 6  # of the scores in the page; the JSON and CSV files have all
 
 
 def page(
@@ -36,32 +35,32 @@ def page(
     pictures: Sequence[ReportPicture],
     further: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The whole page as HTML."""
+    """The HTML text of the page."""
     style, script = _part("page.css"), "\n".join(map(_part, SCRIPTS))
     data = {
-        "about": list(flat(about)),
-        "overview": [asdict(table) for table in tables_over(reports, further)],
+        "about": list(flatten(about)),
+        "overview": [asdict(table) for table in multi_model_tables(reports, further)],
         "bars": AUC_THRESHOLDS,
         "mapKinds": MAP_KINDS,
         "outcomes": OUTCOMES,
         "pictures": [[picture.id, *picture.size] for picture in pictures],
-        "reports": [_shown(report) for report in reports],
+        "reports": [_report_data(report) for report in reports],
     }
     holders = [
-        f'<script type="application/json" id="picture-{n}">{inert(picture.as_json())}</script>'
+        f'<script type="application/json" id="picture-{n}">{escape_json(picture.as_json())}</script>'
         for n, picture in enumerate(pictures)
     ]
     return Template(_part("page.html")).substitute(
         policy=_policy(style, script),
         style=style,
         script=script,
-        data=inert(data),
+        data=escape_json(data),
         pictures="\n".join(holders),
     )
 
 
-def inert(value: Any) -> str:
-    """JSON that cannot end the element it stands in nor begin another; the same data to every JSON parser."""
+def escape_json(value: Any) -> str:
+    """JSON with `<`, `>` and `&` escaped, so that it cannot close its HTML element or open another."""
     text = to_json(value)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -81,8 +80,8 @@ def _hash(text: str) -> str:
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page says of one report."""
+def _report_data(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of one report that the script reads."""
     protocol = report["protocol"]
     scored = dict.fromkeys(kind for clip in report["clips"] for kind in clip["scores"])
     kinds = [*(kind for kind in MAP_KINDS if kind in scored), *(kind for kind in scored if kind not in MAP_KINDS)]
@@ -94,11 +93,11 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": protocol["threshold"],
         "comparison": protocol["comparison"],
         "facts": _facts(report),
-        "rule": in_words(protocol) + shipped_in_words(report.get("shipped", {})),
-        "card": list(flat(report["model_card"])),
+        "rule": describe_protocol(protocol) + describe_shipped(report.get("shipped", {})),
+        "card": list(flatten(report["model_card"])),
         "notRun": list(report["not_run"].items()),
         "missing": [*report["missing"].items(), *report.get("missing_pairs", {}).items()],
-        "tables": [asdict(table) for table in tables_of(report)],
+        "tables": [asdict(table) for table in report_tables(report)],
         "curves": _curves(report),
         "kinds": kinds,
         "clips": [_clip(clip, kinds) for clip in report["clips"]],
@@ -108,17 +107,17 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     missing = len(report["missing"])
     priors = [(f"Prior {name}", ", ".join(map(str, of.values()))) for name, of in report.get("priors", {}).items()]
-    unsure = report.get("no_query", 0)
+    no_query = report.get("no_query", 0)
     return [
         ("Test set", report["testset"]),
-        ("Data hash", report["data_hash"] or NOTHING),
+        ("Data hash", report["data_hash"] or DASH),
         ("Model", report["model"] or "none: baselines only"),
-        ("Model hash", report["model_hash"] or NOTHING),
-        ("Epoch chosen by", report.get("selection") or NOTHING),
+        ("Model hash", report["model_hash"] or DASH),
+        ("Epoch chosen by", report.get("selection") or DASH),
         *priors,
         ("Clips", f"{number(report['n_scored'])} scored of {number(report['n_expected'])} expected, {missing} missing"),
-        ("Truth", boxes_in_words(report["box_rule"])),
-        *([("DETR was sure of nothing in", f"{unsure} clips")] if unsure else []),
+        ("Truth", describe_boxes(report["box_rule"])),
+        *([("Without a confident DETR query", f"{no_query} clips")] if no_query else []),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the page: a frame, its truth and the heat maps that models drew on it."""
+"""Pictures of the gallery: a frame, its ground truth and the heat maps of the models."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReportPicture:
-    """One clip of the gallery. The bytes go into the page as they are."""
+    """One clip of the gallery. Image bytes are embedded unchanged."""
 
     id: str
     jpeg: bytes = field(repr=False)
-    """The frame; a PNG is fine too."""
+    """The frame, JPEG or PNG."""
     size: tuple[int, int]
-    """Width and height of the frame as shown, in pixels."""
+    """Width and height of the frame as displayed, in pixels."""
     boxes: NDArray[np.float64]
-    """[n, 4] x0, y0, x1, y1 in fractions; clipped to the picture, boxes without an area are left out."""
+    """[n, 4] x0, y0, x1, y1 in fractions; clipped to the frame, empty boxes are dropped."""
     mask_png: bytes = field(default=b"", repr=False)
-    """The truth where it is a mask: whatever is not black is inside. Empty where there are boxes."""
+    """Ground-truth mask, inside where not black; empty if the truth is boxes."""
     heats: Mapping[str, Mapping[str, NDArray[np.uint8 | np.uint16]]] = field(default_factory=dict, repr=False)
-    """Model -> kind of map -> [h, w] heat, from 0 to the largest value of its type; 56 x 56 is plenty. 256 levels lose
-    the median of a map that is nearly 0 almost everywhere, as DETR's often is; 65536 keep it."""
+    """Model -> kind of map -> [h, w] heat, scaled to the range of its dtype; 56 x 56 suffices. Use uint16 for maps that
+    are almost 0 almost everywhere, such as DETR's: uint8 loses their median."""
 
     def as_json(self) -> dict[str, Any]:
-        """What the page reads. Mappings become lists of pairs, whose order and keys are safe in a browser."""
+        """Data for the page. Mappings become lists of pairs, since JavaScript reorders integer-like keys."""
         return {
             "frame": _data_url(self.jpeg),
             "boxes": _drawable(self.boxes),
@@ -54,7 +54,7 @@ def _drawable(boxes: NDArray[np.float64]) -> list[list[float]]:
 
 def _heat(heat: NDArray[np.uint8 | np.uint16]) -> dict[str, Any]:
     if heat.dtype not in (np.uint8, np.uint16) or heat.ndim != 2:
-        raise ValueError(f"a heat map of the report is uint8 or uint16 [h, w], not {heat.dtype} {heat.shape}")
+        raise ValueError(f"heat maps of the report must be uint8 or uint16 [h, w], not {heat.dtype} {heat.shape}")
     height, width = heat.shape
     levels = heat.astype(heat.dtype.newbyteorder("<")).tobytes()
     return {"width": width, "height": height, "bytes": heat.itemsize, "levels": b64encode(levels).decode()}

@@ -1,4 +1,4 @@
-"""A protocol in words: what each field says, for people who did not write it."""
+"""Descriptions of the fields of a protocol and their values."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from typing import Any
 
 LABELS: Mapping[str, str] = {
     "name": "Name",
-    "side": "Maps and truths are compared on",
-    "resize": "A map gets there by",
+    "side": "Maps and ground truth are compared on",
+    "resize": "Maps are resized by",
     "resize_elsewhere": "Resize on sets other than VGG-SS",
     "flat": "A map without contrast",
     "threshold": "Threshold of the mask",
     "comparison": "A pixel is inside if",
     "success": "cIoU@0.5 counts a clip if",
-    "boxes": "Boxes of an annotation that count",
-    "clips": "Clips that are scored",
-    "lists": "Test sets with a list of its own",
+    "boxes": "Boxes of an annotation in use",
+    "clips": "Scored clips",
+    "lists": "Test sets with a list of their own",
     "fused": "Map fused",
     "fused_detr": "Map fused-detr",
-    "fusion": "Fused are",
+    "fusion": "Fusion of",
     "no_query": "DETR where no query is confident",
     "precision": "Precision of the networks",
-    "source": "Whose rule this is",
+    "source": "Source of the rule",
 }
-"""Field of `avloc.protocols.Protocol` -> what it is about."""
+"""Field of `avloc.protocols.Protocol` -> label."""
 
 VALUES: Mapping[str, Mapping[str, str]] = {
     "resize": {
         "bilinear-corners": "bilinear interpolation, the centres of the outer cells on the border",
-        "bilinear-halfpixel": "bilinear interpolation, cells being areas (as OpenCV does it)",
+        "bilinear-halfpixel": "bilinear interpolation, half-pixel centres (as in OpenCV)",
         "bicubic-corners": "bicubic interpolation, the centres of the outer cells on the border",
     },
     "fusion": {
-        "heats": "heat maps, each in [0, 1] by its own minimum and maximum",
-        "fixed": "maps on scales that all clips share: (cosine + 1) / 2, activation / 2.5",
+        "heats": "heat maps, each min-max normalised to [0, 1]",
+        "fixed": "maps on fixed scales: (cosine + 1) / 2, activation / 2.5",
     },
     "resize_elsewhere": {"": "the same"},
     "flat": {
-        "zeros": "becomes 0 everywhere: at the median the whole picture is inside",
-        "nan": "is no number: nothing is inside and the score is 0",
+        "zeros": "becomes 0 everywhere: with threshold median the whole picture is inside",
+        "nan": "becomes NaN: nothing is inside and the score is 0",
     },
     "threshold": {
         "median": "the median of the map: half of the picture is inside",
@@ -49,27 +49,27 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "success": {">=": "its cIoU is 0.5 or more", ">": "its cIoU is more than 0.5"},
     "boxes": {"all": "all", "first": "the first one only"},
     "clips": {"named": "those on the list of the test set", "store": "on vggss all in the store that have boxes"},
-    "no_query": {"zeros": "a map of zeros", "nan": "no number: the mean over no query"},
+    "no_query": {"zeros": "a map of zeros", "nan": "NaN: the mean over no query"},
     "precision": {"fp32": "32-bit floating point", "bf16": "bfloat16"},
 }
-"""Field -> value -> what the value means."""
+"""Field -> value -> description."""
 
 BOX_RULES: Mapping[str, str] = {
-    "union": "union: a pixel counts if any box holds it",
-    "consensus": "consensus: a pixel counts half in one box, whole in two or more",
+    "union": "union: a pixel counts if any box contains it",
+    "consensus": "consensus: a pixel in one box counts half, in two or more fully",
 }
 
 
-def in_words(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Every field of a protocol as label and words, in the protocol's order.
+def describe_protocol(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Label and description of every field of a protocol, in its order.
 
     Args:
-        protocol: `Protocol.as_json()`. A field or a value without words is shown as it is.
+        protocol: `Protocol.as_json()`. Unknown fields and values are shown verbatim.
     """
     return [(LABELS.get(name, name), _value(name, value)) for name, value in protocol.items()]
 
 
-def shipped_in_words(shipped: Mapping[str, str]) -> list[tuple[str, str]]:
+def describe_shipped(shipped: Mapping[str, str]) -> list[tuple[str, str]]:
     """`EvalReport.shipped` as labels and words; empty without that map."""
     if not shipped:
         return []
@@ -77,8 +77,8 @@ def shipped_in_words(shipped: Mapping[str, str]) -> list[tuple[str, str]]:
     return [("Map shipped, by the model's card", fused), ("Its resize", _value("resize", shipped["resize"]))]
 
 
-def boxes_in_words(rule: str) -> str:
-    """How the boxes of a clip become its truth (`avloc.metrics.ground_truth`)."""
+def describe_boxes(rule: str) -> str:
+    """Description of a box rule (`avloc.metrics.ground_truth`)."""
     return BOX_RULES.get(rule, rule)
 
 

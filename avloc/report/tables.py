@@ -1,4 +1,4 @@
-"""The tables of the page: plain data in, text in cells out."""
+"""Tables of one report: plain data in, cells of text out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from avloc.metrics import SIZES
 
 Cell = str | tuple[str, str]
-"""Text, or text with a remark set smaller: an interval, an exact number."""
+"""Text, or text with a smaller note such as an interval or exact number."""
 
-NOTHING = "–"
-METRIC_LABELS = (("ciou_50", "cIoU@0.5"), ("auc", "AUC"), ("mean_ciou", "mean cIoU"))
+DASH = "–"
+METRIC_LABELS = {"ciou_50": "cIoU@0.5", "auc": "AUC", "mean_ciou": "mean cIoU"}
 _MASKS = (("miou", "mIoU"), ("max_f", "max F"))
 PERCENT_NOTE = "Scores in percent, the 95 % bootstrap interval below."
 _SCORES_NOTE = (
-    f"{PERCENT_NOTE} Truth's area: the mask is given as many pixels as the truth "
-    "has. Pointing: the hottest pixel lies inside the truth."
+    f"{PERCENT_NOTE} Truth's area: the mask has as many pixels as the truth. "
+    "Pointing: the hottest pixel is inside the truth."
 )
 _LABELS = {
     "n": "clips",
@@ -31,9 +31,7 @@ _LABELS = {
     "slavc_ap": "AP as SLAVC",
     "slavc_max_f1": "max F1 as SLAVC",
     "slavc_loc_acc": "LocAcc as SLAVC",
-    "ciou_50": "cIoU@0.5",
-    "auc": "AUC",
-    "mean_ciou": "mean cIoU",
+    **METRIC_LABELS,
     "pia": "pIA",
     "auc_n": "AUC_N",
     "overlap": "overlap with the mask of the own sound",
@@ -46,58 +44,58 @@ _LABELS = {
     "area_iauc": "IAUC, truth's area",
     "multiply_adds": "multiply-adds",
 }
-_AS_THEY_ARE = ("threshold",)
+_NOT_PERCENT = ("threshold",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table; the first cells of a row are its heading."""
+    """A table of text."""
 
     title: str
     note: str
     columns: list[str]
     rows: list[list[Cell]]
     headings: int = 1
-    """How many cells of a row are its heading."""
+    """Number of leading cells of a row that are its heading."""
 
 
-def tables_of(report: Mapping[str, Any]) -> list[Table]:
-    """The tables of one report (`EvalReport.as_json()`), those without a row left out."""
+def report_tables(report: Mapping[str, Any]) -> list[Table]:
+    """The non-empty tables of one report (`EvalReport.as_json()`)."""
     sizes = (
         f"Truths by size on a square of 224 pixels: {', '.join(f'{n} below {s} x {s}' for n, s in SIZES)}, huge above."
     )
-    every = [
+    tables = [
         _scores("Maps", report["maps"]),
         _scores("Baselines, without any model", report["baselines"]),
         _scores("Weights of the fused map", report["sweep"]),
         _sizes("By size of the truth", sizes, {**report["maps"], **report["baselines"]}),
         _records("Sounding and silent pairs", "Scores in percent.", "map", report.get("extended", {})),
-        _turned(_records("Wrong sounds", "Scores in percent.", "universal threshold", report.get("negatives", {}))),
+        _transpose(_records("Wrong sounds", "Scores in percent.", "universal threshold", report.get("negatives", {}))),
         _records("Several sources in a picture", "Scores in percent.", "map", report.get("sources", {})),
         _cost(report.get("cost", [])),
     ]
-    return [table for table in every if table.rows]
+    return [table for table in tables if table.rows]
 
 
 def number(value: int) -> str:
-    """An integer with narrow spaces between thousands."""
+    """An integer with narrow spaces as thousands separators."""
     return f"{value:,}".replace(",", "\u202f")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A share in percent, a dash for None and NaN."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
+    """A fraction in percent; a dash for None and NaN."""
+    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
 
 
-def flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
-    """Nested plain data as pairs of a dotted name and text."""
+def flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+    """Nested plain data to pairs of dotted name and text."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            yield from flat(entry, f"{name}.{key}" if name else str(key))
+            yield from flatten(entry, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list | tuple):
         yield name, ", ".join(map(str, value))
     else:
-        yield name, NOTHING if value is None else str(value)
+        yield name, DASH if value is None else str(value)
 
 
 def with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
@@ -105,18 +103,18 @@ def with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
     value = percent(scores["overall"][metric])
     low, high = scores["interval"].get(metric, (None, None))
     ends = percent(low, 1), percent(high, 1)
-    return value if NOTHING in ends else (value, f"{ends[0]} to {ends[1]}")
+    return value if DASH in ends else (value, f"{ends[0]} to {ends[1]}")
 
 
 def _scores(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
-    masks = [(name, label) for name, label in _MASKS if any(percent(s.get(name)) != NOTHING for s in scores.values())]
+    masks = [(name, label) for name, label in _MASKS if any(percent(s.get(name)) != DASH for s in scores.values())]
     area = ("ciou_50", "auc")
-    columns = ["map", "clips", *[label for _, label in METRIC_LABELS], "cIoU@0.5, truth's area", "AUC, truth's area"]
+    columns = ["map", "clips", *METRIC_LABELS.values(), "cIoU@0.5, truth's area", "AUC, truth's area"]
     rows: list[list[Cell]] = [
         [
             kind,
             str(entry["overall"]["n"]),
-            *[with_interval(entry, metric) for metric, _ in METRIC_LABELS],
+            *[with_interval(entry, metric) for metric in METRIC_LABELS],
             *[percent(entry["area"][metric]) for metric in area],
             percent(entry["pointing"]),
             *[percent(entry.get(name)) for name, _ in masks],
@@ -144,7 +142,7 @@ def _sizes(title: str, note: str, scores: Mapping[str, Mapping[str, Any]]) -> Ta
 def _records(title: str, note: str, first: str, records: Mapping[str, Mapping[str, Any]]) -> Table:
     cells = {name: dict(_fields(record)) for name, record in records.items()}
     columns = list(dict.fromkeys(label for row in cells.values() for label in row))
-    rows: list[list[Cell]] = [[name, *[row.get(label, NOTHING) for label in columns]] for name, row in cells.items()]
+    rows: list[list[Cell]] = [[name, *[row.get(label, DASH) for label in columns]] for name, row in cells.items()]
     return Table(title=title, note=note, columns=[first, *columns], rows=rows)
 
 
@@ -154,13 +152,13 @@ def _fields(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
         if isinstance(value, Mapping):
             yield from _fields(value, f"{label}, ")
         elif isinstance(value, float) or value is None:
-            yield label, percent(value) if name not in _AS_THEY_ARE else NOTHING if value is None else f"{value:.4f}"
+            yield label, percent(value) if name not in _NOT_PERCENT else DASH if value is None else f"{value:.4f}"
         elif isinstance(value, int):
             yield label, str(value)
 
 
-def _turned(table: Table) -> Table:
-    """Columns as rows: few records of many fields read better from top to bottom."""
+def _transpose(table: Table) -> Table:
+    """Swap rows and columns, for few records of many fields."""
     if not table.rows:
         return table
     columns, *rows = zip(table.columns, *table.rows, strict=True)
@@ -173,12 +171,12 @@ def _cost(cost: Sequence[Mapping[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in cost for name in row))
     rows = [[_amount(row.get(name)) for name in names] for row in cost]
     columns = [_LABELS.get(name, name.replace("_", " ")) for name in names]
-    return Table(title="Cost of one clip", note="Measured on the networks as they are.", columns=columns, rows=rows)
+    return Table(title="Cost of one clip", note="Measured on the actual networks.", columns=columns, rows=rows)
 
 
 def _amount(value: Any) -> Cell:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        return NOTHING if value in (None, "") else str(value)
+        return DASH if value in (None, "") else str(value)
     for unit, letter in ((1e9, "G"), (1e6, "M")):
         if value >= unit:
             return f"{value / unit:.2f} {letter}", number(round(value))

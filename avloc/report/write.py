@@ -1,4 +1,4 @@
-"""The files of a report."""
+"""Write the files of a report."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from avloc.report.page import outcome, page
 from avloc.report.pictures import ReportPicture
 
 SCHEMA = "avloc.report/1"
-_PATIENCE_S = 60.0
+_LOCK_TIMEOUT_S = 60.0
 COLUMNS = (
     *("testset", "model", "selection", "protocol", "id", "label", "size", "area", "flags"),
     *("map", "ciou", "area_ciou", "iou", "hit", "outcome"),
 )
-"""Columns of `clips.csv`, one line for each map on each clip."""
+"""Columns of `clips.csv`, one row per clip and map."""
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder of a report and see that files can be written there, before hours of work depend on it.
+    """Create the folder of a report and check that it is writable, before the evaluation runs.
 
     Raises:
-        UsageError: no folder can be here.
-        OSError: nothing can be written into it.
+        UsageError: the folder cannot be created.
+        OSError: it is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"--report {folder}: no folder can be made here ({error.strerror})") from None
+        raise UsageError(f"--report {folder}: the folder cannot be created ({error.strerror})") from None
     with tempfile.TemporaryFile(dir=folder):
         pass
 
@@ -45,23 +45,23 @@ def write_report(
     pictures: Sequence[ReportPicture],
     further: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write `summary.json`, `clips.jsonl`, `clips.csv` and `index.html`, each atomically, replacing older ones.
+    """Write `summary.json`, `clips.jsonl`, `clips.csv` and `index.html`, each replaced atomically.
 
-    The same arguments give the same bytes. The page comes last, so that it never tells of files that are not there.
+    The output is deterministic. The page is written last, so that the files it refers to exist.
 
     Args:
-        folder: made if it is not there.
-        about: plain data on the run as a whole: `command`, versions.
-        reports: `EvalReport.as_json()` of every model under every protocol; NaN becomes null (empty in the CSV).
-        pictures: clips to be looked at. The page lists every clip, with or without a picture.
-        further: plain data of groups of runs and of comparisons.
+        folder: created if missing.
+        about: plain data about the evaluation: `command`, versions.
+        reports: `EvalReport.as_json()` of every model and protocol; NaN becomes null (empty in the CSV).
+        pictures: clips of the gallery; the page lists all clips, with or without a picture.
+        further: records of groups of runs and of comparisons.
 
     Raises:
         OSError: a file cannot be written.
         Refused: another process has been writing a report here for a minute.
     """
     prepare_folder(folder)
-    with folder_lock(folder, wait_s=_PATIENCE_S):
+    with folder_lock(folder, wait_s=_LOCK_TIMEOUT_S):
         _write(folder, about, reports, pictures, further)
 
 
@@ -77,7 +77,7 @@ def _write(
     write_bytes(folder / "summary.json", f"{to_json(summary, indent=2)}\n".encode())
     with atomic_path(folder / "clips.jsonl") as part, part.open("w", encoding="utf-8", newline="") as file:
         file.writelines(f"{to_json(row)}\n" for row in _rows(reports))
-    # JSON escapes a lone surrogate by itself; here it is written as the same escape.
+    # Lone surrogates are escaped as in JSON.
     with (
         atomic_path(folder / "clips.csv") as part,
         part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
@@ -89,7 +89,7 @@ def _write(
 
 
 def _rows(reports: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row for each clip of each report; each score says its outcome."""
+    """One row per clip and report, with the outcome of each score."""
     for report in reports:
         head = {"testset": report["testset"], "model": report["model"], "selection": report.get("selection", "")}
         head["protocol"] = report["protocol"]["name"]

@@ -1,9 +1,9 @@
-"""Prepared data on disk: a store of clips, and teachers' hints beside it.
+"""Stores of prepared clips on disk, and the hints of teachers.
 
 ```
-store/store.json            spec, kind, provenance, the ids a test set expects
+store/store.json            spec, kind, provenance, expected ids of a test set
 store/shard-00000.h5 ...    clips
-store/skipped.jsonl         every input that did not make it, with the reason
+store/skipped.jsonl         every skipped input, with the reason
 store/hints-panns/          stamp.json + shards keyed by clip id
 ```
 """

@@ -1,4 +1,4 @@
-"""The store proper: clips with picture, sound, boxes and origin."""
+"""Stores of clips: frame, sound, boxes or mask, and origin."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from avloc.store.shards import ROWS, Column, Shard, ShardFolder, put_ragged, put
 
 SCHEMA = 2
 TRACK = "sound track"
-"""Where the provenance says which sound track was chosen, if one was."""
+"""Key of the provenance with the selected sound track, if any."""
 _SHARD_BYTES = 1 << 27
-"""A shard is also full at this many bytes of pictures and sound: large pictures must not fill the memory."""
+"""Size limit of a shard, since it is buffered in memory."""
 FLAGS = ("silent", "still", "short", "narrowband")
-"""silent: digital silence; still: the picture does not change; short: the sound had to be tiled; narrowband: the
-source was sampled at a lower rate than the store."""
+"""silent: digital silence; still: the picture does not change; short: the sound was tiled; narrowband: the source has
+a lower sample rate than the store."""
 
 _TEXTS = ("id", "label", "sound_source", "split")
 _NUMBERS = (("time_s", "f8"), ("window_s", "f8"), ("source_rate", "i4"), ("source_bytes", "i8"))
@@ -43,46 +43,45 @@ _COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One picture with the sound heard with it, and what is known about them: all that training and scoring need."""
+    """A frame, its sound and annotation: the input of training and scoring."""
 
     id: str
     picture: bytes
-    """Encoded RGB picture (JPEG, or the lossless original of a test store)."""
+    """Encoded RGB frame (JPEG, or the lossless original in a test store)."""
     sound: NDArray[np.int16]
     """[samples] mono at the store's rate."""
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """[n, 4] x0, y0, x1, y1 in fractions of the picture, in the order of the annotation."""
     mask: bytes = b""
-    """PNG of the pixels that sound (`avloc.media.decode_mask`), of any size and meant for the whole picture; b'' for
-    none."""
+    """PNG mask of the sounding pixels (`avloc.media.decode_mask`), stretched over the frame; b'' for none."""
     label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Sample):
-    """A sample with where it came from."""
+    """A sample with its origin."""
 
     frame_hw: tuple[int, int]
-    """Height and width of the picture as shown at its source, in pixels."""
+    """Height and width of the source frame as displayed, in pixels."""
     flags: tuple[str, ...] = ()
     split: str = ""
     sound_source: str = ""
-    """Absolute path of the file the sound came from; '' where it came from a packed set."""
+    """Absolute path of the source of the sound; '' if it was in a packed data set."""
     source_bytes: int = 0
-    """Size of that file, to notice that another one took its place."""
+    """Size of that file, to detect a replaced one."""
     source_rate: int = 0
     """Its sample rate in Hz."""
     window_s: float = 0.0
-    """Where the window begins in that file, in seconds."""
+    """Start of the sound window in that file, in seconds."""
     time_s: float = 0.0
-    """Time of the picture in its video in seconds; 0 for a picture file."""
+    """Time stamp of the frame in its video, in seconds; 0 for a picture."""
 
 
 def clip_digest(clip: Clip) -> bytes:
-    """32 bytes that name what the clip holds, whatever shard it lies in."""
+    """SHA-256 of a clip's content, independent of its shard."""
     digest = hashlib.sha256()
     parts = [clip.id.encode(), clip.picture, clip.sound.tobytes(), clip.boxes.tobytes()]
-    for part in [*parts, clip.mask] if clip.mask else parts:  # clips without a mask keep the name they always had
+    for part in [*parts, clip.mask] if clip.mask else parts:  # the digest of clips without mask predates masks
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.digest()
@@ -94,26 +93,26 @@ WINDOW, FIRST = "window", "first"
 
 @dataclass(frozen=True, kw_only=True)
 class StoreHeader:
-    """What `store.json` says."""
+    """Content of `store.json`."""
 
     spec: StoreSpec
     kind: str = "train"
-    """`train`, or `test`: pictures kept as they are, nothing dropped."""
+    """`train`, or `test`: original frames, no clip dropped."""
     box_rule: str = "union"
-    """How boxes become ground truth: `union`, or Flickr's `consensus` of annotators; `mask` where clips have masks."""
+    """How boxes become ground truth: `union`, or Flickr's `consensus` of annotators; `mask` for masks."""
     testset: str = ""
-    """Name of the published list the store was prepared for, if any."""
+    """Name of the published test list, if any."""
     expected: tuple[str, ...] = ()
-    """Ids a complete test store holds."""
+    """Ids in a complete test store."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Version, frame choice, annotation file and the like."""
+    """Version, frame selection, annotation file and so on."""
 
     @staticmethod
     def read(folder: Path) -> StoreHeader:
-        """Read and check `store.json`."""
+        """Read and validate `store.json`."""
         path = folder / "store.json"
         if not path.is_file():
-            hint = f"Make one: avloc prepare VIDEOS --out {folder}"
+            hint = f"Create one: avloc prepare VIDEOS --out {folder}"
             raise StoreNotFound(f"{folder} is not a prepared store: it has no store.json", hint=hint)
         try:
             data = read_json(path)
@@ -121,23 +120,18 @@ class StoreHeader:
                 raise Refused(f"{path} has schema {data['schema']}; this avloc reads {SCHEMA}")
             fields = {k: v for k, v in data.items() if k in ("kind", "box_rule", "testset", "provenance")}
             header = StoreHeader(spec=from_dict(StoreSpec, data["spec"]), expected=tuple(data["expected"]), **fields)
-            header.check()
+            header._check()
             return header
         except (ValueError, KeyError, TypeError, AttributeError, UsageError, OSError) as error:
             raise Refused(f"{path} is not a readable store header: {error!r}") from error
 
-    def check(self) -> None:
-        """What a file says has to make sense.
-
-        Raises:
-            ValueError: it does not.
-        """
+    def _check(self) -> None:
         if self.kind not in ("train", "test") or self.box_rule not in ("union", "consensus", "mask"):
             raise ValueError(f"kind {self.kind!r} or box rule {self.box_rule!r} is unknown")
         if not isinstance(self.testset, str) or not all(isinstance(clip_id, str) for clip_id in self.expected):
-            raise ValueError("a name is no text")
+            raise ValueError("testset or an expected id is not a string")
         if not isinstance(self.provenance, dict):
-            raise ValueError("provenance is no table")
+            raise ValueError("provenance is not a table")
 
     def write(self, folder: Path, counts: dict[str, int]) -> None:
         """Write `store.json` with the current counts."""
@@ -145,11 +139,11 @@ class StoreHeader:
 
 
 class Store:
-    """A prepared store, read clip by clip.
+    """Reader of a prepared store.
 
     Raises:
         StoreNotFound: the folder has no `store.json`.
-        Refused: it has, but it cannot be used.
+        Refused: the store is invalid.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -159,7 +153,7 @@ class Store:
 
     @property
     def spec(self) -> StoreSpec:
-        """What every clip holds."""
+        """Sound window and frame size of all clips."""
         return self.header.spec
 
     @property
@@ -171,7 +165,7 @@ class Store:
         return len(self.shards)
 
     def read(self, clip_id: str) -> Clip:
-        """One clip, whole."""
+        """Read one clip with its origin."""
         file, row = self.shards.locate(clip_id)
         height, width = file.numbers("frame_hw", row).tolist()
         return Clip(
@@ -184,7 +178,7 @@ class Store:
         )
 
     def sample(self, clip_id: str) -> Sample:
-        """One clip without its origin: a third of the reads."""
+        """Read one clip without its origin, with a third of the reads."""
         file, row = self.shards.locate(clip_id)
         return Sample(
             id=clip_id,
@@ -196,21 +190,18 @@ class Store:
         )
 
     def column(self, name: str) -> list[Any]:
-        """`label`, `split`, `flags` or any other per-clip field without its media, in the order of `ids`."""
+        """All values of a per-clip field such as `label` or `flags` (not media), in the order of `ids`."""
         out, whole = [], {}
         for clip_id in self.ids:
             path, row = self.shards.place(clip_id)
-            if path not in whole:  # one read a shard: row by row takes minutes on a large store
+            if path not in whole:  # whole columns: row by row takes minutes on a large store
                 shard = self.shards.shard(path)
                 whole[path] = shard.texts(name) if name in _TEXTS else shard.numbers(name)
             out.append(whole[path][row])
         return out
 
     def picture_groups(self) -> dict[str, str]:
-        """Clip id -> name of its picture: clips with the same encoded picture, byte for byte, have the same name.
-
-        The name is the first 16 hex digits of the SHA-256 of the picture's bytes. Nothing is decoded.
-        """
+        """Clip id -> first 16 hex digits of the SHA-256 of its encoded frame; equal for byte-identical frames."""
         groups = {}
         for clip_id in sorted(self.ids, key=self.shards.place):
             file, row = self.shards.locate(clip_id)
@@ -218,50 +209,45 @@ class Store:
         return groups
 
     def annotated(self) -> list[str]:
-        """Ids of the clips that have a box or a mask, sorted."""
-        out, filled = [], {}
-        for clip_id in self.ids:
-            path, row = self.shards.place(clip_id)
-            if path not in filled:
-                filled[path] = _filled(self.shards.shard(path))
-            if filled[path][row]:
-                out.append(clip_id)
-        return out
+        """Ids of the clips with a box or mask, sorted."""
+        places = {clip_id: self.shards.place(clip_id) for clip_id in self.ids}
+        paths = sorted({path for path, _ in places.values()})
+        annotated = {path: _has_annotation(self.shards.shard(path)) for path in paths}
+        return [clip_id for clip_id, (path, row) in places.items() if annotated[path][row]]
 
     def data_hash(self) -> str:
-        """Hex digest of all clips, independent of the shards they lie in."""
+        """SHA-256 over all clips, independent of the shards."""
         digest = hashlib.sha256()
         for value in self.column("digest"):
             digest.update(value.tobytes())
         return digest.hexdigest()
 
     def count(self) -> None:
-        """Bring the counts in `store.json` up to date; call it under `lock_shared_files`."""
+        """Update the counts in `store.json`; call it under `lock_shared_files`."""
         self.header.write(self.folder, {"clips": len(self), **self.flag_counts()})
 
     def flag_counts(self) -> dict[str, int]:
-        """How many clips carry each flag."""
+        """Number of clips with each flag."""
         rows = self.column("flags")
         return {name: int(sum(bool(row[i]) for row in rows)) for i, name in enumerate(FLAGS)}
 
 
-def _filled(file: Shard) -> NDArray[np.bool_]:
+def _has_annotation(file: Shard) -> NDArray[np.bool_]:
     counts = [np.diff(offsets) for name in ("boxes", "mask") if len(offsets := file.offsets(name))]
-    filled: NDArray[np.bool_] = np.sum(counts, axis=0) > 0
-    return filled
+    annotated: NDArray[np.bool_] = np.sum(counts, axis=0) > 0
+    return annotated
 
 
 class StoreWriter:
-    """Adds clips to a store, shard by shard; use it as a context, under the folder's lock.
+    """Adds clips to a store, shard by shard; a context manager, to be used under the folder's lock.
 
-    Leaving the context writes what is buffered, also on an interrupt, so that finished work is kept, and the counts of
-    all clips that are there.
+    Leaving the context, even by an interrupt, writes the buffered clips and updates the counts.
 
     Args:
         folder: the store.
-        header: what `store.json` will say.
+        header: content of `store.json`.
         shard_clips: clips per full shard.
-        shard: the shard locked by this process; enter its context under `lock_shared_files`.
+        shard: the shard locked by this process; enter the context under `lock_shared_files`.
     """
 
     def __init__(
@@ -284,19 +270,19 @@ class StoreWriter:
     ) -> None:
         self.flush()
         with lock_shared_files(self.folder, self.shard):
-            Store(self.folder).count()  # with the header as it is now: another shard may have changed it
+            Store(self.folder).count()  # rereads the header: another shard may have changed it
 
     def add(self, clip: Clip) -> None:
-        """Buffer one clip; every `shard_clips` of them become a shard."""
+        """Buffer a clip; a full buffer is written as a shard."""
         if clip.sound.shape != (self.header.spec.samples,):
-            raise ValueError(f"clip {clip.id}: sound {clip.sound.shape}, spec wants ({self.header.spec.samples},)")
+            raise ValueError(f"clip {clip.id}: sound {clip.sound.shape}, expected ({self.header.spec.samples},)")
         self._buffer.append(clip)
         self._bytes += len(clip.picture) + len(clip.mask) + clip.sound.nbytes
         if len(self._buffer) >= self.shard_clips or self._bytes >= _SHARD_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write the buffered clips as one shard."""
+        """Write the buffered clips to a shard."""
         write_next_shard(self.folder, self._buffer, _fill, self.shard)
         self._bytes = 0
 
@@ -313,5 +299,5 @@ def _fill(file: Any, clips: list[Clip]) -> None:
     file.create_dataset("sound", data=sounds, chunks=(1, sounds.shape[1]))
     put_ragged(file, "picture", [np.frombuffer(clip.picture, np.uint8) for clip in clips])
     put_ragged(file, "boxes", [np.asarray(clip.boxes, np.float64).reshape(-1, 4) for clip in clips])
-    if any(clip.mask for clip in clips):  # shards without masks stay what they were before there were any
+    if any(clip.mask for clip in clips):  # shards without masks keep the format from before masks
         put_ragged(file, "mask", [np.frombuffer(clip.mask, np.uint8) for clip in clips])

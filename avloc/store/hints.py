@@ -1,4 +1,4 @@
-"""Teachers' outputs, one folder per teacher beside the clips, stamped with who made them and how."""
+"""Hints of teachers: one folder per teacher in the store, stamped with its weights and settings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FAILED = "failed.jsonl"
 
 
 def hint_folder(store: Path, teacher: str) -> Path:
-    """Where the hints of `teacher` lie in a store."""
+    """Folder of a teacher's hints in a store."""
     return store / f"hints-{teacher}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HintStamp:
-    """Who made the hints, with which weights and settings. Hints under another stamp are refused."""
+    """Teacher, weights and settings of hints. Adding hints with another stamp is refused."""
 
     teacher: str
     shape: tuple[int, ...]
@@ -38,44 +38,44 @@ class HintStamp:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, as it stands in `stamp.json`."""
+        """Plain data of `stamp.json`."""
         return json.loads(json.dumps({"schema": SCHEMA, **asdict(self)}))  # type: ignore[no-any-return]
 
 
 class Hints:
-    """The hints of one teacher, read clip by clip.
+    """Reader of one teacher's hints.
 
     Raises:
-        Refused: there are none, or they cannot be read.
+        Refused: there are none, or they are invalid.
     """
 
     def __init__(self, store: Path, teacher: str) -> None:
         self.folder = hint_folder(store, teacher)
         path = self.folder / STAMP
         if not path.is_file():
-            hint = f"Make them: avloc distill-cache {store} --teacher {teacher}"
+            hint = f"Create them: avloc distill-cache {store} --teacher {teacher}"
             raise Refused(f"{store} has no hints of {teacher}", hint=hint)
         self.stamp = read_json_object(path)
         if self.stamp.get("teacher") != teacher:
-            raise Refused(f"{path} is not of {teacher}", hint="Delete the folder to make them anew.")
+            raise Refused(f"{path} is not of {teacher}", hint="Delete the folder to recreate them.")
         shape = self.stamp.get("shape")
         if not isinstance(shape, list) or not all(isinstance(size, int) and size > 0 for size in shape):
-            raise Refused(f"{path} says no shape of the hints", hint="Delete the folder to make them anew.")
+            raise Refused(f"{path} lacks the shape of the hints", hint="Delete the folder to recreate them.")
         self.shards = ShardFolder(self.folder, {**IDS, "present": Column("u1"), "value": Column("f2", (ROWS, *shape))})
 
     @property
     def imported(self) -> bool:
-        """Whether they came from somebody's arrays, which need not cover every clip."""
+        """Whether they were imported from arrays, which may not cover all clips."""
         settings = self.stamp.get("settings")
         return isinstance(settings, dict) and "imported" in settings
 
     @property
     def failed(self) -> set[str]:
-        """Ids on which the teacher was run in vain (`failed.jsonl`)."""
+        """Ids of the clips that failed (`failed.jsonl`)."""
         return {str(line["id"]) for line in read_json_lines(self.folder / FAILED) if "id" in line}
 
     def read(self, clip_id: str) -> NDArray[np.float16] | None:
-        """The hint of one clip; None where the teacher had nothing to say ("no hint").
+        """Read the hint of one clip; None for "no hint" (no confident output).
 
         Raises:
             KeyError: the teacher has not been run on this clip.
@@ -88,18 +88,18 @@ class Hints:
 
 
 class HintWriter:
-    """Adds hints, shard by shard; use it as a context, under the folder's lock.
+    """Adds hints, shard by shard; a context manager, to be used under the folder's lock.
 
-    Leaving the context writes what is buffered, also on an interrupt.
+    Leaving the context, even by an interrupt, writes the buffered hints.
 
     Args:
-        store: the store the hints lie in.
-        stamp: who makes them.
+        store: the store.
+        stamp: teacher, weights and settings.
         shard_clips: hints per full shard.
-        shard: the shard locked by this process; enter its context under `lock_shared_files`.
+        shard: the shard locked by this process; enter the context under `lock_shared_files`.
 
     Raises:
-        Refused: the folder holds hints under another stamp.
+        Refused: the folder contains hints with another stamp.
     """
 
     def __init__(self, store: Path, stamp: HintStamp, *, shard_clips: int = 512, shard: JobShard = UNSHARDED) -> None:
@@ -113,13 +113,11 @@ class HintWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / STAMP
         if path.is_file():
-            there = read_json_object(path)
-            if there != self.stamp.as_json():
-                names = sorted(
-                    k for k in {*there, *self.stamp.as_json()} if there.get(k) != self.stamp.as_json().get(k)
-                )
-                reason = f"{self.folder} holds hints made otherwise: {', '.join(names)} differ"
-                raise Refused(reason, hint=f"Delete {self.folder} to make them anew, or use the old settings.")
+            old, new = read_json_object(path), self.stamp.as_json()
+            if old != new:
+                names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+                reason = f"{self.folder} contains hints with other settings: {', '.join(names)} differ"
+                raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings.")
         write_json(path, self.stamp.as_json())
         return self
 
@@ -129,15 +127,15 @@ class HintWriter:
         self.flush()
 
     def add(self, clip_id: str, value: NDArray[Any] | None) -> None:
-        """Buffer one hint of the stamp's shape; None is "no hint"."""
+        """Buffer a hint of the stamp's shape; None is "no hint"."""
         if value is not None and value.shape != self.stamp.shape:
-            raise ValueError(f"hint of {clip_id}: shape {value.shape}, stamp says {self.stamp.shape}")
+            raise ValueError(f"hint of {clip_id}: shape {value.shape}, expected {self.stamp.shape}")
         self._buffer.append((clip_id, value))
         if len(self._buffer) >= self.shard_clips:
             self.flush()
 
     def flush(self) -> None:
-        """Write the buffered hints as one shard."""
+        """Write the buffered hints to a shard."""
         write_next_shard(self.folder, self._buffer, self._fill, self.shard)
 
     def _fill(self, file: Any, hints: list[tuple[str, NDArray[Any] | None]]) -> None:

@@ -1,10 +1,10 @@
-"""Numbered HDF5 shards in one folder, each with the texts `id`.
+"""Numbered HDF5 shards in a folder, with one row per clip and a text column `id`.
 
-Texts are bytes end to end, with a data set of where each begins: HDF5's own strings lie in a heap, which a damaged file
-can make it search without end.
+Texts and arrays of varying length are concatenated, with a data set of offsets. HDF5's variable-length strings are not
+used: their heap can make the library loop on a damaged file.
 
-A shard is written under a temporary name, flushed and renamed, and never changed afterwards. Handles are opened lazily
-in the process that reads and never cross a fork or a pickle (h5py handles survive neither).
+A shard is written under a temporary name, flushed and renamed, and then never changed. Files are opened lazily in the
+reading process and dropped by fork and pickle, which h5py handles do not survive.
 """
 
 from __future__ import annotations
@@ -27,21 +27,19 @@ from avloc.files import write_image
 from avloc.hdf5 import local_data_set
 from avloc.sharding import UNSHARDED, JobShard
 
-_OPEN_AT_MOST = 256
-"""Shards that one process holds open: systems allow a process a thousand files or so, large stores have more."""
-
-
-_ANEW = "Delete it and run the command that made it again."
+_MAX_OPEN = 256
+"""Limit on open shards: processes may open about a thousand files, and large stores have more shards."""
+_RECREATE = "Delete it and repeat the command that created it."
 ROWS, EDGES, ANY = "rows", "edges", "any"
-"""Lengths of an axis: one entry a clip; one more than that; whatever it is."""
+"""Lengths of an axis: number of clips; that plus one; any."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a data set of a shard has to be."""
+    """Expected type and shape of a data set in a shard."""
 
     kind: str
-    """NumPy's name of the type."""
+    """NumPy type string without byte order."""
     shape: tuple[str | int, ...] = (ROWS,)
 
 
@@ -49,22 +47,20 @@ Row = TypeVar("Row")
 
 
 def ragged_columns(name: str, kind: str, *shape: int) -> dict[str, Column]:
-    """The data sets of something of which clips have unequal amounts: the values, and where each clip's begin."""
+    """The two data sets of a column of varying length: concatenated values, and offsets."""
     return {name: Column(kind, (ANY, *shape)), f"{name}_offset": Column("i8", (EDGES,))}
 
 
 IDS: Mapping[str, Column] = ragged_columns("id", "u1")
-"""A text is a ragged column of bytes, UTF-8."""
+"""Texts are ragged columns of UTF-8 bytes."""
 
 
 class Shard:
-    """One open shard. A data set is looked up once: in small reads the look-up takes longer than the reading.
-
-    Nothing is taken from it that is not what `columns` say, and nothing that lies outside of the file.
+    """An open shard. Files are untrusted: every data set is validated, once, against `columns` and the file's size.
 
     Args:
         path: the file.
-        columns: its data sets; those that are not named here cannot be read.
+        columns: the data sets that can be read.
 
     Raises:
         Refused: it cannot be read; also from every method.
@@ -75,30 +71,30 @@ class Shard:
         self._columns = columns
         self._found: dict[str, Any] = {}
         self._offsets: dict[str, NDArray[np.int64]] = {}
-        with self._legible():
+        with self._errors_refused():
             self._bytes = path.stat().st_size
-            # Without a chunk cache: a chunk is one clip, and the default of 8 MB would be held for every open shard.
+            # No chunk cache: a chunk is one clip, and the default is 8 MB per open shard.
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
 
     @contextmanager
-    def _legible(self) -> Iterator[None]:
-        """HDF5's errors in our words, whichever of Python's kinds they are."""
+    def _errors_refused(self) -> Iterator[None]:
+        """Convert the various exceptions of h5py to Refused."""
         try:
             yield
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-            raise Refused(f"shard {self.path} cannot be read: {error}", hint=_ANEW) from error
+            raise Refused(f"shard {self.path} cannot be read: {error}", hint=_RECREATE) from error
 
     def _data_set(self, name: str) -> Any:
         if name not in self._found:
-            with self._legible():
+            with self._errors_refused():
                 self._found[name] = self._checked(name)
         return self._found[name]
 
     def _checked(self, name: str) -> Any:
-        """The data set, if it is what it has to be and its values lie in this file.
+        """The validated data set.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it does not match its column, or exceeds the file.
         """
         values, column = local_data_set(self._file, name), self._columns[name]
         edges = values if name == "id_offset" else self._data_set("id_offset")
@@ -117,35 +113,32 @@ class Shard:
         return values
 
     def numbers(self, name: str, where: int | slice = slice(None)) -> Any:
-        """Values of a data set: of one clip, or of all."""
+        """Values of a column: of one row, of a slice, or all."""
         values = self._data_set(name)
-        with self._legible():
+        with self._errors_refused():
             return values[where]
 
     def text(self, name: str, row: int) -> str:
-        """A text of one clip."""
+        """Text of one row."""
         start, stop = self._text_edges(name)[row : row + 2]
-        with self._legible():
+        with self._errors_refused():
             text: str = self.numbers(name, slice(start, stop)).tobytes().decode()
             return text
 
     def texts(self, name: str) -> list[str]:
-        """The texts of all clips."""
+        """Texts of all rows."""
         data, edges = self.numbers(name).tobytes(), self._text_edges(name).tolist()
-        with self._legible():
+        with self._errors_refused():
             return [data[start:stop].decode() for start, stop in pairwise(edges)]
 
     def _text_edges(self, name: str) -> NDArray[np.int64]:
         edges = self.offsets(name)
         if not len(edges):
-            raise Refused(f"shard {self.path} cannot be read: {name}_offset is not there", hint=_ANEW)
+            raise Refused(f"shard {self.path} cannot be read: {name}_offset is missing", hint=_RECREATE)
         return edges
 
     def ragged(self, name: str, row: int) -> NDArray[Any]:
-        """What one clip has of `name`, of which clips have unequal amounts; nothing if no clip of the shard has any.
-
-        Source: `name` holds the values of all clips, `name_offset` where each clip's begin, and the end.
-        """
+        """Values of one row of a ragged column; empty if the shard lacks the column."""
         offsets = self.offsets(name)
         if not len(offsets):
             return np.zeros(0, np.uint8)
@@ -154,15 +147,15 @@ class Shard:
         return values
 
     def offsets(self, name: str) -> NDArray[np.int64]:
-        """Where each clip's values of `name` begin, and the end; nothing if no clip of the shard has any."""
+        """Offsets [rows + 1] of a ragged column; empty if the shard lacks the column."""
         if name not in self._offsets:
             edges = f"{name}_offset"
-            with self._legible():
-                there = edges in self._file
-            offsets = self.numbers(edges) if there else np.zeros(0, np.int64)
+            with self._errors_refused():
+                exists = edges in self._file
+            offsets = self.numbers(edges) if exists else np.zeros(0, np.int64)
             steps = np.diff(offsets, prepend=0)
             if len(offsets) and ((steps < 0).any() or offsets[-1] > len(self._data_set(name))):
-                raise Refused(f"shard {self.path} cannot be read: {edges} points outside of {name}", hint=_ANEW)
+                raise Refused(f"shard {self.path} cannot be read: {edges} exceeds {name}", hint=_RECREATE)
             self._offsets[name] = offsets
         return self._offsets[name]
 
@@ -173,14 +166,14 @@ class Shard:
 
 
 class ShardFolder:
-    """Where each id lies; opens shards on demand.
+    """Index of the ids in a folder of shards; opens shards on demand.
 
     Args:
-        folder: holds `shard-00000.h5` and so on. A folder without shards is an empty one.
-        columns: what each shard holds.
+        folder: contains `shard-00000.h5` and so on, or no shards.
+        columns: the data sets of a shard.
 
     Raises:
-        Refused: a shard cannot be read, or two shards hold the same id.
+        Refused: a shard cannot be read, or two contain the same id.
     """
 
     def __init__(self, folder: Path, columns: Mapping[str, Column] = IDS) -> None:
@@ -196,12 +189,12 @@ class ShardFolder:
     def _index(self, path: Path) -> None:
         for row, clip_id in enumerate(self.shard(path).texts("id")):
             if clip_id in self._where:
-                raise Refused(f"{path} and {self._where[clip_id][0]} both hold clip {clip_id!r}")
+                raise Refused(f"{path} and {self._where[clip_id][0]} both contain clip {clip_id!r}")
             self._where[str(clip_id)] = (path, row)
 
     @property
     def ids(self) -> list[str]:
-        """All ids, sorted: the order does not depend on how the shards were filled."""
+        """All ids, sorted, so that the order does not depend on the shards."""
         return sorted(self._where)
 
     def __contains__(self, clip_id: object) -> bool:
@@ -211,20 +204,20 @@ class ShardFolder:
         return len(self._where)
 
     def locate(self, clip_id: str) -> tuple[Shard, int]:
-        """The open shard and the row of one id."""
+        """Open shard and row of an id."""
         path, row = self._where[clip_id]
         return self.shard(path), row
 
     def place(self, clip_id: str) -> tuple[Path, int]:
-        """Path of the shard and row of one id: sorting by it reads each shard once, in order."""
+        """Path of the shard and row of an id; sort by it to read each shard once, in order."""
         return self._where[clip_id]
 
     def shard(self, path: Path) -> Shard:
-        """The shard at `path`, opened read-only in this process; the one used longest ago is closed for it."""
+        """The shard at `path`, opened in this process; may close the least recently used one."""
         if self._pid != os.getpid():
             self._open, self._pid = {}, os.getpid()
         shard = self._open.pop(path, None) or Shard(path, self._columns)
-        if len(self._open) >= _OPEN_AT_MOST:
+        if len(self._open) >= _MAX_OPEN:
             self._open.pop(next(iter(self._open))).close()
         self._open[path] = shard
         return shard
@@ -240,22 +233,22 @@ class ShardFolder:
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The finished shards of `folder`, whoever wrote them, in the order of their names."""
+    """Complete shards in `folder`, sorted by name."""
     return sorted(folder.glob("shard-*.h5"))
 
 
 def write_next_shard(
     folder: Path, buffer: list[Row], fill: Callable[[Any, list[Row]], None], shard: JobShard = UNSHARDED
 ) -> None:
-    """Write one more shard of what is buffered, and empty the buffer; without anything in it, nothing.
+    """Write the buffered rows to a new shard and empty the buffer; does nothing if it is empty.
 
-    Each shard of a job counts its own: `shard-00000.h5` if unsharded, `shard-2-of-4-00000.h5` of shard 2/4. Whatever
-    interrupts it, a row is afterwards either in the shard or in the buffer.
+    Files are numbered per shard of the job: `shard-00000.h5` if unsharded, else `shard-2-of-4-00000.h5`. After an interrupt each
+    row is either in the shard or in the buffer.
 
     Args:
-        folder: where the shards lie.
-        buffer: one entry a clip.
-        fill: gets the open HDF5 file and the entries.
+        folder: the shards.
+        buffer: one entry per clip.
+        fill: writes the entries to the open HDF5 file.
         shard: the shard of the job.
     """
     if not buffer:
@@ -269,25 +262,25 @@ def write_next_shard(
     try:
         write_shard(path, lambda file: fill(file, taken))
     except BaseException:
-        if not path.exists():  # an interrupt may come when the shard has its name already
+        if not path.exists():  # an interrupt may come after the rename
             buffer[:0] = taken
         raise
 
 
 def put_ragged(file: Any, name: str, rows: list[NDArray[Any]]) -> None:
-    """Write what clips have unequal amounts of: the arrays below each other, and where each begins."""
+    """Write a column of varying length: concatenated arrays, and offsets."""
     file[name] = np.concatenate(rows)
     file[f"{name}_offset"] = np.cumsum([0, *map(len, rows)]).astype("i8")
 
 
 def put_texts(file: Any, name: str, texts: list[str]) -> None:
-    """Write one text a clip."""
+    """Write one text per clip."""
     put_ragged(file, name, [np.frombuffer(text.encode(), np.uint8) for text in texts])
 
 
 def write_shard(path: Path, fill: Callable[[Any], None]) -> None:
-    """Write a shard: `fill` gets the open HDF5 file. Atomic."""
-    # Built in memory: HDF5 that runs into a full disk itself cannot close its file and takes the process down at exit.
+    """Write a shard atomically; `fill` writes to the open HDF5 file."""
+    # Built in memory: on a full disk HDF5 cannot close its file and crashes the process at exit.
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         fill(file)

@@ -1,7 +1,7 @@
-"""The frozen teachers, each turning clips into hints, one file each.
+"""Frozen teachers that compute the hints of clips, one file each.
 
-PANNs Cnn14, YAMNet and VGGish hear; DETR and EfficientNet-Lite0 see. The hints of YAMNet and Lite0 are vectors
-of concepts (`avloc.networks.concepts`), in one space.
+Audio: PANNs Cnn14, YAMNet and VGGish. Image: DETR and EfficientNet-Lite0. YAMNet and Lite0 share one embedding
+space of concepts (`avloc.networks.concepts`).
 """
 
 from avloc.teachers.base import Hint, Teacher

@@ -1,9 +1,7 @@
-"""What a teacher is, and what several of them do alike.
+"""Interface of teachers, and their shared parts.
 
-A teacher says who it is (`stamp`), takes from a clip what it needs (`read`, safe in threads) and answers for many
-clips at once (`hints`). Inside, its network always runs on slabs of one fixed size, the last one filled up with zeros:
-matrix products round differently for different batch sizes, and so the hint of a clip would otherwise depend on its
-neighbours and on where a run was interrupted.
+Networks run on batches of a fixed size, the last one zero-padded: matrix products round differently for different batch
+sizes, so a hint would otherwise depend on the clips in its batch and on where a job was interrupted.
 """
 
 from __future__ import annotations
@@ -26,82 +24,84 @@ from avloc.transforms import INT16_SCALE, MEL_RATE
 from avloc.weights import Located
 
 Hint = NDArray[np.float32] | None
-"""What a teacher says about one clip; None is "no hint"."""
+"""A teacher's output for one clip, float32; None is "no hint"."""
 
 
 class Teacher(Protocol):
-    """A frozen network that is run once over a store."""
+    """A frozen network that computes hints of clips."""
 
     name: str
 
     def stamp(self) -> HintStamp:
-        """Who answers, with which weights and settings: everything that changes a hint."""
+        """Name, weights and settings: everything that changes a hint."""
 
     def read(self, clip: Clip) -> NDArray[Any]:
-        """What the network needs of one clip; same shape for every clip of a store.
+        """Decode the network's input from a clip, of the same shape for all clips of a store. Thread-safe.
 
         Raises:
-            InputError: the clip cannot be used; the reason without the clip's name.
+            InputError: the clip is unusable; the message does not name the clip.
         """
 
     def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
-        """The hints of what `read` returned for some clips, in their order, whatever their number."""
+        """Hints of the inputs that `read` returned, in order; any number."""
 
 
-def in_slabs(batch: Sequence[NDArray[Any]], size: int, ask: Callable[[NDArray[Any]], list[Hint]]) -> list[Hint]:
-    """The hints of some clips, asked for `size` at a time."""
+def in_fixed_batches(
+    inputs: Sequence[NDArray[Any]], size: int, predict: Callable[[NDArray[Any]], list[Hint]]
+) -> list[Hint]:
+    """Hints of inputs, computed in zero-padded batches of exactly `size`."""
     hints: list[Hint] = []
     with deterministic_inference():
-        for start in range(0, len(batch), size):
-            rows = batch[start : start + size]
-            slab = np.zeros((size, *rows[0].shape), rows[0].dtype)
-            slab[: len(rows)] = rows
-            hints += ask(slab)[: len(rows)]
+        for start in range(0, len(inputs), size):
+            rows = inputs[start : start + size]
+            batch = np.zeros((size, *rows[0].shape), rows[0].dtype)
+            batch[: len(rows)] = rows
+            hints += predict(batch)[: len(rows)]
     return hints
 
 
 def stored_sound(clip: Clip, spec: StoreSpec, rate: int) -> NDArray[np.float32]:
-    """The sound in the store, resampled: [seconds * rate] in [-1, 1], filled up with zeros if a sample is lacking."""
+    """The sound in the store, resampled and zero-padded: [seconds * rate] in [-1, 1]."""
     samples = int(spec.seconds * rate)
     stored = (clip.sound / np.float32(INT16_SCALE)).clip(-1, 1)
-    heard = soxr.resample(stored, spec.rate, rate, quality="HQ")[:samples].clip(-1, 1)
-    return np.pad(heard, (0, samples - len(heard)))
+    resampled = soxr.resample(stored, spec.rate, rate, quality="HQ")[:samples].clip(-1, 1)
+    return np.pad(resampled, (0, samples - len(resampled)))
 
 
-def unit_concepts(strengths: Tensor, *, seen: float = 0.0, heard: float = 0.0) -> Tensor:
-    """Strengths of concepts [B, concepts, ...] and the constants of nothing after them, at length 1: [B, D, ...].
+def unit_concepts(strengths: Tensor, *, image_bias: float = 0.0, audio_bias: float = 0.0) -> Tensor:
+    """Unit vectors [B, D, ...] of concept strengths and the two "nothing" components.
 
     Args:
-        strengths: at least 0.
-        seen: the constant of a picture; 0 in a sound.
-        heard: the constant of a sound; 0 in a picture.
+        strengths: [B, concepts, ...], at least 0.
+        image_bias: "nothing" component of images; 0 for sounds.
+        audio_bias: "nothing" component of sounds; 0 for images.
     """
-    constants = [torch.full_like(strengths[:, :1], value) for value in (seen, heard)]
+    constants = [torch.full_like(strengths[:, :1], value) for value in (image_bias, audio_bias)]
     return F.normalize(torch.cat([strengths, *constants], 1), dim=1)
 
 
 class StoredSoundTeacher(ABC):
-    """A teacher that hears the sound in the store, brought to 16 kHz.
+    """A teacher whose input is the sound in the store, resampled to 16 kHz.
 
     Args:
-        spec: of the store that is heard.
-        weights: the network's, from `avloc.weights.locate`.
-        device: where the network runs; float32 throughout.
+        spec: of the store.
+        weights: from `avloc.weights.locate`.
+        device: runs the network, in float32.
     """
 
-    slab = 8
+    batch_size = 8
 
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         self.spec, self.weights, self.device = spec, weights, device
 
     def read(self, clip: Clip) -> NDArray[np.float32]:
-        """The clip's sound in the store, [seconds * 16000] in [-1, 1]."""
+        """The waveform [seconds * 16000] in [-1, 1]."""
         return stored_sound(clip, self.spec, MEL_RATE)
 
     def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
-        """Vectors of length 1, or none."""
-        return in_slabs(batch, self.slab, lambda slab: self.heard(torch.from_numpy(slab).to(self.device)))
+        """See the class."""
+        return in_fixed_batches(batch, self.batch_size, lambda x: self.predict(torch.from_numpy(x).to(self.device)))
 
     @abstractmethod
-    def heard(self, sound_BN: Tensor) -> list[Hint]:
-        """The hints of a slab of waveforms."""
+    def predict(self, sound_BN: Tensor) -> list[Hint]:
+        """Hints of a batch of waveforms [B, N]."""

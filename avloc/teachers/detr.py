@@ -1,4 +1,4 @@
-"""DETR sees: where its attention lies on the objects of a clip's frame.
+"""DETR teacher: attention on the objects of a frame.
 
 Shape letters: B batch, H W pixels.
 """
@@ -19,18 +19,22 @@ from avloc.errors import UsageError
 from avloc.media import decode_picture
 from avloc.networks.detr import CELL, CONFIDENCE, SIDE, attention_maps, check_confidence, load_detr, stretched
 from avloc.store import Clip, HintStamp
-from avloc.teachers.base import Hint, in_slabs
+from avloc.teachers.base import Hint, in_fixed_batches
 from avloc.weights import DETR, Located, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetrSettings:
-    """What changes the hints of DETR."""
+    """Settings of DETR's hints.
+
+    Raises:
+        UsageError: an invalid value.
+    """
 
     confidence: float = CONFIDENCE
-    """A query counts if its best class is more probable than this ("no object" is not a class)."""
+    """Use queries whose best class, "no object" excluded, is more probable than this."""
     side: int = SIDE
-    """The frame is stretched to a square of this many pixels; a hint has side/32 cells each way."""
+    """Side in pixels of the square that the frame is stretched to; a hint has side/32 cells per side."""
 
     def __post_init__(self) -> None:
         check_confidence(self.confidence)
@@ -42,14 +46,14 @@ class DetrTeacher:
     """DETR's attention on the objects of a clip's frame, [side/32, side/32], summing to 1.
 
     Args:
-        settings: how it is asked.
+        settings: query threshold and size of the frame.
         weights: DETR's, from `avloc.weights.locate`.
-        device: where the network runs; float32 throughout.
+        device: runs the network, in float32.
     """
 
     name = "detr"
     weight: Weight = DETR
-    slab = 4
+    batch_size = 4
 
     def __init__(self, settings: DetrSettings, weights: Located, device: torch.device) -> None:
         self.settings = settings
@@ -58,17 +62,17 @@ class DetrTeacher:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The network, loaded when first needed."""
+        """The network, loaded on first use."""
         return load_detr(self.weights.path).to(self.device)
 
     def stamp(self) -> HintStamp:
-        """Who answers, and how."""
+        """Name, weights and settings."""
         cells = self.settings.side // CELL
         settings = asdict(self.settings)
         return HintStamp(teacher=self.name, shape=(cells, cells), weights=self.weights.hashes, settings=settings)
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
-        """The clip's frame, stretched: [side, side, 3].
+        """The frame, stretched to [side, side, 3].
 
         Raises:
             InputError: the picture cannot be decoded.
@@ -77,10 +81,10 @@ class DetrTeacher:
 
     def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
         """Attention maps; None where no query is confident."""
-        return in_slabs(batch, self.slab, self._attended)
+        return in_fixed_batches(batch, self.batch_size, self._predict)
 
-    def _attended(self, slab: NDArray[Any]) -> list[Hint]:
-        frames = torch.from_numpy(slab).to(self.device).permute(0, 3, 1, 2)
+    def _predict(self, batch: NDArray[Any]) -> list[Hint]:
+        frames = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
         maps = attention_maps(self.model, frames, confidence=self.settings.confidence)
         return [_numpy(attention) for attention in maps]
 

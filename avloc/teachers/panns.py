@@ -1,4 +1,4 @@
-"""PANNs Cnn14 hears: an embedding of a clip's sound.
+"""PANNs Cnn14 teacher: an embedding of a clip's sound.
 
 Shape letters: B batch, N samples.
 """
@@ -25,19 +25,23 @@ from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
 from avloc.registry import StoreSpec
 from avloc.store import TRACK, Clip, HintStamp, Store, hint_folder
 from avloc.store.hints import STAMP
-from avloc.teachers.base import Hint, in_slabs, stored_sound
+from avloc.teachers.base import Hint, in_fixed_batches, stored_sound
 from avloc.weights import CNN14, Located, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
 class PannsSettings:
-    """What changes the hints of PANNs."""
+    """Settings of PANNs' hints.
+
+    Raises:
+        UsageError: an invalid value.
+    """
 
     normalise: bool = True
-    """Embeddings of length 1, on the scale of the student's; False keeps them as Cnn14 gives them."""
+    """Normalise embeddings to unit length, as the student's."""
     sound: str = "auto"
-    """`source`: the file that the clip was made from, at full bandwidth; `store`: the sound in the store; `auto`
-    decides, see `choose_sound`."""
+    """`source`: the clip's source file, at full bandwidth; `store`: the sound in the store; `auto`: see
+    `choose_sound`."""
 
     def __post_init__(self) -> None:
         if self.sound not in PANNS_SOUNDS:
@@ -45,13 +49,13 @@ class PannsSettings:
 
 
 class PannsTeacher:
-    """Cnn14's embedding of a clip's window of sound, [2048].
+    """Cnn14's embedding [2048] of a clip's sound window.
 
     Args:
-        settings: `sound` must be settled: `source` or `store`.
-        spec: of the store that is heard.
+        settings: `sound` must be `source` or `store`.
+        spec: of the store.
         weights: Cnn14's, from `avloc.weights.locate`.
-        device: where the network runs; float32 throughout.
+        device: runs the network, in float32.
 
     Raises:
         Refused: the clips of the store are too short for Cnn14.
@@ -59,11 +63,11 @@ class PannsTeacher:
 
     name = "panns"
     weight: Weight = CNN14
-    slab = 8
+    batch_size = 8
 
     def __init__(self, settings: PannsSettings, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         if settings.sound == "auto":
-            raise ValueError("sound is not settled; see choose_sound")
+            raise ValueError("sound is auto; see choose_sound")
         self.settings = settings
         self.spec = spec
         self.weights = weights
@@ -73,66 +77,69 @@ class PannsTeacher:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The network, loaded when first needed."""
+        """The network, loaded on first use."""
         return load_cnn14(self.weights.path).to(self.device)
 
     def stamp(self) -> HintStamp:
-        """Who answers, and how."""
+        """Name, weights and settings."""
         settings = {**asdict(self.settings), "rate": RATE, "seconds": self.spec.seconds}
         return HintStamp(teacher=self.name, shape=(WIDTH,), weights=self.weights.hashes, settings=settings)
 
     def read(self, clip: Clip) -> NDArray[np.float32]:
-        """The clip's window of sound, [seconds * 32000] in [-1, 1].
+        """The waveform [seconds * 32000] in [-1, 1].
 
         Raises:
-            InputError: the source file is to be heard, and is gone, changed or unreadable.
+            InputError: the source file is missing, changed or unreadable.
         """
         if self.settings.sound == "store":
             return stored_sound(clip, self.spec, RATE)
         if not source_is_there(clip.sound_source, clip.source_bytes):
-            raise InputError(f"its sound's source is gone or was changed: {clip.sound_source or 'none is recorded'}")
+            raise InputError(
+                f"the source of its sound is missing or changed: {clip.sound_source or 'none is recorded'}"
+            )
         centre_s = clip.window_s + self.spec.seconds / 2
         path = Path(clip.sound_source)
         return read_sound(path, seconds=self.spec.seconds, rate=RATE, centre_s=centre_s).waveform
 
     def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
-        """Embeddings of length 1, or as they are if the settings say so; silence too has one."""
-        return in_slabs(batch, self.slab, self._embedded)
+        """Embeddings, also for silence."""
+        return in_fixed_batches(batch, self.batch_size, self._predict)
 
-    def _embedded(self, slab: NDArray[Any]) -> list[Hint]:
-        embedding = embed(self.model, torch.from_numpy(slab).to(self.device))
+    def _predict(self, batch: NDArray[Any]) -> list[Hint]:
+        embedding = embed(self.model, torch.from_numpy(batch).to(self.device))
         if self.settings.normalise:
             embedding = F.normalize(embedding, dim=1)
         return list(embedding.cpu().numpy())
 
 
 def source_is_there(sound_source: str, source_bytes: int) -> bool:
-    """Whether the file a clip's sound came from is still there, with the size it had."""
+    """Whether the source file of a clip's sound exists, with the same size."""
     try:
         return bool(sound_source) and Path(sound_source).stat().st_size == source_bytes
     except OSError:
         return False
 
 
-def choose_sound(store: Store, asked: str) -> str:
-    """Settle which sound PANNs hears, once for a whole store: `source` or `store`.
+def choose_sound(store: Store, sound: str) -> str:
+    """Resolve `auto` to `source` or `store`, once for the whole store.
 
-    Asked for `auto`, hints that are there already decide by their stamp, so that a later run goes on as the first one
-    began. Else it is `source` if the source of every clip is still there, and `store` if one is not. The choice is
-    never made clip by clip: hints of full and of cut bandwidth would lie in one folder, and which is which would
-    depend on the day of the run. A source that goes away later makes its clip fail by name.
+    The stamp of existing hints decides, so that jobs resume consistently. Otherwise it is `source` if the source files
+    of all clips exist. The choice is never made per clip, which would mix hints of full and reduced bandwidth.
+
+    Raises:
+        UsageError: `source` for a store with a selected sound track.
     """
     track = store.header.provenance.get(TRACK)
-    if track is not None and asked == "source":
-        raise UsageError(f"--sound source does not go with a store of sound track {track}; valid: store")
-    if asked != "auto":
-        return asked
+    if track is not None and sound == "source":
+        raise UsageError(f"--sound source cannot be combined with a store of sound track {track}; valid: store")
+    if sound != "auto":
+        return sound
     if track is not None:
         return "store"
     stamp = hint_folder(store.folder, PannsTeacher.name) / STAMP
     if stamp.is_file():
-        settled = read_json_object(stamp).get("settings", {}).get("sound")
-        if settled in PANNS_SOUNDS:
-            return str(settled)
+        previous = read_json_object(stamp).get("settings", {}).get("sound")
+        if previous in PANNS_SOUNDS:
+            return str(previous)
     sources = zip(store.column("sound_source"), store.column("source_bytes"), strict=True)
     return "source" if all(source_is_there(str(path), int(size)) for path, size in sources) else "store"

@@ -1,4 +1,4 @@
-"""VGGish hears: one vector of 128 numbers for a clip, or for each of its seconds."""
+"""VGGish teacher: an embedding of 128 numbers per clip, or per second."""
 
 from __future__ import annotations
 
@@ -19,15 +19,10 @@ _LEAST_SAMPLES = MEL_WINDOW + (PATCH_FRAMES - 1) * MEL_HOP
 
 
 class VggishTeacher(StoredSoundTeacher):
-    """The mean embedding of the store's window of a clip, at length 1. No hint where VGGish answers with zeros.
-
-    Args:
-        spec: of the store that is heard.
-        weights: VGGish's, from `avloc.weights.locate`.
-        device: where the network runs; float32 throughout.
+    """Mean embedding [128] of a clip's sound, normalised to unit length; "no hint" if it is zero.
 
     Raises:
-        Refused: the sounds of the store are shorter than one patch, or lack the bandwidth VGGish listens to.
+        Refused: the sounds of the store are shorter than one patch, or have a sample rate below 16 kHz.
     """
 
     name = "vggish"
@@ -41,16 +36,16 @@ class VggishTeacher(StoredSoundTeacher):
 
     @cached_property
     def model(self) -> VGGish:
-        """The network, loaded when first needed."""
+        """The network, loaded on first use."""
         return load_vggish(self.weights.path).to(self.device)
 
     def stamp(self) -> HintStamp:
-        """Who answers, and how."""
+        """Name, weights and settings."""
         settings = {"rate": MEL_RATE, "seconds": self.spec.seconds, "pooling": "mean of patches, length 1"}
         return HintStamp(teacher=self.name, shape=(WIDTH,), weights=self.weights.hashes, settings=settings)
 
     @torch.inference_mode()
-    def heard(self, sound_BN: Tensor) -> list[Hint]:
-        """Vectors of length 1; none where the network answers with zeros."""
+    def predict(self, sound_BN: Tensor) -> list[Hint]:
+        """Unit vectors; None for embeddings of zeros."""
         vectors = mean_unit(self.model.embed(log_mel_patches(sound_BN, MEL_RATE))).cpu().numpy()
         return [vector if vector.any() else None for vector in vectors]

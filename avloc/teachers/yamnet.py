@@ -1,6 +1,6 @@
-"""YAMNet hears: which concepts sound in a clip.
+"""YAMNet teacher: the concepts in a clip's sound.
 
-Shape letters: B batch, D concepts and the two of nothing.
+Shape letters: B batch, D concepts and the two "nothing" components.
 """
 
 from __future__ import annotations
@@ -20,26 +20,21 @@ from avloc.transforms import MEL_RATE, MEL_WINDOW, log_mel
 from avloc.weights import YAMNET, Located, Weight
 
 
-def heard_concepts(logits: Tensor) -> Tensor:
-    """Unit vectors [B, D]: for each concept the highest logit of its AudioSet classes, so far as it is over -5.
+def audio_concepts(logits: Tensor) -> Tensor:
+    """Unit vectors [B, D]: a concept's strength is relu(highest logit of its AudioSet classes + 5).
 
     Args:
         logits: [B, 521].
     """
     best = strongest(logits, [concept.audioset for concept in CONCEPTS])
-    return unit_concepts((best + CLASS_OFFSET).relu(), heard=AUDIO_BIAS)
+    return unit_concepts((best + CLASS_OFFSET).relu(), audio_bias=AUDIO_BIAS)
 
 
 class YamnetTeacher(StoredSoundTeacher):
-    """The concepts that sound in the store's window of a clip, a unit vector [D].
-
-    Args:
-        spec: of the store that is heard.
-        weights: YAMNet's, from `avloc.weights.locate`.
-        device: where the network runs; float32 throughout.
+    """The concepts in a clip's sound, a unit vector [D].
 
     Raises:
-        Refused: the sounds of the store are too short for YAMNet, or lack the bandwidth it listens to.
+        Refused: the sounds of the store are too short, or have a sample rate below 16 kHz.
     """
 
     name = "yamnet"
@@ -55,11 +50,11 @@ class YamnetTeacher(StoredSoundTeacher):
 
     @cached_property
     def model(self) -> YAMNet:
-        """The network, loaded when first needed."""
+        """The network, loaded on first use."""
         return load_yamnet(self.weights.path).to(self.device)
 
     def stamp(self) -> HintStamp:
-        """Who answers, and how."""
+        """Name, weights and settings."""
         settings = {
             "concepts": concepts_hash(),
             "offset": CLASS_OFFSET,
@@ -69,6 +64,6 @@ class YamnetTeacher(StoredSoundTeacher):
         }
         return HintStamp(teacher=self.name, shape=(DIM,), weights=self.weights.hashes, settings=settings)
 
-    def heard(self, sound_BN: Tensor) -> list[Hint]:
-        """Vectors of length 1; silence too has one."""
-        return list(heard_concepts(self.model(log_mel(sound_BN, MEL_RATE))).cpu().numpy())
+    def predict(self, sound_BN: Tensor) -> list[Hint]:
+        """Unit vectors, also for silence; never None."""
+        return list(audio_concepts(self.model(log_mel(sound_BN, MEL_RATE))).cpu().numpy())

@@ -176,7 +176,7 @@ IMPOSSIBLE = [
     ((*DISTILL, "--sound", "nonsense"), "--sound nonsense is unknown; valid: auto, source, store"),
     ((*DISTILL, "--confidence", "3"), "--confidence 3.0 is impossible; valid: 0 or more, less than 1"),
     ((*DISTILL, "--confidence", "nan"), "--confidence nan is impossible; valid: 0 or more, less than 1"),
-    ((*DISTILL, "--import-npy", "absent"), "--import-npy absent holds no audio_feats/"),
+    ((*DISTILL, "--import-npy", "absent"), "--import-npy absent has no audio_feats/"),
     ((*TRAIN, "--set", "optim.rl=1"), "unknown setting optim.rl; valid: optim.name, optim.lr, optim.schedule"),
     ((*TRAIN, "--set", "nonsense"), "--set 'nonsense' is not key=value"),
     ((*TRAIN, "--set", "optim.beta1=2"), "optim.beta1 = 2.0 is impossible; valid: 0 or more"),
@@ -194,7 +194,7 @@ IMPOSSIBLE = [
     ((*EVAL, "--max-missing", "-1"), "--max-missing -1 is impossible; valid: 0 or more"),
     (("eval",), "--testset vggss, or --store DIR"),
     ((*LOCALIZE, "--precision", "fp8"), "precision = 'fp8' is impossible; valid: fp32, bf16"),
-    ((*LOCALIZE, "--out", "h.tiff"), "--out h.tiff: unknown ending; valid: .png, .jpg, .jpeg, .webp, .gif, .npy, .mp4"),
+    ((*LOCALIZE, "--out", "h.tiff"), "--out h.tiff: unknown suffix; valid: .png, .jpg, .jpeg, .webp, .gif, .npy, .mp4"),
     ((*LOCALIZE, "-o", "new/{foo}.png"), "--out new/{foo}.png: {foo} is unknown; valid: {stem}, {time}"),
     ((*LOCALIZE, "absent.mp4"), "no such file: absent.mp4"),
     ((*LOCALIZE, "--out", "a" * 300 + ".png"), "a name is too long"),
@@ -532,7 +532,7 @@ def test_hints_under_a_foreign_stamp_are_refused(tmp_path):
     (tmp_path / "theirs" / "audio_feats").mkdir(parents=True)
     np.save(tmp_path / "theirs" / "audio_feats" / f"{Store(folder).ids[1]}.npy", np.zeros(2048, np.float32))
     done = avloc("distill-cache", str(folder), "--teacher", "panns", "--import-npy", str(tmp_path / "theirs"))
-    check(done, 5, "holds hints made otherwise: settings differ", "Delete")
+    check(done, 5, "contains hints with other settings: settings differ", "Delete")
     assert {path.name: path.read_bytes() for path in hint_folder(folder, "panns").iterdir()} == before
 
 

@@ -1,4 +1,4 @@
-"""What a log gets of work that lasts: standard error that is no terminal."""
+"""Progress in a log: standard error that is not a terminal."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def options(weights: Path) -> DistillOptions:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, options: DistillOptions) -> tuple[Path, DistillReport]:
-    """A store with the hints of both teachers, made in one go. Copy it before changing it."""
+    """A store with the hints of both teachers from one job. Copy before changing."""
     folder = tmp_path_factory.mktemp("finished") / "store"
     make_store(folder, CLIPS)
     return folder, distill_cache(folder, options)
@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, options: DistillOptions) 
 
 @pytest.fixture
 def store(finished: tuple[Path, DistillReport], tmp_path: Path) -> Path:
-    """A copy of that store, without hints; its sounds are still where they were."""
+    """A copy of that store without hints; its sound files exist."""
     return Path(shutil.copytree(finished[0], tmp_path / "store", ignore=shutil.ignore_patterns("hints-*", ".lock")))
 
 
@@ -199,7 +199,7 @@ def test_resuming_keeps_the_sound_of_the_stamp(tmp_path: Path, options: DistillO
 
 def test_all_failed(tmp_path: Path, options: DistillOptions) -> None:
     make_store(tmp_path / "store", 2, sources=False)
-    with pytest.raises(NoInputLeft, match="gone or was changed"):
+    with pytest.raises(NoInputLeft, match="missing or changed"):
         distill_cache(tmp_path / "store", replace(options, teachers=("panns",), sound="source"))
 
 
@@ -229,7 +229,7 @@ def test_options_that_cannot_be_meant(store: Path, options: DistillOptions) -> N
 
 @pytest.fixture
 def arrays(tmp_path: Path) -> Path:
-    """Hints as AVC users hold them, for the first clips of a store of six and for one that is not in it."""
+    """Hints in AVC's layout, for the first clips of a store of six and for one that is not in it."""
     folder = tmp_path / "arrays"
     random = np.random.default_rng(0)
     (folder / "audio_feats" / "deep").mkdir(parents=True)
@@ -309,5 +309,5 @@ def test_import_of_one_kind_and_of_none(store: Path, arrays: Path, tmp_path: Pat
 
 def test_import_for_other_clips(tmp_path: Path, arrays: Path) -> None:
     make_store(tmp_path / "strangers", 2, sources=False, start=60)
-    with pytest.raises(NoInputLeft, match="not one clip"):
+    with pytest.raises(NoInputLeft, match="no clip of"):
         distill_cache(tmp_path / "strangers", DistillOptions(import_npy=arrays))

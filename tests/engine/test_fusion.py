@@ -152,7 +152,7 @@ def test_the_card_decides_and_the_activation_is_the_trunks(plain, carded, scene)
 
 
 def gauss_twin(cells, deviation):
-    """A weighted mean over cells up to four deviations away; beyond the border the nearest cell stands in."""
+    """A weighted mean over cells up to four deviations away; borders are padded with the nearest cell."""
     reach, out = int(4 * deviation + 0.5), np.zeros_like(cells, np.float64)
     weights = {step: np.exp(-0.5 * (step / deviation) ** 2) for step in range(-reach, reach + 1)}
     total, (rows, columns) = sum(weights.values()), cells.shape
@@ -166,7 +166,7 @@ def gauss_twin(cells, deviation):
 
 @pytest.fixture
 def asking(carded, tmp_path):
-    """The carded model with more wishes in its card's fusion: the file."""
+    """A model file with changed settings in its card's fusion."""
 
     def save(**wishes):
         model, path = load_model(carded), tmp_path / "asking.safetensors"

@@ -308,7 +308,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(here, model,
     (tmp_path / "taken").write_text("mine")
     monkeypatch.setattr(Engine, "embed", lambda *given: pytest.fail("work was done"))
     done = here("eval", model, "--store", store, "--maps", "av", "--report", tmp_path / "taken")
-    assert (done.code, done.out, "no folder can be made here" in done.err) == (2, "", True)
+    assert (done.code, done.out, "the folder cannot be created" in done.err) == (2, "", True)
 
 
 def test_detr_alone_needs_no_other_weights(model, world, tmp_path):

@@ -1,4 +1,4 @@
-"""What the library takes as frame and waveform, how its objects print, and processes that are forked."""
+"""Valid frames and waveforms of the library, reprs, and forked processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small(tmp_path_factory) -> avloc.Model:
 
 
 def twisted() -> Image.Image:
-    """A picture of Pillow's that says: turn me by a quarter."""
+    """A Pillow image with an EXIF rotation of 90 degrees."""
     image = Image.fromarray(np.ascontiguousarray(np.rot90(FRAME)))
     image.getexif()[0x0112] = 6
     return image
@@ -105,7 +105,7 @@ def cut_off() -> Image.Image:
     [
         (Image.fromarray(FRAME).convert("F"), "32-bit numbers have no agreed black and white"),
         (Image.fromarray(FRAME).convert("I"), "32-bit numbers have no agreed black and white"),
-        (torch.zeros(3, 48, 3, dtype=torch.uint8), r"a tensor \[3, 48, 3\], which can be \[H, W, 3\] and \[3, H, W\]"),
+        (torch.zeros(3, 48, 3, dtype=torch.uint8), r"a tensor \[3, 48, 3\], which could be \[H, W, 3\] or \[3, H, W\]"),
         (torch.zeros(48, 64, 3), r"frame is \[48, 64, 3\] float32; valid: .* uint8"),
         (torch.zeros(48, 64, 3, dtype=torch.bfloat16), r"tensor \[48, 64, 3\] torch\.bfloat16 .* on cpu; valid: "),
         (torch.zeros(48, 64, 3, dtype=torch.uint8, device="meta"), "on meta; valid: "),
@@ -134,7 +134,7 @@ def test_a_frame_that_is_not_valid_is_refused_with_what_is(small, frame, words):
         (torch.zeros(RATE).to_sparse(), "sparse_coo on cpu; valid: "),
         (np.zeros(RATE, np.uint8), r"waveform is \[22050\] uint8"),
         (INT16[:100], "too short: 100 samples"),
-        (torch.full((RATE,), torch.nan), "not numbers"),
+        (torch.full((RATE,), torch.nan), "NaN or infinite"),
     ],
 )
 def test_a_waveform_that_is_not_valid_is_refused_with_what_is(small, wave, words):
@@ -212,7 +212,7 @@ print(answers.get(timeout=10))
 
 
 def forked(parent: str, child: str, threads: int) -> str:
-    """What became of a forked child, in processes that share nothing with this one."""
+    """Outcome in a forked child, run in separate processes."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK, json.dumps([parent, child, threads])],
         cwd=ROOT,
@@ -233,7 +233,7 @@ def forked(parent: str, child: str, threads: int) -> str:
 def test_a_model_from_before_a_fork_is_refused_where_it_would_wait_forever(parent, child):
     said = forked(parent, child, threads=2)
     assert said.startswith("Refused: a model was loaded before this process was forked")
-    assert "valid: the start method spawn" in said
+    assert "valid: multiprocessing's start method spawn" in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")

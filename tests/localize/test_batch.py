@@ -1,4 +1,4 @@
-"""Many inputs and many times: what is taken as input, where results go, and what is left out or read ahead."""
+"""Several inputs and times: expansion, output paths, skipping and prefetching."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import avloc
 from avloc.errors import UsageError
 from avloc.localize import InputDone, LocalizeOptions, Times, localize, plan_outputs
 from avloc.localize.inputs import expand_inputs
-from avloc.localize.prefetch import read_ahead
+from avloc.localize.run import prefetch
 from avloc.media import probe, read_frame
 from avloc.progress import Notice, Progress
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
@@ -31,7 +31,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """a.mp4 and b.mkv, four seconds each, the second half of b silent; a broken c.avi; what is no video."""
+    """a.mp4 and b.mkv, four seconds each, the second half of b silent; a broken c.avi; files that are not videos."""
     folder = tmp_path_factory.mktemp("clips")
     video(folder / "a.mp4")
     video(folder / "b.mkv", sound=tone(4, RATE, span=(0, 0.5)), audio_codec="flac")
@@ -91,8 +91,8 @@ def test_a_folder_gives_its_pictures_where_a_sound_goes_with_them(clips):
         (["deeper*"], "matches nothing"),
         (["@absent.txt"], "no such list: absent.txt"),
         (["@short.txt"], "no such file: gone.mp4, in the list short.txt"),
-        (["@empty.txt"], "the list empty.txt names no file"),
-        (["empty"], "empty holds no video"),
+        (["@empty.txt"], "the list empty.txt is empty"),
+        (["empty"], "empty contains no video"),
         (["-", "-"], "can be read once"),
     ],
 )
@@ -141,14 +141,14 @@ def test_a_line_a_time(here, clips, model, flags, times):
     ("flags", "code", "words"),
     [
         (("--at", 9), 3, "has no picture at 9 s: the video ends at 4.000 s"),
-        (("--start", 4), 3, "has no picture from 4 s on"),
+        (("--start", 4), 3, "has no picture after 4 s"),
         (("--at", -1), 2, "--at -1 is impossible; valid: 0 seconds or more"),
         (("--every", 0), 2, "--every 0 is impossible; valid: 0.01 seconds or more"),
         (("--start", 3, "--end", 2), 2, "--end 2 is not after the start, 3 s"),
-        (("--at", 1, "--every", 1), 2, "--at is one moment and goes without --every, --start and --end"),
-        (("--at", 1, "--out", "h.mp4"), 2, "--at is one moment and --out h.mp4 a video"),
+        (("--at", 1, "--every", 1), 2, "--at is a single time and cannot be combined with --every, --start or --end"),
+        (("--at", 1, "--out", "h.mp4"), 2, "--at is a single time and --out h.mp4 a video"),
         (("--skip-existing", "--json"), 2, "--skip-existing needs --out"),
-        (("--skip-existing", "--out", "{time}.png"), 2, "cannot know the time in --out {time}.png beforehand"),
+        (("--skip-existing", "--out", "{time}.png"), 2, "cannot know the time in --out {time}.png in advance"),
         (("--map-weights", "av"), 2, "'av' is not name=number"),
         (("--map-weights", "av=1,object=1"), 2, "--map-weights names av, object; the maps are av"),
         (("--object-prior", "nonsense"), 2, "unknown object prior 'nonsense'"),
@@ -189,7 +189,7 @@ def test_a_picture_has_no_times(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--json", "--every", 1)
     assert (done.code, lines(done.out)[0]["error"]) == (
-        *(3, "is a picture and has no times; --every, --start and --end are for videos"),
+        *(3, "is a picture; --every, --start and --end apply to videos only"),
     )
 
 
@@ -243,7 +243,7 @@ def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, every, ex
     [
         (["a.mp4"], "h.png", True, "is one picture for several times; valid: a folder, a name with {time}, or .npy"),
         (["a.mp4"], "{stem}.png", True, "is one picture for several times"),
-        (["a.mp4"], "{time}.mp4", True, "a video holds all times"),
+        (["a.mp4"], "{time}.mp4", True, "a video contains all times"),
         (
             ["a.mp4", "b.mp4"],
             "h.npy",
@@ -251,7 +251,7 @@ def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, every, ex
             "one file for 2 inputs; valid: a folder, as in --out h/, or a name with {stem}",
         ),
         (["a.mp4", "b.mp4"], "{time}.png", True, "one file for 2 inputs"),
-        (["a.mp4"], "{stem}.tiff", False, "unknown ending"),
+        (["a.mp4"], "{stem}.tiff", False, "unknown suffix"),
         (["a.mp4"], "h.webp", True, "is one picture for several times"),
         (["a.mp4"], "{foo}-{time}.png", True, "{foo} is unknown; valid: {stem}, {time}"),
     ],
@@ -300,7 +300,7 @@ def test_an_array_that_cannot_be_finished_is_not_there(model, clips, tmp_path, m
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("avloc.localize.outputs.Stack.finish", full)
+    monkeypatch.setattr("avloc.localize.outputs.HeatMapStack.finish", full)
     options = LocalizeOptions(
         inputs=(str(clips / "a.mp4"),), model=model, times=Times(every=1), out=str(tmp_path / "h.npy"), device="cpu"
     )
@@ -321,12 +321,12 @@ def test_an_overlay_video(here, clips, model, tmp_path):
 def test_an_overlay_video_is_judged_at_five_times(here, clips, model, tmp_path):
     done = here("localize", clips / "b.mkv", "--model", model, "--out", tmp_path / "h.mp4")
     assert "b.mkv: silent: no source (at 3 of 5 times); the map follows the sound (at 2 of 5 times)" in done.err
-    assert Times(start=1, end=3, several=4).of(probe(clips / "a.mp4")) == [1.25, 1.75, 2.25, 2.75]
+    assert Times(start=1, end=3, count=4).within(probe(clips / "a.mp4")) == [1.25, 1.75, 2.25, 2.75]
 
 
 def test_json_beside_an_overlay_video_has_the_moments_that_were_judged(here, clips, model, tmp_path):
     command = ("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / "h.mp4", "--json")
-    assert [line["time_s"] for line in lines(here(*command).out)] == Times(several=5).of(probe(clips / "a.mp4"))
+    assert [line["time_s"] for line in lines(here(*command).out)] == Times(count=5).within(probe(clips / "a.mp4"))
     assert len(lines(here(*command, "--every", 2).out)) == 2
 
 
@@ -364,7 +364,7 @@ def test_videos_of_several_inputs(here, clips, model, tmp_path):
 def test_a_video_of_a_picture_is_refused(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4")
-    assert (done.code, done.err.count("is a picture; an overlay video is made of a video")) == (3, 1)
+    assert (done.code, done.err.count("is a picture; an overlay video needs a video")) == (3, 1)
     asked = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4", "--json")
     assert [line["peak_xy"] for line in lines(asked.out)] == [None]  # refused before anything was localized
 
@@ -387,7 +387,7 @@ def test_styles_reach_the_overlay(here, clips, model, tmp_path):
     assert (plain != bare).any()
 
 
-# --- what is there already --------------------------------------------------------------------------------------
+# --- existing outputs ------------------------------------------------------------------------------------------
 
 
 def test_what_is_there_is_left_out(here, clips, model, tmp_path):
@@ -404,7 +404,7 @@ def test_what_is_there_is_left_out(here, clips, model, tmp_path):
     (tmp_path / "a.png").write_bytes(b"mine")
     done = here(*command)
     assert (done.code, done.out) == (0, f"{tmp_path}/b.png\n")
-    assert f"{clips}/a.mp4: skipped, its output is there" in done.err
+    assert f"{clips}/a.mp4: skipped, its output exists" in done.err
     assert (tmp_path / "a.png").read_bytes() == b"mine"
     again = here(*command, "--json")
     assert (again.code, again.out, again.err.count("skipped")) == (0, "", 2)
@@ -422,7 +422,7 @@ def test_times_that_are_there_are_left_out(here, clips, model, tmp_path):
     assert "skipped" in here(*command).err
 
 
-# --- reading ahead, progress ------------------------------------------------------------------------------------
+# --- prefetching, progress -------------------------------------------------------------------------------------
 
 
 def test_reading_ahead_keeps_order_and_is_bounded():
@@ -433,7 +433,7 @@ def test_reading_ahead_keeps_order_and_is_bounded():
             made.append(number)
             yield number
 
-    for taken, number in enumerate(read_ahead(items(), depth=2)):
+    for taken, number in enumerate(prefetch(items(), depth=2)):
         assert number == taken
         assert len(made) <= taken + 3
     assert made == list(range(20))
@@ -445,7 +445,7 @@ def test_what_goes_wrong_while_reading_ahead_comes_in_its_turn():
         yield 2
         raise OSError("disk gone")
 
-    coming = read_ahead(items())
+    coming = prefetch(items())
     assert [next(coming), next(coming)] == [1, 2]
     with pytest.raises(OSError, match="disk gone"):
         next(coming)
@@ -459,7 +459,7 @@ def test_a_reader_that_is_closed_reads_no_further():
             made.append(threading.current_thread().name)
             yield number
 
-    coming = read_ahead(items())
+    coming = prefetch(items())
     next(coming)
     coming.close()
     assert len(made) <= 4

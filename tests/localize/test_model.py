@@ -1,4 +1,4 @@
-"""`import avloc` as a library: what a result holds, what videos yield, a word for each input that cannot be meant."""
+"""`import avloc` as a library: contents of results, results of videos, errors of invalid inputs."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def small(model) -> avloc.Model:
 
 
 def chirp(seconds: float, rate: int) -> np.ndarray:
-    """[samples] whose pitch tells the time."""
+    """[samples] with a pitch that changes over time."""
     t = np.arange(round(seconds * rate)) / rate
     return (0.4 * np.sin(2 * np.pi * (200 + 150 * t) * t)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
-    """Ten seconds in which every picture and every moment of the sound is another."""
+    """Ten seconds without any repeated frame or sound."""
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     return make_video(path, seconds=10, fps=5, frame_fn=textured, sound=chirp(10, RATE), rate=RATE)
 
@@ -75,7 +75,7 @@ def same(one: avloc.Result, other: avloc.Result) -> None:
     assert lines[0] == lines[1]
 
 
-# --- the door ---------------------------------------------------------------------------------------------------
+# --- load -------------------------------------------------------------------------------------------------------
 
 
 def test_importing_avloc_loads_nothing_heavy():
@@ -248,13 +248,13 @@ def test_results_do_not_depend_on_what_came_before(small, model):
         (FRAME, (WAVE * 32767).astype(np.int32), RATE, r"waveform is \[66150\] int32; valid: .* or int16"),
         (FRAME, WAVE * 32767, RATE, r"waveform reaches 1.638e\+04; valid: .* in \[-1, 1\]"),
         (FRAME, WAVE.tolist(), RATE, "waveform is a list; valid: .n. mono"),
-        (FRAME, np.where(np.arange(len(WAVE)) == 7, np.nan, WAVE), RATE, "not numbers"),
-        (FRAME, np.full_like(WAVE, np.inf), RATE, "not numbers"),
+        (FRAME, np.where(np.arange(len(WAVE)) == 7, np.nan, WAVE), RATE, "NaN or infinite"),
+        (FRAME, np.full_like(WAVE, np.inf), RATE, "NaN or infinite"),
         (FRAME, WAVE[:0], RATE, "too short: 0 samples"),
         (FRAME, WAVE[:100], RATE, "too short: 100 samples; valid: 0.05 s or more"),
         (FRAME, WAVE, 0, "the rate is 0 Hz; valid: 1000 to 768000 Hz"),
         (FRAME, WAVE, -RATE, "the rate is -22050 Hz"),
-        (FRAME, WAVE, 22_050.5, "the rate is 22050.5; valid: a whole number"),
+        (FRAME, WAVE, 22_050.5, "the rate is 22050.5; valid: an integer"),
         (FRAME, WAVE, "fast", "the rate is 'fast'"),
     ],
 )
@@ -281,7 +281,7 @@ def test_a_model_that_answers_with_no_numbers_is_said(model, tmp_path):
 
 
 def one_by_one(small: avloc.Model, source: Path, times: list[float], audio: Path | None = None) -> list[avloc.Result]:
-    """Each time opened, sought and heard on its own."""
+    """Each time opened, seeked and localized separately."""
     out = []
     for time_s in times:
         frame, _ = read_frame(source, at=time_s)
@@ -338,7 +338,7 @@ def test_a_video_is_read_as_it_is_used(small, tmp_path, monkeypatch):
             shown.append(screen.start)
             yield screen
 
-    monkeypatch.setattr("avloc.localize.moments.play", counted)
+    monkeypatch.setattr("avloc.localize.scenes.play", counted)
     results = small.localize_video(long, every=1.0)
     for _ in range(3):
         next(results)
@@ -366,7 +366,7 @@ def test_videos_that_cannot_be_meant(small, film, tmp_path):
         ({"path": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
         ({"audio": tmp_path / "empty"}, r"empty is empty \(0 bytes\)"),
         ({"path": tmp_path / "text.mp4"}, "cannot be decoded"),
-        ({"start": 11}, r"no picture from 11 s on: the video ends at 10\.000 s"),
+        ({"start": 11}, r"no picture after 11 s: the video ends at 10\.000 s"),
     ):
         with pytest.raises(InputError, match=words):
             small.localize_video(**{"path": film, **arguments})
@@ -378,7 +378,7 @@ def test_videos_that_cannot_be_meant(small, film, tmp_path):
 
 
 class FakePrior:
-    """Sees brightness, cell by cell; stands for an ImageNet trunk."""
+    """Mean brightness of every cell, in place of an ImageNet trunk."""
 
     side = 32
 

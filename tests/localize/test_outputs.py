@@ -1,4 +1,4 @@
-"""The files that `avloc localize` writes: folders made for them, and formats of pictures."""
+"""Output files of `avloc localize`: folders and picture formats."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ def test_a_picture_too_large_for_its_format_is_said(tmp_path, name, largest):
     write_picture(tmp_path / name, np.zeros((1, largest, 3), np.uint8))
     with Image.open(tmp_path / name) as picture:
         assert picture.size == (largest, 1)
-    with pytest.raises(InputError, match=rf"{largest + 1} x 1 pixels, more than \w+ has room for .*\.png"):
+    with pytest.raises(InputError, match=rf"{largest + 1} x 1 pixels, more than \w+ supports .*\.png"):
         write_picture(tmp_path / "new" / name, np.zeros((1, largest + 1, 3), np.uint8))
     assert not (tmp_path / "new").exists()

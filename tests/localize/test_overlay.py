@@ -1,4 +1,4 @@
-"""What is drawn over a frame, held by slow twins and by what a person must be able to see."""
+"""Overlays, against slow reference implementations and requirements on legibility."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avloc.localize.style import COLOUR_MAPS, Style
 
 BARE = Style(contour=0, peak=False, caption=False)
 SIZES = [(144, 176), (176, 144), (360, 640), (480, 854), (2160, 3840)]
-SENTENCE = "this picture would light up the same with any sound"
+SENTENCE = "the map does not depend on the sound"
 
 
 def bump(height: int, width: int, *, y: float = 0.5, x: float = 0.5, spread: float = 0.2) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_contour_of_hard_steps_and_of_flat_maps():
 @pytest.mark.parametrize("level", [0, 128, 255])
 @pytest.mark.parametrize("size", SIZES[:3])
 def test_lines_are_seen_on_any_ground(size, level):
-    """Contour, box and peak each differ by a good part of the scale from what lies beside them."""
+    """Contour, box and peak contrast with adjacent pixels."""
     heat, frame = bump(*size), grey(*size, level)
     height, width = size
     marks = {

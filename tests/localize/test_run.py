@@ -1,4 +1,4 @@
-"""What `avloc localize` promises: the right map in the right place, in the right file, and a word for each failure."""
+"""`avloc localize`: maps, output files and error messages."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def json_lines(text: str) -> list[dict]:
 
 
 def timeless(line: dict) -> dict:
-    """A line without how long it took."""
+    """A line without its computing time."""
     return {key: value for key, value in line.items() if key != "seconds"}
 
 
@@ -119,10 +119,10 @@ def test_no_output_is_planned_where_none_is_wanted():
     ("inputs", "out", "words"),
     [
         (["a.mp4", "b.mp4"], "h.png", "one file for 2 inputs; valid: a folder"),
-        (["a.mp4"], "h.tiff", r"unknown ending; valid: \.png, \.jpg, \.jpeg, \.webp, \.gif, \.npy, \.mp4, or a folder"),
-        (["a.mp4"], "h", r"unknown ending; valid: \.png, \.jpg"),
-        (["a.mp4"], "file.txt/h.png", r"file\.txt is a file; valid: a folder"),
-        (["a.mp4"], "file.txt/new/deep/", r"file\.txt is a file; valid: a folder"),
+        (["a.mp4"], "h.tiff", r"unknown suffix; valid: \.png, \.jpg, \.jpeg, \.webp, \.gif, \.npy, \.mp4, or a folder"),
+        (["a.mp4"], "h", r"unknown suffix; valid: \.png, \.jpg"),
+        (["a.mp4"], "file.txt/h.png", r"file\.txt is a file; valid: a new or existing folder"),
+        (["a.mp4"], "file.txt/new/deep/", r"file\.txt is a file; valid: a new or existing folder"),
         *(
             ([*names], out, rf"\{{{name}\}} is unknown; valid: \{{stem\}}, \{{time\}}")
             for names, out, name in (
@@ -136,8 +136,8 @@ def test_no_output_is_planned_where_none_is_wanted():
                 ("a", "{foo}/", "foo"),
             )
         ),
-        (["a.mp4"], "file.txt/", "is a file; valid: a folder"),
-        (["a.mp4", "b.mp4"], "file", "is a file; valid: a folder"),
+        (["a.mp4"], "file.txt/", "is a file; valid: a new or existing folder"),
+        (["a.mp4", "b.mp4"], "file", "is a file; valid: a new or existing folder"),
     ],
 )
 def test_outputs_that_cannot_be_meant(tmp_path, monkeypatch, inputs, out, words):
@@ -264,7 +264,7 @@ def test_the_heat_map_equals_its_definition(model, clip, tmp_path):
 
 
 def turned(path: Path) -> Path:
-    """A video whose container says: show me turned by 90 degrees."""
+    """A video with a display rotation of 90 degrees in its container."""
     data = bytearray(video(path).read_bytes())
     upright = b"".join(value.to_bytes(4, "big") for value in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
     quarter = (0).to_bytes(4, "big") + (1 << 16).to_bytes(4, "big") + bytes(4) + b"\xff\xff\0\0" + bytes(16)
@@ -442,7 +442,7 @@ def test_every_input_bad(here, model, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("deaf.mp4", "has no sound"), ("blind.wav", "has no picture"), ("frame.jpg", "has no sound; give it one with")],
+    [("deaf.mp4", "has no sound"), ("blind.wav", "has no picture"), ("frame.jpg", "has no sound; add one with")],
 )
 def test_what_is_missing_is_named(here, model, tmp_path, name, words):
     path = tmp_path / name
@@ -473,7 +473,7 @@ def test_a_picture_with_a_sound(here, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["frame.png", "frame.png", "--audio", "s.wav"], "--audio goes with one picture or video, not with 2"),
+        (["frame.png", "frame.png", "--audio", "s.wav"], "--audio needs exactly one picture or video; there are 2"),
         (["frame.png", "--audio", "absent.wav"], "--audio: no such file: absent.wav"),
         (["absent.mp4"], "no such file: absent.mp4"),
         (["-", "-"], "can be read once"),

@@ -1,4 +1,4 @@
-"""What one picture waits for before it is looked at: only what it needs."""
+"""Start-up: a single picture imports only what it needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDLESS = {"torchvision", "torch._dynamo", "transformers", "librosa", "panns_in
 
 
 def test_a_picture_waits_for_nothing_that_it_does_not_need(tmp_path: Path) -> None:
-    """Each of these takes as long as seeing and hearing, torchvision as long as torch."""
+    """Each of these imports takes as long as inference, torchvision as long as torch."""
     inputs = (str(MEDIA / "frame.jpg"), "--audio", str(MEDIA / "sound.wav"))
     result = avloc("localize", *inputs, "--out", str(tmp_path / "heat.png"), loaded=tmp_path / "loaded.txt")
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""`--style key=value`: what it takes, and what it says where it takes nothing."""
+"""`--style key=value`: valid values, and errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from avloc.errors import UsageError
 from avloc.localize.overlay import draw_overlay
-from avloc.localize.style import COLOUR_MAPS, Style, parse_style, style_of
+from avloc.localize.style import COLOUR_MAPS, Style, make_style, parse_style
 
 
 def test_nothing_said_is_the_default():
@@ -80,8 +80,8 @@ def test_a_style_made_in_code_is_checked_too():
 )
 def test_a_mapping_has_texts_or_values_of_python(values):
     style = Style(box=True, peak=False, contour=0.0, opacity=0.5)
-    assert style_of(values) == Style(**values) == style
-    assert (style_of({"contour": True}), style_of({})) == (Style(), Style())
+    assert make_style(values) == Style(**values) == style
+    assert (make_style({"contour": True}), make_style({})) == (Style(), Style())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_mapping_has_texts_or_values_of_python(values):
 )
 def test_a_mapping_is_checked_as_texts_are(values, words):
     with pytest.raises(UsageError) as caught:
-        style_of(values)
+        make_style(values)
     assert all(word in str(caught.value) for word in words), caught.value
 
 

@@ -1,4 +1,4 @@
-"""Whether a map has to do with its sound: the rule, where its thresholds come from, and what a person reads."""
+"""Verdicts: the rule, its thresholds and its sentences."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_a_stricter_rule_never_says_follows_more_often(effects, peak):
 def test_the_sentences():
     assert [verdict.sentence for verdict in Verdict] == [
         "the map follows the sound",
-        "nothing in this picture fits the sound",
-        "this picture would light up the same with any sound",
+        "no visible source for this sound",
+        "the map does not depend on the sound",
         "silent: no source",
     ]
 
@@ -79,7 +79,7 @@ def test_thresholds_that_cannot_be_meant(name, value):
 
 
 def test_a_model_file_may_carry_its_thresholds(tmp_path):
-    assert VerdictRule.of_card({}) == VerdictRule()
+    assert VerdictRule.from_card({}) == VerdictRule()
     listening = avloc.load(save_listening(tmp_path / "plain.safetensors"))
     result = listening.localize(FRAME, tone(3, RATE), RATE)
     effect = min(result.sound_effect, result.sound_effect_noise)
@@ -95,7 +95,7 @@ def test_a_model_file_may_carry_its_thresholds(tmp_path):
 @pytest.mark.parametrize("entry", ["strict", {"least": 1.0}, {"least_effect": "much"}, {"least_effect": 7.0}])
 def test_unusable_thresholds_in_a_model_file_are_named(entry):
     with pytest.raises(WeightsError, match=r"the model's card .*verdict"):
-        VerdictRule.of_card({"verdict": entry})
+        VerdictRule.from_card({"verdict": entry})
 
 
 def test_a_model_that_does_not_listen_is_found_out(tmp_path):

@@ -1,4 +1,4 @@
-"""An overlay video is the video, with its own times and sound, and heat where and when the maps say so."""
+"""Overlay videos keep time stamps and sound, and show the interpolated heat."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch
 
 from avloc.errors import InputError, UsageError
 from avloc.heatmap import heat_maps
-from avloc.localize import movie, video
-from avloc.localize.interpolated import AHEAD
-from avloc.localize.moments import SoundSource
+from avloc.localize import video
+from avloc.localize.heat_interpolation import PREFETCHED_MAPS
 from avloc.localize.overlay import draw_overlay, draw_silent
+from avloc.localize.scenes import SoundSource
 from avloc.localize.style import Style
 from avloc.localize.video import write_video
 from avloc.media import MovieWriter, play, read_frame, read_sound
@@ -33,7 +33,7 @@ PLAIN = Style(contour=0, peak=False, caption=False, opacity=0)
 
 
 class FakeMapper:
-    """Hot on the left at odd calls, on the right at even ones; silent where it hears nothing. Keeps what it got."""
+    """Hot on the left at odd calls, on the right at even ones; silent if the waveform is. Records its inputs."""
 
     def __init__(self, *, seconds: float = 1.0, rate: int = RATE, resize: str = "bilinear-corners") -> None:
         self.seconds, self.rate, self.resize = seconds, rate, resize
@@ -54,7 +54,7 @@ def noise(seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 def decoded(path: Path) -> tuple[list[Fraction], np.ndarray, np.ndarray]:
-    """Times and RGB of all pictures, and the sound [channels, n] of a file, decoded the plain way."""
+    """Times and RGB of all pictures, and the sound [channels, n] of a file, decoded with PyAV."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
         times = [frame.pts * frame.time_base for frame in frames]
@@ -156,7 +156,7 @@ def test_pixel_aspect_and_rotation_are_applied_once(tmp_path):
 
 @pytest.mark.parametrize("matrix", [1, 5, 6, 9])
 def test_colours_are_those_of_the_source_and_marked_like_them(tmp_path, matrix):
-    """Luma and chroma of a movie without heat are those of its source, whatever they mean."""
+    """Luma and chroma of a video without heat equal those of its source, for any colour space."""
     path = tmp_path / "in.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "4"})
@@ -234,7 +234,9 @@ def test_maps_are_made_beside_the_drawing_and_a_little_ahead_of_it(tmp_path, mon
     assert threading.current_thread() not in threads
     assert len(asked) == 60
     before_and_after = [index // 5 + 2 for index in range(60)]
-    assert all(few <= made <= few + AHEAD or made == 12 for few, made in zip(before_and_after, asked, strict=True))
+    assert all(
+        few <= made <= few + PREFETCHED_MAPS or made == 12 for few, made in zip(before_and_after, asked, strict=True)
+    )
 
 
 def slow_video(source: Path, every: float, style: Style, resize: str) -> list[np.ndarray]:
@@ -284,12 +286,12 @@ def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, ever
 def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
     """Compared before they are encoded: x264 does not give the same bytes for the same pictures every time."""
     source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
-    opened, shown, write = [], [], movie.MovieWriter.write
+    opened, shown, write = [], [], video.MovieWriter.write
     monkeypatch.setattr(video, "play", lambda *given, **how: opened.append(given) or play(*given, **how))
-    monkeypatch.setattr(movie.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
+    monkeypatch.setattr(video.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
     outs = {}
-    for held in (video._HELD_BYTES, 0):
-        monkeypatch.setattr(video, "_HELD_BYTES", held)
+    for held in (video._BUFFERED_BYTES, 0):
+        monkeypatch.setattr(video, "_BUFFERED_BYTES", held)
         shown.clear()
         write_video(source, tmp_path / "out.mp4", FakeMapper())
         outs[held] = np.stack([picture for picture, *_ in shown])
@@ -361,7 +363,7 @@ def test_sound_is_the_original_where_an_mp4_can_hold_it(tmp_path, ending, codec,
 
 @pytest.mark.parametrize("codec", ["aac", "mp3", "pcm_s16le"])
 def test_a_part_begins_and_ends_with_its_sound(tmp_path, codec):
-    """Pulses at known times are heard at those times less the beginning, however packets lie."""
+    """Pulses keep their times, less the start of the output, for any packet layout."""
     sound = sum(tone(8, 44_100, span=(at, at + 0.05)) for at in (1.0, 2.5, 3.3, 4.9, 6.0))
     ending = "mkv" if codec == "pcm_s16le" else "mp4"
     source = make_video(

@@ -309,7 +309,7 @@ def test_too_long_output_name_fails_only_its_input(here, model, tmp_path, monkey
         film(tmp_path / "short.mp4").rename(tmp_path / f"{length * 'b'}.mp4")
     done = here("localize", f"{250 * 'b'}.mp4", f"{240 * 'b'}.mp4", "a.mp4", "--model", model)
     assert done.code == 1
-    assert "gives a name that is too long" in done.err
+    assert "its output name is too long" in done.err
     assert sorted(path.name for path in tmp_path.glob("*.heat.png")) == ["a.heat.png", f"{240 * 'b'}.heat.png"]
 
 

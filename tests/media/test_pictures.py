@@ -139,7 +139,7 @@ def test_localize_accepts_every_picture_format(tmp_path, model, here, kind):
     assert (done.code, done.out) == (0, f"{tmp_path / 'h.npy'}\n")
     alone = here("localize", picture, "--model", model, "--out", tmp_path / "h.npy")
     assert alone.code == 3
-    assert "a picture has no sound; give it one with --audio" in alone.err
+    assert "a picture has no sound; add one with --audio" in alone.err
 
 
 def test_prepare_accepts_every_picture_format_but_heic(tmp_path, here):

@@ -473,7 +473,7 @@ def test_unusable_audio_file_is_named(here, model, picture, tmp_path):
             assert done.code == 3
             assert f"--audio {tmp_path / name}: {reason}" in done.err
     done = here("localize", picture, "--audio", tmp_path, "--model", model)
-    assert (done.code, f"--audio: {tmp_path} is no file" in done.err) == (2, True)
+    assert (done.code, f"--audio: {tmp_path} is not a file" in done.err) == (2, True)
 
 
 def test_at_chooses_the_place_in_the_sound_of_a_picture(here, model, picture, tmp_path):
@@ -486,7 +486,7 @@ def test_at_chooses_the_place_in_the_sound_of_a_picture(here, model, picture, tm
     assert done.code == 3
     assert f"--audio {sound}: has no sound at 100 s: it ends at 100.000 s" in done.err
     done = here(*run, "--every", "1")
-    assert "is a picture and has no times" in done.err
+    assert "apply to videos only" in done.err
 
 
 def written_to_a_pipe(pipe: Path, data: bytes) -> threading.Thread:

@@ -1,4 +1,4 @@
-"""What a report promises: the files, to the number, whatever the names and the scores are."""
+"""Files of a report: exact numbers, hostile names, non-finite scores."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from avloc.json_text import finite, to_json
 from avloc.metrics import ExtendedScores, NegativeScores, SourceScores
 from avloc.protocols import PROTOCOLS, Protocol
 from avloc.report import ReportPicture, write_report
-from avloc.report.multi_model import overview, tables_over
-from avloc.report.page import SCRIPTS, inert
-from avloc.report.protocol_text import BOX_RULES, LABELS, VALUES, in_words
-from avloc.report.tables import NOTHING, percent, tables_of
+from avloc.report.multi_model import multi_model_tables, overview
+from avloc.report.page import SCRIPTS, escape_json
+from avloc.report.protocol_text import BOX_RULES, LABELS, VALUES, describe_protocol
+from avloc.report.tables import DASH, percent, report_tables
 from avloc.report.write import COLUMNS
 from tests.report_makers import ABOUT, KINDS, NAN, make_clips, make_map, make_picture, make_report, make_score
 
@@ -166,7 +166,7 @@ def test_a_report_without_clips_or_maps_is_written_too(tmp_path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_left_alone(tmp_path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(UsageError, match="no folder can be made here"):
+    with pytest.raises(UsageError, match="the folder cannot be created"):
         write(tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -222,7 +222,7 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_what_goes_into_the_page_is_inert_and_the_same_data(value) -> None:
-    text = inert(value)
+    text = escape_json(value)
     assert text.isascii()
     assert not set("<>&\n\r") & set(text)
     assert json.loads(text) == json.loads(to_json(value)) == value
@@ -298,7 +298,7 @@ def test_every_field_of_a_protocol_and_every_choice_has_words() -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_protocol_says_all_its_fields(name) -> None:
     protocol = PROTOCOLS[name]
-    words = dict(in_words(protocol.as_json()))
+    words = dict(describe_protocol(protocol.as_json()))
     assert len(words) == len(dataclasses.fields(Protocol))
     assert words[LABELS["name"]] == name
     assert words[LABELS["side"]] == "a square of 224 x 224 pixels"
@@ -307,7 +307,7 @@ def test_a_protocol_says_all_its_fields(name) -> None:
 
 
 def test_what_has_no_words_is_shown_as_it_is() -> None:
-    assert in_words({"name": "x", "resize": "nearest", "depth": 3}) == [
+    assert describe_protocol({"name": "x", "resize": "nearest", "depth": 3}) == [
         ("Name", "x"),
         (LABELS["resize"], "nearest"),
         ("depth", "3"),
@@ -315,7 +315,7 @@ def test_what_has_no_words_is_shown_as_it_is() -> None:
 
 
 def table(report: dict, title: str):
-    (found,) = [entry for entry in tables_of(report) if entry.title.startswith(title)]
+    (found,) = [entry for entry in report_tables(report) if entry.title.startswith(title)]
     assert {len(row) for row in found.rows} == {len(found.columns)}
     return found
 
@@ -340,7 +340,7 @@ def test_scores_are_in_percent_with_their_interval() -> None:
 
 def test_a_size_without_clips_is_a_dash() -> None:
     shown = table(make_report(maps={"av": make_map([0.9])}, baselines={}), "By size")
-    assert shown.rows == [["av", "0", NOTHING, NOTHING, "1", "100.00", "92.50"]]
+    assert shown.rows == [["av", "0", DASH, DASH, "1", "100.00", "92.50"]]
 
 
 def test_groups_and_comparisons_have_tables_of_their_own():
@@ -353,7 +353,7 @@ def test_groups_and_comparisons_have_tables_of_their_own():
     pair = {"schema": "avloc.compare/1", "a": "one", "b": "other", "n": 7, "protocol": protocol}
     pair |= {"a_selection": "test-selected", "b_selection": "last epoch"}
     pair["maps"] = {"av": dict.fromkeys(("ciou_50", "auc", "mean_ciou"), difference)}
-    first, second = tables_over([make_report()], [{**runs, "blocks": {"test-selected": block}}, pair])
+    first, second = multi_model_tables([make_report()], [{**runs, "blocks": {"test-selected": block}}, pair])
     assert first.rows[0][:4] == ["test-selected", "mean of 1", "av", "50.00 ± 12.50"]
     assert first.rows[1] == ["test-selected", "seed-10", "av", "37.50", "25.00", "75.00"]
     assert second.rows[0][:5] == [
@@ -363,19 +363,19 @@ def test_groups_and_comparisons_have_tables_of_their_own():
         "7",
         ("-25.00", "-50.0 to 12.5, p –"),
     ]
-    assert tables_over([make_report()], []) == []
+    assert multi_model_tables([make_report()], []) == []
 
 
 def test_the_overview_has_a_row_for_each_report_and_a_dash_for_maps_it_lacks() -> None:
     second = make_report("lvs", model="run-2", clips=make_clips(2, kinds=("av",)))
     shown = overview([make_report(), second])
     assert [row[: shown.headings] for row in shown.rows] == [
-        ["run-1", NOTHING, "made-up", "avloc"],
-        ["run-2", NOTHING, "made-up", "lvs"],
+        ["run-1", DASH, "made-up", "avloc"],
+        ["run-2", DASH, "made-up", "lvs"],
     ]
     assert shown.columns[5:] == [f"{kind}: {score}" for kind in KINDS for score in ("cIoU@0.5", "AUC")]
-    assert shown.rows[1][7:] == [NOTHING] * 6
-    assert NOTHING not in shown.rows[0][2:]
+    assert shown.rows[1][7:] == [DASH] * 6
+    assert DASH not in shown.rows[0][2:]
 
 
 def test_every_field_of_the_other_scores_is_in_a_table() -> None:
@@ -399,10 +399,10 @@ def test_every_field_of_the_other_scores_is_in_a_table() -> None:
         "0.6100",
         "7",
         "50.00",
-        NOTHING,
+        DASH,
     )
     assert len(wrong) == len(dataclasses.fields(NegativeScores)) - 1 - 3 + 3 * len(kinds)
-    assert table(report, "Several").rows == [["av", "4", "50.00", NOTHING, "25.00", "12.50"]]
+    assert table(report, "Several").rows == [["av", "4", "50.00", DASH, "25.00", "12.50"]]
     narrow = "\u202f"
     assert table(report, "Cost").rows == [
         [
@@ -410,7 +410,7 @@ def test_every_field_of_the_other_scores_is_in_a_table() -> None:
             ("24.30 M", f"24{narrow}300{narrow}111"),
             ("7.13 G", f"7{narrow}130{narrow}000{narrow}000"),
             "554",
-            NOTHING,
+            DASH,
         ]
     ]
 
@@ -418,4 +418,4 @@ def test_every_field_of_the_other_scores_is_in_a_table() -> None:
 @given(st.floats(0, 1))
 def test_percent_is_a_hundred_times_the_share(share) -> None:
     assert abs(float(percent(share)) - 100 * share) <= 0.005 + 1e-9
-    assert percent(None) == percent(NAN) == NOTHING
+    assert percent(None) == percent(NAN) == DASH

@@ -1,4 +1,4 @@
-"""Clips and hints come back as they went in; half-written files are never seen."""
+"""Round trips of clips and hints; incomplete files are never read."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_every_field_comes_back(tmp_path):
 
 @pytest.mark.parametrize("named", [False, True])
 def test_an_interrupt_while_a_shard_is_written_loses_no_clip_and_writes_none_twice(tmp_path, monkeypatch, named):
-    """Leaving the context writes what is in no shard yet; a shard has its clips from when it has its name."""
+    """Leaving the context writes the buffer; a shard is complete once it has its final name."""
     monkeypatch.setattr(shards, "write_shard", _struck(shards.write_shard, named))
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=2) as writer:
         for name in "abc":
@@ -134,7 +134,7 @@ def test_nor_does_it_lose_a_hint_or_write_one_twice(tmp_path, monkeypatch, named
 
 
 def _struck(write, named):
-    """The writer, interrupted once: when the shard has its name, or before it has."""
+    """The writer, interrupted once, before or after the rename."""
     blows = iter([True])
 
     def struck(*arguments):
@@ -207,7 +207,7 @@ def test_what_was_finished_before_an_interrupt_is_kept(tmp_path):
 def test_two_shards_with_one_id_are_refused(tmp_path):
     fill(tmp_path, "ab")
     shutil.copy(tmp_path / "shard-00000.h5", tmp_path / "shard-00001.h5")
-    with pytest.raises(Refused, match="both hold clip 'a'"):
+    with pytest.raises(Refused, match="both contain clip 'a'"):
         Store(tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_no_store_and_a_damaged_header(tmp_path):
 
 
 def test_a_sound_of_another_length_is_our_bug(tmp_path):
-    with pytest.raises(ValueError, match="spec wants"), StoreWriter(tmp_path, StoreHeader(spec=SPEC)) as writer:
+    with pytest.raises(ValueError, match="expected"), StoreWriter(tmp_path, StoreHeader(spec=SPEC)) as writer:
         writer.add(Clip(id="x", picture=b"x", sound=np.zeros(3, np.int16), frame_hw=(1, 1)))
 
 
@@ -309,14 +309,14 @@ def test_a_second_writer_is_refused(tmp_path):
 
 
 def test_shards_hold_plain_hdf5(tmp_path):
-    """Others can read them: one data set a field, rows in step."""
+    """Readable by other programs: one data set per field, aligned rows."""
     fill(tmp_path, "abc", shard_clips=3)
     with h5py.File(tmp_path / "shard-00000.h5") as file:
         assert len(file["id"]) == len(file["sound"]) == len(file["picture_offset"]) - 1 == 3
 
 
 def test_few_shards_are_open_at_a_time_and_every_clip_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_OPEN_AT_MOST", 2)
+    monkeypatch.setattr(shards, "_MAX_OPEN", 2)
     store = fill(tmp_path, "abcdefgh", shard_clips=1)
     expected = {name: clip_digest(store.read(name)) for name in store.ids}
     for name in "hacfbgdehha":

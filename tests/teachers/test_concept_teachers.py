@@ -1,4 +1,4 @@
-"""The table of concepts, and the two teachers that answer in it: against slow twins, alone and in company."""
+"""The table of concepts and its two teachers, against slow references, alone and in batches."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.teacher_makers import RATE, SECONDS, make_store, saved_teachers
 CPU = torch.device("cpu")
 NAMES = ("yamnet", "lite0")
 RANDOM_LITE0 = replace(LITE0, files=(replace(LITE0.files[0], hash_source=HashSource.NOWHERE),))
-"""The published file's name holds its hash, which one of random numbers cannot have."""
+"""The published file's name contains its hash, which random weights cannot match."""
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +202,7 @@ def test_a_store_that_yamnet_cannot_hear_is_refused(weights: Path) -> None:
 
 @pytest.mark.slow
 def test_vggish_gives_one_vector_of_length_1(tmp_path: Path, store: Store) -> None:
-    """And none where it answers with zeros: its last layer cannot be negative."""
+    """No hint for zero embeddings, which the final ReLU can produce."""
     torch.manual_seed(0)
     network, path = VGGish(), tmp_path / "vggish.pth"
     torch.save(network.state_dict(), path)
@@ -255,7 +255,7 @@ def test_hints_of_concepts_in_a_store(tmp_path: Path, weights: Path, monkeypatch
 
 def test_teachers_of_concepts_are_asked_by_name_only(tmp_path: Path) -> None:
     assert DistillOptions().teachers == ("panns", "detr")
-    with pytest.raises(UsageError, match="--import-npy holds no hints of lite0"):
+    with pytest.raises(UsageError, match="--import-npy cannot import hints of lite0"):
         DistillOptions(teachers=("detr", "lite0"), import_npy=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The teachers: no side effects, the right attention, the right sound, and hints that do not depend on company."""
+"""Teachers: no side effects, attention, sound, and hints that do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -201,9 +201,9 @@ def test_changed_source_is_a_failed_clip(store: Store, weights: Path, tmp_path: 
     clip = store.read(store.ids[0])
     teacher = panns(weights, store.spec, sound="source")
     for path in (str(tmp_path / "gone.wav"), "", str(Path(clip.sound_source).parent)):
-        with pytest.raises(InputError, match="gone or was changed"):
+        with pytest.raises(InputError, match="missing or changed"):
             teacher.read(replace(clip, sound_source=path))
-    with pytest.raises(InputError, match="gone or was changed"):
+    with pytest.raises(InputError, match="missing or changed"):
         teacher.read(replace(clip, source_bytes=clip.source_bytes + 1))
 
 

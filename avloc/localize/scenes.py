@@ -1,4 +1,4 @@
-"""Which moments of an input are wanted, and their pictures and sounds, one after the other."""
+"""Times of an input to localize at, and the frame and sound window decoded at each."""
 
 from __future__ import annotations
 
@@ -29,50 +29,50 @@ from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S
 
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0
-"""Times farther apart than this are sought one by one; between closer ones every picture is decoded."""
+"""Times farther apart than this are reached by seeking; between closer ones every frame is decoded."""
 
 
 class WindowSpec(Protocol):
-    """Which part of a sound a model takes: `seconds` of it, at `rate` Hz (0: the sound's own)."""
+    """Sound window of a model."""
 
     @property
     def seconds(self) -> float:
-        """Length of the sound."""
+        """Length in seconds."""
 
     @property
     def rate(self) -> int:
-        """Sample rate in Hz."""
+        """Sample rate in Hz; 0 is the file's own rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A picture and the sound heard with it."""
+    """A frame and its sound window."""
 
     frame: NDArray[np.uint8]
     """[H, W, 3] RGB as shown."""
     sound: SoundWindow
     time_s: float = 0.0
-    """When the picture appears in its video, in seconds; 0 for a picture."""
+    """Time stamp of the frame in its video, in seconds; 0 for a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoundSource:
-    """Which sound goes with the pictures of an input."""
+    """Where the sound of an input comes from."""
 
     file: Path | None = None
-    """A file of its own; None is the input itself."""
+    """A separate file; None is the input itself."""
     name: str = ""
-    """What errors call that file, as `--audio bark.wav`."""
+    """Name of that file in errors, such as `--audio bark.wav`."""
     track: int | None = None
-    """Which sound track, counted from 1; None is the main one."""
+    """Sound track, counted from 1; None is the main one."""
 
-    def of(self, source: Path) -> Path:
-        """The file with the sound."""
+    def path(self, source: Path) -> Path:
+        """File that contains the sound of input `source`."""
         return self.file or source
 
     @contextmanager
-    def named(self) -> Iterator[None]:
-        """An error of a sound file of its own names that file."""
+    def named_errors(self) -> Iterator[None]:
+        """Prefix an InputError of a separate sound file with its name."""
         try:
             yield
         except InputError as error:
@@ -86,18 +86,22 @@ OWN_SOUND = SoundSource()
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """The moments wanted of a video, in seconds on its timeline. Nothing given: its middle."""
+    """Times of a video to localize at, in seconds on its timeline; by default its middle.
+
+    Raises:
+        UsageError: an invalid value or combination.
+    """
 
     at: float | None = None
-    """One moment."""
+    """A single time."""
     every: float | None = None
-    """A moment each so many seconds, from `start` on."""
+    """Interval between times, beginning at `start`."""
     start: float | None = None
-    """Nothing before this; the start of the video if None."""
+    """First time; None is the start of the video."""
     end: float | None = None
-    """Nothing at or after this; the end of the video if None."""
-    several: int = 1
-    """How many moments, evenly spread, where neither `at` nor `every` says."""
+    """Times are before this; None is the end of the video."""
+    count: int = 1
+    """Number of evenly spread times, without `at` and `every`."""
 
     def __post_init__(self) -> None:
         for name in ("at", "start", "end"):
@@ -109,54 +113,54 @@ class Times:
         if self.end is not None and self.end <= (self.start or 0.0):
             raise UsageError(f"--end {self.end:g} is not after the start, {self.start or 0.0:g} s")
         if self.at is not None and (self.every, self.start, self.end) != (None, None, None):
-            raise UsageError("--at is one moment and goes without --every, --start and --end")
+            raise UsageError("--at is a single time and cannot be combined with --every, --start or --end")
 
     @property
-    def given(self) -> bool:
-        """Whether anything is asked for."""
+    def is_set(self) -> bool:
+        """Whether any of `at`, `every`, `start` and `end` is set."""
         return (self.at, self.every, self.start, self.end) != (None,) * 4
 
-    def of(self, layout: Layout) -> list[float]:
-        """The moments of a video, as far as there are pictures.
+    def within(self, layout: Layout) -> list[float]:
+        """The times at which a video has frames, ascending.
 
         Raises:
-            InputError: it ends before `start`.
+            InputError: the video ends before `start`.
         """
         if self.at is not None:
             return [self.at]
-        if self.several == 1 and not self.given:
+        if self.count == 1 and not self.is_set:
             return [layout.middle_s]
         first, last = layout.picture_extent
         start = max(first, self.start or 0.0)
         end = last if self.end is None else min(self.end, last)
         if start >= end:
-            raise InputError(f"has no picture from {start:g} s on: the video ends at {last:.3f} s")
+            raise InputError(f"has no picture after {start:g} s: the video ends at {last:.3f} s")
         if self.every is None:
-            return [start + (part + 0.5) * (end - start) / self.several for part in range(self.several)]
-        count = max(1, math.ceil((end - start - TIMESTAMP_TOLERANCE_S) / self.every))
-        return [start + index * self.every for index in range(count)]
+            return [start + (part + 0.5) * (end - start) / self.count for part in range(self.count)]
+        steps = max(1, math.ceil((end - start - TIMESTAMP_TOLERANCE_S) / self.every))
+        return [start + index * self.every for index in range(steps)]
 
 
 def scene_times(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> list[float | None]:
-    """The moments of an input, ascending, decoding nothing; of a picture the place in its sound, None is the middle.
+    """Times of an input, ascending, without decoding; for a picture the time in its sound, where None is the middle.
 
     Raises:
-        InputError: a picture without sound or with times of a video, or the file cannot be read.
+        InputError: a picture without sound or with times that need a video, or an unreadable file.
     """
     if not is_picture(source):
-        return [*times.of(probe(source))]
+        return [*times.within(probe(source))]
     if sound.file is None:
-        raise InputError("a picture has no sound; give it one with --audio")
+        raise InputError("a picture has no sound; add one with --audio")
     if (times.every, times.start, times.end) != (None, None, None):
-        raise InputError("is a picture and has no times; --every, --start and --end are for videos")
+        raise InputError("is a picture; --every, --start and --end apply to videos only")
     return [times.at]
 
 
-def check_whole(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> None:
-    """After all moments of an input.
+def check_complete(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> None:
+    """Check, after the last time, that neither the input nor its separate sound file is truncated.
 
     Raises:
-        InputError: it, or a sound of its own, breaks off before the moments that were asked for are over; says where.
+        InputError: a file breaks off before the end of the requested times; the message says where.
     """
     if times.at is not None:
         return
@@ -165,67 +169,69 @@ def check_whole(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> N
         if layout.cut_off and (times.end is None or times.end > layout.picture_extent[1]):
             raise InputError(layout.cut_off)
     if sound.file is not None:
-        with sound.named():
+        with sound.named_errors():
             layout = probe(sound.file, sound.track)
             if layout.cut_off and (times.end is None or times.end > layout.sound_extent[1]):
                 raise InputError(layout.cut_off)
 
 
-def remarks_on(window: SoundWindow) -> Iterator[str]:
-    """What a person should know of a sound that was used."""
+def sound_warnings(window: SoundWindow) -> Iterator[str]:
+    """Warnings about defects of a sound window."""
     if window.channel is not None:
         yield f"the channels of its sound all but cancel in their mean; channel {window.channel} alone is used"
     if window.lost_s:
-        yield "some of its sound cannot be decoded, and is silent"
+        yield "some of its sound cannot be decoded, and is replaced by silence"
 
 
-def scenes_at(
+def read_scenes(
     source: Path, times_s: Sequence[float | None], spec: WindowSpec, sound: SoundSource = OWN_SOUND
 ) -> Iterator[Scene]:
-    """The scenes of an input at its `scene_times` or some of them; one at a time is in memory.
+    """Decode an input at (some of) its `scene_times`, one scene at a time.
 
     Args:
-        source: a video, or a picture with a `sound` of its own.
+        source: a video, or a picture with a separate sound file.
         times_s: ascending.
-        spec: length and rate of the sound.
-        sound: which sound goes with the pictures.
+        spec: sound window of the model.
+        sound: where the sound comes from.
 
     Raises:
-        InputError: no picture, no sound, a time past the end, or the file cannot be decoded.
+        InputError: no picture, no sound, a time past the end, or an undecodable file.
     """
     if is_picture(source):
         frame = decode_picture(read_input(source))
         for time_s in times_s:
-            yield Scene(frame=frame, sound=_sound_at(sound, time_s, spec))
+            yield Scene(frame=frame, sound=_window_at(sound, time_s, spec))
         return
     wanted = [time_s for time_s in times_s if time_s is not None]
     if not wanted:
         return
-    windows = sounds_at(source, wanted, spec, sound)
+    windows = sound_windows(source, wanted, spec, sound)
     for window, (frame, shown_s) in zip(windows, _frames(source, wanted), strict=True):
         yield Scene(frame=frame, sound=window, time_s=shown_s)
 
 
-def _sound_at(sound: SoundSource, at: float | None, spec: WindowSpec) -> SoundWindow:
-    """The window around a place in a sound file; None is its middle."""
+def _window_at(sound: SoundSource, at: float | None, spec: WindowSpec) -> SoundWindow:
+    """The window centred at a time of a sound file; None is its middle."""
     assert sound.file is not None
-    with sound.named():
+    with sound.named_errors():
         end_s = probe(sound.file, sound.track).sound_extent[1]
         if at is not None and at >= end_s:
             raise InputError(f"has no sound at {at:g} s: it ends at {end_s:.3f} s")
         return read_sound(sound.file, seconds=spec.seconds, rate=spec.rate, centre_s=at, track=sound.track)
 
 
-def sounds_at(source: Path, times_s: Iterable[float], spec: WindowSpec, sound: SoundSource) -> Generator[SoundWindow]:
-    """Windows around ascending times; a separate sound that ends before its video is followed by silence.
+def sound_windows(
+    source: Path, times_s: Iterable[float], spec: WindowSpec, sound: SoundSource
+) -> Generator[SoundWindow]:
+    """Windows centred at ascending times; a separate sound shorter than its video is padded with silence.
 
     Raises:
-        InputError: no sound, or it cannot be decoded; names a sound file of its own.
+        InputError: no sound, or an undecodable one.
     """
     clip_end_s = probe(source).picture_extent[1] if sound.file else 0.0
-    with sound.named():
+    with sound.named_errors():
         yield from stream_sound(
-            sound.of(source),
+            sound.path(source),
             times_s,
             seconds=spec.seconds,
             rate=spec.rate,
@@ -235,7 +241,7 @@ def sounds_at(source: Path, times_s: Iterable[float], spec: WindowSpec, sound: S
 
 
 def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uint8], float]]:
-    """The pictures shown at the times and when each appears: in one pass where they are close, else by seeking."""
+    """Frames [H, W, 3] on screen at the times, with their time stamps: one pass if close together, else seeking."""
     if len(times_s) < 2 or (times_s[1] - times_s[0] > _SEEK_S and probe(source).clock.seekable):
         yield from (read_frame(source, at=time_s) for time_s in times_s)
         return
@@ -243,13 +249,13 @@ def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uin
     yield frame, first_s
     screens = stream_frames(source, start_s=times_s[0])
     screen, shown_s = next(screens), first_s
-    held, missing = False, ""
+    is_late, missing = False, ""
     for time_s in times_s[1:]:
         while screen.end <= time_s + TIMESTAMP_TOLERANCE_S and (following := next(screens, None)) is not None:
-            if following.damaged and held:
+            if following.damaged and is_late:
                 missing = missing or f"has pictures before {float(following.start):.3f} s that cannot be decoded"
-            screen, shown_s, held = following, float(following.start), False
-        held = held or time_s >= float(screen.start + 1 / screen.rate) - TIMESTAMP_TOLERANCE_S
+            screen, shown_s, is_late = following, float(following.start), False
+        is_late = is_late or time_s >= float(screen.start + 1 / screen.rate) - TIMESTAMP_TOLERANCE_S
         yield screen.picture(), shown_s
-    if missing:  # the picture before was taken in the place of some; its time says so
+    if missing:  # earlier frames were returned in place of some; their time stamps show it
         raise InputError(missing)
