@@ -19,10 +19,10 @@ def start(*arguments: object, **popen) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
     command = [sys.executable, "-m", "avloc", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, preexec_fn=hear_ctrl_c, **pipes | popen)  # noqa: PLW1509
+    return subprocess.Popen(command, env=environment, preexec_fn=restore_sigint, **pipes | popen)  # noqa: PLW1509
 
 
-def hear_ctrl_c() -> None:
+def restore_sigint() -> None:
     """A shell lets its background jobs ignore SIGINT, and they hand that down; a terminal's jobs hear it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

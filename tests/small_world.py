@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.pretraining import taught_model, world_lessons
 from tests.program import avloc
-from tests.world import pairs, write_world
+from tests.world import pairs, write_media
 
 _SHALLOW = (
     *("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--dim", "64"),
@@ -43,8 +43,8 @@ def run(*arguments: str) -> str:
 
 def train_in_the_world(folder: Path, *, method: str = "avc", clips: int = 384, epochs: int = 16) -> dict:
     """Prepare, train and score in the synthetic world; the report on unseen combinations of colours."""
-    seen = write_world(folder / "seen", clips=clips, held_out=False, seed=1)
-    unseen = write_world(folder / "unseen", clips=len(pairs(held_out=True)) * 6, held_out=True, seed=2)
+    seen = write_media(folder / "seen", clips=clips, held_out=False, seed=1)
+    unseen = write_media(folder / "unseen", clips=len(pairs(held_out=True)) * 6, held_out=True, seed=2)
     sound = ("--rate", "22050" if method in ("avc", "ezvsl") else "16000")
     boxes = ("--annotations", str(unseen / "boxes.json"))
     run("prepare", str(seen), "--out", str(folder / "train"), *sound)

@@ -124,7 +124,7 @@ def write_store(
     return folder
 
 
-def write_world(folder: Path, *, clips: int, held_out: bool, seed: int) -> Path:
+def write_media(folder: Path, *, clips: int, held_out: bool, seed: int) -> Path:
     """Frames, sounds and `boxes.json` as users have them: frames/<id>.jpg, audio/<id>.wav."""
     boxes = {}
     for kind in ("frames", "audio"):
