@@ -16,7 +16,7 @@ from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
 
 SOFT_MASKS = 5e-4
-"""Tolerance of soft masks in training: thresholds magnify rounding thirtyfold."""
+"""Tolerance of soft masks in training: the threshold's slope amplifies rounding errors about 30 times."""
 GRADIENTS = 3e-3
 HEAD = {"positive": 0.65, "negative": 0.4, "tau": 0.03, "temperature": 0.07, "legacy_diagonal": True}
 
@@ -33,13 +33,13 @@ def lvs():
 
 
 def check(model, batch, reference, mode: str, tolerance: float) -> torch.Tensor:
-    heard = model.audnet(batch["spectrogram"])
-    seen = model.imgnet(batch["image"])
-    embeddings = Embeddings(F.normalize(seen, dim=1), F.normalize(heard.amax((2, 3)), dim=1))
+    audio = model.audnet(batch["spectrogram"])
+    image = model.imgnet(batch["image"])
+    embeddings = Embeddings(F.normalize(image, dim=1), F.normalize(audio.amax((2, 3)), dim=1))
     if mode == "eval":
-        assert tuple(heard.shape) == tuple(reference["eval_audio_grid_shape"])
-        close(seen[:, :4].detach(), reference["eval_vision_head"], TOLERANCE)
-        close(heard.amax((2, 3))[:, :32].detach(), reference["eval_audio_head"], TOLERANCE)
+        assert tuple(audio.shape) == tuple(reference["eval_audio_grid_shape"])
+        close(image[:, :4].detach(), reference["eval_vision_head"], TOLERANCE)
+        close(audio.amax((2, 3))[:, :32].detach(), reference["eval_audio_head"], TOLERANCE)
         assert torch.equal(embeddings.image, model.see(batch["image"])[0])
         assert torch.equal(embeddings.audio, model.encode_audio(batch["spectrogram"]))
     maps = model.similarity(embeddings)
@@ -80,14 +80,14 @@ def test_parity_lvs_head(lvs):
     _, _, reference = lvs
     features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
     vision, audio = (features[name].requires_grad_() for name in ("vision", "audio"))
-    image, heard = F.normalize(vision, dim=1), F.normalize(audio, dim=1)
-    maps = torch.einsum("bdhw,bd->bhw", image, heard).detach()
+    image, sound = F.normalize(vision, dim=1), F.normalize(audio, dim=1)
+    maps = torch.einsum("bdhw,bd->bhw", image, sound).detach()
     close(maps, reference["head_maps"], TOLERANCE)
     close(soft_above(maps, 0.65, 0.03), reference["head_positive_weight"], TOLERANCE)
     close(1 - soft_above(maps, 0.4, 0.03), reference["head_negative_weight"], TOLERANCE)
-    logits = trimap_logits(image, heard, **HEAD)
+    logits = trimap_logits(image, sound, **HEAD)
     close(logits.detach(), reference["head_logits"], TOLERANCE)
-    without = trimap_logits(image, heard, **{**HEAD, "negative": HEAD["positive"]})
+    without = trimap_logits(image, sound, **{**HEAD, "negative": HEAD["positive"]})
     close(without.detach(), reference["head_logits_without_trimap"], TOLERANCE)
     each = torch.stack([first_of(row[None]) for row in logits])
     close(each.detach(), reference["head_loss_per_image"], TOLERANCE)
@@ -96,20 +96,20 @@ def test_parity_lvs_head(lvs):
     close(audio.grad.norm(dim=1), reference["grad_norm/head_audio"], GRADIENTS)
 
 
-def test_a_sound_is_no_negative_of_its_own_picture(lvs):
-    """The published code multiplies it by -99: a picture that does not match its sound yet matches it "otherwise"."""
+def test_a_sound_is_not_a_negative_of_its_own_picture(lvs):
+    """The published code multiplies it by -99: a negative similarity to its own sound becomes a large logit."""
     _, _, reference = lvs
     features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
-    image, heard = F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1)
-    theirs = trimap_logits(image, heard, **HEAD)
-    ours = trimap_logits(image, heard, **{**HEAD, "legacy_diagonal": False})
-    assert theirs[3, 4] > 100, "the last picture's own sound, which it does not match"
+    image, sound = F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1)
+    theirs = trimap_logits(image, sound, **HEAD)
+    ours = trimap_logits(image, sound, **{**HEAD, "legacy_diagonal": False})
+    assert theirs[3, 4] > 100, "the last picture's own sound, which does not match it"
     assert torch.isinf(ours[:, 1:5].diagonal()).all()
     off = ~torch.eye(4, dtype=torch.bool)
     assert torch.equal(ours[:, 1:5][off], theirs[:, 1:5][off])
 
 
-def test_masked_pairs_and_clips_are_left_out(lvs):
+def test_masked_pairs_and_clips_are_excluded(lvs):
     _, _, reference = lvs
     features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
     embeddings = Embeddings(F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1))
