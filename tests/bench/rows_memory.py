@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 from tests.bench.contrastive_memory import CELLS
-from tests.bench.timing import AVLOC, REFERENCE, Options, Lap, Row, compared, python, spread, walls
+from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, compared, python, spread, walls
 
 _DIM = 512
 _PLAIN_COPIES = 3

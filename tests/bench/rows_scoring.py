@@ -20,7 +20,7 @@ from avloc.protocols import PROTOCOLS
 from tests.bench import material
 from tests.bench.reference import ReferenceNet, log_spectrogram, test_transform
 from tests.bench.reference_scoring import similarity_maps
-from tests.bench.timing import AVLOC, REFERENCE, Options, Lap, Row, alone, compared, interleaved, python, walls
+from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, alone, compared, interleaved, python, walls
 
 SCORED = ("avloc", "ezvsl", "lvs", "sspl")
 MAPS = ("av", "object", "fused")
