@@ -14,7 +14,7 @@ from avloc.weights.records import WeightFile
 
 
 def no_promise(_file: WeightFile) -> str:
-    """Return no expected hash."""
+    """Weights of which nobody says what they hash to."""
     return ""
 
 

@@ -29,7 +29,7 @@ _DISTINCT = 64
 
 
 def made_up_clips(count: int) -> list[Clip]:
-    """VGG-SS's boxes with random maps."""
+    """VGG-SS's boxes with maps of noise."""
     draws = np.random.default_rng(0)
     known = sorted(published_boxes().by_id.items())[:count]
     return [
