@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, steered by selenium."""
+"""Headless Chromium, controlled by selenium."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1000"),
-    *("--proxy-server=127.0.0.1:9", "--proxy-bypass-list=<-loopback>"),  # nothing listens there: no network
+    *("--proxy-server=127.0.0.1:9", "--proxy-bypass-list=<-loopback>"),  # unused port: no network
 )
 
 
 class Browser:
-    """One Chromium; `open` loads a page with all its logs emptied."""
+    """One Chromium instance; `open` clears the logs and loads a page."""
 
     def __init__(self, profile: Path) -> None:
         options = webdriver.ChromeOptions()
@@ -59,14 +59,14 @@ class Browser:
 
     def search(self, text: str) -> None:
         self.find("search").clear()
-        self.find("search").send_keys(text, Keys.SPACE, Keys.BACKSPACE)  # `clear` alone tells the page nothing
+        self.find("search").send_keys(text, Keys.SPACE, Keys.BACKSPACE)  # `clear` alone fires no event
 
     def shown(self) -> list[str]:
         """Ids of the listed clips, in order."""
         return self.texts("#gallery h3")
 
     def texts(self, selector: str) -> list[str]:
-        """The text of each element, to the last code unit: the driver itself cannot carry lone surrogates."""
+        """The text of each element; through JSON, because the driver cannot return lone surrogates."""
         elements = f"[...document.querySelectorAll('{selector}')]"
         return json.loads(self.run(f"return JSON.stringify({elements}.map((element) => element.textContent))"))
 
@@ -74,7 +74,7 @@ class Browser:
         WebDriverWait(self.driver, 20).until(lambda _: self.run(f"return {script}"))
 
     def painted(self, clip: int = 0, state: str = "rule") -> list[str]:
-        """The drawn pixels of each canvas of a listed clip, once they are drawn for this threshold."""
+        """The pixels of each canvas of a listed clip as data URLs, once they are drawn for this threshold."""
         self.run("document.querySelectorAll('.clip')[arguments[0]].scrollIntoView({ block: 'center' })", clip)
         row = f"[...document.querySelectorAll('.clip')][{clip}]"
         self.wait(f"[...{row}.querySelectorAll('figure')].every((figure) => figure.dataset.painted === '{state}')")

@@ -1,6 +1,6 @@
-"""Writes `completions/`: `python -m tests.completions`.
+"""Generate `completions/`: `python -m tests.completions`.
 
-The scripts are Typer's own; on TAB they ask `avloc` itself, so they never fall behind its options.
+The scripts are Typer's; on TAB they call `avloc`, so they do not depend on its options.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FILES = {"bash": "avloc.bash", "zsh": "_avloc", "fish": "avloc.fish"}
 
 
 def script(shell: str) -> str:
-    """What the completion file of a shell has to hold."""
+    """The completion script of a shell."""
     text = get_completion_script(prog_name="avloc", complete_var="_AVLOC_COMPLETE", shell=shell)
     return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
 

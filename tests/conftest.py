@@ -1,4 +1,4 @@
-"""What several test files start from."""
+"""Shared fixtures and settings."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import settings
 
 from tests.processes import Here
 
-# Where several workers share the cores, torch's threads in one would spin while they wait for those in another: it
-# cost a third of the time of all tests. Set before torch is imported, and for the programs that the tests start.
+# With several pytest workers on the same cores, torch threads would spin while they wait for each other, which costs a
+# third of the time of all tests. Set before torch is imported, also for the programs that the tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples in every run, so that a change is judged by what it changes; HYPOTHESIS_PROFILE=default explores.
-# No deadline: a busy machine is no defect.
+# Derandomized, so that failures depend on the code alone; HYPOTHESIS_PROFILE=default explores new examples. No
+# deadline, because tests may run on a busy machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
@@ -28,7 +28,7 @@ def here(monkeypatch, capfd) -> Here:
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """No weights in any cache folder, and no way to fetch them."""
+    """No cached weights and no network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

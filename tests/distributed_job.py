@@ -1,4 +1,4 @@
-"""`python -m tests.distributed_job OUT`, once a process: a training step of a batch that they share, into OUT."""
+"""One training step on a batch shared by all processes, saved to OUT: `python -m tests.distributed_job OUT`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOSS = LossWeights(audio_hint=3.0, visual_hint=50.0, box=1.0, peak=0.5, same_cla
 
 
 def part_of_batch(rows: slice, *, vectors: bool) -> Batch:
-    """Some rows of one and the same batch of seven clips: labels repeat, some have no box, some no visual hint."""
+    """Rows of a fixed batch of seven clips: labels repeat, some clips have no box, some no visual hint."""
     draws = torch.Generator().manual_seed(5)
     kinds = ["dog", "cat", "dog", "siren | dog", "", "cat", "bird"]
     boxes = [np.array([[0.1, 0.1, 0.2 + 0.1 * row, 0.9]] if row % 3 else []).reshape(-1, 4) for row in range(CLIPS)]
@@ -45,11 +45,11 @@ def part_of_batch(rows: slice, *, vectors: bool) -> Batch:
 
 
 def step(peers: Peers, *, vectors: bool) -> dict[str, torch.Tensor]:
-    """Terms, gradients and statistics after one step, as the first process has them."""
+    """Loss terms, gradients and statistics after one step, in the first process."""
     torch.manual_seed(0)
     engine = Engine(SMALL, torch.device("cpu"))
     engine.model.train()
-    # In double precision: what differs then is wrong and not rounded otherwise.
+    # In double precision, so that rounding does not hide errors.
     for trunk in (engine.model.double().imgnet, engine.model.audnet):
         trunk.register_forward_pre_hook(lambda _trunk, given: given[0].double())
     engine.share(peers)

@@ -1,4 +1,4 @@
-"""Test stores, and hand-made evaluations: reports as `avloc eval` makes them, without a model or a picture."""
+"""Test stores, and synthetic reports of `avloc eval` without a model or pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEC = StoreSpec(seconds=SECONDS, rate=RATE)
 
 
 def card(seed: int = 10, *, epoch: int = 100, selection: str = "last epoch", **more) -> dict[str, object]:
-    """What the model file of a run says: the paper's settings on the paper's list, with both hints."""
+    """A model card of a run with the paper's settings and training list and both hints."""
     config = {**to_dict(TrainConfig(seed=seed)), "init": "resnet18-f37072fd.pth"}
     values = {
         "version": "0",

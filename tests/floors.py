@@ -1,9 +1,9 @@
-"""Whether the project runs with the oldest releases that it admits: `python -m tests.floors`, with `pip install uv`.
+"""Test the project with its oldest supported dependencies: `python -m tests.floors`; needs `pip install uv`.
 
-An environment is made in which every requirement of `pyproject.toml`, those of the extras and of the build too, has
-the lowest version that it may have. What these require in turn is as new as it can be, as it is for users. avloc is
-built and installed there; the linters and the quick tests run in it. Types are not checked: they follow the newest
-NumPy. Takes a few gigabytes of disk, mostly PyTorch's.
+Creates an environment in which every requirement of `pyproject.toml`, extras and build requirements included, has its
+lowest allowed version; transitive dependencies have their latest. Builds and installs avloc there and runs the linters
+and the quick tests. Types are not checked, because they follow the newest NumPy. Takes a few gigabytes of disk, mostly
+for PyTorch.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ QUICK = (
     *("metrics/test_localization.py", "prepare", "report", "store", "teachers/test_teachers.py", "test_checkpoint.py"),
     *("test_config.py", "test_docs.py", "test_transforms.py", "train/test_train.py"),
 )
-"""The parts of the test suite that touch every requirement, most of them in seconds; without the slow tests."""
+"""Tests that use every requirement, without the slow ones."""
 
 
 def call(*command: str | Path, check: bool = True) -> int:
-    """Run a command in the project's folder and say which one it is."""
+    """Print a command and run it in the project's folder."""
     print("$", *command, flush=True)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(command, cwd=ROOT, env=environment, check=check).returncode
 
 
-def made(folder: Path, python: str) -> Path:
-    """The environment's folder of programs."""
+def create_environment(folder: Path, python: str) -> Path:
+    """Create the environment; return its folder of executables."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     build, lowest, bin_ = folder / "build.txt", folder / "lowest.txt", folder / "env" / "bin"
     build.write_text("\n".join(name.replace(">=", "==") for name in project["build-system"]["requires"]))
@@ -46,25 +46,25 @@ def made(folder: Path, python: str) -> Path:
     call(*uv, "pip", "compile", "pyproject.toml", "--quiet", *into, *resolved)
     call(*uv, "pip", "install", "--quiet", *into, "-r", lowest)
     call(*uv, "pip", "install", "--quiet", *into, "--no-deps", "--build-constraints", build, ROOT)
-    asked = {name.lower() for name in named(project["project"])}
-    print(*(line for line in lowest.read_text().splitlines() if line.partition("==")[0].lower() in asked), sep="\n")
+    direct = {name.lower() for name in named(project["project"])}
+    print(*(line for line in lowest.read_text().splitlines() if line.partition("==")[0].lower() in direct), sep="\n")
     return bin_
 
 
 def named(project: dict) -> list[str]:
-    """The packages that the project asks for by name."""
+    """Names of the project's direct requirements."""
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
     return [re.match(r"[\w.-]+", one)[0] for one in wanted]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.floors", description=__doc__)
-    parser.add_argument("tests", nargs="*", help="test files in place of the quick ones")
-    parser.add_argument("--python", default=sys.executable, help="which Python")
+    parser.add_argument("tests", nargs="*", help="test files to run instead of the quick ones")
+    parser.add_argument("--python", default=sys.executable, help="Python interpreter to use")
     given = parser.parse_args()
     tests = given.tests or [f"tests/{name}" for name in QUICK]
     with tempfile.TemporaryDirectory() as folder:
-        bin_ = made(Path(folder), given.python)
+        bin_ = create_environment(Path(folder), given.python)
         checks = (("ruff", "check"), ("ruff", "format", "--check"), ("lint-imports",))
         codes = [call(bin_ / name, *rest, check=False) for name, *rest in checks]
         codes.append(call(bin_ / "pytest", "-q", "-m", "not slow", *tests, check=False))

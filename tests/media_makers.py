@@ -1,4 +1,4 @@
-"""Videos, sounds and pictures made on the spot, so that no test needs foreign material."""
+"""Synthetic videos, sounds and pictures."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def disc(size: tuple[int, int], centre: tuple[float, float], *, radius: float = 
 
 
 def moving_disc(size: tuple[int, int], seconds: float) -> FrameFn:
-    """A disc that walks from left to right."""
+    """A disc that moves from left to right."""
     return lambda t: disc(size, (0.2 + 0.6 * t / seconds, 0.5))
 
 
 def grey_ramp(size: tuple[int, int], *, per_second: float = 20.0) -> FrameFn:
-    """Plain grey that tells the time: level = 20 + per_second * t."""
+    """Uniform grey that encodes the time: level = 20 + per_second * t."""
     return lambda t: np.full((size[1], size[0], 3), round(20 + per_second * t), np.uint8)
 
 
@@ -68,7 +68,7 @@ def make_video(
     """Write a video.
 
     Args:
-        path: the ending decides the container.
+        path: its suffix selects the container.
         seconds: length of the pictures.
         fps: pictures per second.
         size: width and height, both even.
@@ -114,7 +114,7 @@ def make_video(
 
 
 class Piped:
-    """A file that can only be written onward."""
+    """A file that cannot seek."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.write = file.write
@@ -201,7 +201,7 @@ def make_sound(path: Path, sound: NDArray, rate: int, *, subtype: str | None = N
 
 
 def make_picture(path: Path, rgb: NDArray, **save) -> Path:
-    """Write a picture; the ending decides the format."""
+    """Write a picture; the suffix selects the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rgb).save(path, **save)
     return path

@@ -1,4 +1,4 @@
-"""`python -m tests.methods_job OUT`, once a process: the loss of each further method on features that they share."""
+"""Losses of LVS, SSPL and SACL on features shared by all processes: `python -m tests.methods_job OUT`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from avloc.config import LossWeights, settled
 from avloc.distributed import Peers, joined, share_statistics
 from avloc.methods import Embeddings, HintBatch, Supervision, build
 
-CLIPS, GRID, DIM, HEARD = 7, 14, 512, 128
+CLIPS, GRID, DIM, AUDIO_DIM = 7, 14, 512, 128
 METHODS = ("lvs", "sspl", "sacl")
 
 
 def step(method: str, peers: Peers) -> dict[str, torch.Tensor]:
-    """Terms and gradients, as the first process has them; in double precision, so that no rounding is in the way."""
+    """Loss terms and gradients in the first process, in double precision to exclude rounding."""
     torch.manual_seed(0)
     model = build(settled({}, method).model).train()
     model = share_statistics(model.double(), peers, torch.device("cpu"))
     draws = torch.Generator().manual_seed(3)
     cells = [F.normalize(torch.randn(CLIPS, DIM, GRID, GRID, generator=draws).double(), dim=1) for _ in range(2)]
-    led = F.normalize(torch.randn(CLIPS, DIM, generator=draws).double(), dim=1)
-    heard = F.normalize(torch.rand(CLIPS, HEARD, generator=draws).double(), dim=1)
-    audio = led if method == "lvs" else torch.cat((led, heard), 1)
+    transformed = F.normalize(torch.randn(CLIPS, DIM, generator=draws).double(), dim=1)
+    embedded = F.normalize(torch.rand(CLIPS, AUDIO_DIM, generator=draws).double(), dim=1)
+    audio = transformed if method == "lvs" else torch.cat((transformed, embedded), 1)
     labels = [torch.randint(0, 3, (CLIPS, 224, 224), generator=draws) for _ in range(2)]
     rows = peers.share(CLIPS)
     leaves = [tensor[rows].requires_grad_() for tensor in (*cells, audio)]
@@ -35,8 +35,8 @@ def step(method: str, peers: Peers) -> dict[str, torch.Tensor]:
     terms = model.losses(embeddings, HintBatch(), LossWeights(), truth, here)
     sum(terms.values()).backward()
     found = {f"term {name}": here.total(term.detach()) / here.size for name, term in terms.items()}
-    learns = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-    found |= {f"gradient {name}": here.total(grad) / here.size for name, grad in learns.items()}
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    found |= {f"gradient {name}": here.total(grad) / here.size for name, grad in gradients.items()}
     leaf_grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     return found | {
         f"gradient of input {place}": here.gather(grad) / here.size for place, grad in enumerate(leaf_grads)

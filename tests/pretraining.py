@@ -1,7 +1,7 @@
-"""Trunks of SSPL and SACL that were taught the kinds of things which they are then trained and scored on.
+"""Pretraining of the trunks of SSPL and SACL as image and audio classifiers.
 
-Both begin with published trunks, and SSPL never trains its own; random ones tell nothing apart. What is taught here is
-which things a picture shows and which one a sound is of, never where a thing is, nor which of two in a picture sounds.
+Both methods start from published pretrained trunks, and SSPL keeps its own frozen; random trunks do not separate
+classes. The labels are the classes in an image and the class of a sound, never a position or which object sounds.
 """
 
 from __future__ import annotations
@@ -27,67 +27,67 @@ from avloc.transforms import MEL_RATE, normalise_frames
 from tests.world import COLOURS, Scene, pairs, scenes, tone
 
 SIDE = 112
-"""Pixels while the pictures' trunk is taught: a quarter of the work."""
+"""Side of the training images in pixels, for a quarter of the computation."""
 BATCH = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
-    """What there is to learn, batch by batch."""
+class PretrainingData:
+    """Batches for pretraining."""
 
     kinds: int
     pictures: Iterator[tuple[Tensor, Tensor]]
-    """uint8 [BATCH, 3, SIDE, SIDE], and [BATCH, kinds]: 1 for the kinds that it is known to show."""
+    """uint8 images [BATCH, 3, SIDE, SIDE] and labels [BATCH, kinds]: 1 for the classes known to be present."""
     sounds: Iterator[tuple[Tensor, Tensor]]
-    """Waveforms [BATCH, N] at 16 kHz, and the kind of each."""
+    """Waveforms [BATCH, N] at 16 kHz and the class of each."""
     steps: tuple[int, int]
-    """Batches of pictures and of sounds."""
+    """Number of image batches and of sound batches."""
     lr: float = 1e-4
-    """Of the pictures' lessons; sounds are learned with 1e-4."""
+    """Learning rate for images; that for sounds is 1e-4."""
     precision: str = "fp32"
     """As in `avloc train`."""
 
     def autocast(self) -> torch.autocast:
-        """What a network runs in."""
+        """Autocast context for `precision`."""
         half = pick_precision(self.precision, torch.device("cpu")) == "bf16"
         return torch.autocast("cpu", torch.bfloat16, enabled=half)
 
 
-def taught_model(path: Path, method: str, lessons: Lessons, *settings: str) -> Path:
-    """A model file of SSPL or SACL: its trunks took the lessons, its other weights are random.
+def pretrained_model(path: Path, method: str, data: PretrainingData, *settings: str) -> Path:
+    """Write a model file of SSPL or SACL with pretrained trunks; its other weights are random.
 
     Args:
-        path: of the file.
+        path: path of the file.
         method: `sspl` or `sacl`.
-        lessons: what its trunks are to know.
-        settings: as `avloc train --set` takes them.
+        data: the data to pretrain its trunks on.
+        settings: settings as in `avloc train --set`.
     """
     torch.manual_seed(0)
     config = settled(parse_settings(settings), method).model
     model = build(config)
     if method == "sspl":
-        model.frame.feat_extractor.load_state_dict(_seeing_vgg16(lessons).state_dict())
+        model.frame.feat_extractor.load_state_dict(_pretrained_vgg16(data).state_dict())
     else:
-        _see(model.frame, lessons)
-    hearing = _hearing(lessons)
+        _train_image_classifier(model.frame, data)
+    vggish = _pretrained_vggish(data)
     for part in ("features", "embeddings"):
-        getattr(model.sound, part).load_state_dict(getattr(hearing, part).state_dict())
+        getattr(model.sound, part).load_state_dict(getattr(vggish, part).state_dict())
     save_model(path, config, model.state_dict(), {"name": path.stem})
     return path
 
 
-def world_lessons(steps: int) -> Lessons:
-    """Colours and tones of `tests.world`, a second of each tone."""
-    return Lessons(kinds=len(COLOURS), pictures=_coloured(steps), sounds=_tones(), steps=(steps, steps))
+def synthetic_pretraining(steps: int) -> PretrainingData:
+    """Colours and one-second tones of the synthetic scenes of `tests.world`."""
+    return PretrainingData(kinds=len(COLOURS), pictures=_coloured(steps), sounds=_tones(), steps=(steps, steps))
 
 
 def _coloured(steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    seen, known = scenes(steps * BATCH, held_out=False, seed=3), pairs(held_out=False)
+    made, known = scenes(steps * BATCH, held_out=False, seed=3), pairs(held_out=False)
     for step in range(steps):
         truth = torch.zeros(BATCH, len(COLOURS))
         for row in range(BATCH):
             truth[row, list(known[(step * BATCH + row) % len(known)])] = 1
-        yield torch.stack([_frame(next(seen)) for _ in range(BATCH)]), truth
+        yield torch.stack([_frame(next(made)) for _ in range(BATCH)]), truth
 
 
 def _frame(scene: Scene) -> Tensor:
@@ -98,55 +98,55 @@ def _tones() -> Iterator[tuple[Tensor, Tensor]]:
     draws = np.random.default_rng(3)
     while True:
         kinds = draws.integers(0, len(COLOURS), BATCH)
-        heard = np.stack([tone(int(kind), draws, 1.0, rate=MEL_RATE) for kind in kinds])
-        yield torch.from_numpy(heard), torch.from_numpy(kinds)
+        waveforms = np.stack([tone(int(kind), draws, 1.0, rate=MEL_RATE) for kind in kinds])
+        yield torch.from_numpy(waveforms), torch.from_numpy(kinds)
 
 
-def _seeing_vgg16(lessons: Lessons) -> nn.Sequential:
-    """VGG16 up to its last convolution.
+def _pretrained_vgg16(data: PretrainingData) -> nn.Sequential:
+    """Pretrained VGG16 up to its last convolution.
 
-    It is taught with normalisations, which then become part of the convolutions: without them it would not begin.
+    Trained with batch normalisations, which are then folded into the convolutions: without them it does not converge.
     """
     network = torchvision.models.vgg16_bn(weights=None).features[:-2]  # without the last activation and pooling
-    _see(network, lessons)
+    _train_image_classifier(network, data)
     network.eval()
     fold_batch_norms(network)
     return nn.Sequential(*(part for part in network if not isinstance(part, nn.Identity)))
 
 
-def _see(network: nn.Module, lessons: Lessons) -> None:
-    """A network with cells of 512 channels learns what a picture shows, from the mean of its cells."""
-    head = nn.Linear(512, lessons.kinds)
+def _train_image_classifier(network: nn.Module, data: PretrainingData) -> None:
+    """Train a network with 512 output channels to classify images from its mean over cells."""
+    head = nn.Linear(512, data.kinds)
     network.to(memory_format=torch.channels_last)
 
     def loss() -> Tensor:
-        frames, truth = next(lessons.pictures)
-        with lessons.autocast():
+        frames, truth = next(data.pictures)
+        with data.autocast():
             cells = network(normalise_frames(frames).contiguous(memory_format=torch.channels_last))
         return F.binary_cross_entropy_with_logits(head(F.relu(cells.float()).mean((2, 3))), truth)
 
-    _learn("seeing", nn.ModuleList((network, head)), loss, lessons.steps[0], lessons.lr)
+    _fit("image trunk", nn.ModuleList((network, head)), loss, data.steps[0], data.lr)
 
 
-def _hearing(lessons: Lessons) -> VGGish:
-    """VGGish that tells the sounds apart. It has no normalisations: what its layers begin with must carry through."""
-    network, head = VGGish(), nn.Linear(128, lessons.kinds)
+def _pretrained_vggish(data: PretrainingData) -> VGGish:
+    """VGGish trained to classify sounds; He initialisation, because it has no normalisation layers."""
+    network, head = VGGish(), nn.Linear(128, data.kinds)
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
 
     def loss() -> Tensor:
-        heard, kinds = next(lessons.sounds)
-        patches = log_mel_patches(normalise_span(heard), MEL_RATE)
-        with lessons.autocast():
+        waveforms, kinds = next(data.sounds)
+        patches = log_mel_patches(normalise_span(waveforms), MEL_RATE)
+        with data.autocast():
             vectors = network.embed(patches)
         return F.cross_entropy(head(vectors.float().mean(1)), kinds)
 
-    _learn("hearing", nn.ModuleList((network, head)), loss, lessons.steps[1], Lessons.lr)
+    _fit("audio trunk", nn.ModuleList((network, head)), loss, data.steps[1], PretrainingData.lr)
     return network
 
 
-def _learn(what: str, network: nn.Module, loss: Callable[[], Tensor], steps: int, lr: float) -> None:
+def _fit(what: str, network: nn.Module, loss: Callable[[], Tensor], steps: int, lr: float) -> None:
     optimiser = torch.optim.Adam(network.parameters(), lr=lr)
     network.train()
     for step in range(steps):

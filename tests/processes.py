@@ -1,4 +1,4 @@
-"""The program in a process that a test can talk to, and the same entry point without the wait for a new process."""
+"""Start avloc in a process that a test can control, or call its entry point in this process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def start(*arguments: object, **popen) -> subprocess.Popen:
-    """`python -m avloc ARGUMENTS` with pipes for its outputs, at the head of a process group of its own."""
+    """Start `python -m avloc ARGUMENTS` with piped outputs, as the leader of a new process group."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
     command = [sys.executable, "-m", "avloc", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, preexec_fn=hear_ctrl_c, **pipes | popen)  # noqa: PLW1509
+    return subprocess.Popen(command, env=environment, preexec_fn=restore_sigint, **pipes | popen)  # noqa: PLW1509
 
 
-def hear_ctrl_c() -> None:
-    """A shell lets its background jobs ignore SIGINT, and they hand that down; a terminal's jobs hear it."""
+def restore_sigint() -> None:
+    """Reset SIGINT to its default, because background jobs of a shell inherit that it is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -35,7 +35,7 @@ class Finished:
 
 
 class Here:
-    """Calls the entry point in this process: what it prints, and the code it exits with."""
+    """Call the entry point in this process; return its output and exit code."""
 
     def __init__(self, monkeypatch, capfd) -> None:
         self.monkeypatch, self.capfd = monkeypatch, capfd

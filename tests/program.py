@@ -1,4 +1,4 @@
-"""The program as a user starts it: the entry point that pyproject.toml names, in a process of its own."""
+"""Run the entry point that pyproject.toml declares in a separate process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ finally:
 def avloc(
     *arguments: str, loaded: Path | None = None, timeout: float = 120, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `avloc ARGUMENTS`; `loaded` gets the names of all modules that were imported on the way, one a line."""
+    """Run `avloc ARGUMENTS`; the names of all imported modules are written to `loaded`, one per line."""
     return subprocess.run(
         [sys.executable, "-c", _launcher(loaded), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(WIDTH), "NO_COLOR": "1", **environment},

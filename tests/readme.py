@@ -1,7 +1,7 @@
-"""Refreshes what README.md shows of the program: `python -m tests.readme`.
+"""Update the program output shown in README.md: `python -m tests.readme`.
 
 A fenced block after a comment `<!-- run: avloc ... -->` is the standard output of that command, at 100 columns. A
-fenced block after any other comment, as `<!-- run the tests -->`, can be asked for by that comment.
+fenced block after any other comment, such as `<!-- run the tests -->`, can be read with `block`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _SHOWN = re.compile(
 
 
 def shown(text: str) -> dict[str, str]:
-    """The commands whose output README shows, with that output."""
+    """Commands whose output README shows, mapped to that output."""
     return {match["arguments"]: match["output"] for match in _SHOWN.finditer(text)}
 
 
 def output(arguments: str) -> str:
-    """What a command prints on standard output.
+    """Standard output of a command.
 
     Raises:
         RuntimeError: it failed.
@@ -35,7 +35,7 @@ def output(arguments: str) -> str:
 
 
 def refreshed(text: str) -> str:
-    """README with every shown output made anew."""
+    """README with every shown output regenerated."""
     return _SHOWN.sub(lambda match: match[1] + output(match["arguments"]), text)
 
 

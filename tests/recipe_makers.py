@@ -1,4 +1,4 @@
-"""Weight files of the recipe's networks: the real ones if at hand, else their layouts with random numbers inside."""
+"""Weight files of the recipe's networks: the published ones if available, or random weights in the same layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = {np.dtype("f4"): 0, np.dtype("i4"): 2, np.dtype("i1"): 9}
 
 
 def flatbuffer(root: dict, mark: bytes) -> bytes:
-    """A table as a file: dicts are tables, lists vectors of tables, arrays vectors of numbers, pairs scalars."""
+    """Serialise a FlatBuffers table: dicts are tables, lists vectors of tables, arrays vectors, pairs scalars."""
     data = bytearray(struct.pack("<I", 0) + mark)
     struct.pack_into("<I", data, 0, _append(data, root))
     return bytes(data)
@@ -91,14 +91,14 @@ def tflite(layers: list[tuple], *, zero: int = 0, mark: bytes = b"TFL3") -> byte
 
 
 def quantised(values: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """8-bit values with a scale for each index of an axis, or with one for all."""
+    """Quantise to 8 bits with a scale per index of `axis`, or one scale if None."""
     others = tuple(i for i in range(values.ndim) if i != axis)
     scales = np.abs(values).max(others if axis is not None else None, keepdims=True) / 127
     return np.round(values / scales).astype("i1"), scales.reshape(-1).astype("f4")
 
 
 def yamnet_layers() -> list[tuple]:
-    """Layers as the published file has them: front end, then convolutions, then the head; not all of them in 8 bits."""
+    """Layers in the order of the published file: front end, convolutions, head; not all of them quantised."""
     torch.manual_seed(5)
     state = {key: value.numpy() for key, value in YAMNet().state_dict().items()}
     bands = np.random.default_rng(5).random((64, 257)).astype("f4")
@@ -125,14 +125,14 @@ def save_yamnet(path: Path, layers: list[tuple] | None = None) -> Path:
 
 
 def save_lite0(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict with the published keys, whose normalisations have something to do."""
+    """Write a state dict with the published keys and random normalisation parameters."""
     torch.manual_seed(6)
     state = {}
     for key, value in Lite0().state_dict().items():
         random = torch.rand_like(value) + 0.5 if value.is_floating_point() else value
         name = f"_fc.{key.removeprefix('head.')}" if key.startswith("head.") else key.removeprefix("trunk.")
         state[name] = random if value.dim() == 1 else value
-    state["_fc.weight"] = 20 * state["_fc.weight"]  # a trained classifier is not as shy as a random one
+    state["_fc.weight"] = 20 * state["_fc.weight"]  # trained classifiers have larger logits than random ones
     torch.save(state, path)
     return state
 
@@ -164,7 +164,7 @@ def real(weight: Weight) -> Path:
 
 
 def sounds(kind: str, count: int) -> list[Path]:
-    """The first real sounds of a kind; the test is skipped where there are none."""
+    """The first `count` recorded sounds of a class; skips the test if they are not available."""
     if not DATA.is_dir():
         pytest.skip("no labelled sounds beside the repository")
     return sorted((DATA / "sounds" / kind).iterdir())[:count]

@@ -1,7 +1,6 @@
-"""From cells and boxes to scores in plain loops and double precision: what `avloc.engine.scoring` has to agree with.
+"""Reference implementation of `avloc.engine.scoring` with plain loops in double precision.
 
-Written from the rules of the published systems and not from avloc's code; the table below is its own. Nothing here
-imports avloc.
+Follows the rules of the published systems, not avloc's code, and has its own table of rules. Does not import avloc.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ class Rule:
     resize: str
     flat_is_nan: bool
     half: bool
-    """Cut at 0.5; else at the value in the middle of the sorted map."""
+    """Threshold at 0.5; else at the median of the map."""
     strictly: bool
-    """Whether a pixel has to lie above the threshold."""
+    """Whether a pixel must exceed the threshold."""
     boxes: str
     weights: dict[str, float]
     weights_detr: dict[str, float]
     unsure_is_nan: bool
-    """DETR's map where it is sure of nothing."""
+    """Whether DETR's map is NaN if no query is confident; else zero."""
     fixed: bool
-    """Fused on scales that all clips share, `(c + 1) / 2` and `x / 2.5`; else each map in [0, 1] by itself."""
+    """Fuse maps scaled by `(c + 1) / 2` and `x / 2.5`; else min-max normalise each map."""
     more_than_half: bool
-    """Whether a picture counts in cIoU@0.5 only above 0.5."""
+    """Whether cIoU@0.5 counts only pictures above 0.5, not at 0.5."""
 
 
 def _rule(resize, **changes) -> Rule:
@@ -65,12 +64,12 @@ EXACT_SIZES = {
     "areas": (16, ((16, 16), (8, 4), (4, 4), (2, 2), (1, 4), (1, 1))),
     "cubic": (17, ((17, 17), (9, 5), (5, 5), (1, 5), (1, 1))),
 }
-"""Side of the map and sizes of grids that reach it with weights that are short binary fractions: maps of small integers
-stay exact in single precision, so that equal values stay equal."""
+"""Side of the map and grid sizes whose interpolation weights are short binary fractions: maps of small integers stay
+exact in single precision, so that equal values stay equal."""
 
 
 def resized(cells: Sequence[Sequence[float]], side: int, how: str) -> Grid:
-    """Cells at `side` x `side` pixels. `corners` and `cubic`: the outer centres lie on the border; `areas`: OpenCV."""
+    """Resize to `side` x `side`. `corners` and `cubic` align corners; `areas` is OpenCV's half-pixel rule."""
     rows = [_taps(y, len(cells), side, how) for y in range(side)]
     columns = [_taps(x, len(cells[0]), side, how) for x in range(side)]
     return [
@@ -80,7 +79,7 @@ def resized(cells: Sequence[Sequence[float]], side: int, how: str) -> Grid:
 
 
 def _taps(pixel: int, cells: int, side: int, how: str) -> list[tuple[int, float]]:
-    """Which cells a pixel takes its value from, and their weights. A cell beyond the border is the border's."""
+    """Indices and weights of the cells that a pixel is interpolated from; indices are clamped to the border."""
     if how == "areas":
         place = min(max((pixel + Fraction(1, 2)) * cells / side - Fraction(1, 2), Fraction(0)), Fraction(cells - 1))
     else:
@@ -104,7 +103,7 @@ def _cubic(x: float) -> float:
 
 
 def stretched(grid: Grid, flat_is_nan: bool) -> Grid:
-    """Brought to [0, 1] by its own minimum and maximum. A map with anything that is no finite number is NaN."""
+    """Min-max normalise to [0, 1]. A map with a value that is not finite becomes NaN."""
     values = [value for row in grid for value in row]
     if not all(map(math.isfinite, values)):
         return _filled(len(grid), NAN)
@@ -119,7 +118,7 @@ def _filled(side: int, value: float) -> Grid:
 
 
 def heat(maps: Mapping[str, Sequence[Sequence[float]]], weights: Mapping[str, float], rule: Rule, side: int) -> Grid:
-    """One map, or several by their weights, in [0, 1]."""
+    """One normalised map, or the normalised weighted sum of several."""
     if rule.fixed and set(weights) == {"av", "object"}:
         return _fixed(maps, weights, rule, side)
     heats = []
@@ -152,7 +151,7 @@ def _fixed(maps, weights: Mapping[str, float], rule: Rule, side: int) -> Grid:
 
 
 def truth(boxes: Sequence[Sequence[float]], rule: Rule, box_rule: str, side: int) -> Grid:
-    """Boxes in fractions as a map of 0, 0.5 and 1."""
+    """Ground truth of boxes (relative coordinates) with values 0, 0.5 and 1."""
     counted = boxes[:1] if rule.boxes == FIRST else boxes
     corners = [[int(side * min(max(float(value), 0.0), 1.0)) for value in box] for box in counted]
     out = _filled(side, 0.0)
@@ -164,7 +163,7 @@ def truth(boxes: Sequence[Sequence[float]], rule: Rule, box_rule: str, side: int
 
 
 def drawn_truth(mask: Sequence[Sequence[bool]], side: int) -> Grid:
-    """A mask of any size as a map of 0 and 1: of each pixel's centre."""
+    """Ground truth of a mask of any size, sampled at pixel centres."""
     out = _filled(side, 0.0)
     for y in range(side):
         for x in range(side):
@@ -175,8 +174,8 @@ def drawn_truth(mask: Sequence[Sequence[bool]], side: int) -> Grid:
 
 
 @dataclass(frozen=True)
-class SlowScore:
-    """Of one map against one truth."""
+class ReferenceScore:
+    """Scores of one map against one ground truth."""
 
     mask: list[list[bool]]
     ciou: float
@@ -184,13 +183,13 @@ class SlowScore:
     hit: bool
     iou: float
     gap: float
-    """How far the nearest other value lies from a threshold or the peak: below 1e-5 single precision may differ."""
+    """Distance of the nearest other value from a threshold or the peak; below 1e-5 single precision may differ."""
     ties: int
     """Pixels beyond the first that tie with a threshold or the peak; sums need not tie in single precision."""
 
 
-def score(grid: Grid, truth_map: Grid, rule: Rule) -> SlowScore:
-    """Cut a heat map by a rule and compare it with a truth."""
+def score(grid: Grid, truth_map: Grid, rule: Rule) -> ReferenceScore:
+    """Threshold a heat map by a rule and compare it with the ground truth."""
     side = len(grid)
     values = [value for row in grid for value in row]
     wanted = sum(value != 0 for row in truth_map for value in row)
@@ -204,7 +203,7 @@ def score(grid: Grid, truth_map: Grid, rule: Rule) -> SlowScore:
                 peak_y, peak_x, best = y, x, grid[y][x]
     gaps = [abs(value - at) for value in values for at in (middle, at_area, best) if value != at and not math.isnan(at)]
     ties = sum(values.count(at) - 1 for at in (middle, at_area, best) if at in values)
-    return SlowScore(
+    return ReferenceScore(
         ties=ties,
         mask=mask,
         ciou=ciou(mask, truth_map),
@@ -216,17 +215,17 @@ def score(grid: Grid, truth_map: Grid, rule: Rule) -> SlowScore:
 
 
 def threshold(values: Sequence[float], rank: int) -> float:
-    """The value at a rank, counted from 0 and from the lowest."""
+    """The value at a 0-based rank in ascending order."""
     return NAN if any(math.isnan(value) for value in values) else sorted(values)[rank]
 
 
 def marked(grid: Grid, at: float, strictly: bool) -> list[list[bool]]:
-    """Pixels inside. No comparison with NaN is true."""
+    """Mask of the pixels above the threshold; no comparison with NaN is true."""
     return [[value > at if strictly else value >= at for value in row] for row in grid]
 
 
 def ciou(mask: Sequence[Sequence[bool]], truth_map: Grid) -> float:
-    """sum(mask * truth) / (sum(truth) + sum(mask where truth is 0)); 0 where nothing is true."""
+    """sum(mask * truth) / (sum(truth) + sum(mask where truth is 0)); 0 if the denominator is 0."""
     hit = whole = 0.0
     for mask_row, truth_row in zip(mask, truth_map, strict=True):
         for inside, value in zip(mask_row, truth_row, strict=True):

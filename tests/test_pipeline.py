@@ -12,7 +12,7 @@ from PIL import Image
 from avloc.store import Store
 from tests.media_makers import make_video
 from tests.program import ROOT, avloc
-from tests.small_world import train_in_the_world
+from tests.small_world import train_on_synthetic_scenes
 from tests.teacher_makers import saved_teachers
 from tests.world import RATE, SIDE, scenes
 
@@ -91,7 +91,7 @@ def test_five_commands_from_videos_to_a_picture(videos, tmp_path, tmp_path_facto
 @pytest.mark.slow
 def test_training_learns_what_sounds(tmp_path):
     """On combinations of colours that were never seen together, far above what the place alone can give."""
-    report = train_in_the_world(tmp_path, clips=240, epochs=12)
+    report = train_on_synthetic_scenes(tmp_path, clips=240, epochs=12)
     assert report["n_scored"] == len(Store(tmp_path / "test"))
     found = report["maps"]["av"]["overall"]["ciou_50"]
     assert found >= 0.7

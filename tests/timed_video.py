@@ -13,14 +13,14 @@ FPS = 25
 
 
 def film(path: Path, **changes) -> Path:
-    """Four seconds of grey that says the time, with a tone from 2 to 2.5 s."""
+    """Write four seconds of grey that encodes the time, with a tone from 2 to 2.5 s."""
     sound = tone(4, RATE, span=(2.0, 2.5))
     made = {"seconds": 4, "fps": FPS, "frame_fn": grey_ramp((64, 48)), "sound": sound, "rate": RATE}
     return make_video(path, **made | changes)
 
 
 def picture_time(picture: np.ndarray) -> float:
-    """The time that a picture says."""
+    """The time that a picture encodes, in seconds."""
     return (picture.mean() - 20) / 20
 
 

@@ -1,4 +1,4 @@
-"""Files as PyTorch 0.3 wrote them, from a plain account of what is in them; no such PyTorch runs here."""
+"""Write checkpoint files in PyTorch 0.3's format without PyTorch 0.3."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short
 
 
 class Global:
-    """A class or function that pickles as its name alone: PyTorch 0.3 had some that are there no more."""
+    """A class or function pickled by name only, for names that PyTorch no longer has."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class Called:
-    """An object that pickles as a call."""
+    """An object pickled as a call."""
 
     def __init__(self, name: str, *arguments, state=None) -> None:
         self.name, self.arguments, self.state = name, arguments, state
@@ -32,7 +32,7 @@ class Called:
 
 
 class OldPickler(pickle._Pickler):
-    """Writes what PyTorch 0.3 wrote: names for `Global`, calls for `Called`, persistent ids for tuples marked so."""
+    """Pickler that writes names for `Global`, calls for `Called`, and persistent ids for `Module` and `Stored`."""
 
     def save(self, obj, save_persistent_id=True):
         if isinstance(obj, Global):
@@ -85,7 +85,7 @@ def old_file(path, content, numbers: dict[str, np.ndarray], system=SYSTEM, count
 
 
 def same(read, expected) -> None:
-    """Tensors of the same names, kinds and numbers."""
+    """Assert that two state dicts have equal keys, dtypes and values."""
     assert read.keys() == expected.keys()
     for name, value in expected.items():
         assert read[name].dtype == value.dtype

@@ -1,8 +1,7 @@
-"""A synthetic world: large coloured shapes on textured ground, one of them sounding its colour's tone.
+"""Synthetic clips: two large coloured shapes on a textured background; the sound is the tone of one of the colours.
 
-Every scene shows two shapes of different colours side by side or one above the other; the sound belongs to one of them
-and says nothing about the place. A method that ignores the sound finds the right one half of the time; a mask in the
-centre never does.
+The shapes of a scene have different colours and lie side by side or one above the other; the sound does not depend on
+the position. A method that ignores the sound localizes half of the scenes; a centre mask localizes none.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from avloc.store import Clip, HintStamp, HintWriter, StoreHeader, StoreWriter
 RATE = 22_050
 SECONDS = 3.0
 SIDE = 256
-HINT_WIDTH = 16  # of the made-up sound teacher: the students that learn from it have `--dim 16`
+HINT_WIDTH = 16  # of the synthetic audio hints: models trained with them need `--dim 16`
 COLOURS = ((220, 40, 40), (40, 190, 60), (60, 80, 230), (240, 200, 40), (200, 60, 220), (40, 210, 220))
 TONES_HZ = (130.0, 260.0, 520.0, 1_040.0, 2_080.0, 4_160.0)
 PULSES_HZ = (1.5, 9.0, 2.5, 12.0, 4.0, 6.0)
@@ -33,7 +32,7 @@ SHAPES = ("disc", "square", "diamond")
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and its sound; `kind` is the sounding colour, `box` in fractions."""
+    """One picture and its sound; `kind` is the index of the sounding colour, `box` has relative coordinates."""
 
     name: str
     kind: int
@@ -43,7 +42,7 @@ class Scene:
 
 
 def pairs(*, held_out: bool) -> list[tuple[int, int]]:
-    """Ordered pairs (sounding colour, silent colour); a third of all pairs of colours is never seen in training."""
+    """Ordered pairs (sounding colour, silent colour); a third of all pairs is held out from training."""
     kinds = range(len(COLOURS))
     return [(a, b) for a in kinds for b in kinds if a != b and ((a + b) % 3 == 0) == held_out]
 
@@ -76,7 +75,7 @@ def _draw_shape(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Sequenc
 
 
 def tone(kind: int, rng: np.random.Generator, seconds: float = SECONDS, rate: int = RATE) -> np.ndarray:
-    """A pulsing tone with all its overtones and some noise, float32."""
+    """A pulsing tone with overtones and noise, float32 [samples]."""
     time = np.arange(int(seconds * rate)) / rate
     pitch = TONES_HZ[kind] * rng.uniform(0.97, 1.03)
     orders = range(1, int(rate / 2.2 / pitch) + 1)
@@ -87,7 +86,7 @@ def tone(kind: int, rng: np.random.Generator, seconds: float = SECONDS, rate: in
 
 
 def scenes(clips: int, *, held_out: bool, seed: int) -> Iterator[Scene]:
-    """Scenes that go round all pairs of colours, seen or held out."""
+    """Yield scenes that cycle through all training or held-out pairs of colours."""
     rng = np.random.default_rng(seed)
     choices = pairs(held_out=held_out)
     for index in range(clips):
@@ -97,9 +96,9 @@ def scenes(clips: int, *, held_out: bool, seed: int) -> Iterator[Scene]:
 def write_store(
     folder: Path, clips: int, *, held_out: bool = False, seed: int = 0, hints: bool = False, boxes: bool = True
 ) -> Path:
-    """Scenes straight into a store, with hints of perfect teachers if asked for.
+    """Write scenes to a store, optionally with ideal hints.
 
-    Each tone has an audio hint of its own; the visual hint is a map of the sounding shape, absent for the last clip.
+    Each tone has its own audio hint; the visual hint is a map of the sounding shape, absent for the last clip.
     """
     made = list(scenes(clips, held_out=held_out, seed=seed))
     spec = StoreSpec(seconds=SECONDS, rate=RATE, shorter_side=SIDE)
@@ -124,8 +123,8 @@ def write_store(
     return folder
 
 
-def write_world(folder: Path, *, clips: int, held_out: bool, seed: int) -> Path:
-    """Frames, sounds and `boxes.json` as users have them: frames/<id>.jpg, audio/<id>.wav."""
+def write_media(folder: Path, *, clips: int, held_out: bool, seed: int) -> Path:
+    """Write scenes as input of `avloc prepare`: frames/<id>.jpg, audio/<id>.wav and boxes.json."""
     boxes = {}
     for kind in ("frames", "audio"):
         (folder / kind).mkdir(parents=True, exist_ok=True)

@@ -242,8 +242,8 @@ def write_next_shard(
 ) -> None:
     """Write the buffered rows to a new shard and empty the buffer; does nothing if it is empty.
 
-    Files are numbered per shard of the job: `shard-00000.h5` if unsharded, else `shard-2-of-4-00000.h5`. After an interrupt each
-    row is either in the shard or in the buffer.
+    Files are numbered per shard of the job: `shard-00000.h5` if unsharded, else `shard-2-of-4-00000.h5`. After an
+    interrupt each row is either in the shard or in the buffer.
 
     Args:
         folder: the shards.

@@ -1,1 +1,1 @@
-"""Timings, by hand: `python -m tests.bench`. No test measures time."""
+"""Benchmarks, run manually: `python -m tests.bench`. No test measures time."""

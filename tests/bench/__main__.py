@@ -1,8 +1,8 @@
-"""`python -m tests.bench [--json out.json]`: what takes how long on this machine, the published recipe beside avloc.
+"""Benchmark avloc against the published recipe: `python -m tests.bench [--json out.json]`.
 
-Both sides take turns in one process tree, A B A B ..., so that a machine that slows down slows both; the table shows
-medians and, in brackets, the smallest and the largest value. Material is made up from seeds. `tests/bench/reference.py`
-says what the published side mirrors.
+Both sides are timed alternately (A B A B ...), so that a machine that slows down slows both. The table shows medians
+and, in brackets, minimum and maximum. Data are synthetic and seeded. `tests/bench/reference.py` documents what the
+reference side reimplements.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import os
 
 
 def main() -> None:
-    """Run it, on both sides with threads that give up their cores soon when they wait for each other.
+    """Run the benchmark with OpenMP threads that stop spinning early while they wait.
 
-    GNU's OpenMP has them spin for milliseconds: on a busy machine that would measure the neighbours. It is read when
-    torch is loaded, so nothing that loads torch is imported above.
+    By default GNU's OpenMP threads spin for milliseconds, which on a busy machine measures other processes. The
+    variable is read when torch is loaded, so nothing that loads torch is imported above.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from tests.bench import run

@@ -1,7 +1,7 @@
-"""One contrastive loss in a process of its own: `python -m tests.bench.contrastive_memory WHO BATCH DIM`.
+"""Measure one contrastive loss in a separate process: `python -m tests.bench.contrastive_memory WHO BATCH DIM`.
 
-Prints the seconds of a forward and a backward pass, and by how much resident memory grew at its peak, as JSON. The peak
-is Linux's own count, set back before.
+Prints the duration in seconds of a forward and a backward pass and the growth of peak resident memory, as JSON. The
+peak is Linux's own counter, which is reset before.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ LOSSES = {
 
 
 def inputs(batch: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vectors of cells and sounds that ask for gradients."""
+    """Unit vectors of image cells [B, D, 7, 7] and sounds [B, D] that require gradients."""
     image = F.normalize(torch.randn(batch, dim, *CELLS), dim=1).requires_grad_()
     return image, F.normalize(torch.randn(batch, dim), dim=1).requires_grad_()
 
 
 def resident_mb(kind: str) -> float:
-    """`VmRSS`, what is resident now, or `VmHWM`, the peak."""
+    """Resident memory in MiB: `VmRSS` now, or `VmHWM` at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 def main(who: str, batch: int, dim: int) -> None:
-    """Measure once, after a small pass that starts threads and loads kernels."""
+    """Measure once, after a small warm-up pass that starts threads and loads kernels."""
     LOSSES[who](*inputs(8, 8)).backward()
     image, audio = inputs(batch, dim)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, losses = resident_mb("VmRSS"), []
 
     def step() -> None:

@@ -1,4 +1,4 @@
-"""Made-up pictures, sounds, videos, stores and weights, from seeds: no foreign material and no network."""
+"""Synthetic pictures, sounds, videos, stores and weights, generated from seeds without downloads."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.media_makers import make_video
 
 SIZE = (640, 360)
 RATE, SECONDS = 22_050, 3.0
-_OCTAVES = ((5, 70.0), (20, 35.0), (80, 16.0), (320, 5.0))  # cells across, and how much they vary: falls like 1/f
+_OCTAVES = ((5, 70.0), (20, 35.0), (80, 16.0), (320, 5.0))  # (cells across, contrast); the contrast falls like 1/f
 
 
 def picture(seed: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    """RGB [H, W, 3]: noise with the spectrum of photographs, some things on it, and grain."""
+    """RGB [H, W, 3]: noise with the spectrum of photographs, a few shapes, and grain."""
     draws = np.random.default_rng(seed)
     width, height = size
     total = np.full((height, width, 3), 120.0)
@@ -38,12 +38,12 @@ def picture(seed: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
         fine = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.float64)
         total += contrast * (fine - 128) / 60
     image = Image.fromarray(np.clip(total, 0, 255).astype(np.uint8))
-    _draw_things(image, draws)
+    _draw_shapes(image, draws)
     grain = draws.normal(0, 2.5, (height, width, 1))
     return np.clip(np.asarray(image, np.float64) + grain, 0, 255).astype(np.uint8)
 
 
-def _draw_things(image: Image.Image, draws: np.random.Generator) -> None:
+def _draw_shapes(image: Image.Image, draws: np.random.Generator) -> None:
     pen = ImageDraw.Draw(image)
     for number in range(5):
         x, y = draws.uniform(0, 0.8, 2) * image.size
@@ -54,7 +54,7 @@ def _draw_things(image: Image.Image, draws: np.random.Generator) -> None:
 
 
 def sound(seed: int, seconds: float = SECONDS, rate: int = RATE, channels: int = 1) -> NDArray[np.float32]:
-    """[samples] or [channels, samples]: a few tones that come and go in noise that falls off upwards."""
+    """[samples] or [channels, samples]: a few amplitude-modulated tones in pink noise."""
     draws = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     white = np.fft.rfft(draws.standard_normal((channels, len(time))))
@@ -68,7 +68,7 @@ def sound(seed: int, seconds: float = SECONDS, rate: int = RATE, channels: int =
 
 
 def videos(folder: Path, count: int, *, seconds: float = 10.0, distinct: int = 6) -> list[Path]:
-    """`count` mp4 files of 640 x 360 with stereo sound; only so many differ, the others are copies."""
+    """Write `count` mp4 files of 640 x 360 with stereo sound; `distinct` of them differ, the others are copies."""
     folder.mkdir(parents=True)
     made = [_video(folder / f"clip{number:04d}_000010.mp4", number, seconds) for number in range(min(count, distinct))]
     for number in range(len(made), count):
@@ -92,55 +92,55 @@ def _video(path: Path, seed: int, seconds: float) -> Path:
         sound=sound(seed, seconds, 44_100, channels=2),
         rate=44_100,
         video_codec="libx264",
-        options={"preset": "veryfast", "g": "50"},  # the middle frame then lies half way between two key frames
+        options={"preset": "veryfast", "g": "50"},  # puts the middle frame half way between two key frames
     )
 
 
 def media(folder: Path, count: int, *, suffix: str = ".png", distinct: int = 64, rate: int = RATE) -> list[str]:
-    """`frames/<id>` and `audio/<id>.flac` as users of the reference have them; the ids, sorted."""
+    """Write `frames/<id>` and `audio/<id>.flac`, the layout of the reference, and return the sorted ids."""
     for part in ("frames", "audio"):
         (folder / part).mkdir(parents=True)
     ids = [f"made{number:05d}_000010" for number in range(count)]
     for number, clip_id in enumerate(ids):
-        frame, heard = folder / "frames" / f"{clip_id}{suffix}", folder / "audio" / f"{clip_id}.flac"
+        frame, audio = folder / "frames" / f"{clip_id}{suffix}", folder / "audio" / f"{clip_id}.flac"
         if number < distinct:
             Image.fromarray(picture(number)).save(frame, quality=90)
-            soundfile.write(heard, sound(number, rate=rate), rate, subtype="PCM_16")
+            soundfile.write(audio, sound(number, rate=rate), rate, subtype="PCM_16")
         else:
             shutil.copy(folder / "frames" / f"{ids[number % distinct]}{suffix}", frame)
-            shutil.copy(folder / "audio" / f"{ids[number % distinct]}.flac", heard)
+            shutil.copy(folder / "audio" / f"{ids[number % distinct]}.flac", audio)
     return ids
 
 
 def boxes(folder: Path, ids: list[str], suffix: str) -> Path:
-    """`boxes.json` for the frames of `media`: one or two boxes each, in fractions."""
+    """Write `boxes.json` for the frames of `media`: one or two boxes each, in relative coordinates."""
     draws = np.random.default_rng(1)
-    said = {}
+    found = {}
     for clip_id in ids:
         corners = draws.uniform(0, 0.5, (int(draws.integers(1, 3)), 2))
         sizes = draws.uniform(0.2, 0.5, corners.shape)
-        said[f"frames/{clip_id}{suffix}"] = np.hstack([corners, corners + sizes]).tolist()
+        found[f"frames/{clip_id}{suffix}"] = np.hstack([corners, corners + sizes]).tolist()
     path = folder / "boxes.json"
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps(found))
     return path
 
 
 def store(
     media_folder: Path, out: Path, *, annotations: Path | None = None, method: str = "avc", rate: int = 0
 ) -> Store:
-    """What `avloc prepare` makes of a folder from `media`; a rate of 0 is the method's."""
+    """Prepare the store of a folder from `media`; a rate of 0 selects the method's default."""
     prepare([str(media_folder)], out, PrepareOptions(annotations=annotations, method=method, rate=rate, workers=1))
     return Store(out)
 
 
 def hints(opened: Store, npy: Path) -> None:
-    """The same hints twice: beside the clips of a store, and as one `.npy` each, as the reference has them."""
+    """Write the same hints twice: into the store, and as one `.npy` file per clip, the layout of the reference."""
     draws = np.random.default_rng(2)
-    heard = {clip_id: _unit(draws.exponential(size=2048)) for clip_id in opened.ids}
-    seen = {clip_id: _share(draws.exponential(size=(25, 25))) for clip_id in opened.ids}
+    audio = {clip_id: _unit(draws.exponential(size=2048)) for clip_id in opened.ids}
+    visual = {clip_id: _share(draws.exponential(size=(25, 25))) for clip_id in opened.ids}
     for teacher, values, folder, suffix in (
-        ("panns", heard, npy / "audio_feats", ".flac.npy"),
-        ("detr", seen, npy / "detr_dec_feats", ".jpg.npy"),
+        ("panns", audio, npy / "audio_feats", ".flac.npy"),
+        ("detr", visual, npy / "detr_dec_feats", ".jpg.npy"),
     ):
         folder.mkdir(parents=True)
         shape = next(iter(values.values())).shape
@@ -159,7 +159,7 @@ def _share(values: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def published_size_model(path: Path, *, quick: bool = False) -> tuple[Path, ModelConfig]:
-    """A model file of AVC's size with random weights that look at the picture; a small one if `quick`."""
+    """Write a model file of AVC's published size with random weights; a small one if `quick`."""
     config = replace(ModelConfig(), dim=64) if quick else ModelConfig()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -169,7 +169,7 @@ def published_size_model(path: Path, *, quick: bool = False) -> tuple[Path, Mode
 
 
 def object_prior_weights(folder: Path) -> Path:
-    """A random ResNet18 under the name of torchvision's ImageNet weights."""
+    """Write a random ResNet18 under the file name of torchvision's ImageNet weights."""
     import torchvision
 
     folder.mkdir(parents=True, exist_ok=True)

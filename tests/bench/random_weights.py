@@ -1,7 +1,7 @@
-"""`python -m tests.bench.random_weights ARGS`: avloc's entry point, accepting random weights under published names.
+"""`python -m tests.bench.random_weights ARGS`: avloc's entry point without the check of weight hashes.
 
-avloc refuses a file of weights that does not hash to what its name says. Random ones never do; everything else is as a
-user has it.
+avloc refuses a weight file whose hash differs from the published one. Random weights always differ; everything else
+is unchanged.
 """
 
 from __future__ import annotations

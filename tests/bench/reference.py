@@ -1,15 +1,15 @@
-"""The published recipe of AVC (Yaghoubi et al., 2023) and EZ-VSL, written anew as plainly as its scripts have it.
+"""Reimplementation of the published recipe of AVC (Yaghoubi et al., 2023) and EZ-VSL, without optimisations.
 
-What each piece mirrors:
+What each piece reimplements:
 
-* `log_spectrogram`: SciPy's `spectrogram` with 512 samples of which 274 overlap, ln(P + 1e-7), divided by 12.
-* `ReferenceClips`: one picture file and one sound file a clip, decoded for each item; shorter side to int(1.1 * 224)
-  (bicubic), random crop, flip, ImageNet's mean and deviation; two `.npy` files a clip for the hints, the map not cut
-  along with the picture. Two things are left out because they only cost time: the scripts decode the sound eleven times
-  where its spectrogram is not 554 wide, and replace what fails by another clip.
+* `log_spectrogram`: SciPy's `spectrogram` with windows of 512 samples that overlap by 274, ln(P + 1e-7), divided by 12.
+* `ReferenceClips`: one picture file and one sound file per clip, decoded for each item; shorter side to int(1.1 * 224)
+  (bicubic), random crop, flip, ImageNet's mean and deviation; two `.npy` files per clip for the hints, the map not
+  cropped along with the picture. Two steps are omitted because they only cost time: the scripts decode the sound eleven
+  times if its spectrogram is not 554 wide, and replace a clip that fails by another one.
 * `ReferenceNet`: two ResNet18 with projections into 2048 dimensions, under the published key names; float32, NCHW.
 * `all_pairs`, `contrastive`: similarity of every cell of every picture with every sound, divided by 0.03, then the
-  largest of each map, then two cross-entropies, summed.
+  maximum of each map, then the sum of two cross-entropies.
 * `distillation`: squared errors times 1000 and 100000; all channels are resized to 25 x 25 before their mean is taken,
   rows with a NaN are left out of the visual term.
 * `training_step`: Adam with 1e-4, no schedule, no mixed precision.
@@ -48,7 +48,7 @@ def log_spectrogram(waveform: NDArray[np.floating], rate: int) -> Tensor:
 
 
 def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
-    """Three seconds out of the middle, repeated if there are fewer, and their rate."""
+    """The middle three seconds, repeated if shorter, and the sample rate."""
     waveform, rate = soundfile.read(path, dtype="float32")
     wanted = int(rate * SECONDS)
     start = max((len(waveform) - wanted) // 2, 0)
@@ -59,7 +59,7 @@ def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
 
 
 def training_transform() -> transforms.Compose:
-    """Pictures as they are trained on."""
+    """Transform of training images."""
     return transforms.Compose(
         [
             transforms.Resize(int(SIDE * 1.1), BICUBIC),
@@ -72,13 +72,13 @@ def training_transform() -> transforms.Compose:
 
 
 def test_transform() -> transforms.Compose:
-    """Pictures as they are tested on."""
+    """Transform of test images."""
     return transforms.Compose(
         [transforms.Resize((SIDE, SIDE), BICUBIC), transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
     )
 
 
-test_transform.__test__ = False  # pytest: the name says what it transforms, it is no test
+test_transform.__test__ = False  # pytest: not a test
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Loaded:
 
 
 class ReferenceClips(Dataset):
-    """Clips of a folder with `frames/`, `audio/` and perhaps `audio_feats/` and `detr_dec_feats/`."""
+    """Clips of a folder with `frames/`, `audio/` and optionally `audio_feats/` and `detr_dec_feats/`."""
 
     def __init__(self, root: Path, ids: list[str], *, suffix: str = ".png", hints: Path | None = None) -> None:
         self.root, self.ids, self.suffix, self.hints = root, ids, suffix, hints
@@ -113,7 +113,7 @@ class ReferenceClips(Dataset):
 
     @staticmethod
     def collate(items: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Loaded:
-        """Stack what the items hold."""
+        """Stack the items into a batch."""
         return Loaded(*(torch.stack(column) for column in zip(*items, strict=True)))
 
 
@@ -126,7 +126,7 @@ def _resnet18(channels: int) -> nn.Sequential:
 
 
 class ReferenceNet(nn.Module):
-    """The two-stream network; its tensors have the published names and shapes."""
+    """The two-stream network, with the published parameter names and shapes."""
 
     def __init__(self, dim: int = 2048) -> None:
         super().__init__()
@@ -146,14 +146,14 @@ def all_pairs(image: Tensor, audio: Tensor) -> Tensor:
 
 
 def contrastive(image: Tensor, audio: Tensor) -> Tensor:
-    """The published loss."""
+    """The published contrastive loss."""
     logits = all_pairs(image, audio).flatten(2).max(dim=2).values
     labels = torch.arange(len(logits))
     return F.cross_entropy(logits, labels) + F.cross_entropy(logits.permute(1, 0), labels)
 
 
 def distillation(image: Tensor, audio: Tensor, audio_hints: Tensor, visual_hints: Tensor) -> Tensor:
-    """Both teachers' terms with their weights."""
+    """Weighted sum of the distillation losses of both teachers."""
     student = F.interpolate(image, size=visual_hints.shape[1:], mode="bilinear", align_corners=False).mean(1)
     kept = ~torch.isnan(visual_hints.flatten(1)).any(1)
     visual = F.mse_loss(student[kept], visual_hints[kept])
@@ -161,12 +161,12 @@ def distillation(image: Tensor, audio: Tensor, audio_hints: Tensor, visual_hints
 
 
 def optimiser_of(network: nn.Module) -> torch.optim.Optimizer:
-    """Adam as published."""
+    """Adam with the published settings."""
     return torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.9, 0.999))
 
 
 def training_step(network: ReferenceNet, optimiser: torch.optim.Optimizer, batch: Loaded) -> float:
-    """One step; the loss."""
+    """Run one training step and return the loss."""
     image, audio = network(batch.frames, batch.spectrograms)
     loss = contrastive(image, audio)
     if batch.audio_hints.numel():

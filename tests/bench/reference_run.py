@@ -1,10 +1,10 @@
-"""The reference's work in a process of its own: `python -m tests.bench.reference_run STAGE FOLDER ...`.
+"""Run one stage of the reference in a separate process: `python -m tests.bench.reference_run STAGE FOLDER ...`.
 
-* `prepare VIDEOS OUT`: one after the other; the picture in the middle to `OUT/frames/<id>.png`, three seconds of mono
-  sound at 22 050 Hz around it to `OUT/audio/<id>.flac`. How the authors did it is not published; this is what the files
-  their loader reads look like.
-* `distill MEDIA OUT WEIGHTS`: each clip by itself through both teachers, one `.npy` a hint. Their scripts are not
-  published either; settings are those of the test script and of `panns-inference`.
+* `prepare VIDEOS OUT`: one video at a time; the middle frame to `OUT/frames/<id>.png`, three seconds of mono sound at
+  22 050 Hz around it to `OUT/audio/<id>.flac`. The authors' script is not published; the output has the format that
+  their loader reads.
+* `distill MEDIA OUT WEIGHTS`: both teachers, one clip at a time, one `.npy` file per hint. The authors' scripts are not
+  published; settings are those of the test script and of `panns-inference`.
 * `epoch MEDIA HINTS BATCH WORKERS`: the training loop over media files and `.npy` hints, with a checkpoint.
 * `eval MEDIA BOXES MODEL PRIOR`: the test script; prints the mean scores as JSON.
 """
@@ -25,7 +25,7 @@ TEACHER_RATE, TEACHER_SIDE, CONFIDENCE = 32_000, 800, 0.3
 
 
 def prepare(videos: str, out: str) -> None:
-    """Media files for the loader."""
+    """Extract the media files that the loader reads."""
     for part in ("frames", "audio"):
         (Path(out) / part).mkdir(parents=True)
     for path in sorted(Path(videos).glob("*.mp4")):
@@ -66,7 +66,7 @@ def _waveform(path: Path) -> NDArray[np.float32]:
 
 
 def distill(media: str, out: str, weights: str) -> None:
-    """Hints, clip by clip."""
+    """Compute hints, one clip at a time."""
     import torch
     from PIL import Image
 
@@ -100,14 +100,14 @@ def _attention(detr, picture) -> NDArray[np.float32]:
 
     side = (TEACHER_SIDE, TEACHER_SIDE)
     steps = [transforms.Resize(side), transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
-    answer = detr(pixel_values=transforms.Compose(steps)(picture)[None], output_attentions=True)
-    keep = answer.logits.softmax(-1)[0, :, :-1].max(-1).values > CONFIDENCE
-    attention = answer.cross_attentions[-1][0].mean(0)[keep].mean(0)
+    output = detr(pixel_values=transforms.Compose(steps)(picture)[None], output_attentions=True)
+    keep = output.logits.softmax(-1)[0, :, :-1].max(-1).values > CONFIDENCE
+    attention = output.cross_attentions[-1][0].mean(0)[keep].mean(0)
     return attention.view(TEACHER_SIDE // 32, -1).numpy()
 
 
 def epoch(media: str, hints: str, batch: str, workers: str) -> None:
-    """From files to a checkpoint beside them; weights begin at random."""
+    """Train one epoch from random weights and save a checkpoint beside the media files."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -125,7 +125,7 @@ def epoch(media: str, hints: str, batch: str, workers: str) -> None:
 
 
 def evaluate(media: str, boxes: str, model: str, prior: str) -> None:
-    """Scores of the test set."""
+    """Print the mean scores of the test set."""
     import torch
     import torchvision
     from safetensors.torch import load_file

@@ -1,12 +1,12 @@
-"""The published test scripts of AVC and EZ-VSL, written anew as plainly as they are: one clip after the other.
+"""Reimplementation of the published test scripts of AVC and EZ-VSL: one clip at a time.
 
-What each piece mirrors:
+What each piece reimplements:
 
 * `TestClips`: the picture stretched to 224 x 224 (bicubic), the sound's spectrogram; one loader process,
   batches of one.
 * `scored`: both networks in float32; the similarity of all pairs, of which the diagonal is used; maps resized to
-  224 x 224 (bilinear, corners aligned), each brought to [0, 1]; the fused map of them; everything at or above the
-  median of a sorted map is inside.
+  224 x 224 (bilinear, corners aligned), each min-max normalised; their fused map; pixels at or above the median of a
+  map are positive.
 * `ground_truth`, `ciou`: boxes drawn on 224 x 224 with truncated corners, the union of all of them; consensus
   intersection over union.
 """
@@ -49,7 +49,7 @@ class TestClips(Dataset):
 
 
 def ground_truth(boxes: list[list[float]]) -> NDArray[np.float64]:
-    """[224, 224] of 0 and 1."""
+    """Union of the boxes as a mask [224, 224] of 0 and 1."""
     truth = np.zeros((SIDE, SIDE))
     for box in boxes:
         left, top, right, bottom = (int(SIDE * min(max(value, 0), 1)) for value in box)
@@ -58,12 +58,12 @@ def ground_truth(boxes: list[list[float]]) -> NDArray[np.float64]:
 
 
 def min_max(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A map in [0, 1]."""
+    """Min-max normalise a map to [0, 1]."""
     return (values - values.min()) / (values.max() - values.min())
 
 
 def ciou(heat: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """Consensus intersection over union of the upper half of a map."""
+    """Consensus IoU of the pixels at or above the median of a map."""
     threshold = np.sort(heat.flatten())[heat.size // 2]
     inside = np.zeros(heat.shape)
     inside[heat >= threshold] = 1
@@ -71,7 +71,7 @@ def ciou(heat: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
 
 
 def similarity_maps(network: ReferenceNet, frames: Tensor, spectrograms: Tensor) -> Tensor:
-    """[B, h, w] of each picture with its own sound, cut out of all pairs."""
+    """[B, h, w]: similarity of each picture with its own sound, taken from the matrix of all pairs."""
     image, audio = network(frames, spectrograms)
     pairs = all_pairs(image, audio)
     return torch.stack([pairs[row, row] for row in range(len(pairs))])
@@ -87,8 +87,8 @@ def upsampled(cells: Tensor) -> NDArray[np.float32]:
 def scored(network: ReferenceNet, prior: nn.Module, clips: TestClips) -> Iterator[dict[str, float]]:
     """Scores (cIoU) of each clip for each kind of map."""
     for frames, spectrograms, (name,) in DataLoader(clips, batch_size=1, shuffle=False, num_workers=1):
-        seen = min_max(upsampled(similarity_maps(network, frames, spectrograms))[0])
+        similarity = min_max(upsampled(similarity_maps(network, frames, spectrograms))[0])
         objects = min_max(upsampled(prior(frames).abs().mean(1))[0])
-        maps = {"av": seen, "object": objects, "fused": min_max(AV_SHARE * seen + OBJECT_SHARE * objects)}
+        maps = {"av": similarity, "object": objects, "fused": min_max(AV_SHARE * similarity + OBJECT_SHARE * objects)}
         truth = ground_truth(clips.boxes[name])
         yield {kind: ciou(heat, truth) for kind, heat in maps.items()}

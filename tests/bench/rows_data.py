@@ -1,4 +1,4 @@
-"""Rows about data: preparing it, asking the teachers, reading it again."""
+"""Benchmark rows for data: prepare, distill-cache and loading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from avloc.train.sampler import EpochBatches
 from avloc.weights import CNN14, DETR
 from tests.bench import material
 from tests.bench.reference import ReferenceClips
-from tests.bench.timing import AVLOC, REFERENCE, Given, Row, compared, folder_bytes, interleaved, python
+from tests.bench.timing import AVLOC, REFERENCE, Options, Row, compared, folder_bytes, interleaved, python
 from tests.teacher_makers import save_cnn14, save_detr
 
 PREPARED, CACHED = "avloc prepare", "avloc distill-cache"
@@ -29,7 +29,7 @@ NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
 
 
 def emptied(folder: Path, work: Callable[[], object]) -> Callable[[], None]:
-    """The same work with its result of last time taken away."""
+    """Wrap `work` so that its previous output is deleted first."""
 
     def again() -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -38,14 +38,14 @@ def emptied(folder: Path, work: Callable[[], object]) -> Callable[[], None]:
     return again
 
 
-def prepare(given: Given, work: Path) -> list[Row]:
-    """Videos to what a loader reads."""
-    clips = given.count(36, 2)
-    seconds = 3.5 if given.quick else 10.0
+def prepare(options: Options, work: Path) -> list[Row]:
+    """`avloc prepare` on videos."""
+    clips = options.count(36, 2)
+    seconds = 3.5 if options.quick else 10.0
     material.videos(work / "videos", clips, seconds=seconds)
     plain, store = work / "plain", work / "store"
     spent = interleaved(
-        given.repeats,
+        options.repeats,
         {
             REFERENCE: emptied(plain, lambda: _reference("prepare", work / "videos", plain)),
             AVLOC: emptied(store, lambda: python("-m", "avloc", "prepare", work / "videos", "--out", store)),
@@ -60,12 +60,12 @@ def prepare(given: Given, work: Path) -> list[Row]:
     return [compared("prepare", what, spent, work=clips, unit="clips/s", **_sizes("bytes_per_clip", sizes))]
 
 
-def distill_cache(given: Given, work: Path) -> list[Row]:
-    """Both teachers over some clips."""
-    clips = given.count(8, 2)
+def distill_cache(options: Options, work: Path) -> list[Row]:
+    """`avloc distill-cache` with both teachers."""
+    clips = options.count(8, 2)
     material.media(work / "media", clips)
     opened = material.store(work / "media", work / "store")
-    weights = _teachers(work / "weights", small=given.quick)
+    weights = _teachers(work / "weights", small=options.quick)
     npy = work / "npy"
     hints = [opened.folder / f"hints-{name}" for name in ("panns", "detr")]
     command = ("-m", "avloc", "distill-cache", opened.folder, "--weights-dir", weights, "--device", "cpu")
@@ -76,12 +76,12 @@ def distill_cache(given: Given, work: Path) -> list[Row]:
         python(*command)
 
     spent = interleaved(
-        given.repeats,
+        options.repeats,
         {REFERENCE: emptied(npy, lambda: _reference("distill", work / "media", npy, weights)), AVLOC: ours},
         warm=False,
     )
     sizes = {REFERENCE: folder_bytes(npy) / clips, AVLOC: sum(map(folder_bytes, hints)) / clips}
-    size = "a small DETR" if given.quick else "DETR-R50"
+    size = "a small DETR" if options.quick else "DETR-R50"
     what = (
         f"{clips} clips through Cnn14 and {size} of random weights; whole processes: batches of one and one npy a "
         f"hint, and `{CACHED}` with its usual batch"
@@ -90,7 +90,7 @@ def distill_cache(given: Given, work: Path) -> list[Row]:
 
 
 def _teachers(folder: Path, *, small: bool) -> Path:
-    """Random teachers as published, DETR decided enough to be sure of something."""
+    """Random teachers in the published layout; DETR's classifier is scaled so that some queries are confident."""
     folder.mkdir()
     save_cnn14(CNN14.under(folder))
     if small:
@@ -107,12 +107,12 @@ def _teachers(folder: Path, *, small: bool) -> Path:
     return folder
 
 
-def loading(given: Given, work: Path) -> list[Row]:
-    """Clips from disk to batches in one process."""
-    clips, batch = given.count(512, 8), given.size(64, 4)
+def loading(options: Options, work: Path) -> list[Row]:
+    """Loading of batches from disk in one process."""
+    clips, batch = options.count(512, 8), options.size(64, 4)
     opened, contenders = _loaders(work, clips, batch)
     with _as_in_a_loader():
-        spent = interleaved(given.repeats, contenders, warm=not given.quick)
+        spent = interleaved(options.repeats, contenders, warm=not options.quick)
     start = f"{clips // batch * batch} clips in batches of {batch}, one process, one thread;"
     theirs = "to float pictures cut out and spectrograms"
     ours = "avloc's store to uint8 frames and int16 sound (cut, flip and spectrogram belong to the step)"
@@ -137,15 +137,15 @@ def loading(given: Given, work: Path) -> list[Row]:
             _sizes("bytes_of_hints", hints),
         ),
     }
-    told = {"work": clips // batch * batch, "unit": "clips/s"}
+    rate_of = {"work": clips // batch * batch, "unit": "clips/s"}
     return [
-        compared(name, f"{start} {what}", spent, reference=first, avloc=second, **told, **facts)
+        compared(name, f"{start} {what}", spent, reference=first, avloc=second, **rate_of, **facts)
         for name, (first, second, what, facts) in rows.items()
     ]
 
 
 def _loaders(work: Path, clips: int, batch: int) -> tuple[Store, dict[str, Callable[[], None]]]:
-    """Every way to read the same clips."""
+    """All loaders of the same clips, by name."""
     folders = {suffix: work / suffix.strip(".") for suffix in (".png", ".jpg")}
     plain = {
         suffix: ReferenceClips(folder, material.media(folder, clips, suffix=suffix), suffix=suffix)
@@ -153,7 +153,7 @@ def _loaders(work: Path, clips: int, batch: int) -> tuple[Store, dict[str, Calla
     }
     opened = material.store(folders[".png"], work / "store")
     material.hints(opened, work / "npy")
-    taught = ReferenceClips(folders[".png"], opened.ids, hints=work / "npy")
+    with_hints = ReferenceClips(folders[".png"], opened.ids, hints=work / "npy")
     bare = TrainConfig(model=_SMALL, loss=NO_HINTS, batch=batch, workers=0)
     inputs = _InputsOnly(_SMALL, torch.device("cpu"))
     return opened, {
@@ -161,14 +161,14 @@ def _loaders(work: Path, clips: int, batch: int) -> tuple[Store, dict[str, Calla
         "store": lambda: _ours(opened, bare),
         "jpg": lambda: _drained(plain[".jpg"], batch),
         "store to networks": lambda: _ours(opened, bare, inputs),
-        "png and npy": lambda: _drained(taught, batch),
+        "png and npy": lambda: _drained(with_hints, batch),
         "store and hints": lambda: _ours(opened, TrainConfig(batch=batch, workers=0)),
     }
 
 
 @contextlib.contextmanager
 def _as_in_a_loader() -> Iterator[None]:
-    """One thread of torch, as every loader process has: more of them only wait for each other on small tensors."""
+    """Run torch with one thread, as in a loader process: more threads only add overhead on small tensors."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -192,11 +192,11 @@ def _ours(opened: Store, config: TrainConfig, inputs: _InputsOnly | None = None)
 
 
 class _Reached(Exception):
-    """The networks' inputs are there."""
+    """Raised when the network inputs are ready."""
 
 
 class _InputsOnly(Engine):
-    """A training step as far as its networks, which are left out."""
+    """A training step that stops before the networks run."""
 
     def encode(self, frames, spectrograms):
         raise _Reached

@@ -1,4 +1,4 @@
-"""Rows about `localize`: one picture from a cold start, many with a model at hand, and videos."""
+"""Benchmark rows for `localize`: one picture from a cold start, many pictures with a loaded model, and videos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bench import material
 from tests.bench.material import SIZE
 from tests.bench.reference import ReferenceNet, log_spectrogram, read_sound, test_transform
 from tests.bench.reference_scoring import min_max, similarity_maps, upsampled
-from tests.bench.timing import AVLOC, REFERENCE, ROOT, Given, Row, alone, compared, interleaved, python, spread, walls
+from tests.bench.timing import AVLOC, REFERENCE, ROOT, Options, Row, alone, compared, interleaved, python, spread, walls
 from tests.media_makers import make_video
 
 MEDIA = ROOT / "tests" / "data"
@@ -27,11 +27,11 @@ with torch.no_grad():
 """
 
 
-def localize_cold(given: Given, work: Path) -> list[Row]:
-    """One picture and one sound to one overlay, from the shell."""
-    asked = ("localize", MEDIA / "frame.jpg", "--audio", MEDIA / "sound.wav", "--out", work / "heat.png")
-    contenders = {REFERENCE: lambda: python("-c", _BARE), AVLOC: lambda: python("-m", "avloc", *asked)}
-    spent = interleaved(given.repeats, contenders)
+def localize_cold(options: Options, work: Path) -> list[Row]:
+    """`avloc localize` on one picture and one sound, whole process."""
+    arguments = ("localize", MEDIA / "frame.jpg", "--audio", MEDIA / "sound.wav", "--out", work / "heat.png")
+    contenders = {REFERENCE: lambda: python("-c", _BARE), AVLOC: lambda: python("-m", "avloc", *arguments)}
+    spent = interleaved(options.repeats, contenders)
     what = (
         "a new process each time: python that imports torch and torchvision and runs one ResNet18 of random weights "
         "on one picture of zeros; `avloc localize` with the shipped model, from files to an overlay"
@@ -39,9 +39,9 @@ def localize_cold(given: Given, work: Path) -> list[Row]:
     return [compared("localize cold", what, spent)]
 
 
-def localize_warm(given: Given, work: Path) -> list[Row]:
-    """Pictures one after the other with a model at hand."""
-    frames = given.count(32, 2)
+def localize_warm(options: Options, work: Path) -> list[Row]:
+    """Pictures one at a time with a loaded model."""
+    frames = options.count(32, 2)
     pictures = [material.picture(seed) for seed in range(frames)]
     sounds = [material.sound(seed) for seed in range(frames)]
     paths = [work / f"{number}.wav" for number in range(frames)]
@@ -60,7 +60,7 @@ def localize_warm(given: Given, work: Path) -> list[Row]:
         for picture, sound in zip(pictures, sounds, strict=True):
             model.localize(picture, sound, material.RATE)
 
-    spent = interleaved(given.repeats, {REFERENCE: theirs, AVLOC: ours})
+    spent = interleaved(options.repeats, {REFERENCE: theirs, AVLOC: ours})
     what = (
         f"{frames} pictures of 640 x 360 one by one: two ResNet18 with 2048 dimensions in fp32, map to 224 x 224; "
         "`model.localize` of the shipped model, which also judges and fuses its own object prior"
@@ -69,7 +69,7 @@ def localize_warm(given: Given, work: Path) -> list[Row]:
 
 
 class FakeMapper:
-    """A bump that wanders: no model, so that the row shows what everything else costs."""
+    """Moving Gaussian bump in place of a model, so that the row measures everything else."""
 
     seconds, rate, resize = 3.0, 22_050, "bilinear-halfpixel"
 
@@ -81,7 +81,7 @@ class FakeMapper:
 
 
 def made_up_video(path: Path, seconds: float) -> Path:
-    """640 x 360 at 30 pictures a second: a texture that drifts under grain, and stereo noise."""
+    """Write 640 x 360 video at 30 frames per second: a drifting texture with grain, and stereo noise."""
     draws = np.random.default_rng(0)
     small = Image.fromarray(draws.integers(0, 256, (60, 100, 3), np.uint8))
     texture = np.asarray(small.resize((1000, 600), Image.Resampling.BICUBIC), np.int16)
@@ -97,13 +97,13 @@ def made_up_video(path: Path, seconds: float) -> Path:
     )
 
 
-def overlay_video(given: Given, work: Path) -> list[Row]:
-    """A video of 360p to an overlay video, a map every half second, the model left out."""
-    source = made_up_video(work / "in.mp4", 2.0 if given.quick else given.video_seconds)
+def overlay_video(options: Options, work: Path) -> list[Row]:
+    """Overlay video of 360p with a map every half second, without a model."""
+    source = made_up_video(work / "in.mp4", 2.0 if options.quick else options.video_seconds)
     write_video(source, work / "out.mp4", FakeMapper(), end=1.0)  # imports and caches
     summaries = []
     spent = interleaved(
-        given.repeats,
+        options.repeats,
         {AVLOC: lambda: summaries.append(write_video(source, work / "out.mp4", FakeMapper()))},
         warm=False,
     )[AVLOC]
@@ -120,12 +120,12 @@ def overlay_video(given: Given, work: Path) -> list[Row]:
     ]
 
 
-def video(given: Given, work: Path) -> list[Row]:
-    """A short clip to an overlay video with the shipped model, from the shell."""
-    seconds = 2.0 if given.quick else 10.0
+def video(options: Options, work: Path) -> list[Row]:
+    """`avloc localize` of a short clip with the shipped model, whole process."""
+    seconds = 2.0 if options.quick else 10.0
     source, out = made_up_video(work / "in.mp4", seconds), work / "out.mp4"
     call = {AVLOC: lambda: python("-m", "avloc", "localize", source, "--out", out)}
-    spent = interleaved(given.repeats, call, warm=False)
+    spent = interleaved(options.repeats, call, warm=False)
     what = f"`avloc localize` of {seconds:g} s of 640 x 360 at 30 pictures a second to an overlay video, shipped model"
     sizes = {"in": source.stat().st_size, "out": out.stat().st_size}
     return [alone("video", what, walls(spent[AVLOC]), bytes=sizes)]

@@ -1,4 +1,4 @@
-"""Rows about maps and their scores: networks alone, scoring alone, and a whole test set."""
+"""Benchmark rows for maps and scores: networks only, scoring only, and a whole test set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from avloc.protocols import PROTOCOLS
 from tests.bench import material
 from tests.bench.reference import ReferenceNet, log_spectrogram, test_transform
 from tests.bench.reference_scoring import similarity_maps
-from tests.bench.timing import AVLOC, REFERENCE, Given, Lap, Row, alone, compared, interleaved, python, walls
+from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, alone, compared, interleaved, python, walls
 
 SCORED = ("avloc", "ezvsl", "lvs", "sspl")
 MAPS = ("av", "object", "fused")
@@ -44,18 +44,18 @@ def made_up_clips(count: int) -> list[LabelledCells]:
     ]
 
 
-def scoring(given: Given, _work: Path) -> list[Row]:
-    """Maps of VGG-SS's clips scored under four protocols, networks left out."""
-    made = made_up_clips(given.count(5158, 20))
+def scoring(options: Options, _work: Path) -> list[Row]:
+    """Scores of VGG-SS's clips under four protocols, without networks."""
+    made = made_up_clips(options.count(5158, 20))
     protocols = [PROTOCOLS[name] for name in SCORED]
-    spent = interleaved(given.repeats, {AVLOC: lambda: score_protocols(made, protocols, "union", MAPS)}, warm=False)
+    spent = interleaved(options.repeats, {AVLOC: lambda: score_protocols(made, protocols, "union", MAPS)}, warm=False)
     what = f"{len(made)} clips x {len(MAPS)} maps x {len(SCORED)} protocols, baselines and intervals included"
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return [alone("scoring", what, walls(spent[AVLOC]), peak_mb=peak)]
 
 
 class _Pictures:
-    """A batch of made-up clips for both sides, and both networks with the same weights."""
+    """A batch of synthetic clips for both sides, and networks with the same weights."""
 
     def __init__(self, work: Path, batch: int) -> None:
         path, config = material.published_size_model(work / "model.safetensors")
@@ -80,22 +80,22 @@ class _Pictures:
         return similarity_maps(self.network, self.tensors, self.spectrograms)
 
 
-def inference(given: Given, work: Path) -> list[Row]:
-    """Similarity maps of a batch in memory."""
-    batch = given.size(16, 2)
+def inference(options: Options, work: Path) -> list[Row]:
+    """Inference on a batch in memory."""
+    batch = options.size(16, 2)
     made = _Pictures(work, batch)
     contenders = {REFERENCE: made.theirs, BF16: lambda: made.ours("bf16"), FP32: lambda: made.ours("fp32")}
-    spent = interleaved(given.repeats, contenders)
+    spent = interleaved(options.repeats, contenders)
     heats = {name: heat_maps(made.ours(name), (224, 224)) for name in ("bf16", "fp32")}
     apart = (heats["bf16"] - heats["fp32"]).abs()
     facts = {"heat_bf16_to_fp32": {"largest": _digits(apart.max()), "mean": _digits(apart.mean())}}
     start = f"batch of {batch}, two ResNet18, 2048 dimensions;"
     plain = "fp32 NCHW, similarity of all pairs, tensors ready for the networks"
     ours = "from uint8 frames and int16 sound, own pairs alone"
-    told = {"work": batch, "unit": "pairs/s"}
+    rate_of = {"work": batch, "unit": "pairs/s"}
     return [
-        compared("inference", f"{start} {plain}; avloc in bf16 {ours}", spent, avloc=BF16, **told, **facts),
-        compared("inference, fp32", f"{start} {plain}; avloc in fp32 {ours}", spent, avloc=FP32, **told),
+        compared("inference", f"{start} {plain}; avloc in bf16 {ours}", spent, avloc=BF16, **rate_of, **facts),
+        compared("inference, fp32", f"{start} {plain}; avloc in fp32 {ours}", spent, avloc=FP32, **rate_of),
     ]
 
 
@@ -103,9 +103,9 @@ def _digits(value: torch.Tensor) -> float:
     return float(f"{value.item():.3g}")
 
 
-def evaluation(given: Given, work: Path) -> list[Row]:
-    """A test set from disk to scores, whole processes."""
-    clips = given.count(1000, 4)
+def evaluation(options: Options, work: Path) -> list[Row]:
+    """Evaluation of a test set from disk, whole processes."""
+    clips = options.count(1000, 4)
     ids = material.media(work / "media", clips, suffix=".jpg", distinct=_DISTINCT)
     boxes = material.boxes(work / "media", ids, ".jpg")
     store = material.store(work / "media", work / "store", annotations=boxes).folder
@@ -118,23 +118,25 @@ def evaluation(given: Given, work: Path) -> list[Row]:
         scores[REFERENCE] = json.loads(done.stdout)
 
     def ours(precision: str) -> None:
-        asked = ("eval", model, "--store", store, "--maps", ",".join(MAPS), "--weights-dir", prior.parent)
-        done = python("-m", "tests.bench.random_weights", *asked, "--precision", precision, "--device", "cpu", "--json")
+        arguments = ("eval", model, "--store", store, "--maps", ",".join(MAPS), "--weights-dir", prior.parent)
+        done = python(
+            "-m", "tests.bench.random_weights", *arguments, "--precision", precision, "--device", "cpu", "--json"
+        )
         report = json.loads(done.stdout.splitlines()[0])
         scores[precision] = {name: report["maps"][name]["overall"]["mean_ciou"] for name in MAPS}
 
     spent = interleaved(
-        given.repeats, {REFERENCE: theirs, BF16: lambda: ours("bf16"), FP32: lambda: ours("fp32")}, warm=False
+        options.repeats, {REFERENCE: theirs, BF16: lambda: ours("bf16"), FP32: lambda: ours("fp32")}, warm=False
     )
     start = f"{clips} clips ({min(clips, _DISTINCT)} differ), maps av, object and fused, whole processes from disk;"
-    told = {"work": clips, "unit": "clips/s"}
+    rate_of = {"work": clips, "unit": "clips/s"}
     return [
         compared(
             f"evaluation{ending}",
             f"{start} one clip after the other in fp32; `avloc eval` in {precision} with its baselines and intervals",
             spent,
             avloc=name,
-            **told,
+            **rate_of,
             mean_ciou={REFERENCE: scores[REFERENCE], AVLOC: scores[precision]},
             whole_s={REFERENCE: _digits_all(spent[REFERENCE]), AVLOC: _digits_all(spent[name])},
         )

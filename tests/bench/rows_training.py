@@ -1,4 +1,4 @@
-"""Rows about training: one step, and whole epochs from disk."""
+"""Benchmark rows for training: one step, and whole epochs from disk."""
 
 from __future__ import annotations
 
@@ -21,80 +21,80 @@ from avloc.train.loop import make_optimiser
 from avloc.train.sampler import EpochBatches
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
-from tests.bench.timing import AVLOC, REFERENCE, Given, Row, alone, compared, interleaved, python, spread, walls
+from tests.bench.timing import AVLOC, REFERENCE, Options, Row, alone, compared, interleaved, python, spread, walls
 
 WORKERS = 2
 RATES = (22_050, 44_100)
-"""The paper's, whose three seconds are 276 spectrogram frames, and that of the published training code: 554."""
+"""Sample rate of the paper (276 spectrogram frames in 3 s) and of the published training code (554 frames)."""
 PURE = "avloc without loading"
 FP32 = "avloc fp32"
 
 
-def training_steps(given: Given, work: Path) -> list[Row]:
-    """Steps on a batch that is in memory already, at the paper's rate and at that of its published code."""
-    return [row for rate in RATES for row in _training_steps(given, work / str(rate), rate)]
+def training_steps(options: Options, work: Path) -> list[Row]:
+    """Training steps on a batch in memory, at the sample rates of the paper and of its published code."""
+    return [row for rate in RATES for row in _training_steps(options, work / str(rate), rate)]
 
 
-def _training_steps(given: Given, work: Path, rate: int) -> list[Row]:
-    batch = given.size(32, 2)
-    world = _World(work, clips=batch, batch=batch, rate=rate)
-    theirs, network = world.their_batch(), world.their_network()
+def _training_steps(options: Options, work: Path, rate: int) -> list[Row]:
+    batch = options.size(32, 2)
+    data = _Data(work, clips=batch, batch=batch, rate=rate)
+    theirs, network = data.their_batch(), data.their_network()
     optimiser = optimiser_of(network)
     contenders = {REFERENCE: lambda: training_step(network, optimiser, theirs)}
     for name, precision in ((AVLOC, "bf16"), (FP32, "fp32")):
-        contenders[name] = world.our_step(precision)
-    spent = interleaved(given.repeats, contenders)
+        contenders[name] = data.our_step(precision)
+    spent = interleaved(options.repeats, contenders)
     frames = theirs.spectrograms.shape[-1]
-    start = f"batch of {batch}, two ResNet18, {world.dim} dimensions, {frames} spectrogram frames, both hints, Adam;"
+    start = f"batch of {batch}, two ResNet18, {data.dim} dimensions, {frames} spectrogram frames, both hints, Adam;"
     fp32 = "fp32 eager NCHW, all pairs of cells, tensors ready for the networks"
     ours = "from uint8 frames and int16 sound"
-    told = {"work": batch, "unit": "pairs/s"}
+    rate_of = {"work": batch, "unit": "pairs/s"}
     name = "training step" if rate == RATES[0] else f"training step, {frames} frames"
     return [
-        compared(name, f"{start} {fp32}; avloc in bf16 {ours}", spent, **told),
-        compared(f"{name}, fp32", f"{start} {fp32}; avloc in fp32 {ours}", spent, avloc=FP32, **told),
+        compared(name, f"{start} {fp32}; avloc in bf16 {ours}", spent, **rate_of),
+        compared(f"{name}, fp32", f"{start} {fp32}; avloc in fp32 {ours}", spent, avloc=FP32, **rate_of),
     ]
 
 
-def method_steps(given: Given, work: Path) -> list[Row]:
-    """Steps of the other methods, with the settings of their authors; the published side knows AVC alone."""
-    batch = given.size(32, 2)
+def method_steps(options: Options, work: Path) -> list[Row]:
+    """Training steps of the other methods with their authors' settings; the reference side has only AVC."""
+    batch = options.size(32, 2)
     material.media(work / "media", batch)
     return [
-        _method_row(given, method, material.store(work / "media", work / method, method=method), batch)
-        for method in given.methods or [name for name, spec in METHOD_SPECS.items() if not spec.hints]
+        _method_row(options, method, material.store(work / "media", work / method, method=method), batch)
+        for method in options.methods or [name for name, spec in METHOD_SPECS.items() if not spec.hints]
     ]
 
 
-def _method_row(given: Given, method: str, store: Store, batch: int) -> Row:
-    """In the precision that `auto` takes here, and in fp32: bf16 that the hardware lacks takes minutes a step."""
+def _method_row(options: Options, method: str, store: Store, batch: int) -> Row:
+    """In the precision that `auto` selects and in fp32; bf16 without hardware support takes minutes per step."""
     config = settled({"batch": batch, "epochs": 1, "init": "random"}, method)
     loaded, usual = our_batch(store, config), pick_precision("auto", torch.device("cpu"))
     steps = {precision: our_step(config, precision, loaded) for precision in dict.fromkeys((usual, "fp32"))}
-    rates = {name: [batch / one for one in walls(laps)] for name, laps in interleaved(given.repeats, steps).items()}
+    rates = {name: [batch / one for one in walls(laps)] for name, laps in interleaved(options.repeats, steps).items()}
     model = config.model
     networks = f"{model.vision_trunk} and {model.audio_trunk}, {model.frame} px, {model.seconds:g} s"
     what = f"batch of {batch}, {networks}, in {usual}, from uint8 frames and int16 sound"
     return alone(f"training step, {method}", what, rates[usual], "pairs/s", fp32=spread(rates["fp32"]))
 
 
-def whole_epoch(given: Given, work: Path) -> list[Row]:
-    """From the start of a process to the end of its epoch, avloc in the precision that `auto` takes here.
+def whole_epoch(options: Options, work: Path) -> list[Row]:
+    """One epoch in a whole process, avloc in the precision that `auto` selects.
 
-    Steps on a batch in memory run in a process of their own too, with memory kept as `avloc train` keeps it: what a
-    process did before and holds still would slow down those that it forks, and itself.
+    Steps on a batch in memory also run in a separate process, with the allocator settings of `avloc train`: memory that
+    a process still holds slows down itself and the processes that it forks.
     """
-    batch = given.size(32, 2)
-    world = _World(work, clips=given.count(48 * batch, 2 * batch), batch=batch)
-    steps, precision = len(world.ids) // batch, pick_precision("auto", torch.device("cpu"))
+    batch = options.size(32, 2)
+    data = _Data(work, clips=options.count(48 * batch, 2 * batch), batch=batch)
+    steps, precision = len(data.ids) // batch, pick_precision("auto", torch.device("cpu"))
     pure: list[float] = []
 
     def without_loading() -> None:
-        asked = (world.store.folder, precision, batch, steps)
-        pure.append(float(python("-m", "tests.bench.steps_run", *asked).stdout))
+        arguments = (data.store.folder, precision, batch, steps)
+        pure.append(float(python("-m", "tests.bench.steps_run", *arguments).stdout))
 
-    contenders = {REFERENCE: world.their_epoch, AVLOC: _counted(world.our_epoch), PURE: without_loading}
-    spent = interleaved(given.repeats, contenders, warm=False)
+    contenders = {REFERENCE: data.their_epoch, AVLOC: _counted(data.our_epoch), PURE: without_loading}
+    spent = interleaved(options.repeats, contenders, warm=False)
     clips = steps * batch
     pure_rate = clips / statistics.median(pure)
     rate = clips / statistics.median(walls(spent[AVLOC]))
@@ -117,13 +117,13 @@ def whole_epoch(given: Given, work: Path) -> list[Row]:
 
 
 def _counted(call: Callable[[int], object]) -> Callable[[], None]:
-    """A call that is told how often it was called before."""
+    """Wrap `call` so that it receives the number of previous calls."""
     before = iter(range(10**6))
     return lambda: call(next(before)) and None
 
 
-class _World:
-    """The same clips with the same hints for both sides."""
+class _Data:
+    """The same clips and hints for both sides."""
 
     def __init__(self, work: Path, *, clips: int, batch: int, rate: int = RATES[0]) -> None:
         self.work, self.batch, self.dim = work, batch, TrainConfig().model.dim
@@ -154,13 +154,13 @@ class _World:
 
 
 def our_batch(store: Store, config: TrainConfig) -> Batch:
-    """The first batch of a training."""
+    """The first batch of a training run."""
     clips = training_set(store, store.ids, config)
     return next(iter(load(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0)))
 
 
 def our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], float]:
-    """One step as `avloc.train` makes it: terms, total, a look at their values, gradients, Adam."""
+    """One step as in `avloc.train`: loss terms, total, check for finite values, gradients, Adam."""
     engine = Engine(config.model, torch.device("cpu"), precision)
     engine.model.train()
     optimiser, draws = make_optimiser(engine.model.groups(), config.optim), torch.Generator()

@@ -1,4 +1,4 @@
-"""The rows, the command line and the table of `python -m tests.bench`."""
+"""Rows, command line and table of `python -m tests.bench`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from avloc.registry import METHOD_SPECS
 from tests.bench import rows_data, rows_localize, rows_machine, rows_memory, rows_scoring, rows_training
-from tests.bench.timing import AVLOC, MACHINE, REFERENCE, Given, Row, header
+from tests.bench.timing import AVLOC, MACHINE, REFERENCE, Options, Row, header
 
-ROWS: dict[str, Callable[[Given, Path], list[Row]]] = {
+ROWS: dict[str, Callable[[Options, Path], list[Row]]] = {
     "machine": rows_machine.machine,
     "prepare": rows_data.prepare,
     "distill-cache": rows_data.distill_cache,
@@ -33,51 +33,51 @@ _SIDES = (REFERENCE, AVLOC, MACHINE)
 _SHOWN = ("row", "what", "unit", *_SIDES, "ratio")
 
 
-def parsed(description: str) -> argparse.Namespace:
-    """The command line."""
+def parse_arguments(description: str) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=description)
-    parser.add_argument("--json", type=Path, help="also write everything here, after every row")
-    parser.add_argument("--row", choices=ROWS, action="append", help="only this one; may repeat")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
-    parser.add_argument("--clips", type=int, help="clips of every row, in place of its own number")
-    parser.add_argument("--batch", type=int, help="clips in a batch, in place of the row's own number")
+    parser.add_argument("--json", type=Path, help="also write all rows to this file, after every row")
+    parser.add_argument("--row", choices=ROWS, action="append", help="only this row; may repeat")
+    parser.add_argument("--repeats", type=int, default=3, help="measured rounds")
+    parser.add_argument("--clips", type=int, help="number of clips, in place of each row's default")
+    parser.add_argument("--batch", type=int, help="batch size, in place of each row's default")
     parser.add_argument("--video-seconds", type=float, default=60.0, help="length of the overlay video")
     parser.add_argument(
         "--method",
         choices=[name for name, spec in METHOD_SPECS.items() if not spec.hints],
         action="append",
         default=[],
-        help="only this one in the row about methods; may repeat",
+        help="only this method in the row about methods; may repeat",
     )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it runs, not how fast")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it runs")
     return parser.parse_args()
 
 
 def main(description: str) -> None:
-    """Measure what was asked for, row by row."""
-    asked = parsed(description)
-    given = Given(
-        repeats=asked.repeats,
-        clips=asked.clips,
-        batch=asked.batch,
-        video_seconds=asked.video_seconds,
-        quick=asked.quick,
-        methods=tuple(asked.method),
+    """Measure the requested rows, one at a time."""
+    options = parse_arguments(description)
+    options = Options(
+        repeats=options.repeats,
+        clips=options.clips,
+        batch=options.batch,
+        video_seconds=options.video_seconds,
+        quick=options.quick,
+        methods=tuple(options.method),
     )
     about, rows = header(), []
     print("\n".join(f"{name}: {value}" for name, value in about.items()))
-    for name in asked.row or ROWS:
+    for name in options.row or ROWS:
         with tempfile.TemporaryDirectory() as work:
-            measured = ROWS[name](given, Path(work))
+            measured = ROWS[name](options, Path(work))
         for row in measured:
-            print(in_words(row), flush=True)
+            print(format_row(row), flush=True)
         rows += measured
-        if asked.json:
-            asked.json.write_text(json.dumps({"header": about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        if options.json:
+            options.json.write_text(json.dumps({"header": about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
-def in_words(row: Row) -> str:
-    """A row for the eye: name and figures, what they are of, further facts."""
+def format_row(row: Row) -> str:
+    """Format a row as text: name and figures, description, further facts."""
     sides = [f"{side} {_values(row[side])}" for side in _SIDES if row.get(side)]
     figures = f"{', '.join(sides)} {row['unit']}"
     ratio = f"  x {row['ratio']:.2f}" if row["ratio"] else ""

@@ -1,6 +1,6 @@
-"""What an epoch computes, in a process of its own: `python -m tests.bench.steps_run STORE PRECISION BATCH COUNT`.
+"""Time training steps in a separate process: `python -m tests.bench.steps_run STORE PRECISION BATCH COUNT`.
 
-avloc's steps on one batch in memory, after a first one that does not count; prints what they took in seconds.
+Runs avloc's steps on one batch in memory after one warm-up step, and prints their duration in seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def steps(store: str, precision: str, batch: str, count: str) -> None:
-    """The same batch again and again."""
+    """Run `count` steps on the same batch."""
     from avloc.config import TrainConfig
     from avloc.malloc import keep_freed_memory
     from avloc.store import Store

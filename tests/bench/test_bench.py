@@ -1,4 +1,4 @@
-"""The benchmark's plain side means what avloc means, and the benchmark runs. Nothing here looks at a clock."""
+"""The benchmark's reference agrees with avloc, and the benchmark runs. No test here measures time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avloc.methods import Embeddings, build
 from avloc.metrics import Truth, ground_truth
 from avloc.transforms import log_spectrogram
 from tests.bench import material, reference, reference_scoring
-from tests.bench.run import ROWS, in_words
+from tests.bench.run import ROWS, format_row
 from tests.bench.timing import Lap, alone, compared, interleaved, python
 
 
@@ -38,12 +38,14 @@ def test_spectrograms_agree():
 def test_losses_agree(vectors):
     image, audio = vectors
     torch.testing.assert_close(reference.contrastive(image, audio), contrastive(image, audio, reference.TAU))
-    heard, seen = F.normalize(torch.rand(5, 12), dim=1), torch.rand(5, 25, 25)
-    seen[2, 0, 0] = torch.nan
+    audio_hints, visual_hints = F.normalize(torch.rand(5, 12), dim=1), torch.rand(5, 25, 25)
+    visual_hints[2, 0, 0] = torch.nan
     present = torch.tensor([True, True, False, True, True])
     weights = LossWeights()
-    ours = weights.audio_hint * audio_hint(audio, heard) + weights.visual_hint * visual_hint(image, seen, present)
-    torch.testing.assert_close(reference.distillation(image, audio, heard, seen), ours)
+    ours = weights.audio_hint * audio_hint(audio, audio_hints) + weights.visual_hint * visual_hint(
+        image, visual_hints, present
+    )
+    torch.testing.assert_close(reference.distillation(image, audio, audio_hints, visual_hints), ours)
 
 
 def test_networks_agree():
@@ -72,14 +74,14 @@ def test_scores_agree():
     assert reference_scoring.ciou(heat, truth) == pytest.approx(Truth(truth).ciou(threshold_mask(heat, median)))
 
 
-def test_contenders_take_turns():
+def test_contenders_are_called_alternately():
     calls = []
     spent = interleaved(2, {"reference": lambda: calls.append("a"), "avloc": lambda: calls.append("b")}, warm=False)
     assert calls == ["a", "b", "a", "b"]
     assert {name: len(values) for name, values in spent.items()} == {"reference": 2, "avloc": 2}
 
 
-def test_ratio_favours_avloc_above_one():
+def test_a_ratio_above_one_means_avloc_is_faster():
     walls = {"reference": [2.0, 6.0, 4.0], "avloc": [1.0, 2.0, 3.0]}
     spent = {name: [Lap(wall, 2 * wall) for wall in own] for name, own in walls.items()}
     less = compared("name", "what", spent)
@@ -87,25 +89,25 @@ def test_ratio_favours_avloc_above_one():
     assert less["processor_s"] == {"reference": 8.0, "avloc": 4.0}
     more = compared("name", "what", spent, work=12, unit="clips/s")
     assert (more["reference"]["median"], more["avloc"]["median"], more["ratio"]) == (3.0, 6.0, 2.0)
-    assert "reference 3 [2 .. 6], avloc 6 [4 .. 12] clips/s  x 2.00" in in_words(more)
-    assert "ratio" not in in_words(alone("name", "what", [1.0]))
+    assert "reference 3 [2 .. 6], avloc 6 [4 .. 12] clips/s  x 2.00" in format_row(more)
+    assert "ratio" not in format_row(alone("name", "what", [1.0]))
 
 
 def test_the_benchmark_runs(tmp_path):
     rows = ("scoring", "loading")
-    asked = [part for name in rows for part in ("--row", name)]
-    out = python("-m", "tests.bench", "--quick", "--repeats", 2, *asked, "--json", tmp_path / "out.json").stdout
-    said = json.loads((tmp_path / "out.json").read_text())
-    assert {"python", "torch", "processor", "cores", "threads", "ratio"} <= said["header"].keys()
-    names = [row["row"] for row in said["rows"]]
+    arguments = [part for name in rows for part in ("--row", name)]
+    out = python("-m", "tests.bench", "--quick", "--repeats", 2, *arguments, "--json", tmp_path / "out.json").stdout
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert {"python", "torch", "processor", "cores", "threads", "ratio"} <= written["header"].keys()
+    names = [row["row"] for row in written["rows"]]
     assert names[:2] == ["scoring", "loading"]
-    for row in said["rows"]:
+    for row in written["rows"]:
         assert {"row", "what", "unit", "reference", "avloc", "ratio"} <= row.keys()
         assert row["row"] in out
         assert len(row["avloc"]["all"]) == 2
-    assert all(row["reference"] and row["ratio"] > 0 for row in said["rows"][1:])
-    assert said["rows"][-1]["bytes_of_hints"].keys() == {"reference", "avloc"}
+    assert all(row["reference"] and row["ratio"] > 0 for row in written["rows"][1:])
+    assert written["rows"][-1]["bytes_of_hints"].keys() == {"reference", "avloc"}
 
 
-def test_every_row_has_a_name_that_can_be_asked_for():
+def test_rows_can_be_selected_by_name():
     assert {"machine", "prepare", "distill-cache", "loading", "training step", "evaluation"} <= ROWS.keys()

@@ -1,4 +1,4 @@
-"""Contenders measured in turn, and what a row of the benchmark says about them."""
+"""Alternating measurement of contenders, and the rows of the benchmark."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What the command line asks of every row."""
+class Options:
+    """Options of the command line that apply to every row."""
 
     repeats: int = 3
     clips: int | None = None
@@ -32,19 +32,19 @@ class Given:
     video_seconds: float = 60.0
     quick: bool = False
     methods: tuple[str, ...] = ()
-    """Of the row about methods; none are all of them."""
+    """Methods of the row about methods; empty: all of them."""
 
     def count(self, usual: int, quick: int) -> int:
-        """How many clips a row takes."""
+        """Number of clips of a row."""
         return self.clips or (quick if self.quick else usual)
 
     def size(self, usual: int, quick: int) -> int:
-        """How many clips a row puts in a batch."""
+        """Batch size of a row."""
         return self.batch or (quick if self.quick else usual)
 
 
 class Lap(NamedTuple):
-    """What one call took: by the clock, and of all processors together, its processes included."""
+    """Duration of one call: wall-clock time, and CPU time of this process and its children."""
 
     wall_s: float
     processor_s: float
@@ -53,12 +53,12 @@ class Lap(NamedTuple):
 def interleaved(
     repeats: int, contenders: Mapping[str, Callable[[], object]], *, warm: bool = True
 ) -> dict[str, list[Lap]]:
-    """Laps of each contender, A B A B ...: a machine that slows down slows all of them.
+    """Time the contenders alternately (A B A B ...), so that a machine that slows down slows all of them.
 
     Args:
-        repeats: rounds that count.
-        contenders: what to call, by name.
-        warm: call each once before, uncounted.
+        repeats: measured rounds.
+        contenders: functions by name.
+        warm: call each once before, without measuring.
     """
     if warm:
         for call in contenders.values():
@@ -71,14 +71,14 @@ def interleaved(
 
 
 def lap(call: Callable[[], object]) -> Lap:
-    """One call."""
+    """Time one call."""
     processor, wall = sum(os.times()[:4]), time.perf_counter()
     call()
     return Lap(time.perf_counter() - wall, sum(os.times()[:4]) - processor)
 
 
 def walls(laps: Sequence[Lap]) -> list[float]:
-    """By the clock alone."""
+    """Wall-clock times."""
     return [one.wall_s for one in laps]
 
 
@@ -101,13 +101,13 @@ def compared(
     """A row of two contenders.
 
     Args:
-        name: of the row.
-        what: in words, what both did.
-        laps: of all contenders, from `interleaved`.
-        work: how much was done each time; the row then holds rates, `unit` of them a second.
-        unit: of the values.
-        reference: which contender is compared with.
-        avloc: which one is compared.
+        name: name of the row.
+        what: description of the work.
+        laps: laps of all contenders, from `interleaved`.
+        work: amount of work per call; if options, the row holds rates.
+        unit: unit of the values.
+        reference: name of the reference contender.
+        avloc: name of avloc's contender.
         more: further facts.
     """
     both = {REFERENCE: laps[reference], AVLOC: laps[avloc]}
@@ -121,7 +121,7 @@ def compared(
 
 
 def alone(name: str, what: str, values: Sequence[float], unit: str = "s", *, side: str = AVLOC, **more: Any) -> Row:
-    """A row of avloc's own, or with `side` of the machine's: nothing is compared."""
+    """A row of one side only: avloc's, or that of `side`."""
     sides = {REFERENCE: None, AVLOC: None, side: spread(values)}
     return {"row": name, "what": what, "unit": unit, **sides, "ratio": None, **more}
 
@@ -131,7 +131,7 @@ def _rounded(value: float) -> float:
 
 
 def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` in a process of its own, from a folder of no consequence; its output must be fine."""
+    """Run `python ARGUMENTS` in a temporary folder; raise RuntimeError if it fails."""
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment},
@@ -151,7 +151,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def header() -> dict[str, Any]:
-    """The machine and the versions; nothing of the day or of the user."""
+    """Machine and versions; no date and no user."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

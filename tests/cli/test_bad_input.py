@@ -1,4 +1,4 @@
-"""Bad input through the real entry point: what is wrong is named, the rest is done, the exit code says which it was."""
+"""Bad input through the real entry point: errors name their cause, other inputs are processed, exit codes differ."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
-    """One good clip among everything that can be wrong with one."""
+    """One valid clip and one for each kind of defect."""
     folder = tmp_path_factory.mktemp("media") / "media"
     folder.mkdir()
     good = make_video(folder / "good.mp4", seconds=3, fps=5, sound=tone(3, RATE), rate=RATE)
@@ -52,8 +52,8 @@ def media(tmp_path_factory) -> Path:
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("this is no video\n" * 50)
     (folder / "cut.mp4").write_bytes(data[: len(data) // 2])
-    make_video(folder / "deaf.mp4", seconds=3, fps=5)
-    with_sound_only = make_video(folder / "blind.mkv", seconds=3, fps=5, sound=tone(3, RATE), rate=RATE)
+    make_video(folder / "no-sound.mp4", seconds=3, fps=5)
+    with_sound_only = make_video(folder / "no-picture.mkv", seconds=3, fps=5, sound=tone(3, RATE), rate=RATE)
     without_pictures(with_sound_only)
     return folder
 
@@ -73,27 +73,27 @@ def without_pictures(path: Path) -> None:
 
 
 BAD = {
-    "blind.mkv": "has no picture",
+    "no-picture.mkv": "has no picture",
     "cut.mp4": "cannot be",
-    "deaf.mp4": "has no sound",
+    "no-sound.mp4": "has no sound",
     "empty.mp4": "is empty (0 bytes)",
     "text.mp4": "cannot be",
 }
 
 
-def check(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
-    """The exit code, every word on standard error, no traceback, and no word of failure on standard output."""
+def check(done: subprocess.CompletedProcess, code: int, *texts: str) -> None:
+    """Assert the exit code, the texts on standard error, and that there is no traceback."""
     assert done.returncode == code, done.stderr
-    for word in words:
-        assert word in done.stderr
+    for text in texts:
+        assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" not in done.stdout
 
 
-# --- clips that cannot be used ----------------------------------------------------------------------------------
+# --- unusable clips ---------------------------------------------------------------------------------------------
 
 
-def test_prepare_skips_bad_clips_by_name_and_goes_on(media, tmp_path):
+def test_prepare_skips_and_names_bad_clips(media, tmp_path):
     done = avloc("prepare", str(media), "--out", str(tmp_path / "out"), "--json", "--workers", "1")
     check(done, 1, *(f"{name} {reason}" for name, reason in BAD.items()))
     report = json.loads(done.stdout)
@@ -104,7 +104,7 @@ def test_prepare_skips_bad_clips_by_name_and_goes_on(media, tmp_path):
     assert all(line["reason"].startswith(BAD[Path(line["input"]).name]) for line in lines)
 
 
-def test_prepare_with_nothing_but_bad_clips(media, tmp_path):
+def test_prepare_with_only_bad_clips_fails(media, tmp_path):
     sources = [str(media / name) for name in BAD]
     done = avloc("prepare", *sources, "--out", str(tmp_path / "out"), "--workers", "1")
     check(done, 3, "every input failed (5)", *BAD, "skipped.jsonl")
@@ -112,7 +112,7 @@ def test_prepare_with_nothing_but_bad_clips(media, tmp_path):
     assert not (tmp_path / "out" / "store.json").exists()
 
 
-def test_localize_names_bad_clips_and_goes_on(media, model, tmp_path):
+def test_localize_skips_and_names_bad_clips(media, model, tmp_path):
     sources = [str(path) for path in sorted(media.iterdir())]
     done = avloc("localize", *sources, "--model", str(model), "--json", "--out", f"{tmp_path}/out/")
     check(done, 1, *(f"{media / name}: {reason}" for name, reason in BAD.items()))
@@ -122,14 +122,14 @@ def test_localize_names_bad_clips_and_goes_on(media, model, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
-def test_localize_with_nothing_but_bad_clips(media, model, tmp_path):
+def test_localize_with_only_bad_clips_fails(media, model, tmp_path):
     done = avloc("localize", *(str(media / n) for n in BAD), "--model", str(model), "--out", f"{tmp_path}/out/")
     check(done, 3, "no input could be localized", *BAD)
     assert done.stdout == ""
     assert not (tmp_path / "out").exists()
 
 
-def test_halves_of_a_pair_are_named_and_never_replaced(tmp_path):
+def test_incomplete_pairs_are_named_and_skipped(tmp_path):
     for name, parts in {"both": "fa", "mute": "f", "unseen": "a"}.items():
         if "f" in parts:
             make_picture(tmp_path / "in" / "frames" / f"{name}.jpg", disc((64, 48), (0.5, 0.5)))
@@ -140,7 +140,7 @@ def test_halves_of_a_pair_are_named_and_never_replaced(tmp_path):
     assert Store(tmp_path / "out").ids == ["both"]
 
 
-# --- flags and values that cannot be meant ----------------------------------------------------------------------
+# --- invalid flags and values -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["prepare", "distill-cache", "train", "eval", "localize"])
@@ -253,17 +253,17 @@ def ident(case) -> str:
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: f"{case[0][0]} {ident(case)}")
-def test_an_impossible_value_is_named_with_what_would_be_valid(at_home, case):
-    arguments, words = case
+def test_an_invalid_value_is_named_with_valid_ones(at_home, case):
+    arguments, text = case
     before = sorted(at_home.iterdir())
     done = avloc(*arguments)
-    check(done, 2, words)
+    check(done, 2, text)
     assert done.stdout == ""
     assert sorted(at_home.iterdir()) == before, "nothing is left behind"
 
 
 @pytest.mark.parametrize("case", MISSPELT, ids=lambda case: f"{case[0][0]} {ident(case)}")
-def test_a_name_that_is_misspelt_is_answered_with_the_one_that_was_meant(at_home, here, case):
+def test_a_misspelt_name_gets_a_suggestion(at_home, here, case):
     arguments, hint = case
     done = here(*arguments)
     assert (done.code, done.out) == (2, "")
@@ -272,12 +272,12 @@ def test_a_name_that_is_misspelt_is_answered_with_the_one_that_was_meant(at_home
 
 
 @pytest.mark.parametrize("case", NEEDS_TORCH, ids=lambda case: f"{case[0][0]} {ident(case)}")
-def test_an_impossible_value_that_only_the_engine_knows(at_home, here, case):
-    """As above; in this process, since loading the engine takes seconds."""
-    arguments, words = case
+def test_an_invalid_value_that_only_the_engine_can_check_is_named(at_home, here, case):
+    """Runs in this process, because loading the engine takes seconds."""
+    arguments, text = case
     done = here(*arguments)
     assert (done.code, done.out) == (2, "")
-    assert words in done.err
+    assert text in done.err
     assert "Traceback" not in done.err
 
 
@@ -311,16 +311,16 @@ ABSENT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), ABSENT, ids=lambda value: value[-1] if len(value) > 3 else "")
-def test_absent_weights_are_named_with_where_they_go_and_how_to_get_them(at_home, here, tmp_path, arguments, words):
+@pytest.mark.parametrize(("arguments", "texts"), ABSENT, ids=lambda value: value[-1] if len(value) > 3 else "")
+def test_absent_weights_are_named_with_their_folder_and_source(at_home, here, tmp_path, arguments, texts):
     done = here(*arguments)
     assert (done.code, done.out) == (4, "")
-    for word in (*words, str(tmp_path / "cache" / "avloc" / "weights")):
-        assert word in done.err
-    assert not (at_home / "new" / "model.safetensors").exists(), "never random weights unasked"
+    for text in (*texts, str(tmp_path / "cache" / "avloc" / "weights")):
+        assert text in done.err
+    assert not (at_home / "new" / "model.safetensors").exists(), "no random weights unless requested"
 
 
-def test_absent_weights_in_a_process_of_its_own(at_home):
+def test_absent_weights_are_named_by_a_separate_process(at_home):
     check(avloc("distill-cache", "store", "--teacher", "panns"), 4, "Cnn14_mAP=0.431.pth", "--weights-dir")
 
 
@@ -333,41 +333,43 @@ def test_a_damaged_model_is_named(at_home, here, command, name):
     assert "Traceback" not in done.err
 
 
-def test_a_model_that_asks_for_code_to_be_run_is_refused(at_home, here):
+def test_a_model_that_would_run_code_is_refused(at_home, here):
     import pickle
 
-    class Sly:
+    class Malicious:
         def __reduce__(self):
             return (os.mkdir, ("owned",))
 
-    Path("sly.pth").write_bytes(pickle.dumps(Sly()))
-    done = here("localize", "good.mp4", "--model", "sly.pth")
-    assert (done.code, "sly.pth" in done.err) == (4, True)
+    Path("malicious.pth").write_bytes(pickle.dumps(Malicious()))
+    done = here("localize", "good.mp4", "--model", "malicious.pth")
+    assert (done.code, "malicious.pth" in done.err) == (4, True)
     assert not Path("owned").exists()
 
 
 # --- interrupts -------------------------------------------------------------------------------------------------
 
 
-def stopped(process: subprocess.Popen, there: Path, blow: signal.Signals, *, group: bool, after_s: float = 0.0) -> str:
-    """Wait until `there` exists and somewhat longer, strike, and return what was said."""
+def stopped(
+    process: subprocess.Popen, there: Path, signal_sent: signal.Signals, *, group: bool, after_s: float = 0.0
+) -> str:
+    """Wait until `there` exists and for `after_s` more, send the signal, and return standard error."""
     deadline = time.monotonic() + 60
     while process.poll() is None and not there.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(after_s)
     assert process.poll() is None, "it ended before it could be stopped"
     if group:
-        os.killpg(process.pid, blow)
+        os.killpg(process.pid, signal_sent)
     else:
-        process.send_signal(blow)
+        process.send_signal(signal_sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + blow
+    assert process.returncode == 128 + signal_sent
     return err.decode()
 
 
-@pytest.mark.parametrize(("blow", "group", "workers"), [(signal.SIGINT, True, 2), (signal.SIGTERM, False, 1)])
-def test_prepare_that_is_stopped_keeps_what_it_has_and_goes_on(tmp_path, blow, group, workers):
-    """Ctrl-C reaches the whole process group, `kill` one process."""
+@pytest.mark.parametrize(("signal_sent", "group", "workers"), [(signal.SIGINT, True, 2), (signal.SIGTERM, False, 1)])
+def test_interrupted_prepare_keeps_finished_shards_and_resumes(tmp_path, signal_sent, group, workers):
+    """Ctrl-C signals the whole process group, `kill` one process."""
     count = 300
     picture = make_picture(tmp_path / "in" / "frames" / "clip000.jpg", disc((256, 256), (0.5, 0.5)))
     sound = make_sound(tmp_path / "in" / "audio" / "clip000.wav", tone(3, 44_100), 44_100)
@@ -375,7 +377,7 @@ def test_prepare_that_is_stopped_keeps_what_it_has_and_goes_on(tmp_path, blow, g
         for source in (picture, sound):
             shutil.copy(source, source.with_stem(f"clip{number:03d}"))
     command = ("prepare", tmp_path / "in", "--out", tmp_path / "out", "--workers", workers)
-    err = stopped(start(*command), tmp_path / "out" / "store.json", blow, group=group, after_s=0.4)
+    err = stopped(start(*command), tmp_path / "out" / "store.json", signal_sent, group=group, after_s=0.4)
     assert "Traceback" not in err
     kept = Store(tmp_path / "out").ids
     assert 0 < len(kept) < count
@@ -390,11 +392,11 @@ def test_prepare_that_is_stopped_keeps_what_it_has_and_goes_on(tmp_path, blow, g
     assert len(Store(tmp_path / "out")) == count
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
-def test_localize_that_is_stopped_leaves_whole_files_only(media, model, tmp_path, blow):
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_localize_leaves_only_complete_files(media, model, tmp_path, signal_sent):
     count = 400
     process = start("localize", *[media / "good.mp4"] * count, "--model", model, "--out", f"{tmp_path}/out/")
-    err = stopped(process, tmp_path / "out" / "good-2.png", blow, group=True)
+    err = stopped(process, tmp_path / "out" / "good-2.png", signal_sent, group=True)
     assert "Traceback" not in err
     names = [path.name for path in (tmp_path / "out").iterdir()]
     assert 2 <= len(names) < count
@@ -403,22 +405,22 @@ def test_localize_that_is_stopped_leaves_whole_files_only(media, model, tmp_path
         assert np.asarray(Image.open(tmp_path / "out" / name)).shape == (48, 64, 3)
 
 
-# --- what nobody foresaw, and what refuses ----------------------------------------------------------------------
+# --- bugs, full disks, locks, refused stores --------------------------------------------------------------------
 
-_SABOTAGE = """
+_PATCHED_MAIN = """
 import errno, sys
 from pathlib import Path
 import avloc.prepare.run
-{sabotage}
+{patch}
 from avloc.cli import main
 sys.argv[0] = "avloc"
 main()
 """
 
 
-def sabotaged(sabotage: str, *arguments: object) -> subprocess.CompletedProcess:
+def run_patched(patch: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", _SABOTAGE.format(sabotage=sabotage), *map(str, arguments)],
+        [sys.executable, "-c", _PATCHED_MAIN.format(patch=patch), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -427,23 +429,23 @@ def sabotaged(sabotage: str, *arguments: object) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_bug_of_ours_keeps_its_traceback(media, tmp_path):
-    sabotage = """
+def test_a_bug_in_avloc_prints_its_traceback(media, tmp_path):
+    patch = """
 def broken(*_args):
-    raise RuntimeError("nobody foresaw this")
+    raise RuntimeError("unexpected failure")
 avloc.prepare.discovery.files_in = broken
 """
-    done = sabotaged(sabotage, "prepare", media / "good.mp4", "--out", tmp_path / "out")
+    done = run_patched(patch, "prepare", media / "good.mp4", "--out", tmp_path / "out")
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert "in broken" in done.stderr, "the traceback is whole"
-    assert "RuntimeError: nobody foresaw this" in done.stderr
+    assert "RuntimeError: unexpected failure" in done.stderr
     assert "this is a bug in avloc" in done.stderr
     assert done.stdout == ""
 
 
-def test_a_full_disk_ends_in_words_and_the_next_run_goes_on(media, tmp_path):
-    sabotage = """
+def test_a_full_disk_is_reported_and_the_next_run_resumes(media, tmp_path):
+    patch = """
 write = Path.write_bytes
 def full(path, data):
     if ".h5" in path.name:
@@ -453,14 +455,14 @@ def full(path, data):
 Path.write_bytes = full
 """
     command = ("prepare", media / "good.mp4", "--out", tmp_path / "out")
-    check(sabotaged(sabotage, *command), 5, "the disk is full", "run the same command again")
+    check(run_patched(patch, *command), 5, "the disk is full", "run the same command again")
     assert not list((tmp_path / "out").glob("*.h5"))
     assert not list((tmp_path / "out").glob(".*.part"))
     check(avloc(*map(str, command)), 0)
     assert Store(tmp_path / "out").ids == ["good"]
 
 
-def test_a_full_disk_under_localize(media, model, tmp_path, here, monkeypatch):
+def test_localize_reports_a_full_disk(media, model, tmp_path, here, monkeypatch):
     def full(_image, path, **_save):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
@@ -473,7 +475,7 @@ def test_a_full_disk_under_localize(media, model, tmp_path, here, monkeypatch):
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_a_place_that_may_not_be_written_is_named(media, model, tmp_path, here, monkeypatch):
+def test_an_unwritable_output_folder_is_named(media, model, tmp_path, here, monkeypatch):
     def forbidden(_image, path, **_save):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -486,7 +488,7 @@ def test_a_place_that_may_not_be_written_is_named(media, model, tmp_path, here, 
 
 
 @pytest.mark.parametrize(("out", "what"), [("heat.png", "file"), ("new/heat.png", "folder"), ("new/", "folder")])
-def test_a_place_where_nothing_can_be_made_is_named(media, model, here, out, what):
+def test_an_output_folder_that_cannot_be_created_is_named(media, model, here, out, what):
     done = here("localize", media / "good.mp4", "--model", model, "--out", f"/proc/{out}")
     assert (done.code, done.out) == (5, "")
     assert f"a {what} cannot be made there" in done.err
@@ -494,7 +496,7 @@ def test_a_place_where_nothing_can_be_made_is_named(media, model, here, out, wha
 
 
 @pytest.mark.parametrize("command", [("prepare", "good.mp4"), (*LOCALIZE[:2], "--model", "small.safetensors")])
-def test_a_place_under_a_plain_file_is_named(at_home, here, command):
+def test_an_output_path_below_a_plain_file_is_named(at_home, here, command):
     Path("plain").write_text("")
     done = here(*command, "--out", "plain/new/")
     assert (done.code, done.out, "plain" in done.err) == (2, "", True)
@@ -512,7 +514,7 @@ def test_a_held_lock_is_refused(at_home, store, command):
     assert not list((at_home / "new").glob("*.h5"))
 
 
-def test_a_store_made_otherwise_is_refused(media, tmp_path):
+def test_a_store_with_other_settings_is_refused(media, tmp_path):
     command = ("prepare", str(media / "good.mp4"), "--out", str(tmp_path / "out"))
     check(avloc(*command), 0)
     check(
@@ -524,7 +526,7 @@ def test_a_store_made_otherwise_is_refused(media, tmp_path):
     assert Store(tmp_path / "out").spec.rate == 22_050
 
 
-def test_hints_under_a_foreign_stamp_are_refused(tmp_path):
+def test_hints_with_other_settings_are_refused(tmp_path):
     folder = write_store(tmp_path / "store", 2)
     with HintWriter(folder, HintStamp(teacher="panns", shape=(2048,), settings={"sound": "store"})) as writer:
         writer.add(Store(folder).ids[0], np.ones(2048, np.float16))
@@ -536,7 +538,7 @@ def test_hints_under_a_foreign_stamp_are_refused(tmp_path):
     assert {path.name: path.read_bytes() for path in hint_folder(folder, "panns").iterdir()} == before
 
 
-def test_an_unfit_store_is_refused(at_home, here):
+def test_an_incompatible_store_is_refused(at_home, here):
     save_small(Path("wide.safetensors"), ModelConfig(**{**vars(SMALL), "rate": 44_100}))
     for command in ((*EVAL[:3], "--model", "wide.safetensors"), (*TRAIN, "--set", "model.rate=44100")):
         done = here(*command)
@@ -548,7 +550,7 @@ def test_an_unfit_store_is_refused(at_home, here):
 @pytest.mark.parametrize(
     "command", [("distill-cache", "absent"), ("train", "absent", "--out", "new"), ("eval", "--store", "absent")]
 )
-def test_a_store_that_is_not_there(at_home, here, command):
+def test_a_missing_store_is_named(at_home, here, command):
     done = here(*command)
     assert (done.code, done.out) == (5, "")
     assert "absent is not a prepared store" in done.err

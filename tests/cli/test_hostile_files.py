@@ -1,4 +1,4 @@
-"""Files made to do harm: they are refused by name, run nothing, read nothing else, and fill no memory."""
+"""Malicious files are refused by name; they run no code, read no other file, and do not exhaust memory."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ STORES: dict[str, Callable[[h5py.File, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("harm", STORES)
-def test_a_store_that_is_no_store_is_refused(whole, tmp_path, harm):
+@pytest.mark.parametrize("case", STORES)
+def test_a_malformed_shard_is_refused(whole, tmp_path, case):
     shutil.copytree(whole, tmp_path / "store")
     with h5py.File(tmp_path / "store" / "shard-00000.h5", "r+") as file:
-        STORES[harm](file, tmp_path)
+        STORES[case](file, tmp_path)
     with pytest.raises(Refused, match=r"shard-00000\.h5 cannot be read"):
         store = Store(tmp_path / "store")
         clips = [store.read(clip_id) for clip_id in store.ids]
@@ -119,10 +119,10 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("harm", HEADERS)
-def test_a_header_that_is_none_is_refused(whole, tmp_path, harm):
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_malformed_store_header_is_refused(whole, tmp_path, case):
     shutil.copytree(whole, tmp_path / "store")
-    (tmp_path / "store" / "store.json").write_bytes(HEADERS[harm])
+    (tmp_path / "store" / "store.json").write_bytes(HEADERS[case])
     with pytest.raises(Refused, match=r"store\.json"):
         Store(tmp_path / "store")
 
@@ -137,14 +137,14 @@ def test_a_header_that_is_none_is_refused(whole, tmp_path, harm):
         b'{"teacher": "panns", "shape": ["a"]}',
     ],
 )
-def test_a_stamp_that_is_none_is_refused(whole, tmp_path, stamp):
+def test_a_malformed_hint_stamp_is_refused(whole, tmp_path, stamp):
     shutil.copytree(whole, tmp_path / "store")
     (tmp_path / "store" / "hints-panns" / "stamp.json").write_bytes(stamp)
     with pytest.raises(Refused, match=r"stamp\.json"):
         Hints(tmp_path / "store", "panns")
 
 
-def test_hints_of_another_shape_than_their_stamp_says_are_refused(whole, tmp_path):
+def test_hints_whose_shape_differs_from_their_stamp_are_refused(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "store")
     with h5py.File(tmp_path / "store" / "hints-panns" / "shard-00000.h5", "r+") as file:
         _replaced(file, "value", data=np.zeros((3, 1 << 12), "f2"))
@@ -153,7 +153,7 @@ def test_hints_of_another_shape_than_their_stamp_says_are_refused(whole, tmp_pat
         hints.read(hints.shards.ids[0])
 
 
-def test_a_packed_set_in_another_file_is_refused(tmp_path):
+def test_a_packed_set_that_links_to_another_file_is_refused(tmp_path):
     with h5py.File(tmp_path / "secret.h5", "w") as secret:
         secret["frames"] = np.zeros((2, 8, 8, 3), "f4")
     frames, sounds = tmp_path / "h5py_train_frames_10k.h5", tmp_path / "h5py_train_audios_10k.h5"
@@ -176,9 +176,9 @@ XML = {
 }
 
 
-@pytest.mark.parametrize("harm", XML)
-def test_xml_made_to_do_harm_makes_its_clip_unusable(tmp_path, harm):
-    (tmp_path / "clip.xml").write_text(XML[harm])
+@pytest.mark.parametrize("case", XML)
+def test_malicious_xml_makes_its_clip_unusable(tmp_path, case):
+    (tmp_path / "clip.xml").write_text(XML[case])
     (tmp_path / "other.xml").write_text("<a><bbox><x>1</x><x>2</x><x>30</x><x>40</x></bbox></a>")
     found = read_annotations(tmp_path)
     assert found.find("other").boxes.tolist() == [[1 / 256, 2 / 256, 30 / 256, 40 / 256]]
@@ -205,7 +205,7 @@ def test_xml_of_any_depth_is_read(tmp_path):
     ],
     ids=range(7),
 )
-def test_boxes_made_to_do_harm_are_refused(tmp_path, text):
+def test_malicious_boxes_are_refused(tmp_path, text):
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(UsageError, match=r"boxes\.json"):
         read_annotations(tmp_path / "boxes.json")
@@ -246,15 +246,15 @@ def _absurd(header: dict) -> None:
     header["__metadata__"]["avloc"] = json.dumps(about)
 
 
-@pytest.mark.parametrize("harm", MODELS)
-def test_a_model_file_that_lies_is_refused(tmp_path, harm):
+@pytest.mark.parametrize("case", MODELS)
+def test_a_malformed_model_file_is_refused(tmp_path, case):
     path = save_small(tmp_path / "model.safetensors")
-    path.write_bytes(MODELS[harm](path.read_bytes()))
+    path.write_bytes(MODELS[case](path.read_bytes()))
     with pytest.raises(WeightsError, match=r"model\.safetensors"):
         load_model(path)
 
 
-def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+def test_a_decompression_bomb_is_refused(tmp_path):
     torch.save({"model": {"img_proj.weight": torch.zeros(1 << 20)}}, tmp_path / "whole.pth")
     with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
         for entry in whole.infolist():
@@ -264,14 +264,14 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
         load_model(tmp_path / "bomb.pth")
 
 
-def test_a_path_that_is_no_text_can_stand_in_json(tmp_path):
+def test_an_undecodable_path_can_be_written_to_json(tmp_path):
     save_model(tmp_path / "a.safetensors", SMALL, {}, {"name": "a", "store": "/no\udcff/text"})
     assert load_model(tmp_path / "a.safetensors").card["store"] == "/no\udcff/text"
     write_json(tmp_path / "a.json", {"path": "/no\udcff/text \u00e4"})
     assert read_json(tmp_path / "a.json") == {"path": "/no\udcff/text \u00e4"}
 
 
-# --- hints from elsewhere, names --------------------------------------------------------------------------------
+# --- imported hints, file names ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", ["(1152921504606846976,)", "(1099511627776, 1099511627776)", "(-1,)"])
@@ -282,8 +282,8 @@ def test_an_array_that_claims_an_exabyte_is_refused(tmp_path, shape):
         read_hint([tmp_path / "a.npy"], (4,))
 
 
-def test_names_that_drive_a_terminal_are_only_shown(tmp_path):
-    """A title, a colour and a jump to the first line, in the name of a broken file."""
+def test_control_characters_in_names_are_escaped(tmp_path):
+    """The name of a broken file sets the title and colour of the terminal and moves the cursor."""
     name = f"{ESC}]0;owned\x07{ESC}[31mred{ESC}[H.mp4"
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(b"no video")

@@ -1,4 +1,4 @@
-"""Memory that runs out, and a process that dies, end in words; the same command goes on."""
+"""Exhausted memory and killed worker processes are reported without a traceback; the same command resumes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = (
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.\nand more"),
     ],
 )
-def test_full_memory_is_no_bug(error: Exception, capsys) -> None:
+def test_exhausted_memory_is_not_reported_as_a_bug(error: Exception, capsys) -> None:
     def fail() -> None:
         raise error
 
@@ -58,8 +58,8 @@ main()
 """
 
 
-def test_a_reading_process_that_fails_is_not_waited_for(tmp_path: Path) -> None:
-    """Loader processes leave signals to their parent, which ends with a line and must not wait for them."""
+def test_a_failed_loader_process_does_not_block_the_command(tmp_path: Path) -> None:
+    """Loader processes leave signals to their parent, which reports the error and must not wait for them."""
     store = write_store(tmp_path / "store", 6)
     command = ("train", store, "--out", tmp_path / "run", *SMALL, "--set", "workers=1")
     done = subprocess.run(
@@ -73,7 +73,7 @@ def test_a_reading_process_that_fails_is_not_waited_for(tmp_path: Path) -> None:
     assert (done.returncode, "the memory is full" in done.stderr) == (5, True), done.stderr
 
 
-def test_a_reading_process_that_is_killed_is_named_and_the_run_goes_on(tmp_path: Path, here, monkeypatch) -> None:
+def test_a_killed_loader_process_is_reported_and_the_run_resumes(tmp_path: Path, here, monkeypatch) -> None:
     from avloc import dataset
 
     store, parent = write_store(tmp_path / "store", 6), os.getpid()

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, have no reader, or an encoding that cannot hold the text."""
+"""Standard streams that are closed, have no reader, or cannot encode the text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NARROW = [
 
 
 def run(*arguments: object, shell: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """`avloc ARGUMENTS` in bash with redirections of `shell`; the exit code is the program's."""
+    """Run `avloc ARGUMENTS` in bash with the redirections `shell`; the exit code is avloc's."""
     command = f'set -o pipefail; "$@" {shell}'
     return subprocess.run(
         ["bash", "-c", command, "bash", sys.executable, "-m", "avloc", *map(os.fsencode, map(str, arguments))],
@@ -56,27 +56,27 @@ def localize(clips: Path, name: str) -> tuple[object, ...]:
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_printing_to_nobody_ends_with_141_and_without_a_traceback(arguments, shell):
+def test_printing_to_a_closed_pipe_exits_with_141_without_a_traceback(arguments, shell):
     done = run(*arguments, shell=shell)
     assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("shell", [">&-", "2>&1 | true"])
-def test_a_command_whose_reader_goes_away_ends_with_141(clips, shell):
+def test_a_command_whose_reader_exits_exits_with_141(clips, shell):
     done = run(*localize(clips, "日é.mp4"), shell=shell)
     assert done.returncode == 141
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
-    assert not list(clips.glob("out/.*")), "the way out goes through every finally"
+    assert not list(clips.glob("out/.*")), "temporary files are removed on exit"
 
 
-def test_closed_standard_error_loses_the_words_and_not_the_work(clips):
+def test_closed_standard_error_loses_messages_but_not_results(clips):
     done = run(*localize(clips, "日é.mp4"), shell="2>&-")
     assert (done.returncode, done.stdout.decode()) == (0, f"{clips}/out/日é.png\n")
     assert run("localize", "nowhere.mp4", shell="2>&- <&- >&-").returncode == 2
 
 
-def test_streams_on_a_full_disk(clips):
+def test_streams_on_a_full_disk_are_reported(clips):
     done = run(*localize(clips, "日é.mp4"), shell=">/dev/full")
     assert done.returncode == 5
     assert done.stderr.decode().splitlines()[-2].startswith("avloc: the disk is full")
@@ -86,8 +86,8 @@ def test_streams_on_a_full_disk(clips):
     assert run("localize", "nowhere.mp4", shell="2>/dev/full").returncode == 2
 
 
-def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
-    """What libraries print would land in it."""
+def test_no_file_reuses_the_descriptor_of_a_closed_stream(tmp_path):
+    """Otherwise output of libraries would be written to that file."""
     code = f"from avloc.cli.streams import settle; settle(); file = open({str(tmp_path / 'file')!r}, 'w'); "
     code += "raise SystemExit(file.fileno())"
     done = subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}" <&- >&- 2>&-'], cwd=ROOT, check=False)
@@ -95,7 +95,7 @@ def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
 
 
 def printed(code: str, *names: bytes, **environment: str) -> bytes:
-    """What a program prints of names once its streams are settled."""
+    """Run `code` with `names` as arguments after `settle()`; return its standard output."""
     begin = (
         "import sys; from pathlib import Path; from avloc.cli.streams import settle; from avloc.console import terminal"
     )
@@ -103,18 +103,18 @@ def printed(code: str, *names: bytes, **environment: str) -> bytes:
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, check=True).stdout
 
 
-def test_localize_prints_json_in_a_small_encoding(clips):
+def test_localize_prints_json_to_an_ascii_stream(clips):
     done = run(*localize(clips, "日é.mp4"), "--json", PYTHONIOENCODING="ascii")
     assert json.loads(done.stdout.decode("ascii"))["input"] == f"{clips}/日é.mp4"
 
 
 @pytest.mark.parametrize("environment", NARROW, ids=lambda each: next(iter(each.values())))
-def test_json_is_escaped_where_the_stream_cannot_hold_it(environment):
+def test_json_is_escaped_if_the_stream_cannot_encode_it(environment):
     text = printed("terminal.print_json(['\\u65e5\\xe9\\U0001f600', *sys.argv[1:]])", b"b\xff", **environment)
     assert json.loads(text.decode("ascii")) == ["日é😀", "b\udcff"]
 
 
-def test_paths_are_printed_with_replacements_or_as_their_own_bytes():
+def test_paths_are_printed_escaped_or_as_their_raw_bytes():
     code, name = "terminal.print_path(Path(sys.argv[1]))", "日é😀".encode()
     assert printed(code, name, PYTHONIOENCODING="ascii") == b"\\u65e5\\u00e9\\U0001f600\n"
     assert printed(code, name, PYTHONIOENCODING="cp1252") == b"\\u65e5\xe9\\U0001f600\n"
@@ -125,20 +125,20 @@ def test_paths_are_printed_with_replacements_or_as_their_own_bytes():
 
 @pytest.mark.parametrize("environment", NARROW, ids=lambda each: next(iter(each.values())))
 @pytest.mark.parametrize("arguments", [("localize", "日本.mp4"), ("eval", "--日本"), ("prepare", "日", "--out", "本")])
-def test_errors_about_names_beyond_the_encoding_are_words(tmp_path, environment, arguments):
+def test_errors_about_unencodable_names_have_no_traceback(tmp_path, environment, arguments):
     done = run(*arguments, **environment)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
 
 
-def test_settings_beyond_the_encoding_stay_toml(tmp_path):
+def test_unencodable_settings_are_printed_as_valid_toml(tmp_path):
     import tomllib
 
     done = run(*PRINTS, "--init", "日é.pth", PYTHONIOENCODING="ascii")
     assert tomllib.loads(done.stdout.decode("ascii"))["init"] == "日é.pth"
 
 
-def test_a_locale_that_cannot_hold_a_path_is_named(clips, tmp_path):
+def test_a_locale_that_cannot_encode_a_path_is_named(clips, tmp_path):
     store = tmp_path / "store"
     done = run("prepare", clips / "日é.mp4", "--out", store, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert done.returncode == 3

@@ -57,19 +57,19 @@ def scored(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str):
     return score_heat(heat, truth_of(cells, protocol, box_rule), protocol, is_mask=bool(cells.mask))
 
 
-def twin(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str, mask=None) -> slow.SlowScore:
+def twin(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str, mask=None) -> slow.ReferenceScore:
     rule = slow.RULES[protocol.name]
     weights = {"fused": rule.weights, "fused-detr": rule.weights_detr}.get(kind, {kind: 1.0})
     return against(cells, weights, rule, protocol.side, box_rule, mask)
 
 
-def against(cells, weights, rule, side, box_rule, mask=None) -> slow.SlowScore:
+def against(cells, weights, rule, side, box_rule, mask=None) -> slow.ReferenceScore:
     maps = {name: grid.tolist() for name, grid in cells.maps.items()}
     truth = slow.truth(cells.boxes, rule, box_rule, side) if mask is None else slow.drawn_truth(mask.tolist(), side)
     return slow.score(slow.heat(maps, weights, rule, side), truth, rule)
 
 
-def assert_equal(ours, theirs: slow.SlowScore, *, is_mask=False) -> None:
+def assert_equal(ours, theirs: slow.ReferenceScore, *, is_mask=False) -> None:
     assert ours.mask.tolist() == theirs.mask
     assert ours.score.ciou == pytest.approx(theirs.ciou, abs=1e-12)
     assert ours.score.area_ciou == pytest.approx(theirs.area_ciou, abs=1e-12)

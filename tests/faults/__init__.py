@@ -1,1 +1,1 @@
-"""Breaking things on purpose: `python -m tests.faults --help`. A short part is `tests/faults/test_faults.py`."""
+"""Fault injection: `python -m tests.faults --help`. `tests/faults/test_faults.py` runs a short subset."""

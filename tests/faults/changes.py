@@ -1,4 +1,4 @@
-"""The changes that a command makes to the files of a folder, as `struck` logs them."""
+"""The changes that a command makes to the files of a folder, as `fault_injection` logs them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ FLUSHED, _RENAMED = "flushed", "os.rename"
 @dataclass(frozen=True)
 class Change:
     second: float
-    """Since the first change of the run."""
+    """Seconds since the first change of the run."""
     event: str
     path: str
-    """For a rename the new one."""
+    """The new path for a rename."""
 
     def __str__(self) -> str:
         return f"{self.event} {self.path}"
 
     def ends(self, lap: str) -> bool:
-        """Whether a file gets the final name `lap`."""
+        """Whether this renames a file to its final name `lap`."""
         return self.event == _RENAMED and Path(self.path).name == lap
 
 
 class ChangeLog:
-    """A file with one line for each change, and for each folder that is flushed."""
+    """A log file with one line for each change and for each flushed folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class ChangeLog:
             log.write(f"{time.monotonic() - self._began} {event} {path}\n")
 
     def read(self) -> list[Change]:
-        """All lines; none if nothing was logged."""
+        """All lines; an empty list if nothing was logged."""
         if not self.path.exists():
             return []
         entries = [line.split(" ", 2) for line in self.path.read_text().splitlines()]
@@ -47,12 +47,12 @@ class ChangeLog:
 
 
 def changed(lines: Sequence[Change]) -> list[Change]:
-    """Those that a strike can be timed by."""
+    """Changes at which an interruption can be timed."""
     return [line for line in lines if line.event != FLUSHED]
 
 
-def careless(lines: Sequence[Change]) -> list[str]:
-    """What a strike or a power cut at the wrong moment would break."""
+def unsafe_writes(lines: Sequence[Change]) -> list[str]:
+    """Writes that an interruption or a power cut could corrupt."""
     in_place = [f"{line} writes under a final name" for line in lines if _is_in_place(line)]
     return in_place + [f"{line} is not flushed at once" for line in _unflushed(lines)]
 
@@ -63,7 +63,7 @@ def _is_in_place(line: Change) -> bool:
 
 
 def _unflushed(lines: Sequence[Change]) -> list[Change]:
-    """New names that a power cut could take back although the program has gone on."""
+    """Renames whose folder is not flushed at once, so that a power cut could undo them."""
     following = zip(lines, [*lines[1:], None], strict=True)
     return [
         line
@@ -81,16 +81,16 @@ class Span:
     seconds: float
 
 
-NOTHING = Span(0, 0.0)
+EMPTY_SPAN = Span(0, 0.0)
 
 
-def begun(changes: Sequence[Change]) -> Span:
-    """What a run of these changes does before the work proper: up to the first file with a final name."""
+def startup(changes: Sequence[Change]) -> Span:
+    """The start of a run: up to and including the first file with a final name."""
     first = next(number for number, change in enumerate(changes) if change.event == _RENAMED)
     return Span(first + 1, changes[first].second)
 
 
 def rest(changes: Sequence[Change], done: int = 0, lap: str = "") -> Span:
-    """What a run of these changes has left after so many of them, up to the end of the lap that it is in."""
+    """What is left of a run after `done` changes, up to the end of the current lap."""
     left = list(takewhile(lambda change: not change.ends(lap), changes[done:]))
     return Span(max(1, len(left)), left[-1].second - left[0].second if left else 0.0)

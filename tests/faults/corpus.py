@@ -1,4 +1,4 @@
-"""Malformed media, made from whole files: cut off at every seam, bits turned, boxes that lie."""
+"""Malformed media made from valid files: truncated at every box boundary, flipped bits, inconsistent MP4 boxes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.media_makers import disc, make_coded_sound, make_sound, make_video, t
 _SECONDS, _RATE = 2.0, 22_050
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"udta")
 _TABLES = (b"stts", b"stsz", b"stco", b"stsc", b"ctts", b"elst", b"mdhd", b"mvhd", b"tkhd", b"stss", b"stsd")
-"""Boxes of an MP4 that hold counts, times and places."""
+"""MP4 boxes that hold counts, times and offsets."""
 
 
 def originals(folder: Path) -> list[Path]:
-    """Whole files of every common kind; each is usable as it is, with a sound or a picture of the same stem beside it.
+    """Write valid files of every common kind.
 
     Returns:
-        The files that are to be damaged.
+        The files to damage.
     """
     folder.mkdir(parents=True, exist_ok=True)
     videos = [
@@ -37,9 +37,9 @@ def originals(folder: Path) -> list[Path]:
             sound=tone(_SECONDS, rate),
             rate=rate,
             video_codec=codec,
-            audio_codec=heard,
+            audio_codec=audio_codec_name,
         )
-        for codec, heard, rate, ending in (
+        for codec, audio_codec_name, rate, ending in (
             ("mpeg4", "aac", _RATE, ".mp4"),
             ("libx264", "aac", _RATE, ".mp4"),
             ("libx264", "flac", _RATE, ".mkv"),
@@ -62,13 +62,13 @@ def originals(folder: Path) -> list[Path]:
 
 
 def damaged(path: Path, *, flips: int, cuts: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Name of the damage and the bytes, for one whole file: the same for the same seed.
+    """Yield the name of the damage and the bytes for one valid file, reproducibly for a seed.
 
     Args:
-        path: the whole file.
-        flips: how many copies with turned bits.
-        cuts: how many copies that end at a random place, besides those that end at the seam of two boxes.
-        seed: of the places.
+        path: the valid file.
+        flips: number of copies with flipped bits.
+        cuts: number of copies truncated at a random offset, besides those truncated at a box boundary.
+        seed: seed of the random offsets.
     """
     data, rng = path.read_bytes(), random.Random(f"{seed} {path.name}")
     yield "empty", b""
@@ -78,17 +78,17 @@ def damaged(path: Path, *, flips: int, cuts: int, seed: int) -> Iterator[tuple[s
     yield "twice", data + data
     yield "without its middle", data[: len(data) // 3] + data[2 * len(data) // 3 :]
     yield "backwards", data[::-1]
-    seams = set(_seams(data)) if path.suffix == ".mp4" else set()
-    for place in sorted(seams | set(rng.sample(range(2, len(data)), cuts))):
+    boundaries = set(_boundaries(data)) if path.suffix == ".mp4" else set()
+    for place in sorted(boundaries | set(rng.sample(range(2, len(data)), cuts))):
         yield f"cut at {place}", data[:place]
     for number in range(flips):
         yield f"flips {number}", _flipped(data, rng)
     if path.suffix == ".mp4":
-        yield from _lying(data, rng)
+        yield from _inconsistent(data, rng)
 
 
 def _flipped(data: bytes, rng: random.Random) -> bytes:
-    """One to a hundred bits turned; half of the time near the beginning, where the formats say what they are."""
+    """Flip 1 to 100 bits; half of the time within the first 512 bytes, where the headers are."""
     out = bytearray(data)
     reach = len(out) if rng.random() < 0.5 else min(len(out), 512)
     for _ in range(round(10 ** rng.uniform(0, 2))):
@@ -97,7 +97,7 @@ def _flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, beginning and end of each box of an MP4, those inside of others too."""
+    """Type, start and end of each MP4 box, nested boxes included."""
     while start + 8 <= end:
         size, kind = struct.unpack(">I4s", data[start : start + 8])
         stop = start + size if size >= 8 else end
@@ -107,13 +107,13 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
         start = stop
 
 
-def _seams(data: bytes) -> Iterator[int]:
+def _boundaries(data: bytes) -> Iterator[int]:
     for _, start, stop in _boxes(data, 0, len(data)):
         yield from (start, min(start + 8, len(data)), min(stop, len(data)))
 
 
-def _lying(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Counts, times, places and sizes that cannot be."""
+def _inconsistent(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Replace counts, times, offsets and sizes by impossible values."""
     for kind, start, stop in _boxes(data, 0, len(data)):
         if kind not in _TABLES:
             continue
@@ -121,14 +121,14 @@ def _lying(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
             out = bytearray(data)
             place = start + 8 + 4 * rng.randrange(max(1, (stop - start - 8) // 4))
             out[place : place + 4] = struct.pack(">I", value)
-            yield f"{kind.decode()} at {start} says {value}", bytes(out)
+            yield f"{kind.decode()} at {start} set to {value}", bytes(out)
         out = bytearray(data)
         out[start : start + 4] = struct.pack(">I", 0xFFFFFFF0)
         yield f"{kind.decode()} at {start} too large", bytes(out)
 
 
 def odd_sounds() -> Iterator[tuple[str, bytes, bool]]:
-    """Name, WAV file and whether it can be used: lengths, rates, channels and samples that nobody expects."""
+    """Name, WAV file and whether it is usable: unusual lengths, rates, channel counts and sample values."""
     second = np.sin(np.arange(22_050) / 10).astype(np.float32) / 2
     broken = second.copy()
     broken[1000] = np.nan
@@ -154,7 +154,7 @@ def odd_sounds() -> Iterator[tuple[str, bytes, bool]]:
 
 
 def odd_pictures() -> Iterator[tuple[str, bytes, bool]]:
-    """Name, picture file and whether it can be used."""
+    """Name, picture file and whether it is usable."""
     rgb = disc((96, 64), (0.5, 0.5))
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -181,7 +181,7 @@ def odd_pictures() -> Iterator[tuple[str, bytes, bool]]:
 
 
 def odd_videos(folder: Path) -> dict[str, bool]:
-    """Write videos that are unlike most; which of them can be used, by id."""
+    """Write unusual videos; return whether each is usable, by id."""
     sound = tone(_SECONDS, _RATE)
     for name, how in (
         ("uneven.mp4", {"times": [0, 0.1, 0.15, 0.6, 1.5, 1.9]}),
@@ -205,8 +205,8 @@ def odd_videos(folder: Path) -> dict[str, bool]:
     return {path.stem: path.stem not in ("no-sound", "no-picture") for path in folder.iterdir()}
 
 
-def odd_places(folder: Path, whole: Path) -> dict[str, bool]:
-    """Make what is no file, or has a name that is no text; which of it a store can hold, by id."""
+def odd_paths(folder: Path, whole: Path) -> dict[str, bool]:
+    """Create pipes, symbolic links and undecodable names; return whether a store can hold each, by id."""
     os.mkfifo(folder / "pipe.mp4")
     for name, target in (("dangling", "nowhere"), ("loop-a", "loop-b.mp4"), ("loop-b", "loop-a.mp4"), ("link", whole)):
         (folder / f"{name}.mp4").symlink_to(target)

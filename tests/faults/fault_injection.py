@@ -1,20 +1,19 @@
-"""The program, struck at a chosen moment: `python -m tests.faults.fault_injection TABLE ARGUMENTS`.
+"""Run the program and inject a fault at a chosen moment: `python -m tests.faults.fault_injection TABLE ARGUMENTS`.
 
-TABLE is JSON. `folder` is the one whose files count. The moment is `event` K, before the K-th change to a file there,
-or `second` S, so many seconds after the first change. What comes is one of
+TABLE is JSON. `folder` is the folder whose changes count. The moment is `event` K, before the K-th change to a file
+there, or `second` S, S seconds after the first change. The fault is one of
 
-    signal N    this process gets the signal
-    power       the same with SIGKILL, and the change, if it is a rename, is the last that the disk saw: what was not
-                flushed before is cut in half first
+    signal N    send the signal to this process
+    power       send SIGKILL; if the change is a rename, it reaches the disk, and a file that was not flushed before is
+                cut in half first
     error N     the change fails with that errno
-    delete P    the finished files that there are at that moment go, each with probability P / 100, if they match
-                the glob `written`
+    delete P    delete each finished file that matches the glob `written` with probability P / 100
 
-`clock` lets the time of day run backwards. `log` names a file that gets one line for each change, and for each folder
-that is flushed.
+`clock` makes the wall clock run backwards. `log` names a file that gets one line for each change and each flushed
+folder.
 
-Shards are of four clips here, so that a small store has many; training saves its state after every step, so that it can
-go on from the middle of an epoch; and the large networks of some methods are narrow.
+Shards hold four clips here, so that a small store has many; training saves its state after every step, so that it can
+resume in the middle of an epoch; the large networks of some methods are narrow.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from typing import Any
 from tests.faults.changes import FLUSHED, ChangeLog
 
 _SHARD_CLIPS = 4
-_PATIENCE_S = 20
+_LOADER_TIMEOUT_S = 20
 _CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0, "os.link": 1}
-"""Audit event -> which of its arguments is the path that changes."""
+"""Audit event -> index of the argument that is the changed path."""
 
 
-class Strike:
-    """Watches the changes to a folder's files and strikes."""
+class FaultInjector:
+    """Audit hook that counts the changes to a folder's files and injects the fault."""
 
     def __init__(self, table: dict[str, Any]) -> None:
         self.folder = Path(table["folder"]).resolve()
@@ -79,7 +78,7 @@ class Strike:
         self.changes += 1
         self._note(event, path)
         if self.changes == 1 and self.second is not None:
-            threading.Timer(self.second, self.strike).start()
+            threading.Timer(self.second, self.inject).start()
         if self.changes != self.event:
             return
         if self.power and event == "os.rename":
@@ -87,19 +86,19 @@ class Strike:
             Path(arguments[0]).rename(arguments[1])
         if self.error:
             raise OSError(self.error, os.strerror(self.error), path)
-        self.strike()
+        self.inject()
 
     def _note(self, event: str, path: str) -> None:
         if self.log:
             self.log.write(event, path)
 
     def _cut(self, path: str) -> None:
-        """What a power cut leaves of a file: all of it only if it was flushed after it was last written."""
+        """Simulate a power cut: halve the file unless it was flushed after its last write."""
         state = Path(path).stat()
         if self.flushed.get(state.st_ino) != (state.st_size, state.st_mtime_ns):
             os.truncate(path, state.st_size // 2)
 
-    def strike(self) -> None:
+    def inject(self) -> None:
         if self.delete:
             self._delete(random.Random(self.delete))
         else:
@@ -124,7 +123,7 @@ def main() -> None:
     from avloc.train import loop
     from tests.small_models import narrowed
 
-    dataset.PATIENCE_S = _PATIENCE_S
+    dataset.PATIENCE_S = _LOADER_TIMEOUT_S
     loop.SAVE_EVERY_S = 0.0
     table = json.loads(sys.argv[1])
     for writer in (StoreWriter, HintWriter):
@@ -134,7 +133,7 @@ def main() -> None:
     if table.get("clock"):
         ticks = itertools.count(4e9, -1000)
         time.time = lambda: next(ticks)
-    Strike(table).install()
+    FaultInjector(table).install()
     sys.argv = ["avloc", *sys.argv[2:]]
     from avloc.cli import main as avloc
 

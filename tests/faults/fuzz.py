@@ -1,8 +1,8 @@
-"""Readers of foreign files, fed with what a fuzzer makes of whole ones: `python -m tests.faults.fuzz TARGET`.
+"""Fuzz targets, one for each reader of untrusted files: `python -m tests.faults.fuzz TARGET`.
 
-A reader may give a result or one of avloc's named errors; anything else is a finding. `python -m tests.faults fuzz`
-runs every target for a while under a coverage-guided fuzzer (`pip install atheris`); hypothesis runs the same targets
-briefly in the tests. What was found once lies in `findings/TARGET-*` and is fed to the reader in every test run.
+A reader may return a result or raise one of avloc's own errors; anything else is a finding. `python -m tests.faults
+fuzz` runs every target for a while under a coverage-guided fuzzer (`pip install atheris`); hypothesis runs the same
+targets briefly in the tests. Past findings are kept as `findings/TARGET-*` and replayed in every test run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FINDINGS = Path(__file__).with_name("findings")
 
 @dataclass(frozen=True)
 class Target:
-    """A reader and the name of the file that it reads."""
+    """A reader, the name of the file that it reads, and seed inputs."""
 
     name: str
     file: str
@@ -34,7 +34,7 @@ class Target:
     seeds: Callable[[], list[bytes]]
 
     def feed(self, data: bytes) -> None:
-        """Let the reader read what may be anything.
+        """Read arbitrary bytes; avloc's own errors are suppressed.
 
         Raises:
             Exception: a finding.
@@ -45,31 +45,31 @@ class Target:
             self.read_alone(data)
 
     def read_alone(self, data: bytes) -> None:
-        """Let the reader read a whole file.
+        """Read one file.
 
         Raises:
-            AvlocError: it is none.
+            AvlocError: the file is not valid.
         """
-        path = _place(self.name) / self.file
+        path = _folder(self.name) / self.file
         path.write_bytes(data)
         self.read(path)
 
 
 @cache
-def _place(name: str) -> Path:
-    """A folder in memory where there is one; the same for all files of a target."""
+def _folder(name: str) -> Path:
+    """A temporary folder for each target, in memory where possible."""
     shm = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix=f"avloc-{name}-", dir=shm if shm.is_dir() else None))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if name == "store-header":
-        (folder / "shard-00000.h5").write_bytes(_a_store()["shard-00000.h5"])
+        (folder / "shard-00000.h5").write_bytes(_store_files()["shard-00000.h5"])
     if name == "store-shard":
-        (folder / "store.json").write_bytes(_a_store()["store.json"])
+        (folder / "store.json").write_bytes(_store_files()["store.json"])
     return folder
 
 
 @cache
-def _a_store() -> dict[str, bytes]:
+def _store_files() -> dict[str, bytes]:
     from avloc.registry import StoreSpec
     from avloc.store import Clip, StoreHeader, StoreWriter
 
@@ -130,7 +130,7 @@ def _picture(path: Path) -> object:
     return decode_picture(path.read_bytes())
 
 
-def _own_boxes() -> list[bytes]:
+def _box_files() -> list[bytes]:
     return [
         json.dumps(
             {"a.mp4": [[0, 0, 0.5, 1]], "b/c.jpg": {"boxes": [[0.1, 0.1, 0.2, 0.2]], "label": "dog | dog"}}
@@ -139,7 +139,7 @@ def _own_boxes() -> list[bytes]:
     ]
 
 
-def _xmls() -> list[bytes]:
+def _xml_files() -> list[bytes]:
     corners = "".join(
         f"<{name}>{value}</{name}>" for name, value in zip(("a", "b", "c", "d"), (1, 2, 30, 40), strict=True)
     )
@@ -150,7 +150,7 @@ def _xmls() -> list[bytes]:
     ]
 
 
-def _models(ending: str) -> Callable[[], list[bytes]]:
+def _model_files(ending: str) -> Callable[[], list[bytes]]:
     def made() -> list[bytes]:
         import torch
 
@@ -170,7 +170,7 @@ def _models(ending: str) -> Callable[[], list[bytes]]:
     return made
 
 
-def _tflites() -> list[bytes]:
+def _tflite_files() -> list[bytes]:
     from tests.recipe_makers import tflite
 
     bias = np.zeros(2, "f4")
@@ -179,7 +179,7 @@ def _tflites() -> list[bytes]:
     ]
 
 
-def _pictures() -> list[bytes]:
+def _picture_files() -> list[bytes]:
     from PIL import Image
 
     made = []
@@ -193,8 +193,8 @@ def _pictures() -> list[bytes]:
 TARGETS = {
     target.name: target
     for target in (
-        Target("boxes", "boxes.json", _annotations, _own_boxes),
-        Target("flickr-xml", "clip.xml", _xml_folder, _xmls),
+        Target("boxes", "boxes.json", _annotations, _box_files),
+        Target("flickr-xml", "clip.xml", _xml_folder, _xml_files),
         Target(
             "ids",
             "ids.txt",
@@ -202,23 +202,23 @@ TARGETS = {
             lambda: [b"ab_000030\ncd_000010\n", b"video,audio,label\na,b,1\n", b'-0PQM4-hqg_,30,"a, b",train\n'],
         ),
         Target("config", "config.toml", _config, lambda: [b"epochs = 3\n[model]\ndim = 64\n[loss]\nbox = 0.5\n"]),
-        Target("checkpoint", "model.pth", _model, _models(".pth")),
-        Target("model-file", "model.safetensors", _model, _models(".safetensors")),
-        Target("tflite", "yamnet.tflite", _layers, _tflites),
-        Target("store-header", "store.json", _store, lambda: [_a_store()["store.json"]]),
-        Target("store-shard", "shard-00000.h5", _store, lambda: [_a_store()["shard-00000.h5"]]),
-        Target("picture", "picture", _picture, _pictures),
+        Target("checkpoint", "model.pth", _model, _model_files(".pth")),
+        Target("model-file", "model.safetensors", _model, _model_files(".safetensors")),
+        Target("tflite", "yamnet.tflite", _layers, _tflite_files),
+        Target("store-header", "store.json", _store, lambda: [_store_files()["store.json"]]),
+        Target("store-shard", "shard-00000.h5", _store, lambda: [_store_files()["shard-00000.h5"]]),
+        Target("picture", "picture", _picture, _picture_files),
     )
 }
 
 
 def findings(name: str) -> Iterator[Path]:
-    """What was found once."""
+    """Files of past findings."""
     return iter(sorted(FINDINGS.glob(f"{name}-*")))
 
 
 def main() -> None:
-    """Under atheris: libFuzzer's own options follow the target's name, as `-max_total_time=60`."""
+    """Run atheris; libFuzzer's options follow the target's name, for example `-max_total_time=60`."""
     import atheris
 
     target = TARGETS[sys.argv[1]]

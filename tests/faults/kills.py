@@ -1,4 +1,4 @@
-"""Each command killed at seeded moments, run again, and compared with a run that nobody disturbed."""
+"""Kill each command at seeded moments, resume it, and compare the result with an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.changes import NOTHING, ChangeLog, Span, begun, careless, changed, rest
-from tests.faults.scenarios import SCENARIOS, Scenario, World, unreadable
-from tests.processes import ROOT, hear_ctrl_c
+from tests.faults.changes import EMPTY_SPAN, ChangeLog, Span, changed, rest, startup, unsafe_writes
+from tests.faults.scenarios import SCENARIOS, Inputs, Scenario, unreadable
+from tests.processes import ROOT, restore_sigint
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _TRIES = 8
-"""Strikes that may be late before one is not."""
+"""Attempts to interrupt the running command before giving up."""
 _POWER = 0.3
 """Share of the SIGKILLs before a change that are power cuts."""
 _LONGEST_S = 300.0
@@ -30,15 +30,15 @@ _ORPHANS_S = 20.0
 
 @dataclass
 class Tally:
-    """What came of one command's points."""
+    """Result for one command."""
 
     command: str
     method: str
     points: int = 0
     late: int = 0
-    """Strikes after the end of what they were to interrupt: no points, drawn again."""
+    """Interruptions that came after the end of the command: drawn again and not counted in `points`."""
     twice: int = 0
-    """Stories with a second strike in the lap of the first one, such as an epoch."""
+    """Runs interrupted a second time within the same lap, such as an epoch."""
     by_signal: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -50,35 +50,35 @@ class Ended:
 
 
 def started(
-    scenario: Scenario, world: World, out: Path, strike: dict[str, Any], again: tuple[str, ...] = (), **popen: Any
+    scenario: Scenario, inputs: Inputs, out: Path, fault: dict[str, Any], again: tuple[str, ...] = (), **popen: Any
 ) -> subprocess.Popen[bytes]:
-    """The command, with or without a strike, at the head of a process group; Ctrl-C reaches it."""
-    table = json.dumps({"folder": str(out), **strike})
-    command = [sys.executable, "-m", "tests.faults.fault_injection", table, *scenario.arguments(world, out), *again]
+    """Start the command as the leader of a process group, with an optional fault; SIGINT is not ignored."""
+    table = json.dumps({"folder": str(out), **fault})
+    command = [sys.executable, "-m", "tests.faults.fault_injection", table, *scenario.arguments(inputs, out), *again]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **{"preexec_fn": hear_ctrl_c, **pipes, **popen})
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **{"preexec_fn": restore_sigint, **pipes, **popen})
 
 
 def ran(
-    scenario: Scenario, world: World, out: Path, strike: dict[str, Any], again: tuple[str, ...] = (), **popen: Any
+    scenario: Scenario, inputs: Inputs, out: Path, fault: dict[str, Any], again: tuple[str, ...] = (), **popen: Any
 ) -> Ended:
-    """The command once, to its end; no process of it is left."""
-    return ended(started(scenario, world, out, strike, again, **popen))
+    """Run the command to its end; none of its processes are left."""
+    return ended(started(scenario, inputs, out, fault, again, **popen))
 
 
 def ended(process: subprocess.Popen[bytes]) -> Ended:
-    """Wait for a command and everything that it has started."""
+    """Wait for a command and all of its child processes."""
     _, err = process.communicate(timeout=_LONGEST_S)
     _await_orphans(process.pid)
     return Ended(process.returncode, err.decode(errors="replace"))
 
 
 def _await_orphans(group: int) -> None:
-    """Processes of a killed command have to end by themselves.
+    """Wait for the child processes of a killed command to exit by themselves.
 
     Raises:
-        TimeoutError: they did not.
+        TimeoutError: they are still alive after `_ORPHANS_S`.
     """
     deadline = time.monotonic() + _ORPHANS_S
     while _alive(group):
@@ -97,109 +97,109 @@ def _alive(group: int) -> bool:
 
 
 class Kills:
-    """One command, struck again and again.
+    """Interrupt and resume one command repeatedly.
 
     Args:
         scenario: the command.
-        world: what it reads.
-        work: folder for what it writes, emptied as it goes.
-        seed: of the moments, the signals and the ways to go on.
+        inputs: what it reads.
+        work: folder for its output, emptied before every run.
+        seed: seed of the moments, the signals and the arguments of resumed runs.
     """
 
-    def __init__(self, scenario: Scenario, world: World, work: Path, seed: int) -> None:
-        self.scenario, self.world = scenario, world
-        self.out = work / "out"  # always the same place: reports say where they lie
+    def __init__(self, scenario: Scenario, inputs: Inputs, work: Path, seed: int) -> None:
+        self.scenario, self.inputs = scenario, inputs
+        self.out = work / "out"  # always the same path: reports contain it
         self.before, self.log = work / "before", ChangeLog(work / "changes.log")
         self.rng = random.Random(f"{seed} {scenario.name}")
-        self.tally = Tally(scenario.name, world.method)
-        fresh(scenario, world, self.out)
-        self.calm = self._ran({}, ())
+        self.tally = Tally(scenario.name, inputs.method)
+        fresh(scenario, inputs, self.out)
+        self.undisturbed = self._ran({}, ())
         self.expected, lines = scenario.contents(self.out), self.log.read()
         self.changes = changed(lines)
-        self.tally.faults += [f"undisturbed: {line}" for line in careless(lines)]
+        self.tally.faults += [f"undisturbed: {line}" for line in unsafe_writes(lines)]
 
     def run(self, points: int, twice: float) -> Tally:
-        """Stories until so many strikes have met the running command; this share of them has a second strike."""
+        """Interrupt until `points` interruptions have hit the running command; a share `twice` is hit a second time."""
         while self.tally.points < points:
-            story: list[str] = []
-            if fault := self._told(story, again=self.rng.random() < twice):
-                self.tally.faults.append(f"{'; '.join(story)}: {fault}")
+            history: list[str] = []
+            if fault := self._interrupted_run(history, again=self.rng.random() < twice):
+                self.tally.faults.append(f"{'; '.join(history)}: {fault}")
         return self.tally
 
-    def _told(self, story: list[str], *, again: bool) -> str:
-        """One or two strikes in a lap, the last run, the comparison; what is wrong with it."""
-        fresh(self.scenario, self.world, self.out)
-        wrong = self._struck(story, rest(self.changes))
-        if again and not wrong:
+    def _interrupted_run(self, history: list[str], *, again: bool) -> str:
+        """Interrupt once or twice within a lap, resume and compare; return the fault, or an empty string."""
+        fresh(self.scenario, self.inputs, self.out)
+        fault_found = self._interrupt(history, rest(self.changes))
+        if again and not fault_found:
             done = len(changed(self.log.read()))
             left = rest(self.changes, done, self.scenario.lap)
-            wrong = self._struck(story, left, begun(self.changes), self.scenario.lap)
+            fault_found = self._interrupt(history, left, startup(self.changes), self.scenario.lap)
             self.tally.twice += 1
-        return wrong or self._gone_on(story)
+        return fault_found or self._resume(history)
 
-    def _struck(self, story: list[str], span: Span, lead: Span = NOTHING, lap: str = "") -> str:
-        """A strike that meets the running command in a part of it, before the end of the lap; what is wrong then.
+    def _interrupt(self, history: list[str], span: Span, lead: Span = EMPTY_SPAN, lap: str = "") -> str:
+        """Interrupt the command within `span`, before the end of the lap; return the fault, or an empty string.
 
-        A late one proves nothing: what was there before it is put back, and another one is drawn, from what the late
-        run has shown to be left.
+        If the interruption comes too late, restore the output folder and draw another one from the changes that the
+        late run made.
 
         Raises:
-            TimeoutError: all of them were late.
+            TimeoutError: all attempts were too late.
         """
         shutil.rmtree(self.before, ignore_errors=True)
         shutil.copytree(self.out, self.before, symlinks=True)
-        arguments = self.rng.choice(self.scenario.again) if story else ()
+        arguments = self.rng.choice(self.scenario.again) if history else ()
         for _ in range(_TRIES):
-            strike = self._drawn(span, lead)
-            ended = self._ran(strike, arguments)
+            fault = self._draw(span, lead)
+            ended = self._ran(fault, arguments)
             made = changed(self.log.read())
-            if ended.code != self.calm.code and not any(change.ends(lap) for change in made):
-                story.append(f"{strike} {' '.join(arguments)}")
-                return self._wrong(strike, ended)
+            if ended.code != self.undisturbed.code and not any(change.ends(lap) for change in made):
+                history.append(f"{fault} {' '.join(arguments)}")
+                return self._exit_fault(fault, ended)
             self.tally.late += 1
             shutil.rmtree(self.out)
             shutil.copytree(self.before, self.out, symlinks=True)
-            span, lead = rest(made, lap=lap), NOTHING
-        raise TimeoutError(f"{self.scenario.name}: {_TRIES} strikes in a row came too late, the last one {strike}")
+            span, lead = rest(made, lap=lap), EMPTY_SPAN
+        raise TimeoutError(f"{self.scenario.name}: {_TRIES} interruptions in a row came too late, the last one {fault}")
 
-    def _ran(self, strike: dict[str, Any], arguments: tuple[str, ...]) -> Ended:
+    def _ran(self, fault: dict[str, Any], arguments: tuple[str, ...]) -> Ended:
         self.log.path.unlink(missing_ok=True)
-        return ran(self.scenario, self.world, self.out, {"log": str(self.log.path), **strike}, arguments)
+        return ran(self.scenario, self.inputs, self.out, {"log": str(self.log.path), **fault}, arguments)
 
-    def _drawn(self, span: Span, lead: Span) -> dict[str, Any]:
-        """A strike somewhere in a part of a run, behind another one."""
-        blow, rng = self.rng.choice(SIGNALS), self.rng
+    def _draw(self, span: Span, lead: Span) -> dict[str, Any]:
+        """Draw an interruption within `span`, after `lead`."""
+        chosen_signal, rng = self.rng.choice(SIGNALS), self.rng
         if rng.random() < 0.6:
             when = {"event": lead.changes + rng.randint(1, span.changes)}
         else:
             when = {"second": lead.seconds + rng.uniform(0, span.seconds)}
-        power = blow == signal.SIGKILL and "event" in when and rng.random() < _POWER
-        return {"signal": int(blow), "power": power, **when}
+        power = chosen_signal == signal.SIGKILL and "event" in when and rng.random() < _POWER
+        return {"signal": int(chosen_signal), "power": power, **when}
 
-    def _wrong(self, strike: dict[str, Any], ended: Ended) -> str:
-        """Count a strike; what is wrong with how the command took it."""
+    def _exit_fault(self, fault: dict[str, Any], ended: Ended) -> str:
+        """Count an interruption; return the fault in the command's exit, or an empty string."""
         self.tally.points += 1
-        name = signal.Signals(strike["signal"]).name
+        name = signal.Signals(fault["signal"]).name
         self.tally.by_signal[name] = self.tally.by_signal.get(name, 0) + 1
-        if ended.code not in (-strike["signal"], 128 + strike["signal"]):
+        if ended.code not in (-fault["signal"], 128 + fault["signal"]):
             return f"exit code {ended.code}: {ended.err[-500:]}"
         broken = unreadable(self.out)
         return f"not whole: {broken}" if broken else ""
 
-    def _gone_on(self, story: list[str]) -> str:
-        """The last run, to its end; what is wrong with what is there then."""
+    def _resume(self, history: list[str]) -> str:
+        """Resume the command to its end and compare its output; return the fault, or an empty string."""
         arguments = self.rng.choice(self.scenario.again)
-        story.append(f"then {' '.join(arguments)}")
+        history.append(f"then {' '.join(arguments)}")
         ended = self._ran({}, arguments)
-        if ended.code != self.calm.code:
-            return f"exit code {ended.code}, not {self.calm.code}: {ended.err[-500:]}"
+        if ended.code != self.undisturbed.code:
+            return f"exit code {ended.code}, not {self.undisturbed.code}: {ended.err[-500:]}"
         return difference(self.scenario.contents(self.out), self.expected, self.out)
 
 
-def fresh(scenario: Scenario, world: World, out: Path) -> Path:
+def fresh(scenario: Scenario, inputs: Inputs, out: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(exist_ok=True)
-    scenario.begin(world, out)
+    scenario.begin(inputs, out)
     return out
 
 
@@ -214,8 +214,8 @@ def difference(found: dict[str, str], expected: dict[str, str], out: Path) -> st
 def kills(
     work: Path, *, points: int, seed: int, twice: float, commands: tuple[str, ...] = (), method: str = "avc"
 ) -> Iterator[Tally]:
-    """Every command, or those named, struck `points` times each, with the model of a method."""
-    world = World(work / "world", method)
-    world.make()
+    """Interrupt every command, or those named, `points` times each, with the model of a method."""
+    inputs = Inputs(work / "inputs", method)
+    inputs.make()
     chosen = [scenario for scenario in SCENARIOS if not commands or scenario.name in commands]
-    yield from (Kills(one, world, work / one.name, seed).run(points, twice) for one in chosen)
+    yield from (Kills(one, inputs, work / one.name, seed).run(points, twice) for one in chosen)

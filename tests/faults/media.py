@@ -1,4 +1,4 @@
-"""The malformed corpus through `prepare` and `localize`: each gives a result or a named error, in bounded time."""
+"""Run `prepare` and `localize` on the malformed corpus: each file gives a result or a named error in bounded time."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ import numpy as np
 
 from avloc.console.terminal import inert
 from avloc.store import Store
-from tests.faults.corpus import damaged, odd_pictures, odd_places, odd_sounds, odd_videos, originals
+from tests.faults.corpus import damaged, odd_paths, odd_pictures, odd_sounds, odd_videos, originals
 from tests.media_makers import disc, make_picture, make_sound, tone
 from tests.processes import ROOT
 from tests.small_models import save_small
 
 _PICTURES, _SOUNDS = (".jpg", ".png", ".webp", ".bmp"), (".wav", ".flac", ".ogg", ".mp3")
 _SECONDS_EACH = 1.0
-"""On average; a single one that hangs takes more than all."""
-_WEIGHED = """
+"""Time limit for each input, on average."""
+_PEAK_MEMORY = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[2:])
 open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024))
 sys.exit(done.returncode)
 """
-"""Runs a command and writes its peak memory. Not done in here: a process also answers for what it forked from."""
-_NO_TEXT = "no-\\udcff-text"
+"""Run a command and write its peak memory in MB. In a process of its own, because peak memory is inherited on fork."""
+_UNDECODABLE = "no-\\udcff-text"
 
 
 @dataclass
 class Corpus:
-    """What came of the inputs."""
+    """Results for the inputs."""
 
     inputs: int = 0
     used: int = 0
@@ -53,10 +53,10 @@ class Corpus:
 def write_corpus(
     folder: Path, *, flips: int, cuts: int, seed: int
 ) -> tuple[Counter[str], dict[str, bool], dict[str, bool]]:
-    """`videos/` and `pairs/` with every damaged file; a damaged half of a pair has a whole other half.
+    """Write `videos/` and `pairs/` with every damaged file; the other half of a damaged pair is valid.
 
     Returns:
-        How many `videos` and `pairs`, and which of each are known to be usable by `prepare` or not.
+        The number of `videos` and `pairs`, and whether `prepare` can use each file for which this is known.
     """
     videos, frames, audio = folder / "videos", folder / "pairs" / "frames", folder / "pairs" / "audio"
     for place in (videos, frames, audio):
@@ -66,14 +66,14 @@ def write_corpus(
     counts, known = Counter[str](), {}
     odd = odd_videos(videos)
     whole = originals(folder / "originals")
-    odd |= odd_places(videos, whole[0])
+    odd |= odd_paths(videos, whole[0])
     counts["videos"] = len(odd)
 
     def pair(
-        name: str, *, frame: tuple[str, bytes] = (".jpg", picture), heard: tuple[str, bytes] = (".wav", sound)
+        name: str, *, frame: tuple[str, bytes] = (".jpg", picture), audio_file: tuple[str, bytes] = (".wav", sound)
     ) -> None:
         (frames / f"{name}{frame[0]}").write_bytes(frame[1])
-        (audio / f"{name}{heard[0]}").write_bytes(heard[1])
+        (audio / f"{name}{audio_file[0]}").write_bytes(audio_file[1])
         counts["pairs"] += 1
 
     for path in whole:
@@ -82,12 +82,12 @@ def write_corpus(
             if path.suffix in _PICTURES:
                 pair(name, frame=(path.suffix, data))
             elif path.suffix in _SOUNDS:
-                pair(name, heard=(path.suffix, data))
+                pair(name, audio_file=(path.suffix, data))
             else:
                 (videos / f"{name}{path.suffix}").write_bytes(data)
                 counts["videos"] += 1
     for name, data, usable in odd_sounds():
-        pair(f"sound {name}", heard=(".wav", data))
+        pair(f"sound {name}", audio_file=(".wav", data))
         known[f"sound {name}"] = usable
     for name, data, usable in odd_pictures():
         pair(f"picture {name}", frame=(".png", data))
@@ -98,11 +98,21 @@ def write_corpus(
 def _run(
     corpus: Corpus, inputs: int, *arguments: object, data: bytes | None = None
 ) -> tuple[list[dict[str, object]], str]:
-    """A command over so many inputs: what it printed as JSON, and what else it said."""
+    """Run a command on `inputs` inputs; return its JSON lines and its standard error."""
     corpus.inputs += inputs
     begun = time.monotonic()
-    weight = Path(tempfile.gettempdir()) / f"avloc-peak-{os.getpid()}"
-    command = [sys.executable, "-c", _WEIGHED, weight, sys.executable, "-m", "avloc", *map(str, arguments), "--json"]
+    peak_file = Path(tempfile.gettempdir()) / f"avloc-peak-{os.getpid()}"
+    command = [
+        sys.executable,
+        "-c",
+        _PEAK_MEMORY,
+        peak_file,
+        sys.executable,
+        "-m",
+        "avloc",
+        *map(str, arguments),
+        "--json",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "400"}
     limit = 60 + inputs * _SECONDS_EACH
     try:
@@ -111,8 +121,8 @@ def _run(
         corpus.faults.append(f"{arguments[0]} has not ended after {limit:.0f} s")
         return [], ""
     corpus.seconds += time.monotonic() - begun
-    corpus.largest_mb = max(corpus.largest_mb, float(weight.read_text()))
-    weight.unlink()
+    corpus.largest_mb = max(corpus.largest_mb, float(peak_file.read_text()))
+    peak_file.unlink()
     err = done.stderr.decode(errors="replace")
     if done.returncode not in (0, 1, 3) or "Traceback" in err:
         corpus.faults.append(f"{arguments[0]} exits with {done.returncode}: {err[-2000:]}")
@@ -143,20 +153,20 @@ def _prepared(corpus: Corpus, folder: Path, out: Path, inputs: int, known: dict[
 
 
 def malformed(work: Path, *, flips: int, cuts: int, seed: int) -> Corpus:
-    """The whole corpus through the commands.
+    """Run the commands on the whole corpus.
 
     Args:
         work: an empty folder.
-        flips: copies of each whole file with turned bits.
-        cuts: copies that end somewhere.
-        seed: of both.
+        flips: copies of each valid file with flipped bits.
+        cuts: truncated copies of each valid file.
+        seed: seed of both.
     """
     corpus = Corpus()
     counts, odd, known = write_corpus(work, flips=flips, cuts=cuts, seed=seed)
     _prepared(corpus, work / "videos", work / "store-videos", counts["videos"], odd)
     _prepared(corpus, work / "pairs", work / "store-pairs", counts["pairs"], known)
     model = save_small(work / "model.safetensors")
-    odd[_NO_TEXT] = True  # a store cannot hold its name, a picture's file name can
+    odd[_UNDECODABLE] = True  # not valid as the id of a clip in a store, but valid as the name of an overlay
     _localized(corpus, work, model, counts["videos"], odd)
     whole = (work / "originals" / "video-mpeg4.mp4").read_bytes()
     for length in (0, 1, len(whole) // 2, len(whole)):
@@ -172,7 +182,7 @@ def _localized(corpus: Corpus, work: Path, model: Path, inputs: int, odd: dict[s
     unnamed = [name for name in reasons if inert(name) not in err]
     if len(done | reasons.keys()) != inputs or unnamed:
         corpus.faults.append(f"localize: {inputs} videos, {len(results)} results, not named: {unnamed}")
-    bad = {name: reason for name, reason in reasons.items() if name not in done}  # the others break off
+    bad = {name: reason for name, reason in reasons.items() if name not in done}  # the others failed later
     for name, reason in bad.items():
         if odd.get(Path(name).stem.encode(errors="backslashreplace").decode()):
             corpus.faults.append(f"localize: {name}: {reason}")
@@ -181,7 +191,7 @@ def _localized(corpus: Corpus, work: Path, model: Path, inputs: int, odd: dict[s
 
 
 def _piped(corpus: Corpus, model: Path, data: bytes, *, usable: bool) -> None:
-    """A video from standard input, which may end early."""
+    """Localize a possibly truncated video from standard input."""
     (result,), err = _run(corpus, 1, "localize", "-", "--model", model, data=data)
     if (result["error"] is None) != usable:
         corpus.faults.append(f"localize - with {len(data)} bytes: {result['error']}: {err}")

@@ -1,4 +1,4 @@
-"""One small job for each of the five commands: what it reads, what it writes, and what of that must never differ."""
+"""One small job for each of the five commands: its inputs, its outputs, and digests of what must be reproducible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.media_makers import make_video, tone
 from tests.recipe_makers import save_yamnet
 from tests.small_models import TINY_METHODS, narrowed, save_small
 from tests.teacher_makers import save_detr
-from tests.world import write_store, write_world
+from tests.world import write_media, write_store
 
 CLIPS, VIDEOS = 14, 3
 TEACHERS = ("yamnet", "detr")
@@ -31,17 +31,17 @@ TRAINING = ("batch=2", "epochs=2", "workers=1")
 
 
 @dataclass(frozen=True)
-class World:
-    """What all scenarios read; made once, and never written to."""
+class Inputs:
+    """Inputs of all scenarios; written once, then read-only."""
 
     folder: Path
     method: str = "avc"
-    """Whose model is trained, scored and used."""
+    """The method of the model that is trained, scored and used."""
 
     def make(self) -> None:
-        """Media with two broken files among them, stores, a model and teachers, small and random."""
+        """Write media (two of them broken), a store, a model and teachers, all small and random."""
         self.folder.mkdir(parents=True)
-        media = write_world(self.folder / "media", clips=CLIPS, held_out=False, seed=1)
+        media = write_media(self.folder / "media", clips=CLIPS, held_out=False, seed=1)
         (media / "frames" / "broken.jpg").write_bytes(b"\xff\xd8 cut off")
         (media / "audio" / "broken.wav").write_bytes(b"RIFF")
         (media / "frames" / "dumb.jpg").write_bytes((media / "frames" / "scene1-0000.jpg").read_bytes())
@@ -62,20 +62,20 @@ class World:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command that can be run again and again with the same outcome."""
+    """A command whose output is reproducible when it is resumed."""
 
     name: str
-    arguments: Callable[[World, Path], list[str]]
-    """World and target folder -> the command line. The folder is where everything is written."""
+    arguments: Callable[[Inputs, Path], list[str]]
+    """Inputs and output folder -> the command line. Everything is written to the output folder."""
     contents: Callable[[Path], dict[str, str]]
-    """Target folder -> each thing in it that counts, by name, as a digest."""
-    begin: Callable[[World, Path], None] = lambda _world, out: out.mkdir()
+    """Output folder -> digest of each item that must be reproducible, by name."""
+    begin: Callable[[Inputs, Path], None] = lambda _inputs, out: out.mkdir()
     written: str = "**/*"
-    """Which files in the folder are the command's own, as a glob."""
+    """Glob of the files that the command writes."""
     again: tuple[tuple[str, ...], ...] = ((),)
-    """Further arguments with which a struck run may go on; they must not change what comes of it."""
+    """Extra arguments for resumed runs; they must not change the result."""
     lap: str = ""
-    """The file that is written anew at the end of each lap, such as an epoch; the whole command is one without it."""
+    """The file that is rewritten at the end of each lap, such as an epoch; empty: the whole command is one lap."""
 
 
 def _digest(*parts: bytes) -> str:
@@ -86,18 +86,18 @@ def _digest(*parts: bytes) -> str:
 
 
 def _ids(paths: list[Path]) -> list[str]:
-    """Ids of all shards, one after another: an id that is there twice stands here twice."""
+    """Ids of all shards in order, duplicates included."""
     return [clip_id for path in paths for clip_id in Shard(path).texts("id")]
 
 
-def _once(paths: list[Path]) -> dict[str, str]:
+def _id_counts(paths: list[Path]) -> dict[str, str]:
     ids = _ids(paths)
     return {"ids": " ".join(sorted(ids)), "twice": " ".join(sorted({name for name in ids if ids.count(name) > 1}))}
 
 
 def _store_contents(out: Path) -> dict[str, str]:
     folder = out / "store"
-    store, found = Store(folder), _once(sorted(folder.glob("shard-*.h5")))
+    store, found = Store(folder), _id_counts(sorted(folder.glob("shard-*.h5")))
     for clip_id in store.ids:
         clip = vars(store.read(clip_id)).copy()
         media = [clip.pop("picture"), clip.pop("sound").tobytes(), clip.pop("boxes").tobytes(), clip.pop("mask")]
@@ -112,7 +112,7 @@ def _hint_contents(out: Path) -> dict[str, str]:
     for teacher in TEACHERS:
         hints = Hints(out / "store", teacher)
         shards = sorted(hints.folder.glob("shard-*.h5"))
-        found |= {f"{teacher} {name}": text for name, text in _once(shards).items()}
+        found |= {f"{teacher} {name}": text for name, text in _id_counts(shards).items()}
         for clip_id in Store(out / "store").ids:
             hint = hints.read(clip_id)
             found[f"{teacher} {clip_id}"] = "no hint" if hint is None else _digest(np.ascontiguousarray(hint).tobytes())
@@ -128,11 +128,11 @@ def _run_contents(out: Path) -> dict[str, str]:
     folder, found = out / "run", {}
     for name in ("model.safetensors", "last.safetensors"):
         with safe_open(folder / name, "pt") as file:
-            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+            saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
             card = json.loads(file.metadata()["avloc"])["card"]
-        del card["config"]["workers"]  # the one setting that a run may go on with otherwise, but for its length
+        del card["config"]["workers"]  # may change when a run resumes, as may `epochs`
         found[f"{name} card"] = json.dumps(card, sort_keys=True)
-        found |= {f"{name} {key}": value for key, value in _tensors(held).items()}
+        found |= {f"{name} {key}": value for key, value in _tensors(saved).items()}
     state = torch.load(folder / "trainer-state.pt", weights_only=True)
     found["progress"] = json.dumps(state["progress"], sort_keys=True)
     for index, entry in state["optimiser"]["state"].items():
@@ -149,36 +149,36 @@ def _files(folder: Path) -> dict[str, str]:
     }
 
 
-def _copied(world: World, out: Path) -> None:
+def _copy_store(inputs: Inputs, out: Path) -> None:
     out.mkdir()
-    shutil.copytree(world.folder / "store", out / "store", ignore=shutil.ignore_patterns("hints-*"))
+    shutil.copytree(inputs.folder / "store", out / "store", ignore=shutil.ignore_patterns("hints-*"))
 
 
-def _prepare(world: World, out: Path) -> list[str]:
-    media = world.folder / "media"
+def _prepare(inputs: Inputs, out: Path) -> list[str]:
+    media = inputs.folder / "media"
     boxes = ("--kind", "train", "--annotations", str(media / "boxes.json"))
     return ["prepare", str(media), "--out", str(out / "store"), *boxes, "--workers", "1"]
 
 
-def _distill(world: World, out: Path) -> list[str]:
+def _distill(inputs: Inputs, out: Path) -> list[str]:
     teachers = [part for name in TEACHERS for part in ("--teacher", name)]
-    return ["distill-cache", str(out / "store"), *teachers, "--weights-dir", str(world.folder / "weights")]
+    return ["distill-cache", str(out / "store"), *teachers, "--weights-dir", str(inputs.folder / "weights")]
 
 
-def _train(world: World, out: Path) -> list[str]:
-    settings = [part for each in (*TINY_METHODS[world.method], *TRAINING) for part in ("--set", each)]
-    return ["train", str(world.folder / "store"), "--out", str(out / "run"), "--method", world.method, *settings]
+def _train(inputs: Inputs, out: Path) -> list[str]:
+    settings = [part for each in (*TINY_METHODS[inputs.method], *TRAINING) for part in ("--set", each)]
+    return ["train", str(inputs.folder / "store"), "--out", str(out / "run"), "--method", inputs.method, *settings]
 
 
-def _eval(world: World, out: Path) -> list[str]:
-    model, store = str(world.folder / "model.safetensors"), str(world.folder / "store")
+def _eval(inputs: Inputs, out: Path) -> list[str]:
+    model, store = str(inputs.folder / "model.safetensors"), str(inputs.folder / "store")
     return ["eval", model, "--store", store, "--maps", "av", "--report", str(out / "report")]
 
 
-def _localize(world: World, out: Path) -> list[str]:
-    model = str(world.folder / "model.safetensors")
+def _localize(inputs: Inputs, out: Path) -> list[str]:
+    model = str(inputs.folder / "model.safetensors")
     places = ("--out", str(out / "{stem}-{time}.png"), "--skip-existing")
-    return ["localize", str(world.folder / "videos"), "--every", "0.5", "--model", model, *places]
+    return ["localize", str(inputs.folder / "videos"), "--every", "0.5", "--model", model, *places]
 
 
 SCENARIOS = (
@@ -187,7 +187,7 @@ SCENARIOS = (
         "distill-cache",
         _distill,
         _hint_contents,
-        begin=_copied,
+        begin=_copy_store,
         written="store/hints-*/*",
         again=((), ("--batch", "3")),
     ),
@@ -204,7 +204,7 @@ SCENARIOS = (
 
 
 def unreadable(folder: Path) -> list[str]:
-    """Files under final names that are not whole; hidden ones are nobody's."""
+    """Files under final names that cannot be read completely; hidden (temporary) files are skipped."""
     broken = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith("."):

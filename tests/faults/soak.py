@@ -1,4 +1,4 @@
-"""Twenty thousand short clips through `prepare` and `eval`, one in a hundred of them broken, and the memory watched."""
+"""Run `prepare` and `eval` on 20,000 short clips, 1 % of them broken, and sample the memory use."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from tests.processes import ROOT
 from tests.small_models import save_small
 
 _DISTINCT = 64
-_LOOK_S = 0.25
+_SAMPLE_S = 0.25
 
 
 @dataclass
 class Soak:
-    """What came of it."""
+    """Result of the run."""
 
     clips: int
     broken_files: int = 0
     broken_pictures: int = 0
-    """In the store, behind the back of everybody."""
+    """Pictures overwritten in the finished store."""
     stored: int = 0
     skipped: int = 0
     scored: int = 0
     failed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     memory_mb: dict[str, list[int]] = field(default_factory=dict)
-    """Largest sum over the command's processes in each tenth of its time."""
+    """Largest sum over the command's processes in each tenth of its run time."""
     faults: list[str] = field(default_factory=list)
 
 
 def _write_media(folder: Path, clips: int, rng: random.Random, share: float) -> set[str]:
-    """Links to a few pictures and sounds under many names, and broken ones among them; the ids of these."""
+    """Hard-link a few pictures and sounds under many names, break some clips, and return their ids."""
     frames, audio = folder / "frames", folder / "audio"
     for place in (frames, audio):
         place.mkdir(parents=True)
@@ -61,10 +61,10 @@ def _write_media(folder: Path, clips: int, rng: random.Random, share: float) -> 
         for kind, source in zip((frames, audio), whole[number % _DISTINCT], strict=True):
             os.link(source, kind / f"{name}{source.suffix}")
         if name in broken:
-            victim = rng.choice((frames / f"{name}.jpg", audio / f"{name}.wav"))
-            data = victim.read_bytes()
-            victim.unlink()
-            victim.write_bytes(rng.choice((b"", data[: len(data) // 8][:40], rng.randbytes(len(data)))))
+            broken_file = rng.choice((frames / f"{name}.jpg", audio / f"{name}.wav"))
+            data = broken_file.read_bytes()
+            broken_file.unlink()
+            broken_file.write_bytes(rng.choice((b"", data[: len(data) // 8][:40], rng.randbytes(len(data)))))
     boxes = {f"frames/clip{number:05d}.jpg": [[0.2, 0.2, 0.8, 0.8]] for number in range(clips)}
     (folder / "boxes.json").write_text(json.dumps(boxes))
     return broken
@@ -85,8 +85,8 @@ def _break_pictures(store: Path, rng: random.Random, share: float) -> set[str]:
     return broken
 
 
-def _watched(soak: Soak, *arguments: object) -> dict[str, object]:
-    """A command, and the memory of all its processes; what it printed as JSON."""
+def _run_sampled(soak: Soak, *arguments: object) -> dict[str, object]:
+    """Run a command, sample the memory of its processes, and return its JSON output."""
     begun = time.monotonic()
     command = [sys.executable, "-m", "avloc", *map(str, arguments), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
@@ -95,21 +95,21 @@ def _watched(soak: Soak, *arguments: object) -> dict[str, object]:
         with subprocess.Popen(
             command, env=environment, stdout=printed, stderr=subprocess.DEVNULL, start_new_session=True
         ) as process:
-            looks = list(_looks(process))
+            samples = list(_memory_samples(process))
         printed.seek(0)
         out = printed.read()
     soak.seconds[name] = round(time.monotonic() - begun, 1)
-    tenths = np.array_split(np.array(looks), 10)
+    tenths = np.array_split(np.array(samples), 10)
     soak.memory_mb[name] = [int(part.max()) for part in tenths if len(part)]
     if process.returncode not in (0, 1):
         soak.faults.append(f"{name} exits with {process.returncode}")
     return json.loads(out.splitlines()[0])
 
 
-def _looks(process: subprocess.Popen[bytes]) -> Iterator[float]:
+def _memory_samples(process: subprocess.Popen[bytes]) -> Iterator[float]:
     while process.poll() is None:
         yield sum(_private_mb(Path(f"/proc/{pid}")) for pid in _group(process.pid))
-        time.sleep(_LOOK_S)
+        time.sleep(_SAMPLE_S)
 
 
 def _group(leader: int) -> list[int]:
@@ -133,34 +133,36 @@ def _private_mb(process: Path) -> float:
 
 
 def soaked(work: Path, *, clips: int, share: float, seed: int) -> Soak:
-    """All of it.
+    """Run the soak test.
 
     Args:
         work: an empty folder; a few gigabytes are written.
-        clips: how many.
-        share: of broken ones, among the files, and again among the pictures in the store.
-        seed: of which and how.
+        clips: number of clips.
+        share: share of broken files, and again of broken pictures in the store.
+        seed: seed of which files break, and how.
     """
     rng, soak = random.Random(seed), Soak(clips)
     media, store = work / "media", work / "store"
     broken = _write_media(media, clips, rng, share)
     soak.broken_files = len(broken)
-    report = _watched(soak, "prepare", media, "--annotations", media / "boxes.json", "--out", store)
+    report = _run_sampled(soak, "prepare", media, "--annotations", media / "boxes.json", "--out", store)
     skipped = [json.loads(line) for line in (store / "skipped.jsonl").read_text().splitlines()]
     soak.stored, soak.skipped = len(Store(store)), len(skipped)
     if {entry["id"] for entry in skipped} != broken or len(skipped) != len(broken):
         soak.faults.append(f"skipped.jsonl names {len(skipped)} inputs, {len(broken)} were broken")
     if (report["stored"], report["failed"]) != (clips - len(broken), len(broken)):
         soak.faults.append(f"prepare counts {report['stored']} and {report['failed']}")
-    worse = _break_pictures(store, rng, share)
-    soak.broken_pictures = len(worse)
+    damaged = _break_pictures(store, rng, share)
+    soak.broken_pictures = len(damaged)
     model = save_small(work / "model.safetensors")
-    allowed = ("--max-missing", len(broken) + len(worse))
-    scores = _watched(soak, "eval", model, "--store", store, "--maps", "av", "--batch", 64, *allowed)
+    allowed = ("--max-missing", len(broken) + len(damaged))
+    scores = _run_sampled(soak, "eval", model, "--store", store, "--maps", "av", "--batch", 64, *allowed)
     soak.scored, missing = int(scores["n_scored"]), set(scores["missing"])
     soak.failed = len(missing)
-    if missing != broken | worse or soak.scored != clips - len(broken) - len(worse):
-        soak.faults.append(f"eval scores {soak.scored} and misses {len(missing)} of {len(broken | worse)} broken ones")
+    if missing != broken | damaged or soak.scored != clips - len(broken) - len(damaged):
+        soak.faults.append(
+            f"eval scores {soak.scored} and misses {len(missing)} of {len(broken | damaged)} broken ones"
+        )
     for name, tenths in soak.memory_mb.items():
         if max(tenths[5:]) > 1.15 * max(tenths[1:5]):
             soak.faults.append(f"{name} grows: {tenths} MB")

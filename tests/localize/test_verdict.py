@@ -99,7 +99,7 @@ def test_unusable_thresholds_in_a_model_file_are_named(entry):
 
 
 def test_a_model_that_does_not_listen_is_found_out(tmp_path):
-    deaf = avloc.load(save_listening(tmp_path / "deaf.safetensors", deaf=True))
+    deaf = avloc.load(save_listening(tmp_path / "deaf.safetensors", constant_audio=True))
     result = deaf.localize(FRAME, tone(3, RATE), RATE)
     assert (result.sound_effect, result.sound_effect_noise, result.verdict) == (0.0, 0.0, "ignores")
     assert deaf.localize(FRAME, 0 * tone(3, RATE), RATE).verdict == "silent"

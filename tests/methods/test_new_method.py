@@ -13,7 +13,7 @@ import pytest
 
 import avloc as package
 from tests.program import avloc
-from tests.world import write_world
+from tests.world import write_media
 
 METHOD = '''
 """Newcomer: the mean of all cells against the sound, with trunks of its own."""
@@ -99,7 +99,7 @@ def test_a_method_is_one_file_and_one_record(grown, tmp_path):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    seen = write_world(tmp_path / "seen", clips=8, held_out=False, seed=1)
+    seen = write_media(tmp_path / "seen", clips=8, held_out=False, seed=1)
     boxes = ("--annotations", str(seen / "boxes.json"))
     store, run = str(tmp_path / "store"), str(tmp_path / "run")
     assert ran("prepare", str(seen), "--out", store, "--for", "newcomer", *boxes)["stored"] == 8

@@ -1,4 +1,4 @@
-"""How our numbers are held against those of the published code."""
+"""Comparison of avloc's numbers with those of the published code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRADIENT_TOLERANCE = 2e-3
 
 
 def close(ours, theirs, tolerance: float) -> None:
-    """Largest deviation relative to the largest magnitude of the array."""
+    """Assert that the largest deviation, relative to the largest magnitude of the array, is within `tolerance`."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
@@ -21,7 +21,7 @@ def close(ours, theirs, tolerance: float) -> None:
 def check_gradients(
     model, reference, tolerance: float = GRADIENT_TOLERANCE, names: Mapping[str, str] | None = None
 ) -> None:
-    """Norms of the gradients of some parameters; `names` has ours where they differ from the published ones."""
+    """Compare gradient norms of some parameters; `names` maps published names to avloc's where they differ."""
     named = {name.removeprefix("grad_norm/"): reference[name] for name in reference if name.startswith("grad_norm/")}
     expected = {name: norm for name, norm in named.items() if "." in name}
     assert expected
@@ -31,4 +31,5 @@ def check_gradients(
 
 
 def tensors(arrays) -> dict[str, torch.Tensor]:
+    """Convert a mapping of arrays to tensors."""
     return {name: torch.from_numpy(value) for name, value in arrays.items()}

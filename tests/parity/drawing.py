@@ -1,7 +1,7 @@
-"""The weights and inputs behind the reference numbers, drawn again from their seed.
+"""Weights and inputs of the reference numbers, generated from their seed.
 
-Every tensor has a stream of its own (numpy's legacy generator, whose streams never change), keyed by the seed and by
-the place of its name in the key list; its ending decides the distribution.
+Every tensor has a random stream of its own (numpy's legacy generator, whose streams never change), seeded by the seed
+and by the position of its name in the key list. The suffix of the name selects the distribution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def vectors(name: str):
-    """Reference numbers of one system; AVLOC_PARITY names a folder with others in their place."""
+    """Reference numbers of one system; AVLOC_PARITY names a folder that replaces those shipped here."""
     return np.load(folder() / f"{name}.npz")
 
 
@@ -31,7 +31,7 @@ def weights(key_list: str, seed: int) -> dict[str, np.ndarray]:
 
 
 def weights_of_files(key_list: str, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """The same for a system of several checkpoints, by the names of the files without their ending."""
+    """Weights of a system with several checkpoint files, by file stem."""
     streams = itertools.count(seed * 100_003)
     files = json.loads((HERE / key_list).read_text())
     return {
@@ -41,7 +41,7 @@ def weights_of_files(key_list: str, seed: int) -> dict[str, dict[str, np.ndarray
 
 
 _RATES = {"a0": 1.0, "b0": 0.5}
-"""Middle of what SSPL's module of predictive coding has for rates."""
+"""Mean of the update rates of SSPL's predictive coding module."""
 
 
 def _weight(key: str, shape: list[int], stream: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def _weight(key: str, shape: list[int], stream: int) -> np.ndarray:
 
 
 def hinted_batch(seed: int, batch: int) -> dict[str, np.ndarray]:
-    """AVC's inputs: noise pictures and spectrograms, hints of both teachers, the second picture without one."""
+    """AVC's inputs: noise images and spectrograms, hints of both teachers; the second image has no visual hint."""
     draw = np.random.RandomState(seed).standard_normal
     audio_hint = draw((batch, 2048))
     visual_hint = 1e-3 * np.abs(draw((batch, 25, 25)))
@@ -77,7 +77,7 @@ def hinted_batch(seed: int, batch: int) -> dict[str, np.ndarray]:
 
 
 def patchy_batch(seed: int, batch: int, width: int) -> dict[str, np.ndarray]:
-    """EZ-VSL's inputs: pictures of 16-pixel patches, spectrograms with a level for each bin, noise over both."""
+    """EZ-VSL's inputs: images of 16-pixel patches, spectrograms with one level per bin, both with added noise."""
     draw = np.random.RandomState(seed).standard_normal
     image = _patchy(draw, batch)
     level = draw((batch, 1, 257, 1))
@@ -91,7 +91,7 @@ def _patchy(draw, batch: int) -> np.ndarray:
 
 
 def two_views(seed: int, batch: int) -> dict[str, np.ndarray]:
-    """SSPL's and SACL's inputs: two pictures, log-mel patches with a level for each band."""
+    """SSPL's and SACL's inputs: two images, log-mel patches with one level per band."""
     draw = np.random.RandomState(seed).standard_normal
     view1, view2 = _patchy(draw, batch), _patchy(draw, batch)
     level = draw((batch, 1, 1, 1, 64))
@@ -101,10 +101,10 @@ def two_views(seed: int, batch: int) -> dict[str, np.ndarray]:
 
 
 def related_features(seed: int, batch: int, cells: int) -> dict[str, np.ndarray]:
-    """LVS's features, vision and sound.
+    """LVS's visual and audio features.
 
-    In each picture the share of its own sound grows from left to right, in the last one it is negative everywhere. The
-    sounds are alike.
+    In each image the weight of its own audio feature grows from left to right; in the last one it is negative
+    everywhere. The audio features of different clips are correlated.
     """
     draw = np.random.RandomState(seed + 13).standard_normal
     audio = 1.5 * draw(512) + draw((batch, 512))

@@ -1,4 +1,4 @@
-"""AVE's weights and features behind the reference numbers, drawn again from their seed: see `drawing`."""
+"""AVE weights and features of the reference numbers, generated from their seed: see `drawing`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS = 28
 
 
 def weights(seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """By the names of the files without their ending. What has one axis is a bias, everything else a matrix."""
+    """Weights by file stem. One-dimensional tensors are biases, all others matrices."""
     files = json.loads((HERE / "ave_keys.json").read_text())
     streams = itertools.count(seed * 100_003)
     return {
@@ -45,7 +45,7 @@ def clips(seed: int, batch: int) -> dict[str, np.ndarray]:
 
 
 def pairs(seed: int, clips: int) -> dict[str, np.ndarray]:
-    """Features of pictures [n, 10, 512] and of sounds [n, 10, 128]; `event` [n, 10] bool: one run of 2 to 7 seconds."""
+    """Visual features [n, 10, 512], audio features [n, 10, 128] and `event` [n, 10] bool: one run of 2 to 7 seconds."""
     random = np.random.RandomState(seed)
     visual, audio = _positive(random, (clips, SECONDS, 512)), _positive(random, (clips, SECONDS, 128))
     event = np.zeros((clips, SECONDS), bool)

@@ -1,4 +1,4 @@
-"""Probabilities, attention, losses and gradients of AVE, and its matching, against numbers from the published code."""
+"""Probabilities, attention, losses and gradients of AVE, and its matching network, against the published code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.program import ROOT
 TOLERANCE = 1e-5
 MATCHING = ROOT.parent / "shared" / "data" / "ave" / "cmm_model_weights.h5"
 needs_published_weights = pytest.mark.skipif(
-    not MATCHING.is_file(), reason="the published weights lie beside the checkout and are not there"
+    not MATCHING.is_file(), reason="the published weights are not beside the checkout"
 )
 
 

@@ -16,7 +16,7 @@ from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
 
 SOFT_MASKS = 5e-4
-"""Tolerance of soft masks in training: thresholds magnify rounding thirtyfold."""
+"""Tolerance of soft masks in training: the threshold's slope amplifies rounding errors about 30 times."""
 GRADIENTS = 3e-3
 HEAD = {"positive": 0.65, "negative": 0.4, "tau": 0.03, "temperature": 0.07, "legacy_diagonal": True}
 
@@ -80,14 +80,14 @@ def test_parity_lvs_head(lvs):
     _, _, reference = lvs
     features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
     vision, audio = (features[name].requires_grad_() for name in ("vision", "audio"))
-    image, heard = F.normalize(vision, dim=1), F.normalize(audio, dim=1)
-    maps = torch.einsum("bdhw,bd->bhw", image, heard).detach()
+    image, sound = F.normalize(vision, dim=1), F.normalize(audio, dim=1)
+    maps = torch.einsum("bdhw,bd->bhw", image, sound).detach()
     close(maps, reference["head_maps"], TOLERANCE)
     close(soft_above(maps, 0.65, 0.03), reference["head_positive_weight"], TOLERANCE)
     close(1 - soft_above(maps, 0.4, 0.03), reference["head_negative_weight"], TOLERANCE)
-    logits = trimap_logits(image, heard, **HEAD)
+    logits = trimap_logits(image, sound, **HEAD)
     close(logits.detach(), reference["head_logits"], TOLERANCE)
-    without = trimap_logits(image, heard, **{**HEAD, "negative": HEAD["positive"]})
+    without = trimap_logits(image, sound, **{**HEAD, "negative": HEAD["positive"]})
     close(without.detach(), reference["head_logits_without_trimap"], TOLERANCE)
     each = torch.stack([first_cross_entropy(row[None]) for row in logits])
     close(each.detach(), reference["head_loss_per_image"], TOLERANCE)
@@ -96,20 +96,20 @@ def test_parity_lvs_head(lvs):
     close(audio.grad.norm(dim=1), reference["grad_norm/head_audio"], GRADIENTS)
 
 
-def test_a_sound_is_no_negative_of_its_own_picture(lvs):
-    """The published code multiplies it by -99: a picture that does not match its sound yet matches it "otherwise"."""
+def test_a_sound_is_not_a_negative_of_its_own_picture(lvs):
+    """The published code multiplies it by -99: a negative similarity to its own sound becomes a large logit."""
     _, _, reference = lvs
     features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
-    image, heard = F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1)
-    theirs = trimap_logits(image, heard, **HEAD)
-    ours = trimap_logits(image, heard, **{**HEAD, "legacy_diagonal": False})
-    assert theirs[3, 4] > 100, "the last picture's own sound, which it does not match"
+    image, sound = F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1)
+    theirs = trimap_logits(image, sound, **HEAD)
+    ours = trimap_logits(image, sound, **{**HEAD, "legacy_diagonal": False})
+    assert theirs[3, 4] > 100, "the last picture's own sound, which does not match it"
     assert torch.isinf(ours[:, 1:5].diagonal()).all()
     off = ~torch.eye(4, dtype=torch.bool)
     assert torch.equal(ours[:, 1:5][off], theirs[:, 1:5][off])
 
 
-def test_masked_pairs_and_clips_are_left_out(lvs):
+def test_masked_pairs_and_clips_are_excluded(lvs):
     _, _, reference = lvs
     features = tensors(drawing.related_features(int(reference["seed"]), 4, 14))
     embeddings = Embeddings(F.normalize(features["vision"], dim=1), F.normalize(features["audio"], dim=1))

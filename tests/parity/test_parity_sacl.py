@@ -34,9 +34,9 @@ def check(model, batch, reference, mode: str) -> torch.Tensor:
     maps = [model.similarity(Embeddings(view, embeddings.audio)) for view in (first, second)]
     binary = [binary_map(each, 0.5) for each in maps]
     masks = positive_masks(binary, [label[:, ::16, ::16] for label in segments(reference)])
-    heard = embeddings.audio[:, 512:]
-    close((heard @ heard.T).detach(), reference[f"{mode}_audio_similarity"], TOLERANCE)
-    kept = kept_columns(heard @ heard.T, 0.75)
+    audio = embeddings.audio[:, 512:]
+    close((audio @ audio.T).detach(), reference[f"{mode}_audio_similarity"], TOLERANCE)
+    kept = kept_columns(audio @ audio.T, 0.75)
     assert kept.int().tolist() == reference[f"{mode}_kept_columns"].tolist()
     for view, cells in enumerate((first, second)):
         close(maps[view].detach(), reference[f"{mode}_map_view{view + 1}"], TOLERANCE)

@@ -16,7 +16,7 @@ from tests.parity import drawing
 
 RULES = {"flickr": "consensus", "vggss": "union"}
 MEDIAN_OF_SSPL = replace(PROTOCOLS["sspl"], threshold="median")
-"""The other branch of SSPL's function, which its scripts never take."""
+"""The median branch of SSPL's scoring function, which its scripts do not use."""
 
 
 def score(cells: list[ClipCells], kind: str, protocol: Protocol, rule: str) -> np.ndarray:
@@ -32,8 +32,8 @@ def score(cells: list[ClipCells], kind: str, protocol: Protocol, rule: str) -> n
 
 
 FLIPS = 2 if "AVLOC_PARITY" in os.environ else 0
-"""Pictures in which one pixel may lie on the other side of the cut: none in the numbers shipped here; other seeds may
-draw two values that are equal up to rounding."""
+"""Images in which one pixel may fall on the other side of the threshold: none with the numbers shipped here; other
+seeds may draw two values that are equal up to rounding."""
 
 
 def check(ours: np.ndarray, reference, prefix: str) -> None:
@@ -49,7 +49,7 @@ def check(ours: np.ndarray, reference, prefix: str) -> None:
 
 
 def case(system: str, **maps: str) -> tuple[list[ClipCells], object]:
-    """The scoring case of a system; `maps` says which of its arrays is which kind of map."""
+    """The scoring case of a system; `maps` gives the array name of each kind of map."""
     reference = drawing.vectors(system)
     rows = reference["scoring/boxes_256px"]
     cells = [
@@ -64,7 +64,7 @@ def case(system: str, **maps: str) -> tuple[list[ClipCells], object]:
 
 
 AS_RECORDED = {"boxes": "all", "fused": Protocol().fused}
-"""AVC's numbers are of all boxes and of 0.6 AV + 0.4 object; its script takes the first box and AV + 0.4 object."""
+"""AVC's reference numbers use all boxes and 0.6 AV + 0.4 object; its script uses the first box and AV + 0.4 object."""
 
 
 @pytest.mark.parametrize("protocol", [Protocol(), replace(PROTOCOLS["avc-code"], **AS_RECORDED)], ids=lambda p: p.name)

@@ -15,7 +15,7 @@ from tests.parity import drawing
 from tests.parity.comparing import TOLERANCE, check_gradients, close, tensors
 
 HEAD_IN_TRAINING = 1e-3
-"""Batch normalisation over four clips magnifies rounding."""
+"""Batch normalisation over four clips amplifies rounding errors."""
 LOSS, GRADIENTS, FRONT_END = 1e-5, 1e-3, 1e-3
 
 
@@ -66,9 +66,9 @@ def test_parity_sspl_maps(sspl):
     model, batch, reference, case = sspl
     with torch.no_grad():
         check(model.eval(), batch, reference, case, "eval")
-        embedded, led = model.sound(batch["log_mel"])
+        embedded, transformed = model.sound(batch["log_mel"])
         close(embedded, reference["sound_embedding"], TOLERANCE)
-        close(led[..., :64], reference["sound_transformed_head"], TOLERANCE)
+        close(transformed[..., :64], reference["sound_transformed_head"], TOLERANCE)
         close(model.encode_audio(batch["log_mel"])[:, 512:], reference["audio_embedding_normalised"], TOLERANCE)
         cells, activation = model.encode_image(batch["view1"])
         close(cells[:, :4], reference["frame_head"], TOLERANCE)
@@ -77,13 +77,13 @@ def test_parity_sspl_maps(sspl):
 
 
 def test_parity_sspl_losses_and_gradients(sspl, monkeypatch):
-    """In double precision: in single, processors of other makers are up to 0.3 % off, which batches of four magnify."""
+    """Run in double precision: in single precision, gradients differ by up to 0.3 % between CPUs."""
     model, batch, reference, case = sspl
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     start = {key: value.clone() for key, value in model.state_dict().items()}
     exact = {name: value.double() for name, value in batch.items()}
     check(model.double().train(), exact, reference, case, "train").backward()
-    model.to(torch.float32).load_state_dict(start)  # its running statistics
+    model.to(torch.float32).load_state_dict(start)  # restores the running statistics
     norms = {name: reference[name] for name in reference if name.startswith(f"{case}/grad_norm/")}
     assert norms
     check_gradients(model, {ours(name, case): norm for name, norm in norms.items()}, GRADIENTS)
@@ -96,7 +96,7 @@ def ours(name: str, case: str) -> str:
 
 @pytest.mark.parametrize("kind", ["long", "short"])
 def test_parity_sspl_front_end(kind: str):
-    """The clip's middle 3 s, tiled where it is shorter, each by its own span."""
+    """The middle 3 s of a clip, tiled if shorter, normalised by its own range."""
     reference = drawing.vectors("sspl")
     wave = int16_to_float(torch.from_numpy(reference[f"front_end/{kind}/wave_int16"]))
     wave = wave.repeat(-(-48_000 // len(wave))) if len(wave) < 48_000 else wave
