@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 import avloc
 from avloc.checkpoint import default_model, load_model, save_model
 from avloc.engine import Engine
-from tests.ave_world import write_ave
 from tests.processes import Here
+from tests.synthetic_ave import write_ave
 
 DATA = Path(__file__).with_name("data") / "version_0_1"
 EXPECTED = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
@@ -241,11 +241,11 @@ def test_the_shipped_model_is_what_it_was() -> None:
 
 @pytest.fixture(scope="module")
 def event_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from avloc.prepare import PrepareOptions, prepare_events
+    from avloc.prepare import PrepareOptions, prepare
 
     folder = tmp_path_factory.mktemp("events")
     write_ave(folder / "AVE", clips=20, events=4)
-    prepare_events([str(folder / "AVE")], folder / "store", PrepareOptions(layout="ave"))
+    prepare([str(folder / "AVE")], folder / "store", PrepareOptions(layout="ave"))
     return folder / "store"
 
 

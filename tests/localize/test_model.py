@@ -23,7 +23,7 @@ from avloc.engine.fusion import fuse_cells
 from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
 from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style, parse_weights
-from avloc.media import play, read_frame, read_sound
+from avloc.media import read_frame, read_sound, stream_frames
 from avloc.networks.detr import stretched
 from avloc.priors import DetrPrior
 from tests import readme
@@ -334,11 +334,11 @@ def test_a_video_is_read_as_it_is_used(small, tmp_path, monkeypatch):
     shown = []
 
     def counted(*arguments, **more):
-        for screen in play(*arguments, **more):
+        for screen in stream_frames(*arguments, **more):
             shown.append(screen.start)
             yield screen
 
-    monkeypatch.setattr("avloc.localize.scenes.play", counted)
+    monkeypatch.setattr("avloc.localize.scenes.stream_frames", counted)
     results = small.localize_video(long, every=1.0)
     for _ in range(3):
         next(results)

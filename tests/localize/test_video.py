@@ -21,7 +21,7 @@ from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.scenes import SoundSource
 from avloc.localize.style import Style
 from avloc.localize.video import write_video
-from avloc.media import MovieWriter, play, read_frame, read_sound
+from avloc.media import MovieWriter, read_frame, read_sound, stream_frames
 from avloc.progress import Notice, Progress
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
 from tests.processes import ROOT, start
@@ -95,7 +95,7 @@ def test_every_picture_is_kept_at_its_time(tmp_path, ending):
         audio_codec=audio,
     )
     summary = write_video(source, tmp_path / "out.mp4", FakeMapper(), style=PLAIN)
-    shown = list(play(source))
+    shown = list(stream_frames(source))
     times, pictures, _ = decoded(tmp_path / "out.mp4")
     assert len(times) == len(shown) == summary.frames == 36
     np.testing.assert_allclose([float(t) for t in times], [float(one.start) for one in shown], atol=1e-3)
@@ -109,7 +109,9 @@ def test_times_of_a_changing_rate_are_kept_to_the_last(tmp_path):
     source = make_video(tmp_path / "in.mkv", times=times, sound=noise(2), rate=RATE)
     write_video(source, tmp_path / "out.mp4", FakeMapper())
     assert [round(float(t), 3) for t in decoded(tmp_path / "out.mp4")[0]] == times
-    assert [round(float(one.end), 2) for one in play(tmp_path / "out.mp4")][:-1] == [round(t, 2) for t in times[1:]]
+    assert [round(float(one.end), 2) for one in stream_frames(tmp_path / "out.mp4")][:-1] == [
+        round(t, 2) for t in times[1:]
+    ]
 
 
 def test_odd_sizes_grow_by_a_pixel_and_keep_their_place(tmp_path):
@@ -241,7 +243,7 @@ def test_maps_are_made_beside_the_drawing_and_a_little_ahead_of_it(tmp_path, mon
 
 def slow_video(source: Path, every: float, style: Style, resize: str) -> list[np.ndarray]:
     """Every picture of the overlay, with all maps and all pictures in memory: interpolated cell by cell."""
-    shown = list(play(source))
+    shown = list(stream_frames(source))
     maps = []
     for place in range(1000):
         if place * every >= float(shown[-1].end):
@@ -287,7 +289,9 @@ def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypa
     """Compared before they are encoded: x264 does not give the same bytes for the same pictures every time."""
     source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
     opened, shown, write = [], [], video.MovieWriter.write
-    monkeypatch.setattr(video, "play", lambda *given, **how: opened.append(given) or play(*given, **how))
+    monkeypatch.setattr(
+        video, "stream_frames", lambda *given, **how: opened.append(given) or stream_frames(*given, **how)
+    )
     monkeypatch.setattr(video.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
     outs = {}
     for held in (video._BUFFERED_BYTES, 0):
@@ -488,9 +492,9 @@ def test_a_full_disk_is_no_fault_of_the_input(tmp_path):
     if not full.exists():
         pytest.skip("this system has no /dev/full")
     source = make_video(tmp_path / "in.mp4", seconds=2, sound=noise(2), rate=RATE)
-    shown = next(play(source))
+    shown = next(stream_frames(source))
     with pytest.raises(OSError, match="space"), MovieWriter(full, shown, (48, 64)) as writer:
-        for one in play(source):
+        for one in stream_frames(source):
             writer.write(one.picture(), one.start, one.end)
 
 
