@@ -14,7 +14,7 @@ from avloc.metrics import ClipScore, interval, summarise
 from avloc.protocols import Protocol
 from avloc.registry import StoreSpec
 from avloc.store import Clip, StoreHeader, StoreWriter
-from tests.world import RATE, SECONDS, SIDE, Scene
+from tests.synthetic_scenes import RATE, SECONDS, SIDE, Scene
 
 SPEC = StoreSpec(seconds=SECONDS, rate=RATE)
 

@@ -24,7 +24,7 @@ from avloc.methods import build
 from avloc.networks.base import fold_batch_norms
 from avloc.networks.vggish import VGGish, log_mel_patches, normalise_span
 from avloc.transforms import MEL_RATE, normalise_frames
-from tests.world import COLOURS, Scene, pairs, scenes, tone
+from tests.synthetic_scenes import COLOURS, Scene, pairs, scenes, tone
 
 SIDE = 112
 """Side of the training images in pixels, for a quarter of the computation."""
@@ -77,7 +77,7 @@ def pretrained_model(path: Path, method: str, data: PretrainingData, *settings: 
 
 
 def synthetic_pretraining(steps: int) -> PretrainingData:
-    """Colours and one-second tones of the synthetic scenes of `tests.world`."""
+    """Colours and one-second tones of the synthetic scenes of `tests.synthetic_scenes`."""
     return PretrainingData(kinds=len(COLOURS), pictures=_coloured(steps), sounds=_tones(), steps=(steps, steps))
 
 

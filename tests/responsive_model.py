@@ -18,7 +18,7 @@ RATE = 22_050
 CONFIG = replace(SMALL, frame=128)
 
 
-def save_listening(path: Path, *, constant_audio: bool = False, **card: object) -> Path:
+def save_responsive(path: Path, *, constant_audio: bool = False, **card: object) -> Path:
     """Write a model whose map follows the sound: its normalisation statistics are those of real inputs.
 
     Args:

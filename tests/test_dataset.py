@@ -22,7 +22,7 @@ from avloc.registry import StoreSpec
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train.clips import training_set
 from avloc.train.sampler import EpochBatches
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 CONFIG = ModelConfig(frame=64, dim=16)
 

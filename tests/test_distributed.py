@@ -24,7 +24,7 @@ from tests.distributed_job import step
 from tests.program import ROOT
 from tests.run_folders import tensors
 from tests.small_training import CONFIG, SMALL_FLAGS, changed
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 
 def torchrun(processes: int, *command: object, **options) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,9 @@ from PIL import Image
 from avloc.store import Store
 from tests.media_makers import make_video
 from tests.program import ROOT, avloc
-from tests.small_world import train_on_synthetic_scenes
+from tests.synthetic_scenes import RATE, SIDE, scenes
+from tests.synthetic_training import train_on_synthetic_scenes
 from tests.teacher_makers import saved_teachers
-from tests.world import RATE, SIDE, scenes
 
 
 def ran(*arguments: str, code: int = 0, **environment: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.processes import ROOT
 from tests.small_models import save_small
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 TRAIN = (
     *("--no-audio-hint", "--no-visual-hint", "--init", "random", "--dim", "8", "--batch", "8", "--epochs", "1"),

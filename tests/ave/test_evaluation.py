@@ -15,7 +15,7 @@ from avloc.ave.networks import build_network
 from avloc.checkpoint import load_model, save_model
 from avloc.store import Hints
 from tests.synthetic_ave import KINDS, make_run
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 
 def test_scores_are_those_of_a_slow_count(store, tmp_path, here):

@@ -22,7 +22,7 @@ from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 from tests.processes import start
 from tests.program import ROOT, avloc
 from tests.small_models import SMALL, save_small
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 RATE = 22_050
 NO_HINTS = ("--no-audio-hint", "--no-visual-hint")

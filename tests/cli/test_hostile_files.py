@@ -24,7 +24,7 @@ from avloc.prepare.sources import Source
 from avloc.store import Hints, Store
 from tests.program import avloc
 from tests.small_models import SMALL, save_small
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 ESC = "\x1b"
 

@@ -13,7 +13,7 @@ import pytest
 
 from avloc.cli import entry_point
 from tests.processes import ROOT
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 SMALL = (
     *("--no-audio-hint", "--no-visual-hint", "--init", "random", "--dim", "8", "--batch", "2", "--epochs", "1"),

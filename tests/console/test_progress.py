@@ -6,7 +6,7 @@ import pytest
 
 from avloc.console import live
 from avloc.progress import Notice, Progress
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 SMALL = (
     *("--no-audio-hint", "--no-visual-hint", "--init", "random", "--dim", "8", "--batch", "2"),

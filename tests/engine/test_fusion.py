@@ -28,7 +28,7 @@ from avloc.registry import StoreSpec
 from avloc.store import Clip, StoreHeader, StoreWriter
 from avloc.transforms import int16_to_float, normalise_frames
 from tests.program import ROOT
-from tests.responsive_model import save_listening
+from tests.responsive_model import save_responsive
 
 # --- weighted sums of cells --------------------------------------------------------------------------------------
 
@@ -117,12 +117,12 @@ def test_weights_that_cannot_be_meant(fields):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    return save_listening(tmp_path_factory.mktemp("own") / "plain.safetensors")
+    return save_responsive(tmp_path_factory.mktemp("own") / "plain.safetensors")
 
 
 @pytest.fixture(scope="module")
 def carded(tmp_path_factory):
-    return save_listening(tmp_path_factory.mktemp("own") / "carded.safetensors", **CARD)
+    return save_responsive(tmp_path_factory.mktemp("own") / "carded.safetensors", **CARD)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from avloc.checkpoint import LAST_NAME, MODEL_NAME
 from avloc.metrics import paired_difference
 from tests.eval_makers import to_clip, write
 from tests.small_models import save_small
-from tests.world import scenes
+from tests.synthetic_scenes import scenes
 
 pytestmark = pytest.mark.usefixtures("offline")
 

@@ -31,9 +31,9 @@ from avloc.protocols import Protocol
 from avloc.store import Clip, Store
 from avloc.weights import Located
 from tests.eval_makers import to_clip, write
-from tests.responsive_model import save_listening
+from tests.responsive_model import save_responsive
 from tests.small_models import SMALL, save_small
-from tests.world import RATE, SIDE, Scene, scenes
+from tests.synthetic_scenes import RATE, SIDE, Scene, scenes
 
 CPU = torch.device("cpu")
 COUNT = 9
@@ -393,7 +393,7 @@ LABEL = "0.8 (0.25-0.75 av + rest own) + 0.2 centre, smoothed by 0.7 cells"
 @pytest.fixture(scope="module")
 def carded(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("carded") / "carded.safetensors"
-    return save_listening(path, fusion=FUSION, resize="bilinear-halfpixel")
+    return save_responsive(path, fusion=FUSION, resize="bilinear-halfpixel")
 
 
 def test_the_shipped_map_comes_first_where_the_card_has_a_fusion(here, carded, model, store):

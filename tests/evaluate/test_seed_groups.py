@@ -29,7 +29,7 @@ from avloc.metrics.intervals import METRICS
 from avloc.protocols import PROTOCOLS
 from avloc.train import TrainOptions, seed_runs, train
 from tests.eval_makers import card, report
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 LOW, MIDDLE, HIGH = [0.2, 0.3, 0.6, 0.1], [0.2, 0.5, 0.6, 0.1], [0.9, 0.5, 0.6, 0.55]
 

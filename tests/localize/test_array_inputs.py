@@ -18,7 +18,7 @@ from avloc.localize import Style
 from avloc.media import decode_picture
 from tests.media_makers import disc, make_picture, tone
 from tests.program import ROOT
-from tests.responsive_model import save_listening
+from tests.responsive_model import save_responsive
 
 RATE = 22_050
 FRAME = disc((64, 48), (0.3, 0.5))
@@ -28,7 +28,7 @@ INT16 = (WAVE * 30_000).astype(np.int16)
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> avloc.Model:
-    path = save_listening(tmp_path_factory.mktemp("model") / "small.safetensors")
+    path = save_responsive(tmp_path_factory.mktemp("model") / "small.safetensors")
     return avloc.load(path, device="cpu")
 
 

@@ -20,13 +20,13 @@ from avloc.localize.run import prefetch
 from avloc.media import probe, read_frame
 from avloc.progress import Notice, Progress
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
-from tests.responsive_model import RATE, save_listening
+from tests.responsive_model import RATE, save_responsive
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    return save_listening(path, verdict={"least_effect": 0.001})
+    return save_responsive(path, verdict={"least_effect": 0.001})
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def test_json_beside_an_overlay_video_has_the_moments_that_were_judged(here, cli
 def test_an_overlay_video_that_ignores_the_sound_says_so_in_every_picture(here, clips, tmp_path):
     told = []
     for name, rule in (("ignores", {"least_effect": 1.0}), ("unmatched", {"least_similarity": 1.0}), ("follows", {})):
-        model = save_listening(tmp_path / f"{name}.safetensors", verdict={"least_effect": 0.0, **rule})
+        model = save_responsive(tmp_path / f"{name}.safetensors", verdict={"least_effect": 0.0, **rule})
         done = here("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / f"{name}.mp4")
         assert done.code == 0
         told.append(read_frame(tmp_path / f"{name}.mp4", at=2.0)[0].astype(int))

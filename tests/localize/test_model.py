@@ -29,7 +29,7 @@ from avloc.priors import DetrPrior
 from tests import readme
 from tests.media_makers import disc, grey_ramp, make_sound, make_video, tone
 from tests.program import ROOT
-from tests.responsive_model import save_listening
+from tests.responsive_model import save_responsive
 from tests.small_models import SMALL, save_small
 from tests.teacher_makers import saved_teachers
 
@@ -41,7 +41,7 @@ README = readme.README.read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return save_listening(tmp_path_factory.mktemp("model") / "small.safetensors")
+    return save_responsive(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import avloc
 from avloc.errors import UsageError, WeightsError
 from avloc.localize.verdict import Verdict, VerdictRule, judge, summary, warning
 from tests.media_makers import disc, tone
-from tests.responsive_model import RATE, save_listening
+from tests.responsive_model import RATE, save_responsive
 
 NUMBERS = ("sound_effect", "sound_effect_noise", "peak_similarity")
 FRAME = disc((64, 48), (0.3, 0.5))
@@ -80,7 +80,7 @@ def test_thresholds_that_cannot_be_meant(name, value):
 
 def test_a_model_file_may_carry_its_thresholds(tmp_path):
     assert VerdictRule.from_card({}) == VerdictRule()
-    listening = avloc.load(save_listening(tmp_path / "plain.safetensors"))
+    listening = avloc.load(save_responsive(tmp_path / "plain.safetensors"))
     result = listening.localize(FRAME, tone(3, RATE), RATE)
     effect = min(result.sound_effect, result.sound_effect_noise)
     assert (result.verdict, effect > 0.05) == ("follows", True)
@@ -88,7 +88,7 @@ def test_a_model_file_may_carry_its_thresholds(tmp_path):
         ("least_effect", effect + 0.01, "ignores"),
         ("least_similarity", result.peak_similarity + 0.01, "unmatched"),
     ):
-        strict = avloc.load(save_listening(tmp_path / "strict.safetensors", verdict={name: value}))
+        strict = avloc.load(save_responsive(tmp_path / "strict.safetensors", verdict={name: value}))
         assert strict.localize(FRAME, tone(3, RATE), RATE).verdict == verdict
 
 
@@ -99,7 +99,7 @@ def test_unusable_thresholds_in_a_model_file_are_named(entry):
 
 
 def test_a_model_that_does_not_listen_is_found_out(tmp_path):
-    deaf = avloc.load(save_listening(tmp_path / "deaf.safetensors", constant_audio=True))
+    deaf = avloc.load(save_responsive(tmp_path / "deaf.safetensors", constant_audio=True))
     result = deaf.localize(FRAME, tone(3, RATE), RATE)
     assert (result.sound_effect, result.sound_effect_noise, result.verdict) == (0.0, 0.0, "ignores")
     assert deaf.localize(FRAME, 0 * tone(3, RATE), RATE).verdict == "silent"

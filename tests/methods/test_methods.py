@@ -21,7 +21,7 @@ from avloc.transforms import crop_labels, draw_crops
 from tests.media_makers import disc
 from tests.run_folders import same_run
 from tests.small_models import TINY_METHODS, narrowed
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 CPU = torch.device("cpu")
 FURTHER = ("lvs", "sspl", "sacl")

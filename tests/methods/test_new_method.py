@@ -13,7 +13,7 @@ import pytest
 
 import avloc as package
 from tests.program import avloc
-from tests.world import write_media
+from tests.synthetic_scenes import write_media
 
 METHOD = '''
 """Newcomer: the mean of all cells against the sound, with trunks of its own."""

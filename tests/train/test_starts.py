@@ -23,7 +23,7 @@ from tests.processes import Here
 from tests.recipe_makers import save_lite0, save_yamnet
 from tests.run_folders import same_run, tensors
 from tests.small_models import SMALL
-from tests.world import write_store
+from tests.synthetic_scenes import write_store
 
 NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
 SHARED_WORDS = ModelConfig(

@@ -32,7 +32,7 @@ from avloc.train import TrainOptions, train
 from tests.processes import Here
 from tests.run_folders import same_run, tensors
 from tests.small_training import CONFIG, SMALL, SMALL_FLAGS, changed
-from tests.world import HINT_WIDTH, write_store
+from tests.synthetic_scenes import HINT_WIDTH, write_store
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""Train on the synthetic scenes of `tests.world` through avloc's commands, in minutes on two cores.
+"""Train on the synthetic scenes of `tests.synthetic_scenes` through avloc's commands, in minutes on two cores.
 
-`python -m tests.small_world METHOD FOLDER [CLIPS EPOCHS]` trains one method and prints its report.
+`python -m tests.synthetic_training METHOD FOLDER [CLIPS EPOCHS]` trains one method and prints its report.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.pretraining import pretrained_model, synthetic_pretraining
 from tests.program import avloc
-from tests.world import pairs, write_media
+from tests.synthetic_scenes import pairs, write_media
 
 _SHALLOW = (
     *("--vision-trunk", "resnet18:layer2", "--audio-trunk", "resnet18:layer2", "--dim", "64"),

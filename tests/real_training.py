@@ -1,6 +1,6 @@
 """Train on photographs and recordings with class labels, split by file, through avloc's commands.
 
-`python -m tests.small_real METHOD DATA FOLDER CLIPS [FLAGS of train]` composes clips like the recipe of the shipped
+`python -m tests.real_training METHOD DATA FOLDER CLIPS [FLAGS of train]` composes clips like the recipe of the shipped
 model, trains, and prints cIoU@0.5 under protocol `ezvsl` and that of the centre disc: on training clips (`heart`), on
 boxed pictures and on scenes of two objects, both from unseen files. DATA is a folder as in `tests.recipe.split`;
 `--weights-dir` is passed to scoring too. `--init taught`, for `sspl` and `sacl` only, starts from trunks pretrained as
@@ -26,7 +26,7 @@ from tests.pretraining import BATCH, SIDE, PretrainingData, pretrained_model
 from tests.recipe.compose import Part, boxed_clips, compose_training, scored_scenes, write_set
 from tests.recipe.sounds import RATE
 from tests.recipe.split import Classes, class_of
-from tests.small_world import run
+from tests.synthetic_training import run
 
 SCENES = 150
 SEED = 5
