@@ -59,7 +59,7 @@ def test_avc_costs_what_the_paper_states_at_either_sample_rate(config, frames, g
 def test_a_model_costs_what_is_counted_by_hand(config):
     cost = model_cost(config)
     model = build(config)
-    spectrogram = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
+    heard = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
     image: list[torch.Tensor] = []
 
     def forward(network) -> None:
@@ -69,7 +69,7 @@ def test_a_model_costs_what_is_counted_by_hand(config):
     by_hand = counted_by_hand(model, forward)
     assert cost.multiply_adds == by_hand + image[0].numel()  # cosine similarity: one product per value of each cell
     assert cost.parameters == sum(weight.numel() for weight in model.parameters())
-    assert cost.spectrogram_frames == spectrogram.shape[-1]
+    assert cost.spectrogram_frames == heard.shape[-1]
 
 
 HEADS = {

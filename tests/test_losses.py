@@ -155,7 +155,7 @@ def test_the_terms_of_boxes_equal_their_definitions(term, twin, batch, dim, cell
         assert torch.allclose(mine, other, atol=1e-9)
 
 
-def test_the_peak_term_has_no_gradient_if_boxes_cover_everything():
+def test_the_peak_term_is_zero_for_a_full_box_and_favours_the_cells_inside_a_smaller_one():
     image, audio = units(1, 6, 3, 2, grad=True)
     relation, boxed = torch.ones(1, 1, dtype=torch.int8), torch.tensor([True])
     everywhere = torch.ones(1, 3, 3, dtype=torch.float64)

@@ -1,9 +1,8 @@
 """The five commands in sequence on recorded clips.
 
-No published teacher weights are at hand, so PANNs has random weights in the published layout, and the visual hints are
-drawn from the boxes and come in as `.npy` files, the way AVC users hold theirs. What is shown: the whole machinery,
-fed with real media, overfits a handful of clips until its heat maps sit inside the boxes. Nothing is claimed about
-unseen clips.
+Published teacher weights are not available, so PANNs has random weights in the published layout, and the visual hints
+are generated from the boxes and imported as `.npy` files. The tests show that training on recorded media overfits a
+few clips until the heat maps lie inside the boxes. They claim nothing about unseen clips.
 """
 
 from __future__ import annotations
