@@ -59,17 +59,17 @@ def test_avc_costs_what_the_paper_states_at_either_sample_rate(config, frames, g
 def test_a_model_costs_what_is_counted_by_hand(config):
     cost = model_cost(config)
     model = build(config)
-    heard = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
+    spectrogram = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
     image: list[torch.Tensor] = []
 
     def forward(network) -> None:
         image.append(network.encode_image(torch.zeros(1, 3, config.frame, config.frame))[0])
-        network.encode_audio(heard)
+        network.encode_audio(spectrogram)
 
     by_hand = counted_by_hand(model, forward)
     assert cost.multiply_adds == by_hand + image[0].numel()  # cosine similarity: one product per value of each cell
     assert cost.parameters == sum(weight.numel() for weight in model.parameters())
-    assert cost.spectrogram_frames == heard.shape[-1]
+    assert cost.spectrogram_frames == spectrogram.shape[-1]
 
 
 HEADS = {
@@ -84,7 +84,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("trunk", TORCHVISION)
-def test_priors_cost_what_torchvision_publishes_less_the_classifier(trunk):
+def test_priors_cost_what_torchvision_states_minus_the_classifier(trunk):
     published = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].meta
     widths = HEADS.get(trunk, (512, 1000))
     layers = list(itertools.pairwise(widths))
@@ -101,7 +101,7 @@ def test_resnet18_costs_the_well_known_figures():
     assert round(cost.multiply_adds / 1e9, 2) == 1.81
 
 
-def test_a_prior_against_a_count_by_hand():
+def test_a_prior_costs_what_is_counted_by_hand():
     network = build_backbone("efficientnet_b0")
     by_hand = counted_by_hand(network, lambda network: network(torch.zeros(1, 3, 224, 224)))
     assert object_prior_cost("efficientnet_b0").multiply_adds == by_hand

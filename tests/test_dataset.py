@@ -189,7 +189,7 @@ def test_an_incompatible_store_is_refused():
         (12.0, "No store is that long: train with a smaller model.seconds."),
     ],
 )
-def test_an_unfit_store_comes_with_the_flags_that_make_a_fit_one(seconds, hint):
+def test_an_incompatible_store_is_refused_with_the_flags_of_a_compatible_one(seconds, hint):
     config = ModelConfig(**{**vars(CONFIG), "rate": 44_100, "seconds": seconds})
     with pytest.raises(Refused) as caught:
         check_fit(StoreSpec(), config)
@@ -198,7 +198,7 @@ def test_an_unfit_store_comes_with_the_flags_that_make_a_fit_one(seconds, hint):
         check_fit(PrepareOptions(method=flags[1] or "avc", rate=int(flags[2])).spec, config)
 
 
-def test_a_longer_and_finer_sound_is_cut_and_brought_down():
+def test_a_longer_sound_of_a_higher_rate_is_cropped_and_resampled():
     rate, seconds = 44_100, 5
     time = np.arange(rate * seconds) / rate
     tone = np.where((time >= 2) & (time < 3), 12_000 * np.sin(2 * np.pi * 1000 * time), 0).astype(np.int16)

@@ -133,7 +133,7 @@ def test_a_failure_in_one_process_ends_the_others_without_a_bug_report(tmp_path)
 
 
 @pytest.mark.parametrize(("rank", "complaint"), [("0", "MASTER_ADDR"), ("2", "are invalid")])
-def test_half_a_launcher_is_refused(monkeypatch, rank, complaint):
+def test_incomplete_launcher_variables_are_refused(monkeypatch, rank, complaint):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)

@@ -151,7 +151,7 @@ def test_unknown_trunks_are_refused_with_the_valid_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("trunk", TORCHVISION)
-def test_absent_weights_are_named_by_the_file_of_that_trunk(trunk: str, tmp_path: Path) -> None:
+def test_absent_weights_are_named_by_their_file(trunk: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsAbsent) as caught:
         ObjectPrior(trunk, tmp_path, CPU)
     url = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].url
