@@ -32,7 +32,7 @@ class Annotation:
     boxes: NDArray[np.float64]
     """[n, 4] x0, y0, x1, y1 in fractions."""
     mask: bytes = b""
-    """PNG mask of sounding pixels (`avloc.media.decode_mask`), or b''."""
+    """PNG mask of sounding pixels (`avloc.media.pictures.decode_mask`), or b''."""
     mask_name: str = ""
     """File name of the mask, for error messages."""
     label: str = ""

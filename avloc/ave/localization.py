@@ -22,7 +22,10 @@ from avloc.ave.timeline_video import write_timeline_video
 from avloc.errors import InputError, UsageError
 from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
 from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_inputs_kept, plan_outputs
-from avloc.media import LATE_S, picture_seconds, probe, read_frame, square, stream_seconds
+from avloc.media.pictures import square
+from avloc.media.probing import probe
+from avloc.media.video_frames import LATE_S, picture_seconds, read_frame
+from avloc.media.video_stream import stream_seconds
 from avloc.progress import Listener, Progress, silent
 from avloc.transforms import MEL_RATE
 

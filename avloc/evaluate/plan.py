@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avloc.annotations import TESTSETS, SilentPair, silent_pairs, testset_ids, testset_list
+from avloc.annotations.lists import TESTSETS, SilentPair, silent_pairs, testset_ids, testset_list
 from avloc.backbone_names import CONVNETS
 from avloc.errors import StoreNotFound, UsageError, nearest, normal_form
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named

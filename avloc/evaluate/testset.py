@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from avloc.annotations import TESTSETS, published_boxes, testset_list
+from avloc.annotations.boxes import published_boxes
+from avloc.annotations.lists import TESTSETS, testset_list
 from avloc.errors import Refused, StoreNotFound
 from avloc.evaluate.plan import EvalOptions, expected_ids, find_store
 from avloc.progress import Listener, Notice, silent

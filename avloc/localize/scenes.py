@@ -14,18 +14,13 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.files import read_input
-from avloc.media import (
-    Layout,
-    SoundWindow,
-    decode_picture,
-    is_picture,
-    probe,
-    read_frame,
-    read_sound,
-    stream_frames,
-    stream_sound,
-)
+from avloc.media.audio import SoundWindow, read_sound
 from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S
+from avloc.media.layout import Layout
+from avloc.media.pictures import decode_picture, is_picture
+from avloc.media.probing import probe
+from avloc.media.video_frames import read_frame
+from avloc.media.video_stream import stream_frames, stream_sound
 
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0

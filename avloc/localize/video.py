@@ -22,7 +22,8 @@ from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.scenes import OWN_SOUND, SoundSource, sound_windows
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
-from avloc.media import MovieWriter, TimedFrame, movie_codec, stream_frames
+from avloc.media.video_stream import TimedFrame, stream_frames
+from avloc.media.video_writer import MovieWriter, movie_codec
 from avloc.progress import Listener, Notice, Progress, silent
 
 _ON_TIME_S = 1e-4

@@ -9,26 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.annotations import Annotation
+from avloc.annotations.boxes import Annotation
 from avloc.errors import InputError
 from avloc.files import read_input
-from avloc.media import (
-    LATE_S,
-    SoundWindow,
-    cut_window,
-    decode_mask,
-    decode_picture,
-    encode_jpeg,
-    encode_mask,
-    encode_png,
-    picture_seconds,
-    probe,
-    read_frame,
-    read_moment,
-    read_sound,
-    shrink,
-    stream_seconds,
-)
+from avloc.media.audio import SoundWindow, cut_window, read_sound
+from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink
+from avloc.media.probing import probe
+from avloc.media.video_frames import LATE_S, picture_seconds, read_frame, read_moment
+from avloc.media.video_stream import stream_seconds
 from avloc.prepare.packed import PACKED_RATE, read_row
 from avloc.prepare.sources import Skip, Source
 from avloc.registry import StoreSpec

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from avloc.engine import SILENCE, ClipCells, HeatMaps, map_weights, score_heat, truth_of
 from avloc.evaluate.baselines import random_cells
 from avloc.evaluate.protocol_scores import SWEEP, LabelledCells, Scored, score_protocols, sweep_kinds
-from avloc.media import encode_mask
+from avloc.media.pictures import encode_mask
 from avloc.metrics import AUC_THRESHOLDS, ClipScore, summarise
 from avloc.protocols import PROTOCOLS, Protocol
 from tests import reference_scoring as slow

@@ -15,7 +15,7 @@ from PIL import Image
 import avloc
 from avloc.errors import InputError, UsageError
 from avloc.localize import Style
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from tests.media_makers import disc, make_picture, tone
 from tests.program import ROOT
 from tests.responsive_model import save_responsive

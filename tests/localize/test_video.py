@@ -21,7 +21,10 @@ from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.scenes import SoundSource
 from avloc.localize.style import Style
 from avloc.localize.video import write_video
-from avloc.media import MovieWriter, read_frame, read_sound, stream_frames
+from avloc.media.audio import read_sound
+from avloc.media.video_frames import read_frame
+from avloc.media.video_stream import stream_frames
+from avloc.media.video_writer import MovieWriter
 from avloc.progress import Notice, Progress
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
 from tests.processes import ROOT, start

@@ -17,18 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media import (
-    audio_decoder,
-    decode_mask,
-    decode_picture,
-    encode_jpeg,
-    encode_mask,
-    encode_png,
-    read_frame,
-    read_moment,
-    read_sound,
-    shrink,
-)
+from avloc.media import audio_decoder
+from avloc.media.audio import read_sound
+from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink
+from avloc.media.video_frames import read_frame, read_moment
 from tests.media_makers import (
     disc,
     grey_ramp,

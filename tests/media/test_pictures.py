@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media import PICTURE_SUFFIXES, as_shown, decode_picture, is_picture
+from avloc.media.pictures import PICTURE_SUFFIXES, as_shown, decode_picture, is_picture
 from tests.media_makers import make_sound, make_video, tone
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc.errors import InputError
-from avloc.media import probe, read_frame, read_sound, stream_frames, stream_sound
+from avloc.media.audio import read_sound
+from avloc.media.probing import probe
+from avloc.media.video_frames import read_frame
+from avloc.media.video_stream import stream_frames, stream_sound
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
 
 RATE = 16_000

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from avloc.annotations import parse_label, read_annotations
+from avloc.annotations.boxes import read_annotations
+from avloc.annotations.labels import parse_label
 from avloc.config import TrainConfig, from_dict, read_toml
 from avloc.engine import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
 from tests.recipe.measure import calibrated

@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 
 import avloc.train as avloc_train
-from avloc.annotations import published_list
+from avloc.annotations.lists import published_list
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, OptimConfig
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate
-from avloc.media import encode_mask
+from avloc.media.pictures import encode_mask
 from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.store.shards import put_texts
 from avloc.train import TrainOptions, train
