@@ -247,10 +247,10 @@ def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uin
     is_late, missing = False, ""
     for time_s in times_s[1:]:
         while screen.end <= time_s + TIMESTAMP_TOLERANCE_S and (following := next(screens, None)) is not None:
-            if following.damaged and is_late:
+            if following.decoded.damaged and is_late:
                 missing = missing or f"has pictures before {float(following.start):.3f} s that cannot be decoded"
             screen, shown_s, is_late = following, float(following.start), False
-        is_late = is_late or time_s >= float(screen.start + 1 / screen.rate) - TIMESTAMP_TOLERANCE_S
+        is_late = is_late or time_s >= float(screen.start + 1 / screen.decoded.rate) - TIMESTAMP_TOLERANCE_S
         yield screen.picture(), shown_s
     if missing:  # earlier frames were returned in place of some; their time stamps show it
         raise InputError(missing)

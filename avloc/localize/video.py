@@ -188,7 +188,8 @@ def _two_streams(
     """
     frames = stack.enter_context(closing(decode()))
     first = next(frames)
-    buffered = (1 + PREFETCHED_MAPS) * every * first.rate * first.frame.width * first.frame.height * _BYTES_PER_PIXEL
+    shown = first.decoded
+    buffered = (1 + PREFETCHED_MAPS) * every * shown.rate * shown.frame.width * shown.frame.height * _BYTES_PER_PIXEL
     if buffered <= _BUFFERED_BYTES:
         to_draw, to_map = tee(chain([first], frames))
         return to_draw, to_map
@@ -204,7 +205,7 @@ def _until_damage(frames: Generator[TimedFrame], missing: list[str]) -> Generato
     with closing(frames):
         shown = next(frames)
         while True:
-            if shown.damaged:
+            if shown.decoded.damaged:
                 missing.append(f"has pictures before {float(shown.start):.3f} s that cannot be decoded")
             yield shown
             try:

@@ -158,17 +158,10 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int, subsampling: int = 2) -
     return file.getvalue()
 
 
-def encode_png(rgb: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of `rgb` [H, W, 3]."""
+def encode_png(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> bytes:
+    """PNG bytes of an RGB picture [H, W, 3], or of a mask [H, W] with one bit per pixel."""
     file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "PNG")
-    return file.getvalue()
-
-
-def encode_mask(mask: NDArray[np.bool_]) -> bytes:
-    """PNG bytes of `mask` [H, W], one bit per pixel."""
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 

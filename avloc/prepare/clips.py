@@ -13,7 +13,7 @@ from avloc.annotations.boxes import Annotation
 from avloc.errors import InputError
 from avloc.files import read_input
 from avloc.media.audio import SoundWindow, cut_window, read_sound
-from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_mask, encode_png, shrink
+from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_png, shrink
 from avloc.media.probing import probe
 from avloc.media.video_frames import LATE_S, picture_seconds, read_frame, read_moment
 from avloc.media.video_stream import stream_seconds
@@ -154,6 +154,6 @@ def _mask(annotation: Annotation) -> bytes:
     if not annotation.mask:
         return b""
     try:
-        return encode_mask(decode_mask(annotation.mask))
+        return encode_png(decode_mask(annotation.mask))
     except InputError as error:
         raise InputError(f"mask {annotation.mask_name}: {error}") from error

@@ -76,8 +76,8 @@ def test_shipped_lists_are_the_published_ones(name):
 
 
 def test_test_sets_and_their_names():
-    assert lists.testset_list("vggss-heard") == "vggss_heard_test"
-    assert lists.testset_list("mine") == ""
+    assert lists.TESTSETS["vggss-heard"] == "vggss_heard_test"
+    assert "mine" not in lists.TESTSETS
     assert lists.list_name("vggss-test-4692") == lists.list_name("vggss_test_4692") == "vggss_test_4692"
     assert lists.list_name("vggss-unheard") == "vggss_unheard_test"
     assert (lists.list_name("vggss-heard"), lists.list_name("vggss_heard")) == ("vggss_heard_test", "vggss_heard")
@@ -104,7 +104,7 @@ def test_the_sounding_clips_of_every_test_set():
     assert lists.testset_ids("flickr-ext") == lists.testset_ids("flickr-250")
     assert lists.testset_ids("mine") == ()
     for name in lists.TESTSETS:
-        assert set(lists.testset_ids(name)) <= set(lists.published_list(lists.testset_list(name)))
+        assert set(lists.testset_ids(name)) <= set(lists.published_list(lists.TESTSETS[name]))
 
 
 def test_flickr_250_adds_the_clip_missing_from_the_published_list():
@@ -125,7 +125,7 @@ def test_extended_lists_have_all_clips(testset, pairs, more, first):
     assert found[0] == first
     assert {pair.label for pair in found} == {"non-sounding"}
     assert all(lists.canonical_id(name) == name for pair in found for name in (pair.video, pair.audio))
-    sounding, every = lists.testset_ids(testset), lists.published_list(lists.testset_list(testset))
+    sounding, every = lists.testset_ids(testset), lists.published_list(lists.TESTSETS[testset])
     expected = list(sounding)
     for pair in found:
         for clip_id in (pair.video, pair.audio):

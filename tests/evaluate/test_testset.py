@@ -19,7 +19,7 @@ from avloc.engine.core import Engine
 from avloc.errors import Refused
 from avloc.evaluate import EvalOptions, evaluate
 from avloc.evaluate.maps import _with_priors
-from avloc.media.pictures import encode_mask
+from avloc.media.pictures import encode_png
 from avloc.metrics import confidence, extended_scores, source_scores
 from avloc.store import Store
 from avloc.weights import DETR, Located, locate
@@ -107,7 +107,7 @@ def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
     for ((x0, y0, x1, y1),) in boxes:
         mask = np.zeros((224, 224), np.bool_)
         mask[int(224 * y0) : int(224 * y1), int(224 * x0) : int(224 * x1)] = True
-        masks.append(encode_mask(mask))
+        masks.append(encode_png(mask))
     drawn = [to_clip(s, boxes=np.zeros((0, 4)), mask=m) for s, m in zip(world, masks, strict=False)]
     boxed = [to_clip(s, boxes=b) for s, b in zip(world, boxes, strict=False)]
     (by_mask,) = run(model, store=write(tmp_path / "masks", drawn, box_rule="mask"))
@@ -122,7 +122,7 @@ def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
 
 
 def test_a_damaged_mask_is_a_missing_clip(model, world, tmp_path):
-    good = encode_mask(np.eye(64, dtype=np.bool_))
+    good = encode_png(np.eye(64, dtype=np.bool_))
     clips = [to_clip(s, boxes=np.zeros((0, 4)), mask=good) for s in world[:3]]
     clips[1] = to_clip(world[1], boxes=np.zeros((0, 4)), mask=good[:40])
     (report,) = run(model, store=write(tmp_path / "masks", clips, box_rule="mask"))

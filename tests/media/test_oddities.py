@@ -154,7 +154,7 @@ def test_frames_after_a_damaged_one_are_read(one_damaged):
         read_frame(one_damaged, at=3.0)
     shown = list(stream_frames(one_damaged))
     assert 4 * FPS - 8 < len(shown) < 4 * FPS
-    assert [one.damaged for one in shown].count(True) == 1
+    assert [one.decoded.damaged for one in shown].count(True) == 1
     assert all(one.end == other.start for one, other in pairwise(shown))
 
 

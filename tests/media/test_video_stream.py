@@ -138,7 +138,7 @@ def test_range_clips_first_and_last_frame(tmp_path_factory, start, length):
     whole, stop = list(stream_frames(path)), start + length
     part = list(stream_frames(path, start_s=start, stop_s=stop))
     kept = [shown for shown in whole if shown.end > start + 1e-4 and shown.start <= stop - 1e-4]
-    assert [shown.frame.pts for shown in part] == [shown.frame.pts for shown in kept]
+    assert [shown.decoded.frame.pts for shown in part] == [shown.decoded.frame.pts for shown in kept]
     assert float(part[0].start) == max(start, float(kept[0].start))
     assert float(part[-1].end) == pytest.approx(min(stop, float(kept[-1].end)))
 

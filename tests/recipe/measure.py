@@ -126,9 +126,9 @@ def peaks_of(clips: list[Seen]) -> tuple[list[float], list[float]]:
     peaks: dict[bool, list[float]] = {True: [], False: []}
     for clip in clips:
         label = parse_label(clip.label)
-        if label.heard == SILENCE:
+        if label.sounding == SILENCE:
             continue
-        peaks[label.heard in label.seen].append(clip.peak)
+        peaks[label.sounding in label.visible].append(clip.peak)
     return peaks[True], peaks[False]
 
 
