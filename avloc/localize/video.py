@@ -23,7 +23,7 @@ from avloc.localize.scenes import OWN_SOUND, SoundSource, sound_windows
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
 from avloc.media.video_stream import TimedFrame, stream_frames
-from avloc.media.video_writer import MovieWriter, movie_codec
+from avloc.media.video_writer import VideoWriter, video_codec
 from avloc.progress import Listener, Notice, Progress, silent
 
 _ON_TIME_S = 1e-4
@@ -143,7 +143,7 @@ def encode_video(
     first = last = next(frames)
     picture, count = draw(first), 1
     size = (picture.shape[0], picture.shape[1])
-    with MovieWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer:
+    with VideoWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer:
         writer.write(picture, first.start, first.end)
         for last in frames:
             writer.write(draw(last), last.start, last.end)
@@ -153,7 +153,7 @@ def encode_video(
 
 def warn_codec(out: Path, listener: Listener) -> None:
     """Send a notice if the video will not be H.264."""
-    if movie_codec() != "libx264":
+    if video_codec() != "libx264":
         listener(Notice(f"{out}: PyAV was built without H.264; the video is MPEG-4 part 2"))
 
 

@@ -80,7 +80,7 @@ def as_shown(image: Image.Image) -> NDArray[np.uint8]:
     """
     try:
         if image.mode in _NO_RANGE:
-            raise ValueError("its 32-bit numbers have no agreed black and white; save it with 8 or 16 bits")
+            raise ValueError("its 32-bit values have no standard range; save it with 8 or 16 bits")
         rgb = _rgb(image)
         rgb.info.clear()  # `exif_transpose` writes EXIF anew, which fails where other tags are damaged
         rgb.getexif()[ExifTags.Base.Orientation] = _orientation(image)

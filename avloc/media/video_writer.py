@@ -43,12 +43,12 @@ _YUV_MATRICES = frozenset({1, 2, 4, 5, 6, 7, 9})
 _RGB_MATRIX, _SMPTE_170M, _LIMITED = 0, 6, 1
 
 
-def movie_codec() -> str:
+def video_codec() -> str:
     """FFmpeg's name of the video codec: H.264, or MPEG-4 part 2 where PyAV was built without x264."""
     return _CODEC if _CODEC in av.codecs_available else _FALLBACK_CODEC
 
 
-class MovieWriter:
+class VideoWriter:
     """Context manager that writes an MP4. Times are in seconds of the source; `origin` becomes zero."""
 
     def __init__(
@@ -125,10 +125,10 @@ class MovieWriter:
         self._mux_pictures(self._video.encode(frame))
 
     def _add_video(self, like: TimedFrame) -> VideoStream:
-        codec = movie_codec()
+        codec = video_codec()
         video = self._container.add_stream(codec, rate=like.decoded.rate, options=_CODEC_OPTIONS[codec])
         assert isinstance(video, VideoStream)
-        video.height, video.width = _movie_size(self._size, max(like.decoded.frame.width, like.decoded.frame.height))
+        video.height, video.width = _encoded_size(self._size, max(like.decoded.frame.width, like.decoded.frame.height))
         video.pix_fmt = "yuv420p"
         video.time_base = self._time_base
         context = video.codec_context
@@ -163,7 +163,7 @@ class MovieWriter:
             self._packet = next(self._sound, None)
 
 
-def _movie_size(size: tuple[int, int], source_side: int) -> tuple[int, int]:
+def _encoded_size(size: tuple[int, int], source_side: int) -> tuple[int, int]:
     """Even height and width, reduced in proportion to the limit of players."""
     scale = min(1.0, max(_MAX_SIDE, source_side) / max(size))
     height, width = (max(2, 2 * round(side * scale / 2)) if scale < 1 else side + side % 2 for side in size)

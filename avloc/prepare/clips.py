@@ -15,7 +15,7 @@ from avloc.files import read_input
 from avloc.media.audio import SoundWindow, cut_window, read_sound
 from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_png, shrink
 from avloc.media.probing import probe
-from avloc.media.video_frames import LATE_S, picture_seconds, read_frame, read_moment
+from avloc.media.video_frames import LATE_S, read_frame, read_moment
 from avloc.media.video_stream import stream_seconds
 from avloc.prepare.packed import PACKED_RATE, read_row
 from avloc.prepare.sources import Skip, Source
@@ -84,7 +84,7 @@ def _with_remarks(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Prepa
 
 def _from_whole(job: Job) -> PreparedClip:
     path, spec = job.source.path, job.spec
-    length_s = picture_seconds(path)
+    length_s = probe(path).picture_extent[1]
     if length_s < spec.seconds - LATE_S:
         raise InputError(f"lasts {length_s:.1f} s; events are labelled for {spec.seconds:g} s")
     with closing(stream_seconds(path, int(spec.seconds), spec.rate)) as windows:
