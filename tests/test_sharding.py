@@ -70,7 +70,7 @@ def test_invalid_shard_is_refused(command, text, here, tmp_path, monkeypatch):
     done = here(*command, "--shard", text)
     assert (done.code, done.out) == (2, "")
     assert "--shard" in done.err
-    assert "valid: i/n with i from 1 to n, as 2/4" in done.err
+    assert "valid: i/n with i from 1 to n, such as 2/4" in done.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from avloc.annotations import IdList
+from avloc.annotations.lists import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.prepare import packed
 from avloc.prepare.clips import make_clip

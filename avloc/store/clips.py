@@ -53,7 +53,7 @@ class Sample:
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """[n, 4] x0, y0, x1, y1 in fractions of the picture, in the order of the annotation."""
     mask: bytes = b""
-    """PNG mask of the sounding pixels (`avloc.media.decode_mask`), stretched over the frame; b'' for none."""
+    """PNG mask of the sounding pixels (`avloc.media.pictures.decode_mask`), stretched over the frame; b'' for none."""
     label: str = ""
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import Refused
-from avloc.files import write_image
+from avloc.files import write_buffer
 from avloc.hdf5 import local_data_set
 from avloc.sharding import UNSHARDED, JobShard
 
@@ -284,4 +284,4 @@ def write_shard(path: Path, fill: Callable[[Any], None]) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         fill(file)
-    write_image(path, image)
+    write_buffer(path, image)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
 from avloc.errors import UsageError, WeightsError
-from avloc.media import read_sound
+from avloc.media.audio import read_sound
 from avloc.networks.backbones import build_backbone, load_pretrained
 from avloc.networks.yamnet import SAMPLES, YAMNet, load_yamnet, read_yamnet
 from avloc.transforms import log_mel

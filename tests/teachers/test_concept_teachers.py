@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from avloc.distill import DistillOptions, distill_cache
 from avloc.errors import InputError, Refused, UsageError, WeightsError
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from avloc.networks import concepts
 from avloc.networks.concepts import (
     AUDIO_CONSTANT,

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from avloc.errors import InputError, Refused, UsageError, WeightsError
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from avloc.networks.cnn14 import build_cnn14, load_cnn14
 from avloc.networks.detr import load_detr
 from avloc.registry import StoreSpec
