@@ -27,9 +27,9 @@ from avloc.store import (
     Store,
     StoreHeader,
     StoreWriter,
-    clip_digest,
     shards,
 )
+from avloc.store.clips import clip_digest
 
 SPEC = StoreSpec(seconds=0.01, rate=8_000)
 
