@@ -33,8 +33,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.errors import WeightsError
-from avloc.weights.torch_files import check_entries, check_size
+from avloc.weights.torch_files import check_entries, check_size, reading
 
 _MAX_PARTS, _MAX_NAME, _MAX_AXES = 10_000, 1_000, 8
 _MAX_SHARING = 2  # total size of the tensors over the size of the file; modules may share tensors
@@ -46,11 +45,7 @@ _TENSOR = re.compile(r"torch\._utils\._rebuild_tensor(_v2)?")
 _PARAMETER = re.compile(
     r"torch\.(nn\.parameter\.Parameter|autograd\.variable\.Variable|_utils\._rebuild_parameter(_with_state)?)"
 )
-_MAX_OPERATIONS, _MAX_CLASSES, _MAX_ARGUMENTS = (
-    300_000,
-    1_000,
-    100,
-)  # a module takes some twenty operations for each parameter
+_MAX_OPERATIONS, _MAX_CLASSES, _MAX_ARGUMENTS = 300_000, 1_000, 100  # about 20 operations for each parameter
 _REFUSED = ("INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "DUP", "STRING", "UNICODE", "FLOAT", "LIST", "DICT")
 """Operations of protocol 2 that PyTorch does not write."""
 _CALLABLE = re.compile(r"(torch|collections|numpy|_codecs)\..+|(builtins|__builtin__)\.(set|getattr)")
@@ -187,11 +182,11 @@ def load_modules(path: Path) -> dict[str, Tensor]:
         WeightsError: the file is unreadable, asks for code to be run, declares more data than it has, or holds no
             module.
     """
-    try:
+    tensors, total = {}, 0
+    with reading(path, "a module of PyTorch"):
         check_size(path)
         data = path.read_bytes()
         content, storages = _read_archive(data) if data.startswith(b"PK\x03\x04") else _read_legacy(data)
-        tensors, total = {}, 0
         for name, value in _named_tensors(content):
             view = _view(value, storages)
             total += view.nbytes
@@ -200,9 +195,6 @@ def load_modules(path: Path) -> dict[str, Tensor]:
             tensors[name] = torch.from_numpy(view.copy())
         if not tensors:
             raise ValueError("its modules have no parameters")
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise WeightsError(f"{path} cannot be read as a module of PyTorch: {reason}") from error
     return tensors
 
 

