@@ -49,8 +49,7 @@ def load_plain(path: Path) -> dict[str, Any]:
     """Load a `.pth` file as plain data: tensors, numbers, strings and containers of them, on the CPU.
 
     Raises:
-        WeightsError: the file is unreadable, asks for code to be run, declares more data than it has, or holds no
-            dictionary.
+        WeightsError: the file is unreadable, would run code, declares more data than it has, or holds no dictionary.
     """
     with reading(path, "plain weights"):
         if zipfile.is_zipfile(path):  # files from before PyTorch 1.6 are not archives

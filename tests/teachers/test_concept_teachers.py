@@ -35,7 +35,7 @@ from avloc.teachers import Lite0Teacher, Teacher, VggishTeacher, YamnetTeacher
 from avloc.transforms import MEL_RATE, log_mel, normalise_frames
 from avloc.weights import LITE0, YAMNET, Located, locate
 from tests.recipe_makers import SHARED, real, sounds
-from tests.teacher_makers import RATE, SECONDS, make_store, saved_teachers
+from tests.teacher_makers import RATE, SECONDS, make_store
 
 CPU = torch.device("cpu")
 NAMES = ("yamnet", "lite0")
@@ -45,11 +45,6 @@ NAMES = ("yamnet", "lite0")
 def no_hash_in_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name of Lite0's file contains its hash, which random weights cannot match."""
     monkeypatch.setattr("avloc.weights.lookup.hash_in_name", lambda _file: "")
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved_teachers(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -262,9 +257,8 @@ def test_teachers_of_concepts_are_asked_by_name_only(tmp_path: Path) -> None:
         DistillOptions(teachers=("detr", "lite0"), import_npy=tmp_path)
 
 
-def test_absent_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("AVLOC_WEIGHTS", raising=False)
+@pytest.mark.usefixtures("offline")
+def test_absent_weights_are_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", 1, sources=False)
     with pytest.raises(WeightsError, match=r"yamnet\.safetensors") as caught:
         distill_cache(store.folder, DistillOptions(teachers=("yamnet",), device="cpu"))

@@ -42,10 +42,10 @@ class Answer:
 
 @dataclass
 class Publisher:
-    """A publisher's server: path -> answer, and what was asked for."""
+    """A publisher's server: path -> answer, and the requests."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     address: str = ""
 
 
@@ -55,7 +55,7 @@ def publisher() -> Iterator[Publisher]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            site.asked.append(self.path)
+            site.requests.append(self.path)
             answer = site.answers.get(self.path, Answer(status=404))
             self.send_response(answer.status)
             for name, value in answer.headers.items():
@@ -130,7 +130,7 @@ def test_download_is_checked_reported_and_kept(publisher: Publisher) -> None:
     assert progress[-1].done == progress[-1].total == len(CONTENT)
     assert len(progress) > 1
     assert locate(weight) == found
-    assert len(publisher.asked) == 1
+    assert len(publisher.requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["name", "record", "header"])
@@ -146,14 +146,14 @@ def test_mismatch_leaves_nothing(publisher: Publisher, kind: str, tmp_path: Path
     assert [path.name for path in leftovers(tmp_path)] == (["config.json"] if kind == "header" else [])
 
 
-def test_record_is_asked_for_its_checksum(publisher: Publisher) -> None:
+def test_checksum_is_read_from_the_record(publisher: Publisher) -> None:
     found = locate(recorded(publisher, "md5:" + hashlib.md5(CONTENT).hexdigest()))
     assert found.verified
     assert found.hashes == {"a=b.pth": SHA256}
 
 
 @pytest.mark.parametrize("checksum", [None, "crc77:12"])
-def test_no_published_hash_is_said(publisher: Publisher, checksum: str | None) -> None:
+def test_missing_published_hash_is_reported(publisher: Publisher, checksum: str | None) -> None:
     events: list[Event] = []
     found = locate(recorded(publisher, checksum), listener=events.append)
     assert not found.verified
@@ -214,7 +214,7 @@ def test_order_of_places(publisher: Publisher, tmp_path: Path, monkeypatch: pyte
         found = locate(weight, weights_dir=given if place == given else None)
         assert found.path.parent == place
         assert found.verified
-    assert publisher.asked == []
+    assert publisher.requests == []
 
 
 def test_file_by_hand_with_a_wrong_name_hash_is_refused(publisher: Publisher, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_weights_dir_must_exist(publisher: Publisher, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["/proc/x", "file", "a" * 300, "locked"])
-def test_a_cache_folder_that_cannot_be_used_is_named(
+def test_unusable_cache_folder_is_named(
     publisher: Publisher, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -249,7 +249,7 @@ def test_a_cache_folder_that_cannot_be_used_is_named(
     assert str(cache_folder()) in str(error.value)
     assert "XDG_CACHE_HOME" in error.value.hint
     assert error.value.hint.endswith("--weights-dir. Or go without.")
-    assert not publisher.asked
+    assert not publisher.requests
 
 
 def test_an_unknown_home_is_a_named_error(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_unknown_trunk() -> None:
         imagenet_weights("nonesuch")
 
 
-def test_labels_say_what_to_look_for() -> None:
+def test_labels_name_the_files() -> None:
     assert CNN14.label == "Cnn14_mAP=0.431.pth"
     assert DETR.label == "detr-resnet-50/ (config.json, model.safetensors)"
 
