@@ -25,14 +25,7 @@ from tests.teacher_makers import save_detr
 CPU = torch.device("cpu")
 NORMALISE = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # unused port: no network
-    for name in ("AVLOC_WEIGHTS", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def pictures(count: int, *, seed: int = 0) -> list[np.ndarray]:

@@ -43,11 +43,6 @@ FIELDS = (
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
-
-
-@pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     return video(tmp_path_factory.mktemp("clip") / "clip.mp4")
 

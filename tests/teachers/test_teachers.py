@@ -25,15 +25,10 @@ from avloc.registry import StoreSpec
 from avloc.store import Store
 from avloc.teachers import DetrSettings, DetrTeacher, PannsSettings, PannsTeacher, Teacher, choose_sound
 from avloc.weights import CNN14, DETR, locate
-from tests.teacher_makers import RATE, SECONDS, make_store, saved_teachers
+from tests.teacher_makers import RATE, SECONDS, make_store
 
 CPU = torch.device("cpu")
 SMALL = 128
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved_teachers(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

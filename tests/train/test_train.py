@@ -340,10 +340,8 @@ def test_dry_run_writes_nothing(store, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_absent_imagenet_weights_are_named_and_never_replaced(store, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+@pytest.mark.usefixtures("offline")
+def test_absent_imagenet_weights_are_named_and_never_replaced(store, tmp_path):
     with pytest.raises(WeightsError, match="shufflenetv2") as caught:
         train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init="imagenet"))
     assert "--init random" in caught.value.hint
