@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avloc.console import live
+from avloc.console.terminal import live
 from avloc.progress import Notice, Progress
 from tests.synthetic_scenes import write_store
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import avloc
 from avloc.errors import InputError, UsageError
-from avloc.localize import Style
+from avloc.localize.style import Style
 from avloc.media import decode_picture
 from tests.media_makers import disc, make_picture, tone
 from tests.program import ROOT

@@ -14,8 +14,9 @@ from PIL import Image
 
 import avloc
 from avloc.errors import UsageError
-from avloc.localize import InputDone, LocalizeOptions, Times, localize, plan_outputs
+from avloc.localize import InputDone, LocalizeOptions, Times, localize
 from avloc.localize.inputs import expand_inputs
+from avloc.localize.outputs import plan_outputs
 from avloc.localize.run import prefetch
 from avloc.media import probe, read_frame
 from avloc.progress import Notice, Progress

@@ -22,7 +22,8 @@ from avloc.config import ModelConfig
 from avloc.engine.fusion import fuse_cells
 from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
-from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style, parse_weights
+from avloc.localize import Localization, LocalizeOptions, localize, parse_style, parse_weights
+from avloc.localize.style import Style
 from avloc.media import read_frame, read_sound, stream_frames
 from avloc.networks.detr import stretched
 from avloc.priors import DetrPrior

@@ -24,7 +24,8 @@ from avloc.config import ModelConfig
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
 from avloc.heatmap import heat_maps
-from avloc.localize import Localization, LocalizeOptions, localize, plan_outputs
+from avloc.localize import Localization, LocalizeOptions, localize
+from avloc.localize.outputs import plan_outputs
 from avloc.localize.result import peak_and_box, peak_of
 from avloc.media import read_frame, read_moment
 from avloc.methods import build

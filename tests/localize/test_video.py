@@ -430,10 +430,10 @@ def test_sound_longer_than_the_pictures_is_kept_whole(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"every": 0.0}, "--every 0: valid: more than 0"),
+        ({"every": 0.0}, "--every 0 is impossible; valid: 0.01 seconds or more"),
         ({"every": float("nan")}, "--every nan"),
-        ({"start": -1.0}, "--start -1: valid: 0 seconds or later"),
-        ({"start": 2.0, "end": 2.0}, "--end 2: valid: later than --start 2"),
+        ({"start": -1.0}, "--start -1 is impossible; valid: 0 seconds or more"),
+        ({"start": 2.0, "end": 2.0}, "--end 2 is not after the start, 2 s"),
         ({"end": 0.0}, "--end 0"),
     ],
 )
