@@ -72,7 +72,7 @@ def write_video(
         UsageError: an invalid `every`, `start` or `end`.
         InputError: no picture, no sound, or the first frame cannot be decoded; nothing is written.
     """
-    Times(every=every, start=start, end=end)  # checks them
+    Times(every=every, start=start, end=end)  # raises UsageError
     warn_codec(out, listener)
     with ExitStack() as stack:
         stack.enter_context(_single_torch_thread())
@@ -191,27 +191,16 @@ def _map_scenes(
     frames: Iterator[TimedFrame], source: Path, mapper: Mapper, every: float, sound: SoundSource, listener: Listener
 ) -> Generator[Scene]:
     """Frame and sound window every `every` seconds, as long as there are frames; `time_s` is the time of the map."""
-    windows = None
-    for step, (time_s, shown) in enumerate(_sample_frames(frames, every)):
-        windows = windows or sound_windows(source, map(partial(_step_time, time_s, every), count()), mapper, sound)
-        window = next(windows)
-        if not step and window.source_rate < window.rate:
-            listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"))
-        yield Scene(time_s=time_s, frame=shown.picture(), sound=window)
-
-
-def _sample_frames(frames: Iterator[TimedFrame], every: float) -> Iterator[tuple[float, TimedFrame]]:
-    """Times every `every` seconds from the first frame on, each with the frame on screen."""
-    first_s, step = None, 0
-    for shown in frames:
-        first_s = float(shown.start) if first_s is None else first_s
-        while (time_s := _step_time(first_s, every, step)) < float(shown.end) - _ON_TIME_S:
-            yield time_s, shown
+    first = next(frames)
+    first_s, step = float(first.start), 0
+    windows = sound_windows(source, (first_s + number * every for number in count()), mapper, sound)
+    for shown in chain([first], frames):
+        while (time_s := first_s + step * every) < float(shown.end) - _ON_TIME_S:
+            window = next(windows)
+            if not step and window.source_rate < window.rate:
+                listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"))
+            yield Scene(time_s=time_s, frame=shown.picture(), sound=window)
             step += 1
-
-
-def _step_time(first_s: float, every: float, step: int) -> float:
-    return first_s + step * every
 
 
 def _draw(shown: TimedFrame, heat: HeatInterpolator, style: Style, caption: str) -> NDArray[np.uint8]:
