@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 import avloc as package
-from avloc import console, errors
+from avloc import errors
 from avloc.annotations.boxes import published_boxes
 from avloc.annotations.lists import TESTSETS, published_list
 from avloc.cli import entry_point
+from avloc.console.score_tables import print_session
 from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
 from avloc.metrics import ClipScore, Summary, ciou, ground_truth, summarise
 from avloc.protocols import PROTOCOLS, Protocol
@@ -91,7 +92,7 @@ def test_readme_shows_the_protocol_line(capsys: pytest.CaptureFixture[str]) -> N
     nothing: dict[str, Any] = {"model_card": {}, "missing": {}, "maps": {}, "baselines": {}, "sweep": {}, "clips": []}
     names = {"testset": "vggss", "model": "", "model_hash": "", "data_hash": "", "box_rule": "union"}
     report = EvalReport(protocol=Protocol(), n_expected=0, not_run={}, **names, **nothing)
-    console.print_session(Session(evaluation=Evaluation(reports=[report], store=None), chosen=[report]), as_json=False)
+    print_session(Session(evaluation=Evaluation(reports=[report], store=None), chosen=[report]), as_json=False)
     assert readme.block(README, "the protocol line") in capsys.readouterr().out
 
 

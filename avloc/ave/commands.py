@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from avloc.console import live
+from avloc.console.terminal import live
 from avloc.errors import MissingClips, NoInputLeft
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from avloc.console import print_json, print_lines, print_path, shown
+from avloc.console.terminal import print_json, print_lines, print_path, shorten
 from avloc.progress import Listener, Notice
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def print_video_events(result: VideoEvents, listener: Listener, *, as_json: bool
 
 def _report_lines(report: EventReport) -> Iterator[str]:
     split = ", without videos of the training part" if report.clean_split else ""
-    model = f"{shown(report.model)} (sha256 {report.model_hash[:12]}), epoch chosen by: {shown(report.selection)}"
+    model = f"{shorten(report.model)} (sha256 {report.model_hash[:12]}), epoch chosen by: {shorten(report.selection)}"
     yield f"{report.testset}{split}: {model}"
     yield from _accuracy_lines(report) if report.classes else _matching_lines(report)
     for name, value in report.baselines.items():
@@ -51,7 +51,7 @@ def _report_lines(report: EventReport) -> Iterator[str]:
         yield f"{len(report.shared)} videos of the test part are in the training part too"
     yield f"scored {report.n_scored} of {report.n_expected} expected rows, {len(report.missing)} missing"
     for clip in report.missing[:10]:
-        yield f"  missing {shown(clip)}: it has no features"
+        yield f"  missing {shorten(clip)}: it has no features"
     if len(report.missing) > 10:
         yield f"  ... and {len(report.missing) - 10} more (--json names all)"
 
@@ -60,7 +60,7 @@ def _accuracy_lines(report: EventReport) -> Iterator[str]:
     yield f"  {'accuracy per second':<28} {_percent(report.accuracy)}"
     for name, value, counts in zip(report.classes, report.class_accuracy, report.confusion, strict=True):
         if not math.isnan(value):
-            yield f"    {shown(name, 26):<26} {_percent(value)}  of {sum(counts)} seconds"
+            yield f"    {shorten(name, 26):<26} {_percent(value)}  of {sum(counts)} seconds"
     pairs = [
         (count, truth, predicted)
         for truth, row in zip(report.classes, report.confusion, strict=True)
@@ -68,7 +68,7 @@ def _accuracy_lines(report: EventReport) -> Iterator[str]:
         if count and predicted != truth
     ]
     for count, truth, predicted in sorted(pairs, key=lambda pair: -pair[0])[:_CONFUSIONS]:
-        yield f"    {shown(truth)} predicted as {shown(predicted)}: {count} seconds"
+        yield f"    {shorten(truth)} predicted as {shorten(predicted)}: {count} seconds"
 
 
 def _matching_lines(report: EventReport) -> Iterator[str]:

@@ -37,12 +37,12 @@ def distill_cache(
     as_json: Json = False,
 ) -> None:
     """Run the frozen teachers once and store their hints beside the clips; resumable."""
-    from avloc import console
+    from avloc.console import terminal
     from avloc.distill import PUBLISHED_TEACHERS, DistillOptions
     from avloc.distill import distill_cache as run
     from avloc.sharding import select_shard
 
-    with console.live() as listener:
+    with terminal.live() as listener:
         options = DistillOptions(
             teachers=tuple(teacher or PUBLISHED_TEACHERS),
             import_npy=import_npy,
@@ -55,6 +55,6 @@ def distill_cache(
             device=device,
         )
         report = run(store, options, listener)
-    console.print_distillation(report, as_json=as_json)
+    terminal.print_distillation(report, as_json=as_json)
     if report.exit_code:
         raise typer.Exit(report.exit_code)

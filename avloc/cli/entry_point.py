@@ -107,7 +107,7 @@ def _wait_briefly() -> None:
 
 
 def _print(text: str, hint: str) -> None:
-    from avloc.console import print_error
+    from avloc.console.terminal import print_error
 
     print_error(text, hint)
 

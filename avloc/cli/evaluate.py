@@ -98,7 +98,8 @@ def evaluate(
     if mode := mode_of(ctx, testset):
         resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes})
         return
-    from avloc import console
+    from avloc.console.score_tables import print_session
+    from avloc.console.terminal import live
     from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_session
     from avloc.report import prepare_folder
 
@@ -122,12 +123,12 @@ def evaluate(
     if report is not None:
         prepare_folder(report)
     keep_freed_memory()
-    with console.live() as listener:
+    with live() as listener:
         if paper_table:
             session = evaluate_table(paper_table, options, paths, listener)
         else:
             session = evaluate_runs(options, paths, compare, listener)
-    console.print_session(session, as_json=as_json)
+    print_session(session, as_json=as_json)
     if report is not None:
         report_session(report, session, shlex.join(["avloc", *sys.argv[1:]]))
     _check_missing(session.evaluation.reports, max_missing)

@@ -87,7 +87,7 @@ def localize(
         _check_failures(*resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes}))
         return
     map_weights = renamed("--weights", weights, "--map-weights", map_weights)
-    from avloc import console
+    from avloc.console import terminal
     from avloc.files import refuse_url
     from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights
     from avloc.localize import localize as run
@@ -113,12 +113,12 @@ def localize(
     )
     failed: list[str] = []
     count, incomplete = 0, False
-    with console.live() as listener, closing(run(options, listener)) as results:
+    with terminal.live() as listener, closing(run(options, listener)) as results:
         for result in results:
             if isinstance(result, Localization):
-                console.print_localization(result, listener, as_json=as_json)
+                terminal.print_localization(result, listener, as_json=as_json)
                 continue
-            console.print_input_done(result, listener, as_json=as_json)
+            terminal.print_input_done(result, listener, as_json=as_json)
             count += 1
             failed += [result.input] if result.failed else []
             incomplete = incomplete or result.incomplete

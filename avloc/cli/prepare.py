@@ -57,12 +57,12 @@ def prepare(
 ) -> None:
     """Turn videos, frame and sound folders, or packed sets into a store."""
     mode_of(ctx, layout)
-    from avloc import console
+    from avloc.console import terminal
     from avloc.prepare import PrepareOptions
     from avloc.prepare import prepare as run
     from avloc.sharding import select_shard
 
-    with console.live() as listener:
+    with terminal.live() as listener:
         options = PrepareOptions(
             layout=layout,
             annotations=annotations,
@@ -79,6 +79,6 @@ def prepare(
             dry_run=dry_run,
         )
         report = run(sources, out, options, listener)
-    console.print_preparation(report, as_json=as_json)
+    terminal.print_preparation(report, as_json=as_json)
     if report.exit_code:
         raise typer.Exit(report.exit_code)

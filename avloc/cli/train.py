@@ -98,7 +98,7 @@ def train(
         print(configs.write_toml(configs.to_dict(settled)), end="", flush=True)  # noqa: T201
         return
 
-    from avloc import console
+    from avloc.console import terminal
     from avloc.distributed import joined
     from avloc.train import TrainOptions, seed_runs
     from avloc.train import train as run
@@ -110,12 +110,12 @@ def train(
     with stop.listening(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
             stop.asked = False  # until this run polls it, a stop interrupts at once
-            with console.live() if peers.is_first else nullcontext(silent) as listener:
+            with terminal.live() if peers.is_first else nullcontext(silent) as listener:
                 if many:
                     listener(Notice(f"seed {what.seed}: {where.out}"))
                 report = run(where, what, listener, stop, peers)
             if peers.is_first:
-                console.print_training(report, as_json=as_json)
+                terminal.print_training(report, as_json=as_json)
             signum = max(peers.objects(stop.signum))
             if report.interrupted or (left and signum):
                 raise typer.Exit(128 + signum)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from avloc.console.terminal import console, print_json, shown
+from avloc.console.terminal import console, print_json, shorten
+from avloc.report.tables import METRIC_LABELS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,11 +17,8 @@ if TYPE_CHECKING:
     from avloc.evaluate.multi_model import Comparison
     from avloc.evaluate.seed_groups import RunsSummary
 
-_LEGEND = (
-    "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the truth has; peak: hottest pixel in the truth"
-)
-_WIDEST = 10_000
-"""Columns of the terminal, more than any table."""
+_LEGEND = "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the ground truth; peak: hottest pixel in it"
+_WIDEST = 10_000  # columns, more than any table has
 _MAP_LABELS = {"shipped": "as shipped", "av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
 
@@ -46,9 +44,9 @@ def print_session(session: Session, *, as_json: bool) -> None:
 
 
 def _print_scores(out: Console, report: EvalReport) -> None:
-    title = f"{shown(report.model)} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
+    title = f"{shorten(report.model)} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
     epoch = f", epoch chosen by: {report.selection}" if report.model else ""
-    out.print(f"{shown(report.testset)}: {title}{epoch}")
+    out.print(f"{shorten(report.testset)}: {title}{epoch}")
     out.print(_score_table(out, report))
     out.print(_LEGEND)
     out.print(_protocol_line(report))
@@ -60,13 +58,13 @@ def _print_scores(out: Console, report: EvalReport) -> None:
     out.print(f"scored {report.n_scored} of {report.n_expected} expected clips, {len(report.missing)} missing{pairs}")
     missing = [*report.missing.items(), *report.missing_pairs.items()]
     for clip_id, reason in missing[:10]:
-        out.print(f"  missing {shown(clip_id)}: {shown(reason)}")
+        out.print(f"  missing {shorten(clip_id)}: {shorten(reason)}")
     if len(missing) > 10:
         out.print(f"  ... and {len(missing) - 10} more (--json names all)")
     if report.empty_truths:
         count = len(report.empty_truths)
-        named = ", ".join(map(shown, report.empty_truths[:3])) + (", ..." if count > 3 else "")
-        out.print(f"{count} of these have a truth without a pixel and score 0: {named}")
+        named = ", ".join(map(shorten, report.empty_truths[:3])) + (", ..." if count > 3 else "")
+        out.print(f"{count} of these have an empty ground truth and score 0: {named}")
 
 
 def _print_further(out: Console, report: EvalReport) -> None:
@@ -76,12 +74,12 @@ def _print_further(out: Console, report: EvalReport) -> None:
         slavc = (
             f"AP {_percent(ext.slavc_ap)}  max F1 {_percent(ext.slavc_max_f1)}  LocAcc {_percent(ext.slavc_loc_acc)}"
         )
-        out.print(f"{kind}: {exact}  ({ext.n_sounding} sounding, {ext.n_silent} silent; as SLAVC counts: {slavc})")
+        out.print(f"{kind}: {exact}  ({ext.n_sounding} sounding, {ext.n_silent} silent; SLAVC's rule: {slavc})")
     for rule, neg in report.negatives.items():
         pia = ", ".join(f"{kind} {_percent(value)}" for kind, value in neg.pia.items() if not math.isnan(value))
         scores = f"cIoU@0.5 {_percent(neg.ciou_50)}  F_LOC {_percent(neg.f_loc)}  F_AUC {_percent(neg.f_auc)}"
         out.print(f"wrong sounds, cosine above {neg.threshold:.4f} ({rule} of the wrong sounds' peaks):")
-        out.print(f"  {scores}; share of the picture marked (pIA): {pia}")
+        out.print(f"  {scores}; marked share of the picture (pIA): {pia}")
     for kind, src in report.sources.items():
         out.print(f"{kind}: IIoU@0.5 {_percent(src.iiou_50)}  IAUC {_percent(src.iauc)}  ({src.n_pictures} pictures)")
     for kind, scores_of in report.maps.items():
@@ -92,15 +90,15 @@ def _print_further(out: Console, report: EvalReport) -> None:
 def _print_runs(out: Console, summary: RunsSummary) -> None:
     for rule, block in summary.blocks.items():
         n = len(block.runs)
-        out.print(f"{shown(summary.testset)}, protocol {summary.protocol.name}: {n} run{'s' * (n > 1)}, {rule}")
+        out.print(f"{shorten(summary.testset)}, protocol {summary.protocol.name}: {n} run{'s' * (n > 1)}, {rule}")
         for kind, metrics in block.maps.items():
             values = (_mean_std(metrics[name]) for name in ("ciou_50", "auc", "mean_ciou"))
             out.print("  {:<12} cIoU@0.5 {}  AUC {}  mean cIoU {}".format(kind, *values))
         for run in block.runs:
             scores = "  ".join(f"{kind} {_percent(values['ciou_50'])}" for kind, values in run.maps.items())
-            out.print(f"    {shown(run.run)}, seed {run.seed}, epoch {run.epoch}: {scores}")
+            out.print(f"    {shorten(run.run)}, seed {run.seed}, epoch {run.epoch}: {scores}")
     if summary.unfinished:
-        out.print(f"  not trained to the end: {', '.join(map(shown, summary.unfinished))}")
+        out.print(f"  not trained to the end: {', '.join(map(shorten, summary.unfinished))}")
 
 
 def _print_table(out: Console, table: dict[str, Any]) -> None:
@@ -128,7 +126,7 @@ def _print_table(out: Console, table: dict[str, Any]) -> None:
 def _print_baselines(out: Console, reports: Sequence[EvalReport]) -> None:
     """Print the baselines without model, once per test set and protocol."""
     for report in {(report.testset, report.protocol.name): report for report in reports}.values():
-        out.print(f"baselines on {shown(report.testset)}, protocol {report.protocol.name}, {report.n_scored} clips:")
+        out.print(f"baselines on {shorten(report.testset)}, protocol {report.protocol.name}, {report.n_scored} clips:")
         for name, scores in report.baselines.items():
             out.print(f"    {name}: {_percent(scores.overall.ciou_50)}, {_percent(scores.overall.auc)}")
 
@@ -139,10 +137,11 @@ def _mean_std(value: dict[str, float]) -> str:
 
 
 def _print_comparison(out: Console, comparison: Comparison) -> None:
-    a, b = f"{shown(comparison.a)} ({comparison.a_selection})", f"{shown(comparison.b)} ({comparison.b_selection})"
+    a, b = (
+        f"{shorten(comparison.a)} ({comparison.a_selection})",
+        f"{shorten(comparison.b)} ({comparison.b_selection})",
+    )
     out.print(f"{a} minus {b}, {comparison.n} clips, protocol {comparison.protocol.name}")
-    from avloc.report.tables import METRIC_LABELS
-
     out.print("percent points, 95 % interval and p of a paired bootstrap over the clips")
     for kind, metrics in comparison.maps.items():
         for name, value in metrics.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -34,14 +34,14 @@ def console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
 
 
-def inert(text: str) -> str:
+def escape(text: str) -> str:
     """Untrusted text on one line, with unprintable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def shown(text: str, most: int = 100) -> str:
-    """Untrusted text on one line, shortened in the middle to `most` characters."""
-    plain = inert(text)
+def shorten(text: str, most: int = 100) -> str:
+    """Untrusted text on one line, shorten in the middle to `most` characters."""
+    plain = escape(text)
     half = (most - 3) // 2
     return plain if len(plain) <= most else f"{plain[:half]}...{plain[-half:]}"
 
@@ -49,21 +49,17 @@ def shown(text: str, most: int = 100) -> str:
 def print_error(text: str, hint: str) -> None:
     """Print an error and its hint, one line each."""
     out = console(stderr=True)
-    out.print(f"avloc: {inert(text)}", style="bold red")
+    out.print(f"avloc: {escape(text)}", style="bold red")
     if hint:
-        out.print(f"  {inert(hint)}")
+        out.print(f"  {escape(hint)}")
 
 
 @contextmanager
 def live(clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
-    """Listener that prints notices and progress: bars on a terminal, otherwise milestones and a line every 5 minutes.
-
-    Args:
-        clock: time in seconds.
-    """
+    """Listener that prints notices and progress: bars on a terminal, else milestones and a line every 5 minutes."""
     out = console(stderr=True)
     if not out.is_terminal:
-        yield _LinePrinter(out, clock).handle
+        yield _listener(out, _LinePrinter(out, clock).show)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -77,50 +73,43 @@ def live(clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
         TextColumn("{task.fields[detail]}", markup=False),
     )
     with Bars(*columns, console=out, transient=True) as bars:
-        yield _BarPrinter(out, bars).handle
+        yield _listener(out, _BarPrinter(bars).show)
 
 
-class _Printer:
-    def __init__(self, out: Console) -> None:
-        self.out = out
+def _listener(out: Console, show_progress: Callable[[Progress], None]) -> Listener:
+    def handle(event: Event) -> None:
+        if isinstance(event, Notice):
+            out.print(f"avloc: {escape(event.text)}", style="yellow")
+        else:
+            show_progress(event)
 
-    def handle(self, event: Event) -> None:
-        match event:
-            case Notice():
-                self.out.print(f"avloc: {inert(event.text)}", style="yellow")
-            case Progress():
-                self.show(event)
-
-    def show(self, event: Progress) -> None:
-        raise NotImplementedError
+    return handle
 
 
-class _LinePrinter(_Printer):
+class _LinePrinter:
     def __init__(self, out: Console, clock: Callable[[], float]) -> None:
-        super().__init__(out)
-        self.clock, self.last_print = clock, clock()
+        self.out, self.clock, self.last_print = out, clock, clock()
 
     def show(self, event: Progress) -> None:
         now = self.clock()
         if event.milestone or now - self.last_print >= _HEARTBEAT_S:
             self.last_print = now
             count = f"{event.done}/{event.total}" if event.total is not None else str(event.done)
-            self.out.print(f"avloc: {inert(f'{event.task} {count}  {event.detail}').rstrip()}")
+            self.out.print(f"avloc: {escape(f'{event.task} {count}  {event.detail}').rstrip()}")
 
 
-class _BarPrinter(_Printer):
-    def __init__(self, out: Console, bars: Bars) -> None:
-        super().__init__(out)
+class _BarPrinter:
+    def __init__(self, bars: Bars) -> None:
         self.bars = bars
         self.tasks: dict[str, Any] = {}
 
     def show(self, event: Progress) -> None:
         if event.task not in self.tasks:
-            self.tasks[event.task] = self.bars.add_task(inert(event.task), total=event.total, detail="", rate="")
+            self.tasks[event.task] = self.bars.add_task(escape(event.task), total=event.total, detail="", rate="")
         task = self.tasks[event.task]
         speed = self.bars.tasks[self.bars.task_ids.index(task)].speed
         rate = f"{speed:.3g}/s" if speed else ""
-        self.bars.update(task, completed=event.done, total=event.total, detail=inert(event.detail), rate=rate)
+        self.bars.update(task, completed=event.done, total=event.total, detail=escape(event.detail), rate=rate)
 
 
 def print_json(value: object) -> None:
@@ -139,30 +128,30 @@ def print_lines(lines: Iterable[str]) -> None:
         out.print(line)
 
 
-def _lines(rows: Sequence[tuple[str, object]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    print_lines(f"{name:<{width}}  {inert(str(value))}" for name, value in rows)
+def _print_fields(fields: Mapping[str, object]) -> None:
+    """Print one field per line, with aligned values."""
+    width = max(map(len, fields))
+    print_lines(f"{name.replace('_', ' '):<{width}}  {escape(_short(value))}" for name, value in fields.items())
 
 
 def print_preparation(report: PrepareReport, *, as_json: bool) -> None:
     """Print the report of `prepare`."""
-    data = {**asdict(report), "exit_code": report.exit_code}
+    fields = asdict(report)
     if as_json:
-        print_json(data)
-        return
-    rows = [(name, value) for name, value in data.items() if name != "exit_code" and value is not None]
-    _lines([(name.replace("_", " "), _short(value)) for name, value in rows])
+        print_json({**fields, "exit_code": report.exit_code})
+    else:
+        _print_fields({name: value for name, value in fields.items() if value is not None})
 
 
-def _short(value: object) -> object:
-    """Abbreviate lists to their length and first entries."""
+def _short(value: object) -> str:
+    """A value as text; lists are abbreviated to their length and first entries."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items()) or "none"
     if isinstance(value, list | tuple):
         more = ", ..." if len(value) > 5 else ""
-        shown = ", ".join(str(_short(entry)) for entry in value[:5])
-        return f"{len(value)}" + (f": {shown}{more}" if value else "")
-    return f"{value:.3g}" if isinstance(value, float) else value
+        first = ", ".join(_short(entry) for entry in value[:5])
+        return f"{len(value)}" + (f": {first}{more}" if value else "")
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def print_distillation(report: DistillReport, *, as_json: bool) -> None:
@@ -171,9 +160,9 @@ def print_distillation(report: DistillReport, *, as_json: bool) -> None:
         print_json(asdict(report))
         return
     if report.shard:
-        _lines([("shard", report.shard)])
+        _print_fields({"shard": report.shard})
     for teacher in asdict(report)["teachers"]:
-        _lines([(name.replace("_", " "), _short(value)) for name, value in teacher.items()])
+        _print_fields(teacher)
 
 
 def print_training(report: TrainReport, *, as_json: bool) -> None:
@@ -181,18 +170,18 @@ def print_training(report: TrainReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    rows: list[tuple[str, object]] = [
-        ("run", report.run + (" (dry run)" if report.dry_run else "")),
-        ("clips", f"{report.clips}, {report.steps_per_epoch} steps an epoch"),
-        ("parameters", f"{report.parameters:,}"),
-        ("precision", report.precision),
-        ("epochs", f"{report.epochs_done} of {report.epochs}" + (" (interrupted)" if report.interrupted else "")),
-        ("selection", report.selection),
-    ]
+    fields = {
+        "run": report.run + (" (dry run)" if report.dry_run else ""),
+        "clips": f"{report.clips}, {report.steps_per_epoch} steps an epoch",
+        "parameters": f"{report.parameters:,}",
+        "precision": report.precision,
+        "epochs": f"{report.epochs_done} of {report.epochs}" + (" (interrupted)" if report.interrupted else ""),
+        "selection": report.selection,
+    }
     if report.metrics:
         last = report.metrics[-1]
-        rows.append(("last epoch", "  ".join(f"{key} {value:.4g}" for key, value in last.items() if key != "epoch")))
-    _lines(rows)
+        fields["last epoch"] = "  ".join(f"{key} {value:.4g}" for key, value in last.items() if key != "epoch")
+    _print_fields(fields)
 
 
 def print_localization(result: Localization, listener: Listener, *, as_json: bool) -> None:
@@ -217,5 +206,5 @@ def print_input_done(done: InputDone, listener: Listener, *, as_json: bool) -> N
 
 def print_path(path: Path) -> None:
     """Print a path: unchanged to a pipe, escaped on a terminal."""
-    sys.stdout.write(f"{inert(str(path)) if sys.stdout.isatty() else path}\n")
+    sys.stdout.write(f"{escape(str(path)) if sys.stdout.isatty() else path}\n")
     sys.stdout.flush()

@@ -24,14 +24,10 @@ _RATES = (1_000, 768_000)
 _SHORTEST_S = 0.05
 _LOUDEST = 8.0
 """Decoders overshoot 1 a little; a waveform beyond this is in other units."""
-_INT16_STEPS = 32_768
 
 
 def to_frame(frame: object) -> NDArray[np.uint8]:
-    """Convert a frame to [H, W, 3] uint8 RGB.
-
-    Args:
-        frame: uint8 array [H, W, 3], uint8 tensor [H, W, 3] or [3, H, W], or Pillow image without 32-bit pixels.
+    """Convert a frame, as in `Model.localize`, to [H, W, 3] uint8 RGB.
 
     Raises:
         InputError: invalid type, shape or dtype, or a tensor of ambiguous layout.
@@ -40,19 +36,14 @@ def to_frame(frame: object) -> NDArray[np.uint8]:
         rgb = as_shown(frame)
     else:
         rgb = _to_numpy(frame, "frame", _VALID_FRAMES)
-        if not isinstance(frame, np.ndarray):
-            rgb = _channels_last(rgb)
+        rgb = rgb if isinstance(frame, np.ndarray) else _channels_last(rgb)
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
         raise InputError(f"the frame is {list(rgb.shape)} {rgb.dtype}; {_VALID_FRAMES}")
     return rgb
 
 
 def to_waveform(waveform: object, rate: object) -> tuple[NDArray[np.float32], int]:
-    """Convert a waveform to [n] float32; returns it with its sample rate.
-
-    Args:
-        waveform: array or tensor [n], float32 or float64 in [-1, 1], or int16.
-        rate: sample rate in Hz, an integer.
+    """Convert a waveform, as in `Model.localize`, to [n] float32; returns it with its sample rate in Hz.
 
     Raises:
         InputError: invalid type or shape, or too short, out of range or not finite.
@@ -65,11 +56,11 @@ def to_waveform(waveform: object, rate: object) -> tuple[NDArray[np.float32], in
     if len(samples) < _SHORTEST_S * hertz:
         raise InputError(f"the waveform is too short: {len(samples)} samples; valid: {_SHORTEST_S:g} s or more")
     if samples.dtype == np.int16:
-        return samples.astype(np.float32) / np.float32(_INT16_STEPS), hertz
+        return samples.astype(np.float32) / np.float32(32_768), hertz
     if not np.isfinite(samples).all():
         raise InputError(f"the waveform has samples that are NaN or infinite; {_VALID_WAVEFORMS}")
-    if float(np.abs(samples).max()) > _LOUDEST:
-        raise InputError(f"the waveform reaches {float(np.abs(samples).max()):.4g}; {_VALID_WAVEFORMS}")
+    if (largest := float(np.abs(samples).max())) > _LOUDEST:
+        raise InputError(f"the waveform reaches {largest:.4g}; {_VALID_WAVEFORMS}")
     return samples.astype(np.float32, copy=False), hertz
 
 

@@ -11,19 +11,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.media.audio import SoundWindow
+from avloc.localize.result import heat_of
+from avloc.localize.scenes import Scene, WindowSpec
 
 PREFETCHED_MAPS = 1
 """Maps computed beyond the one needed next, so that the model never waits for drawing."""
 
 
-class Mapper(Protocol):
-    """A model that computes the cells of a heat map, such as `avloc.localize.Model`."""
+class Mapper(WindowSpec, Protocol):
+    """A model that computes the cells of a heat map, such as `avloc.Model`."""
 
-    seconds: float
-    """Length of its sound window."""
-    rate: int
-    """Sample rate of its sound in Hz; 0 is the file's own rate."""
     resize: str
     """Resize from cells to pixels, one of `avloc.protocols.RESIZES`."""
 
@@ -32,16 +29,6 @@ class Mapper(Protocol):
     ) -> tuple[NDArray[np.float32], bool]:
         """Cells [h, w] for a frame [H, W, 3] and a mono waveform [N] at `rate` Hz; whether the waveform is silent."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MapRequest:
-    """Frame and sound window of one map."""
-
-    time_s: float
-    frame: NDArray[np.uint8]
-    """[H, W, 3] RGB."""
-    sound: SoundWindow
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,13 +42,13 @@ class HeatInterpolator:
     """Linear interpolation between heat maps computed one step ahead; must be closed.
 
     Args:
-        requests: in ascending order of time, at least one; consumed in the caller's thread.
+        scenes: in ascending order of time, at least one; consumed in the caller's thread.
         mapper: the model; runs in one background thread.
         on_map: called with the number of maps done.
     """
 
-    def __init__(self, requests: Iterator[MapRequest], mapper: Mapper, on_map: Callable[[int], None]) -> None:
-        self._requests, self._mapper, self._on_map = requests, mapper, on_map
+    def __init__(self, scenes: Iterator[Scene], mapper: Mapper, on_map: Callable[[int], None]) -> None:
+        self._scenes, self._mapper, self._on_map = scenes, mapper, on_map
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="avloc-maps")
         self._pending: deque[Future[_TimedHeat]] = deque()
         self.count = 0
@@ -94,8 +81,8 @@ class HeatInterpolator:
         return before.heat + np.float32(share) * (after.heat - before.heat), 1.0
 
     def _next(self) -> _TimedHeat | None:
-        while len(self._pending) <= PREFETCHED_MAPS and (request := next(self._requests, None)) is not None:
-            self._pending.append(self._pool.submit(_compute_heat, request, self._mapper))
+        while len(self._pending) <= PREFETCHED_MAPS and (scene := next(self._scenes, None)) is not None:
+            self._pending.append(self._pool.submit(_compute_heat, scene, self._mapper))
         if not self._pending:
             return None
         computed = self._pending.popleft().result()
@@ -104,14 +91,7 @@ class HeatInterpolator:
         return computed
 
 
-def _compute_heat(request: MapRequest, mapper: Mapper) -> _TimedHeat:
-    import torch
-
-    from avloc.heatmap import heat_maps
-
-    cells, is_silent = mapper.cells_at(request.frame, request.sound.waveform, request.sound.rate)
-    if is_silent:
-        return _TimedHeat(time_s=request.time_s, heat=None)
-    size = (request.frame.shape[0], request.frame.shape[1])
-    heat: NDArray[np.float32] = heat_maps(torch.from_numpy(cells)[None], size, mapper.resize)[0].numpy()
-    return _TimedHeat(time_s=request.time_s, heat=heat)
+def _compute_heat(scene: Scene, mapper: Mapper) -> _TimedHeat:
+    cells, is_silent = mapper.cells_at(scene.frame, scene.sound.waveform, scene.sound.rate)
+    heat = None if is_silent else heat_of(cells, mapper.resize, *scene.frame.shape[:2])
+    return _TimedHeat(time_s=scene.time_s, heat=heat)

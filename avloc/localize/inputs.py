@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from avloc.errors import UsageError
@@ -21,12 +21,10 @@ _LIST_MARK = "@"
 
 
 def expand_inputs(typed: Sequence[str], *, pictures: bool) -> list[str]:
-    """Expand globs, folders and lists to paths, in the order typed; `-` is kept.
+    """Expand arguments to paths, in the same order; `-` is kept.
 
-    Args:
-        typed: paths; patterns such as `clips/*.mp4`; folders, for the videos directly in them; `@list.txt`, a file with
-            one path per line, where blank lines and lines starting with # are ignored.
-        pictures: whether pictures in a folder are inputs too.
+    An argument is a path; a pattern such as `clips/*.mp4`; a folder, for the videos directly in it (and the pictures,
+    with `pictures`); or `@list.txt`, a file with one path per line, where blank lines and lines with # are ignored.
 
     Raises:
         UsageError: a path does not exist, or a pattern, folder or list is empty.
@@ -64,7 +62,7 @@ def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[str]:
 
 def _in_list(path: Path) -> list[str]:
     try:
-        text = os.fsdecode(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # as the shell would have typed it
+        text = os.fsdecode(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # decoded like a command-line argument
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"no such list: {path}", hint="@FILE names a file with one path per line.") from None
     lines = [line.strip() for line in text.splitlines()]
@@ -78,18 +76,6 @@ def _in_list(path: Path) -> list[str]:
     return names
 
 
-def existing_path(text: str, flag: str = "") -> Path:
-    """Path of a file, a pipe or `-`.
-
-    Raises:
-        UsageError: no such file; the message begins with `flag`.
-    """
-    path = Path(text)
-    if text != STDIN and not path.is_file() and not path.is_fifo():
-        raise UsageError(f"{flag}{text} is not a file" if path.exists() else f"{flag}no such file: {text}")
-    return path
-
-
 @contextmanager
 def seekable_files(names: Sequence[str], typed: Sequence[str]) -> Iterator[list[Path]]:
     """Paths of the inputs as seekable files, within the context.
@@ -97,20 +83,14 @@ def seekable_files(names: Sequence[str], typed: Sequence[str]) -> Iterator[list[
     Standard input and pipes that were `typed` are copied to temporary files; a pipe found in a folder is not read.
     """
     with ExitStack() as stack:
-        yield [
-            _copied(Path(name), stack) if name == STDIN or _is_typed_pipe(name, typed) else Path(name) for name in names
-        ]
+        yield [_seekable(name, typed, stack) for name in names]
 
 
-def _is_typed_pipe(name: str, typed: Sequence[str]) -> bool:
-    """A named pipe, or process substitution such as `<(command)`."""
-    return name in typed and Path(name).is_fifo()
-
-
-def _copied(path: Path, stack: ExitStack) -> Path:
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="avloc-"))
-    copy = Path(folder) / "stdin"
-    with ExitStack() as files:
-        source = sys.stdin.buffer if str(path) == STDIN else files.enter_context(path.open("rb"))
-        shutil.copyfileobj(source, files.enter_context(copy.open("wb")))
+def _seekable(name: str, typed: Sequence[str], stack: ExitStack) -> Path:
+    """The file, or the copy of a pipe: standard input, a named one, or process substitution such as `<(command)`."""
+    if name != STDIN and not (name in typed and Path(name).is_fifo()):
+        return Path(name)
+    copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="avloc-"))) / "stdin"
+    with copy.open("wb") as out, nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb") as pipe:
+        shutil.copyfileobj(pipe, out)
     return copy

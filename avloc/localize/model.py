@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.localize.array_inputs import to_frame, to_waveform
-from avloc.localize.fork_safety import check_fork_safe
-from avloc.localize.result import Result
+from avloc.localize.result import Result, check_fork_safe, heat_of
 from avloc.localize.scenes import Scene, SoundSource, Times, check_complete, read_scenes, scene_times
 from avloc.localize.verdict import VerdictRule, judge
 from avloc.media.audio import SoundWindow, cut_window
@@ -73,11 +72,6 @@ def load(
 
 class Model:
     """A loaded model, from `avloc.load`. Results do not depend on earlier calls.
-
-    Args:
-        file: weights and card.
-        engine: its networks.
-        fusion: object priors and weights.
 
     Attributes:
         name: short name of the model.
@@ -165,8 +159,7 @@ class Model:
         began = time.perf_counter()
         frame, sound = scene.frame, scene.sound
         with torch.inference_mode():
-            embeddings = self._embed(frame, sound)
-            prior_maps = self._prior_maps(frame, embeddings)
+            embeddings, prior_maps = self._encode(frame, sound)
             controls = [replace(embeddings, audio=audio) for audio in (self._silence(sound), self._noise(sound))]
             grids = [self._similarity(pair) for pair in (embeddings, *controls)]
         cells = [self._fusion.cells(grid, prior_maps) for grid in grids]
@@ -206,8 +199,8 @@ class Model:
         check_fork_safe(self._engine.device)
         rgb, sound = to_frame(frame), self._window(waveform, rate)
         with torch.inference_mode():
-            embeddings = self._embed(rgb, sound)
-            cells = self._fusion.cells(self._similarity(embeddings), self._prior_maps(rgb, embeddings))
+            embeddings, prior_maps = self._encode(rgb, sound)
+            cells = self._fusion.cells(self._similarity(embeddings), prior_maps)
         _check_finite(cells)
         return cells, sound.silent
 
@@ -215,14 +208,16 @@ class Model:
         samples, rate = to_waveform(waveform, rate)
         return cut_window(samples, rate, seconds=self.seconds, rate=self.rate)
 
-    def _embed(self, frame: NDArray[np.uint8], sound: SoundWindow) -> Embeddings:
+    def _encode(
+        self, frame: NDArray[np.uint8], sound: SoundWindow
+    ) -> tuple[Embeddings, dict[str, NDArray[np.float32]]]:
+        """Embeddings, and the maps of the object priors by name."""
         import torch
 
         small = torch.from_numpy(square(frame, self._engine.config.frame).copy()).permute(2, 0, 1)[None]
-        return self._engine.embed(small, torch.from_numpy(sound.waveform)[None], sound.rate)
-
-    def _prior_maps(self, frame: NDArray[np.uint8], embeddings: Embeddings) -> dict[str, NDArray[np.float32]]:
-        return self._fusion.prior_maps(frame, None if embeddings.activation is None else embeddings.activation[0])
+        embeddings = self._engine.embed(small, torch.from_numpy(sound.waveform)[None], sound.rate)
+        activation = None if embeddings.activation is None else embeddings.activation[0]
+        return embeddings, self._fusion.prior_maps(frame, activation)
 
     def _similarity(self, embeddings: Embeddings) -> NDArray[np.float32]:
         grid: NDArray[np.float32] = self._engine.similarity(embeddings)[0].float().cpu().numpy()
@@ -251,10 +246,8 @@ def _effects(cells: list[NDArray[np.float32]], how: str) -> list[float]:
     """Mean absolute difference of the first heat map to each other one, on the square of avloc's protocol."""
     import torch
 
-    from avloc.heatmap import heat_maps
-
     side = Protocol().side
-    own, *others = (heat_maps(torch.from_numpy(one)[None], (side, side), how)[0] for one in cells)
+    own, *others = (torch.from_numpy(heat_of(one, how, side, side)) for one in cells)
     return [float((own - other).abs().mean()) for other in others]
 
 

@@ -38,15 +38,9 @@ def draw_overlay(
     peak_xy: Sequence[int] | None = None,
     caption: str = "",
 ) -> NDArray[np.uint8]:
-    """Blend the colour map over the frame, with opacity increasing with heat.
+    """Blend the colour map over a frame [H, W, 3], with opacity increasing with heat [H, W] in [0, 1].
 
-    Args:
-        frame: [H, W, 3] RGB as displayed.
-        heat: [H, W] in [0, 1].
-        style: what is drawn.
-        box_xyxy: half-open box in pixels, drawn if `style.box`.
-        peak_xy: hottest pixel, marked if `style.peak`.
-        caption: text at the lower edge.
+    The half-open box, the peak and the caption are drawn if the style has them.
 
     Returns:
         [H', W', 3] uint8: the frame's size plus legend and strip.
@@ -167,17 +161,14 @@ def _ring(radius: int, width: int) -> Image.Image:
     """A white ring with a dark outline and a central dot, on a transparent background."""
     side = 2 * (radius + 2 * width) + 1
     large = Image.new("RGBA", (side * _SUPERSAMPLING, side * _SUPERSAMPLING))
-    draw = ImageDraw.Draw(large)
-    for reach, thick, colour in ((radius + width, 3 * width, (*_BLACK, 140)), (radius, width, (*_WHITE, 255))):
-        _circle(draw, side, reach, thick, colour)
-    _circle(draw, side, 1.5 * width, 2 * width, (*_WHITE, 255))
+    draw, centre = ImageDraw.Draw(large), (side * _SUPERSAMPLING / 2,) * 2
+    for reach, thickness, colour in (
+        (radius + width, 3 * width, (*_BLACK, 140)),
+        (radius, width, (*_WHITE, 255)),
+        (1.5 * width, 2 * width, (*_WHITE, 255)),
+    ):
+        draw.circle(centre, reach * _SUPERSAMPLING, outline=colour, width=thickness * _SUPERSAMPLING)
     return large.resize((side, side), Image.Resampling.BOX)
-
-
-def _circle(draw: ImageDraw.ImageDraw, side: int, radius: float, width: int, colour: tuple[int, ...]) -> None:
-    middle, reach = side * _SUPERSAMPLING / 2, radius * _SUPERSAMPLING
-    corners = (middle - reach, middle - reach, middle + reach, middle + reach)
-    draw.ellipse(corners, outline=colour, width=width * _SUPERSAMPLING)
 
 
 def _add_margins(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avloc.errors import Refused
+from avloc.localize.overlay import draw_overlay, draw_silent
+from avloc.localize.style import HALF, Style, make_style
 from avloc.localize.verdict import Verdict
 from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
-    from avloc.localize.style import Style
+    import torch
 
 SCHEMA = "avloc.localize/2"
 FIELDS = (
@@ -22,7 +26,6 @@ FIELDS = (
     *("silent", "sound_effect", "sound_effect_noise", "verdict", "model", "protocol", "seconds"),
 )
 """Keys of `Result.as_json` after the schema, in order."""
-_HALF = 0.5
 _ROUNDING = 1e-5
 """Rounding error of the resize: pixels of equal heat may differ by this."""
 
@@ -69,27 +72,21 @@ class Result:
             return np.zeros(self.frame.shape[:2], np.float32)
         import torch
 
-        from avloc.heatmap import heat_maps
-        from avloc.localize.fork_safety import check_fork_safe
-
         check_fork_safe(torch.device("cpu"))
-
-        size = (self.frame.shape[0], self.frame.shape[1])
-        heat: NDArray[np.float32] = heat_maps(torch.from_numpy(self.cells)[None], size, self.resize)[0].numpy()
-        return heat
+        return heat_of(self.cells, self.resize, *self.frame.shape[:2])
 
     @property
     def peak_xy(self) -> list[int] | None:
         """Hottest pixel [x, y], of several the one nearest to the centre; None for silence."""
         return None if self.silent else peak_of(self.heatmap)
 
-    @property
+    @cached_property
     def box_xyxy(self) -> list[int] | None:
         """Box [x0, y0, x1, y1], half-open, of the connected region around the peak with heat >= 0.5; None for silence.
 
         The box of a flat map is the whole frame.
         """
-        return None if self.silent else self._box
+        return None if self.silent else peak_and_box(self.heatmap)[1]
 
     @property
     def peak_similarity(self) -> float | None:
@@ -101,10 +98,6 @@ class Result:
         """Mean cosine; None for silence."""
         return None if self.silent else float(self.similarity.mean())
 
-    @cached_property
-    def _box(self) -> list[int]:
-        return peak_and_box(self.heatmap)[1]
-
     def overlay(self, style: Style | Mapping[str, Any] | None = None) -> NDArray[np.uint8]:
         """Draw the heat map over the frame; for silence the plain frame with a caption.
 
@@ -114,9 +107,6 @@ class Result:
         Returns:
             [H, W, 3] RGB; larger than the frame if the style has a strip or legend.
         """
-        from avloc.localize.overlay import draw_overlay, draw_silent
-        from avloc.localize.style import Style, make_style
-
         if not isinstance(style, Style):
             style = make_style(style or {})
         if self.silent:
@@ -138,9 +128,39 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Plain data of a line of `avloc localize --json`; pixel coordinates refer to the displayed frame."""
         values = {name: getattr(self, name) for name in FIELDS if name != "frame_hw"}
-        values |= {"window_s": list(self.window_s), "frame_hw": list(self.frame.shape[:2])}
-        values |= {"verdict": str(self.verdict)}
-        return {"schema": SCHEMA, **{name: values[name] for name in FIELDS}}
+        values |= {"frame_hw": list(self.frame.shape[:2]), "window_s": list(self.window_s)}
+        values["verdict"] = str(self.verdict)
+        return {"schema": SCHEMA, **dict.fromkeys(FIELDS), **values}
+
+
+def check_fork_safe(device: torch.device) -> None:
+    """Check that PyTorch can run here: its threads and CUDA do not survive a fork, and using them would hang.
+
+    Raises:
+        Refused: a model was loaded before this process was forked, and it uses CUDA or more than one thread.
+            A single-threaded CPU process, such as a DataLoader worker, is fine.
+    """
+    import torch
+
+    if _first_process() != os.getpid() and (device.type != "cpu" or torch.get_num_threads() > 1):
+        reason = "a model was loaded before this process was forked, and PyTorch's threads do not survive a fork"
+        raise Refused(f"{reason}; valid: multiprocessing's start method spawn, or loading in the new process only")
+
+
+@cache
+def _first_process() -> int:
+    """Id of the process that called this first; forked processes inherit the cached value."""
+    return os.getpid()
+
+
+def heat_of(cells: NDArray[np.float32], how: str, height: int, width: int) -> NDArray[np.float32]:
+    """Cells [h, w] resized to [height, width] and min-max normalised, see `avloc.heatmap.heat_maps`."""
+    import torch
+
+    from avloc.heatmap import heat_maps
+
+    heat: NDArray[np.float32] = heat_maps(torch.from_numpy(cells)[None], (height, width), how)[0].numpy()
+    return heat
 
 
 def peak_of(heat: NDArray[np.float32]) -> list[int]:
@@ -165,10 +185,10 @@ def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:
     The box of a flat map is the whole frame.
     """
     x, y = peak_of(heat)
-    if heat[y, x] < _HALF:
+    if heat[y, x] < HALF:
         return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
     from scipy.ndimage import find_objects, label
 
-    regions, _ = label(heat >= _HALF)
+    regions, _ = label(heat >= HALF)
     rows, columns = find_objects(regions)[regions[y, x] - 1]
     return [x, y], [columns.start, rows.start, columns.stop, rows.stop]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avloc.errors import InputError, UsageError
-from avloc.localize.inputs import STDIN, existing_path, expand_inputs, seekable_files
+from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
 from avloc.localize.model import Model, load
 from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import (
@@ -28,16 +28,7 @@ from avloc.localize.outputs import (
     write_picture,
 )
 from avloc.localize.result import Result
-from avloc.localize.scenes import (
-    Scene,
-    SoundSource,
-    Times,
-    WindowSpec,
-    check_complete,
-    read_scenes,
-    scene_times,
-    sound_warnings,
-)
+from avloc.localize.scenes import Scene, SoundSource, Times, WindowSpec, check_complete, read_scenes, scene_times
 from avloc.localize.verdict import Verdict, summary, warning
 from avloc.media.audio import SoundWindow
 from avloc.media.pictures import is_picture
@@ -146,9 +137,12 @@ def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Pat
     if options.audio is not None:
         if len(names) != 1:
             raise UsageError(f"--audio needs exactly one picture or video; there are {len(names)} inputs")
-        sources.append(existing_path(str(options.audio), "--audio: "))
         if str(options.audio) == STDIN in names:
             raise UsageError("standard input (-) can be read once")
+        if str(options.audio) != STDIN and not options.audio.is_file() and not options.audio.is_fifo():
+            path = options.audio
+            raise UsageError(f"--audio: {path} is not a file" if path.exists() else f"--audio: no such file: {path}")
+        sources.append(options.audio)
     if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
         raise UsageError(f"--at is a single time and --out {options.out} a video; valid: --start and --end")
     check_inputs_kept(options.out, outputs, sources)
@@ -164,11 +158,11 @@ def _decode(job: _Job, options: LocalizeOptions, spec: WindowSpec) -> Iterator[_
             raise InputError("is a picture; an overlay video needs a video")
         sampled = _sampled_times(job, options)
         times = scene_times(job.source, sampled, job.sound)
-        left = [time_s for time_s in times if not (options.skip_existing and job.is_done(time_s))]
+        remaining = [time_s for time_s in times if not (options.skip_existing and job.is_done(time_s))]
         requested = sampled.is_set or sampled.count > 1  # the time of the middle is not known in advance
-        for time_s, scene in zip(left, read_scenes(job.source, left, spec, job.sound), strict=True):
-            yield _Decoded(job=job, time_s=time_s if requested else None, count=len(left), scene=scene)
-        if not left:
+        for time_s, scene in zip(remaining, read_scenes(job.source, remaining, spec, job.sound), strict=True):
+            yield _Decoded(job=job, time_s=time_s if requested else None, count=len(remaining), scene=scene)
+        if not remaining:
             yield _Decoded(job=job)
         check_complete(job.source, sampled, job.sound)
     except InputError as error:
@@ -197,7 +191,8 @@ class _Worker:
         warned: set[str] = set()
         try:
             with ExitStack() as files:
-                stack = HeatMapStack(job.out, files) if job.out is not None and self._is_stack(job.out) else None
+                is_stack = job.suffix == ARRAY and TIME not in str(job.out) and self.options.times.every is not None
+                stack = HeatMapStack(job.out, files) if job.out is not None and is_stack else None
                 for number, item in enumerate(items):
                     if item.scene is not None:
                         self._warn(item.scene.sound, job, warned)
@@ -227,12 +222,14 @@ class _Worker:
     def _failure(self, job: _Job, reason: str) -> Localization:
         return Localization(input=job.name, error=reason, model=self.model.name, protocol=self.model.protocol)
 
-    def _is_stack(self, out: Path) -> bool:
-        return out.suffix.lower() == ARRAY and TIME not in str(out) and self.options.times.every is not None
-
     def _warn(self, sound: SoundWindow, job: _Job, warned: set[str]) -> None:
         """Report each warning about the sound of an input once."""
-        warnings = [*sound_warnings(sound)]
+        warnings = []
+        if sound.channel is not None:
+            used = f"channel {sound.channel} alone is used"
+            warnings.append(f"the channels of its sound all but cancel in their mean; {used}")
+        if sound.lost_s:
+            warnings.append("some of its sound cannot be decoded, and is replaced by silence")
         if sound.source_rate < sound.rate and job.suffix != VIDEO:  # write_video has this warning itself
             warnings.append(f"sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
         others = probe(job.sound.path(job.source), job.sound.track).other_tracks

@@ -30,13 +30,9 @@ _SEEK_S = 4.0
 class WindowSpec(Protocol):
     """Sound window of a model."""
 
-    @property
-    def seconds(self) -> float:
-        """Length in seconds."""
-
-    @property
-    def rate(self) -> int:
-        """Sample rate in Hz; 0 is the file's own rate."""
+    seconds: float
+    rate: int
+    """Sample rate in Hz; 0 is the file's own rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +40,7 @@ class Scene:
     """A frame and its sound window."""
 
     frame: NDArray[np.uint8]
-    """[H, W, 3] RGB as shown."""
+    """[H, W, 3] RGB as displayed."""
     sound: SoundWindow
     time_s: float = 0.0
     """Time stamp of the frame in its video, in seconds; 0 for a picture."""
@@ -107,13 +103,18 @@ class Times:
             raise UsageError(f"--every {self.every:g} is impossible; valid: {_LEAST_STEP_S:g} seconds or more")
         if self.end is not None and self.end <= (self.start or 0.0):
             raise UsageError(f"--end {self.end:g} is not after the start, {self.start or 0.0:g} s")
-        if self.at is not None and (self.every, self.start, self.end) != (None, None, None):
+        if self.at is not None and self.is_range:
             raise UsageError("--at is a single time and cannot be combined with --every, --start or --end")
 
     @property
     def is_set(self) -> bool:
         """Whether any of `at`, `every`, `start` and `end` is set."""
-        return (self.at, self.every, self.start, self.end) != (None,) * 4
+        return self.at is not None or self.is_range
+
+    @property
+    def is_range(self) -> bool:
+        """Whether any of `every`, `start` and `end` is set."""
+        return (self.every, self.start, self.end) != (None,) * 3
 
     def within(self, layout: Layout) -> list[float]:
         """The times at which a video has frames, ascending.
@@ -137,7 +138,7 @@ class Times:
 
 
 def scene_times(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> list[float | None]:
-    """Times of an input, ascending, without decoding; for a picture the time in its sound, where None is the middle.
+    """Times of an input, ascending, without decoding; for a picture the time in its sound, None for the middle.
 
     Raises:
         InputError: a picture without sound or with times that need a video, or an unreadable file.
@@ -146,7 +147,7 @@ def scene_times(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -> l
         return [*times.within(probe(source))]
     if sound.file is None:
         raise InputError("a picture has no sound; add one with --audio")
-    if (times.every, times.start, times.end) != (None, None, None):
+    if times.is_range:
         raise InputError("is a picture; --every, --start and --end apply to videos only")
     return [times.at]
 
@@ -155,7 +156,7 @@ def check_complete(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -
     """Check, after the last time, that neither the input nor its separate sound file is truncated.
 
     Raises:
-        InputError: a file breaks off before the end of the requested times; the message says where.
+        InputError: a file ends before the requested times do; the message has the time.
     """
     if times.at is not None:
         return
@@ -170,24 +171,10 @@ def check_complete(source: Path, times: Times, sound: SoundSource = OWN_SOUND) -
                 raise InputError(layout.cut_off)
 
 
-def sound_warnings(window: SoundWindow) -> Iterator[str]:
-    """Warnings about defects of a sound window."""
-    if window.channel is not None:
-        yield f"the channels of its sound all but cancel in their mean; channel {window.channel} alone is used"
-    if window.lost_s:
-        yield "some of its sound cannot be decoded, and is replaced by silence"
-
-
 def read_scenes(
     source: Path, times_s: Sequence[float | None], spec: WindowSpec, sound: SoundSource = OWN_SOUND
 ) -> Iterator[Scene]:
-    """Decode an input at (some of) its `scene_times`, one scene at a time.
-
-    Args:
-        source: a video, or a picture with a separate sound file.
-        times_s: ascending.
-        spec: sound window of the model.
-        sound: where the sound comes from.
+    """Decode a video, or a picture with a separate sound file, at some of its `scene_times`, one scene at a time.
 
     Raises:
         InputError: no picture, no sound, a time past the end, or an undecodable file.

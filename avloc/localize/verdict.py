@@ -71,15 +71,7 @@ class VerdictRule:
 def judge(
     rule: VerdictRule, *, silent: bool, sound_effect: float, sound_effect_noise: float, peak_similarity: float
 ) -> Verdict:
-    """The verdict on one map.
-
-    Args:
-        rule: thresholds.
-        silent: whether the sound is digital silence.
-        sound_effect: mean absolute difference to the heat map with silence, 0 to 1.
-        sound_effect_noise: the same for noise of equal RMS.
-        peak_similarity: largest cosine similarity of an image cell and the sound.
-    """
+    """The verdict on a map with these measurements, see `avloc.Result`."""
     if silent:
         return Verdict.SILENT
     if min(sound_effect, sound_effect_noise) < rule.least_effect:

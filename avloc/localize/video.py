@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain, count, tee
@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.errors import InputError, UsageError
-from avloc.localize.heat_interpolation import PREFETCHED_MAPS, HeatInterpolator, Mapper, MapRequest
+from avloc.errors import InputError
+from avloc.localize.heat_interpolation import PREFETCHED_MAPS, HeatInterpolator, Mapper
 from avloc.localize.outputs import new_file
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.result import peak_and_box, peak_of
-from avloc.localize.scenes import OWN_SOUND, SoundSource, sound_windows
+from avloc.localize.scenes import OWN_SOUND, Scene, SoundSource, Times, sound_windows
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
 from avloc.media.video_stream import TimedFrame, stream_frames
@@ -41,16 +41,10 @@ class EncodedVideo:
     duration_s: float
     """From the first frame to the end of the last one."""
     has_sound: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverlayVideo(EncodedVideo):
-    """Summary of a written overlay video."""
-
-    maps: int
-    """Number of maps computed."""
+    maps: int = 0
+    """Number of maps computed for an overlay video."""
     missing: str = ""
-    """Why the video is incomplete, if its source is damaged."""
+    """Why an overlay video is incomplete, if its source is damaged."""
 
 
 def write_video(
@@ -65,30 +59,21 @@ def write_video(
     style: Style = DEFAULT_STYLE,
     caption: str = "",
     listener: Listener = silent,
-) -> OverlayVideo:
+) -> EncodedVideo:
     """Write an MP4 of `source` with heat maps overlaid, keeping its frame rate, time stamps and sound.
 
     A map is computed every `every` seconds from the frame on screen and the sound window centred there, normalised to
     [0, 1], and linearly interpolated in between. Silence has no heat: frames nearer to silence than to sound are drawn
     plain with a caption. The sound is copied if MP4 supports its codec, otherwise encoded as AAC.
 
-    Args:
-        source: a video file.
-        out: the MP4, replaced atomically.
-        mapper: the model.
-        every: interval between maps in seconds.
-        start: first time in seconds; becomes 0 in the output.
-        end: last time in seconds.
-        sound: sound of the maps and of the output; a separate file is cut at the end of the frames.
-        style: see `draw_overlay`.
-        caption: text on every frame with heat.
-        listener: called with the number of maps done.
+    The output, replaced atomically, begins at `start` and ends at `end`, in seconds. A separate sound file is cut at
+    the end of the frames. `caption` is drawn on every frame with heat.
 
     Raises:
         UsageError: an invalid `every`, `start` or `end`.
         InputError: no picture, no sound, or the first frame cannot be decoded; nothing is written.
     """
-    _check(every, start, end)
+    Times(every=every, start=start, end=end)  # raises UsageError
     warn_codec(out, listener)
     with ExitStack() as stack:
         stack.enter_context(_single_torch_thread())
@@ -98,12 +83,12 @@ def write_video(
         frames, map_frames = _two_streams(lambda: _until_damage(decode(), missing), every, stack)
         first = next(frames)
         total = ceil((min(first.clip_end_s, end or inf) - (start or 0)) / every) if first.clip_end_s else None
-        requests = _map_requests(map_frames, source, mapper, every, sound, listener)
+        scenes = _map_scenes(map_frames, source, mapper, every, sound, listener)
 
         def on_map(done: int) -> None:
             listener(Progress(task=f"maps of {source.name}", done=done, total=total))
 
-        heat = stack.enter_context(closing(HeatInterpolator(requests, mapper, on_map)))
+        heat = stack.enter_context(closing(HeatInterpolator(scenes, mapper, on_map)))
         encoded = encode_video(
             part,
             chain([first], frames),
@@ -113,7 +98,7 @@ def write_video(
             whole_sound=end is None and sound.file is None,
             origin=Fraction(start or 0),
         )
-        return OverlayVideo(**vars(encoded), maps=heat.count, missing="".join(missing[:1]))
+        return replace(encoded, maps=heat.count, missing="".join(missing[:1]))
 
 
 def encode_video(
@@ -126,16 +111,11 @@ def encode_video(
     whole_sound: bool = True,
     origin: Fraction = Fraction(0),
 ) -> EncodedVideo:
-    """Draw frames and encode them to an MP4 with their time stamps.
+    """Draw frames, at least one, and encode them to the MP4 `part` with their time stamps.
 
-    Args:
-        part: the MP4.
-        frames: at least one.
-        draw: returns the picture to encode, [H, W, 3], always of the same size.
-        sound: file whose sound is copied, or re-encoded if MP4 does not support its codec.
-        track: its sound track, counted from 1; None is the main one.
-        whole_sound: keep the sound to its end instead of cutting it at the last frame.
-        origin: time that becomes 0 in the output.
+    `draw` returns pictures [H, W, 3] of one size. The sound is copied from the track (counted from 1; None is the main
+    one) of the file `sound`, or re-encoded if MP4 does not support its codec, to its end if `whole_sound`, otherwise to
+    that of the last frame. `origin` is the time that becomes 0 in the output.
 
     Raises:
         InputError: a frame or the sound cannot be decoded.
@@ -168,15 +148,6 @@ def _single_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _check(every: float, start: float | None, end: float | None) -> None:
-    if not every > 0:
-        raise UsageError(f"--every {every:g}: valid: more than 0 seconds")
-    if start is not None and start < 0:
-        raise UsageError(f"--start {start:g}: valid: 0 seconds or later")
-    if end is not None and end <= (start or 0):
-        raise UsageError(f"--end {end:g}: valid: later than --start {start or 0:g}")
 
 
 def _two_streams(
@@ -218,31 +189,20 @@ def _until_damage(frames: Generator[TimedFrame], missing: list[str]) -> Generato
             shown = following
 
 
-def _map_requests(
+def _map_scenes(
     frames: Iterator[TimedFrame], source: Path, mapper: Mapper, every: float, sound: SoundSource, listener: Listener
-) -> Generator[MapRequest]:
-    """Frame and sound window every `every` seconds, as long as there are frames."""
-    windows = None
-    for step, (time_s, shown) in enumerate(_sample_frames(frames, every)):
-        windows = windows or sound_windows(source, map(partial(_step_time, time_s, every), count()), mapper, sound)
-        window = next(windows)
-        if not step and window.source_rate < window.rate:
-            listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"))
-        yield MapRequest(time_s=time_s, frame=shown.picture(), sound=window)
-
-
-def _sample_frames(frames: Iterator[TimedFrame], every: float) -> Iterator[tuple[float, TimedFrame]]:
-    """Times every `every` seconds from the first frame on, each with the frame on screen."""
-    first_s, step = None, 0
-    for shown in frames:
-        first_s = float(shown.start) if first_s is None else first_s
-        while (time_s := _step_time(first_s, every, step)) < float(shown.end) - _ON_TIME_S:
-            yield time_s, shown
+) -> Generator[Scene]:
+    """Frame and sound window every `every` seconds, as long as there are frames; `time_s` is the time of the map."""
+    first = next(frames)
+    first_s, step = float(first.start), 0
+    windows = sound_windows(source, (first_s + number * every for number in count()), mapper, sound)
+    for shown in chain([first], frames):
+        while (time_s := first_s + step * every) < float(shown.end) - _ON_TIME_S:
+            window = next(windows)
+            if not step and window.source_rate < window.rate:
+                listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"))
+            yield Scene(time_s=time_s, frame=shown.picture(), sound=window)
             step += 1
-
-
-def _step_time(first_s: float, every: float, step: int) -> float:
-    return first_s + step * every
 
 
 def _draw(shown: TimedFrame, heat: HeatInterpolator, style: Style, caption: str) -> NDArray[np.uint8]:

@@ -169,7 +169,10 @@ IMPOSSIBLE = [
     ((*PREPARE, "--annotations", "absent.json"), "--annotations absent.json: no such file or folder"),
     ((*PREPARE, "--annotations", "good.mp4"), "--annotations good.mp4 is not valid JSON"),
     (("prepare", "absent.mp4", "--out", "new"), "no such file or folder: absent.mp4"),
-    (("prepare", "good.mp4", "--out", "good.mp4"), "--out good.mp4 is a file; valid: a new folder or an existing store"),
+    (
+        ("prepare", "good.mp4", "--out", "good.mp4"),
+        "--out good.mp4 is a file; valid: a new folder or an existing store",
+    ),
     (("prepare", "good.mp4"), "Missing option '--out'"),
     ((*DISTILL, "--teacher", "bert"), "--teacher bert is unknown; valid: panns, yamnet, vggish, detr, lite0"),
     ((*DISTILL, "--batch", "0"), "--batch 0 is impossible; valid: 1 or more"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avloc.console import live
+from avloc.console.terminal import live
 from avloc.progress import Notice, Progress
 from tests.synthetic_scenes import write_store
 
@@ -36,7 +36,7 @@ def test_a_log_gets_a_line_every_five_minutes(capsys):
     assert capsys.readouterr().err.splitlines() == [*shown, "avloc: download\\x1b 8  a\\nb"]
 
 
-def test_short_work_is_quiet_but_for_notices_and_milestones(capsys):
+def test_short_tasks_print_only_notices_and_milestones(capsys):
     with live(Clock()) as listener:
         for done in range(1, 7):
             listener(Progress(task="training", done=done, total=6, detail="loss 1"))
@@ -51,7 +51,7 @@ def test_short_work_is_quiet_but_for_notices_and_milestones(capsys):
 
 
 @pytest.mark.parametrize("val", [(), ("--val", "0.5")])
-def test_train_prints_a_line_an_epoch_where_no_terminal_is(tmp_path, here, val):
+def test_train_prints_a_line_per_epoch_without_a_terminal(tmp_path, here, val):
     store = write_store(tmp_path / "store", 8)
     done = here("train", store, "--out", tmp_path / "run", *SMALL, "--epochs", "3", *val, "--json")
     assert done.code == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avloc.console.terminal import inert
+from avloc.console.terminal import escape
 from avloc.store import Store
 from tests.faults.corpus import damaged, odd_paths, odd_pictures, odd_sounds, odd_videos, originals
 from tests.media_makers import disc, make_picture, make_sound, tone
@@ -179,7 +179,7 @@ def _localized(corpus: Corpus, work: Path, model: Path, inputs: int, odd: dict[s
     shutil.rmtree(work / "out", ignore_errors=True)
     done = {str(result["input"]) for result in results if not result["error"]}
     reasons = {str(result["input"]): result["error"] for result in results if result["error"]}
-    unnamed = [name for name in reasons if inert(name) not in err]
+    unnamed = [name for name in reasons if escape(name) not in err]
     if len(done | reasons.keys()) != inputs or unnamed:
         corpus.faults.append(f"localize: {inputs} videos, {len(results)} results, not named: {unnamed}")
     bad = {name: reason for name, reason in reasons.items() if name not in done}  # the others failed later

@@ -14,7 +14,7 @@ from PIL import Image
 
 import avloc
 from avloc.errors import InputError, UsageError
-from avloc.localize import Style
+from avloc.localize.style import Style
 from avloc.media.pictures import decode_picture
 from tests.media_makers import disc, make_picture, tone
 from tests.program import ROOT
@@ -62,14 +62,14 @@ def see_through() -> Image.Image:
         ),
     ],
 )
-def test_a_frame_of_any_library_is_seen_as_it_is_shown(small, frame, shown):
+def test_frames_of_any_library_are_converted_to_rgb(small, frame, shown):
     result = small.localize(frame, WAVE, RATE)
     np.testing.assert_array_equal(result.frame, shown)
     np.testing.assert_array_equal(result.cells, small.localize(np.ascontiguousarray(shown), WAVE, RATE).cells)
     np.testing.assert_array_equal(result.cells, small.cells_at(frame, WAVE, RATE)[0])
 
 
-def test_a_picture_file_opened_with_pillow_is_as_avloc_reads_it(small, tmp_path):
+def test_pillow_images_equal_pictures_decoded_by_avloc(small, tmp_path):
     tag = Image.Exif()
     tag[0x0112] = 5
     path = make_picture(tmp_path / "turned.jpg", FRAME, exif=tag)
@@ -88,7 +88,7 @@ def test_a_picture_file_opened_with_pillow_is_as_avloc_reads_it(small, tmp_path)
         (torch.from_numpy(INT16), INT16 / np.float32(32_768)),
     ],
 )
-def test_a_waveform_of_any_library_is_heard_as_it_is(small, wave, same):
+def test_waveforms_of_any_library_are_converted_to_float(small, wave, same):
     assert same.dtype == np.float32
     np.testing.assert_array_equal(small.localize(FRAME, wave, RATE).cells, small.localize(FRAME, same, RATE).cells)
 
@@ -119,7 +119,7 @@ def cut_off() -> Image.Image:
         (b"png", "frame is a bytes; valid: "),
     ],
 )
-def test_a_frame_that_is_not_valid_is_refused_with_what_is(small, frame, words):
+def test_errors_of_invalid_frames_name_valid_ones(small, frame, words):
     with pytest.raises(InputError, match=words):
         small.localize(frame, WAVE, RATE)
 
@@ -137,7 +137,7 @@ def test_a_frame_that_is_not_valid_is_refused_with_what_is(small, frame, words):
         (torch.full((RATE,), torch.nan), "NaN or infinite"),
     ],
 )
-def test_a_waveform_that_is_not_valid_is_refused_with_what_is(small, wave, words):
+def test_errors_of_invalid_waveforms_name_valid_ones(small, wave, words):
     with pytest.raises(InputError, match=words):
         small.localize(FRAME, wave, RATE)
 
@@ -145,7 +145,7 @@ def test_a_waveform_that_is_not_valid_is_refused_with_what_is(small, wave, words
 # --- how they print ---------------------------------------------------------------------------------------------
 
 
-def test_a_result_and_a_model_print_as_one_short_line(small):
+def test_repr_of_results_and_models_is_one_short_line(small):
     result = small.localize(FRAME, WAVE, RATE)
     x, y = result.peak_xy
     place = f"peak_xy=[{x}, {y}], box_xyxy={result.box_xyxy}"
@@ -230,15 +230,15 @@ def forked(parent: str, child: str, threads: int) -> str:
     ("parent", "child"),
     [("load and use", "use"), ("load", "cells"), ("load and use", "load"), ("load and use", "heatmap")],
 )
-def test_a_model_from_before_a_fork_is_refused_where_it_would_wait_forever(parent, child):
-    said = forked(parent, child, threads=2)
-    assert said.startswith("Refused: a model was loaded before this process was forked")
-    assert "valid: multiprocessing's start method spawn" in said
+def test_forked_processes_that_would_hang_are_refused(parent, child):
+    outcome = forked(parent, child, threads=2)
+    assert outcome.startswith("Refused: a model was loaded before this process was forked")
+    assert "valid: multiprocessing's start method spawn" in outcome
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.parametrize(
     ("parent", "child", "threads"), [("", "load", 2), ("load and use", "use", 1), ("load and use", "load", 1)]
 )
-def test_a_forked_process_that_needs_nothing_of_its_parent_works(parent, child, threads):
+def test_forked_processes_independent_of_their_parent_work(parent, child, threads):
     assert forked(parent, child, threads) == "done"

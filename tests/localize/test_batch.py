@@ -14,8 +14,9 @@ from PIL import Image
 
 import avloc
 from avloc.errors import UsageError
-from avloc.localize import InputDone, LocalizeOptions, Times, localize, plan_outputs
+from avloc.localize import InputDone, LocalizeOptions, Times, localize
 from avloc.localize.inputs import expand_inputs
+from avloc.localize.outputs import plan_outputs
 from avloc.localize.run import prefetch
 from avloc.media.probing import probe
 from avloc.media.video_frames import read_frame
@@ -69,7 +70,7 @@ def lines(text: str) -> list[dict]:
         (["[odd].mp4"], ["[odd].mp4"]),
     ],
 )
-def test_inputs_by_what_was_typed(clips, tmp_path, monkeypatch, typed, expected):
+def test_arguments_expand_to_inputs(clips, tmp_path, monkeypatch, typed, expected):
     for path in clips.iterdir():
         (tmp_path / path.name).symlink_to(path)
     if "[odd].mp4" in typed:
@@ -79,7 +80,7 @@ def test_inputs_by_what_was_typed(clips, tmp_path, monkeypatch, typed, expected)
     assert expand_inputs(typed, pictures=False) == expected
 
 
-def test_a_folder_gives_its_pictures_where_a_sound_goes_with_them(clips):
+def test_a_folder_includes_pictures_if_a_sound_is_given(clips):
     names = [Path(name).name for name in expand_inputs([str(clips)], pictures=True)]
     assert names == ["a.mp4", "b.mkv", "c.avi", "p.png"]
 
@@ -97,7 +98,7 @@ def test_a_folder_gives_its_pictures_where_a_sound_goes_with_them(clips):
         (["-", "-"], "can be read once"),
     ],
 )
-def test_inputs_that_cannot_be_meant(tmp_path, monkeypatch, typed, words):
+def test_invalid_inputs(tmp_path, monkeypatch, typed, words):
     monkeypatch.chdir(tmp_path)
     for name in ("empty", "deeper"):
         Path(name).mkdir()
@@ -132,7 +133,7 @@ def test_a_folder_with_one_bad_clip(here, clips, model, tmp_path):
         (("--every", 100), [0.0]),
     ],
 )
-def test_a_line_a_time(here, clips, model, flags, times):
+def test_one_json_line_per_time(here, clips, model, flags, times):
     done = here("localize", clips / "a.mp4", "--model", model, "--json", *flags)
     assert (done.code, done.err) == (0, "")
     assert [line["time_s"] for line in lines(done.out)] == pytest.approx(times), "when the picture then shown appeared"
@@ -156,7 +157,7 @@ def test_a_line_a_time(here, clips, model, flags, times):
         (("--style", "box"), 2, "is not key=value"),
     ],
 )
-def test_what_cannot_be_meant(here, clips, model, tmp_path, monkeypatch, flags, code, words):
+def test_invalid_combinations_of_options(here, clips, model, tmp_path, monkeypatch, flags, code, words):
     monkeypatch.chdir(tmp_path)
     done = here("localize", clips / "a.mp4", "--model", model, *flags)
     assert (done.code, words in done.err, "Traceback" in done.err) == (code, True, False), done.err
@@ -169,7 +170,7 @@ def test_a_prior_without_weights(here, offline, clips, model):
     assert "resnet18" in done.err
 
 
-def test_the_old_spelling_of_map_weights_works_with_a_line_that_says_so(here, clips, model, tmp_path):
+def test_the_deprecated_flag_of_map_weights_works_with_a_notice(here, clips, model, tmp_path):
     def arrays(flag: str) -> tuple[str, bytes]:
         out = tmp_path / f"{flag}.npy"
         fused = ("--object-prior", "own", flag, "av=1,own=3")
@@ -194,7 +195,7 @@ def test_a_picture_has_no_times(here, clips, model, tmp_path):
     )
 
 
-def test_a_picture_without_an_ending_is_known_by_its_bytes(here, clips, model, tmp_path):
+def test_a_picture_without_suffix_is_recognized_by_its_bytes(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     (tmp_path / "picture").write_bytes((clips / "p.png").read_bytes())
     done = here("localize", tmp_path / "picture", "--audio", sound, "--model", model, "--json")
@@ -208,8 +209,8 @@ def test_a_video_with_another_sound(here, clips, model, tmp_path):
     assert (line["time_s"], line["frame_hw"]) == (own["time_s"], own["frame_hw"])
     frame, time_s = read_frame(clips / "a.mp4")
     start = round((time_s - 1.5) * RATE)
-    twin = avloc.load(model).localize(frame, tone(4, RATE, hz=300)[start : start + 3 * RATE], RATE)
-    assert line["peak_similarity"] == pytest.approx(twin.peak_similarity, abs=1e-3)
+    reference = avloc.load(model).localize(frame, tone(4, RATE, hz=300)[start : start + 3 * RATE], RATE)
+    assert line["peak_similarity"] == pytest.approx(reference.peak_similarity, abs=1e-3)
     assert line["peak_similarity"] != pytest.approx(own["peak_similarity"], abs=1e-2)
 
 
@@ -233,7 +234,7 @@ def test_a_video_with_another_sound(here, clips, model, tmp_path):
         (["-", "a.mp4"], "{stem}/", False, ["stdin/stdin.png", "a/a.png"]),
     ],
 )
-def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, every, expected):
+def test_outputs_from_arguments(tmp_path, monkeypatch, inputs, out, every, expected):
     monkeypatch.chdir(tmp_path)
     assert plan_outputs(inputs, out, every=every) == [Path(name) for name in expected]
     assert list(tmp_path.iterdir()) == []
@@ -257,13 +258,13 @@ def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, every, ex
         (["a.mp4"], "{foo}-{time}.png", True, "{foo} is unknown; valid: {stem}, {time}"),
     ],
 )
-def test_outputs_that_cannot_be_meant(inputs, out, every, words):
+def test_invalid_outputs(inputs, out, every, words):
     with pytest.raises(UsageError) as caught:
         plan_outputs(inputs, out, every=every)
     assert words in str(caught.value)
 
 
-def test_a_picture_a_time(here, clips, model, tmp_path):
+def test_one_picture_per_time(here, clips, model, tmp_path):
     out = f"{tmp_path}/{{stem}}/at {{time}}.jpg"
     done = here("localize", clips / "a.mp4", clips / "b.mkv", "--model", model, "--every", 1.5, "--out", out)
     names = [f"{tmp_path}/{stem}/at 000{time}00.jpg" for stem in "ab" for time in ("0.0", "1.5", "3.0")]
@@ -277,14 +278,14 @@ def test_all_times_in_one_array(here, clips, model, tmp_path):
     done = here("localize", clips / "b.mkv", "--model", model, "--every", 1, "--out", tmp_path / "h.npy", "--json")
     maps, each = np.load(tmp_path / "h.npy"), lines(done.out)
     assert (maps.dtype, maps.shape, len(each)) == (np.float32, (4, 48, 64), 4)
-    for heat, line, twin in zip(maps, each, avloc.load(model).localize_video(clips / "b.mkv"), strict=True):
-        np.testing.assert_array_equal(heat, twin.heatmap)
-        assert (line["peak_xy"], line["silent"]) == (twin.peak_xy, twin.silent)
+    for heat, line, reference in zip(maps, each, avloc.load(model).localize_video(clips / "b.mkv"), strict=True):
+        np.testing.assert_array_equal(heat, reference.heatmap)
+        assert (line["peak_xy"], line["silent"]) == (reference.peak_xy, reference.silent)
     assert [line["silent"] for line in each] == [False, False, True, True]
     assert not maps[2:].any()
 
 
-def test_an_array_of_a_video_that_breaks_off_holds_what_is_there(here, model, tmp_path):
+def test_an_array_of_a_truncated_video_holds_the_decoded_times(here, model, tmp_path):
     whole = video(tmp_path / "whole.mp4", seconds=12, sound=tone(12, RATE), faststart=True)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
@@ -297,7 +298,7 @@ def test_an_array_of_a_video_that_breaks_off_holds_what_is_there(here, model, tm
     assert np.load(tmp_path / "h.npy").shape == (8, 48, 64)
 
 
-def test_an_array_that_cannot_be_finished_is_not_there(model, clips, tmp_path, monkeypatch):
+def test_an_unfinished_array_is_removed(model, clips, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -319,26 +320,26 @@ def test_an_overlay_video(here, clips, model, tmp_path):
         assert sum(1 for _ in movie.decode(video=0)) == 20
 
 
-def test_an_overlay_video_is_judged_at_five_times(here, clips, model, tmp_path):
+def test_the_verdict_of_an_overlay_video_is_from_five_times(here, clips, model, tmp_path):
     done = here("localize", clips / "b.mkv", "--model", model, "--out", tmp_path / "h.mp4")
     assert "b.mkv: silent: no source (at 3 of 5 times); the map follows the sound (at 2 of 5 times)" in done.err
     assert Times(start=1, end=3, count=4).within(probe(clips / "a.mp4")) == [1.25, 1.75, 2.25, 2.75]
 
 
-def test_json_beside_an_overlay_video_has_the_moments_that_were_judged(here, clips, model, tmp_path):
+def test_json_of_an_overlay_video_has_the_times_of_the_verdict(here, clips, model, tmp_path):
     command = ("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / "h.mp4", "--json")
     assert [line["time_s"] for line in lines(here(*command).out)] == Times(count=5).within(probe(clips / "a.mp4"))
     assert len(lines(here(*command, "--every", 2).out)) == 2
 
 
-def test_an_overlay_video_that_ignores_the_sound_says_so_in_every_picture(here, clips, tmp_path):
-    told = []
+def test_every_frame_of_an_overlay_video_has_the_verdict_if_it_ignores_the_sound(here, clips, tmp_path):
+    frames = []
     for name, rule in (("ignores", {"least_effect": 1.0}), ("unmatched", {"least_similarity": 1.0}), ("follows", {})):
         model = save_responsive(tmp_path / f"{name}.safetensors", verdict={"least_effect": 0.0, **rule})
         done = here("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / f"{name}.mp4")
         assert done.code == 0
-        told.append(read_frame(tmp_path / f"{name}.mp4", at=2.0)[0].astype(int))
-    ignores, unmatched, follows = told
+        frames.append(read_frame(tmp_path / f"{name}.mp4", at=2.0)[0].astype(int))
+    ignores, unmatched, follows = frames
     for captioned in (ignores, unmatched):
         assert np.abs(captioned - follows).max() > 100
     assert np.abs(ignores - unmatched).max() > 100
@@ -366,11 +367,11 @@ def test_a_video_of_a_picture_is_refused(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4")
     assert (done.code, done.err.count("is a picture; an overlay video needs a video")) == (3, 1)
-    asked = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4", "--json")
-    assert [line["peak_xy"] for line in lines(asked.out)] == [None]  # refused before anything was localized
+    again = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4", "--json")
+    assert [line["peak_xy"] for line in lines(again.out)] == [None]  # refused before anything was localized
 
 
-def test_styles_reach_the_overlay(here, clips, model, tmp_path):
+def test_styles_change_the_overlay(here, clips, model, tmp_path):
     for name, style in (("plain", ()), ("bare", ("--style", "opacity=0", "--style", "contour=off"))):
         here(
             "localize",
@@ -391,7 +392,7 @@ def test_styles_reach_the_overlay(here, clips, model, tmp_path):
 # --- existing outputs ------------------------------------------------------------------------------------------
 
 
-def test_what_is_there_is_left_out(here, clips, model, tmp_path):
+def test_existing_outputs_are_skipped(here, clips, model, tmp_path):
     command = (
         "localize",
         clips / "a.mp4",
@@ -411,7 +412,7 @@ def test_what_is_there_is_left_out(here, clips, model, tmp_path):
     assert (again.code, again.out, again.err.count("skipped")) == (0, "", 2)
 
 
-def test_times_that_are_there_are_left_out(here, clips, model, tmp_path):
+def test_times_with_existing_outputs_are_skipped(here, clips, model, tmp_path):
     out = f"{tmp_path}/{{time}}.npy"
     command = ("localize", clips / "a.mp4", "--model", model, "--every", 1, "--out", out, "--skip-existing")
     first = here(*command).out.splitlines()
@@ -426,7 +427,7 @@ def test_times_that_are_there_are_left_out(here, clips, model, tmp_path):
 # --- prefetching, progress -------------------------------------------------------------------------------------
 
 
-def test_reading_ahead_keeps_order_and_is_bounded():
+def test_prefetching_keeps_order_and_is_bounded():
     made = []
 
     def items():
@@ -440,7 +441,7 @@ def test_reading_ahead_keeps_order_and_is_bounded():
     assert made == list(range(20))
 
 
-def test_what_goes_wrong_while_reading_ahead_comes_in_its_turn():
+def test_prefetching_raises_errors_in_order():
     def items():
         yield 1
         yield 2
@@ -452,7 +453,7 @@ def test_what_goes_wrong_while_reading_ahead_comes_in_its_turn():
         next(coming)
 
 
-def test_a_reader_that_is_closed_reads_no_further():
+def test_closing_stops_prefetching():
     made = []
 
     def items():
@@ -468,15 +469,15 @@ def test_a_reader_that_is_closed_reads_no_further():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("avloc-read")]
 
 
-def test_progress_counts_moments_and_ends_full(clips, model):
-    heard = []
+def test_progress_counts_times_up_to_the_total(clips, model):
+    events = []
     options = LocalizeOptions(
         inputs=(str(clips / "a.mp4"), str(clips / "b.mkv")), model=model, times=Times(every=1.0), as_json=True
     )
-    done = [one for one in localize(options, heard.append) if isinstance(one, InputDone)]
-    steps = [(event.done, event.total) for event in heard if isinstance(event, Progress)]
+    done = [one for one in localize(options, events.append) if isinstance(one, InputDone)]
+    steps = [(event.done, event.total) for event in events if isinstance(event, Progress)]
     assert steps == [(number, 8) for number in range(1, 9)]
-    assert not [event for event in heard if isinstance(event, Notice)]
+    assert not [event for event in events if isinstance(event, Notice)]
     assert [one.summary for one in done] == [
         "the map follows the sound",
         "the map follows the sound (at 2 of 4 times); silent: no source (at 2 of 4 times)",

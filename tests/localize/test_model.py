@@ -22,7 +22,8 @@ from avloc.config import ModelConfig
 from avloc.engine.fusion import fuse_cells
 from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
-from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style, parse_weights
+from avloc.localize import Localization, LocalizeOptions, localize, parse_style, parse_weights
+from avloc.localize.style import Style
 from avloc.media.audio import read_sound
 from avloc.media.video_frames import read_frame
 from avloc.media.video_stream import stream_frames
@@ -86,14 +87,14 @@ def test_importing_avloc_loads_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
-def test_the_library_has_the_names_it_promises():
+def test_public_names_of_the_library():
     assert {"Model", "Result", "load", "__version__"} <= set(dir(avloc))
     assert avloc.Result.__name__ == "Result"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         avloc.nonsense  # noqa: B018 (the access is the test)
 
 
-def test_a_model_comes_from_a_file_a_run_folder_or_the_package(model, tmp_path):
+def test_models_load_from_a_file_a_run_folder_or_the_package(model, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model.safetensors").write_bytes(model.read_bytes())
     by_file, by_text, by_folder = (avloc.load(where) for where in (model, str(model), tmp_path / "run"))
@@ -104,7 +105,7 @@ def test_a_model_comes_from_a_file_a_run_folder_or_the_package(model, tmp_path):
     assert avloc.load().name
 
 
-def test_what_cannot_be_loaded_is_named(model, tmp_path, offline):
+def test_errors_of_loading(model, tmp_path, offline):
     (tmp_path / "bad.safetensors").write_bytes(b"damaged")
     for arguments, kind, words in (
         ({"path": "absent.safetensors"}, UsageError, "no model at absent.safetensors"),
@@ -122,7 +123,7 @@ def test_what_cannot_be_loaded_is_named(model, tmp_path, offline):
             avloc.load(**{"path": model, **arguments})
 
 
-def test_readme_shows_what_works(film, tmp_path, monkeypatch, capfd):
+def test_the_library_example_of_the_readme_runs(film, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday.mp4").symlink_to(film)
     names = {"frame": FRAME, "waveform": WAVE, "rate": RATE}
@@ -131,7 +132,7 @@ def test_readme_shows_what_works(film, tmp_path, monkeypatch, capfd):
     assert len(capfd.readouterr().out.splitlines()) == 20
 
 
-def test_readme_names_what_a_result_has_and_how_an_overlay_may_look():
+def test_readme_names_the_fields_of_results_and_styles():
     public = [name for name in dir(avloc.Result) if not name.startswith("_")]
     fields = [field.name for kind in (avloc.Result, Style) for field in dataclasses.fields(kind)]
     assert [name for name in (*fields, *public) if not re.search(rf"`{name}(\(\w*\))?`", README)] == []
@@ -144,7 +145,7 @@ def test_readme_names_what_a_result_has_and_how_an_overlay_may_look():
 # --- one frame and one sound ------------------------------------------------------------------------------------
 
 
-def test_the_library_and_the_command_say_the_same(small, model, film):
+def test_library_and_command_have_equal_results(small, model, film):
     options = LocalizeOptions(inputs=(str(film),), model=model, device="cpu", as_json=True)
     (commanded,) = [one.result for one in localize(options) if isinstance(one, Localization)]
     sound = read_sound(film, seconds=3, rate=RATE, centre_s=5.0)
@@ -156,15 +157,15 @@ def test_the_library_and_the_command_say_the_same(small, model, film):
     )
 
 
-def test_a_result_holds_what_it_promises(small):
+def test_contents_of_a_result(small):
     result = small.localize(FRAME, tone(3, RATE), RATE)
     assert (result.heatmap.dtype, result.heatmap.shape) == (np.float32, (48, 64))
     assert (result.heatmap.min(), result.heatmap.max()) == (0.0, 1.0)
     assert (result.similarity.dtype, result.similarity.ndim) == (np.float32, 2)
     np.testing.assert_array_equal(result.cells, result.similarity, "without a prior nothing is fused")
     grown = F.interpolate(torch.from_numpy(result.cells)[None, None], (48, 64), mode="bilinear", align_corners=True)
-    twin = ((grown - grown.min()) / (grown.max() - grown.min()))[0, 0].numpy()
-    np.testing.assert_allclose(result.heatmap, twin, atol=1e-6)
+    reference = ((grown - grown.min()) / (grown.max() - grown.min()))[0, 0].numpy()
+    np.testing.assert_allclose(result.heatmap, reference, atol=1e-6)
     x, y = result.peak_xy
     assert result.heatmap[y, x] == 1.0
     assert result.peak_similarity == result.similarity.max()
@@ -173,7 +174,7 @@ def test_a_result_holds_what_it_promises(small):
     assert result.as_json()["frame_hw"] == [48, 64]
 
 
-def test_the_cheap_way_gives_the_same_cells(small):
+def test_cells_at_equals_the_cells_of_localize(small):
     for wave in (tone(3, RATE), tone(1, RATE), chirp(5, RATE)):
         cells, is_silent = small.cells_at(FRAME, wave, RATE)
         np.testing.assert_array_equal(cells, small.localize(FRAME, wave, RATE).cells)
@@ -191,7 +192,7 @@ def test_silence_has_a_plain_frame_and_no_peak(small):
     assert (result.overlay() != plain).any(), "a caption"
 
 
-def test_a_notebook_shows_the_overlay(small, capfd):
+def test_notebooks_display_the_overlay(small, capfd):
     result = small.localize(FRAME, tone(3, RATE), RATE)
     shown = np.asarray(Image.open(io.BytesIO(result._repr_png_())))
     np.testing.assert_array_equal(shown, result.overlay())
@@ -200,7 +201,7 @@ def test_a_notebook_shows_the_overlay(small, capfd):
     assert capfd.readouterr() == ("", ""), "nothing is printed"
 
 
-def test_a_long_sound_is_heard_in_its_middle_and_a_short_one_again_and_again(small):
+def test_long_sounds_are_cropped_to_their_middle_and_short_ones_tiled(small):
     long = chirp(7, RATE)
     same_sound = small.localize(FRAME, long[2 * RATE : 5 * RATE], RATE)
     np.testing.assert_array_equal(small.localize(FRAME, long, RATE).cells, same_sound.cells)
@@ -220,7 +221,7 @@ def test_another_rate_is_resampled(small):
     assert np.abs(ours.similarity - unlike.similarity).max() > 2e-3, "the rate matters"
 
 
-def test_a_model_of_any_rate_hears_the_rate_it_is_given(tmp_path):
+def test_a_model_of_any_rate_uses_the_rate_of_the_sound(tmp_path):
     config = ModelConfig(**{**vars(SMALL), "method": "ezvsl", "rate": 0})
     free = avloc.load(save_small(tmp_path / "free.safetensors", config))
     grids = [free.localize(FRAME, chirp(3, rate), rate).similarity for rate in (16_000, 48_000)]
@@ -228,7 +229,7 @@ def test_a_model_of_any_rate_hears_the_rate_it_is_given(tmp_path):
     assert (grids[0] != grids[1]).any()
 
 
-def test_results_do_not_depend_on_what_came_before(small, model):
+def test_results_do_not_depend_on_earlier_calls(small, model):
     waves = [chirp(3, RATE), tone(3, RATE), np.zeros(3 * RATE, np.float32), tone(1, 8_000)]
     rates = [RATE, RATE, RATE, 8_000]
     forth = [small.localize(FRAME, *both) for both in zip(waves, rates, strict=True)]
@@ -260,18 +261,18 @@ def test_results_do_not_depend_on_what_came_before(small, model):
         (FRAME, WAVE, "fast", "the rate is 'fast'"),
     ],
 )
-def test_what_cannot_be_meant_is_named(small, frame, waveform, rate, words):
+def test_errors_name_invalid_arguments(small, frame, waveform, rate, words):
     for method in (small.localize, small.cells_at):
         with pytest.raises(InputError, match=words):
             method(frame, waveform, rate)
 
 
-def test_doubles_and_numpy_rates_are_fine(small):
+def test_doubles_and_numpy_rates_are_accepted(small):
     doubles = small.localize(FRAME, WAVE.astype(np.float64), np.int64(RATE))
     np.testing.assert_array_equal(doubles.cells, small.localize(FRAME, WAVE, RATE).cells)
 
 
-def test_a_model_that_answers_with_no_numbers_is_said(model, tmp_path):
+def test_non_finite_maps_are_refused(model, tmp_path):
     file = load_model(model)
     broken = {**file.state, "img_proj.bias": torch.full_like(file.state["img_proj.bias"], torch.nan)}
     save_model(tmp_path / "broken.safetensors", file.config, broken, {})
@@ -303,13 +304,13 @@ def one_by_one(small: avloc.Model, source: Path, times: list[float], audio: Path
         ({}, [float(second) for second in range(10)]),
     ],
 )
-def test_a_video_yields_what_each_moment_gives_by_itself(small, film, how, times):
+def test_results_of_a_video_equal_those_of_single_times(small, film, how, times):
     results = list(small.localize_video(film, **how))
-    twins = one_by_one(small, film, times)
-    assert len(results) == len(twins)
-    for time_s, result, twin in zip(times, results, twins, strict=True):
-        np.testing.assert_array_equal(result.frame, twin.frame)
-        np.testing.assert_array_equal(result.cells, twin.cells)
+    references = one_by_one(small, film, times)
+    assert len(results) == len(references)
+    for time_s, result, reference in zip(times, results, references, strict=True):
+        np.testing.assert_array_equal(result.frame, reference.frame)
+        np.testing.assert_array_equal(result.cells, reference.cells)
         assert result.time_s == read_frame(film, at=time_s)[1]
         assert result.window_s == pytest.approx([max(0, min(time_s - 1.5, 7)), max(3, min(time_s + 1.5, 10))], abs=0.1)
 
@@ -317,18 +318,18 @@ def test_a_video_yields_what_each_moment_gives_by_itself(small, film, how, times
 def test_a_video_with_another_sound(small, film, tmp_path):
     sound = make_sound(tmp_path / "other.wav", tone(10, RATE, hz=300), RATE)
     results = list(small.localize_video(str(film), every=3.0, audio=sound))
-    twins = one_by_one(small, film, [0.0, 3.0, 6.0, 9.0], sound)
-    for result, twin in zip(results, twins, strict=True):
-        np.testing.assert_array_equal(result.cells, twin.cells)
+    references = one_by_one(small, film, [0.0, 3.0, 6.0, 9.0], sound)
+    for result, reference in zip(results, references, strict=True):
+        np.testing.assert_array_equal(result.cells, reference.cells)
 
 
-def test_where_another_sound_has_ended_there_is_silence(small, film, tmp_path):
+def test_a_separate_sound_is_padded_with_silence(small, film, tmp_path):
     sound = make_sound(tmp_path / "brief.wav", tone(4, RATE), RATE)
-    heard = [result.silent for result in small.localize_video(film, every=2.0, audio=sound)]
-    assert heard == [False, False, False, True, True]
+    silent = [result.silent for result in small.localize_video(film, every=2.0, audio=sound)]
+    assert silent == [False, False, False, True, True]
 
 
-def test_a_video_is_read_as_it_is_used(small, tmp_path, monkeypatch):
+def test_a_video_is_decoded_lazily(small, tmp_path, monkeypatch):
     """The first result comes before the later pictures are decoded."""
     long = make_video(
         tmp_path / "long.mp4", seconds=40, fps=5, frame_fn=grey_ramp((64, 48), per_second=5), sound=tone(40, RATE)
@@ -349,7 +350,7 @@ def test_a_video_is_read_as_it_is_used(small, tmp_path, monkeypatch):
     assert len(shown) >= 190
 
 
-def test_videos_that_cannot_be_meant(small, film, tmp_path):
+def test_invalid_videos(small, film, tmp_path):
     for arguments, words in (
         ({"path": tmp_path / "absent.mp4"}, "no such file: .*absent.mp4"),
         ({"audio": tmp_path / "absent.wav"}, "no such file: .*absent.wav"),
@@ -373,7 +374,7 @@ def test_videos_that_cannot_be_meant(small, film, tmp_path):
         with pytest.raises(InputError, match=words):
             small.localize_video(**{"path": film, **arguments})
     with pytest.raises(InputError, match="has no sound"):
-        list(small.localize_video(make_video(tmp_path / "deaf.mp4")))
+        list(small.localize_video(make_video(tmp_path / "no-sound.mp4")))
 
 
 # --- fused with object priors -----------------------------------------------------------------------------------
@@ -397,9 +398,9 @@ def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
     frame[:24] = 250
     plain = small.localize(frame, WAVE, RATE)
     assert plain.protocol == "avloc/fp32"
-    deaf = avloc.load(model, prior="resnet18", weights={"av": 0.0, "object": 1.0}).localize(frame, WAVE, RATE)
-    assert (deaf.verdict, deaf.sound_effect, deaf.sound_effect_noise) == ("ignores", 0.0, 0.0)
-    assert deaf.heatmap[:12].min() > deaf.heatmap[-12:].max(), "where it is bright"
+    object_only = avloc.load(model, prior="resnet18", weights={"av": 0.0, "object": 1.0}).localize(frame, WAVE, RATE)
+    assert (object_only.verdict, object_only.sound_effect, object_only.sound_effect_noise) == ("ignores", 0.0, 0.0)
+    assert object_only.heatmap[:12].min() > object_only.heatmap[-12:].max(), "where it is bright"
     only_av = avloc.load(model, prior="resnet18", weights={"av": 1.0, "object": 0.0}).localize(frame, WAVE, RATE)
     np.testing.assert_allclose(only_av.heatmap, plain.heatmap, atol=0.05)
     both = avloc.load(model, prior="resnet18")
@@ -409,22 +410,24 @@ def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
         torch.from_numpy(np.array(Image.fromarray(frame).resize((32, 32), 3))).permute(2, 0, 1).float().mean(0)[None],
         8,
     )
-    twin = fuse_cells({"av": plain.similarity, "object": bright[0].numpy()}, {"av": 0.6, "object": 0.4})
-    np.testing.assert_allclose(result.cells, twin, atol=1e-6)
+    reference = fuse_cells({"av": plain.similarity, "object": bright[0].numpy()}, {"av": 0.6, "object": 0.4})
+    np.testing.assert_allclose(result.cells, reference, atol=1e-6)
     np.testing.assert_array_equal(result.similarity, plain.similarity, "cosines stay cosines")
     np.testing.assert_array_equal(both.cells_at(frame, WAVE, RATE)[0], result.cells)
 
 
-def test_detr_is_a_prior_too(model, small, tmp_path_factory):
+def test_detr_as_a_prior(model, small, tmp_path_factory):
     weights = saved_teachers(tmp_path_factory)
     fused = avloc.load(model, prior="detr", weights_dir=weights)
     assert fused.protocol == "avloc/fp32/0.5 av + 0.5 detr"
     result = fused.localize(FRAME, WAVE, RATE)
     frame = torch.from_numpy(stretched(FRAME, DetrPrior.side).copy()).permute(2, 0, 1)[None]
     attention = DetrPrior(weights, torch.device("cpu")).maps(frame)[0]
-    seen = np.zeros((1, 1), np.float32) if attention is None else attention.numpy()
-    twin = fuse_cells({"av": small.localize(FRAME, WAVE, RATE).similarity, "detr": seen}, {"av": 0.5, "detr": 0.5})
-    np.testing.assert_allclose(result.cells, twin, atol=1e-6)
+    attended = np.zeros((1, 1), np.float32) if attention is None else attention.numpy()
+    reference = fuse_cells(
+        {"av": small.localize(FRAME, WAVE, RATE).similarity, "detr": attended}, {"av": 0.5, "detr": 0.5}
+    )
+    np.testing.assert_allclose(result.cells, reference, atol=1e-6)
 
 
 def test_none_switches_a_prior_off(model, small):
@@ -436,11 +439,11 @@ def test_none_switches_a_prior_off(model, small):
     ("text", "weights"),
     [("", {}), ("av=1", {"av": 1.0}), ("av=0.6,object=0.4", {"av": 0.6, "object": 0.4}), (" av = 1 ,", {"av": 1.0})],
 )
-def test_weights_as_typed(text, weights):
+def test_parsing_of_map_weights(text, weights):
     assert parse_weights(text) == weights
 
 
 @pytest.mark.parametrize("text", ["av", "av=", "0.6,0.4", "av=much"])
-def test_weights_that_cannot_be_meant(text):
+def test_invalid_map_weights(text):
     with pytest.raises(UsageError, match=r"is not name=number; valid: as av=0\.6,object=0\.4"):
         parse_weights(text)

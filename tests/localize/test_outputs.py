@@ -27,7 +27,7 @@ def overlay_of(model: Path, clip: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["new/deep/h.png", "new/deep/h.npy", "new/deep/h.mp4", "new/deep/"])
-def test_a_folder_is_made_for_what_is_written_and_not_by_a_run_that_fails(here, model, clip, tmp_path, name):
+def test_missing_folders_are_created_unless_the_input_fails(here, model, clip, tmp_path, name):
     (tmp_path / "bad.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     done = here("localize", tmp_path / "bad.mp4", "--model", model, "-o", f"{tmp_path}/{name}")
     assert (done.code, done.out) == (3, "")
@@ -38,7 +38,7 @@ def test_a_folder_is_made_for_what_is_written_and_not_by_a_run_that_fails(here, 
 
 
 @pytest.mark.parametrize("name", ["h.png", "h.npy", "h.mp4", "several.npy"])
-def test_a_folder_goes_again_if_its_file_does_not_come_to_be(model, clip, tmp_path, monkeypatch, name):
+def test_created_folders_are_removed_if_writing_fails(model, clip, tmp_path, monkeypatch, name):
     (tmp_path / "there").mkdir()
 
     def full(*_args, **_more):
@@ -53,7 +53,7 @@ def test_a_folder_goes_again_if_its_file_does_not_come_to_be(model, clip, tmp_pa
         assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
-def test_a_webp_is_the_overlay_itself_and_a_gif_one_picture_of_256_colours(here, model, clip, tmp_path):
+def test_webp_is_lossless_and_gif_has_one_frame_of_256_colours(here, model, clip, tmp_path):
     overlay = overlay_of(model, clip)
     for name, kind in (("h.webp", "WEBP"), ("h.gif", "GIF")):
         done = here("localize", clip, "--model", model, "-o", tmp_path / name)
@@ -68,7 +68,7 @@ def test_a_webp_is_the_overlay_itself_and_a_gif_one_picture_of_256_colours(here,
 
 
 @pytest.mark.parametrize(("name", "largest"), [("h.webp", 16_383), ("h.gif", 65_535), ("h.jpg", 65_500)])
-def test_a_picture_too_large_for_its_format_is_said(tmp_path, name, largest):
+def test_pictures_too_large_for_their_format_are_refused(tmp_path, name, largest):
     write_picture(tmp_path / name, np.zeros((1, largest, 3), np.uint8))
     with Image.open(tmp_path / name) as picture:
         assert picture.size == (largest, 1)

@@ -28,7 +28,7 @@ def grey(height: int, width: int, level: int = 128) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
-def slow_blend(frame: np.ndarray, heat: np.ndarray, style: Style) -> np.ndarray:
+def reference_blend(frame: np.ndarray, heat: np.ndarray, style: Style) -> np.ndarray:
     """Pixel by pixel, in fractions; colours come in 256 levels."""
     out = np.zeros(frame.shape)
     for y, x in np.ndindex(*heat.shape):
@@ -45,17 +45,17 @@ def slow_blend(frame: np.ndarray, heat: np.ndarray, style: Style) -> np.ndarray:
     st.sampled_from(COLOUR_MAPS),
     st.floats(0, 1),
 )
-def test_blend_is_its_slow_twin_to_two_levels(height, width, seed, colours, opacity):
+def test_blend_equals_the_slow_reference_within_two_levels(height, width, seed, colours, opacity):
     draws = np.random.default_rng(seed)
     frame = draws.integers(0, 256, (height, width, 3), np.uint8)
     heat = draws.random((height, width), np.float32)
     style = Style(colours=colours, opacity=opacity, contour=0)
     drawn = draw_overlay(frame, heat, style=style)
     assert drawn.dtype == np.uint8
-    assert np.abs(drawn - slow_blend(frame, heat, style)).max() <= 2
+    assert np.abs(drawn - reference_blend(frame, heat, style)).max() <= 2
 
 
-def test_cold_is_the_frame_itself_and_neither_array_changes():
+def test_zero_heat_leaves_the_frame_and_inputs_are_not_modified():
     frame, heat = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8), np.zeros((40, 50), np.float32)
     before = frame.copy()
     np.testing.assert_array_equal(draw_overlay(frame, heat), frame)
@@ -69,7 +69,7 @@ def test_cold_is_the_frame_itself_and_neither_array_changes():
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 0.9))
-def test_contour_runs_where_the_region_ends_and_nowhere_else(seed, level):
+def test_contour_follows_the_edge_of_the_region(seed, level):
     draws = np.random.default_rng(seed)
     heat = bump(90, 120, y=draws.uniform(0.2, 0.8), x=draws.uniform(0.2, 0.8), spread=draws.uniform(0.15, 0.5))
     style = Style(opacity=0, contour=level, peak=False)
@@ -99,7 +99,7 @@ def test_contour_of_hard_steps_and_of_flat_maps():
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 @pytest.mark.parametrize("size", SIZES[:3])
-def test_lines_are_seen_on_any_ground(size, level):
+def test_lines_are_visible_on_any_background(size, level):
     """Contour, box and peak contrast with adjacent pixels."""
     heat, frame = bump(*size), grey(*size, level)
     height, width = size
@@ -118,7 +118,7 @@ def test_lines_are_seen_on_any_ground(size, level):
         assert span > 90, f"{name} on {level} at {size}"
 
 
-def test_peak_and_box_lie_where_they_were_asked_for():
+def test_peak_and_box_are_drawn_at_their_coordinates():
     frame, heat = grey(200, 300), np.zeros((200, 300), np.float32)
     ring = np.argwhere((draw_overlay(frame, heat, peak_xy=[70, 120]) != 128).any(2))
     np.testing.assert_allclose((ring.min(0) + ring.max(0)) / 2, [120, 70], atol=0.51)
@@ -160,7 +160,7 @@ def words(drawn: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_words_are_large_enough_and_none_is_cut(size):
+def test_captions_are_legible_and_not_truncated(size):
     """A line of capital-height letters is at least 7 pixels high and 1.8 % of the frame; margins stay free."""
     drawn = draw_silent(grey(*size, 0), caption=SENTENCE)
     rows, columns = words(drawn).any(1), words(drawn).any(0)
@@ -175,14 +175,14 @@ def test_words_are_large_enough_and_none_is_cut(size):
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_words_stand_out_on_any_ground(level):
+def test_captions_have_contrast_on_any_background(level):
     drawn = draw_silent(grey(360, 640, level), caption=SENTENCE).astype(int)
     band = drawn[-12]
     assert band.min() < 80
     assert drawn[-40:].max() > 240
 
 
-def test_no_caption_where_the_style_wants_none():
+def test_no_caption_if_the_style_disables_it():
     frame = grey(144, 176)
     np.testing.assert_array_equal(draw_silent(frame, style=Style(caption=False), caption="silent"), frame)
     np.testing.assert_array_equal(
@@ -191,7 +191,7 @@ def test_no_caption_where_the_style_wants_none():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 400), (400, 8)])
-def test_absurdly_small_frames_are_drawn_too(size):
+def test_tiny_frames_can_be_drawn(size):
     style = Style(box=True, strip=True, legend=True)
     heat = bump(*size) if min(size) > 1 else np.ones(size, np.float32)
     drawn = draw_overlay(

@@ -24,7 +24,8 @@ from avloc.config import ModelConfig
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
 from avloc.heatmap import heat_maps
-from avloc.localize import Localization, LocalizeOptions, localize, plan_outputs
+from avloc.localize import Localization, LocalizeOptions, localize
+from avloc.localize.outputs import plan_outputs
 from avloc.localize.result import peak_and_box, peak_of
 from avloc.media.video_frames import read_frame, read_moment
 from avloc.methods import build
@@ -97,7 +98,7 @@ def pixels(path: Path) -> np.ndarray:
         (["a.mp4"], "odd}{.png", ["odd}{.png"]),
     ],
 )
-def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, expected):
+def test_outputs_from_arguments(tmp_path, monkeypatch, inputs, out, expected):
     monkeypatch.chdir(tmp_path)
     Path("there").mkdir()
     Path("there.png").mkdir()
@@ -106,7 +107,7 @@ def test_outputs_by_what_was_typed(tmp_path, monkeypatch, inputs, out, expected)
     assert sorted(map(str, Path().rglob("*"))) == ["there", "there.png", "with {foo}"], "planning makes nothing"
 
 
-def test_no_output_is_planned_where_none_is_wanted():
+def test_no_output_is_planned_without_pictures():
     assert plan_outputs(["a.mp4", "b.mp4"], "", pictures=False) == [None, None]
 
 
@@ -135,7 +136,7 @@ def test_no_output_is_planned_where_none_is_wanted():
         (["a.mp4", "b.mp4"], "file", "is a file; valid: a new or existing folder"),
     ],
 )
-def test_outputs_that_cannot_be_meant(tmp_path, monkeypatch, inputs, out, words):
+def test_invalid_outputs(tmp_path, monkeypatch, inputs, out, words):
     monkeypatch.chdir(tmp_path)
     for name in ("file.txt", "file"):
         Path(name).write_text("mine")
@@ -186,7 +187,7 @@ def test_an_input_is_never_overwritten(here, model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", [".png", ".npy"])
-def test_a_file_is_replaced_whole_or_not_at_all(model, clip, tmp_path, monkeypatch, ending):
+def test_files_are_replaced_atomically(model, clip, tmp_path, monkeypatch, ending):
     """A full disk in the middle of writing leaves the old file and nothing else."""
     out = tmp_path / f"h{ending}"
     run(model, clip, out=str(out))
@@ -212,25 +213,25 @@ def test_a_file_is_replaced_whole_or_not_at_all(model, clip, tmp_path, monkeypat
 # --- the map and its picture ------------------------------------------------------------------------------------
 
 
-def similarity_twin(path: Path, rgb: np.ndarray, waveform: np.ndarray) -> np.ndarray:
+def reference_similarity(path: Path, rgb: np.ndarray, waveform: np.ndarray) -> np.ndarray:
     """Cell by cell: features of the two networks, cosines in double precision."""
     engine = Engine.from_file(load_model(path), torch.device("cpu"))
     side, net = engine.config.frame, engine.model
     small = np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
     normal = (small - np.float32((0.485, 0.456, 0.406))) / np.float32((0.229, 0.224, 0.225))
     with torch.inference_mode():
-        seen = net.img_proj(net.imgnet(torch.from_numpy(normal).permute(2, 0, 1)[None]).features)[0].double().numpy()
+        image = net.img_proj(net.imgnet(torch.from_numpy(normal).permute(2, 0, 1)[None]).features)[0].double().numpy()
         sound = net.audnet(log_spectrogram(torch.from_numpy(waveform)[None], RATE)).features
-        heard = net.aud_proj(sound.amax((2, 3)))[0].double().numpy()
-    grid = np.zeros(seen.shape[1:])
+        audio = net.aud_proj(sound.amax((2, 3)))[0].double().numpy()
+    grid = np.zeros(image.shape[1:])
     for y in range(grid.shape[0]):
         for x in range(grid.shape[1]):
-            cell = seen[:, y, x]
-            grid[y, x] = cell @ heard / np.linalg.norm(cell) / np.linalg.norm(heard)
+            cell = image[:, y, x]
+            grid[y, x] = cell @ audio / np.linalg.norm(cell) / np.linalg.norm(audio)
     return grid
 
 
-def heat_twin(grid: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+def reference_heat(grid: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     big = F.interpolate(torch.from_numpy(grid)[None, None], size=hw, mode="bilinear", align_corners=True)[0, 0].numpy()
     return (big - big.min()) / (big.max() - big.min())
 
@@ -238,19 +239,19 @@ def heat_twin(grid: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 def test_the_heat_map_equals_its_definition(model, clip, tmp_path):
     (result,) = run(model, clip, out=str(tmp_path / "h.npy"))
     moment = read_moment(clip, seconds=3.0, rate=RATE)
-    grid = similarity_twin(model, moment.picture, moment.sound.waveform)
+    grid = reference_similarity(model, moment.picture, moment.sound.waveform)
     np.testing.assert_allclose(result.result.similarity, grid, atol=1e-5)
     heat = np.load(tmp_path / "h.npy")
     assert (heat.dtype, heat.shape, heat.min(), heat.max()) == (np.float32, (48, 64), 0.0, 1.0)
-    np.testing.assert_allclose(heat, heat_twin(grid, (48, 64)), atol=1e-3)
+    np.testing.assert_allclose(heat, reference_heat(grid, (48, 64)), atol=1e-3)
     wave = moment.sound.waveform
     noise = np.random.default_rng(0).standard_normal(len(wave), np.float32) * np.sqrt(np.mean(wave**2))
-    square = heat_twin(grid, (224, 224))
+    square = reference_heat(grid, (224, 224))
     for other, effect in (
         (np.zeros_like(wave), result.result.sound_effect),
         (np.clip(noise, -1, 1), result.result.sound_effect_noise),
     ):
-        unlike = heat_twin(similarity_twin(model, moment.picture, other), (224, 224))
+        unlike = reference_heat(reference_similarity(model, moment.picture, other), (224, 224))
         assert effect == pytest.approx(np.abs(square - unlike).mean(), abs=1e-3)
     line = result.as_json()
     assert line["peak_similarity"] == pytest.approx(grid.max(), abs=1e-5)
@@ -285,7 +286,7 @@ def exif(path: Path) -> Path:
         (exif, "exif.jpg", (64, 48)),
     ],
 )
-def test_map_and_overlay_lie_on_the_picture_as_shown(model, tmp_path, make, name, hw):
+def test_map_and_overlay_match_the_displayed_frame(model, tmp_path, make, name, hw):
     source = make(tmp_path / name)
     sound = make_sound(tmp_path / "sound.wav", tone(3, RATE), RATE)
     audio = sound if source.suffix == ".jpg" else None
@@ -304,7 +305,7 @@ def test_map_and_overlay_lie_on_the_picture_as_shown(model, tmp_path, make, name
     np.testing.assert_array_equal(overlay, result.result.overlay(), "overlay and array hold one map")
 
 
-def peak_and_box_twin(heat: np.ndarray) -> tuple[list[int], list[int]]:
+def reference_peak_and_box(heat: np.ndarray) -> tuple[list[int], list[int]]:
     """Flood fill over the four neighbours, from the hottest pixel; from the one nearest to the middle of several."""
     height, width = heat.shape
     hottest = [at for at in np.ndindex(height, width) if heat[at] == heat.max()]
@@ -332,7 +333,7 @@ def peak_and_box_twin(heat: np.ndarray) -> tuple[list[int], list[int]]:
 @given(hnp.arrays(np.float32, (6, 9), elements=st.sampled_from([0.0, 0.25, 0.49, 0.5, 0.75, 1.0])))
 @settings(max_examples=150, deadline=None)
 def test_peak_and_box_equal_a_flood_fill(heat):
-    assert peak_and_box(heat) == peak_and_box_twin(heat)
+    assert peak_and_box(heat) == reference_peak_and_box(heat)
 
 
 def test_the_box_stops_at_a_corner_and_a_flat_map_has_the_whole_frame():
@@ -345,7 +346,7 @@ def test_the_box_stops_at_a_corner_and_a_flat_map_has_the_whole_frame():
 @pytest.mark.parametrize("size", [(224, 224), (360, 640), (1080, 1919)])
 @given(place=st.tuples(st.integers(0, 13), st.integers(0, 13)), low=st.floats(-1, 0.875, width=32))
 @settings(max_examples=20, deadline=None)
-def test_where_cells_are_areas_the_peak_is_the_middle_of_the_hottest_one(size, place, low):
+def test_with_half_pixel_resize_the_peak_is_the_centre_of_the_hottest_cell(size, place, low):
     cells = np.full((1, 14, 14), low, np.float32)
     cells[0, *place] = np.float32(low) + np.float32(0.02)
     x, y = peak_of(heat_maps(torch.from_numpy(cells), size, "bilinear-halfpixel")[0].numpy())
@@ -368,7 +369,7 @@ def test_silence_shows_the_plain_frame_with_a_caption(here, model, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(2, 2), (16, 2), (2, 64)])
-def test_tiny_pictures_do_no_harm(model, tmp_path, size):
+def test_tiny_pictures(model, tmp_path, size):
     rgb = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     picture = make_picture(tmp_path / "p.png", rgb)
     for name, wave in (("loud", tone(3, RATE)), ("mute", np.zeros(3 * RATE, np.float32))):
@@ -381,7 +382,7 @@ def test_tiny_pictures_do_no_harm(model, tmp_path, size):
 # --- lines of JSON ----------------------------------------------------------------------------------------------
 
 
-def test_a_line_holds_the_settled_fields_and_no_other(here, model, clip):
+def test_a_json_line_has_exactly_the_documented_fields(here, model, clip):
     done = here("localize", clip, "--model", model, "--json")
     (line,) = json_lines(done.out)
     assert sorted(line) == sorted(FIELDS)
@@ -439,7 +440,7 @@ def test_every_input_bad(here, model, tmp_path):
     ("name", "words"),
     [("deaf.mp4", "has no sound"), ("blind.wav", "has no picture"), ("frame.jpg", "has no sound; add one with")],
 )
-def test_what_is_missing_is_named(here, model, tmp_path, name, words):
+def test_errors_name_missing_streams(here, model, tmp_path, name, words):
     path = tmp_path / name
     if name == "deaf.mp4":
         video(path, sound=None)
@@ -462,7 +463,7 @@ def test_a_picture_with_a_sound(here, model, tmp_path):
     (line,) = json_lines(done.out)
     assert (done.code, line["frame_hw"], line["time_s"], line["silent"]) == (0, [60, 80], 0.0, False)
     rgb, wave = pixels(picture), tone(5, RATE)[RATE : 4 * RATE]
-    assert line["peak_similarity"] == pytest.approx(similarity_twin(model, rgb, wave).max(), abs=1e-3)
+    assert line["peak_similarity"] == pytest.approx(reference_similarity(model, rgb, wave).max(), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -477,7 +478,7 @@ def test_a_picture_with_a_sound(here, model, tmp_path):
         (["frame.png", "--audio", "s.wav", "--model", "absent.pth"], "no model at absent.pth"),
     ],
 )
-def test_arguments_that_cannot_be_meant(here, model, tmp_path, monkeypatch, arguments, words):
+def test_invalid_arguments(here, model, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     make_picture(tmp_path / "frame.png", disc((64, 48), (0.5, 0.5)))
     make_sound(tmp_path / "s.wav", tone(1, RATE), RATE)
@@ -488,7 +489,7 @@ def test_arguments_that_cannot_be_meant(here, model, tmp_path, monkeypatch, argu
     assert "Traceback" not in done.err
 
 
-def test_a_lower_rate_than_the_model_hears_is_said(here, model, tmp_path):
+def test_a_lower_rate_than_the_model_takes_is_reported(here, model, tmp_path):
     slow = video(tmp_path / "slow.mp4", sound=tone(3, 16_000), rate=16_000)
     done = here("localize", slow, "--model", model, "--json")
     assert done.code == 0
@@ -496,7 +497,7 @@ def test_a_lower_rate_than_the_model_hears_is_said(here, model, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let such a name be")
-def test_a_file_name_that_is_no_text(here, model, clip, tmp_path):
+def test_a_file_name_that_is_not_unicode(here, model, clip, tmp_path):
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
     odd.write_bytes(clip.read_bytes())
     done = here("localize", odd, "--model", model, "--json", "--out", f"{tmp_path}/out/")
@@ -531,11 +532,11 @@ def test_a_published_checkpoint(here, tmp_path):
     spectrogram = log_spectrogram(torch.from_numpy(moment.sound.waveform)[None], 44_100)
     assert spectrogram.shape[-1] > 500, "44.1 kHz gives the wide spectrogram of the published code"
     with torch.inference_mode():
-        seen = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])[0]
-        heard = network.encode_audio(spectrogram)
-    grid = torch.einsum("dhw,d->hw", seen[0], heard[0]).double().numpy()
+        image = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])[0]
+        audio = network.encode_audio(spectrogram)
+    grid = torch.einsum("dhw,d->hw", image[0], audio[0]).double().numpy()
     assert line["peak_similarity"] == pytest.approx(grid.max(), abs=1e-4)
-    np.testing.assert_allclose(np.load(npy), heat_twin(grid, (48, 64)), atol=1e-2)
+    np.testing.assert_allclose(np.load(npy), reference_heat(grid, (48, 64)), atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
@@ -545,7 +546,7 @@ def test_a_damaged_model_is_named(clip, tmp_path, name):
         run(tmp_path / name, clip)
 
 
-def test_a_model_that_takes_any_rate_hears_the_files_own(tmp_path, clip):
+def test_a_model_of_any_rate_uses_the_rate_of_the_file(tmp_path, clip):
     own = save_small(tmp_path / "any.safetensors", ModelConfig(**{**vars(SMALL), "method": "ezvsl", "rate": 0}))
     slow = video(tmp_path / "slow.mp4", sound=tone(3, 16_000), rate=16_000)
     assert [result.error for result in run(own, slow, clip, as_json=True)] == ["", ""]
@@ -563,7 +564,7 @@ def test_a_video_through_a_pipe(model, clip, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "h.npy"), result.result.heatmap)
 
 
-def test_a_reader_that_leaves_early_gets_no_traceback(model, clip):
+def test_a_closed_pipe_causes_no_traceback(model, clip):
     """`avloc localize --json a.mp4 b.mp4 ... | head -1`."""
     process = start("localize", "--json", "--model", model, *[clip] * 40)
     first = json.loads(process.stdout.readline())

@@ -14,7 +14,7 @@ MEDIA = ROOT / "tests" / "data"
 NEEDLESS = {"torchvision", "torch._dynamo", "transformers", "librosa", "panns_inference", "matplotlib", "scipy"}
 
 
-def test_a_picture_waits_for_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+def test_a_picture_imports_no_unneeded_packages(tmp_path: Path) -> None:
     """Each of these imports takes as long as inference, torchvision as long as torch."""
     inputs = (str(MEDIA / "frame.jpg"), "--audio", str(MEDIA / "sound.wav"))
     result = avloc("localize", *inputs, "--out", str(tmp_path / "heat.png"), loaded=tmp_path / "loaded.txt")
@@ -29,7 +29,7 @@ def test_a_picture_waits_for_nothing_that_it_does_not_need(tmp_path: Path) -> No
     ("given", "spins"),
     [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")],
 )
-def test_threads_spin_briefly_unless_the_user_says_otherwise(
+def test_threads_spin_briefly_unless_configured(
     given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):

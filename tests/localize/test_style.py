@@ -13,7 +13,7 @@ from avloc.localize.overlay import draw_overlay
 from avloc.localize.style import COLOUR_MAPS, Style, make_style, parse_style
 
 
-def test_nothing_said_is_the_default():
+def test_no_assignments_give_the_default():
     assert parse_style([]) == Style()
 
 
@@ -38,7 +38,7 @@ def test_each_key_sets_its_field_and_no_other(text, key, value):
     assert parse_style([text]) == dataclasses.replace(Style(), **{key: value})
 
 
-def test_several_keys_add_up_and_the_later_of_two_counts():
+def test_assignments_combine_and_the_last_of_a_key_wins():
     style = parse_style(["strip=on", "colours=magma", "strip=off", "legend=on"])
     assert style == Style(colours="magma", legend=True)
 
@@ -59,13 +59,13 @@ def test_several_keys_add_up_and_the_later_of_two_counts():
         ("box=yes", ["box=yes", "on, off"]),
     ],
 )
-def test_what_cannot_be_meant_is_named_with_what_is_valid(text, words):
+def test_errors_of_invalid_assignments_name_valid_values(text, words):
     with pytest.raises(UsageError) as caught:
         parse_style([text])
     assert all(word in str(caught.value) for word in ("--style", *words)), caught.value
 
 
-def test_a_style_made_in_code_is_checked_too():
+def test_constructed_styles_are_validated():
     with pytest.raises(UsageError, match="inferno"):
         Style(colours="jet")
 
@@ -78,7 +78,7 @@ def test_a_style_made_in_code_is_checked_too():
         {"box": "on", "peak": False, "contour": 0, "opacity": np.float32(0.5)},
     ],
 )
-def test_a_mapping_has_texts_or_values_of_python(values):
+def test_a_mapping_may_have_texts_or_python_values(values):
     style = Style(box=True, peak=False, contour=0.0, opacity=0.5)
     assert make_style(values) == Style(**values) == style
     assert (make_style({"contour": True}), make_style({})) == (Style(), Style())
@@ -97,14 +97,14 @@ def test_a_mapping_has_texts_or_values_of_python(values):
         ({"colours": None}, ["colours=None", *COLOUR_MAPS]),
     ],
 )
-def test_a_mapping_is_checked_as_texts_are(values, words):
+def test_mappings_are_validated(values, words):
     with pytest.raises(UsageError) as caught:
         make_style(values)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 @pytest.mark.parametrize("name", COLOUR_MAPS)
-def test_colours_are_those_of_matplotlib(name):
+def test_colours_equal_matplotlib(name):
     heat = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(2, axis=0)
     frame = np.zeros((2, 256, 3), np.uint8)
     bare = Style(colours=name, opacity=1, contour=0, peak=False, strip=True)

@@ -40,7 +40,7 @@ def test_the_rule(values, rule, verdict):
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(-1, 1))
-def test_a_stricter_rule_never_says_follows_more_often(effects, peak):
+def test_stricter_thresholds_never_give_follows_more_often(effects, peak):
     found = [judged(*effects, peak, least_effect=level) == "follows" for level in (0.0, 0.1, 0.5, 1.0)]
     by_peak = [judged(*effects, peak, least_similarity=level) == "follows" for level in (-1.0, 0.0, 0.5)]
     assert found == sorted(found, reverse=True)
@@ -56,7 +56,7 @@ def test_the_sentences():
     ]
 
 
-def test_a_video_is_warned_of_when_no_map_with_sound_follows_it():
+def test_a_video_has_a_warning_if_no_map_follows_its_sound():
     follows, unmatched, ignores, silent = Verdict.FOLLOWS, Verdict.UNMATCHED, Verdict.IGNORES, Verdict.SILENT
     assert warning([]) == warning([silent] * 3) == warning([unmatched, unmatched, follows]) == ""
     assert warning([silent, unmatched, silent]) == warning([ignores, unmatched, unmatched]) == unmatched.sentence
@@ -73,15 +73,15 @@ def test_a_summary_of_several_times():
 
 
 @pytest.mark.parametrize(("name", "value"), [("least_effect", -0.1), ("least_effect", 1.1), ("least_similarity", 1.5)])
-def test_thresholds_that_cannot_be_meant(name, value):
+def test_invalid_thresholds(name, value):
     with pytest.raises(UsageError, match=f"verdict.{name} = {value} is impossible"):
         VerdictRule(**{name: value})
 
 
-def test_a_model_file_may_carry_its_thresholds(tmp_path):
+def test_thresholds_from_a_model_file(tmp_path):
     assert VerdictRule.from_card({}) == VerdictRule()
-    listening = avloc.load(save_responsive(tmp_path / "plain.safetensors"))
-    result = listening.localize(FRAME, tone(3, RATE), RATE)
+    responsive = avloc.load(save_responsive(tmp_path / "plain.safetensors"))
+    result = responsive.localize(FRAME, tone(3, RATE), RATE)
     effect = min(result.sound_effect, result.sound_effect_noise)
     assert (result.verdict, effect > 0.05) == ("follows", True)
     for name, value, verdict in (
@@ -93,13 +93,13 @@ def test_a_model_file_may_carry_its_thresholds(tmp_path):
 
 
 @pytest.mark.parametrize("entry", ["strict", {"least": 1.0}, {"least_effect": "much"}, {"least_effect": 7.0}])
-def test_unusable_thresholds_in_a_model_file_are_named(entry):
+def test_errors_name_invalid_thresholds_in_a_model_file(entry):
     with pytest.raises(WeightsError, match=r"the model's card .*verdict"):
         VerdictRule.from_card({"verdict": entry})
 
 
-def test_a_model_that_does_not_listen_is_found_out(tmp_path):
-    deaf = avloc.load(save_responsive(tmp_path / "deaf.safetensors", constant_audio=True))
-    result = deaf.localize(FRAME, tone(3, RATE), RATE)
+def test_a_model_that_ignores_sound_is_detected(tmp_path):
+    constant = avloc.load(save_responsive(tmp_path / "constant.safetensors", constant_audio=True))
+    result = constant.localize(FRAME, tone(3, RATE), RATE)
     assert (result.sound_effect, result.sound_effect_noise, result.verdict) == (0.0, 0.0, "ignores")
-    assert deaf.localize(FRAME, 0 * tone(3, RATE), RATE).verdict == "silent"
+    assert constant.localize(FRAME, 0 * tone(3, RATE), RATE).verdict == "silent"

@@ -40,11 +40,11 @@ class FakeMapper:
 
     def __init__(self, *, seconds: float = 1.0, rate: int = RATE, resize: str = "bilinear-corners") -> None:
         self.seconds, self.rate, self.resize = seconds, rate, resize
-        self.asked: list[tuple[np.ndarray, np.ndarray, int]] = []
+        self.calls: list[tuple[np.ndarray, np.ndarray, int]] = []
 
     def cells_at(self, frame, waveform, rate):
-        self.asked.append((frame, waveform, rate))
-        return self.cells(len(self.asked)), bool(np.abs(waveform).max() <= 1e-4)
+        self.calls.append((frame, waveform, rate))
+        return self.cells(len(self.calls)), bool(np.abs(waveform).max() <= 1e-4)
 
     @staticmethod
     def cells(call: int) -> np.ndarray:
@@ -81,7 +81,7 @@ def closeness(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "ts", "webm"])
-def test_every_picture_is_kept_at_its_time(tmp_path, ending):
+def test_every_frame_keeps_its_time(tmp_path, ending):
     video, audio, rate = {
         "webm": ("libvpx", "libopus", 48_000),
         "ts": ("libx264", "aac", RATE),
@@ -107,7 +107,7 @@ def test_every_picture_is_kept_at_its_time(tmp_path, ending):
         assert closeness(picture, one.picture()) < 3
 
 
-def test_times_of_a_changing_rate_are_kept_to_the_last(tmp_path):
+def test_variable_frame_rates_are_kept(tmp_path):
     times = [0.0, 0.04, 0.31, 0.32, 1.0, 1.25, 1.9]
     source = make_video(tmp_path / "in.mkv", times=times, sound=noise(2), rate=RATE)
     write_video(source, tmp_path / "out.mp4", FakeMapper())
@@ -117,7 +117,7 @@ def test_times_of_a_changing_rate_are_kept_to_the_last(tmp_path):
     ]
 
 
-def test_odd_sizes_grow_by_a_pixel_and_keep_their_place(tmp_path):
+def test_odd_sizes_are_padded_by_a_pixel(tmp_path):
     picture = np.full((48, 64, 3), 40, np.uint8)
     picture[:, 32:] = 220
     source = make_video(
@@ -151,7 +151,7 @@ def test_pixel_aspect_and_rotation_are_applied_once(tmp_path):
     for source, shape in ((wide, (48, 128, 3)), (turned, (64, 48, 3))):
         mapper = FakeMapper()
         write_video(source, tmp_path / "out.mp4", mapper, style=PLAIN)
-        assert mapper.asked[0][0].shape == shape
+        assert mapper.calls[0][0].shape == shape
         again, _ = read_frame(tmp_path / "out.mp4")
         assert again.shape == shape
         assert closeness(again, read_frame(source)[0]) < 4
@@ -160,7 +160,7 @@ def test_pixel_aspect_and_rotation_are_applied_once(tmp_path):
 
 
 @pytest.mark.parametrize("matrix", [1, 5, 6, 9])
-def test_colours_are_those_of_the_source_and_marked_like_them(tmp_path, matrix):
+def test_colours_and_their_tags_equal_the_source(tmp_path, matrix):
     """Luma and chroma of a video without heat equal those of its source, for any colour space."""
     path = tmp_path / "in.mp4"
     with av.open(str(path), "w") as container:
@@ -189,7 +189,7 @@ def test_colours_are_those_of_the_source_and_marked_like_them(tmp_path, matrix):
     assert difference.max() <= 3
 
 
-def test_strips_wider_than_players_can_show_shrink(tmp_path):
+def test_strips_wider_than_players_support_are_shrunk(tmp_path):
     source = make_video(tmp_path / "in.mp4", seconds=0.3, size=(1600, 320), sound=noise(1), rate=RATE)
     write_video(source, tmp_path / "out.mp4", FakeMapper(), style=Style(strip=True, legend=True))
     height, width = read_frame(tmp_path / "out.mp4")[0].shape[:2]
@@ -201,15 +201,15 @@ def test_strips_wider_than_players_can_show_shrink(tmp_path):
 # --- maps -------------------------------------------------------------------------------------------------------
 
 
-def test_maps_are_asked_for_when_due_with_picture_and_sound_of_that_time(tmp_path):
+def test_maps_are_computed_from_frame_and_sound_of_their_time(tmp_path):
     source = make_video(
         tmp_path / "in.mp4", seconds=3, fps=10, frame_fn=grey_ramp((64, 48), per_second=60), sound=noise(3), rate=RATE
     )
     mapper = FakeMapper(seconds=1.0, rate=22_050)
     events = []
     summary = write_video(source, tmp_path / "out.mp4", mapper, every=0.75, listener=events.append)
-    assert summary.maps == len(mapper.asked) == 4
-    for place, (frame, waveform, rate) in enumerate(mapper.asked):
+    assert summary.maps == len(mapper.calls) == 4
+    for place, (frame, waveform, rate) in enumerate(mapper.calls):
         np.testing.assert_array_equal(frame, read_frame(source, at=0.75 * place)[0])
         expected = read_sound(source, seconds=1.0, rate=22_050, centre_s=0.75 * place)
         np.testing.assert_allclose(waveform, expected.waveform, atol=1e-6)
@@ -221,30 +221,30 @@ def test_maps_are_asked_for_when_due_with_picture_and_sound_of_that_time(tmp_pat
     ]
 
 
-def test_maps_are_made_beside_the_drawing_and_a_little_ahead_of_it(tmp_path, monkeypatch):
+def test_maps_are_prefetched_in_one_background_thread(tmp_path, monkeypatch):
     class Watched(FakeMapper):
         def cells_at(self, frame, waveform, rate):
             threads.add(threading.current_thread())
             return super().cells_at(frame, waveform, rate)
 
     def drawing(*given, **how):
-        asked.append(len(mapper.asked))
+        counts.append(len(mapper.calls))
         return draw_overlay(*given, **how)
 
-    threads, asked, mapper = set(), [], Watched()
+    threads, counts, mapper = set(), [], Watched()
     monkeypatch.setattr(video, "draw_overlay", drawing)
     source = make_video(tmp_path / "in.mp4", seconds=6, fps=10, sound=noise(6), rate=RATE)
     write_video(source, tmp_path / "out.mp4", mapper, every=0.5)
     assert len(threads) == 1
     assert threading.current_thread() not in threads
-    assert len(asked) == 60
+    assert len(counts) == 60
     before_and_after = [index // 5 + 2 for index in range(60)]
     assert all(
-        few <= made <= few + PREFETCHED_MAPS or made == 12 for few, made in zip(before_and_after, asked, strict=True)
+        few <= made <= few + PREFETCHED_MAPS or made == 12 for few, made in zip(before_and_after, counts, strict=True)
     )
 
 
-def slow_video(source: Path, every: float, style: Style, resize: str) -> list[np.ndarray]:
+def reference_video(source: Path, every: float, style: Style, resize: str) -> list[np.ndarray]:
     """Every picture of the overlay, with all maps and all pictures in memory: interpolated cell by cell."""
     shown = list(stream_frames(source))
     maps = []
@@ -274,21 +274,21 @@ def slow_video(source: Path, every: float, style: Style, resize: str) -> list[np
 @pytest.mark.parametrize(
     ("every", "resize"), [(0.4, "bilinear-corners"), (0.5, "bilinear-halfpixel"), (7.0, "bilinear-corners")]
 )
-def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, every, resize):
+def test_heat_is_interpolated_linearly_and_fades_towards_silence(tmp_path, every, resize):
     sound = noise(5) * (np.abs(np.arange(5 * RATE) / RATE - 2.5) > 1.2)  # silent in the middle
     source = make_video(
         tmp_path / "in.mp4", seconds=5, fps=20, size=(128, 96), frame_fn=grey_ramp((128, 96)), sound=sound, rate=RATE
     )
     style = Style(peak=False, contour=0)
     write_video(source, tmp_path / "out.mp4", FakeMapper(resize=resize), every=every, style=style)
-    expected = slow_video(source, every, style, resize)
+    expected = reference_video(source, every, style, resize)
     pictures = decoded(tmp_path / "out.mp4")[1]
     assert len(pictures) == len(expected) == 100
     errors = [closeness(one, other) for one, other in zip(pictures, expected, strict=True)]
     assert max(errors) < 4, f"picture {int(np.argmax(errors))}"
 
 
-def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
+def test_frames_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
     """Compared before they are encoded: x264 does not give the same bytes for the same pictures every time."""
     source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
     opened, shown, write = [], [], video.VideoWriter.write
@@ -306,7 +306,7 @@ def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypa
     np.testing.assert_array_equal(*outs.values())
 
 
-def test_a_map_without_contrast_has_neither_peak_nor_box(tmp_path):
+def test_a_flat_map_has_neither_peak_nor_box(tmp_path):
     class Flat(FakeMapper):
         @staticmethod
         def cells(call):
@@ -349,7 +349,7 @@ def least_difference(one: np.ndarray, other: np.ndarray, *, within: int) -> floa
 
 
 @pytest.mark.parametrize(("ending", "codec", "rate", "how"), SOUNDS)
-def test_sound_is_the_original_where_an_mp4_can_hold_it(tmp_path, ending, codec, rate, how):
+def test_sound_is_copied_if_mp4_supports_its_codec(tmp_path, ending, codec, rate, how):
     sound = np.stack([tone(3, rate, span=(0.5, 1.0)), tone(3, rate, hz=300, span=(1.5, 2.5))])
     video = "libx264" if ending == "ts" else "mpeg4"
     source = make_video(
@@ -369,7 +369,7 @@ def test_sound_is_the_original_where_an_mp4_can_hold_it(tmp_path, ending, codec,
 
 
 @pytest.mark.parametrize("codec", ["aac", "mp3", "pcm_s16le"])
-def test_a_part_begins_and_ends_with_its_sound(tmp_path, codec):
+def test_an_excerpt_has_the_sound_of_its_times(tmp_path, codec):
     """Pulses keep their times, less the start of the output, for any packet layout."""
     sound = sum(tone(8, 44_100, span=(at, at + 0.05)) for at in (1.0, 2.5, 3.3, 4.9, 6.0))
     ending = "mkv" if codec == "pcm_s16le" else "mp4"
@@ -389,22 +389,22 @@ def test_a_part_begins_and_ends_with_its_sound(tmp_path, codec):
     assert float(times[1]) == pytest.approx(0.01, abs=1e-3), "the picture on screen at 2.31 is cut at 2.32"
     assert closeness(pictures[0], read_frame(source, at=2.31)[0]) < 3
     assert closeness(pictures[-1], read_frame(source, at=5.165)[0]) < 3
-    heard = read_sound(tmp_path / "out.mp4", seconds=2.8, rate=44_100, centre_s=1.4)
-    assert np.abs(heard.waveform).max() > 0.4
+    after = read_sound(tmp_path / "out.mp4", seconds=2.8, rate=44_100, centre_s=1.4)
+    assert np.abs(after.waveform).max() > 0.4
     for at in (2.5, 3.3, 4.9):
-        pulse = np.flatnonzero(np.abs(heard.waveform) > 0.2) / 44_100 + heard.start_s
+        pulse = np.flatnonzero(np.abs(after.waveform) > 0.2) / 44_100 + after.start_s
         near = pulse[np.abs(pulse - (at - 2.31)) < 0.2]
         assert (near.min(), near.max()) == pytest.approx((at - 2.31, at - 2.31 + 0.05), abs=0.003), (codec, at)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.duration / av.time_base == pytest.approx(2.86, abs=0.05)
 
 
-def test_separate_sound_is_heard_by_the_model_and_in_the_movie_and_cut_with_it(tmp_path):
+def test_a_separate_sound_is_model_input_and_cut_at_the_last_frame(tmp_path):
     source = make_video(tmp_path / "in.mp4", seconds=2, sound=tone(2, RATE, hz=200), rate=RATE)
     sound = make_coded_sound(tmp_path / "other.mp3", noise(9, 44_100), 44_100, "libmp3lame")
     mapper = FakeMapper()
     write_video(source, tmp_path / "out.mp4", mapper, sound=SoundSource(file=sound))
-    for place, (_, waveform, _) in enumerate(mapper.asked):
+    for place, (_, waveform, _) in enumerate(mapper.calls):
         expected = read_sound(sound, seconds=1.0, rate=RATE, centre_s=place * 0.5)
         np.testing.assert_array_equal(waveform, expected.waveform)
     packets = coded_sound(tmp_path / "out.mp4")
@@ -412,15 +412,15 @@ def test_separate_sound_is_heard_by_the_model_and_in_the_movie_and_cut_with_it(t
     assert decoded(tmp_path / "out.mp4")[2].shape[1] / 44_100 == pytest.approx(2, abs=0.06)
 
 
-def test_separate_sound_that_ends_first_leaves_silence(tmp_path):
+def test_a_shorter_separate_sound_is_followed_by_silence(tmp_path):
     source = make_video(tmp_path / "in.mp4", seconds=4)
     sound = make_sound(tmp_path / "short.wav", noise(2), RATE)
     mapper = FakeMapper()
     write_video(source, tmp_path / "out.mp4", mapper, sound=SoundSource(file=sound), every=1.0)
-    assert [bool(np.abs(waveform).max()) for _, waveform, _ in mapper.asked] == [True, True, True, False]
+    assert [bool(np.abs(waveform).max()) for _, waveform, _ in mapper.calls] == [True, True, True, False]
 
 
-def test_sound_longer_than_the_pictures_is_kept_whole(tmp_path):
+def test_sound_longer_than_the_frames_is_kept(tmp_path):
     source = make_video(tmp_path / "in.mp4", seconds=2, sound=noise(5), rate=RATE)
     summary = write_video(source, tmp_path / "out.mp4", FakeMapper())
     assert summary.duration_s == pytest.approx(2)
@@ -433,14 +433,14 @@ def test_sound_longer_than_the_pictures_is_kept_whole(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"every": 0.0}, "--every 0: valid: more than 0"),
+        ({"every": 0.0}, "--every 0 is impossible; valid: 0.01 seconds or more"),
         ({"every": float("nan")}, "--every nan"),
-        ({"start": -1.0}, "--start -1: valid: 0 seconds or later"),
-        ({"start": 2.0, "end": 2.0}, "--end 2: valid: later than --start 2"),
+        ({"start": -1.0}, "--start -1 is impossible; valid: 0 seconds or more"),
+        ({"start": 2.0, "end": 2.0}, "--end 2 is not after the start, 2 s"),
         ({"end": 0.0}, "--end 0"),
     ],
 )
-def test_times_that_cannot_be_meant_are_named(tmp_path, wrong, words):
+def test_errors_of_invalid_times(tmp_path, wrong, words):
     with pytest.raises(UsageError, match=words):
         write_video(tmp_path / "in.mp4", tmp_path / "out.mp4", FakeMapper(), **wrong)
 
@@ -456,7 +456,7 @@ def broken(tmp_path: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["has no sound", "has no picture", "cannot be decoded"])
-def test_what_cannot_be_used_says_why_and_leaves_the_old_file(tmp_path, kind):
+def test_invalid_sources_leave_the_old_file(tmp_path, kind):
     source, out = broken(tmp_path, kind), tmp_path / "out.mp4"
     out.write_bytes(b"old")
     with pytest.raises(InputError, match=kind):
@@ -465,7 +465,7 @@ def test_what_cannot_be_used_says_why_and_leaves_the_old_file(tmp_path, kind):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"], "no half file"
 
 
-def test_what_is_wrong_with_separate_sound_is_said_of_it(tmp_path):
+def test_errors_name_the_separate_sound(tmp_path):
     source = make_video(tmp_path / "in.mp4")
     (tmp_path / "bad.wav").write_bytes(b"no sound at all")
     with pytest.raises(InputError, match=r"--audio bad\.wav: cannot be decoded"):
@@ -477,10 +477,10 @@ def test_what_is_wrong_with_separate_sound_is_said_of_it(tmp_path):
         )
 
 
-def test_an_interrupt_leaves_no_half_file(tmp_path):
+def test_an_interrupt_leaves_no_partial_file(tmp_path):
     class Interrupted(FakeMapper):
         def cells_at(self, frame, waveform, rate):
-            if len(self.asked) == 4:
+            if len(self.calls) == 4:
                 raise KeyboardInterrupt
             return super().cells_at(frame, waveform, rate)
 
@@ -490,7 +490,7 @@ def test_an_interrupt_leaves_no_half_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_full_disk_is_no_fault_of_the_input(tmp_path):
+def test_a_full_disk_is_not_an_input_error(tmp_path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
@@ -501,7 +501,7 @@ def test_a_full_disk_is_no_fault_of_the_input(tmp_path):
             writer.write(one.picture(), one.start, one.end)
 
 
-def test_without_h264_the_video_is_mpeg4_and_says_so(tmp_path, monkeypatch):
+def test_without_h264_the_video_is_mpeg4_with_a_notice(tmp_path, monkeypatch):
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
     source = make_video(tmp_path / "in.mp4", seconds=1, sound=noise(1), rate=RATE)
     events = []
@@ -515,7 +515,7 @@ def test_without_h264_the_video_is_mpeg4_and_says_so(tmp_path, monkeypatch):
 # --- the command ------------------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_a_movie_and_says_where(model, tmp_path):
+def test_the_command_writes_a_video_and_prints_its_path(model, tmp_path):
     source = make_video(tmp_path / "in.mp4", seconds=3, size=(128, 96), sound=tone(3, 22_050), rate=22_050)
     out = tmp_path / "out.mp4"
     done = avloc(
@@ -529,7 +529,7 @@ def test_the_command_writes_a_movie_and_says_where(model, tmp_path):
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
-def test_the_interrupted_command_leaves_no_half_movie(model, tmp_path, blow):
+def test_an_interrupted_command_leaves_no_partial_video(model, tmp_path, blow):
     source = make_video(tmp_path / "in.mp4", seconds=60, fps=30, size=(320, 240), sound=tone(60, 22_050), rate=22_050)
     folder = tmp_path / "maps"
     folder.mkdir()
@@ -549,7 +549,7 @@ def test_the_interrupted_command_leaves_no_half_movie(model, tmp_path, blow):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["iscc_demo", "foley_vggsound_1", "difffoley_car", "maskvatGEN_pipa"])
-def test_real_clips_keep_their_pictures_times_and_sound(tmp_path, name):
+def test_real_clips_keep_frames_times_and_sound(tmp_path, name):
     source = CLIPS / f"{name}.mp4"
     if not source.exists():
         pytest.skip(f"{source} is not here")
