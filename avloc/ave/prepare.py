@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from avloc.annotations import IdList, media_id
-from avloc.ave.annotations import AveRow, class_names, read_order, read_rows, write_labels
+from avloc.ave.annotations import AveRow, class_names, read_order, read_rows
 from avloc.ave.event_table import EVENTS, NOISE, EventRow, EventTable
 from avloc.ave.released_features import FeatureFile, count_noise, find_features
 from avloc.errors import Refused, UsageError
@@ -21,7 +21,7 @@ from avloc.media import VIDEO_SUFFIXES
 from avloc.prepare import PrepareOptions, PrepareReport, prepare
 from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent
-from avloc.registry import StoreSpec
+from avloc.registry import SPECS
 from avloc.sharding import lock_shard
 from avloc.store import FIRST, WINDOW, StoreHeader
 
@@ -52,14 +52,12 @@ def prepare_events(
     if options.method not in (PrepareOptions.method, _METHOD):
         raise UsageError(f"--for {options.method} does not go with --layout ave; valid: without it")
     files = _named(files_in(sources, out))
-    rows = _rows(files, sources)
-    orders = {name: _orders(files, suffix, len(rows)) for name, suffix in (("split", ""), ("match", "_match"))}
+    if _ANNOTATIONS not in files:
+        raise UsageError(f"no {_ANNOTATIONS} in {', '.join(sources)}", hint="--layout ave takes the folder of AVE.")
+    rows = read_rows(files[_ANNOTATIONS])
     released = find_features(files)
-    noise = _noise_rows(count_noise(released, listener))
-    table = EventTable(
-        classes=class_names(rows),
-        rows=(*_table_rows(rows, orders, repeated=bool(released)), *noise),
-    )
+    annotated = _table_rows(rows, files, repeated=bool(released))
+    table = EventTable(classes=class_names(rows), rows=(*annotated, *_noise_rows(count_noise(released, listener))))
     _check_table(table, out, bool(released))
     if released:
         if any(path.suffix.lower() in VIDEO_SUFFIXES for path in files.values()):
@@ -71,7 +69,7 @@ def prepare_events(
         report = prepare(sources, out, how, listener, named)
     if not options.dry_run:
         table.write(out)
-        write_labels(out / LABELS, rows)
+        table.write_labels(out / LABELS)
     return report
 
 
@@ -108,12 +106,6 @@ def _named(paths: Sequence[Path]) -> dict[str, Path]:
     return files
 
 
-def _rows(files: dict[str, Path], sources: Sequence[str]) -> tuple[AveRow, ...]:
-    if _ANNOTATIONS not in files:
-        raise UsageError(f"no {_ANNOTATIONS} in {', '.join(sources)}", hint="--layout ave takes the folder of AVE.")
-    return read_rows(files[_ANNOTATIONS])
-
-
 def _orders(files: dict[str, Path], suffix: str, rows: int) -> dict[int, str]:
     """Row -> part of the published split; empty without its files.
 
@@ -135,17 +127,16 @@ def _orders(files: dict[str, Path], suffix: str, rows: int) -> dict[int, str]:
     return parts
 
 
-def _table_rows(rows: Sequence[AveRow], orders: dict[str, dict[int, str]], *, repeated: bool) -> Iterator[EventRow]:
-    """Each annotation with its clip; a repeated video is a clip of its own in released features."""
-    seen: Counter[str] = Counter()
+def _table_rows(rows: Sequence[AveRow], files: dict[str, Path], *, repeated: bool) -> Iterator[EventRow]:
+    """Each annotation with its clip; in released features, a repeated video is another clip."""
+    split, match = (_orders(files, suffix, len(rows)) for suffix in ("", "_match"))
+    earlier: Counter[str] = Counter()
     for number, row in enumerate(rows):
-        again = seen[row.video]
-        seen[row.video] += 1
         name = media_id(PurePath(f"{row.video}.mp4"))
-        clip = f"{name}+{again}" if again and repeated else name
-        yield EventRow(
-            clip=clip, annotation=row, split=orders["split"].get(number, ""), match=orders["match"].get(number, "")
-        )
+        if repeated and earlier[row.video]:
+            name = f"{name}+{earlier[row.video]}"
+        earlier[row.video] += 1
+        yield EventRow(clip=name, annotation=row, split=split.get(number, ""), match=match.get(number, ""))
 
 
 def _noise_rows(count: int) -> list[EventRow]:
@@ -160,7 +151,7 @@ def _take_features(
 ) -> PrepareReport:
     started = time.monotonic()
     clips = [row.clip for row in table.rows if row.split != NOISE]
-    noise = [row.clip for row in table.rows if row.split == NOISE]
+    noise = [row.clip for row in table.part(NOISE)]
     if not options.shard.is_unsharded:
         raise UsageError(f"--shard {options.shard.label} does not go with released features; valid: without it")
     for one in released:
@@ -169,7 +160,9 @@ def _take_features(
         stored = max(len(one.absent((*clips, *noise), out)) for one in released)
     else:
         with lock_shard(out, options.shard, "prepare"):
-            _write_header(out)
+            out.mkdir(parents=True, exist_ok=True)
+            provenance = {"method": _METHOD, WINDOW: FIRST, _FEATURES: "released by the authors of AVE"}
+            StoreHeader(spec=SPECS[_METHOD].store, provenance=provenance).write(out, {"clips": 0})
             stored = max(one.take(clips, noise, out, listener) for one in released)
     return PrepareReport(
         found=len(table.rows),
@@ -181,10 +174,3 @@ def _take_features(
         seconds=time.monotonic() - started,
         dry_run=options.dry_run,
     )
-
-
-def _write_header(out: Path) -> None:
-    """Write `store.json` of a store without clips."""
-    out.mkdir(parents=True, exist_ok=True)
-    provenance = {"method": _METHOD, WINDOW: FIRST, _FEATURES: "released by the authors of AVE"}
-    StoreHeader(spec=StoreSpec(seconds=10.0, rate=16_000), provenance=provenance).write(out, {"clips": 0})

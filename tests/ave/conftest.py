@@ -48,4 +48,5 @@ def tiny_teachers(monkeypatch, tmp_path):
         return Located(path=heard, hashes={weight.files[0].name: "0" * 64}, verified=False)
 
     monkeypatch.setattr("avloc.weights.locate", locate)
+    monkeypatch.setattr("avloc.ave.localization.locate", locate)
     monkeypatch.setattr("avloc.ave.teachers.Vgg19Teacher.model", TinyVgg19())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.ave.localization import TimelinePredictor, VideoEventOptions, window_starts
+from avloc.ave.localization import TimelinePredictor, window_starts
 from avloc.ave.networks import build_network
 from avloc.checkpoint import save_model
 from avloc.config import ModelConfig
@@ -26,7 +26,7 @@ def predictor(tmp_path, tiny_teachers) -> TimelinePredictor:
     torch.manual_seed(1)
     config = ModelConfig(**EVENT_SPECS["ave"].settings["model"], own={"classes": 2})
     save_model(tmp_path / "ave.safetensors", config, build_network(config).state_dict(), {"classes": ["Bell", "Dog"]})
-    return TimelinePredictor(VideoEventOptions(inputs=(), model=tmp_path / "ave.safetensors", device="cpu"))
+    return TimelinePredictor(tmp_path / "ave.safetensors", device="cpu")
 
 
 @pytest.fixture

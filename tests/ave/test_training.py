@@ -41,10 +41,10 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
     task.start(silent)
 
     def step(*positions: int) -> tuple[float, torch.Tensor]:
-        task.network.zero_grad()
+        task.model.zero_grad()
         loss = task.terms(task.training_set.batch(positions), torch.Generator())["event"]
         loss.backward()
-        return loss.item(), task.network.affine_v.weight.grad.clone()
+        return loss.item(), task.model.affine_v.weight.grad.clone()
 
     whole, gradient = step(0, 1, 2)
 
@@ -68,11 +68,11 @@ def test_the_better_epoch_has_the_higher_score(store, tmp_path, method, sign):
     batch = task.held_out.batch(range(len(task.held_out)))
     with torch.no_grad():
         if method == "ave":
-            expected = (task.network.predict(batch.visual, batch.audio).scores.argmax(2) == batch.labels).float().mean()
+            expected = (task.model.predict(batch.visual, batch.audio).scores.argmax(2) == batch.labels).float().mean()
         else:
-            expected = task.network.losses(batch)["contrastive"]
+            expected = task.model.losses(batch)["contrastive"]
     assert value == pytest.approx(expected.item(), rel=1e-5)
-    assert task.network.training
+    assert task.model.training
 
 
 def test_only_the_training_part_is_learned_from(store, tmp_path):
@@ -106,7 +106,7 @@ def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_p
         (("--method", "ave", *OWN, "--val", "0.1"), "valid: val, test"),
         (("--method", "ave", *OWN, "--init", "imagenet"), "valid: random, or a model file"),
         (("--method", "ave", *OWN, "--set", "model.tau=0.1"), "model.tau, which ave does not use"),
-        (("--method", "ave", *OWN, "--set", "precision=bf16"), "precision, which means nothing"),
+        (("--method", "ave", *OWN, "--set", "precision=bf16"), "precision, which ave does not use"),
         (("--method", "ave-match", "--set", "ave.weak=true"), "settings of ave go with --method ave"),
         (("--method", "ave-match", "--set", "ave_match.margin=0"), "ave_match.margin = 0"),
         (("--method", "avc", "--no-audio-hint", "--no-visual-hint"), "leaves 0 clips"),
