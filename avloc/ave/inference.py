@@ -65,8 +65,8 @@ class EventPredictor:
             WeightsError: they are not finite.
         """
         assert isinstance(self.network, AveMatch)
-        visual = self.network.embed_visual(pool(features.visual.to(self.device)))
-        audio = self.network.embed_audio(features.audio.to(self.device))
+        visual = self.network.visual(pool(features.visual.to(self.device)))
+        audio = self.network.audio(features.audio.to(self.device))
         distances = distance(visual[:, :, None], audio[:, None])
         self._check_finite(distances)
         return distances

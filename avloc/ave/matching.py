@@ -30,6 +30,8 @@ _LAYERS = {"visual.0": "dense_1", "visual.2": "dense_2", "audio.0": "dense_3", "
 class AveMatch(EventMethod):
     """A small network for each modality, initialised as in Keras.
 
+    `visual` maps features [..., 512] as `pool` returns them, `audio` features [..., 128], to embeddings [..., 64].
+
     Args:
         config: `own` has `margin`, the distance above which negative pairs have no loss.
     """
@@ -38,17 +40,9 @@ class AveMatch(EventMethod):
         super().__init__(config)
         self.visual, self.audio = _tower(VISUAL), _tower(AUDIO)
 
-    def embed_visual(self, pooled: Tensor) -> Tensor:
-        """Embeddings [..., 64] of visual features [..., 512], as `pool` returns them."""
-        return self.visual(pooled)  # type: ignore[no-any-return]
-
-    def embed_audio(self, audio: Tensor) -> Tensor:
-        """Embeddings [..., 64] of audio features [..., 128]."""
-        return self.audio(audio)  # type: ignore[no-any-return]
-
     def losses(self, features: Features) -> dict[str, Tensor]:
         """Term `contrastive`, over all seconds of the batch: d^2 for an event, else max(margin - d, 0)^2."""
-        distances = distance(self.embed_visual(pool(features.visual)), self.embed_audio(features.audio))
+        distances = distance(self.visual(pool(features.visual)), self.audio(features.audio))
         event = (features.labels != features.background).to(distances)
         short = F.relu(self.config.own["margin"] - distances)
         return {"contrastive": (event * distances**2 + (1 - event) * short**2).mean()}

@@ -1,7 +1,7 @@
 """Turns the folder of AVE into a store: its videos, or the features that its authors released.
 
-Found at any depth: `Annotations.txt`; `{train,val,test}_order.h5` and `*_order_match.h5`; videos `<VideoID>.mp4`, or
-files of features (see `released_features`).
+Files may be at any depth: `Annotations.txt`; `{train,val,test}_order.h5` and `*_order_match.h5`; videos
+`<VideoID>.mp4`, or files of features (see `released_features`).
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def prepare_events(
     """Turn AVE's folder into a store with `events.json`, and `labels.h5` in the format of its authors.
 
     Args:
-        sources: the folder, or several that hold its files.
+        sources: the folder, or several that together contain its files.
         out: the store.
-        options: `workers`, `part` and `dry_run` apply; `layout` is ave.
+        options: `workers`, `shard` and `dry_run` apply; `layout` is ave.
         listener: receives progress and notices.
 
     Raises:
         UsageError: `options.method` is another one; there are no annotations, or neither videos nor features; files
             contradict each other.
         NoInputLeft: every video failed.
-        Refused: another process writes to `out`, or it holds another store.
+        Refused: another process writes to `out`, or it contains another store.
     """
     if options.method not in (PrepareOptions.method, _METHOD):
         raise UsageError(f"--for {options.method} does not go with --layout ave; valid: without it")
@@ -61,7 +61,7 @@ def prepare_events(
     _check_table(table, out, bool(released))
     if released:
         if any(path.suffix.lower() in VIDEO_SUFFIXES for path in files.values()):
-            listener(Notice("released features are there: the videos are not used"))
+            listener(Notice("there are released features: the videos are not used"))
         report = _take_features(released, table, out, options, listener)
     else:
         named = IdList(ids=tuple(dict.fromkeys(row.clip for row in table.rows)), name="", is_test=False)
@@ -74,12 +74,7 @@ def prepare_events(
 
 
 def _check_table(table: EventTable, out: Path, released: bool) -> None:
-    """Check the table, and that an existing store has the same events, from the same kind of source.
-
-    Raises:
-        UsageError: the table is inconsistent.
-        Refused: the store is another one.
-    """
+    """Refuse an inconsistent table, and a store with other events or from another kind of source."""
     try:
         table.check()
     except ValueError as error:
@@ -89,36 +84,28 @@ def _check_table(table: EventTable, out: Path, released: bool) -> None:
     from_files = _FEATURES in StoreHeader.read(out).provenance
     if from_files != released or ((out / EVENTS).is_file() and EventTable.of(out).hash() != table.hash()):
         hint = "Prepare into another folder with --out."
-        raise Refused(f"{out} holds a store of other events, or of another kind", hint=hint)
+        raise Refused(f"{out} contains a store of other events, or of another kind", hint=hint)
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by name.
-
-    Raises:
-        UsageError: two files that would be read have the same name.
-    """
+    """Files by name; a UsageError if two files to read have the same name."""
     files: dict[str, Path] = {}
     for path in paths:
         first = files.setdefault(path.name, path)
         if first is not path and (path.name == _ANNOTATIONS or path.suffix == ".h5"):
-            raise UsageError(f"{first} and {path} are both there; valid: one {path.name}")
+            raise UsageError(f"{first} and {path} both exist; valid: one {path.name}")
     return files
 
 
 def _orders(files: dict[str, Path], suffix: str, rows: int) -> dict[int, str]:
-    """Row -> part of the published split; empty without its files.
-
-    Raises:
-        UsageError: one of the three files is missing, or a row is in two parts.
-    """
+    """Row -> part of the published split; empty without its three files."""
     names = {part: f"{part}_order{suffix}.h5" for part in ("train", "val", "test")}
     there = {part: files[name] for part, name in names.items() if name in files}
     if not there:
         return {}
     if len(there) < len(names):
         absent = next(name for part, name in names.items() if part not in there)
-        raise UsageError(f"{absent} is not there, but {next(iter(there.values())).name} is; a split has three files")
+        raise UsageError(f"{absent} is missing, but {next(iter(there.values())).name} exists; a split has three files")
     parts: dict[int, str] = {}
     for part, path in there.items():
         for row in read_order(path, rows):

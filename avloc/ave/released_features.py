@@ -123,7 +123,7 @@ def find_features(files: Mapping[str, Path]) -> list[FeatureFile]:
     audio, visual = found(*_AUDIO_FILE), [one for kind in _VISUAL_FILES for one in found(*kind)]
     if bool(audio) != bool(visual):
         absent = _AUDIO_FILE[0] if visual else _VISUAL_FILES[0][0]
-        raise UsageError(f"{(audio or visual)[0].path} is there without {absent}; both are needed")
+        raise UsageError(f"{(audio or visual)[0].path} exists without {absent}; both are needed")
     return [*audio, *visual]
 
 

@@ -56,7 +56,7 @@ def _order(path, values) -> None:
 
 
 @pytest.mark.parametrize("text", [TEXT, HEADING + TEXT, TEXT.replace("\n", "\r\n"), "\ufeff" + HEADING + TEXT + "\n"])
-def test_rows_and_what_follows_from_them(tmp_path, text):
+def test_rows_give_labels_and_presence(tmp_path, text):
     rows = read_rows(written(tmp_path, text))
     assert rows[1] == AveRow(video="b", category="Dog bark", quality="good", start=2, end=5)
     table = table_of(rows)
@@ -70,7 +70,7 @@ def test_rows_and_what_follows_from_them(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         (TEXT + "Bell&d&good&1", "line 4: 4 fields"),
         (TEXT + HEADING, "line 4: Start = 'StartTime'"),
@@ -84,14 +84,14 @@ def test_rows_and_what_follows_from_them(tmp_path, text):
         (b"\xff\xfe", "is not UTF-8 text"),
     ],
 )
-def test_annotations_that_are_none_are_refused_by_line(tmp_path, text, said):
-    with pytest.raises(UsageError, match=f"Annotations.txt.*{re.escape(said)}"):
+def test_invalid_annotations_are_refused_with_the_line(tmp_path, text, reason):
+    with pytest.raises(UsageError, match=f"Annotations.txt.*{re.escape(reason)}"):
         read_rows(written(tmp_path, text))
     with pytest.raises(UsageError, match="nowhere cannot be read"):
         read_rows(tmp_path / "nowhere")
 
 
-def test_a_category_that_is_no_class_is_refused(tmp_path):
+def test_an_unknown_category_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'Dog bark'.* has an unknown category"):
         replace(table_of(read_rows(written(tmp_path, TEXT))), classes=("Bell",)).check()
 
@@ -106,7 +106,7 @@ def test_labels_are_written_as_the_published_script_reads_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "reason"),
     [
         (np.array([0, 3]), "names row 3; valid: 0 to 2"),
         (np.array([0, -1]), "names row -1"),
@@ -118,13 +118,13 @@ def test_labels_are_written_as_the_published_script_reads_them(tmp_path):
         (h5py.SoftLink("/rows"), "stored in another file"),
     ],
 )
-def test_an_order_that_is_none_is_refused(tmp_path, values, said):
+def test_an_invalid_order_is_refused(tmp_path, values, reason):
     _order(tmp_path / "test_order.h5", values)
-    with pytest.raises(UsageError, match=f"test_order.h5.*{said}"):
+    with pytest.raises(UsageError, match=f"test_order.h5.*{reason}"):
         read_order(tmp_path / "test_order.h5", 3)
 
 
-def test_an_order(tmp_path):
+def test_an_order_is_read(tmp_path):
     path = tmp_path / "order.h5"
     _order(path, np.array([2, 0], np.uint16))
     assert read_order(path, 3) == [2, 0]

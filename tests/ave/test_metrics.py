@@ -1,4 +1,4 @@
-"""Seconds predicted and windows found, against counting and loops."""
+"""Accuracies and windows, against counting and loops."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from avloc.ave.metrics import (
     window_sums,
 )
 
-seconds_told = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=12)
+class_pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=12)
 
 
-@given(seconds_told)
+@given(class_pairs)
 def test_accuracies_equal_counting(pairs):
     predicted, truth = (np.array([pair[place] for pair in pairs], np.int64) for place in (0, 1))
     counts = confusion(predicted, truth, 4)
     assert counts.tolist() == [[pairs.count((column, row)) for column in range(4)] for row in range(4)]
     for row in range(4):
-        there = [said == row for said, true in pairs if true == row]
+        there = [guess == row for guess, true in pairs if true == row]
         expected = sum(there) / len(there) if there else math.nan
         assert class_accuracies(counts)[row] == pytest.approx(expected, nan_ok=True)
     share = [sum(true == row for _, true in pairs) / len(pairs) if pairs else math.nan for row in range(4)]
-    right = sum(said == true for said, true in pairs) / len(pairs) if pairs else math.nan
+    right = sum(guess == true for guess, true in pairs) / len(pairs) if pairs else math.nan
     assert accuracy(predicted, truth) == pytest.approx(right, nan_ok=True)
     assert majority_accuracy(truth) == pytest.approx(max(share), nan_ok=True)
     assert accuracy(3, truth) == pytest.approx(share[3], nan_ok=True)
@@ -69,7 +69,7 @@ def test_windows_equal_loops(search):
     assert chance_of_match(np.array([event, event])) == pytest.approx(1 / len(starts))
 
 
-def test_what_cannot_be_searched_is_said():
+def test_events_with_gaps_or_without_windows():
     gap = np.array([True, False, True, False])
     with pytest.raises(ValueError, match="must be consecutive"):
         window_sums(np.zeros((4, 4)), gap)

@@ -18,7 +18,7 @@ from tests.media_makers import make_video, tone
 from tests.synthetic_ave import some_timeline
 
 
-def test_a_line_says_what_happens_when_and_where():
+def test_json_has_the_event_and_the_attention_peak_of_every_second():
     attention = np.full((3, 7, 7), 0.001, np.float32)
     attention[:, 1, 5] = 1  # second row, sixth column
     timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]], attention=attention)
@@ -28,7 +28,7 @@ def test_a_line_says_what_happens_when_and_where():
     assert seconds == [
         (0, "Event 2", False, 1.0, place),
         (1, "background", False, 1.0, place),
-        (2, "background", True, None, None),  # silent, whatever the model says
+        (2, "background", True, None, None),  # silent, whatever the prediction
     ]
     assert line["events"] == [{"event": "Event 2", "start": 0, "end": 1, "confidence": 1.0}]
 
@@ -46,7 +46,7 @@ def test_spans_are_runs_of_one_event():
 
 
 @pytest.mark.parametrize(("seconds", "kind"), [(1, "PNG"), (10, "WEBP"), (75, "GIF"), (2, "JPEG")])
-def test_a_timeline_of_any_length_is_a_picture_of_any_kind(tmp_path, seconds, kind):
+def test_a_picture_of_any_length_and_format(tmp_path, seconds, kind):
     timeline = some_timeline(seconds)
     path = tmp_path / f"line.{kind.lower()}"
     write_timeline(path, timeline)
@@ -55,7 +55,7 @@ def test_a_timeline_of_any_length_is_a_picture_of_any_kind(tmp_path, seconds, ki
     assert set(timeline.predicted.tolist()) <= set(shown_classes(timeline))
 
 
-def test_bars_bear_their_own_names_and_silence_is_shown_plain(monkeypatch):
+def test_bars_have_the_names_of_their_classes_and_silence_has_no_overlay(monkeypatch):
     timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]])
     figure = Figure()
     rows = shown_classes(timeline)
@@ -70,7 +70,7 @@ def test_bars_bear_their_own_names_and_silence_is_shown_plain(monkeypatch):
     assert [bool(shown[:, place * 112 : (place + 1) * 112].any()) for place in range(3)] == [False, False, True]
 
 
-def test_what_is_attended_to_is_bright():
+def test_the_overlay_is_bright_at_the_attention():
     attention = np.full((7, 7), 0.01, np.float32)
     attention[1, 5] = 0.5
     bright = attention_overlay(np.zeros((112, 112, 3), np.uint8), attention).sum(2)
@@ -84,7 +84,7 @@ def test_a_narrow_video_has_a_timeline(tmp_path):
         assert picture.height < 2_000
 
 
-def test_a_video_is_lit_where_each_second_looks(tmp_path):
+def test_a_video_is_bright_at_the_attention_of_each_second(tmp_path):
     source, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
     make_video(source, seconds=3.4, fps=10, size=(224, 224), sound=tone(3.4, 22_050))
     attention = np.full((3, 7, 7), 0.001, np.float32)
@@ -100,7 +100,7 @@ def test_a_video_is_lit_where_each_second_looks(tmp_path):
         assert lit == [second == 0, second == 1], (old.start, second)  # the third second is silent, then there is none
 
 
-def test_the_video_bears_what_was_told(tmp_path, monkeypatch):
+def test_captions_of_a_video_are_the_predicted_events(tmp_path, monkeypatch):
     make_video(tmp_path / "in.mp4", seconds=3.4, fps=5, sound=tone(3.4, 22_050))
     timeline = replace(some_timeline(3), probabilities=np.eye(4, dtype=np.float32)[[2, 3, 0]])
     captions = []

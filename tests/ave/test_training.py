@@ -22,7 +22,7 @@ from tests.synthetic_ave import KINDS, NOISE_ROWS, OWN, make_run, write_ave
 
 
 @pytest.mark.parametrize("method", ["ave", "ave-match"])
-def test_a_stopped_run_goes_on_bit_for_bit(store, tmp_path, method):
+def test_an_interrupted_run_is_resumed_bit_for_bit(store, tmp_path, method):
     options = {"method": method, "val": "val"}
     whole = make_run(store, tmp_path / "whole", **options)
     steps = iter([False, False, True])
@@ -75,7 +75,7 @@ def test_the_better_epoch_has_the_higher_score(store, tmp_path, method, sign):
     assert task.model.training
 
 
-def test_only_the_training_part_is_learned_from(store, tmp_path):
+def test_only_the_training_part_is_used(store, tmp_path):
     table = EventTable.of(store)
     card = load_model(make_run(store, tmp_path / "a", epochs=1)).card
     assert (card["clips"], card["classes"]) == (len(table.part("train")), list(table.classes))
@@ -83,7 +83,7 @@ def test_only_the_training_part_is_learned_from(store, tmp_path):
     assert weak["clips"] == len(table.part("train")) + NOISE_ROWS
 
 
-def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_path):
+def test_dmrn_starts_from_the_plain_network_except_for_the_head(store, tmp_path):
     plain = make_run(store, tmp_path / "plain", epochs=1)
     begun = make_run(store, tmp_path / "dmrn", "ave.dmrn=true", f"init={plain}", "optim.lr=1e-12", epochs=1)
     theirs, ours = load_model(plain).state, load_model(begun).state
@@ -112,21 +112,21 @@ def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_p
         (("--method", "avc", "--no-audio-hint", "--no-visual-hint"), "leaves 0 clips"),
     ],
 )
-def test_what_cannot_be_meant_is_said(store, tmp_path, here, arguments, words):
+def test_invalid_settings_are_refused(store, tmp_path, here, arguments, words):
     done = here("train", store, "--out", tmp_path / "run", *arguments)
     assert done.code in (2, 5)
     assert words in done.err
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
-def test_training_on_no_events_says_how_to_make_them(tmp_path, here):
+def test_training_without_events_has_the_command_as_a_hint(tmp_path, here):
     done = here("train", tmp_path, "--out", tmp_path / "run", "--method", "ave")
     assert (done.code, "avloc prepare AVE_FOLDER --layout ave" in done.err) == (5, True)
 
 
 @pytest.mark.slow
-def test_events_are_learned_from_seconds_from_clips_and_from_pairs(tmp_path, here):
-    """Far above what needs no model, on clips that were never seen."""
+def test_training_beats_the_baselines_with_each_kind_of_label(tmp_path, here):
+    """Far above what needs no model, on held-out clips."""
     write_ave(tmp_path / "AVE", clips=160, events=8)
     data = tmp_path / "store"
     assert here("prepare", tmp_path / "AVE", "--layout", "ave", "--out", data).code == 0
