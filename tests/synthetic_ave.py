@@ -1,7 +1,7 @@
-"""A synthetic AVE: released-like feature files in which an event is heard and seen together, in one cell.
+"""A synthetic AVE: feature files as released, in which an event is audible, and visible in one cell.
 
-Outside of its event a clip is heard or seen but never both, or neither; which of two alike sounds belongs to it only
-the picture tells. Clips of noise hold a sound and a picture of different events.
+A second without an event has its sound or its picture or neither, never both. Clips of noise have a sound and a
+picture at different times.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def _write(
         h5py.File(folder / f"audio_feature{ending}.h5", "w") as audio,
         h5py.File(folder / f"visual_feature{ending}.h5", "w") as visual,
     ):
-        heard = audio.create_dataset(LABELS_KEY, (len(seconds), SECONDS, 128), "f8")
-        seen = visual.create_dataset(LABELS_KEY, (len(seconds), SECONDS, 7, 7, 512), "f8")
+        audio_rows = audio.create_dataset(LABELS_KEY, (len(seconds), SECONDS, 128), "f8")
+        visual_rows = visual.create_dataset(LABELS_KEY, (len(seconds), SECONDS, 7, 7, 512), "f8")
         for number, (events, kind) in enumerate(zip(seconds, kinds, strict=True)):
-            lone = rng.integers(3, size=SECONDS)  # what of the event is there where it is not: sound, sight, neither
+            lone = rng.integers(3, size=SECONDS)  # outside of the event: sound, sight, neither
             sound = np.abs(rng.normal(size=(SECONDS, 128))) * 0.3
             sight = np.abs(rng.normal(size=(SECONDS, 7, 7, 512))) * 0.3
             sound[(events >= 0) | (lone == 0)] += sounds[kind]
             for second in np.flatnonzero((events >= 0) | (lone == 1)):
                 sight[second, rng.integers(7), rng.integers(7)] += 4 * sights[kind]
-            heard[number], seen[number] = sound, sight
+            audio_rows[number], visual_rows[number] = sound, sight
 
 
 def _write_orders(folder: Path, clips: int, rng: np.random.Generator) -> None:

@@ -1,7 +1,7 @@
-"""AVE's annotations: the event of a clip of ten seconds, and the seconds in which it is both audible and visible.
+"""Reads AVE's annotations: the event of a clip of ten seconds, and the seconds in which it is audible and visible.
 
-`Annotations.txt` has one line for each row of the published feature files, in their order. The published label files,
-of which only some come with the authors' code, are derived from it. A video may have several rows.
+`Annotations.txt` has one line for each row of the published feature files, in their order. A video may have several
+rows.
 
 Source: Tian, Shi, Li, Duan and Xu, "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018, and the data
 of its repository.
@@ -9,7 +9,8 @@ of its repository.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
-from avloc.files import atomic_path, check_regular_file, read_input
+from avloc.files import check_regular_file, read_input
 from avloc.hdf5 import local_data_set
 
 SECONDS = 10
@@ -64,7 +65,7 @@ _TIMES = {str(second): second for second in range(SECONDS + 1)}
 
 @dataclass(frozen=True, kw_only=True)
 class AveRow:
-    """One line: an event from second `start` up to, not including, second `end`; the same second means no event."""
+    """One line: an event from second `start` up to, not including, second `end`; no event if they are equal."""
 
     video: str
     category: str
@@ -74,17 +75,17 @@ class AveRow:
 
 
 def read_rows(path: Path) -> tuple[AveRow, ...]:
-    """The rows of `Annotations.txt`, with or without its line of headings.
+    """The rows of `Annotations.txt`, with or without its header line.
 
     Raises:
-        UsageError: it cannot be read, has no row, or an invalid line; names the line and the reason.
+        UsageError: it cannot be read, has no rows, or an invalid line; names the line and the reason.
     """
     try:
         text = read_input(path).decode("utf-8-sig")
     except InputError as error:
         raise UsageError(f"{path} {error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text: {error}") from None
+        raise UsageError(f"{path} is not UTF-8 text: {error}") from None
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         fields = [field.strip() for field in line.split("&")]
@@ -95,7 +96,7 @@ def read_rows(path: Path) -> tuple[AveRow, ...]:
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: {error}") from None
     if not rows:
-        raise UsageError(f"{path} has no row; valid: lines of {'&'.join(_FIELDS)}")
+        raise UsageError(f"{path} has no rows; valid: lines of {'&'.join(_FIELDS)}")
     return tuple(rows)
 
 
@@ -106,7 +107,7 @@ def _row(fields: list[str]) -> AveRow:
     if not category:
         raise ValueError("no category")
     if not video or PurePath(video).name != video:
-        raise ValueError(f"VideoID {video!r} is no name")
+        raise ValueError(f"VideoID {video!r} is not a file name")
     for name, text in zip(_FIELDS[3:], times, strict=True):
         if text not in _TIMES:
             raise ValueError(f"{name} = {text!r}; valid: a whole second, 0 to {SECONDS}")
@@ -117,96 +118,50 @@ def _row(fields: list[str]) -> AveRow:
 
 
 def class_names(rows: Sequence[AveRow]) -> tuple[str, ...]:
-    """The events in order of first appearance, which is that of the published class numbers; without background."""
+    """The events in order of first appearance, which is the order of the published class numbers."""
     return tuple(dict.fromkeys(row.category for row in rows))
 
 
-def second_labels(rows: Sequence[AveRow], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Class of every second.
-
-    Args:
-        rows: N rows.
-        classes: as `class_names` returns them.
-
-    Returns:
-        [N, 10] int64: index of the event, `len(classes)` for background.
-
-    Raises:
-        UsageError: unknown category.
-    """
-    return np.where(presence(rows) > 0, _numbers(rows, classes)[:, None], len(classes))
-
-
 def presence(rows: Sequence[AveRow]) -> NDArray[np.float32]:
-    """Presence of the event [N, 10], 1 or 0: the published `labels_closs.h5`."""
+    """Presence of the event in each second [N, 10], 1 or 0, as in the published `labels_closs.h5`."""
     seconds = np.arange(SECONDS)
     starts, ends = (np.array([getattr(row, name) for row in rows]).reshape(-1, 1) for name in ("start", "end"))
     return ((starts <= seconds) & (seconds < ends)).astype(np.float32)
 
 
-def video_labels(rows: Sequence[AveRow], classes: Sequence[str]) -> NDArray[np.float32]:
-    """One-hot category of each row [N, classes + 1], even without a second of it: the published `mil_labels.h5`.
+@contextmanager
+def open_data_set(path: Path, name: str, content: str) -> Iterator[Any]:
+    """Open a data set of one of AVE's HDF5 files.
 
     Raises:
-        UsageError: unknown category.
-    """
-    return one_hot(_numbers(rows, classes), len(classes))
-
-
-def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """One-hot labels [..., classes + 1], background last; `classes` is the number of events."""
-    return np.eye(classes + 1, dtype=np.float32)[labels]
-
-
-def _numbers(rows: Sequence[AveRow], classes: Sequence[str]) -> NDArray[np.int64]:
-    number = {name: place for place, name in enumerate(classes)}
-    unknown = next((row.category for row in rows if row.category not in number), None)
-    if unknown is not None:
-        raise UsageError(f"category {unknown!r} is no class; valid: {', '.join(classes)}")
-    return np.array([number[row.category] for row in rows], np.int64)
-
-
-def write_labels(path: Path, rows: Sequence[AveRow]) -> None:
-    """Write `labels.h5` of the authors' training script: one-hot class per second [N, 10, classes + 1]."""
-    import h5py
-
-    classes = class_names(rows)
-    with atomic_path(path) as part, h5py.File(part, "w", locking=False) as file:
-        file[LABELS_KEY] = one_hot(second_labels(rows, classes), len(classes))
-
-
-def read_order(path: Path, rows: int) -> list[int]:
-    """The rows of a split, in the order of its file (`{train,val,test}_order.h5`, `*_order_match.h5`).
-
-    Args:
-        path: the file.
-        rows: number of rows of the annotations.
-
-    Raises:
-        UsageError: it cannot be read, or does not list distinct rows.
+        UsageError: it cannot be opened, or not be read while it is open; the message names the expected `content`.
     """
     import h5py
 
     try:
         check_regular_file(path)
         with h5py.File(path, "r", locking=False) as file:
-            order = _vector(file, rows).tolist()
+            yield local_data_set(file, name)
     except (InputError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read as an order of rows: {error}") from error
+        raise UsageError(f"{path} cannot be read as {content}: {error}") from error
+
+
+def read_order(path: Path, rows: int) -> list[int]:
+    """The rows of a split, in the order of its file (`{train,val,test}_order.h5`, `*_order_match.h5`).
+
+    Raises:
+        UsageError: it cannot be read, or does not list distinct numbers below `rows`.
+    """
+    with open_data_set(path, ORDER_KEY, "an order of rows") as values:
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            shape = f"shape {values.shape} and type {values.dtype}"
+            raise ValueError(f"{ORDER_KEY} has {shape}, not a vector of whole numbers")
+        if len(values) > rows:
+            raise ValueError(f"{ORDER_KEY} has {len(values)} entries for {rows} rows")
+        order: list[int] = values[:].tolist()
     outside = next((row for row in order if not 0 <= row < rows), None)
     if outside is not None:
         raise UsageError(f"{path} names row {outside}; valid: 0 to {rows - 1}")
     if len(set(order)) < len(order):
         raise UsageError(f"{path} names a row twice")
-    return [int(row) for row in order]
-
-
-def _vector(file: Any, rows: int) -> NDArray[np.integer]:
-    """The order in an open file; refuses external data and more entries than rows."""
-    values = local_data_set(file, ORDER_KEY)
-    if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise ValueError(f"{ORDER_KEY} has shape {values.shape} and type {values.dtype}, not a vector of whole numbers")
-    if len(values) > rows:
-        raise ValueError(f"{ORDER_KEY} has {len(values)} entries for {rows} rows")
-    numbers: NDArray[np.integer] = values[:]
-    return numbers
+    return order

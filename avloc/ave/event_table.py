@@ -1,7 +1,7 @@
 """The event annotations of a store: `events.json`, beside `store.json`.
 
-A row is one annotation of AVE; two rows may be of one clip. Rows of noise are background throughout: their audio and
-video do not belong together.
+A row is one annotation of AVE; a clip may have several. Rows of noise are background throughout: their audio and video
+are of different clips.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.ave.annotations import SECONDS, AveRow, presence
+from avloc.ave.annotations import LABELS_KEY, SECONDS, AveRow, presence
 from avloc.errors import Refused
-from avloc.files import json_text, read_json_object, write_json
+from avloc.files import atomic_path, json_text, read_json_object, write_json
 from avloc.store import FIRST, WINDOW, StoreHeader
 
 EVENTS = "events.json"
 AUDIO_HINTS, VISUAL_HINTS, POOLED_HINTS = "vggish", "vgg19", "vgg19-pooled"
-"""Teachers of the features: of audio, of the cells of video frames, and the mean over these cells."""
+"""Teachers of the features: of audio, of the cells of frames, and of the mean over these cells."""
 BACKGROUND = "background"
 NOISE = "noise"
 """Split of the rows of noise, which weakly supervised training uses as negatives."""
@@ -61,12 +61,12 @@ class EventTable:
         """Read and check `events.json`.
 
         Raises:
-            Refused: there is none, or it is invalid.
+            Refused: it does not exist, or is invalid.
         """
         path = folder / EVENTS
         if not path.is_file():
             hint = f"Make it: avloc prepare AVE_FOLDER --layout ave --out {folder}"
-            raise Refused(f"{folder} is no store of events: it has no {EVENTS}", hint=hint)
+            raise Refused(f"{folder} is not a store of events: it has no {EVENTS}", hint=hint)
         data = read_json_object(path)
         try:
             if data["schema"] != _SCHEMA:
@@ -94,13 +94,9 @@ class EventTable:
         return False
 
     def check(self) -> None:
-        """Check the rows against each other and the classes.
-
-        Raises:
-            ValueError: they are inconsistent.
-        """
+        """Raise a ValueError if rows contradict each other or the classes."""
         if not all(isinstance(name, str) for name in self.classes) or len(set(self.classes)) < len(self.classes):
-            raise ValueError("a class is no text, or is listed twice")
+            raise ValueError("a class name is not text, or is listed twice")
         if BACKGROUND in self.classes:
             raise ValueError(f"a class is called {BACKGROUND}, which is reserved for seconds without an event")
         videos: dict[str, str] = {}
@@ -115,24 +111,35 @@ class EventTable:
             if videos.setdefault(row.clip, event.video) != event.video:
                 raise ValueError(f"videos {event.video} and {videos[row.clip]} would both be clip {row.clip}")
             if row.split != NOISE and event.category not in self.classes:
-                raise ValueError(f"row {row} is of no class")
+                raise ValueError(f"row {row} has an unknown category")
 
     def write(self, folder: Path) -> None:
         """Write `events.json`."""
         rows = [row.as_json() for row in self.rows]
         write_json(folder / EVENTS, {"schema": _SCHEMA, "classes": list(self.classes), "rows": rows})
 
+    def write_labels(self, path: Path) -> None:
+        """Write `labels.h5` of the authors' training script: one-hot class per second [rows, 10, classes + 1].
+
+        It has no rows of noise.
+        """
+        import h5py
+
+        labels = self.labels([row for row in self.rows if row.split != NOISE])
+        with atomic_path(path) as part, h5py.File(part, "w", locking=False) as file:
+            file[LABELS_KEY] = np.eye(len(self.classes) + 1, dtype=np.float32)[labels]
+
     def part(self, name: str, *, match: bool = False) -> list[EventRow]:
         """The rows of one part of the published split for event localization, or for matching."""
         return [row for row in self.rows if (row.match if match else row.split) == name]
 
     def labels(self, rows: Sequence[EventRow]) -> NDArray[np.int64]:
-        """Class of every second, [rows, 10]; background is `len(classes)`."""
+        """Class of every second [rows, 10]; background is `len(classes)`."""
         present = presence([row.annotation for row in rows]) > 0
         return np.where(present, self.clip_classes(rows)[:, None], len(self.classes))
 
     def clip_classes(self, rows: Sequence[EventRow]) -> NDArray[np.int64]:
-        """Class of every clip, [rows]: its category, even if it has no second of it; background for noise."""
+        """Class of every clip [rows]: its category, even if no second is labelled with it; background for noise."""
         background = len(self.classes)
         return np.array(
             [background if row.split == NOISE else self.classes.index(row.annotation.category) for row in rows],

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from avloc.ave.event_table import AUDIO_HINTS, POOLED_HINTS, VISUAL_HINTS, EventRow, EventTable
 from avloc.ave.networks import Features
@@ -31,20 +30,20 @@ class EventSet:
 
     def __init__(self, folder: Path, table: EventTable, rows: Sequence[EventRow], *, pooled: bool = False) -> None:
         has_means = hint_folder(folder, POOLED_HINTS).is_dir()
-        visual = POOLED_HINTS if pooled and has_means else VISUAL_HINTS
         if has_means and not pooled and not hint_folder(folder, VISUAL_HINTS).is_dir():
             hint = "Prepare it with visual_feature.h5 beside the other files."
             raise Refused(f"{folder} has only the means over the cells of frames, not the cells", hint=hint)
-        self.audio, self.visual = Hints(folder, AUDIO_HINTS), Hints(folder, visual)
+        self.audio = Hints(folder, AUDIO_HINTS)
+        self.visual = Hints(folder, POOLED_HINTS if pooled and has_means else VISUAL_HINTS)
         for hints, axes in ((self.audio, 2), (self.visual, 4)):
             if len(hints.stamp["shape"]) != axes:
                 reason = f"the hints of {hints.stamp['teacher']} in {folder} are not per second"
                 raise Refused(reason, hint=f"Delete {hints.folder}, and run avloc distill-cache again.")
-        there = [row for row in rows if row.clip in self.audio.shards and row.clip in self.visual.shards]
         _check_finished(folder, (self.audio, self.visual), rows)
-        self.rows, self.n_missing = there, len(rows) - len(there)
-        self.classes = torch.from_numpy(table.clip_classes(there))
-        self.labels, self.background = torch.from_numpy(table.labels(there)), len(table.classes)
+        self.rows = [row for row in rows if row.clip in self.audio.shards and row.clip in self.visual.shards]
+        self.n_missing = len(rows) - len(self.rows)
+        self.classes, self.labels = map(torch.from_numpy, (table.clip_classes(self.rows), table.labels(self.rows)))
+        self.background = len(table.classes)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,37 +55,33 @@ class EventSet:
             Refused: a shard is damaged.
         """
         clips = [self.rows[position].clip for position in positions]
-        visual, audio = (np.stack([_value(hints, clip) for clip in clips]) for hints in (self.visual, self.audio))
         return Features(
-            visual=torch.from_numpy(visual).float(),
-            audio=torch.from_numpy(audio).float(),
+            visual=_stacked(self.visual, clips),
+            audio=_stacked(self.audio, clips),
             labels=self.labels[list(positions)],
             clips=self.classes[list(positions)],
             background=self.background,
         )
 
 
-def _value(hints: Hints, clip: str) -> NDArray[np.float16]:
-    value = hints.read(clip)
-    if value is None:
-        raise Refused(f"{hints.folder} has no features of {clip}", hint="Delete the folder and compute them again.")
-    return value
+def _stacked(hints: Hints, clips: Sequence[str]) -> torch.Tensor:
+    values = []
+    for clip in clips:
+        if (value := hints.read(clip)) is None:
+            reason = f"{hints.folder} has no features of {clip}"
+            raise Refused(reason, hint="Delete the folder and compute them again.")
+        values.append(value)
+    return torch.from_numpy(np.stack(values)).float()
 
 
 def _check_finished(folder: Path, both: Sequence[Hints], rows: Sequence[EventRow]) -> None:
-    """Only clips that could not be decoded may lack features.
-
-    Raises:
-        Refused: a teacher has not been run on all other clips.
-    """
+    """Check that only clips that could not be decoded lack features."""
     stored = set(Store(folder).ids)
     for hints in both:
         absent = [row.clip for row in rows if row.clip not in hints.shards]
         unexplained = [clip for clip in absent if clip not in hints.failed and (hints.imported or clip in stored)]
         if unexplained:
             teacher = hints.stamp["teacher"]
-            again = (
-                "prepare the folder again" if hints.imported else f"avloc distill-cache {folder} --teacher {teacher}"
-            )
+            command = f"avloc distill-cache {folder} --teacher {teacher}"
             reason = f"{len(unexplained)} of {len(rows)} rows have no hints of {teacher}, first {unexplained[0]}"
-            raise Refused(reason, hint=f"Finish them: {again}.")
+            raise Refused(reason, hint=f"Finish them: {'prepare the folder again' if hints.imported else command}.")

@@ -1,4 +1,4 @@
-"""Runs trained models of event localization and matching."""
+"""Run trained models of event localization and matching."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avloc.errors import WeightsError
 
 
 def class_names(model: ModelFile) -> tuple[str, ...]:
-    """Names of the classes of a model of AVE, background last. A published file has AVE's own.
+    """Names of the classes of a model of AVE, background last; a published file has those of `AVE_CLASSES`.
 
     Raises:
         WeightsError: the card does not name every class.
@@ -31,7 +31,7 @@ def class_names(model: ModelFile) -> tuple[str, ...]:
 
 
 class EventPredictor:
-    """A trained model on one device, in float32: the networks are small.
+    """A trained model on one device, in float32.
 
     Raises:
         UsageError: the model is a localizer, or the device does not exist.
@@ -47,14 +47,10 @@ class EventPredictor:
 
     @torch.inference_mode()
     def predict(self, visual: Tensor, audio: Tensor) -> Prediction:
-        """Predict the event of each second, with a model of AVE.
-
-        Args:
-            visual: [B, T, 7, 7, 512] features of VGG19.
-            audio: [B, T, 128] features of VGGish.
+        """The output of a model of AVE for `Features.visual` and `audio`.
 
         Raises:
-            WeightsError: the output is not finite.
+            WeightsError: it is not finite.
         """
         assert isinstance(self.network, AVE)
         prediction = self.network.predict(visual.to(self.device), audio.to(self.device))
@@ -63,14 +59,14 @@ class EventPredictor:
 
     @torch.inference_mode()
     def distances(self, features: Features) -> Tensor:
-        """Distances [B, T, T] from each second of video to each of audio, with a model of cross-modal matching.
+        """Distances [B, T, T] from each second of video to each of audio, by a model of cross-modal matching.
 
         Raises:
-            WeightsError: the output is not finite.
+            WeightsError: they are not finite.
         """
         assert isinstance(self.network, AveMatch)
-        visual = self.network.embed_visual(pool(features.visual.to(self.device)))
-        audio = self.network.embed_audio(features.audio.to(self.device))
+        visual = self.network.visual(pool(features.visual.to(self.device)))
+        audio = self.network.audio(features.audio.to(self.device))
         distances = distance(visual[:, :, None], audio[:, None])
         self._check_finite(distances)
         return distances

@@ -1,4 +1,4 @@
-"""`avloc localize --events`: predicts the event of every second of a video, with the attention behind it.
+"""`avloc localize --events`: predicts the event of every second of a video, with its visual attention.
 
 The features of each second come from VGG19 and VGGish, as in `distill-cache`. The model takes windows of ten seconds,
 one every five; probabilities are averaged where windows overlap. Attention depends on its second alone.
@@ -7,18 +7,20 @@ one every five; probabilities are averaged where windows overlap. Attention depe
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from avloc.ave.timeline import Timeline
-from avloc.ave.timeline_plot import write_timeline
-from avloc.ave.timeline_video import write_timeline_video
+from avloc.ave.inference import EventPredictor, class_names
+from avloc.ave.teachers import FRAMES, Vgg19Teacher, read_seconds
+from avloc.ave.timeline import Timeline, write_timeline, write_timeline_video
+from avloc.checkpoint import load_model
 from avloc.errors import InputError, UsageError
 from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
 from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_inputs_kept, plan_outputs
@@ -26,32 +28,16 @@ from avloc.media.pictures import square
 from avloc.media.probing import probe
 from avloc.media.video_frames import LATE_S, read_frame
 from avloc.media.video_stream import stream_seconds
+from avloc.networks.vggish import load_vggish
 from avloc.progress import Listener, Progress, silent
+from avloc.registry import StoreSpec
 from avloc.transforms import MEL_RATE
-
-if TYPE_CHECKING:
-    import torch
-
-    from avloc.ave.inference import EventPredictor
-    from avloc.ave.teachers import Vgg19Teacher
-    from avloc.networks.vggish import VGGish
+from avloc.weights import VGGISH, imagenet_weights, locate
 
 SCHEMA = "avloc.progress/1"
 WINDOW, STEP = 10, 5
 """Length of a window of the model, and the step between windows, in seconds."""
 _SHOWN_SIDE = 112
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoEventOptions:
-    """Inputs, model and output of `localize --events`."""
-
-    inputs: tuple[str, ...]
-    model: Path | None = None
-    weights_dir: Path | None = None
-    out: str = ""
-    as_json: bool = False
-    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,34 +58,42 @@ class VideoEvents:
         return {"schema": SCHEMA, "input": self.input, "model": self.model, **timeline, "error": self.error or None}
 
 
-def localize_events(options: VideoEventOptions, listener: Listener = silent) -> Generator[VideoEvents]:
-    """Predict the timeline of each input and write it to its output.
+def localize_events(
+    inputs: Sequence[str],
+    model: Path | None,
+    out: str = "",
+    weights_dir: Path | None = None,
+    device: str = "auto",
+    listener: Listener = silent,
+    *,
+    as_json: bool = False,
+) -> Generator[VideoEvents]:
+    """Predict the timeline of each input and write it to its output; with `as_json`, only if `out` is given.
 
     Raises:
         UsageError: no model, a model of another method, or an invalid output.
         WeightsError: weights of the model, VGG19 or VGGish are absent or wrong.
     """
-    names = expand_inputs(options.inputs, pictures=False)
-    out_name = options.out or ("" if options.as_json else f"{STEM}.events.png")
-    outs = plan_outputs(names, out_name, pictures=not options.as_json, suffixes=(*PICTURES, VIDEO))
-    check_inputs_kept(options.out, outs, [Path(name) for name in names if name != STDIN])
-    for out in outs:
-        if TIME in str(out):
-            raise UsageError(f"--out {options.out}: a timeline covers all times; valid: a name without {TIME}")
-    predictor = TimelinePredictor(options, listener)
-    with seekable_files(names, options.inputs) as files:
-        for name, source, out in zip(names, files, outs, strict=True):
+    names = expand_inputs(inputs, pictures=False)
+    out_name = out or ("" if as_json else f"{STEM}.events.png")
+    paths = plan_outputs(names, out_name, pictures=not as_json, suffixes=(*PICTURES, VIDEO))
+    check_inputs_kept(out, paths, [Path(name) for name in names if name != STDIN])
+    if any(TIME in str(path) for path in paths):
+        raise UsageError(f"--out {out}: a timeline covers all times; valid: a name without {TIME}")
+    predictor = TimelinePredictor(model, weights_dir, device, listener)
+    with seekable_files(names, inputs) as files:
+        for name, source, path in zip(names, files, paths, strict=True):
             try:
                 timeline = predictor.timeline(source, listener)
-                if out is not None and out.suffix.lower() == VIDEO:
-                    write_timeline_video(source, out, timeline, listener)
-                elif out is not None:
-                    write_timeline(out, timeline)
+                if path is not None and path.suffix.lower() == VIDEO:
+                    write_timeline_video(source, path, timeline, listener)
+                elif path is not None:
+                    write_timeline(path, timeline)
             except InputError as error:
                 yield VideoEvents(input=name, model=predictor.name, error=str(error))
             else:
                 cut_off = probe(source).cut_off
-                yield VideoEvents(input=name, model=predictor.name, timeline=timeline, written=out, error=cut_off)
+                yield VideoEvents(input=name, model=predictor.name, timeline=timeline, written=path, error=cut_off)
 
 
 class TimelinePredictor:
@@ -110,30 +104,28 @@ class TimelinePredictor:
         WeightsError: weights are absent or wrong.
     """
 
-    def __init__(self, options: VideoEventOptions, listener: Listener = silent) -> None:
-        from avloc.ave.inference import EventPredictor, class_names
-        from avloc.ave.teachers import Vgg19Teacher
-        from avloc.checkpoint import load_model
-        from avloc.networks.vggish import load_vggish
-        from avloc.registry import StoreSpec
-        from avloc.weights import VGGISH, locate
-
-        if options.model is None:
+    def __init__(
+        self,
+        path: Path | None,
+        weights_dir: Path | None = None,
+        device: str = "auto",
+        listener: Listener = silent,
+    ) -> None:
+        if path is None:
             hint = "Train one: avloc train STORE --method ave --out RUN"
             raise UsageError("--events needs --model; the model in the package predicts maps", hint=hint)
-        model = load_model(options.model)
+        model = load_model(path)
         if model.config.method != "ave":
-            raise UsageError(f"{options.model} is a model of {model.config.method}; --events takes one of --method ave")
-        self.name = model.name
-        self.classes = class_names(model)
-        self.model: EventPredictor = EventPredictor(model, options.device)
+            raise UsageError(f"{path} is a model of {model.config.method}; --events takes one of --method ave")
+        self.name, self.classes = model.name, class_names(model)
+        self.model = EventPredictor(model, device)
         instead = "Maps need no download: the model in the package predicts them, without --events and --model."
         audio, visual = (
-            locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
-            for weight in (VGGISH, Vgg19Teacher.weight())
+            locate(weight, weights_dir=weights_dir, listener=listener, instead=instead)
+            for weight in (VGGISH, imagenet_weights(Vgg19Teacher.name))
         )
-        self.vggish: VGGish = load_vggish(audio.path).to(self.model.device)
-        self.vgg19: Vgg19Teacher = Vgg19Teacher(StoreSpec(seconds=WINDOW, rate=MEL_RATE), visual, self.model.device)
+        self.vggish = load_vggish(audio.path).to(self.model.device)
+        self.vgg19 = Vgg19Teacher(StoreSpec(seconds=WINDOW, rate=MEL_RATE), visual, self.model.device)
 
     def timeline(self, source: Path, listener: Listener = silent) -> Timeline:
         """Predict every second of a video; as in `prepare`, the last may be up to half a second short.
@@ -141,8 +133,6 @@ class TimelinePredictor:
         Raises:
             InputError: it has no video or no audio, is shorter than half a second, or cannot be decoded.
         """
-        import torch
-
         seconds = math.floor(probe(source).picture_extent[1] + LATE_S)
         if seconds < 1:
             raise InputError(f"is shorter than {LATE_S:g} s")
@@ -169,8 +159,6 @@ class TimelinePredictor:
 
     def _audio_features(self, source: Path, seconds: int) -> tuple[torch.Tensor, NDArray[np.bool_]]:
         """Features of every second [1, T, 128], in step with the frames, and which seconds are silent [T]."""
-        import torch
-
         features, is_silent = [], []
         with torch.inference_mode(), closing(stream_seconds(source, seconds, MEL_RATE)) as windows:
             for window in windows:
@@ -183,8 +171,6 @@ class TimelinePredictor:
         self, source: Path, seconds: int, listener: Listener
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Features and the middle frame of every second; the frames of one second are in memory at a time."""
-        from avloc.ave.teachers import FRAMES, read_seconds
-
         features, middles, second = [], [], []
         for picture in read_seconds(source, 0.0, seconds):
             second.append(picture)

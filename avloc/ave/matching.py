@@ -1,8 +1,7 @@
-"""AVE's cross-modality matching: seconds of audio and video of the same event are near each other.
+"""AVE's cross-modality matching: an embedding of seconds of audio and of video in a common space.
 
-Tian et al., "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018. Two small towers map both modalities
-into a common space. The loss is contrastive, on pairs of the *same* second: seconds of an event are positive pairs,
-seconds of background negative ones.
+Tian et al., "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018. The loss is contrastive, on pairs of
+the *same* second: seconds of an event are positive pairs, seconds of background negative ones.
 """
 
 from __future__ import annotations
@@ -25,33 +24,25 @@ _LEAST_SQUARE = 1e-7
 """Keras's epsilon: keeps the gradient of the square root finite for equal vectors."""
 
 _LAYERS = {"visual.0": "dense_1", "visual.2": "dense_2", "audio.0": "dense_3", "audio.2": "dense_4"}
-"""Our layers -> layers of the published file."""
+"""Layers of `AveMatch` -> layers of the published file."""
 
 
 class AveMatch(EventMethod):
-    """Both towers, initialised as in Keras.
+    """A small network for each modality, initialised as in Keras.
+
+    `visual` maps features [..., 512] as `pool` returns them, `audio` features [..., 128], to embeddings [..., 64].
 
     Args:
-        config: `own` has `margin`, the least distance wanted for seconds of background.
+        config: `own` has `margin`, the distance above which negative pairs have no loss.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.visual, self.audio = _tower(VISUAL), _tower(AUDIO)
 
-    def embed_visual(self, pooled: Tensor) -> Tensor:
-        """Embeddings [..., 64] of visual features [..., 512], as `pool` returns them."""
-        embedded: Tensor = self.visual(pooled)
-        return embedded
-
-    def embed_audio(self, audio: Tensor) -> Tensor:
-        """Embeddings [..., 64] of audio features [..., 128]."""
-        embedded: Tensor = self.audio(audio)
-        return embedded
-
     def losses(self, features: Features) -> dict[str, Tensor]:
         """Term `contrastive`, over all seconds of the batch: d^2 for an event, else max(margin - d, 0)^2."""
-        distances = distance(self.embed_visual(pool(features.visual)), self.embed_audio(features.audio))
+        distances = distance(self.visual(pool(features.visual)), self.audio(features.audio))
         event = (features.labels != features.background).to(distances)
         short = F.relu(self.config.own["margin"] - distances)
         return {"contrastive": (event * distances**2 + (1 - event) * short**2).mean()}
@@ -78,7 +69,7 @@ def pool(visual: Tensor) -> Tensor:
 
 
 def distance(visual: Tensor, audio: Tensor) -> Tensor:
-    """[...] Euclidean distance of embeddings [..., 64], whose other axes are broadcast; never quite 0."""
+    """[...] Euclidean distance of embeddings [..., 64], which are broadcast; slightly above 0 for equal ones."""
     return (visual - audio).square().sum(-1).clamp(min=_LEAST_SQUARE).sqrt()
 
 

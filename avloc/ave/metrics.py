@@ -1,6 +1,6 @@
 """Accuracy of event localization per second, and of cross-modal matching.
 
-Classes are numbers, background last. *Accuracy* is the share of seconds classified correctly, background included.
+Classes are numbers, background last. Background counts as a class of its own.
 In *matching*, the seconds of an event in one modality are given and a window of as many seconds is searched in the
 other; it is correct if it starts exactly with the event.
 
@@ -17,9 +17,9 @@ def confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: i
     """Confusion matrix in seconds.
 
     Args:
-        predicted: [...] numbers of classes.
+        predicted: [...] class numbers.
         truth: the same shape.
-        classes: number of classes, K, with background.
+        classes: number of classes, K, including background.
 
     Returns:
         [K, K] int64: rows true classes, columns predicted ones.
@@ -28,9 +28,9 @@ def confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: i
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def accuracy(counts: NDArray[np.int64]) -> float:
-    """Accuracy of a confusion matrix; NaN for one without seconds."""
-    return float(counts.trace() / counts.sum()) if counts.sum() else float("nan")
+def accuracy(predicted: NDArray[np.int64] | int, truth: NDArray[np.int64]) -> float:
+    """Share of the seconds with the right class, which may be one for all of them; NaN for no seconds."""
+    return float((truth == predicted).mean()) if truth.size else float("nan")
 
 
 def class_accuracies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -47,21 +47,16 @@ def majority_accuracy(truth: NDArray[np.int64]) -> float:
     return float(np.bincount(truth.ravel()).max() / truth.size) if truth.size else float("nan")
 
 
-def background_accuracy(truth: NDArray[np.int64], classes: int) -> float:
-    """Accuracy of predicting background, the last of `classes`, for every second; NaN for no seconds."""
-    return float((truth == classes - 1).mean()) if truth.size else float("nan")
-
-
 def window_sums(distance: NDArray[np.floating], event: NDArray[np.bool_]) -> NDArray[np.float64] | None:
     """Summed distance of an event of one modality to every window of the other.
 
     Args:
         distance: [T, T], second of video by second of audio.
-        event: [T] bool, True in one run of seconds.
+        event: [T] bool, True in consecutive seconds.
 
     Returns:
-        [2, T] by the second in which the window starts, NaN where it would end after the clip: first the event of the
-        audio, searched in the video; then the reverse. None if there is no event, or it fills the clip.
+        [2, T] by the second in which the window starts, NaN where it would end after the clip. Row 0: the event of the
+        audio is searched in the video; row 1: the reverse. None if there is no event, or it fills the clip.
 
     Raises:
         ValueError: the event has gaps.
@@ -71,7 +66,7 @@ def window_sums(distance: NDArray[np.floating], event: NDArray[np.bool_]) -> NDA
     if length in (0, clip):
         return None
     if seconds[-1] - seconds[0] >= length:
-        raise ValueError("an event is one run of seconds")
+        raise ValueError("the seconds of an event must be consecutive")
     sums = np.full((2, clip), np.nan)
     for start in range(clip - length + 1):
         window = slice(start, start + length)
@@ -87,25 +82,17 @@ def window_starts(sums: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def matched(sums: NDArray[np.float64], event: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether the nearest window starts with the event [2]; False for a distance that is not finite.
-
-    Args:
-        sums: as `window_sums` returns them.
-        event: [T] bool, True in one run of seconds.
-    """
+    """Whether the nearest window of `window_sums` starts with the event [2]; False if its distance is not finite."""
     starts = window_starts(sums)
     found: NDArray[np.bool_] = (starts == np.argmax(event)) & np.isfinite(sums[[0, 1], starts])
     return found
 
 
 def chance_of_match(events: NDArray[np.bool_]) -> float:
-    """Expected accuracy of a random window: the mean of one over the number of windows.
+    """Expected accuracy of a random window: the mean of one over the number of windows; NaN for no clips.
 
     Args:
-        events: [n, T] bool, True in one run of seconds. Clips that `window_sums` leaves out are left out.
-
-    Returns:
-        NaN if no clip is left.
+        events: [n, T] bool, True in consecutive seconds. Clips for which `window_sums` returns None are left out.
     """
     lengths = events.sum(1)
     searched = lengths[(lengths > 0) & (lengths < events.shape[1])]

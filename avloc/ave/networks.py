@@ -40,8 +40,8 @@ _PLACES = CELLS * CELLS
 class Features:
     """A batch of clips: `visual` [B, T, 7, 7, 512] and `audio` [B, T, 128] float32, `labels` [B, T] int64 classes.
 
-    Matching uses the mean over the cells; `visual` may then be [B, T, 1, 1, 512]. `clips` [B] int64 is the class of
-    each clip, for weak labels.
+    For matching, `visual` may be the mean over the cells [B, T, 1, 1, 512]. `clips` [B] int64 is the class of each
+    clip, for weak labels.
     """
 
     visual: Tensor
@@ -59,13 +59,13 @@ class EventMethod(PublishedModel):
     def losses(self, features: Features) -> dict[str, Tensor]:
         """Named loss terms, each the mean over the batch."""
 
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """`losses`, for `DistributedDataParallel`."""
+        return self.losses(features)
+
 
 def build_network(config: ModelConfig) -> EventMethod:
-    """The network of a configuration, with initial weights.
-
-    Raises:
-        UsageError: the method is a localizer, or unknown.
-    """
+    """The network of a configuration, with initial weights; a UsageError for a localizer or an unknown method."""
     found = any_class(config.method)
     if not issubclass(found, EventMethod):
         raise UsageError(f"{config.method} predicts maps, not events; valid: {', '.join(EVENT_SPECS)}")
@@ -74,14 +74,14 @@ def build_network(config: ModelConfig) -> EventMethod:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Output of AVE for B clips."""
+    """Output of AVE: `scores` [B, T, K] logits, `probabilities` [B, T, K] their softmax over the classes.
+
+    `attention` [B, T, 7, 7]: weights of the cells; those of a second sum to 1.
+    """
 
     scores: Tensor
-    """[B, T, K] logits."""
     probabilities: Tensor
-    """[B, T, K] softmax of each second."""
     attention: Tensor
-    """[B, T, 7, 7] weights of the cells; those of a second add up to 1."""
 
 
 class AVE(EventMethod):
@@ -118,10 +118,6 @@ class AVE(EventMethod):
     def attend(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio-guided visual attention.
 
-        Args:
-            visual: [B, T, 7, 7, 512].
-            audio: [B, T, 128].
-
         Returns:
             [B, T, 512] mean of the cells, weighted by the attention, and the attention [B, T, 7, 7].
         """
@@ -149,12 +145,7 @@ class AVE(EventMethod):
         return scores
 
     def predict(self, visual: Tensor, audio: Tensor) -> Prediction:
-        """Predict the event of every second; clips may have any number of seconds.
-
-        Args:
-            visual: [B, T, 7, 7, 512].
-            audio: [B, T, 128].
-        """
+        """Predict the event of every second from `Features.visual` and `audio`, for clips of any length."""
         attended, attention = self.attend(visual, audio)
         scores = self._classify(*self.encode_time(attended, audio))
         return Prediction(scores, scores.softmax(-1), attention)
@@ -164,7 +155,7 @@ class AVE(EventMethod):
 
         The authors apply a multi-label soft margin loss, which expects logits, to probabilities: it cannot fall below
         0.680, and its gradients are small. `cross_entropy` uses the cross-entropy of the logits instead. With `weak`,
-        the clip's scores (`of_clip`) are compared with the clip's class, else every second counts.
+        the scores of the clip (`of_clip`) and its class are compared, otherwise those of every second.
         """
         scores, labels = self.predict(features.visual, features.audio).scores, features.labels
         if self.config.own["weak"]:
@@ -177,7 +168,7 @@ class AVE(EventMethod):
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
-        """The parameters of a pickled module; `weak` is taken from the file name, for the tensors are the same."""
+        """The parameters of a pickled module; `weak` is taken from the file name, as the tensors are the same."""
         if len(files) != 1:
             return None
         ((name, content),) = files.items()

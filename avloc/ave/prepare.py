@@ -1,7 +1,7 @@
 """Turns the folder of AVE into a store: its videos, or the features that its authors released.
 
-Found at any depth: `Annotations.txt`; `{train,val,test}_order.h5` and `*_order_match.h5`; videos `<VideoID>.mp4`, or
-files of features (see `released_features`).
+Files may be at any depth: `Annotations.txt`; `{train,val,test}_order.h5` and `*_order_match.h5`; videos
+`<VideoID>.mp4`, or files of features (see `released_features`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from avloc.annotations.lists import IdList, media_id
-from avloc.ave.annotations import AveRow, class_names, read_order, read_rows, write_labels
+from avloc.ave.annotations import AveRow, class_names, read_order, read_rows
 from avloc.ave.event_table import EVENTS, NOISE, EventRow, EventTable
 from avloc.ave.released_features import FeatureFile, count_noise, find_features
 from avloc.errors import Refused, UsageError
@@ -21,7 +21,7 @@ from avloc.media.pictures import VIDEO_SUFFIXES
 from avloc.prepare import PrepareOptions, PrepareReport, prepare
 from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent
-from avloc.registry import StoreSpec
+from avloc.registry import SPECS
 from avloc.sharding import lock_shard
 from avloc.store import FIRST, WINDOW, StoreHeader
 
@@ -38,32 +38,30 @@ def prepare_events(
     """Turn AVE's folder into a store with `events.json`, and `labels.h5` in the format of its authors.
 
     Args:
-        sources: the folder, or several that hold its files.
+        sources: the folder, or several that together contain its files.
         out: the store.
-        options: `workers`, `part` and `dry_run` apply; `layout` is ave.
+        options: `workers`, `shard` and `dry_run` apply; `layout` is ave.
         listener: receives progress and notices.
 
     Raises:
         UsageError: `options.method` is another one; there are no annotations, or neither videos nor features; files
             contradict each other.
         NoInputLeft: every video failed.
-        Refused: another process writes to `out`, or it holds another store.
+        Refused: another process writes to `out`, or it contains another store.
     """
     if options.method not in (PrepareOptions.method, _METHOD):
         raise UsageError(f"--for {options.method} does not go with --layout ave; valid: without it")
     files = _named(files_in(sources, out))
-    rows = _rows(files, sources)
-    orders = {name: _orders(files, suffix, len(rows)) for name, suffix in (("split", ""), ("match", "_match"))}
+    if _ANNOTATIONS not in files:
+        raise UsageError(f"no {_ANNOTATIONS} in {', '.join(sources)}", hint="--layout ave takes the folder of AVE.")
+    rows = read_rows(files[_ANNOTATIONS])
     released = find_features(files)
-    noise = _noise_rows(count_noise(released, listener))
-    table = EventTable(
-        classes=class_names(rows),
-        rows=(*_table_rows(rows, orders, repeated=bool(released)), *noise),
-    )
+    annotated = _table_rows(rows, files, repeated=bool(released))
+    table = EventTable(classes=class_names(rows), rows=(*annotated, *_noise_rows(count_noise(released, listener))))
     _check_table(table, out, bool(released))
     if released:
         if any(path.suffix.lower() in VIDEO_SUFFIXES for path in files.values()):
-            listener(Notice("released features are there: the videos are not used"))
+            listener(Notice("there are released features: the videos are not used"))
         report = _take_features(released, table, out, options, listener)
     else:
         named = IdList(ids=tuple(dict.fromkeys(row.clip for row in table.rows)), name="", is_test=False)
@@ -71,17 +69,12 @@ def prepare_events(
         report = prepare(sources, out, how, listener, named)
     if not options.dry_run:
         table.write(out)
-        write_labels(out / LABELS, rows)
+        table.write_labels(out / LABELS)
     return report
 
 
 def _check_table(table: EventTable, out: Path, released: bool) -> None:
-    """Check the table, and that an existing store has the same events, from the same kind of source.
-
-    Raises:
-        UsageError: the table is inconsistent.
-        Refused: the store is another one.
-    """
+    """Refuse an inconsistent table, and a store with other events or from another kind of source."""
     try:
         table.check()
     except ValueError as error:
@@ -91,42 +84,28 @@ def _check_table(table: EventTable, out: Path, released: bool) -> None:
     from_files = _FEATURES in StoreHeader.read(out).provenance
     if from_files != released or ((out / EVENTS).is_file() and EventTable.of(out).hash() != table.hash()):
         hint = "Prepare into another folder with --out."
-        raise Refused(f"{out} holds a store of other events, or of another kind", hint=hint)
+        raise Refused(f"{out} contains a store of other events, or of another kind", hint=hint)
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by name.
-
-    Raises:
-        UsageError: two files that would be read have the same name.
-    """
+    """Files by name; a UsageError if two files to read have the same name."""
     files: dict[str, Path] = {}
     for path in paths:
         first = files.setdefault(path.name, path)
         if first is not path and (path.name == _ANNOTATIONS or path.suffix == ".h5"):
-            raise UsageError(f"{first} and {path} are both there; valid: one {path.name}")
+            raise UsageError(f"{first} and {path} both exist; valid: one {path.name}")
     return files
 
 
-def _rows(files: dict[str, Path], sources: Sequence[str]) -> tuple[AveRow, ...]:
-    if _ANNOTATIONS not in files:
-        raise UsageError(f"no {_ANNOTATIONS} in {', '.join(sources)}", hint="--layout ave takes the folder of AVE.")
-    return read_rows(files[_ANNOTATIONS])
-
-
 def _orders(files: dict[str, Path], suffix: str, rows: int) -> dict[int, str]:
-    """Row -> part of the published split; empty without its files.
-
-    Raises:
-        UsageError: one of the three files is missing, or a row is in two parts.
-    """
+    """Row -> part of the published split; empty without its three files."""
     names = {part: f"{part}_order{suffix}.h5" for part in ("train", "val", "test")}
     there = {part: files[name] for part, name in names.items() if name in files}
     if not there:
         return {}
     if len(there) < len(names):
         absent = next(name for part, name in names.items() if part not in there)
-        raise UsageError(f"{absent} is not there, but {next(iter(there.values())).name} is; a split has three files")
+        raise UsageError(f"{absent} is missing, but {next(iter(there.values())).name} exists; a split has three files")
     parts: dict[int, str] = {}
     for part, path in there.items():
         for row in read_order(path, rows):
@@ -135,17 +114,16 @@ def _orders(files: dict[str, Path], suffix: str, rows: int) -> dict[int, str]:
     return parts
 
 
-def _table_rows(rows: Sequence[AveRow], orders: dict[str, dict[int, str]], *, repeated: bool) -> Iterator[EventRow]:
-    """Each annotation with its clip; a repeated video is a clip of its own in released features."""
-    seen: Counter[str] = Counter()
+def _table_rows(rows: Sequence[AveRow], files: dict[str, Path], *, repeated: bool) -> Iterator[EventRow]:
+    """Each annotation with its clip; in released features, a repeated video is another clip."""
+    split, match = (_orders(files, suffix, len(rows)) for suffix in ("", "_match"))
+    earlier: Counter[str] = Counter()
     for number, row in enumerate(rows):
-        again = seen[row.video]
-        seen[row.video] += 1
         name = media_id(PurePath(f"{row.video}.mp4"))
-        clip = f"{name}+{again}" if again and repeated else name
-        yield EventRow(
-            clip=clip, annotation=row, split=orders["split"].get(number, ""), match=orders["match"].get(number, "")
-        )
+        if repeated and earlier[row.video]:
+            name = f"{name}+{earlier[row.video]}"
+        earlier[row.video] += 1
+        yield EventRow(clip=name, annotation=row, split=split.get(number, ""), match=match.get(number, ""))
 
 
 def _noise_rows(count: int) -> list[EventRow]:
@@ -160,7 +138,7 @@ def _take_features(
 ) -> PrepareReport:
     started = time.monotonic()
     clips = [row.clip for row in table.rows if row.split != NOISE]
-    noise = [row.clip for row in table.rows if row.split == NOISE]
+    noise = [row.clip for row in table.part(NOISE)]
     if not options.shard.is_unsharded:
         raise UsageError(f"--shard {options.shard.label} does not go with released features; valid: without it")
     for one in released:
@@ -169,7 +147,9 @@ def _take_features(
         stored = max(len(one.absent((*clips, *noise), out)) for one in released)
     else:
         with lock_shard(out, options.shard, "prepare"):
-            _write_header(out)
+            out.mkdir(parents=True, exist_ok=True)
+            provenance = {"method": _METHOD, WINDOW: FIRST, _FEATURES: "released by the authors of AVE"}
+            StoreHeader(spec=SPECS[_METHOD].store, provenance=provenance).write(out, {"clips": 0})
             stored = max(one.take(clips, noise, out, listener) for one in released)
     return PrepareReport(
         found=len(table.rows),
@@ -181,10 +161,3 @@ def _take_features(
         seconds=time.monotonic() - started,
         dry_run=options.dry_run,
     )
-
-
-def _write_header(out: Path) -> None:
-    """Write `store.json` of a store without clips."""
-    out.mkdir(parents=True, exist_ok=True)
-    provenance = {"method": _METHOD, WINDOW: FIRST, _FEATURES: "released by the authors of AVE"}
-    StoreHeader(spec=StoreSpec(seconds=10.0, rate=16_000), provenance=provenance).write(out, {"clips": 0})

@@ -1,8 +1,8 @@
 """Imports the features that AVE's authors released as hints of a store.
 
-`visual_feature.h5` (or `visual_feature_vec.h5`, the means over cells) with `audio_feature.h5`: a row is a clip, in the
-order of `Annotations.txt`. Files with `_noisy` before the dot hold clips of noise. They are several GB of float64, are
-read row by row and stored as float16.
+They are `visual_feature.h5`, or `visual_feature_vec.h5` with the means over cells, and `audio_feature.h5`. A row is a
+clip, in the order of `Annotations.txt`; files with `_noisy` before the dot contain clips of noise. They are several GB
+of float64, which are read row by row and stored as float16.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.ave.annotations import LABELS_KEY
+from avloc.ave.annotations import LABELS_KEY, open_data_set
 from avloc.ave.event_table import AUDIO_HINTS, POOLED_HINTS, VISUAL_HINTS
-from avloc.errors import InputError, UsageError
-from avloc.files import check_regular_file, sha256_of
-from avloc.hdf5 import local_data_set
+from avloc.errors import UsageError
+from avloc.files import sha256_of
 from avloc.progress import Listener, Notice, Progress
 from avloc.store import HintStamp, HintWriter
 from avloc.store.hints import hint_folder
@@ -37,18 +36,13 @@ _SHARD_CLIPS = 64
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A file of features, one row a clip, and the file of noise that goes with it."""
+    """A file of features, one row per clip, and its file of noise."""
 
     path: Path
     teacher: str
     shape: tuple[int, ...]
     """Shape of a row."""
     noise: Path | None
-
-    @property
-    def hint_shape(self) -> tuple[int, ...]:
-        """Shape of a hint: means over cells are stored as one cell."""
-        return self.shape if self.teacher != POOLED_HINTS else (self.shape[0], 1, 1, self.shape[1])
 
     def absent(self, names: Sequence[str], out: Path) -> list[str]:
         """The clips whose features are not in the store yet."""
@@ -61,7 +55,7 @@ class FeatureFile:
         Raises:
             UsageError: there are more or fewer.
         """
-        if (rows := _count(self.path, self.shape)) != clips:
+        if (rows := self.count(self.path)) != clips:
             raise UsageError(f"{self.path} has {rows} rows, but there are {clips} annotations")
 
     def take(self, clips: Sequence[str], noise: Sequence[str], out: Path, listener: Listener) -> int:
@@ -69,22 +63,50 @@ class FeatureFile:
 
         Raises:
             UsageError: a row cannot be read, or exceeds the range of float16.
-            Refused: the store holds other hints of this teacher.
+            Refused: the store contains other hints of this teacher.
         """
         listener(Notice(f"reading {self.path.name} once for its SHA-256"))
         paths = [self.path, *([self.noise] if self.noise and noise else [])]
         settings = {"imported": sha256_of(*paths), "files": len(paths)}
-        stamp = HintStamp(teacher=self.teacher, shape=self.hint_shape, settings=settings)
+        # Means over cells are stored as one cell.
+        shape = self.shape if self.teacher != POOLED_HINTS else (self.shape[0], 1, 1, self.shape[1])
+        stamp = HintStamp(teacher=self.teacher, shape=shape, settings=settings)
         taken, total = 0, len(clips) + len(noise)
         with HintWriter(out, stamp, shard_clips=_SHARD_CLIPS) as writer:
-            wanted = frozenset(self.absent((*clips, *noise), out))
+            absent = frozenset(self.absent((*clips, *noise), out))
             for path, names in zip(paths, (clips, noise), strict=False):
-                with closing(_values(path, self.shape, names, wanted)) as values:
+                with closing(self._values(path, names, absent)) as values:
                     for name, value in values:
-                        writer.add(name, value.reshape(self.hint_shape))
+                        writer.add(name, value.reshape(shape))
                         taken += 1
                         listener(Progress(task=path.name, done=taken, total=total, detail=name))
         return taken
+
+    def count(self, path: Path) -> int:
+        """Number of rows of `path` or `noise`."""
+        with self._opened(path) as values:
+            return len(values)
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[Any]:
+        with open_data_set(path, LABELS_KEY, "features of AVE") as values:
+            if values.shape[1:] != self.shape or values.dtype.kind != "f":
+                expected = f"floats of [rows, {', '.join(map(str, self.shape))}]"
+                raise UsageError(f"{path} contains {values.dtype} {values.shape}, not {expected}")
+            yield values
+
+    def _values(
+        self, path: Path, names: Sequence[str], absent: Collection[str]
+    ) -> Generator[tuple[str, NDArray[np.floating]]]:
+        """The rows of the absent clips, each with its clip."""
+        with self._opened(path) as rows:
+            for number, name in enumerate(names):
+                if name not in absent:
+                    continue
+                value: NDArray[np.floating] = rows[number]
+                if not np.isfinite(value).all() or np.abs(value).max(initial=0) > _LARGEST:
+                    raise UsageError(f"{path} contains numbers beyond the range of float16 in row {number}")
+                yield name, value
 
 
 def find_features(files: Mapping[str, Path]) -> list[FeatureFile]:
@@ -101,7 +123,7 @@ def find_features(files: Mapping[str, Path]) -> list[FeatureFile]:
     audio, visual = found(*_AUDIO_FILE), [one for kind in _VISUAL_FILES for one in found(*kind)]
     if bool(audio) != bool(visual):
         absent = _AUDIO_FILE[0] if visual else _VISUAL_FILES[0][0]
-        raise UsageError(f"{(audio or visual)[0].path} is there without {absent}; both are needed")
+        raise UsageError(f"{(audio or visual)[0].path} exists without {absent}; both are needed")
     return [*audio, *visual]
 
 
@@ -117,54 +139,7 @@ def count_noise(released: Sequence[FeatureFile], listener: Listener) -> int:
         if released and len(absent) < len(needed):
             listener(Notice(f"the files of noise are not used: {', '.join(absent) or _VISUAL_FILES[0][0]} has none"))
         return 0
-    counts = {_count(one.noise, one.shape) for one in needed if one.noise}
+    counts = {one.count(one.noise) for one in needed if one.noise}
     if len(counts) > 1:
         raise UsageError(f"the files of noise differ in length: {', '.join(map(str, sorted(counts)))} rows")
     return counts.pop()
-
-
-@contextmanager
-def _opened(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
-    """Open the data set [rows, *shape] of a file.
-
-    Raises:
-        UsageError: it cannot be read, or has another shape or type.
-    """
-    import h5py
-
-    try:
-        check_regular_file(path)
-        file = h5py.File(path, "r", locking=False)
-    except (InputError, OSError) as error:
-        raise UsageError(f"{path} cannot be read as features of AVE: {error}") from error
-    with file:
-        try:
-            values = local_data_set(file, LABELS_KEY)
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-            raise UsageError(f"{path} cannot be read as features of AVE: {error}") from error
-        if values.shape[1:] != shape or values.dtype.kind != "f":
-            wanted = f"floats of [rows, {', '.join(map(str, shape))}]"
-            raise UsageError(f"{path} holds {values.dtype} {values.shape}, not {wanted}")
-        yield values
-
-
-def _count(path: Path, shape: tuple[int, ...]) -> int:
-    with _opened(path, shape) as values:
-        return len(values)
-
-
-def _values(
-    path: Path, shape: tuple[int, ...], names: Sequence[str], wanted: Collection[str]
-) -> Generator[tuple[str, NDArray[np.floating]]]:
-    """The rows of the wanted clips, each with its clip."""
-    with _opened(path, shape) as rows:
-        for number, name in enumerate(names):
-            if name not in wanted:
-                continue
-            try:
-                value: NDArray[np.floating] = rows[number]
-            except (OSError, RuntimeError, ValueError) as error:
-                raise UsageError(f"{path} cannot be read at row {number}: {error}") from error
-            if not np.isfinite(value).all() or np.abs(value).max(initial=0) > _LARGEST:
-                raise UsageError(f"{path} holds numbers beyond the range of float16 in row {number}")
-            yield name, value

@@ -36,19 +36,19 @@ FRAMES = 16
 SIDE = 224
 """Side in pixels of the square that frames are stretched to."""
 SHAPE = (7, 7, 512)
-"""Rows, columns and channels of a second."""
+"""Rows, columns and channels of the features of a second."""
 
 
 class Vgg19Teacher:
     """Features of VGG19's fifth pooling layer, averaged over 16 frames of each second: [seconds, 7, 7, 512].
 
-    A store holds one frame of a clip, so the frames are read from the video itself. How the released features of AVE
-    were scaled is not published; these use torchvision's weights and ImageNet's mean and standard deviation.
+    A store has one frame of a clip, so the frames are read from the video itself. How the released features of AVE were
+    scaled is not published; these use torchvision's weights and ImageNet's mean and standard deviation.
 
     Args:
-        spec: spec of the store.
+        spec: of the store.
         weights: VGG19's, from `avloc.weights.locate`.
-        device: where the network runs; float32 throughout.
+        device: runs the network, in float32.
     """
 
     name = "vgg19"
@@ -56,33 +56,26 @@ class Vgg19Teacher:
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         self.seconds, self.weights, self.device = int(spec.seconds), weights, device
 
-    @staticmethod
-    def weight() -> Weight:
-        """IMAGENET1K_V1."""
-        return imagenet_weights(Vgg19Teacher.name)
-
     @cached_property
     def model(self) -> nn.Module:
-        """The network, loaded when first needed."""
+        """The network, loaded on first use."""
         network = build_backbone(self.name)
         load_pretrained(network, self.name, self.weights.path)
         return network.eval().to(self.device)
 
     def stamp(self) -> HintStamp:
-        """Teacher, weights and settings."""
-        settings = {"frames": FRAMES, "side": SIDE, "seconds": self.seconds}
-        return HintStamp(
-            teacher=self.name, shape=(self.seconds, *SHAPE), weights=self.weights.hashes, settings=settings
-        )
+        """Name, weights and settings."""
+        shape, settings = (self.seconds, *SHAPE), {"frames": FRAMES, "side": SIDE, "seconds": self.seconds}
+        return HintStamp(teacher=self.name, shape=shape, weights=self.weights.hashes, settings=settings)
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
         """The frames of the clip's window: [seconds * 16, 224, 224, 3].
 
         Raises:
-            InputError: the video is gone, changed or unreadable.
+            InputError: the video is missing, changed or unreadable.
         """
         if not source_is_there(clip.sound_source, clip.source_bytes):
-            raise InputError(f"its video {clip.sound_source} is gone or has changed")
+            raise InputError(f"its video {clip.sound_source} is missing or has changed")
         return np.stack(list(read_seconds(Path(clip.sound_source), clip.window_s, self.seconds)))
 
     def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
@@ -91,7 +84,7 @@ class Vgg19Teacher:
 
     @torch.inference_mode()
     def features(self, frames_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[T, 7, 7, 512] of T * 16 frames. One second is computed at a time: no clip depends on its neighbours."""
+        """[T, 7, 7, 512] of T * 16 frames, one second at a time, so that it does not depend on the others."""
         out = []
         with deterministic_inference():
             for second in np.split(frames_NHW3, len(frames_NHW3) // FRAMES):
@@ -102,46 +95,42 @@ class Vgg19Teacher:
 
 
 class VggishSecondsTeacher(VggishTeacher):
-    """The embedding of each second of the store's window, [seconds, 128], not normalised.
+    """VGGish's embedding of each second of the store's window: [seconds, 128], not normalised.
 
-    VGGish takes 0.96 s; the rest of each second is left out. Silence has an embedding too.
+    VGGish takes 0.96 s; the rest of each second is left out.
     """
 
     def stamp(self) -> HintStamp:
-        """Teacher, weights and settings."""
+        """Name, weights and settings."""
         settings = {"rate": MEL_RATE, "seconds": self.spec.seconds, "pooling": "none, a patch a second"}
         shape = (int(self.spec.seconds), WIDTH)
         return HintStamp(teacher=self.name, shape=shape, weights=self.weights.hashes, settings=settings)
 
     @torch.inference_mode()
-    def heard(self, sound_BN: Tensor) -> list[Hint]:
-        """The embeddings of each waveform."""
+    def predict(self, sound_BN: Tensor) -> list[Hint]:
+        """The embeddings of each waveform, also for silence."""
         seconds = int(self.spec.seconds)
         return list(self.model.seconds(sound_BN[:, : seconds * MEL_RATE]).cpu().numpy())
 
 
 def vgg19_teacher(store: Store, find: Callable[[Weight], Located], device: torch.device) -> Vgg19Teacher:
-    """VGG19 for a store of events; `find` locates its weights.
-
-    Raises:
-        UsageError: the store has no events.
-    """
+    """VGG19 for a store of events, else a UsageError; `find` locates its weights."""
     if not EventTable.is_in(store.folder):
         raise UsageError(f"--teacher vgg19 needs a store of events; {store.folder} has no {EVENTS}")
-    return Vgg19Teacher(store.spec, find(Vgg19Teacher.weight()), device)
+    return Vgg19Teacher(store.spec, find(imagenet_weights(Vgg19Teacher.name)), device)
 
 
 def vggish_teacher(
     store: Store, find: Callable[[Weight], Located], device: torch.device
 ) -> VggishSecondsTeacher | None:
-    """VGGish per second for a store of events; None for other stores, which take `avloc.teachers.VggishTeacher`."""
+    """VGGish per second for a store of events; None for other stores, for which `avloc.teachers` has one."""
     if not EventTable.is_in(store.folder):
         return None
     return VggishSecondsTeacher(store.spec, find(VggishSecondsTeacher.weight), device)
 
 
 def read_seconds(source: MediaSource, start_s: float, seconds: int) -> Iterator[NDArray[np.uint8]]:
-    """16 frames of each second [224, 224, 3], each from the middle of its sixteenth, stretched to a square.
+    """16 frames of each second [224, 224, 3], from the middles of its sixteenths, stretched to a square.
 
     Raises:
         InputError: the video cannot be decoded.

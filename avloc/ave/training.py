@@ -1,4 +1,4 @@
-"""Training of the event methods on the features of a store; the task that the training loop runs for them."""
+"""Training of the event methods on the features of a store, as a task of the training loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avloc import __version__
 from avloc.ave.event_table import NOISE, EventRow, EventTable
 from avloc.ave.features import EventSet
 from avloc.ave.networks import AVE, EventMethod, Features, build_network
-from avloc.checkpoint import ModelFile, load_model, put_weights
+from avloc.checkpoint import load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, TrainConfig, check_used, to_dict
 from avloc.distributed import ALONE, Peers
 from avloc.engine import pick_device, pick_precision
@@ -33,9 +33,9 @@ class EventTask:
     """One event method on one store; a `Task`.
 
     Raises:
-        StoreNotFound: no store there.
+        StoreNotFound: there is no store.
         Refused: the store has no events, or no features of them.
-        UsageError: settings that do not fit each other or the store, or `--val` names no part of the split.
+        UsageError: settings that do not fit each other or the store, or `--val` is not a part of the split.
     """
 
     def __init__(self, options: TrainOptions, config: TrainConfig, listener: Listener) -> None:
@@ -43,11 +43,14 @@ class EventTask:
         self.options, self.config = options, config
         self.table = EventTable.of(options.store)
         self.is_match = config.model.method == "ave-match"
-        self._check_classes()
+        classes, there = config.model.own.get("classes"), len(self.table.classes)
+        if classes not in (None, there):
+            reason = f"ave.classes = {classes} is impossible: {options.store} has {there} classes of events"
+            raise UsageError(reason, hint=f"Valid: --set ave.classes={there}")
         self.training_set = self._set(training_rows(self.table, config, options.val))
         self.held_out = self._set(self._held_out()) if options.val else None
         if len(self.training_set) < 2:
-            raise Refused(f"{options.store} leaves {len(self.training_set)} rows to train on; 2 are the least")
+            raise Refused(f"{options.store} leaves {len(self.training_set)} rows to train on; at least 2 are needed")
         weak = config.model.own.get("weak")
         if weak and not any(row.split == NOISE for row in self.training_set.rows):
             listener(Notice("there are no rows of noise: no training clip is background throughout"))
@@ -67,14 +70,6 @@ class EventTask:
     def _set(self, rows: Sequence[EventRow]) -> EventSet:
         return EventSet(self.options.store, self.table, rows, pooled=self.is_match)
 
-    def _check_classes(self) -> None:
-        own, there = self.config.model.own.get("classes"), len(self.table.classes)
-        if own is not None and own != there:
-            raise UsageError(
-                f"ave.classes = {own} is impossible: {self.options.store} has {there} classes of events",
-                hint=f"Valid: --set ave.classes={there}",
-            )
-
     def _held_out(self) -> list[EventRow]:
         name = self.options.val
         if name not in ("val", "test"):
@@ -88,38 +83,33 @@ class EventTask:
         if self.held_out is None:
             return LAST_EPOCH
         kind = "loss" if self.is_match else "accuracy per second"
-        warned = f"{TEST_SELECTED}: " if self.options.val == "test" else ""
-        return f"{warned}best {kind} on held-out {self.options.val}, {len(self.held_out)} rows"
+        known_test = f"{TEST_SELECTED}: " if self.options.val == "test" else ""
+        return f"{known_test}best {kind} on held-out {self.options.val}, {len(self.held_out)} rows"
 
     def start(self, listener: Listener) -> dict[str, Any]:  # noqa: ARG002
         """Build the network, seeded, with its initial weights."""
         torch.manual_seed(self.config.seed)
-        self.network: EventMethod = build_network(self.config.model).to(self.device)
-        self._terms: nn.Module = _Losses(self.network)
+        self.model: EventMethod = build_network(self.config.model).to(self.device)
+        self._terms: nn.Module = self.model
         if self.config.init == "random":
             return {"weights": "random"}
-        return _load_initial(self.network, self.config)
-
-    @property
-    def model(self) -> nn.Module:
-        """The network."""
-        return self.network
+        return _load_initial(self.model, self.config)
 
     def groups(self) -> list[Group]:
         """The trainable parameters."""
-        return self.network.groups()
+        return self.model.groups()
 
     def share(self, peers: Peers) -> None:
-        """Share batches with other processes. Terms are means over rows, so parts are weighted by their rows."""
+        """Share batches with other processes."""
         if peers.size > 1:
             self._peers, self._terms = peers, DistributedDataParallel(self._terms)
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Features]:
-        """The features of each batch, read when it is needed: that takes milliseconds."""
+        """The features of each batch, read when they are needed, which takes milliseconds."""
         return (self.training_set.batch(batch) for batch in batches)
 
     def terms(self, batch: Features, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
-        """Loss terms of one batch."""
+        """Loss terms of one batch: means over its rows, weighted by this process's share of them."""
         peers = self._peers.with_rows(len(batch.labels))
         share = len(batch.labels) * peers.size / sum(peers.counts)
         found: dict[str, Tensor] = self._terms(self._moved(batch))
@@ -134,21 +124,19 @@ class EventTask:
         """Accuracy per second, or the loss for cross-modal matching."""
         if self.held_out is None:
             return None
-        self.network.eval()
+        self.model.eval()
         total = 0.0
         for start in range(0, len(self.held_out), _BATCH):
             batch = self._moved(self.held_out.batch(range(start, min(start + _BATCH, len(self.held_out)))))
-            total += self._score(batch) * len(batch.labels)
-        self.network.train()
+            if isinstance(self.model, AVE):
+                scores = self.model.predict(batch.visual, batch.audio).scores
+                score = (scores.argmax(2) == batch.labels).float().mean()
+            else:
+                score = self.model.losses(batch)["contrastive"]
+            total += score.item() * len(batch.labels)
+        self.model.train()
         value = total / len(self.held_out)
         return (-value if self.is_match else value), value
-
-    def _score(self, batch: Features) -> float:
-        if self.is_match:
-            return self.network.losses(batch)["contrastive"].item()
-        assert isinstance(self.network, AVE)
-        scores = self.network.predict(batch.visual, batch.audio).scores
-        return (scores.argmax(2) == batch.labels).float().mean().item()
 
     def card(self, init: dict[str, Any]) -> dict[str, Any]:
         """Provenance of the model, and the names of its classes."""
@@ -166,19 +154,8 @@ class EventTask:
         }
 
 
-class _Losses(nn.Module):
-    """The loss as a module, for `DistributedDataParallel`."""
-
-    def __init__(self, network: EventMethod) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, features: Features) -> dict[str, Tensor]:
-        return self.network.losses(features)
-
-
 def training_rows(table: EventTable, config: TrainConfig, val: str) -> list[EventRow]:
-    """Rows to train on: the training part, or all rows of a store without a split; with noise where labels are weak.
+    """Rows to train on: the training part, or all rows of a store without a split; with noise if labels are weak.
 
     Raises:
         UsageError: `--val` in a store without a split.
@@ -194,7 +171,7 @@ def training_rows(table: EventTable, config: TrainConfig, val: str) -> list[Even
 
 
 def _load_initial(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
-    """Load the weights of a model file. DMRN takes those of the plain network (AV_att) except for the head."""
+    """Load the weights of a model file; DMRN takes those of the plain network (AV_att) except for the head."""
     if config.init in ("imagenet", "concepts"):
         method = config.model.method
         raise UsageError(f"init = {config.init!r} is impossible for {method}; valid: random, or a model file")
@@ -202,16 +179,10 @@ def _load_initial(network: EventMethod, config: TrainConfig) -> dict[str, Any]:
     if model.config.method != config.model.method:
         raise UsageError(f"--init {model.path} is a model of {model.config.method}, not of {config.model.method}")
     origin = {"weights": model.path.name, "sha256": model.sha256}
-    own = (model.config.own.get("dmrn"), config.model.own.get("dmrn"))
-    if own == (False, True):
-        _put_common(network, model)
-        return {**origin, "without": "head"}
+    if (model.config.own.get("dmrn"), config.model.own.get("dmrn")) == (False, True):
+        origin["without"] = "head"
+        head = {name: value for name, value in network.state_dict().items() if name.startswith(AVE.head)}
+        rest = {name: value for name, value in model.state.items() if not name.startswith(AVE.head)}
+        model = replace(model, state={**rest, **head})
     put_weights(network, model)
     return origin
-
-
-def _put_common(network: EventMethod, model: ModelFile) -> None:
-    """Load all weights except for the head; none may be missing."""
-    own = {name: value for name, value in network.state_dict().items() if name.startswith(AVE.head)}
-    rest = {name: value for name, value in model.state.items() if not name.startswith(AVE.head)}
-    put_weights(network, replace(model, state={**rest, **own}))

@@ -29,7 +29,7 @@ def store(folder, tmp_path_factory) -> Path:
 
 
 class TinyVgg19(nn.Module):
-    """Something with a picture's average colours in 49 cells, in place of twenty million weights."""
+    """A picture's average colours in 49 cells, in place of twenty million weights."""
 
     def forward(self, frames_B3HW: torch.Tensor) -> BackboneOutput:
         cells = nn.functional.adaptive_avg_pool2d(frames_B3HW, 7).repeat(1, 171, 1, 1)[:, :512]
@@ -40,12 +40,13 @@ class TinyVgg19(nn.Module):
 def tiny_teachers(monkeypatch, tmp_path):
     """VGG19's file is named after a hash that no made-up weights can have, and the network takes minutes."""
     torch.manual_seed(0)
-    heard = tmp_path / "weights" / VGGISH.files[0].name
-    heard.parent.mkdir()
-    torch.save(VGGish().state_dict(), heard)
+    weights = tmp_path / "weights" / VGGISH.files[0].name
+    weights.parent.mkdir()
+    torch.save(VGGish().state_dict(), weights)
 
     def locate(weight, **_):
-        return Located(path=heard, hashes={weight.files[0].name: "0" * 64}, verified=False)
+        return Located(path=weights, hashes={weight.files[0].name: "0" * 64}, verified=False)
 
     monkeypatch.setattr("avloc.weights.locate", locate)
+    monkeypatch.setattr("avloc.ave.localization.locate", locate)
     monkeypatch.setattr("avloc.ave.teachers.Vgg19Teacher.model", TinyVgg19())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -13,15 +14,12 @@ from avloc.ave.annotations import (
     AVE_CLASSES,
     AveRow,
     class_names,
-    one_hot,
     presence,
     read_order,
     read_rows,
-    second_labels,
-    video_labels,
-    write_labels,
 )
-from avloc.ave.metrics import background_accuracy
+from avloc.ave.event_table import EventRow, EventTable
+from avloc.ave.metrics import accuracy
 from avloc.errors import UsageError
 from tests.program import ROOT
 
@@ -48,28 +46,31 @@ def written(tmp_path, text: str | bytes):
     return path
 
 
+def table_of(rows) -> EventTable:
+    return EventTable(classes=class_names(rows), rows=tuple(EventRow(clip=row.video, annotation=row) for row in rows))
+
+
 def _order(path, values) -> None:
     with h5py.File(path, "w") as file:
         file["order"] = values
 
 
 @pytest.mark.parametrize("text", [TEXT, HEADING + TEXT, TEXT.replace("\n", "\r\n"), "\ufeff" + HEADING + TEXT + "\n"])
-def test_rows_and_what_follows_from_them(tmp_path, text):
+def test_rows_give_labels_and_presence(tmp_path, text):
     rows = read_rows(written(tmp_path, text))
     assert rows[1] == AveRow(video="b", category="Dog bark", quality="good", start=2, end=5)
-    classes = class_names(rows)
-    assert classes == ("Bell", "Dog bark")
-    labels = second_labels(rows, classes)
+    table = table_of(rows)
+    assert table.classes == ("Bell", "Dog bark")
+    labels = table.labels(table.rows)
     assert labels.dtype == np.int64
     assert labels.tolist() == [[0] * 10, [2, 2, 1, 1, 1, 2, 2, 2, 2, 2], [2] * 10]
     assert presence(rows).dtype == np.float32
     assert presence(rows).tolist() == (labels < 2).astype(float).tolist()
-    assert video_labels(rows, classes).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
-    assert np.array_equal(one_hot(labels, 2).argmax(-1), labels)
+    assert table.clip_classes(table.rows).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         (TEXT + "Bell&d&good&1", "line 4: 4 fields"),
         (TEXT + HEADING, "line 4: Start = 'StartTime'"),
@@ -78,34 +79,34 @@ def test_rows_and_what_follows_from_them(tmp_path, text):
         ("Bell&d&good&1&2.5", "line 1: End = '2.5'"),
         (HEADING + "Bell&d&good&5&4", "line 2: Start = 5 is after End = 4"),
         ("&d&good&1&2", "line 1: no category"),
-        ("Bell&../d&good&1&2", "VideoID '../d' is no name"),
-        (HEADING, "has no row"),
-        (b"\xff\xfe", "is no text"),
+        ("Bell&../d&good&1&2", "VideoID '../d' is not a file name"),
+        (HEADING, "has no rows"),
+        (b"\xff\xfe", "is not UTF-8 text"),
     ],
 )
-def test_annotations_that_are_none_are_refused_by_line(tmp_path, text, said):
-    with pytest.raises(UsageError, match=f"Annotations.txt.*{re.escape(said)}"):
+def test_invalid_annotations_are_refused_with_the_line(tmp_path, text, reason):
+    with pytest.raises(UsageError, match=f"Annotations.txt.*{re.escape(reason)}"):
         read_rows(written(tmp_path, text))
     with pytest.raises(UsageError, match="nowhere cannot be read"):
         read_rows(tmp_path / "nowhere")
 
 
-def test_a_category_that_is_no_class_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="category 'Dog bark' is no class; valid: Bell"):
-        second_labels(read_rows(written(tmp_path, TEXT)), ("Bell",))
+def test_an_unknown_category_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'Dog bark'.* has an unknown category"):
+        replace(table_of(read_rows(written(tmp_path, TEXT))), classes=("Bell",)).check()
 
 
 def test_labels_are_written_as_the_published_script_reads_them(tmp_path):
-    rows = read_rows(written(tmp_path, TEXT))
-    write_labels(tmp_path / "labels.h5", rows)
+    table = table_of(read_rows(written(tmp_path, TEXT)))
+    table.write_labels(tmp_path / "labels.h5")
     with h5py.File(tmp_path / "labels.h5") as file:
         labels = file["avadataset"]
         assert (labels.shape, labels.dtype, labels.chunks) == ((3, 10, 3), np.float32, None)
-        assert np.array_equal(labels[:].argmax(-1), second_labels(rows, class_names(rows)))
+        assert np.array_equal(labels[:].argmax(-1), table.labels(table.rows))
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "reason"),
     [
         (np.array([0, 3]), "names row 3; valid: 0 to 2"),
         (np.array([0, -1]), "names row -1"),
@@ -117,13 +118,13 @@ def test_labels_are_written_as_the_published_script_reads_them(tmp_path):
         (h5py.SoftLink("/rows"), "stored in another file"),
     ],
 )
-def test_an_order_that_is_none_is_refused(tmp_path, values, said):
+def test_an_invalid_order_is_refused(tmp_path, values, reason):
     _order(tmp_path / "test_order.h5", values)
-    with pytest.raises(UsageError, match=f"test_order.h5.*{said}"):
+    with pytest.raises(UsageError, match=f"test_order.h5.*{reason}"):
         read_order(tmp_path / "test_order.h5", 3)
 
 
-def test_an_order(tmp_path):
+def test_an_order_is_read(tmp_path):
     path = tmp_path / "order.h5"
     _order(path, np.array([2, 0], np.uint16))
     assert read_order(path, 3) == [2, 0]
@@ -136,20 +137,22 @@ def test_an_order(tmp_path):
 @needs_published_labels
 def test_the_published_labels_follow_from_the_annotations(tmp_path):
     rows = read_rows(PUBLISHED / "Annotations.txt")
-    classes = class_names(rows)
-    assert (len(rows), len(classes), classes[0], classes[-1]) == (4143, 28, "Church bell", "Mandolin")
-    assert classes == AVE_CLASSES
-    for name, ours in (("labels_closs", presence(rows)), ("mil_labels", video_labels(rows, classes))):
+    table = table_of(rows)
+    assert (len(rows), len(table.classes)) == (4143, 28)
+    assert (table.classes[0], table.classes[-1]) == ("Church bell", "Mandolin")
+    assert table.classes == AVE_CLASSES
+    of_clips = np.eye(29, dtype=np.float32)[table.clip_classes(table.rows)]
+    for name, ours in (("labels_closs", presence(rows)), ("mil_labels", of_clips)):
         with h5py.File(PUBLISHED / f"{name}.h5") as file:
             assert file["avadataset"].dtype == ours.dtype
             assert np.array_equal(file["avadataset"][:], ours)
-    labels = second_labels(rows, classes)
+    labels = table.labels(table.rows)
     assert np.array_equal(labels < 28, presence(rows) > 0)
     with h5py.File(PUBLISHED / "mil_labels.h5") as file:
         category = file["avadataset"][:].argmax(-1)
     assert np.array_equal(labels, np.where(presence(rows) > 0, category[:, None], 28))
     test = read_order(PUBLISHED / "test_order.h5", len(rows))
-    assert background_accuracy(labels[test], 29) == pytest.approx(0.178, abs=5e-4)
+    assert accuracy(28, labels[test]) == pytest.approx(0.178, abs=5e-4)
 
 
 @needs_published_labels

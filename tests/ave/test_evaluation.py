@@ -18,7 +18,7 @@ from tests.synthetic_ave import KINDS, make_run
 from tests.synthetic_scenes import write_store
 
 
-def test_scores_are_those_of_a_slow_count(store, tmp_path, here):
+def test_scores_equal_counting(store, tmp_path, here):
     run = make_run(store, tmp_path / "run")
     report = json.loads(here("eval", run, "--testset", "ave", "--store", store, "--json").out)
     table = EventTable.of(store)
@@ -29,8 +29,8 @@ def test_scores_are_those_of_a_slow_count(store, tmp_path, here):
     right = total = by_clip = 0
     of_class = {number: [0, 0] for number in range(KINDS + 1)}
     for row, labels in zip(rows, table.labels(rows), strict=True):
-        seen, heard = (Hints(store, name).read(row.clip).astype(np.float32) for name in ("vgg19", "vggish"))
-        scores = network.eval().predict(torch.from_numpy(seen)[None], torch.from_numpy(heard)[None]).scores[0]
+        visual, audio = (Hints(store, name).read(row.clip).astype(np.float32) for name in ("vgg19", "vggish"))
+        scores = network.eval().predict(torch.from_numpy(visual)[None], torch.from_numpy(audio)[None]).scores[0]
         for second in range(10):
             hit = int(scores[second].argmax()) == labels[second]
             right, total = right + hit, total + 1
@@ -47,7 +47,7 @@ def test_scores_are_those_of_a_slow_count(store, tmp_path, here):
     assert (shown.code, "accuracy per second" in shown.out, "commonest class, no model" in shown.out) == (0, True, True)
 
 
-def test_matches_are_those_of_a_slow_search(store, tmp_path, here):
+def test_matches_equal_a_search_by_loops(store, tmp_path, here):
     """The event of one modality is laid over every window of the other; which is given is in the name."""
     run = make_run(store, tmp_path / "run", method="ave-match", epochs=3)
     report = json.loads(here("eval", run, "--testset", "ave-match", "--store", store, "--json").out)
@@ -56,11 +56,11 @@ def test_matches_are_those_of_a_slow_search(store, tmp_path, here):
     network.load_state_dict(model.state)
     found = {"visual_to_audio": [], "audio_to_visual": []}
     for row in EventTable.of(store).part("test", match=True):
-        seen, heard = (
+        visual, audio = (
             torch.from_numpy(Hints(store, name).read(row.clip).astype(np.float32)) for name in ("vgg19", "vggish")
         )
         with torch.no_grad():
-            sight, sound = network.embed_visual(seen.mean((1, 2))), network.embed_audio(heard)
+            sight, sound = network.visual(visual.mean((1, 2))), network.audio(audio)
         event, length = range(row.annotation.start, row.annotation.end), row.annotation.end - row.annotation.start
         for way, given, other in (("visual_to_audio", sight, sound), ("audio_to_visual", sound, sight)):
             sums = [
@@ -96,7 +96,7 @@ def test_rows_that_are_missing_or_cannot_be_matched_are_counted(store, tmp_path,
     assert here(*ask, "--max-missing", "1").code == 0
 
 
-def test_scores_need_a_model_that_says_something_finite(store, tmp_path, here):
+def test_a_model_with_an_output_that_is_not_finite_is_refused(store, tmp_path, here):
     run = make_run(store, tmp_path / "run", epochs=1)
     model = load_model(run)
     model.state["L2.weight"][0] = torch.nan
@@ -131,7 +131,7 @@ def test_videos_in_both_parts_are_named_and_can_be_left_out(store, tmp_path, her
         ("ave-match", (), "ave-weak", "valid: --testset ave-match"),
     ],
 )
-def test_a_model_is_scored_as_it_was_taught(store, tmp_path, here, method, settings, testset, words):
+def test_a_model_is_scored_only_on_the_test_set_of_its_labels(store, tmp_path, here, method, settings, testset, words):
     run = make_run(store, tmp_path / "run", *settings, method=method, epochs=1)
     done = here("eval", run, "--testset", testset, "--store", store)
     assert (done.code, words in done.err) == (2, True), done.err

@@ -26,7 +26,7 @@ from tests.synthetic_ave import KINDS
         '{"video": "x", "category": "b", "quality": "", "start": 3, "end": 9}}]}',
     ],
 )
-def test_a_table_of_events_that_makes_no_sense_is_refused(tmp_path, text):
+def test_an_invalid_table_of_events_is_refused(tmp_path, text):
     (tmp_path / EVENTS).write_text(text)
     with pytest.raises(Refused, match="events"):
         EventTable.of(tmp_path)

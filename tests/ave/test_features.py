@@ -11,7 +11,7 @@ from avloc.ave.features import EventSet
 from avloc.errors import Refused
 
 
-def test_features_that_are_not_finished_are_not_left_out_in_silence(folder, store, tmp_path):
+def test_unfinished_features_are_refused(folder, store, tmp_path):
     table = EventTable.of(store)
     more = replace(table.rows[0], clip="lost")
     with pytest.raises(Refused, match="1 of 61 rows have no hints of vggish, first lost"):

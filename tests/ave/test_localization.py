@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.ave.localization import TimelinePredictor, VideoEventOptions, window_starts
+from avloc.ave.localization import TimelinePredictor, window_starts
 from avloc.ave.networks import build_network
 from avloc.checkpoint import save_model
 from avloc.config import ModelConfig
@@ -26,7 +26,7 @@ def predictor(tmp_path, tiny_teachers) -> TimelinePredictor:
     torch.manual_seed(1)
     config = ModelConfig(**EVENT_SPECS["ave"].settings["model"], own={"classes": 2})
     save_model(tmp_path / "ave.safetensors", config, build_network(config).state_dict(), {"classes": ["Bell", "Dog"]})
-    return TimelinePredictor(VideoEventOptions(inputs=(), model=tmp_path / "ave.safetensors", device="cpu"))
+    return TimelinePredictor(tmp_path / "ave.safetensors", device="cpu")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
     assert np.isfinite(stored).all()
 
 
-def test_only_maps_have_moments_and_styles(here, tmp_path):
+def test_options_of_maps_are_refused_with_events(here, tmp_path):
     for flag, value in (("--at", "3"), ("--precision", "fp32"), ("--style", "box=false"), ("--object-prior", "none")):
         done = here("localize", __file__, "--events", flag, value)
         assert (done.code, f"{flag} does not go with --events" in done.err) == (2, True)
@@ -113,7 +113,7 @@ def test_windows_cover_every_second(seconds, starts):
     assert covered == set(range(seconds))
 
 
-def test_a_video_is_no_place_for_its_own_timeline(tmp_path, here):
+def test_a_timeline_does_not_overwrite_its_video(tmp_path, here):
     videos = [make_video(tmp_path / f"{name}.mp4", seconds=1.0, sound=tone(1.0, 22_050)) for name in "ab"]
     before = videos[0].read_bytes()
     for given, out in ((videos[:1], videos[0]), (videos, tmp_path / "{stem}.mp4")):
@@ -122,7 +122,7 @@ def test_a_video_is_no_place_for_its_own_timeline(tmp_path, here):
     assert videos[0].read_bytes() == before
 
 
-def test_a_model_that_says_nothing_finite_is_damaged(predictor, long_video):
+def test_an_output_that_is_not_finite_is_an_error_of_the_weights(predictor, long_video):
     with torch.no_grad():
         predictor.model.network.L2.bias[0] = torch.nan
     with pytest.raises(WeightsError, match="not finite"):
@@ -140,33 +140,33 @@ def test_the_last_second_may_be_short(predictor, tmp_path, length, seconds):
         predictor.timeline(tmp_path / "short.mp4")
 
 
-def test_every_second_is_heard_and_seen_where_it_is(predictor, long_video):
+def test_features_are_of_their_own_second(predictor, long_video):
     path, sound = long_video
-    heard, without = predictor._audio_features(path, 17)
+    audio, without = predictor._audio_features(path, 17)
     assert np.flatnonzero(~without).tolist() == list(range(2, 12))
     for second in (2, 7, 11):
         own = torch.from_numpy(sound[(second - 2) * 16_000 : (second - 1) * 16_000].astype(np.float32))
         with torch.inference_mode():
             expected = predictor.vggish.embed(log_mel_patches(own[None], 16_000))[0, 0]
-        torch.testing.assert_close(heard[0, second], expected, rtol=1e-3, atol=1e-4)
-    seen, pictures = predictor._visual_features(path, 17, silent)
+        torch.testing.assert_close(audio[0, second], expected, rtol=1e-3, atol=1e-4)
+    visual, pictures = predictor._visual_features(path, 17, silent)
     levels = pictures.reshape(17, -1).mean(1)
     assert np.allclose(levels, 10 * np.arange(17) + 20, atol=4)
     colours = np.arange(17)[:, None] * 10 + 20 - 255 * np.array(IMAGENET_MEAN)
-    assert np.allclose(seen[:, 3, 3, :3], colours / (255 * np.array(IMAGENET_STD)), atol=0.15)
+    assert np.allclose(visual[:, 3, 3, :3], colours / (255 * np.array(IMAGENET_STD)), atol=0.15)
 
 
 def test_windows_are_averaged_second_by_second(predictor, long_video):
     path, _ = long_video
     timeline = predictor.timeline(path)
-    heard, _ = predictor._audio_features(path, 17)
-    seen = torch.from_numpy(predictor._visual_features(path, 17, silent)[0])[None]
+    audio, _ = predictor._audio_features(path, 17)
+    visual = torch.from_numpy(predictor._visual_features(path, 17, silent)[0])[None]
     for second in range(17):
         predicted = []
         for start in (0, 5, 7):
             if start <= second < start + 10:
                 window = slice(start, start + 10)
-                part = predictor.model.predict(seen[:, window], heard[:, window])
+                part = predictor.model.predict(visual[:, window], audio[:, window])
                 predicted.append(part.probabilities[0, second - start].numpy())
                 assert np.allclose(timeline.attention[second], part.attention[0, second - start].numpy(), atol=1e-6)
         assert np.allclose(timeline.probabilities[second], np.mean(predicted, 0), atol=1e-6)

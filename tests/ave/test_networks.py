@@ -30,7 +30,7 @@ def ave(**own) -> AVE:
 @pytest.mark.parametrize("dmrn", [False, True])
 @pytest.mark.parametrize("weak", [False, True])
 @pytest.mark.parametrize("cross_entropy", [False, True])
-def test_clips_of_any_length_teach_every_parameter(dmrn, weak, cross_entropy):
+def test_every_parameter_has_a_gradient_for_clips_of_any_length(dmrn, weak, cross_entropy):
     model = ave(classes=5, dmrn=dmrn, weak=weak, cross_entropy=cross_entropy)
     batch = features(3, 4, background=5)
     predicted = model.predict(batch.visual, batch.audio)
@@ -57,7 +57,7 @@ def test_the_published_loss_has_a_floor_and_cross_entropy_has_none():
     torch.testing.assert_close(ave(cross_entropy=True).losses(batch), {"event": plain})
 
 
-def test_weak_labels_say_what_a_clip_holds():
+def test_weak_labels_are_the_classes_of_clips():
     labels = torch.tensor([[28, 4, 4, 28], [28, 28, 28, 28], [0, 0, 0, 0]])
     batch = features(3, 4)
     batch = Features(visual=batch.visual, audio=batch.audio, labels=labels, clips=torch.tensor([4, 28, 0]))
@@ -82,7 +82,7 @@ def test_initial_weights_are_the_published_ones():
     assert not layer.bias.any()
 
 
-def test_published_files_are_told_apart():
+def test_published_files_are_recognised():
     files = {name: tensors(state) for name, state in drawing_events.weights(3).items()}
     sizes = {"AV_att": 1_335_246, "AV_att_weak": 1_335_246, "DMRN": 1_571_150}
     for name, size in sizes.items():
@@ -103,7 +103,7 @@ def test_published_files_are_told_apart():
     assert AVE.from_published(files) is AveMatch.from_published(files) is None
 
 
-def test_whole_modules_and_keras_weights_are_models(tmp_path):
+def test_pickled_modules_and_keras_weights_are_loaded(tmp_path):
     from tests.torch03_files import Module, Stored, old_file, parameter
 
     config = ModelConfig(**EVENT_SPECS["ave"].settings["model"])
@@ -131,6 +131,6 @@ def test_whole_modules_and_keras_weights_are_models(tmp_path):
     assert load_model(keras).config.method == "ave-match"
 
 
-def test_events_and_maps_are_kept_apart():
+def test_a_localizer_is_not_a_network_of_events():
     with pytest.raises(UsageError, match="not events"):
         build_network(ModelConfig(method="lvs"))

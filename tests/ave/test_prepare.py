@@ -15,18 +15,18 @@ from tests.synthetic_ave import CLIPS, spoiled, write_ave
     ("spoil", "words"),
     [
         (lambda f: (f / "Annotations.txt").unlink(), "no Annotations.txt"),
-        (lambda f: (f / "val_order.h5").unlink(), "val_order.h5 is not there"),
+        (lambda f: (f / "val_order.h5").unlink(), "val_order.h5 is missing"),
         (lambda f: (f / "audio_feature.h5").unlink(), "without audio_feature.h5"),
         (lambda f: (f / "visual_feature.h5").write_bytes(b"no"), "visual_feature.h5 cannot be read"),
         (lambda f: spoiled(f / "visual_feature.h5", np.zeros((CLIPS, 10, 512))), "not floats of"),
         (lambda f: spoiled(f / "audio_feature.h5", np.zeros((7, 10, 128))), "has 7 rows, but there are 60"),
         (lambda f: spoiled(f / "audio_feature.h5", np.full((CLIPS, 10, 128), np.nan)), "row 0"),
         (lambda f: ((f / "audio_feature.h5").unlink(), os.mkfifo(f / "audio_feature.h5")), "not a regular file"),
-        (lambda f: ((f / "a").mkdir(), (f / "a" / "Annotations.txt").write_text("x")), "are both there"),
+        (lambda f: ((f / "a").mkdir(), (f / "a" / "Annotations.txt").write_text("x")), "both exist"),
         (lambda f: (f / "val_order.h5").write_bytes((f / "train_order.h5").read_bytes()), "in train already"),
     ],
 )
-def test_a_folder_that_contradicts_itself_is_named(folder, tmp_path, here, spoil, words):
+def test_an_inconsistent_folder_is_refused(folder, tmp_path, here, spoil, words):
     copy = tmp_path / "AVE"
     copy.mkdir()
     for path in folder.iterdir():
@@ -48,12 +48,12 @@ def test_a_folder_that_contradicts_itself_is_named(folder, tmp_path, here, spoil
         (("--for", "lvs"), "--for lvs does not go with --layout ave"),
     ],
 )
-def test_what_does_not_go_with_the_folder_of_ave_is_refused(folder, tmp_path, here, flags, words):
+def test_options_that_do_not_apply_to_ave_are_refused(folder, tmp_path, here, flags, words):
     done = here("prepare", folder, "--layout", "ave", "--out", tmp_path / "store", *flags)
     assert (done.code, words in done.err) == (2, True), done.err
 
 
-def test_a_store_of_other_events_is_left_alone(folder, store, tmp_path, here):
+def test_a_store_of_other_events_is_refused(folder, store, tmp_path, here):
     before = (store / EVENTS).read_bytes()
     other = write_ave(tmp_path / "AVE", clips=10, events=2)
     done = here("prepare", other, "--layout", "ave", "--out", store)

@@ -20,12 +20,12 @@ def test_released_features_become_hints_row_by_row(folder, store, here):
     rows = [row for row in table.rows if row.split != NOISE]
     assert [row.annotation for row in rows] == list(read_rows(folder / "Annotations.txt"))
     assert len(table.part(NOISE)) == NOISE_ROWS
-    with h5py.File(folder / "visual_feature.h5") as seen, h5py.File(folder / "audio_feature_noisy.h5") as heard:
+    with h5py.File(folder / "visual_feature.h5") as visual, h5py.File(folder / "audio_feature_noisy.h5") as audio:
         for number in (0, CLIPS - 1):
             kept = Hints(store, "vgg19").read(rows[number].clip)
-            assert np.array_equal(kept, seen[LABELS_KEY][number].astype(np.float16))
+            assert np.array_equal(kept, visual[LABELS_KEY][number].astype(np.float16))
         kept = Hints(store, "vggish").read(table.part(NOISE)[3].clip)
-        assert np.array_equal(kept, heard[LABELS_KEY][3].astype(np.float16))
+        assert np.array_equal(kept, audio[LABELS_KEY][3].astype(np.float16))
     with h5py.File(store / "labels.h5") as file:
         labels = file[LABELS_KEY][:]
     assert labels.shape == (CLIPS, 10, KINDS + 1)
@@ -34,7 +34,7 @@ def test_released_features_become_hints_row_by_row(folder, store, here):
     assert (again.code, json.loads(again.out)["stored"], json.loads(again.out)["already"]) == (0, 0, CLIPS + NOISE_ROWS)
 
 
-def test_an_interrupted_preparation_goes_on(folder, store, tmp_path):
+def test_an_interrupted_preparation_is_resumed(folder, store, tmp_path):
     from avloc.prepare import PrepareOptions, prepare
 
     class Enough(Exception):

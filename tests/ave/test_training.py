@@ -22,7 +22,7 @@ from tests.synthetic_ave import KINDS, NOISE_ROWS, OWN, make_run, write_ave
 
 
 @pytest.mark.parametrize("method", ["ave", "ave-match"])
-def test_a_stopped_run_goes_on_bit_for_bit(store, tmp_path, method):
+def test_an_interrupted_run_is_resumed_bit_for_bit(store, tmp_path, method):
     options = {"method": method, "val": "val"}
     whole = make_run(store, tmp_path / "whole", **options)
     steps = iter([False, False, True])
@@ -41,10 +41,10 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
     task.start(silent)
 
     def step(*positions: int) -> tuple[float, torch.Tensor]:
-        task.network.zero_grad()
+        task.model.zero_grad()
         loss = task.terms(task.training_set.batch(positions), torch.Generator())["event"]
         loss.backward()
-        return loss.item(), task.network.affine_v.weight.grad.clone()
+        return loss.item(), task.model.affine_v.weight.grad.clone()
 
     whole, gradient = step(0, 1, 2)
 
@@ -68,14 +68,14 @@ def test_the_better_epoch_has_the_higher_score(store, tmp_path, method, sign):
     batch = task.held_out.batch(range(len(task.held_out)))
     with torch.no_grad():
         if method == "ave":
-            expected = (task.network.predict(batch.visual, batch.audio).scores.argmax(2) == batch.labels).float().mean()
+            expected = (task.model.predict(batch.visual, batch.audio).scores.argmax(2) == batch.labels).float().mean()
         else:
-            expected = task.network.losses(batch)["contrastive"]
+            expected = task.model.losses(batch)["contrastive"]
     assert value == pytest.approx(expected.item(), rel=1e-5)
-    assert task.network.training
+    assert task.model.training
 
 
-def test_only_the_training_part_is_learned_from(store, tmp_path):
+def test_only_the_training_part_is_used(store, tmp_path):
     table = EventTable.of(store)
     card = load_model(make_run(store, tmp_path / "a", epochs=1)).card
     assert (card["clips"], card["classes"]) == (len(table.part("train")), list(table.classes))
@@ -83,7 +83,7 @@ def test_only_the_training_part_is_learned_from(store, tmp_path):
     assert weak["clips"] == len(table.part("train")) + NOISE_ROWS
 
 
-def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_path):
+def test_dmrn_starts_from_the_plain_network_except_for_the_head(store, tmp_path):
     plain = make_run(store, tmp_path / "plain", epochs=1)
     begun = make_run(store, tmp_path / "dmrn", "ave.dmrn=true", f"init={plain}", "optim.lr=1e-12", epochs=1)
     theirs, ours = load_model(plain).state, load_model(begun).state
@@ -106,27 +106,27 @@ def test_the_fusion_head_begins_with_what_the_plain_one_has_learned(store, tmp_p
         (("--method", "ave", *OWN, "--val", "0.1"), "valid: val, test"),
         (("--method", "ave", *OWN, "--init", "imagenet"), "valid: random, or a model file"),
         (("--method", "ave", *OWN, "--set", "model.tau=0.1"), "model.tau, which ave does not use"),
-        (("--method", "ave", *OWN, "--set", "precision=bf16"), "precision, which means nothing"),
+        (("--method", "ave", *OWN, "--set", "precision=bf16"), "precision, which ave does not use"),
         (("--method", "ave-match", "--set", "ave.weak=true"), "settings of ave go with --method ave"),
         (("--method", "ave-match", "--set", "ave_match.margin=0"), "ave_match.margin = 0"),
         (("--method", "avc", "--no-audio-hint", "--no-visual-hint"), "leaves 0 clips"),
     ],
 )
-def test_what_cannot_be_meant_is_said(store, tmp_path, here, arguments, words):
+def test_invalid_settings_are_refused(store, tmp_path, here, arguments, words):
     done = here("train", store, "--out", tmp_path / "run", *arguments)
     assert done.code in (2, 5)
     assert words in done.err
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
-def test_training_on_no_events_says_how_to_make_them(tmp_path, here):
+def test_training_without_events_has_the_command_as_a_hint(tmp_path, here):
     done = here("train", tmp_path, "--out", tmp_path / "run", "--method", "ave")
     assert (done.code, "avloc prepare AVE_FOLDER --layout ave" in done.err) == (5, True)
 
 
 @pytest.mark.slow
-def test_events_are_learned_from_seconds_from_clips_and_from_pairs(tmp_path, here):
-    """Far above what needs no model, on clips that were never seen."""
+def test_training_beats_the_baselines_with_each_kind_of_label(tmp_path, here):
+    """Far above what needs no model, on held-out clips."""
     write_ave(tmp_path / "AVE", clips=160, events=8)
     data = tmp_path / "store"
     assert here("prepare", tmp_path / "AVE", "--layout", "ave", "--out", data).code == 0

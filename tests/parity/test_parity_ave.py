@@ -77,7 +77,7 @@ def test_parity_matching(case, reference, drawn):
     scale = theirs["feature_scale"].item()
     visual, audio = (scale * torch.from_numpy(pairs[name]) for name in ("visual", "audio"))
     with torch.no_grad():
-        image_vectors, audio_vectors = model.embed_visual(visual), model.embed_audio(audio)
+        image_vectors, audio_vectors = model.visual(visual), model.audio(audio)
         distances = distance(image_vectors[:, :, None], audio_vectors[:, None])
         cells = visual[:, :, None, None].expand(-1, -1, 7, 7, -1)
         labels = torch.from_numpy(np.where(pairs["event"], 3, 28))
