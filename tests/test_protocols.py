@@ -13,8 +13,9 @@ import pytest
 from avloc.annotations import published_list
 from avloc.engine import ClipCells
 from avloc.errors import StoreNotFound, UsageError
-from avloc.evaluate.plan import EvalOptions, expected_ids, find_store, pairs_of
+from avloc.evaluate.options import EvalOptions
 from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
+from avloc.evaluate.testset import expected_ids, find_store, pairs_of
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 
 SEVEN = {"ezvsl", "lvs", "sspl", "sacl", "slavc", "sslalign", "avc-code"}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avloc import __version__
 from avloc.ave import metrics
 from avloc.errors import NoInputLeft, UsageError
-from avloc.evaluate.plan import find_store
+from avloc.evaluate.testset import find_store
 from avloc.progress import Listener, Notice, Progress, silent
 
 if TYPE_CHECKING:

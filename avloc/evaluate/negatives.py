@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avloc.engine import NOISE, OTHER, SILENCE, ClipCells, HeatMaps, WrongSounds, map_weights, truth_of
+from avloc.engine import OTHER_CLASS, SILENCE, WHITE_NOISE, ClipCells, HeatMaps, WrongSounds, map_weights, truth_of
 from avloc.evaluate.records import ClipRow
 from avloc.heatmap import resize
 from avloc.metrics import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from avloc.engine import Engine
     from avloc.store import Store
 
-KINDS = (SILENCE, NOISE, OTHER)
+KINDS = (SILENCE, WHITE_NOISE, OTHER_CLASS)
 _SEED = 1234
 _ODD, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # scatter the bits of a pair's number
 
@@ -146,7 +146,7 @@ class _Tally:
 
 def has_negatives(clips: Sequence[ClipCells]) -> bool:
     """Whether there are maps of wrong sounds beside silence."""
-    return any(NOISE in cells.wrong for cells in clips)
+    return any(WHITE_NOISE in cells.wrong for cells in clips)
 
 
 def score_extended(

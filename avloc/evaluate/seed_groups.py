@@ -1,6 +1,6 @@
-"""Runs that differ only in their seed: the models at a path, and mean and spread of their scores.
+"""Runs that differ only in their seed: the models at a path, and mean and standard deviation of their scores.
 
-Scores are labelled by how the epoch was selected. Epochs selected on the test set are never averaged with others.
+Epochs selected on the test set are never averaged with others.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import filecmp
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,19 @@ class RunModels:
     name: str
     """Name in tables, unique within a command."""
     group: str
-    """Name of the folder of `seed-N` runs that it was found in; '' for a run or model named directly."""
+    """Name of the folder of `seed-N` runs that holds it; '' for a run or model named directly."""
     selected: Path
     """The selected epoch."""
     last: Path | None
     """The last epoch: the same path if the files are equal byte for byte; None if there is only one model."""
 
     @property
-    def models(self) -> tuple[Path, ...]:
-        """The files to score, each once."""
-        return (self.selected,) if self.last is None or self.last == self.selected else (self.selected, self.last)
+    def models(self) -> dict[Path, str]:
+        """Files to score, each once -> name in tables."""
+        names = {self.selected: self.name}
+        if self.last is not None:
+            names.setdefault(self.last, f"{self.name} (last epoch)")
+        return names
 
 
 def expand(paths: Sequence[Path]) -> list[RunModels]:
@@ -161,16 +164,15 @@ class RunsSummary:
 
 
 def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] = ()) -> RunsSummary:
-    """Mean and spread of runs that differ in their seed alone.
+    """Mean and standard deviation over runs that differ only in their seed.
 
     Args:
         selected: the selected epoch of each run.
-        last: the last epoch of each run in the same order, None if unknown; or empty. The same report if both are the
-            same model.
+        last: the last epoch of each run in the same order, None if unknown; or empty.
 
     Raises:
-        Refused: there is no run, a model counts twice, or the runs differ in test set, data, protocol, maps, clips, the
-            way their epochs were chosen, or another setting than the seed.
+        Refused: there is no run, a model is given twice, or the runs differ in test set, data, protocol, maps, clips,
+            epoch selection, or another setting than the seed.
     """
     if not selected:
         raise Refused("no run to summarise")
@@ -197,10 +199,9 @@ def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | N
 
 
 def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] = ()) -> list[RunsSummary]:
-    """`summarise_runs` of each group, single runs included, in the order of the first run of each.
+    """`summarise_runs` of each group (`group_key`), in the order of their first runs.
 
-    A group differs only in the seed and was scored alike; a model given twice counts once. A model without a
-    configuration in its card is a group of its own.
+    A model given twice counts once. A model without a configuration in its card is a group of its own.
     """
     last = last or [None] * len(selected)
     groups: dict[str, dict[str, tuple[EvalReport, EvalReport | None]]] = {}
@@ -214,7 +215,7 @@ def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] 
 
 
 def group_key(report: EvalReport) -> str:
-    """Equal for reports whose models differ only in their seed and were scored alike."""
+    """Equal for reports with the same scoring rules whose models differ only in their seed."""
     scored = [report.testset, report.data_hash, report.protocol.as_json(), report.box_rule, report.selection]
     ids = [row.id for row in report.clips]
     return json.dumps([scored, list(report.maps), ids, settings_of(report.model_card)], sort_keys=True)
@@ -222,15 +223,10 @@ def group_key(report: EvalReport) -> str:
 
 def check_alike(reports: Sequence[EvalReport]) -> None:
     """Refuse reports on different data or by different rules."""
-    sides: dict[str, Callable[[EvalReport], Any]] = {
-        "test set": lambda report: report.testset,
-        "data": lambda report: report.data_hash,
-        "protocol": lambda report: report.protocol,
-        "box rule": lambda report: report.box_rule,
-    }
+    fields = {"test set": "testset", "data": "data_hash", "protocol": "protocol", "box rule": "box_rule"}
     first = reports[0]
     for other in reports[1:]:
-        differ = [name for name, side in sides.items() if side(other) != side(first)]
+        differ = [name for name, field in fields.items() if getattr(other, field) != getattr(first, field)]
         if differ:
             raise Refused(f"{first.model} and {other.model} were scored differently: {', '.join(differ)}")
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from avloc.annotations import parse_label, read_annotations
 from avloc.config import TrainConfig, from_dict, read_toml
-from avloc.engine import AdaptiveWeights
+from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from avloc.media import decode_picture
 from tests.recipe import compose as recipe
