@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from avloc.errors import UsageError, nearest
@@ -28,16 +28,8 @@ SOURCES = ("av", "object", "detr")
 """Maps that can be fused."""
 
 
-def _fused() -> Mapping[str, float]:
-    return types.MappingProxyType({"av": 0.6, "object": 0.4})
-
-
-def _thirds() -> Mapping[str, float]:
-    return types.MappingProxyType({"av": 1 / 3, "object": 1 / 3, "detr": 1 / 3})
-
-
-def _can_weigh(weights: Collection[float]) -> bool:
-    return all(math.isfinite(weight) and weight >= 0 for weight in weights) and sum(weights) > 0
+def _frozen(**weights: float) -> Mapping[str, float]:
+    return types.MappingProxyType(weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +45,7 @@ class Protocol:
     resize: str = "bilinear-corners"
     """Interpolation to that size: one of `RESIZES`."""
     resize_elsewhere: str = ""
-    """Another interpolation for test sets other than VGG-SS, or "" (see `on`)."""
+    """Another interpolation for test sets other than VGG-SS, or '' (see `on`)."""
     flat: str = "zeros"
     """Min-max of a constant map: `zeros` (every pixel is at the median, so the mask is the whole picture), or `nan`
     (every comparison is false, so the mask is empty and the score 0)."""
@@ -69,9 +61,9 @@ class Protocol:
     """`named`: the clips of the test set's list; `store`: on `vggss` and user-made sets, every clip with boxes."""
     lists: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
     """Test set -> test set of the list that this system scores on instead."""
-    fused: Mapping[str, float] = field(default_factory=_fused)
+    fused: Mapping[str, float] = field(default_factory=lambda: _frozen(av=0.6, object=0.4))
     """Weights of the audio-visual map and the object prior in the fused map."""
-    fused_detr: Mapping[str, float] = field(default_factory=_thirds)
+    fused_detr: Mapping[str, float] = field(default_factory=lambda: _frozen(av=1 / 3, object=1 / 3, detr=1 / 3))
     """The same with DETR's attention as a third map."""
     fusion: str = "heats"
     """Range of the fused maps: `heats`, each min-max normalised; or `fixed`, the cosine c as (c + 1) / 2 and the
@@ -103,7 +95,8 @@ class Protocol:
         if not (isinstance(self.side, int) and self.side > 0):
             raise UsageError(f"side = {self.side!r} is impossible; valid: 1 or more")
         for name, weights in (("fused", self.fused), ("fused_detr", self.fused_detr)):
-            if not (set(weights) <= set(SOURCES) and _can_weigh(weights.values())):
+            valid_values = all(math.isfinite(w) and w >= 0 for w in weights.values()) and sum(weights.values()) > 0
+            if not (set(weights) <= set(SOURCES) and valid_values):
                 wanted = f"weights of {', '.join(SOURCES)}, none below 0 and one above"
                 raise UsageError(f"{name} = {dict(weights)} is impossible; valid: {wanted}")
 
@@ -117,7 +110,14 @@ class Protocol:
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
 
 
-_VGGSS_4692 = types.MappingProxyType({"vggss": "vggss-4692"})
+_SSPL = Protocol(
+    name="sspl",
+    resize="bilinear-halfpixel",
+    flat="nan",
+    threshold="half",
+    lists=types.MappingProxyType({"vggss": "vggss-4692"}),
+    source="SSPL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
+)
 
 PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
     {
@@ -126,7 +126,7 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
             Protocol(),
             Protocol(
                 name="ezvsl",
-                fused=types.MappingProxyType({"av": 0.4, "object": 0.6}),
+                fused=_frozen(av=0.4, object=0.6),
                 source="EZ-VSL test.py; parity numbers",
             ),
             Protocol(
@@ -136,27 +136,13 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 comparison=">",
                 source="LVS test.py; parity numbers. Not part of the rule: its centre crop, flat maps, fused maps",
             ),
-            Protocol(
-                name="sspl",
-                resize="bilinear-halfpixel",
-                flat="nan",
-                threshold="half",
-                lists=_VGGSS_4692,
-                source="SSPL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
-            ),
-            Protocol(
-                name="sacl",
-                resize="bilinear-halfpixel",
-                flat="nan",
-                threshold="half",
-                lists=_VGGSS_4692,
-                source="SACL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
-            ),
+            _SSPL,
+            replace(_SSPL, name="sacl", source=_SSPL.source.replace("SSPL", "SACL")),
             Protocol(
                 name="slavc",
                 resize="bicubic-corners",
                 success=">",
-                fused=types.MappingProxyType({"av": 0.9, "object": 0.1}),
+                fused=_frozen(av=0.9, object=0.1),
                 fusion="fixed",
                 source="SLAVC test.py with --relative_prediction --alpha 0.9; twin test only",
             ),
@@ -166,14 +152,14 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 resize_elsewhere="bilinear-corners",
                 flat="nan",
                 comparison=">",
-                fused=types.MappingProxyType({"av": 0.4, "object": 0.6}),
+                fused=_frozen(av=0.4, object=0.6),
                 source="SSLalignment test.py; twin test only",
             ),
             Protocol(
                 name="avc-code",
                 boxes="first",
                 clips="store",
-                fused=types.MappingProxyType({"av": 1.0, "object": 0.4}),
+                fused=_frozen(av=1.0, object=0.4),
                 no_query="nan",
                 source="AVC test_N_times.py; parity numbers, made with all boxes, for resize and cut; a twin test for "
                 "the first box and 1 + 0.4. On Flickr-SoundNet its fused map is `fused-detr`",
@@ -185,10 +171,10 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
 
 
 def protocol_named(name: str, precision: str = "fp32") -> Protocol:
-    """A protocol by name, with the precision the networks run in.
+    """A protocol by name, with another precision of the networks.
 
     Raises:
-        UsageError: there is none of that name, or no such precision.
+        UsageError: unknown name or precision.
     """
     if name not in PROTOCOLS:
         raise UsageError(f"--protocol {name} is unknown; valid: {', '.join(PROTOCOLS)}", hint=nearest(name, PROTOCOLS))

@@ -16,10 +16,9 @@ from typing import Any
 
 from avloc.json_text import to_json
 from avloc.metrics import AUC_THRESHOLDS, ClipScore
-from avloc.report.multi_model import multi_model_tables
 from avloc.report.pictures import ReportPicture
-from avloc.report.protocol_text import describe_boxes, describe_protocol, describe_shipped
-from avloc.report.tables import DASH, flatten, number, report_tables
+from avloc.report.protocol_text import BOX_RULES, describe_protocol, describe_shipped
+from avloc.report.tables import DASH, flatten, multi_model_tables, number, report_tables
 
 SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
 """Files of the inlined script, in this order."""
@@ -116,7 +115,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Epoch chosen by", report.get("selection") or DASH),
         *priors,
         ("Clips", f"{number(report['n_scored'])} scored of {number(report['n_expected'])} expected, {missing} missing"),
-        ("Truth", describe_boxes(report["box_rule"])),
+        ("Truth", BOX_RULES.get(report["box_rule"], report["box_rule"])),
         *([("Without a confident DETR query", f"{no_query} clips")] if no_query else []),
     ]
 

@@ -1,4 +1,4 @@
-"""Tables of one report: plain data in, cells of text out."""
+"""Tables of the page: of one report, and over several models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Cell = str | tuple[str, str]
 DASH = "–"
 METRIC_LABELS = {"ciou_50": "cIoU@0.5", "auc": "AUC", "mean_ciou": "mean cIoU"}
 _MASKS = (("miou", "mIoU"), ("max_f", "max F"))
-PERCENT_NOTE = "Scores in percent, the 95 % bootstrap interval below."
+_PERCENT_NOTE = "Scores in percent, the 95 % bootstrap interval below."
 _SCORES_NOTE = (
-    f"{PERCENT_NOTE} Truth's area: the mask has as many pixels as the truth. "
+    f"{_PERCENT_NOTE} Truth's area: the mask has as many pixels as the truth. "
     "Pointing: the hottest pixel is inside the truth."
 )
 _LABELS = {
@@ -77,6 +77,14 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
+def multi_model_tables(reports: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """The non-empty tables over all reports, groups of runs (`avloc.runs/1`) and comparisons (`avloc.compare/1`)."""
+    runs = [record for record in further if record["schema"].startswith("avloc.runs/")]
+    pairs = [record for record in further if record["schema"].startswith("avloc.compare/")]
+    tables = [*([overview(reports)] if len(reports) > 1 else []), *map(_runs, runs), _comparisons(pairs)]
+    return [table for table in tables if table.rows]
+
+
 def number(value: int) -> str:
     """An integer with narrow spaces as thousands separators."""
     return f"{value:,}".replace(",", "\u202f")
@@ -98,7 +106,7 @@ def flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
         yield name, DASH if value is None else str(value)
 
 
-def with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
+def _with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
     """A score of a map with its bootstrap interval, if it has one."""
     value = percent(scores["overall"][metric])
     low, high = scores["interval"].get(metric, (None, None))
@@ -114,7 +122,7 @@ def _scores(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
         [
             kind,
             str(entry["overall"]["n"]),
-            *[with_interval(entry, metric) for metric in METRIC_LABELS],
+            *[_with_interval(entry, metric) for metric in METRIC_LABELS],
             *[percent(entry["area"][metric]) for metric in area],
             percent(entry["pointing"]),
             *[percent(entry.get(name)) for name, _ in masks],
@@ -181,3 +189,65 @@ def _amount(value: Any) -> Cell:
         if value >= unit:
             return f"{value / unit:.2f} {letter}", number(round(value))
     return number(value) if isinstance(value, int) else f"{value:g}"
+
+
+def overview(reports: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per report, with cIoU@0.5 and AUC of every map."""
+    kinds = list(dict.fromkeys(kind for report in reports for kind in report["maps"]))
+    scores = [(kind, metric) for kind in kinds for metric in ("ciou_50", "auc")]
+    rows: list[list[Cell]] = [
+        [
+            report["model"] or DASH,
+            report.get("selection") or DASH,
+            report["testset"],
+            report["protocol"]["name"],
+            str(report["n_scored"]),
+            *[_with_interval(report["maps"][k], metric) if k in report["maps"] else DASH for k, metric in scores],
+        ]
+        for report in reports
+    ]
+    columns = ["model", "epoch chosen by", "test set", "protocol", "clips"]
+    columns += [f"{kind}: {METRIC_LABELS[metric]}" for kind, metric in scores]
+    return Table(title="All models and protocols", note=_PERCENT_NOTE, columns=columns, rows=rows, headings=4)
+
+
+def _runs(summary: Mapping[str, Any]) -> Table:
+    """Mean and standard deviation of a group of runs per epoch selection rule, followed by its runs."""
+    rows: list[list[Cell]] = []
+    for rule, block in summary["blocks"].items():
+        for kind, metrics in block["maps"].items():
+            means = [f"{percent(metrics[m]['mean'])} ± {percent(metrics[m]['std'])}" for m in METRIC_LABELS]
+            rows.append([rule, f"mean of {len(block['runs'])}", kind, *means])
+            rows += [
+                [rule, run["run"], kind, *[percent(run["maps"][kind][m]) for m in METRIC_LABELS]]
+                for run in block["runs"]
+            ]
+    return Table(
+        title=f"Runs on {summary['testset']}, protocol {summary['protocol']['name']}",
+        note="Scores in percent, mean and sample standard deviation over the runs.",
+        columns=["epochs chosen by", "run", "map", *METRIC_LABELS.values()],
+        rows=rows,
+        headings=3,
+    )
+
+
+def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:
+    """Differences between pairs of models on the clips scored by both."""
+    rows: list[list[Cell]] = []
+    for pair in comparisons:
+        for kind, metrics in pair["maps"].items():
+            cells = [(percent(v["difference"]), _interval_and_p(v)) for v in (metrics[m] for m in METRIC_LABELS)]
+            names = f"{pair['a']} ({pair['a_selection']}) - {pair['b']} ({pair['b_selection']})"
+            rows.append([names, pair["protocol"]["name"], kind, str(pair["n"]), *cells])
+    return Table(
+        title="Models compared, clip by clip",
+        note="Differences in percent points, with the 95 % interval and p of the paired bootstrap.",
+        columns=["models", "protocol", "map", "clips", *METRIC_LABELS.values()],
+        rows=rows,
+        headings=3,
+    )
+
+
+def _interval_and_p(value: Mapping[str, Any]) -> str:
+    p = DASH if value["p"] != value["p"] else f"{value['p']:.3f}"
+    return f"{percent(value['low'], 1)} to {percent(value['high'], 1)}, p {p}"

@@ -11,23 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.metrics import (
-    AUC_THRESHOLDS,
-    ClipScore,
-    Truth,
-    ciou,
-    ground_truth,
-    mask_truth,
-    size_of,
-    success_curve,
-    summarise,
-)
+from avloc.metrics import AUC_THRESHOLDS, ClipScore, Truth, ground_truth, mask_truth, size_of, summarise
+from avloc.metrics.localization import success_curve
 from tests import reference_scoring as slow
 
 masks = hnp.arrays(np.bool_, (6, 7))
 truths = hnp.arrays(np.float32, (6, 7), elements=st.sampled_from([0.0, 0.5, 1.0]))
 boxes = hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(4)), elements=st.floats(-3e16, 3e16))
 fractions = hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(4)), elements=st.floats(0, 1))
+
+
+def ciou(masks: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    return np.array([Truth(truth).ciou(mask) for mask, truth in zip(masks, truths, strict=True)])
 
 
 @given(st.lists(st.tuples(masks, truths), min_size=1, max_size=4))

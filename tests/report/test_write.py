@@ -21,10 +21,9 @@ from avloc.json_text import finite, to_json
 from avloc.metrics import ExtendedScores, NegativeScores, SourceScores
 from avloc.protocols import PROTOCOLS, Protocol
 from avloc.report import ReportPicture, write_report
-from avloc.report.multi_model import multi_model_tables, overview
 from avloc.report.page import SCRIPTS, escape_json
 from avloc.report.protocol_text import BOX_RULES, LABELS, VALUES, describe_protocol
-from avloc.report.tables import DASH, percent, report_tables
+from avloc.report.tables import DASH, multi_model_tables, overview, percent, report_tables
 from avloc.report.write import COLUMNS
 from tests.report_makers import ABOUT, KINDS, NAN, make_clips, make_map, make_picture, make_report, make_score
 
