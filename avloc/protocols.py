@@ -28,6 +28,11 @@ SOURCES = ("av", "object", "detr")
 """Maps that can be fused."""
 
 
+def valid_weights(weights: Mapping[str, float]) -> bool:
+    """Whether the weights of a fused map are finite, none negative and not all 0."""
+    return all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) and sum(weights.values()) > 0
+
+
 def _frozen(**weights: float) -> Mapping[str, float]:
     return types.MappingProxyType(weights)
 
@@ -56,11 +61,11 @@ class Protocol:
     success: str = ">="
     """Comparison of cIoU with 0.5 in cIoU@0.5; the curve of AUC always uses `>=`."""
     boxes: str = "all"
-    """Boxes of an annotation that are used: `all`, or `first`."""
+    """Boxes of an annotation that are used: `all` or `first`."""
     clips: str = "named"
     """`named`: the clips of the test set's list; `store`: on `vggss` and user-made sets, every clip with boxes."""
     lists: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
-    """Test set -> test set of the list that this system scores on instead."""
+    """Test set -> the test set whose list replaces its own."""
     fused: Mapping[str, float] = field(default_factory=lambda: _frozen(av=0.6, object=0.4))
     """Weights of the audio-visual map and the object prior in the fused map."""
     fused_detr: Mapping[str, float] = field(default_factory=lambda: _frozen(av=1 / 3, object=1 / 3, detr=1 / 3))
@@ -69,9 +74,8 @@ class Protocol:
     """Range of the fused maps: `heats`, each min-max normalised; or `fixed`, the cosine c as (c + 1) / 2 and the
     activation x as x / 2.5. DETR's attention has no fixed range: `fused-detr` always fuses heats."""
     no_query: str = "zeros"
-    """DETR's map where no query is confident: `zeros`, or `nan`, the mean of none."""
+    """DETR's map if no query is confident: `zeros`, or `nan`, the mean over no query."""
     precision: str = "fp32"
-    """Precision of the networks."""
     source: str = "avloc's own"
     """Origin of the rule, and what verifies it."""
 
@@ -95,8 +99,7 @@ class Protocol:
         if not (isinstance(self.side, int) and self.side > 0):
             raise UsageError(f"side = {self.side!r} is impossible; valid: 1 or more")
         for name, weights in (("fused", self.fused), ("fused_detr", self.fused_detr)):
-            valid_values = all(math.isfinite(w) and w >= 0 for w in weights.values()) and sum(weights.values()) > 0
-            if not (set(weights) <= set(SOURCES) and valid_values):
+            if not (set(weights) <= set(SOURCES) and valid_weights(weights)):
                 wanted = f"weights of {', '.join(SOURCES)}, none below 0 and one above"
                 raise UsageError(f"{name} = {dict(weights)} is impossible; valid: {wanted}")
 
@@ -137,7 +140,11 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 source="LVS test.py; parity numbers. Not part of the rule: its centre crop, flat maps, fused maps",
             ),
             _SSPL,
-            replace(_SSPL, name="sacl", source=_SSPL.source.replace("SSPL", "SACL")),
+            replace(
+                _SSPL,
+                name="sacl",
+                source="SACL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
+            ),
             Protocol(
                 name="slavc",
                 resize="bicubic-corners",

@@ -1,18 +1,17 @@
 """Fusion of maps of cells to heat maps, and the priors that take part in it.
 
-Two rules stand side by side. `Fusion` is that of a model's card: maps of cells are smoothed, weighted and summed, and
-the sum is resized once. `HeatMaps` is that of the evaluation protocols: each map is resized first, then heat maps are
-summed. What `localize` shows is the map `shipped` of `eval`.
+There are two rules. `Fusion` is that of a model's card: maps of cells are smoothed, weighted and summed, and the sum is
+resized once. `HeatMaps` is that of the evaluation protocols: each map is resized first, then heat maps are summed. The
+map `shipped` of `eval` is the map that `localize` shows.
 
-Names of maps: `av` similarity map, `own` mean activation of the model's own vision trunk, `object` that of an ImageNet
-trunk, `detr` DETR's attention, `centre` a map that falls from the middle of the picture, `shipped` the card's fusion.
+Names of maps: `av` similarity map, `own` mean activation of the model's vision backbone, `object` that of an ImageNet
+network, `detr` DETR's attention, `centre` a map that falls from the middle of the picture, `shipped` the card's fusion.
 
 Shape letters: h w cells, H W pixels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from avloc.media import square
 from avloc.networks.detr import stretched
 from avloc.priors import DetrPrior, ObjectPrior
 from avloc.progress import Listener, silent
-from avloc.protocols import RESIZES, Protocol
+from avloc.protocols import RESIZES, Protocol, valid_weights
 
 DETR, OWN, CENTRE, SHIPPED = "detr", "own", "centre", "shipped"
 _MAX_SMOOTH = 5.0
@@ -46,10 +45,10 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveWeights:
-    """Weights of the similarity map and the model's own activation: the first grows with the peak cosine."""
+    """Weights of the similarity map and the model's own activation; the former grows with the peak cosine."""
 
     least: float = 0.6
-    """Weight of the similarity map if its peak cosine is at most `unsure`; the own activation has the rest."""
+    """Weight of the similarity map if its peak cosine is at most `unsure`; that of the own activation is the rest."""
     most: float = 0.6
     """The same if the peak cosine is at least `sure`; linear in between."""
     unsure: float = 0.0
@@ -191,7 +190,7 @@ def _default_weights(kinds: set[str]) -> dict[str, float]:
 def _checked(names: set[str], weights: dict[str, float]) -> dict[str, float]:
     if set(weights) != names:
         raise UsageError(f"--map-weights names {', '.join(sorted(weights))}; the maps are {', '.join(sorted(names))}")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or sum(weights.values()) <= 0:
+    if not valid_weights(weights):
         raise UsageError("--map-weights are impossible; valid: numbers of 0 or more, not all 0")
     return weights
 
@@ -229,7 +228,7 @@ def centre_map(grid: tuple[int, ...]) -> Cells:
 
 
 def _blur_rows(cells_hw: Cells, deviation: float) -> Cells:
-    """Gaussian over the first axis, truncated at four deviations: `scipy.ndimage`'s bits without its import time."""
+    """Gaussian over the first axis, truncated at four deviations: bit-equal to `scipy.ndimage`, without its import."""
     reach = int(4 * deviation + 0.5)
     weights = np.exp(-0.5 / deviation**2 * np.arange(-reach, reach + 1) ** 2)
     weights /= weights.sum()
@@ -247,8 +246,8 @@ class HeatMaps:
     """The protocols' rule: heat maps of one clip, each resized once for all protocols with the same resize.
 
     Args:
-        maps: name -> cells [h, w]. Only `detr` may be absent: then no query was confident.
-        shipped_resize: the card's resize, which `shipped` has under every protocol.
+        maps: name -> cells [h, w]. `detr` is absent if no query was confident.
+        shipped_resize: the card's resize, for `shipped` under every protocol.
     """
 
     def __init__(self, maps: Mapping[str, Cells], shipped_resize: str = Protocol.resize) -> None:
@@ -256,7 +255,7 @@ class HeatMaps:
         self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def heat(self, weights: Mapping[str, float], protocol: Protocol) -> Cells:
-        """[side, side] heat map of one map, or of several by their weights.
+        """[side, side] heat map of one map, or of the weighted sum of several.
 
         Raises:
             KeyError: there is no such map.

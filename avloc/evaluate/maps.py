@@ -31,7 +31,7 @@ class Priors:
     not_run: dict[str, str] = field(default_factory=dict)
     """Kind of map that is left out -> why."""
     names: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Prior -> its network and the SHA-256 of its weights."""
+    """Prior -> its network and the SHA-256 of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
