@@ -131,9 +131,9 @@ def test_a_protocol_may_have_a_list_of_its_own_or_take_what_is_there():
 
 def test_a_rule_may_be_another_on_other_sets():
     for testset, resize in (("vggss-4692", "bilinear-halfpixel"), ("flickr", "bilinear-corners")):
-        (settled,) = EvalOptions(testset=testset, protocols=("sslalign",)).records()
+        (settled,) = EvalOptions(testset=testset, protocols=("sslalign",)).protocol_records()
         assert settled == replace(PROTOCOLS["sslalign"], resize=resize)
-    assert EvalOptions(testset="flickr", protocols=("lvs",)).records() == [PROTOCOLS["lvs"]]
+    assert EvalOptions(testset="flickr", protocols=("lvs",)).protocol_records() == [PROTOCOLS["lvs"]]
 
 
 # --- what cannot be meant ----------------------------------------------------------------------------------------
@@ -194,9 +194,9 @@ def test_impossible_options_are_named(options, named):
 
 
 def test_protocols_asked_for_twice_count_once_in_the_order_of_asking():
-    assert [p.name for p in EvalOptions().records()] == ["avloc"]
+    assert [p.name for p in EvalOptions().protocol_records()] == ["avloc"]
     options = EvalOptions(protocols=("lvs", "avloc", "lvs"), precision="bf16")
-    assert [(p.name, p.precision) for p in options.records()] == [("lvs", "bf16"), ("avloc", "bf16")]
+    assert [(p.name, p.precision) for p in options.protocol_records()] == [("lvs", "bf16"), ("avloc", "bf16")]
     assert [EvalOptions(maps=maps).baselines_only for maps in ((), ("baselines",), ("av", "baselines"))] == [
         False,
         True,

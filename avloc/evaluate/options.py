@@ -54,7 +54,7 @@ class EvalOptions:
         ):
             if value < least:
                 raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
-        self.records()
+        self.protocol_records()
         if row := _OTHER_PRIORS.get(self.prior):
             reason = "it names the network of the row object"
             raise UsageError(f"--object-prior {self.prior} is not valid here: {reason}", hint=f"Use --maps {row}.")
@@ -62,11 +62,11 @@ class EvalOptions:
             hint = nearest(self.prior, CONVNETS)
             raise UsageError(f"--object-prior {self.prior} is unknown; valid: {', '.join(CONVNETS)}", hint=hint)
 
-    def records(self) -> list[Protocol]:
+    def protocol_records(self) -> list[Protocol]:
         """The protocols, each once.
 
         Raises:
-            UsageError: an unknown protocol or precision.
+            UsageError: unknown protocol or precision.
         """
         names = dict.fromkeys(self.protocols or (next(iter(PROTOCOLS)),))
         return [protocol_named(name, self.precision).on(self.testset) for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -87,11 +87,17 @@ def score_protocols(
     ordered = sorted(clips, key=lambda clip: clip.cells.id)
     fixed = [fixed_baselines(_prior(ordered, protocol, box_rule)) for protocol in protocols]
 
+    sweeps = sweep_kinds() if sweep else {}
+
     def score(clip: LabelledCells) -> list[tuple[ClipRow, dict[str, NDArray[np.float64]]]]:
         cells = clip.cells
-        heats = HeatMaps(_with_baselines(cells), cells.shipped_resize)
+        baseline_maps = {RANDOM: random_cells(cells.id)}
+        if SILENCE in cells.wrong:
+            baseline_maps[SOUND_IGNORED] = cells.wrong[SILENCE][0]
+        heats = HeatMaps({**cells.maps, **baseline_maps}, cells.shipped_resize)
+        names = [*kinds, *baseline_maps]
         return [
-            _score_clip(clip, heats, protocol, box_rule, _weights(protocol, kinds, cells, sweep=sweep), baselines)
+            _score_clip(clip, heats, protocol, box_rule, {**map_weights(protocol, names), **sweeps}, baselines)
             for protocol, baselines in zip(protocols, fixed, strict=True)
         ]
 
@@ -103,9 +109,8 @@ def score_protocols(
             for (row, clip_curves), column, sums in zip(of_clip, rows, curves, strict=True):
                 column.append(row)
                 sums.add(clip_curves)
-    names = [*kinds, *(sweep_kinds() if sweep else ())]
     return [
-        _collect(column, sums, protocol, kinds, names)
+        _collect(column, sums, protocol, kinds, sweeps)
         for column, sums, protocol in zip(rows, curves, protocols, strict=True)
     ]
 
@@ -126,21 +131,6 @@ def _prior(clips: Sequence[LabelledCells], protocol: Protocol, box_rule: str) ->
     for clip in clips:
         total += truth_of(clip.cells, protocol, box_rule).map
     return total
-
-
-def _with_baselines(cells: ClipCells) -> dict[str, NDArray[np.float32]]:
-    """The clip's maps and those of the baselines that are scored like maps."""
-    maps = {**cells.maps, RANDOM: random_cells(cells.id)}
-    if SILENCE in cells.wrong:
-        maps[SOUND_IGNORED] = cells.wrong[SILENCE][0]
-    return maps
-
-
-def _weights(
-    protocol: Protocol, kinds: Sequence[str], cells: ClipCells, *, sweep: bool
-) -> dict[str, Mapping[str, float]]:
-    baselines = [RANDOM, *([SOUND_IGNORED] if SILENCE in cells.wrong else [])]
-    return {**map_weights(protocol, [*kinds, *baselines]), **(sweep_kinds() if sweep else {})}
 
 
 def _score_clip(
@@ -169,14 +159,14 @@ def _score_clip(
 
 
 def _collect(
-    rows: Sequence[ClipRow], curves: _FCurves, protocol: Protocol, kinds: Sequence[str], names: Sequence[str]
+    rows: Sequence[ClipRow], curves: _FCurves, protocol: Protocol, kinds: Sequence[str], sweeps: Collection[str]
 ) -> Scored:
     every = list(rows[0].scores) if rows else []
     summaries = {name: _summary(name, rows, curves.max_f(name), protocol.success) for name in every}
     return Scored(
         maps={name: summaries[name] for name in kinds if name in summaries},
-        baselines={name: scores for name, scores in summaries.items() if name not in names},
-        sweep={name: summaries[name] for name in names if name not in kinds and name in summaries},
+        baselines={name: scores for name, scores in summaries.items() if name not in {*kinds, *sweeps}},
+        sweep={name: summaries[name] for name in sweeps if name in summaries},
         rows=[replace(row, scores={name: row.scores[name] for name in kinds}) for row in rows],
     )
 

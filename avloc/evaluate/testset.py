@@ -16,7 +16,7 @@ from avloc.registry import MODES
 from avloc.store import FLAGS, Store
 
 _RULES = {"flickr": "consensus", "vggss": "union"}
-"""Beginning of a test list's name -> the rule of its boxes."""
+"""Beginning of a test list's name -> box rule."""
 _RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union": "1 inside any box"}
 EXTENDED = ("flickr-ext", "vggss-ext")
 _BASES = {
@@ -83,10 +83,10 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
     return TestSet(
         name=options.testset or _name_of(store),
         known=options.testset,
-        protocols=options.records(),
+        protocols=options.protocol_records(),
         store=store,
         boxed=boxed,
-        expected={p.name: expected_ids(p, options.testset, store, boxed) for p in options.records()},
+        expected={p.name: expected_ids(p, options.testset, store, boxed) for p in options.protocol_records()},
         labels=dict(zip(store.ids, store.column("label"), strict=True)),
         flags={
             clip_id: tuple(name for name, on in zip(FLAGS, row, strict=True) if on)
@@ -131,10 +131,10 @@ def _from_package(options: EvalOptions) -> TestSet:
     return TestSet(
         name=options.testset,
         known=options.testset,
-        protocols=options.records(),
+        protocols=options.protocol_records(),
         store=None,
         boxed=boxed,
-        expected={p.name: expected_ids(p, options.testset, None, boxed) for p in options.records()},
+        expected={p.name: expected_ids(p, options.testset, None, boxed) for p in options.protocol_records()},
         labels={clip_id: annotation.label for clip_id, annotation in known.by_id.items()},
         flags={},
         box_rule=known.rule,
