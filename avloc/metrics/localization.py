@@ -152,9 +152,4 @@ class ClipScore:
     """Whether the hottest pixel, the first of equal ones, lies inside the truth (pointing game); False for a constant
     map or one with a NaN."""
     iou: float = float("nan")
-    """Plain IoU of mask and truth, where the truth is a mask."""
-
-    @property
-    def outcome(self) -> str:
-        """`found` (cIoU of 0.5 or more), `peak inside` (right place, wrong extent) or `elsewhere`."""
-        return "found" if self.ciou >= 0.5 else "peak inside" if self.hit else "elsewhere"
+    """Plain IoU of mask and truth, if the truth is a mask."""

@@ -61,17 +61,14 @@ class Table:
 
 def report_tables(report: Mapping[str, Any]) -> list[Table]:
     """The non-empty tables of one report (`EvalReport.as_json()`)."""
-    sizes = (
-        f"Truths by size on a square of 224 pixels: {', '.join(f'{n} below {s} x {s}' for n, s in SIZES)}, huge above."
-    )
     tables = [
         _scores("Maps", report["maps"]),
         _scores("Baselines, without any model", report["baselines"]),
         _scores("Weights of the fused map", report["sweep"]),
-        _sizes("By size of the truth", sizes, {**report["maps"], **report["baselines"]}),
-        _records("Sounding and silent pairs", "Scores in percent.", "map", report.get("extended", {})),
-        _transpose(_records("Wrong sounds", "Scores in percent.", "universal threshold", report.get("negatives", {}))),
-        _records("Several sources in a picture", "Scores in percent.", "map", report.get("sources", {})),
+        _sizes({**report["maps"], **report["baselines"]}),
+        _records("Sounding and silent pairs", "map", report.get("extended", {})),
+        _transpose(_records("Wrong sounds", "universal threshold", report.get("negatives", {}))),
+        _records("Several sources in a picture", "map", report.get("sources", {})),
         _cost(report.get("cost", [])),
     ]
     return [table for table in tables if table.rows]
@@ -116,25 +113,22 @@ def _with_interval(scores: Mapping[str, Any], metric: str) -> Cell:
 
 def _scores(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
     masks = [(name, label) for name, label in _MASKS if any(percent(s.get(name)) != DASH for s in scores.values())]
-    area = ("ciou_50", "auc")
-    columns = ["map", "clips", *METRIC_LABELS.values(), "cIoU@0.5, truth's area", "AUC, truth's area"]
+    columns = ["map", "clips", *METRIC_LABELS.values(), "cIoU@0.5, truth's area", "AUC, truth's area", "pointing"]
     rows: list[list[Cell]] = [
         [
             kind,
             str(entry["overall"]["n"]),
             *[_with_interval(entry, metric) for metric in METRIC_LABELS],
-            *[percent(entry["area"][metric]) for metric in area],
+            *[percent(entry["area"][metric]) for metric in ("ciou_50", "auc")],
             percent(entry["pointing"]),
             *[percent(entry.get(name)) for name, _ in masks],
         ]
         for kind, entry in scores.items()
     ]
-    return Table(
-        title=title, note=_SCORES_NOTE, columns=[*columns, "pointing", *[label for _, label in masks]], rows=rows
-    )
+    return Table(title=title, note=_SCORES_NOTE, columns=[*columns, *[label for _, label in masks]], rows=rows)
 
 
-def _sizes(title: str, note: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def _sizes(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     names = list(dict.fromkeys(size for entry in scores.values() for size in entry["sizes"]))
     columns = ["map", *[f"{size}: {what}" for size in names for what in ("clips", "cIoU@0.5", "AUC")]]
     rows: list[list[Cell]] = []
@@ -144,14 +138,16 @@ def _sizes(title: str, note: str, scores: Mapping[str, Mapping[str, Any]]) -> Ta
             summary = entry["sizes"].get(size, {"n": 0, "ciou_50": None, "auc": None})
             row += [str(summary["n"]), percent(summary["ciou_50"]), percent(summary["auc"])]
         rows.append(row)
-    return Table(title=title, note=f"{note} Scores in percent.", columns=columns, rows=rows)
+    limits = ", ".join(f"{name} below {side} x {side}" for name, side in SIZES)
+    note = f"Truths by size on a square of 224 pixels: {limits}, huge above. Scores in percent."
+    return Table(title="By size of the truth", note=note, columns=columns, rows=rows)
 
 
-def _records(title: str, note: str, first: str, records: Mapping[str, Mapping[str, Any]]) -> Table:
+def _records(title: str, first: str, records: Mapping[str, Mapping[str, Any]]) -> Table:
     cells = {name: dict(_fields(record)) for name, record in records.items()}
     columns = list(dict.fromkeys(label for row in cells.values() for label in row))
     rows: list[list[Cell]] = [[name, *[row.get(label, DASH) for label in columns]] for name, row in cells.items()]
-    return Table(title=title, note=note, columns=[first, *columns], rows=rows)
+    return Table(title=title, note="Scores in percent.", columns=[first, *columns], rows=rows)
 
 
 def _fields(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.metrics import AUC_THRESHOLDS, ClipScore, Truth, ground_truth, mask_truth, size_of, summarise
+from avloc.metrics import AUC_THRESHOLDS, Truth, ground_truth, mask_truth, size_of, summarise
 from avloc.metrics.localization import success_curve
 from tests import reference_scoring as slow
 
@@ -140,11 +140,3 @@ def test_sizes_change_at_their_squares():
         n = side * side
         assert [size_of(pixels / 224**2) for pixels in (n - 1, n, n + 1)] == [below, at, at]
     assert (size_of(0.0), size_of(1.0)) == ("small", "huge")
-
-
-@pytest.mark.parametrize(
-    ("score", "hit", "outcome"),
-    [(0.5, False, "found"), (0.8, True, "found"), (0.49, True, "peak inside"), (0.49, False, "elsewhere")],
-)
-def test_a_clip_has_one_of_three_outcomes(score, hit, outcome):
-    assert ClipScore(ciou=score, area_ciou=0.0, hit=hit).outcome == outcome
