@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avloc.annotations import SilentPair, published_boxes
 from avloc.errors import WeightsAbsent
 from avloc.evaluate.options import DEFAULT_MAPS, EvalOptions
+from avloc.evaluate.testset import TestSet, pairs_of
 from avloc.progress import Listener, Notice
-from avloc.store import Store
 
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
@@ -51,14 +51,16 @@ class ModelMaps:
     """Of the model's card, if there are `shipped` maps."""
 
 
-def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors:
+def load_priors(options: EvalOptions, listener: Listener) -> Priors:
     """The priors that the maps need.
 
     Raises:
         WeightsAbsent: the weights of a requested map are absent. A default map is left out instead.
     """
+    from avloc.engine import pick_device
     from avloc.priors import DetrPrior, ObjectPrior
 
+    device = pick_device(options.device)
     needed = {prior for name in options.maps or DEFAULT_MAPS for prior in _NEEDS.get(name, ())}
     prior = detr = None
     not_run: dict[str, str] = {}
@@ -80,33 +82,23 @@ def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors
 
 def predict_maps(
     model: ModelFile,
-    store: Store,
-    ids: Sequence[str],
-    pairs: Sequence[SilentPair],
-    labels: Mapping[str, str],
+    testset: TestSet,
     priors: Priors,
     options: EvalOptions,
     listener: Listener,
     known: ModelMaps | None = None,
 ) -> ModelMaps:
-    """Run a model and the priors over clips and pairs.
+    """Run a model and the priors over the clips and silent pairs of a test set.
 
-    Args:
-        model: to be scored.
-        store: of the clips.
-        ids: clips with a truth.
-        pairs: of an extended set; those that are not in the store are failures.
-        labels: clip id -> class, for sounds of other classes.
-        priors: prior networks.
-        options: loader, device, precision, maps, wrong sounds.
-        listener: receives the progress.
-        known: maps of another model on the same clips; those of the priors are reused.
+    `known` are the maps of another model on the same clips; those of the priors are reused.
     """
     from avloc.dataset import ClipSet, load
     from avloc.engine import Engine, WrongSounds, card_fusion, pick_device, predict_cells
     from avloc.engine.fusion import CARD_KEY, SHIPPED
     from avloc.evaluate.negatives import wrong_sounds
 
+    store, pairs = testset.store, pairs_of(testset.known)
+    assert store is not None, "only baselines are scored without a store"
     engine = Engine.from_file(model, pick_device(options.device), options.precision)
     shipped = SHIPPED in options.maps if options.maps else CARD_KEY in model.card
     fusion = card_fusion(model.card) if shipped else None
@@ -119,8 +111,9 @@ def predict_maps(
         batches = load(clips, batch=options.batch, workers=options.workers)
         return list(predict(batches, wrong=wrong, total=len(ids), task=task))
 
+    labels = {clip_id: testset.labels[clip_id] for clip_id in testset.boxed}
     wrong = wrong_sounds(engine, store, labels, options.negatives) if options.negatives else WrongSounds()
-    cells = run("scoring", sorted(ids), None, wrong)
+    cells = run("scoring", testset.wanted, None, wrong)
     present = [pair for pair in pairs if pair.video in store.shards and pair.audio in store.shards]
     videos, sounds = [pair.video for pair in present], [pair.audio for pair in present]
     silent = run("silent pairs", videos, sounds, WrongSounds()) if present else []
@@ -155,12 +148,12 @@ def _pair_name(pair: SilentPair) -> str:
     return f"{pair.video} with the sound of {pair.audio}"
 
 
-def truths_only(store: Store | None, ids: Sequence[str]) -> list[ClipCells]:
-    """Clips with their truths and no maps, from a store or from the boxes in the package."""
+def truths_only(testset: TestSet) -> list[ClipCells]:
+    """Clips with their truths and no maps, from the store or from the boxes in the package."""
     from avloc.engine import ClipCells
 
-    if store is not None:
-        clips = (store.read(clip_id) for clip_id in ids)
+    if testset.store is not None:
+        clips = map(testset.store.read, testset.wanted)
         return [ClipCells(id=clip.id, boxes=clip.boxes, mask=clip.mask) for clip in clips]
     known = published_boxes().by_id
-    return [ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in ids]
+    return [ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in testset.wanted]

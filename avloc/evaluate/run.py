@@ -10,7 +10,7 @@ from avloc.errors import Refused
 from avloc.evaluate.maps import ModelMaps, Priors, load_priors, predict_maps, truths_only
 from avloc.evaluate.options import DEFAULT_MAPS, EvalOptions
 from avloc.evaluate.records import EvalReport
-from avloc.evaluate.testset import TestSet, open_testset, pairs_of
+from avloc.evaluate.testset import TestSet, open_testset
 from avloc.progress import Listener, silent
 from avloc.protocols import Protocol
 from avloc.store import Store
@@ -56,18 +56,13 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         hint = "Prepare it with --annotations, or with --ids naming a published test list."
         raise Refused(f"no clip to score in {place}: none of {n} clips has boxes and is in the test set", hint=hint)
     if options.baselines_only:
-        cells = truths_only(testset.store, testset.wanted)
-        reports = _reports(None, testset, ModelMaps(cells=cells), Priors(), options)
+        reports = _reports(None, testset, ModelMaps(cells=truths_only(testset)), Priors(), options)
         return Evaluation(reports=reports, store=testset.store)
-    from avloc.engine import pick_device
-
-    assert testset.store is not None
-    priors = load_priors(options, pick_device(options.device), listener)
+    priors = load_priors(options, listener)
     reports, cells_of = [], []
-    labels, pairs = {clip_id: testset.labels[clip_id] for clip_id in testset.boxed}, pairs_of(testset.known)
     maps: ModelMaps | None = None
     for number, model in enumerate(models):
-        maps = predict_maps(model, testset.store, testset.wanted, pairs, labels, priors, options, listener, known=maps)
+        maps = predict_maps(model, testset, priors, options, listener, known=maps)
         name = options.names[number] if options.names else model.name
         reports += [replace(report, model=name) for report in _reports(model, testset, maps, priors, options)]
         cells_of.append(maps.cells)
