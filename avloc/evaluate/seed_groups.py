@@ -8,8 +8,9 @@ from __future__ import annotations
 import filecmp
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,6 @@ class RunModels:
 
     name: str
     """Name in tables, unique within a command."""
-    group: str
-    """Name of the folder of `seed-N` runs that holds it; '' for a run or model named directly."""
     selected: Path
     """The selected epoch."""
     last: Path | None
@@ -57,11 +56,8 @@ def expand(paths: Sequence[Path]) -> list[RunModels]:
     """
     found = [run for path in paths for run in _expand(path)]
     runs = list({run.selected.resolve(): run for run in reversed(found)}.values())[::-1]
-    names = [run.name for run in runs]
-    typed = {run.name: names.count(run.name) > 1 for run in runs}
-    return [
-        RunModels(str(_place(run)) if typed[run.name] else run.name, run.group, run.selected, run.last) for run in runs
-    ]
+    names = Counter(run.name for run in runs)
+    return [replace(run, name=str(_place(run))) if names[run.name] > 1 else run for run in runs]
 
 
 def _expand(path: Path) -> list[RunModels]:
@@ -69,7 +65,7 @@ def _expand(path: Path) -> list[RunModels]:
         if not path.is_file():
             hint = "Name a run folder, a folder of seed-N runs, a .safetensors or a published .pth."
             raise UsageError(f"no model at {path}", hint=hint)
-        return [RunModels(path.stem, "", path, None)]
+        return [RunModels(path.stem, path, None)]
     from avloc.checkpoint import MODEL_NAME, published_files
 
     own = (path / MODEL_NAME).is_file()
@@ -77,26 +73,25 @@ def _expand(path: Path) -> list[RunModels]:
     if own and members:
         raise UsageError(f"{path} is a run and holds others ({members[0].name}, ...)", hint="Name the runs one by one.")
     if own:
-        return [_run(path, path.resolve().name, "")]
+        return [_run(path, path.resolve().name)]
     without = [member.name for member in members if not (member / MODEL_NAME).is_file()]
     if not members and published_files(path):
-        return [RunModels(path.resolve().name, "", path, None)]
+        return [RunModels(path.resolve().name, path, None)]
     if without or not members:
-        hint = "Name the runs that have one, or finish the others: type the same avloc train again."
+        hint = "Name the runs that have one, or finish the others: repeat the same avloc train."
         what = f"{', '.join(without)} of {path} has no {MODEL_NAME} yet" if without else f"no {MODEL_NAME} in {path}"
         raise UsageError(what, hint=hint if without else "Name a run folder or a folder of seed-N runs.")
-    group = path.resolve().name
-    return [_run(member, f"{group}/{member.name}", group) for member in members]
+    return [_run(member, f"{path.resolve().name}/{member.name}") for member in members]
 
 
-def _run(folder: Path, name: str, group: str) -> RunModels:
+def _run(folder: Path, name: str) -> RunModels:
     from avloc.checkpoint import LAST_NAME, MODEL_NAME
 
     selected, last = folder / MODEL_NAME, folder / LAST_NAME
     if not last.is_file():
-        return RunModels(name, group, selected, None)
+        return RunModels(name, selected, None)
     same = filecmp.cmp(selected, last, shallow=False)
-    return RunModels(name, group, selected, selected if same else last)
+    return RunModels(name, selected, selected if same else last)
 
 
 def _place(run: RunModels) -> Path:
@@ -135,7 +130,7 @@ class Block:
     """The selected epoch of every run, or the last."""
 
     selection: str
-    """How the epochs were selected, in full."""
+    """How the epochs were selected, as the model files state it."""
     runs: list[RunScore]
     maps: dict[str, dict[str, dict[str, float]]]
     """Kind of map -> metric -> `mean` and sample standard deviation `std` over the runs; NaN for one run."""
@@ -154,7 +149,7 @@ class RunsSummary:
     blocks: dict[str, Block]
     """How the epochs were selected (`EvalReport.selection`) -> scores."""
     unfinished: list[str]
-    """Runs that were not trained for all their epochs."""
+    """Runs with fewer epochs than configured."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""

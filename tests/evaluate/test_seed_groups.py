@@ -54,7 +54,6 @@ def test_a_path_is_a_model_a_run_or_a_folder_of_runs(tmp_path):
     (tmp_path / "best_10.pth").write_bytes(b"published")
     runs = expand([tmp_path / name for name in ("one", "same", "many", "best_10.pth")])
     assert [run.name for run in runs] == ["one", "same", "many/seed-3", "many/seed-20", "many/seed-100", "best_10"]
-    assert [run.group for run in runs] == ["", "", "many", "many", "many", ""]
     one, same, *_, published = runs
     assert tuple(one.models) == (tmp_path / "one" / "model.safetensors", tmp_path / "one" / "last.safetensors")
     assert tuple(same.models) == (tmp_path / "same" / "model.safetensors",), "the same bytes are scored once"
