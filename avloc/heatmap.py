@@ -20,12 +20,9 @@ _FILL = {"zeros": 0.0, "nan": math.nan}
 def resize(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corners") -> Tensor:
     """Resize maps of any type to [B, H, W] float32.
 
-    Args:
-        maps_Bhw: maps.
-        size: height and width of the result in pixels.
-        how: `bilinear-corners` or `bicubic-corners`: the centres of the outer cells lie on the border
-            (`align_corners`); `bilinear-halfpixel`: cells are areas, bit-equal to OpenCV's linear resize on the
-            reference maps.
+    `how` is `bilinear-corners` or `bicubic-corners`: the centres of the outer cells are on the border
+    (`align_corners`); or `bilinear-halfpixel`: cells are areas, bit-equal to OpenCV's linear resize on the reference
+    maps.
     """
     mode, _, anchor = how.partition("-")
     grown = F.interpolate(maps_Bhw.float().unsqueeze(1), size=size, mode=mode, align_corners=anchor == "corners")
@@ -39,7 +36,7 @@ def heat_maps(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corn
         maps_Bhw: similarity or activation maps.
         size: height and width of the result in pixels.
         how: see `resize`.
-        flat: value of a map without contrast, `zeros` or `nan`.
+        flat: value of a constant map, `zeros` or `nan`.
 
     Returns:
         [B, H, W] float32. A map with a NaN is NaN throughout; one with an infinity has a NaN somewhere, so that
@@ -47,8 +44,8 @@ def heat_maps(maps_Bhw: Tensor, size: tuple[int, int], how: str = "bilinear-corn
 
     Source: EZ-VSL and AVC `test.py`; the other rules are those of `avloc.protocols`.
     """
-    # Flatness is judged on the cells: min-max would amplify the rounding errors of interpolation to a pattern.
-    # By a difference, because a map of infinities is broken, not flat.
+    # Contrast is that of the cells: min-max would amplify the rounding errors of interpolation to a pattern.
+    # By a difference, so that a map of infinities is not constant.
     contrast = maps_Bhw.amax((1, 2), keepdim=True) - maps_Bhw.amin((1, 2), keepdim=True)
     return torch.where(contrast == 0, _FILL[flat], min_max(resize(maps_Bhw, size, how), flat))
 

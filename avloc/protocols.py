@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from avloc.errors import UsageError, nearest
@@ -28,16 +28,13 @@ SOURCES = ("av", "object", "detr")
 """Maps that can be fused."""
 
 
-def _fused() -> Mapping[str, float]:
-    return types.MappingProxyType({"av": 0.6, "object": 0.4})
+def valid_weights(weights: Mapping[str, float]) -> bool:
+    """Whether the weights of a fused map are finite, none negative and not all 0."""
+    return all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) and sum(weights.values()) > 0
 
 
-def _thirds() -> Mapping[str, float]:
-    return types.MappingProxyType({"av": 1 / 3, "object": 1 / 3, "detr": 1 / 3})
-
-
-def _can_weigh(weights: Collection[float]) -> bool:
-    return all(math.isfinite(weight) and weight >= 0 for weight in weights) and sum(weights) > 0
+def _frozen(**weights: float) -> Mapping[str, float]:
+    return types.MappingProxyType(weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ class Protocol:
     resize: str = "bilinear-corners"
     """Interpolation to that size: one of `RESIZES`."""
     resize_elsewhere: str = ""
-    """Another interpolation for test sets other than VGG-SS, or "" (see `on`)."""
+    """Another interpolation for test sets other than VGG-SS, or '' (see `on`)."""
     flat: str = "zeros"
     """Min-max of a constant map: `zeros` (every pixel is at the median, so the mask is the whole picture), or `nan`
     (every comparison is false, so the mask is empty and the score 0)."""
@@ -64,22 +61,21 @@ class Protocol:
     success: str = ">="
     """Comparison of cIoU with 0.5 in cIoU@0.5; the curve of AUC always uses `>=`."""
     boxes: str = "all"
-    """Boxes of an annotation that are used: `all`, or `first`."""
+    """Boxes of an annotation that are used: `all` or `first`."""
     clips: str = "named"
     """`named`: the clips of the test set's list; `store`: on `vggss` and user-made sets, every clip with boxes."""
     lists: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}))
-    """Test set -> test set of the list that this system scores on instead."""
-    fused: Mapping[str, float] = field(default_factory=_fused)
+    """Test set -> the test set whose list replaces its own."""
+    fused: Mapping[str, float] = field(default_factory=lambda: _frozen(av=0.6, object=0.4))
     """Weights of the audio-visual map and the object prior in the fused map."""
-    fused_detr: Mapping[str, float] = field(default_factory=_thirds)
+    fused_detr: Mapping[str, float] = field(default_factory=lambda: _frozen(av=1 / 3, object=1 / 3, detr=1 / 3))
     """The same with DETR's attention as a third map."""
     fusion: str = "heats"
     """Range of the fused maps: `heats`, each min-max normalised; or `fixed`, the cosine c as (c + 1) / 2 and the
     activation x as x / 2.5. DETR's attention has no fixed range: `fused-detr` always fuses heats."""
     no_query: str = "zeros"
-    """DETR's map where no query is confident: `zeros`, or `nan`, the mean of none."""
+    """DETR's map if no query is confident: `zeros`, or `nan`, the mean over no query."""
     precision: str = "fp32"
-    """Precision of the networks."""
     source: str = "avloc's own"
     """Origin of the rule, and what verifies it."""
 
@@ -103,7 +99,7 @@ class Protocol:
         if not (isinstance(self.side, int) and self.side > 0):
             raise UsageError(f"side = {self.side!r} is impossible; valid: 1 or more")
         for name, weights in (("fused", self.fused), ("fused_detr", self.fused_detr)):
-            if not (set(weights) <= set(SOURCES) and _can_weigh(weights.values())):
+            if not (set(weights) <= set(SOURCES) and valid_weights(weights)):
                 wanted = f"weights of {', '.join(SOURCES)}, none below 0 and one above"
                 raise UsageError(f"{name} = {dict(weights)} is impossible; valid: {wanted}")
 
@@ -117,7 +113,14 @@ class Protocol:
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
 
 
-_VGGSS_4692 = types.MappingProxyType({"vggss": "vggss-4692"})
+_SSPL = Protocol(
+    name="sspl",
+    resize="bilinear-halfpixel",
+    flat="nan",
+    threshold="half",
+    lists=types.MappingProxyType({"vggss": "vggss-4692"}),
+    source="SSPL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
+)
 
 PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
     {
@@ -126,7 +129,7 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
             Protocol(),
             Protocol(
                 name="ezvsl",
-                fused=types.MappingProxyType({"av": 0.4, "object": 0.6}),
+                fused=_frozen(av=0.4, object=0.6),
                 source="EZ-VSL test.py; parity numbers",
             ),
             Protocol(
@@ -136,27 +139,17 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 comparison=">",
                 source="LVS test.py; parity numbers. Not part of the rule: its centre crop, flat maps, fused maps",
             ),
-            Protocol(
-                name="sspl",
-                resize="bilinear-halfpixel",
-                flat="nan",
-                threshold="half",
-                lists=_VGGSS_4692,
-                source="SSPL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
-            ),
-            Protocol(
+            _SSPL,
+            replace(
+                _SSPL,
                 name="sacl",
-                resize="bilinear-halfpixel",
-                flat="nan",
-                threshold="half",
-                lists=_VGGSS_4692,
                 source="SACL utils.py; parity numbers. Not comparable with the median rule; it fuses no maps",
             ),
             Protocol(
                 name="slavc",
                 resize="bicubic-corners",
                 success=">",
-                fused=types.MappingProxyType({"av": 0.9, "object": 0.1}),
+                fused=_frozen(av=0.9, object=0.1),
                 fusion="fixed",
                 source="SLAVC test.py with --relative_prediction --alpha 0.9; twin test only",
             ),
@@ -166,14 +159,14 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
                 resize_elsewhere="bilinear-corners",
                 flat="nan",
                 comparison=">",
-                fused=types.MappingProxyType({"av": 0.4, "object": 0.6}),
+                fused=_frozen(av=0.4, object=0.6),
                 source="SSLalignment test.py; twin test only",
             ),
             Protocol(
                 name="avc-code",
                 boxes="first",
                 clips="store",
-                fused=types.MappingProxyType({"av": 1.0, "object": 0.4}),
+                fused=_frozen(av=1.0, object=0.4),
                 no_query="nan",
                 source="AVC test_N_times.py; parity numbers, made with all boxes, for resize and cut; a twin test for "
                 "the first box and 1 + 0.4. On Flickr-SoundNet its fused map is `fused-detr`",
@@ -185,10 +178,10 @@ PROTOCOLS: Mapping[str, Protocol] = types.MappingProxyType(
 
 
 def protocol_named(name: str, precision: str = "fp32") -> Protocol:
-    """A protocol by name, with the precision the networks run in.
+    """A protocol by name, with another precision of the networks.
 
     Raises:
-        UsageError: there is none of that name, or no such precision.
+        UsageError: unknown name or precision.
     """
     if name not in PROTOCOLS:
         raise UsageError(f"--protocol {name} is unknown; valid: {', '.join(PROTOCOLS)}", hint=nearest(name, PROTOCOLS))

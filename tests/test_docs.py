@@ -25,7 +25,7 @@ from avloc.annotations.lists import TESTSETS, published_list
 from avloc.cli import entry_point
 from avloc.console.score_tables import print_session
 from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
-from avloc.metrics import ClipScore, Summary, ciou, ground_truth, summarise
+from avloc.metrics import ClipScore, Summary, Truth, ground_truth, summarise
 from avloc.protocols import PROTOCOLS, Protocol
 from tests import readme
 from tests.program import ROOT, avloc
@@ -125,9 +125,9 @@ def test_the_scores_without_a_model_that_readme_states_follow_from_the_boxes() -
     disc = distance <= np.median(distance)
     every = np.ones_like(disc)
     boxes = published_boxes()
-    truths = [ground_truth(entry.boxes, boxes.rule, 224)[None] for entry in boxes.by_id.values()]
+    truths = [ground_truth(entry.boxes, boxes.rule, 224) for entry in boxes.by_id.values()]
     assert len(truths) == 5158
-    scores = [summarise([ciou(mask[None], truth)[0] for truth in truths]) for mask in (disc, every)]
+    scores = [summarise([Truth(truth).ciou(mask) for truth in truths]) for mask in (disc, every)]
     shown = [f"{100 * value:.1f}" for score in scores for value in (score.ciou_50, score.auc)]
     assert "cIoU@0.5 {} and AUC {}. The whole picture reaches {} and {}.".format(*shown) in README
     covered = np.array([truth.mean() for truth in truths])

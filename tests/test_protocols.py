@@ -13,8 +13,9 @@ import pytest
 from avloc.annotations.lists import published_list
 from avloc.engine import ClipCells
 from avloc.errors import StoreNotFound, UsageError
-from avloc.evaluate.plan import EvalOptions, expected_ids, find_store, pairs_of
+from avloc.evaluate.options import EvalOptions
 from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
+from avloc.evaluate.testset import expected_ids, find_store, pairs_of
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 
 SEVEN = {"ezvsl", "lvs", "sspl", "sacl", "slavc", "sslalign", "avc-code"}
@@ -130,9 +131,9 @@ def test_a_protocol_has_its_own_list_of_clips_or_uses_all_clips():
 
 def test_a_rule_may_depend_on_the_test_set():
     for testset, resize in (("vggss-4692", "bilinear-halfpixel"), ("flickr", "bilinear-corners")):
-        (settled,) = EvalOptions(testset=testset, protocols=("sslalign",)).records()
+        (settled,) = EvalOptions(testset=testset, protocols=("sslalign",)).protocol_records()
         assert settled == replace(PROTOCOLS["sslalign"], resize=resize)
-    assert EvalOptions(testset="flickr", protocols=("lvs",)).records() == [PROTOCOLS["lvs"]]
+    assert EvalOptions(testset="flickr", protocols=("lvs",)).protocol_records() == [PROTOCOLS["lvs"]]
 
 
 # --- invalid options --------------------------------------------------------------------------------------------
@@ -193,9 +194,9 @@ def test_invalid_options_are_named(options, named):
 
 
 def test_repeated_protocols_count_once_in_the_given_order():
-    assert [p.name for p in EvalOptions().records()] == ["avloc"]
+    assert [p.name for p in EvalOptions().protocol_records()] == ["avloc"]
     options = EvalOptions(protocols=("lvs", "avloc", "lvs"), precision="bf16")
-    assert [(p.name, p.precision) for p in options.records()] == [("lvs", "bf16"), ("avloc", "bf16")]
+    assert [(p.name, p.precision) for p in options.protocol_records()] == [("lvs", "bf16"), ("avloc", "bf16")]
     assert [EvalOptions(maps=maps).baselines_only for maps in ((), ("baselines",), ("av", "baselines"))] == [
         False,
         True,

@@ -18,7 +18,7 @@ from avloc.ave.inference import EventPredictor, class_names
 from avloc.ave.networks import Features
 from avloc.checkpoint import ModelFile, load_model
 from avloc.errors import NoInputLeft, UsageError
-from avloc.evaluate.plan import find_store
+from avloc.evaluate.testset import find_store
 from avloc.progress import Listener, Notice, Progress, silent
 
 AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"

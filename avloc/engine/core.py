@@ -31,7 +31,7 @@ from avloc.transforms import (
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA if available; else `cpu`, `cuda`, `cuda:N` or `mps`, as in torch.
+    """The device `cpu`, `cuda`, `cuda:N` or `mps`, as in torch; `auto` is CUDA if available, else the CPU.
 
     Raises:
         UsageError: no such device; the message lists those available.
@@ -75,13 +75,10 @@ def pick_precision(name: str, device: torch.device) -> str:
 class Engine:
     """One model on one device.
 
-    Args:
-        config: of the model.
-        device: that it runs on.
-        precision: `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
+    `precision` is `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
 
     Raises:
-        UsageError: unknown method or trunk, or a size or rate that the method does not support.
+        UsageError: unknown method or backbone, or a size or rate that the method does not support.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device, precision: str = "fp32") -> None:
@@ -149,33 +146,32 @@ class Engine:
         """
         peers = self.peers.with_rows(len(batch.ids))
         side, augment = self.config.frame, config.augment
-        drawn = [torch.rand((sum(peers.counts), 3), generator=generator)[peers.rows] for _ in range(self.model.views)]
+
+        def draw(columns: int) -> Tensor:
+            return torch.rand((sum(peers.counts), columns), generator=generator)[peers.rows]
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(self.device)
+
+        drawn = [draw(3) for _ in range(self.model.views)]
         cut = [draw_crops(batch.sizes, side, augment.scale, augment.flip, uniform) for uniform in drawn]
-        whole, crops = batch.frames.to(self.device), cut[0]
-        draws, total = self.model.augmentation_draws, sum(peers.counts)
+        frames = batch.frames.to(self.device)
         views = [
-            self.model.augment(
-                crop_frames(whole, batch.sizes, each), torch.rand((total, draws), generator=generator)[peers.rows]
-            )
-            for each in cut
+            self.model.augment(crop_frames(frames, batch.sizes, crops), draw(self.model.augmentation_draws))
+            for crops in cut
         ]
         views = [normalise_frames(view) for view in views]
         embeddings = self.encode(views, self.spectrogram(batch.sound, batch.rate))
-        hints = batch.hints
-        visual = hints.visual
-        if visual is not None and config.augment.map == "follow":
-            visual = crop_maps(visual, crops)
-        on_device = HintBatch(
-            audio=None if hints.audio is None else hints.audio.to(self.device),
-            visual=None if visual is None else visual.to(self.device),
-            visual_present=None if hints.visual_present is None else hints.visual_present.to(self.device),
-        )
+        hints, visual = batch.hints, batch.hints.visual
+        if visual is not None and augment.map == "follow":
+            visual = crop_maps(visual, cut[0])
+        hints = HintBatch(audio=move(hints.audio), visual=move(visual), visual_present=move(hints.visual_present))
         height, width = embeddings.image.shape[2:]
-        truth = supervise(batch, config.loss, self.device, crops, (height, width), peers)
+        truth = supervise(batch, config.loss, self.device, cut[0], (height, width), peers)
         if batch.segments is not None:
             labels, mode = batch.segments.to(self.device), self.model.segment_mode
-            truth = replace(truth, segments=[crop_labels(labels, each, mode) for each in cut])
-        return self.model.losses(embeddings, on_device, config.loss, truth, peers)
+            truth = replace(truth, segments=[crop_labels(labels, crops, mode) for crops in cut])
+        return self.model.losses(embeddings, hints, config.loss, truth, peers)
 
     @torch.inference_mode()
     def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:

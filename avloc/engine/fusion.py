@@ -1,11 +1,11 @@
-"""Cell maps to heat maps, the only place where maps are fused.
+"""Fusion of maps of cells to heat maps, and the priors that take part in it.
 
-Two rules stand side by side. `Fusion` is that of a model's card: maps of cells are smoothed, weighted and summed, and
-the sum is resized once. `HeatMaps` is that of the evaluation protocols: each map is resized first, then heat maps are
-summed. What `localize` shows is the map `shipped` of `eval`.
+There are two rules. `Fusion` is that of a model's card: maps of cells are smoothed, weighted and summed, and the sum is
+resized once. `HeatMaps` is that of the evaluation protocols: each map is resized first, then heat maps are summed. The
+map `shipped` of `eval` is the map that `localize` shows.
 
-Names of maps: `av` similarity map, `own` mean activation of the model's own vision trunk, `object` that of an ImageNet
-trunk, `detr` DETR's attention, `centre` a map that falls from the middle of the picture, `shipped` the card's fusion.
+Names of maps: `av` similarity map, `own` mean activation of the model's vision backbone, `object` that of an ImageNet
+network, `detr` DETR's attention, `centre` a map that falls from the middle of the picture, `shipped` the card's fusion.
 
 Shape letters: h w cells, H W pixels.
 """
@@ -13,31 +13,42 @@ Shape letters: h w cells, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.errors import UsageError
+from avloc.config import from_dict
+from avloc.errors import UsageError, WeightsError
 from avloc.heatmap import fuse, heat_maps, min_max, resize
-from avloc.protocols import Protocol
+from avloc.media.pictures import square
+from avloc.networks.detr import stretched
+from avloc.priors import DetrPrior, ObjectPrior
+from avloc.progress import Listener, silent
+from avloc.protocols import RESIZES, Protocol, valid_weights
 
 DETR, OWN, CENTRE, SHIPPED = "detr", "own", "centre", "shipped"
 _MAX_SMOOTH = 5.0
 _RANGES = {"av": (-1.0, 2.0), "object": (0.0, 2.5)}
 """Map -> lowest value and span for `fixed` fusion; DETR's attention has no common range."""
+CARD_KEY = "fusion"
+"""Entry of a model's card with the fields of `AdaptiveWeights`."""
+RESIZE_KEY = "resize"
+"""Entry of a model's card with the resize from cells to pixels, if it is not that of protocol `avloc`."""
 Cells = NDArray[np.float32]
 Frame = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveWeights:
-    """Weights of the similarity map and the model's own activation: the first grows with the peak cosine."""
+    """Weights of the similarity map and the model's own activation; the former grows with the peak cosine."""
 
     least: float = 0.6
-    """Weight of the similarity map if its peak cosine is at most `unsure`; the own activation has the rest."""
+    """Weight of the similarity map if its peak cosine is at most `unsure`; that of the own activation is the rest."""
     most: float = 0.6
     """The same if the peak cosine is at least `sure`; linear in between."""
     unsure: float = 0.0
@@ -92,7 +103,7 @@ class Fusion:
     own: AdaptiveWeights | None = None
     """Fuses the model's own activation instead of `priors`."""
     resize: str = Protocol.resize
-    """How cells become pixels, and cells of a finer grid; one of `avloc.protocols.RESIZES`."""
+    """Interpolation of cells to pixels or to a finer grid; one of `avloc.protocols.RESIZES`."""
 
     def prior_maps(self, frame: Frame, activation_hw: Tensor | None) -> dict[str, Cells]:
         """Maps of a frame that do not depend on the sound: those of `priors`, or the model's activation as `own`."""
@@ -102,12 +113,7 @@ class Fusion:
         return {OWN: activation_hw.float().cpu().numpy()}
 
     def cells(self, similarity_hw: Cells, prior_maps: Mapping[str, Cells]) -> Cells:
-        """Fused cells [h, w].
-
-        Args:
-            similarity_hw: cosines.
-            prior_maps: see `prior_maps`.
-        """
+        """Fused cells [h, w] of cosines and what `prior_maps` returns."""
         maps = {"av": similarity_hw, **prior_maps}
         if self.own is None:
             return fuse_cells(maps, self.weights, self.resize)
@@ -116,21 +122,102 @@ class Fusion:
         return fuse_cells(maps, self.own.weights(similarity_hw), self.resize)
 
 
-def fuse_cells(maps: Mapping[str, Cells], weights: Mapping[str, float], how: str = Protocol.resize) -> Cells:
-    """Weighted sum of maps, each resized to the finest grid and scaled to [0, 1]; a flat map counts as zeros.
+def card_fusion(card: Mapping[str, Any]) -> Fusion:
+    """The fusion in a model's card; the similarity map alone if there is none.
 
-    Args:
-        maps: name -> [h, w], of any size. A single map is returned as it is.
-        weights: name -> weight, for every map.
-        how: see `avloc.heatmap.resize`.
+    Raises:
+        WeightsError: the card's fusion or resize is not valid.
     """
+    return _own_fusion(None, card) if CARD_KEY in card else Fusion(resize=_resize_of(card))
+
+
+def load_fusion(
+    names: str,
+    weights: Mapping[str, float] | None,
+    card: Mapping[str, Any],
+    weights_dir: Path | None,
+    device: torch.device,
+    listener: Listener = silent,
+) -> Fusion:
+    """Load the priors of `--object-prior`, with the weights of `--map-weights`.
+
+    `names` is `own`, `none`, a network of `avloc.backbone_names.CONVNETS`, `detr`, or the last two with a comma; empty
+    selects the card's fusion. Without `weights`, `own` has those of the card and others those of protocol `avloc`.
+
+    Raises:
+        UsageError: unknown prior, or weights that do not match the maps.
+        WeightsError: a prior's weights are absent or damaged, or the card's fusion or resize is not valid.
+    """
+    if names == OWN or (not names and CARD_KEY in card):
+        return _own_fusion(weights, card)
+    networks = [name for name in names.split(",") if name and name != "none"]
+    kinds = {DETR if name == DETR else "object": name for name in networks}
+    if len(kinds) != len(networks):
+        raise UsageError(
+            f"--object-prior {names}: valid are own, none, one network, detr, or the last two with a comma"
+        )
+    chosen = _checked({"av", *kinds}, dict(weights) if weights else _default_weights(set(kinds)))
+    priors = {kind: _load_prior(name, weights_dir, device, listener) for kind, name in kinds.items()}
+    label = " + ".join(f"{weight:g} {kinds.get(name, name)}" for name, weight in chosen.items()) if kinds else ""
+    return Fusion(priors=priors, weights=chosen, label=label, resize=_resize_of(card))
+
+
+def _own_fusion(weights: Mapping[str, float] | None, card: Mapping[str, Any]) -> Fusion:
+    try:
+        own = from_dict(AdaptiveWeights, card.get(CARD_KEY, {}), f"{CARD_KEY}.")
+    except (UsageError, AttributeError, TypeError) as error:
+        raise WeightsError(f"the model's card has an unusable fusion: {error}") from error
+    if weights:
+        shares = _checked({"av", OWN}, dict(weights))
+        share = shares["av"] / sum(shares.values())
+        own = replace(own, least=share, most=share, centre=0.0)
+    return Fusion(own=own, label=own.label, resize=_resize_of(card))
+
+
+def _resize_of(card: Mapping[str, Any]) -> str:
+    how = card.get(RESIZE_KEY, Protocol.resize)
+    if how not in RESIZES:
+        raise WeightsError(f"the model's card has an unusable {RESIZE_KEY}: {how!r}; valid: {', '.join(RESIZES)}")
+    return str(how)
+
+
+def _default_weights(kinds: set[str]) -> dict[str, float]:
+    known = (Protocol().fused, Protocol().fused_detr)
+    fitting = (weights for weights in known if set(weights) == {"av", *kinds})
+    return dict(next(fitting, dict.fromkeys(["av", *sorted(kinds)], 1 / (1 + len(kinds)))))
+
+
+def _checked(names: set[str], weights: dict[str, float]) -> dict[str, float]:
+    if set(weights) != names:
+        raise UsageError(f"--map-weights names {', '.join(sorted(weights))}; the maps are {', '.join(sorted(names))}")
+    if not valid_weights(weights):
+        raise UsageError("--map-weights are impossible; valid: numbers of 0 or more, not all 0")
+    return weights
+
+
+def _load_prior(
+    name: str, weights_dir: Path | None, device: torch.device, listener: Listener
+) -> Callable[[Frame], Cells]:
+    is_detr = name == DETR
+    prior = DetrPrior(weights_dir, device, listener) if is_detr else ObjectPrior(name, weights_dir, device, listener)
+
+    def cells(frame: Frame) -> Cells:
+        small = (stretched if is_detr else square)(frame, prior.side)
+        with torch.inference_mode():
+            found = prior.maps(torch.from_numpy(small.copy()).permute(2, 0, 1)[None])[0]
+        return np.zeros((1, 1), np.float32) if found is None else found.cpu().numpy()
+
+    return cells
+
+
+def fuse_cells(maps: Mapping[str, Cells], weights: Mapping[str, float], how: str = Protocol.resize) -> Cells:
+    """Weighted sum of maps [h, w], each resized to the finest grid and scaled to [0, 1]; a single map as it is."""
     if len(maps) == 1:
         return next(iter(maps.values()))
     rows, columns = zip(*(cells.shape for cells in maps.values()), strict=True)
     grid = (max(rows), max(columns))
     terms = [weights[name] * heat_maps(torch.from_numpy(cells)[None], grid, how)[0] for name, cells in maps.items()]
-    fused: Cells = torch.stack(terms).sum(0).numpy()
-    return fused
+    return torch.stack(terms).sum(0).numpy()
 
 
 def centre_map(grid: tuple[int, ...]) -> Cells:
@@ -141,7 +228,7 @@ def centre_map(grid: tuple[int, ...]) -> Cells:
 
 
 def _blur_rows(cells_hw: Cells, deviation: float) -> Cells:
-    """Gaussian over the first axis, truncated at four deviations: `scipy.ndimage`'s bits without its import time."""
+    """Gaussian over the first axis, truncated at four deviations: bit-equal to `scipy.ndimage`, without its import."""
     reach = int(4 * deviation + 0.5)
     weights = np.exp(-0.5 / deviation**2 * np.arange(-reach, reach + 1) ** 2)
     weights /= weights.sum()
@@ -159,8 +246,8 @@ class HeatMaps:
     """The protocols' rule: heat maps of one clip, each resized once for all protocols with the same resize.
 
     Args:
-        maps: name -> cells [h, w]. Only `detr` may be absent: then no query was confident.
-        shipped_resize: the card's resize, which `shipped` has under every protocol.
+        maps: name -> cells [h, w]. `detr` is absent if no query was confident.
+        shipped_resize: the card's resize, for `shipped` under every protocol.
     """
 
     def __init__(self, maps: Mapping[str, Cells], shipped_resize: str = Protocol.resize) -> None:
@@ -168,7 +255,7 @@ class HeatMaps:
         self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def heat(self, weights: Mapping[str, float], protocol: Protocol) -> Cells:
-        """[side, side] heat map of one map, or of several by their weights.
+        """[side, side] heat map of one map, or of the weighted sum of several.
 
         Raises:
             KeyError: there is no such map.
@@ -178,8 +265,7 @@ class HeatMaps:
         else:
             maps = [self._single(name, protocol) for name in weights]
             heat = maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
-        values: Cells = heat[0].numpy()
-        return values
+        return heat[0].numpy()
 
     def in_fixed_range(self, weights: Mapping[str, float], protocol: Protocol) -> Tensor:
         """[side, side] weighted mean of maps in ranges that all clips share: (cosine + 1) / 2, activation / 2.5.

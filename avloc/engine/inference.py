@@ -1,4 +1,4 @@
-"""Clips to maps of cells, before any protocol: each network runs once for all rows and protocols.
+"""Clips to maps of cells: each network runs once, whatever the number of protocols.
 
 Shape letters: B batch, D common space, N samples, h w cells.
 """
@@ -24,8 +24,8 @@ from avloc.protocols import Protocol
 
 NOT_FINITE = "the {} map is not finite"
 SILENCE = "silence"
-NOISE = "noise"
-OTHER = "other-class"
+WHITE_NOISE = "noise"
+OTHER_CLASS = "other-class"
 _TRIM_EVERY = 64
 """Blocks. Results are kept and batches freed, which fragments the heap: 50 kB a clip over tens of thousands."""
 BLOCK = 16
@@ -40,16 +40,16 @@ class ClipCells:
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """[n, 4] in fractions of the picture."""
     mask: bytes = b""
-    """PNG mask of the sounding object, where the annotation is one."""
+    """PNG mask of the sounding object, if the annotation is a mask."""
     maps: Mapping[str, Cells] = field(default_factory=dict)
-    """[h, w] each: `av` (cosines) and, if they were asked for, `own`, `object` (activations), `detr` (attention; absent
-    if no query was confident) and `shipped` (fused as the model's card says)."""
+    """[h, w] each: `av` (cosines) and, if requested, `own`, `object` (activations), `detr` (attention; absent if no
+    query was confident) and `shipped` (the card's fusion)."""
     shipped_resize: str = Protocol.resize
-    """How `shipped` becomes pixels."""
+    """Interpolation of `shipped` to pixels."""
     wrong: Mapping[str, Cells] = field(default_factory=dict)
     """Kind of wrong sound -> cosines of the same picture with it, [draws, h, w]; always with `silence`."""
     reason: str = ""
-    """Why the clip cannot be scored; `maps` may hold the finite ones nevertheless."""
+    """Why the clip cannot be scored; finite maps are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class WrongSounds:
 
     silence: Tensor | None = None
     noise: Tensor | None = None
-    """The same for every picture, as silence is."""
+    """The same for every picture."""
     of_clips: Mapping[str, Tensor] = field(default_factory=dict)
     """Clip id -> its own sound, [1, D]."""
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -77,15 +77,15 @@ def predict_cells(
     task: str = "scoring",
     listener: Listener = silent,
 ) -> Iterator[ClipCells]:
-    """One entry a clip, in the order of the batches, with a `reason` for those that could not be decoded.
+    """One entry per clip, in the order of the batches, with a `reason` for clips that could not be decoded.
 
     Args:
         engine: the model, in evaluation mode.
-        batches: square frames with sound and boxes, and with pictures for the priors that are given.
+        batches: square frames with sound and boxes, and pictures for the priors.
         prior: adds `object` maps.
         detr: adds `detr` maps.
         fusion: of the model's card; adds `shipped` maps, and `own` if it uses the model's activation.
-        wrong: adds maps of wrong sounds beside silence.
+        wrong: adds maps of wrong sounds other than silence.
         total: number of clips, for the progress.
         task: name of the progress.
         listener: receives the progress.
@@ -111,7 +111,7 @@ class _Row:
 
 
 def _blocks(batches: Iterable[Batch]) -> Iterator[list[_Row | ClipCells]]:
-    """The clips in order, regrouped into blocks of `BLOCK` decoded clips whatever the loader's batch size."""
+    """The clips in order, in blocks of `BLOCK` decoded clips whatever the loader's batch size."""
     block: list[_Row | ClipCells] = []
     decoded = 0
     for batch in batches:
@@ -157,30 +157,23 @@ def _block_cells(
         for place, at in enumerate(rows):
             maps = {name: _numpy(cells[place]) for name, cells in by_name.items()}
             if detr is not None:
-                maps |= _attention(detr, _given(at.batch.detr_frames)[at.row])
+                (attention,) = detr.maps(_given(at.batch.detr_frames)[at.row][None])
+                maps |= {} if attention is None else {"detr": _numpy(attention)}
             image = embeddings.image[place : place + 1]
             out.append(_clip_cells(at, maps, fusion, _wrong_maps(engine, image, at.batch.ids[at.row], wrong)))
     return out
 
 
 def _filled(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack and pad with zeros to a whole block.
-
-    Kernels round differently for other batch sizes, and rounding moves pixels across a threshold.
-    """
+    """Stack and pad with zeros to a whole block, because kernels round differently for other batch sizes."""
     block = tensors[0].new_zeros((BLOCK, *tensors[0].shape))
     block[: len(tensors)] = torch.stack(list(tensors))
     return block
 
 
-def _attention(detr: DetrPrior, frame_3HW: Tensor) -> dict[str, Cells]:
-    (attention,) = detr.maps(frame_3HW[None])
-    return {} if attention is None else {"detr": _numpy(attention)}
-
-
 def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSounds) -> dict[str, Cells]:
     others = [wrong.of_clips[name] for name in wrong.others.get(clip_id, ())]
-    sounds = {SILENCE: wrong.silence, NOISE: wrong.noise, OTHER: torch.cat(others) if others else None}
+    sounds = {SILENCE: wrong.silence, WHITE_NOISE: wrong.noise, OTHER_CLASS: torch.cat(others) if others else None}
     return {
         kind: np.stack([_numpy(engine.similarity(Embeddings(image_1DHW, draw[None]))[0]) for draw in vectors])
         for kind, vectors in sounds.items()
@@ -190,10 +183,10 @@ def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSo
 
 def _clip_cells(at: _Row, maps: dict[str, Cells], fusion: Fusion | None, wrong: dict[str, Cells]) -> ClipCells:
     batch, row = at.batch, at.row
-    broken = [name for name, cells in maps.items() if not np.isfinite(cells).all()]
-    if broken:
-        whole = {name: cells for name, cells in maps.items() if name not in broken}
-        return ClipCells(id=batch.ids[row], maps=whole, reason=NOT_FINITE.format(broken[0]))
+    finite = {name: cells for name, cells in maps.items() if np.isfinite(cells).all()}
+    if len(finite) < len(maps):
+        broken = next(name for name in maps if name not in finite)
+        return ClipCells(id=batch.ids[row], maps=finite, reason=NOT_FINITE.format(broken))
     how = Protocol.resize
     if fusion is not None:
         how = fusion.resize

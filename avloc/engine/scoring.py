@@ -1,4 +1,4 @@
-"""The score of one heat map against one annotation; validation during training and `avloc eval` share it."""
+"""The score of one heat map against one annotation, for `avloc eval` and validation during training."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ class ScoredMask:
 
 
 def truth_of(cells: ClipCells, protocol: Protocol, box_rule: str) -> Truth:
-    """The ground truth of a clip under a protocol.
-
-    Args:
-        cells: with boxes or a mask.
-        protocol: which boxes count, and the side of the square.
-        box_rule: how boxes become a map (`avloc.metrics.ground_truth`); unused for masks.
-    """
+    """The ground truth of a clip under a protocol; `box_rule` (`avloc.metrics.ground_truth`) is unused for masks."""
     if cells.mask:
         return Truth(mask_truth(decode_mask(cells.mask), protocol.side))
     boxes = cells.boxes[:1] if protocol.boxes == "first" else cells.boxes
@@ -38,13 +32,9 @@ def truth_of(cells: ClipCells, protocol: Protocol, box_rule: str) -> Truth:
 
 
 def score_heat(heat: NDArray[np.float32], truth: Truth, protocol: Protocol, *, is_mask: bool = False) -> ScoredMask:
-    """Threshold a heat map [side, side] by the protocol and compare the mask with the truth.
+    """Threshold a heat map [side, side] in [0, 1] by the protocol and compare the mask with the truth.
 
-    Args:
-        heat: in [0, 1]; rule `half` compares with 0.5.
-        truth: of the same size.
-        protocol: threshold and comparison.
-        is_mask: the truth is a mask, for which the plain IoU is defined too.
+    Only a truth that is a mask (`is_mask`) has a plain IoU.
     """
     median, at_area = order_statistics(heat, [median_rank(heat.size), area_rank(heat.size, truth.pixels)])
     mask = threshold_mask(heat, median if protocol.threshold == "median" else 0.5, protocol.comparison)

@@ -1,4 +1,4 @@
-"""What labels and boxes say of a batch, on the grid of cells that the student sees."""
+"""Labels and boxes of a batch to supervision: relations between clips, and the covered share of each cell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avloc.methods import Supervision
 from avloc.transforms import Crops
 
 Window = tuple[float, float, float, float]
-"""x0, y0, x1, y1 of the part of the picture that the grid covers, in fractions of the picture."""
+"""x0, y0, x1, y1 of the part of the picture under the grid, in fractions of the picture."""
 
 
 def supervise(
@@ -27,74 +27,62 @@ def supervise(
     grid_hw: tuple[int, int] = (0, 0),
     peers: Peers = ALONE,
 ) -> Supervision:
-    """Which pairs are wrong and which cells lie in boxes, as far as the settings ask for it.
+    """Relations between clips if `same_class` is `masked`, and cells inside boxes if boxes have a loss weight.
 
     Args:
         batch: labels, boxes and masks of the clips.
-        weights: `same_class`, and whether boxes teach.
-        device: where the tensors go.
-        crops: what was cut out of the frames; None leaves boxes out.
+        weights: `same_class` and the weight of boxes.
+        device: of the result.
+        crops: of the frames; None leaves boxes out.
         grid_hw: rows and columns of cells in a crop.
-        peers: who has the rest of the batch; relations are of all clips.
+        peers: processes with the rest of the batch; relations are of all clips.
     """
-    with_boxes = bool(weights.boxes) and crops is not None
-    relation = None
-    if weights.same_class == "masked":
-        relation = torch.from_numpy(relations(_all_labels(batch, peers))).to(device)
-    elif with_boxes:
-        whole = len(_all_labels(batch, peers))
-        relation = 2 * torch.eye(whole, dtype=torch.int8, device=device) - 1
-    if crops is None or not with_boxes:
+    masked = weights.same_class == "masked"
+    if not masked and (crops is None or not weights.boxes):
+        return Supervision()
+    labels = [label for part in peers.objects(batch.labels) for label in part]
+    own = 2 * torch.eye(len(labels), dtype=torch.int8) - 1
+    relation = (torch.from_numpy(relations(labels)) if masked else own).to(device)
+    if crops is None or not weights.boxes:
         return Supervision(relation=relation)
     covers, boxed = box_cells(batch, crops, grid_hw)
     return Supervision(relation=relation, cover=covers.to(device), boxed=boxed.to(device))
 
 
-def _all_labels(batch: Batch, peers: Peers) -> list[str]:
-    return [label for part in peers.objects(batch.labels) for label in part]
-
-
 def box_cells(batch: Batch, crops: Crops, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The share of each cell of each crop under the clip's mask, or under its boxes where there is none.
+    """Share of each cell of each crop that the clip's mask covers, or its boxes if it has no mask.
 
     Returns:
         [B, h, w] float32, flipped with its picture; and [B] bool, False for clips with neither.
     """
     covers: list[NDArray[np.float32]] = []
     for row, (boxes, png) in enumerate(zip(batch.boxes, batch.masks, strict=True)):
-        window = _window(crops, row)
+        left, top = float(crops.left[row]), float(crops.top[row])
+        window = left, top, left + float(crops.width[row]), top + float(crops.height[row])
         cover = mask_cover(decode_mask(png), window, grid_hw) if png else box_cover(boxes, window, grid_hw)
         covers.append(cover[:, ::-1] if crops.flip[row] else cover)
     boxed = [bool(len(boxes) or png) for boxes, png in zip(batch.boxes, batch.masks, strict=True)]
     return torch.from_numpy(np.stack(covers)), torch.tensor(boxed)
 
 
-def _window(crops: Crops, row: int) -> Window:
-    left, top = float(crops.left[row]), float(crops.top[row])
-    return left, top, left + float(crops.width[row]), top + float(crops.height[row])
-
-
 def box_cover(boxes: NDArray[np.float64], window: Window, grid_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """The share of each cell that the union of boxes covers.
+    """Share [h, w] of each cell of a window that the union of boxes covers.
 
     Args:
-        boxes: [n, 4] x0, y0, x1, y1 in fractions of the picture; clipped to it, empty ones count for nothing.
-        window: what part of the picture is seen.
+        boxes: [n, 4] x0, y0, x1, y1 in fractions of the picture; clipped to it, empty ones are ignored.
+        window: part of the picture under the grid.
         grid_hw: rows and columns of cells in the window.
-
-    Returns:
-        [h, w] in [0, 1].
     """
     boxes = np.clip(boxes, 0, 1)
     columns, rows = (np.unique(np.append(boxes[:, axis::2], [0.0, 1.0])) for axis in (0, 1))
     inside = np.zeros((len(rows) - 1, len(columns) - 1), np.bool_)
-    for x0, y0, x1, y1 in boxes:  # between neighbouring edges of any boxes all points are alike
+    for x0, y0, x1, y1 in boxes:  # no edge of a box lies between neighbouring edges
         inside |= np.outer((rows[:-1] >= y0) & (rows[1:] <= y1), (columns[:-1] >= x0) & (columns[1:] <= x1))
     return _shares(inside, rows, columns, window, grid_hw)
 
 
 def mask_cover(mask: NDArray[np.bool_], window: Window, grid_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """The share of each cell that a mask [H, W] of the whole picture covers; else as `box_cover`."""
+    """`box_cover` for a mask [H, W] of the whole picture."""
     rows, columns = (np.linspace(0, 1, length + 1) for length in mask.shape)
     return _shares(mask, rows, columns, window, grid_hw)
 
@@ -114,7 +102,7 @@ def _shares(
 
 
 def _overlap(cells: NDArray[np.float64], pieces: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[cells, pieces]: the share of each cell that lies in each piece of a line; both are given by their edges."""
+    """[cells, pieces] share of each cell of a line that lies in each piece; both are given by their edges."""
     start = np.maximum(cells[:-1, None], pieces[None, :-1])
     end = np.minimum(cells[1:, None], pieces[None, 1:])
     shares: NDArray[np.float64] = np.maximum(end - start, 0) / np.diff(cells)[:, None]

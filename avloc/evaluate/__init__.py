@@ -1,10 +1,11 @@
 """`avloc eval`: scores that can be trusted and repeated."""
 
 from avloc.evaluate.multi_model import Session, evaluate_runs, evaluate_table
-from avloc.evaluate.plan import EvalOptions, find_store
+from avloc.evaluate.options import EvalOptions
 from avloc.evaluate.records import ClipRow, EvalReport, MapScores
 from avloc.evaluate.report_files import report_session
 from avloc.evaluate.run import Evaluation, evaluate
+from avloc.evaluate.testset import find_store
 
 __all__ = [
     "ClipRow",

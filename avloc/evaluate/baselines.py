@@ -1,4 +1,4 @@
-"""Baselines: maps that use neither picture nor sound, and the best possible mask."""
+"""Baselines: maps that depend on neither picture nor sound, and the best possible mask."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ _RANDOM_CELLS = 7
 
 
 class Fixed:
-    """One map and mask for every picture, whatever the protocol's threshold.
-
-    Args:
-        heat: [side, side].
-        mask: [side, side] bool.
-    """
+    """The same map and mask [side, side] for every picture; the protocol's threshold is not used."""
 
     def __init__(self, heat: NDArray[np.float64], mask: NDArray[np.bool_]) -> None:
         self.heat, self.mask = heat, mask
@@ -44,8 +39,7 @@ class Fixed:
 def fixed_baselines(prior: NDArray[np.float64]) -> dict[str, Fixed]:
     """`centre disc`, `centre square`, `whole frame` and `truth prior`.
 
-    Args:
-        prior: [side, side] sum of the truths of all clips, the scored clip among them.
+    `prior` [side, side] is the sum of the truths of all clips, including the scored one.
     """
     side = len(prior)
     offset = np.abs(np.arange(side) - (side - 1) / 2)
@@ -65,7 +59,7 @@ def _hotter_half(heat: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def ceiling(truth: Truth) -> ClipScore:
-    """The best score of any mask of half the picture, of an odd number of pixels the larger half."""
+    """The best score of any mask of half the picture; of an odd number of pixels the larger half."""
     best = truth.best_ciou(truth.map.size - median_rank(truth.map.size))
     return ClipScore(ciou=best, area_ciou=float(truth.pixels > 0), hit=truth.pixels > 0)
 

@@ -1,18 +1,18 @@
-"""A model and a store to maps of cells: everything that scoring needs, computed once."""
+"""Run a model and the priors over a store: maps of cells, computed once for all protocols."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avloc.annotations.boxes import published_boxes
 from avloc.annotations.lists import SilentPair
 from avloc.errors import WeightsAbsent
-from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions
+from avloc.evaluate.options import DEFAULT_MAPS, EvalOptions
+from avloc.evaluate.testset import TestSet, pairs_of
 from avloc.progress import Listener, Notice
-from avloc.store import Store
 
 if TYPE_CHECKING:
     from avloc.checkpoint import ModelFile
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from avloc.priors import DetrPrior, ObjectPrior
 
 _NEEDS = {"object": ("object",), "fused": ("object",), "sweep": ("object",), "detr": ("detr",)}
-"""Map as asked for -> priors that it needs. `detr` also uses the object prior if its weights are there."""
+"""Value of `--maps` -> priors that it needs. `detr` also uses the object prior if its weights are available."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class Priors:
     object: ObjectPrior | None = None
     detr: DetrPrior | None = None
     not_run: dict[str, str] = field(default_factory=dict)
-    """Kinds of map that are left out, and why."""
+    """Kind of map that is left out -> why."""
     names: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Prior -> its network and the SHA-256 of its weights."""
+    """Prior -> its network and the SHA-256 of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class ModelMaps:
     """One model's maps of all clips, in the order of their ids."""
 
     cells: list[ClipCells]
@@ -45,70 +45,61 @@ class Gathered:
     failures: dict[str, str] = field(default_factory=dict)
     """Clip -> why it has no map."""
     every: tuple[list[ClipCells], list[ClipCells]] = ([], [])
-    """Clips and pairs with those that failed, in the order of ids and pairs: the same for every model."""
+    """Clips and pairs including failures, in the order of ids and pairs: the same for every model."""
     missing_pairs: dict[str, str] = field(default_factory=dict)
     """Silent pair -> why it has no map."""
     fusion: Fusion | None = None
-    """Of the model's card, if `shipped` maps were made."""
+    """Of the model's card, if there are `shipped` maps."""
 
 
-def load_priors(options: EvalOptions, device: Any, listener: Listener) -> Priors:
+def load_priors(options: EvalOptions, listener: Listener) -> Priors:
     """The priors that the maps need.
 
     Raises:
-        WeightsAbsent: weights of a map that was asked for by name are absent. Otherwise the map is not run.
+        WeightsAbsent: the weights of a requested map are absent. A default map is left out instead.
     """
+    from avloc.engine import pick_device
     from avloc.priors import DetrPrior, ObjectPrior
 
-    wanted = {prior for name in options.maps or DEFAULT_MAPS for prior in _NEEDS.get(name, ())}
+    device = pick_device(options.device)
+    needed = {prior for name in options.maps or DEFAULT_MAPS for prior in _NEEDS.get(name, ())}
     prior = detr = None
     not_run: dict[str, str] = {}
-    if wanted:
+    if needed:
         try:
             prior = ObjectPrior(options.prior, options.weights_dir, device, listener, options.precision)
         except WeightsAbsent as error:
-            if options.maps and "object" in wanted:
+            if options.maps and "object" in needed:
                 raise
             listener(Notice(f"object prior not run: {error}"))
-            left_out = ("object", "fused") if "object" in wanted else ("fused-detr",)
+            left_out = ("object", "fused") if "object" in needed else ("fused-detr",)
             not_run = dict.fromkeys(left_out, "weights absent")
-    if "detr" in wanted:
+    if "detr" in needed:
         detr = DetrPrior(options.weights_dir, device, listener)
     names = {"object": {"network": prior.trunk, "sha256": prior.sha256}} if prior else {}
     names |= {"detr": {"network": "detr-resnet-50", "sha256": detr.sha256}} if detr else {}
     return Priors(object=prior, detr=detr, not_run=not_run, names=names)
 
 
-def gather(
+def predict_maps(
     model: ModelFile,
-    store: Store,
-    ids: Sequence[str],
-    pairs: Sequence[SilentPair],
-    labels: Mapping[str, str],
+    testset: TestSet,
     priors: Priors,
     options: EvalOptions,
     listener: Listener,
-    known: Gathered | None = None,
-) -> Gathered:
-    """Run a model and the priors over clips and pairs.
+    known: ModelMaps | None = None,
+) -> ModelMaps:
+    """Run a model and the priors over the clips and silent pairs of a test set.
 
-    Args:
-        model: to be scored.
-        store: holds the clips.
-        ids: clips with a truth.
-        pairs: of an extended set; those that the store lacks are failures.
-        labels: clip id -> class, for sounds of other classes.
-        priors: run beside the model.
-        options: loader, device, precision, maps, wrong sounds.
-        listener: receives the progress.
-        known: of another model on the same clips, whose priors' maps are reused.
+    `known` are the maps of another model on the same clips; those of the priors are reused.
     """
     from avloc.dataset import ClipSet, load
     from avloc.engine import Engine, WrongSounds, card_fusion, pick_device, predict_cells
-    from avloc.engine.fusion import SHIPPED
-    from avloc.engine.fusion_setup import CARD_KEY
+    from avloc.engine.fusion import CARD_KEY, SHIPPED
     from avloc.evaluate.negatives import wrong_sounds
 
+    store, pairs = testset.store, pairs_of(testset.known)
+    assert store is not None, "only baselines are scored without a store"
     engine = Engine.from_file(model, pick_device(options.device), options.precision)
     shipped = SHIPPED in options.maps if options.maps else CARD_KEY in model.card
     fusion = card_fusion(model.card) if shipped else None
@@ -121,17 +112,18 @@ def gather(
         batches = load(clips, batch=options.batch, workers=options.workers)
         return list(predict(batches, wrong=wrong, total=len(ids), task=task))
 
+    labels = {clip_id: testset.labels[clip_id] for clip_id in testset.boxed}
     wrong = wrong_sounds(engine, store, labels, options.negatives) if options.negatives else WrongSounds()
-    cells = run("scoring", sorted(ids), None, wrong)
-    there = [pair for pair in pairs if pair.video in store.shards and pair.audio in store.shards]
-    videos, sounds = [pair.video for pair in there], [pair.audio for pair in there]
-    silent = run("silent pairs", videos, sounds, WrongSounds()) if there else []
+    cells = run("scoring", testset.wanted, None, wrong)
+    present = [pair for pair in pairs if pair.video in store.shards and pair.audio in store.shards]
+    videos, sounds = [pair.video for pair in present], [pair.audio for pair in present]
+    silent = run("silent pairs", videos, sounds, WrongSounds()) if present else []
     if known:
         cells = [_with_priors(*both) for both in zip(cells, known.every[0], strict=True)]
         silent = [_with_priors(*both) for both in zip(silent, known.every[1], strict=True)]
-    absent = {_pair_name(pair): "not in the store" for pair in set(pairs).difference(there)}
-    broken = {_pair_name(pair): entry.reason for pair, entry in zip(there, silent, strict=True) if entry.reason}
-    return Gathered(
+    absent = {_pair_name(pair): "not in the store" for pair in set(pairs).difference(present)}
+    broken = {_pair_name(pair): entry.reason for pair, entry in zip(present, silent, strict=True) if entry.reason}
+    return ModelMaps(
         every=(cells, silent),
         cells=[entry for entry in cells if not entry.reason],
         silent=[entry for entry in silent if not entry.reason],
@@ -143,8 +135,8 @@ def gather(
 
 def _with_priors(mine: ClipCells, theirs: ClipCells) -> ClipCells:
     """A model's maps with the priors' maps, or the priors' failure, of another model's clip."""
-    from avloc.engine import NOT_FINITE
     from avloc.engine.fusion import OWN, SHIPPED
+    from avloc.engine.inference import NOT_FINITE
 
     of_model = ("av", OWN, SHIPPED)
     if theirs.reason and theirs.reason not in map(NOT_FINITE.format, of_model):
@@ -157,12 +149,12 @@ def _pair_name(pair: SilentPair) -> str:
     return f"{pair.video} with the sound of {pair.audio}"
 
 
-def boxes_alone(store: Store | None, ids: Sequence[str]) -> list[ClipCells]:
-    """Clips with their truths and no maps, from a store or from the boxes in the package."""
+def truths_only(testset: TestSet) -> list[ClipCells]:
+    """Clips with their truths and no maps, from the store or from the boxes in the package."""
     from avloc.engine import ClipCells
 
-    if store is not None:
-        clips = (store.read(clip_id) for clip_id in ids)
+    if testset.store is not None:
+        clips = map(testset.store.read, testset.wanted)
         return [ClipCells(id=clip.id, boxes=clip.boxes, mask=clip.mask) for clip in clips]
     known = published_boxes().by_id
-    return [ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in ids]
+    return [ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in testset.wanted]

@@ -1,4 +1,4 @@
-"""One `avloc eval` command: models, runs and groups of runs scored together, summarised and compared."""
+"""Several models, runs and groups of runs scored together, summarised and compared."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 from avloc import __version__
 from avloc.errors import StoreNotFound, UsageError
-from avloc.evaluate.paper_tables import find_table
-from avloc.evaluate.plan import EvalOptions
+from avloc.evaluate.options import EvalOptions
+from avloc.evaluate.paper_tables import fill, find_table, table_json
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.run import Evaluation, evaluate
 from avloc.evaluate.seed_groups import RunModels, RunsSummary, check_alike, expand, summaries
-from avloc.evaluate.tables import fill, table_json
 from avloc.metrics import paired_difference
 from avloc.progress import Listener, Notice, silent
 from avloc.protocols import Protocol
@@ -24,12 +23,12 @@ COMPARE_SCHEMA = "avloc.compare/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Model `a` against model `b` on the clips that both scored."""
+    """Model `a` against model `b` on the clips with scores of both."""
 
     a: str
     b: str
     a_selection: str
-    """How the epoch was chosen (`EvalReport.selection`)."""
+    """How the epoch was selected (`EvalReport.selection`)."""
     b_selection: str
     a_hash: str
     b_hash: str
@@ -38,7 +37,6 @@ class Comparison:
     protocol: Protocol
     box_rule: str
     n: int
-    """Clips that both scored."""
     only_a: list[str]
     only_b: list[str]
     maps: dict[str, dict[str, dict[str, float]]]
@@ -54,7 +52,7 @@ class Comparison:
 
 
 def compare(a: EvalReport, b: EvalReport) -> Comparison:
-    """Paired differences between two models, over the clips that both scored.
+    """Paired differences between two models, over the clips with scores of both.
 
     Raises:
         Refused: they were scored on different data or by different rules.
@@ -92,44 +90,42 @@ def compare(a: EvalReport, b: EvalReport) -> Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """The results of one command."""
+    """The results of one `avloc eval` command."""
 
     evaluation: Evaluation
     chosen: list[EvalReport]
-    """Reports of the models that were named and of the chosen epoch of each run."""
+    """Reports of the models and of the selected epoch of each run."""
     summaries: list[RunsSummary] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     table: dict[str, Any] = field(default_factory=dict)
-    """One of the paper's tables with our rows beside its own, as plain data."""
+    """`avloc.evaluate.paper_tables.table_json`."""
 
 
 def evaluate_runs(
     options: EvalOptions, paths: Sequence[Path], against: Path | None = None, listener: Listener = silent
 ) -> Session:
-    """Score the models at some paths, the last epoch of each run included.
+    """Score models, and of each run the selected and the last epoch.
 
     Args:
         options: test set and protocols; its models are replaced by those of the paths.
         paths: model files, run folders, folders of `seed-N` runs; none means the model in the package.
-        against: a model or run with which every other is compared clip by clip.
+        against: a model or run to compare with every other, clip by clip.
         listener: receives notices and progress.
 
     Raises:
-        UsageError: nothing lies at a path, or `against` is not one model.
+        UsageError: no model at a path, or `against` is not one model.
         Refused: see `evaluate` and `avloc.evaluate.seed_groups`.
     """
     if options.baselines_only:
         if paths or against or options.negatives:
-            raise UsageError(
-                "--maps baselines takes no model, no --compare and no --negatives: it looks at boxes alone"
-            )
+            raise UsageError("--maps baselines takes no model, no --compare and no --negatives: it scores no model")
         evaluation = evaluate(options, listener)
         return Session(evaluation=evaluation, chosen=evaluation.reports)
     if against is not None and not paths:
         raise UsageError("--compare needs a model to compare with, as in: avloc eval RUN --compare OTHER")
-    runs, rival = expand(paths), _one(against)
-    every = [*runs, *([rival] if rival and rival.selected not in [run.selected for run in runs] else [])]
-    named = {path: name for run in every for path, name in zip(run.models, _names(run), strict=True)}
+    runs, other = expand(paths), _only_run(against)
+    every = [*runs, *([other] if other and other.selected not in [run.selected for run in runs] else [])]
+    named = {path: name for run in every for path, name in run.models.items()}
     evaluation = evaluate(replace(options, models=tuple(named), names=tuple(named.values())), listener)
     if not runs:
         return Session(evaluation=evaluation, chosen=evaluation.reports)
@@ -142,20 +138,16 @@ def evaluate_runs(
         comparisons=[
             compare(mine, theirs)
             for run in runs
-            if rival and run.selected != rival.selected
-            for mine, theirs in zip(of[run.selected], of[rival.selected], strict=True)
+            if other and run.selected != other.selected
+            for mine, theirs in zip(of[run.selected], of[other.selected], strict=True)
         ],
     )
 
 
 def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], listener: Listener = silent) -> Session:
-    """Score runs on the test sets of one of the paper's tables, and match them with its rows.
+    """Score runs on the test sets of a paper's table (`avloc.evaluate.paper_tables`), and match them with its rows.
 
-    Args:
-        table: number or name (`avloc.evaluate.paper_tables`).
-        options: as for `evaluate_runs`; with a test set, the others of the table are left out.
-        paths: runs and models; without any, every row is "not run".
-        listener: receives notices, also of test sets that are not prepared.
+    If `options` has a test set, the others of the table are left out. Without `paths`, every row is "not run".
 
     Raises:
         UsageError: no such table.
@@ -178,7 +170,7 @@ def evaluate_table(table: str, options: EvalOptions, paths: Sequence[Path], list
     )
 
 
-def _one(path: Path | None) -> RunModels | None:
+def _only_run(path: Path | None) -> RunModels | None:
     if path is None:
         return None
     found = expand([path])
@@ -187,19 +179,13 @@ def _one(path: Path | None) -> RunModels | None:
     return found[0]
 
 
-def _names(run: RunModels) -> list[str]:
-    return [run.name, f"{run.name} (last epoch)"][: len(run.models)]
-
-
 def _same_clips(chosen: EvalReport, last: EvalReport | None) -> EvalReport | None:
-    """The last epoch's report, unless it has scores of other clips: then the means are not comparable."""
-    if last is None or [row.id for row in last.clips] != [row.id for row in chosen.clips]:
-        return None
-    return last
+    """The last epoch's report if it has scores of the same clips: otherwise the means are not comparable."""
+    return last if last and [row.id for row in last.clips] == [row.id for row in chosen.clips] else None
 
 
 def _summaries(runs: Sequence[RunModels], of: dict[Path, list[EvalReport]], width: int) -> list[RunsSummary]:
-    """Of runs that differ in their seed alone, and of a run whose last epoch is not the chosen one."""
+    """Summaries of runs that differ only in their seed, and of single runs with two epochs."""
     found = [
         summary
         for column in range(width)

@@ -1,4 +1,4 @@
-"""Scores with sounds that have no source in the picture: wrong sounds of our own, and the pairs of extended sets."""
+"""Scores with sounds that have no visible source: silence, noise, other classes, and pairs of extended sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avloc.engine import NOISE, OTHER, SILENCE, ClipCells, HeatMaps, WrongSounds, map_weights, truth_of
+from avloc.engine import OTHER_CLASS, SILENCE, WHITE_NOISE, ClipCells, HeatMaps, WrongSounds, map_weights, truth_of
 from avloc.evaluate.records import ClipRow
 from avloc.heatmap import resize
 from avloc.metrics import (
@@ -19,8 +19,8 @@ from avloc.metrics import (
     Truth,
     confidence,
     extended_scores,
+    intersection_over_union,
     negative_scores,
-    overlap,
     share_above,
     universal_thresholds,
 )
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from avloc.engine import Engine
     from avloc.store import Store
 
-KINDS = (SILENCE, NOISE, OTHER)
+KINDS = (SILENCE, WHITE_NOISE, OTHER_CLASS)
 _SEED = 1234
 _ODD, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # scatter the bits of a pair's number
 
@@ -40,9 +40,8 @@ def wrong_sounds(engine: Engine, store: Store, labels: Mapping[str, str], draws:
 
     Args:
         engine: the model.
-        store: holds the clips.
-        labels: clip id -> class, of every clip of the store that has a truth, scored or not; with fewer than two
-            classes there are no other-class sounds.
+        store: of the clips.
+        labels: clip id -> class, of every clip of the store with a truth, scored or not.
         draws: of noise, and of other-class sounds for each clip.
     """
     from avloc.dataset import fit_sound
@@ -55,10 +54,9 @@ def wrong_sounds(engine: Engine, store: Store, labels: Mapping[str, str], draws:
     samples = int(engine.config.seconds * rate)
     noise = [np.random.default_rng((_SEED, draw)).standard_normal(samples, np.float32) for draw in range(draws)]
     chosen = _other_clips(labels, draws)
-    needed = sorted({other for others in chosen.values() for other in others})
     vectors = {
         clip_id: encode([fit_sound(store.read(clip_id).sound, store.spec.rate, engine.config)[0]], rate)
-        for clip_id in needed
+        for clip_id in sorted({other for others in chosen.values() for other in others})
     }
     return WrongSounds(noise=encode(noise, rate), of_clips=vectors, others=chosen)
 
@@ -66,7 +64,7 @@ def wrong_sounds(engine: Engine, store: Store, labels: Mapping[str, str], draws:
 def _other_clips(labels: Mapping[str, str], draws: int) -> dict[str, list[str]]:
     """For each clip the clips of other classes whose sounds its picture is paired with.
 
-    Each pair of clips has a hash and the lowest is taken, so that a missing clip changes only the pairs it is in.
+    Those with the lowest hash of the pair, so that a missing clip changes only its own pairs.
     """
     names = np.array(sorted(name for name, label in labels.items() if label))
     classes = np.array([labels[name] for name in names])
@@ -86,13 +84,7 @@ def _key(text: str) -> np.uint64:
 
 
 def score_negatives(clips: Sequence[ClipCells], protocol: Protocol, box_rule: str) -> dict[str, NegativeScores]:
-    """Scores at each universal threshold, on cosines: heat maps would be scaled by their own minimum and maximum.
-
-    Args:
-        clips: with maps of wrong sounds, in any order.
-        protocol: side, resize and boxes.
-        box_rule: how boxes become a map.
-    """
+    """Scores at each universal threshold, on cosines: heat maps would be scaled by their own minimum and maximum."""
     ordered = sorted(clips, key=lambda cells: cells.id)
     peaks = [
         float(map_HW.max())
@@ -117,12 +109,7 @@ def _grown(cells_Nhw: NDArray[np.float32], protocol: Protocol) -> NDArray[np.flo
 
 
 class _Tally:
-    """Running scores at one universal threshold; pixels strictly above it, in double precision, are inside.
-
-    Args:
-        rule: name of the threshold.
-        threshold: a cosine.
-    """
+    """Scores at one universal threshold, a cosine; pixels strictly above it, in double precision, are inside."""
 
     def __init__(self, rule: str, threshold: float) -> None:
         self.rule, self._threshold = rule, np.float64(threshold)
@@ -131,22 +118,22 @@ class _Tally:
         self._overlaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
 
     def add(self, truth: Truth, own_HW: NDArray[np.float32], wrong: Mapping[str, NDArray[np.float32]]) -> None:
-        """Add a clip: its own map, and maps [draws, H, W] of the same picture with each kind of wrong sound."""
+        """Add a clip: its own map, and for each kind of wrong sound maps [draws, H, W]."""
         own = own_HW > self._threshold
         self._cious.append(truth.ciou(own))
         for kind, maps in wrong.items():
             self._shares[kind].append(float(np.mean(share_above(maps, self._threshold))))
-            alike = [float(overlap(own, map_HW > self._threshold)) for map_HW in maps]
-            self._overlaps[kind].append(float(np.mean(alike)))
+            overlaps = [float(intersection_over_union(own, map_HW > self._threshold)) for map_HW in maps]
+            self._overlaps[kind].append(float(np.mean(overlaps)))
 
     def scores(self) -> NegativeScores:
-        """Of all clips added."""
+        """The scores of all clips added."""
         return negative_scores(self.rule, float(self._threshold), self._cious, self._shares, self._overlaps)
 
 
 def has_negatives(clips: Sequence[ClipCells]) -> bool:
-    """Whether there are maps of wrong sounds beside silence."""
-    return any(NOISE in cells.wrong for cells in clips)
+    """Whether there are maps of wrong sounds other than silence."""
+    return any(WHITE_NOISE in cells.wrong for cells in clips)
 
 
 def score_extended(
@@ -161,7 +148,7 @@ def score_extended(
     Args:
         rows: cIoU of the sounding clips.
         sounding: their maps, in any order.
-        silent: maps of the pairs without a source.
+        silent: maps of the silent pairs.
         protocol: resize, side and the weights of the fused map.
         kinds: of map.
 

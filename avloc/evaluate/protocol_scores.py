@@ -1,11 +1,11 @@
-"""Maps of cells to scores under many protocols, one clip at a time, so that memory does not grow with the set."""
+"""Maps of cells to scores under several protocols; heat maps are kept for one clip at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avloc.engine import SILENCE, ClipCells, HeatMaps, map_weights, score_heat, truth_of
 from avloc.evaluate.baselines import CEILING, RANDOM, SOUND_IGNORED, Fixed, ceiling, fixed_baselines, random_cells
 from avloc.evaluate.records import ClipRow, MapScores
-from avloc.metrics import ClipScore, Summary, f_curves, interval, max_f, size_of, summarise
+from avloc.metrics import f_curves, interval, max_f, size_of, summarise
 from avloc.protocols import Protocol
 
 SWEEP = tuple(round(0.1 * step, 1) for step in range(11))
@@ -38,39 +38,30 @@ class Scored:
     baselines: dict[str, MapScores]
     sweep: dict[str, MapScores]
     rows: list[ClipRow]
-    """Sorted by id; `scores` holds the maps only."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scores:
-    """One clip under one protocol."""
-
-    area: float
-    size: str
-    by_kind: dict[str, ClipScore]
+    """Sorted by id, without the scores of baselines and sweep."""
 
 
 class _FCurves:
-    """Sums over clips of each kind's F-score curves; keeping the curves of all clips would take much memory."""
+    """Sums of the F-score curves of each kind of map: the curves of all clips would take much memory."""
 
     def __init__(self) -> None:
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, curves: Mapping[str, NDArray[np.float64]]) -> None:
-        """Add a clip; curves of an empty truth are NaN and left out, as by `max_f`."""
+        """Add a clip; the NaN curves of an empty truth are left out."""
         for name, curve in curves.items():
             if not np.isnan(curve).any():
                 self._sums[name] = self._sums.get(name, 0.0) + curve
                 self._counts[name] = self._counts.get(name, 0) + 1
 
     def max_f(self, name: str) -> float:
-        """`max_f` of the clips so far; NaN without any."""
+        """`avloc.metrics.max_f` of the clips added; NaN without any."""
         return max_f(self._sums[name][None] / self._counts[name]) if name in self._sums else float("nan")
 
 
 def sweep_kinds() -> dict[str, Mapping[str, float]]:
-    """Fused maps by their weights: `0.7 av + 0.3 object`."""
+    """Fused maps by their weights, such as `0.7 av + 0.3 object`."""
     return {f"{av} av + {round(1 - av, 1)} object": {"av": av, "object": round(1 - av, 1)} for av in SWEEP}
 
 
@@ -88,40 +79,45 @@ def score_protocols(
     Args:
         clips: with boxes or a mask each; the order does not matter.
         protocols: the rules.
-        box_rule: how boxes become a map.
-        kinds: of map, `avloc.engine.map_weights`; empty for baselines alone.
+        box_rule: see `avloc.metrics.ground_truth`.
+        kinds: of map, see `avloc.engine.map_weights`; empty for baselines alone.
         sweep: also fuse `av` and `object` with eleven weights.
         threads: number of threads; the scores do not depend on it.
     """
     ordered = sorted(clips, key=lambda clip: clip.cells.id)
     fixed = [fixed_baselines(_prior(ordered, protocol, box_rule)) for protocol in protocols]
 
-    def score(clip: LabelledCells) -> list[tuple[_Scores, dict[str, NDArray[np.float64]]]]:
+    sweeps = sweep_kinds() if sweep else {}
+
+    def score(clip: LabelledCells) -> list[tuple[ClipRow, dict[str, NDArray[np.float64]]]]:
         cells = clip.cells
-        heats = HeatMaps(_with_baselines(cells), cells.shipped_resize)
+        baseline_maps = {RANDOM: random_cells(cells.id)}
+        if SILENCE in cells.wrong:
+            baseline_maps[SOUND_IGNORED] = cells.wrong[SILENCE][0]
+        heats = HeatMaps({**cells.maps, **baseline_maps}, cells.shipped_resize)
+        names = [*kinds, *baseline_maps]
         return [
-            _score_clip(cells, heats, protocol, box_rule, _weights(protocol, kinds, cells, sweep=sweep), baselines)
+            _score_clip(clip, heats, protocol, box_rule, {**map_weights(protocol, names), **sweeps}, baselines)
             for protocol, baselines in zip(protocols, fixed, strict=True)
         ]
 
-    table: list[list[_Scores]] = [[] for _ in protocols]
+    rows: list[list[ClipRow]] = [[] for _ in protocols]
     curves = [_FCurves() for _ in protocols]
     with ThreadPoolExecutor(threads) as pool, _one_torch_thread():
         # `map` keeps the order of the clips, so that sums do not depend on the threads.
-        for row in pool.map(score, ordered):
-            for (scores, of_clip), column, of_all in zip(row, table, curves, strict=True):
-                column.append(scores)
-                of_all.add(of_clip)
-    names = [*kinds, *(sweep_kinds() if sweep else ())]
+        for of_clip in pool.map(score, ordered):
+            for (row, clip_curves), column, sums in zip(of_clip, rows, curves, strict=True):
+                column.append(row)
+                sums.add(clip_curves)
     return [
-        _collect(ordered, column, of_all, protocol, list(kinds), names)
-        for column, of_all, protocol in zip(table, curves, protocols, strict=True)
+        _collect(column, sums, protocol, kinds, sweeps)
+        for column, sums, protocol in zip(rows, curves, protocols, strict=True)
     ]
 
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Clips are distributed over threads; torch's own would not speed up maps this small."""
+    """Clips are distributed over threads; torch's own do not speed up maps this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -137,91 +133,56 @@ def _prior(clips: Sequence[LabelledCells], protocol: Protocol, box_rule: str) ->
     return total
 
 
-def _with_baselines(cells: ClipCells) -> dict[str, NDArray[np.float32]]:
-    """The clip's maps and those of the baselines that are scored like maps."""
-    maps = {**cells.maps, RANDOM: random_cells(cells.id)}
-    if SILENCE in cells.wrong:
-        maps[SOUND_IGNORED] = cells.wrong[SILENCE][0]
-    return maps
-
-
-def _weights(
-    protocol: Protocol, kinds: Sequence[str], cells: ClipCells, *, sweep: bool
-) -> dict[str, Mapping[str, float]]:
-    baselines = [RANDOM, *([SOUND_IGNORED] if SILENCE in cells.wrong else [])]
-    return {**map_weights(protocol, [*kinds, *baselines]), **(sweep_kinds() if sweep else {})}
-
-
 def _score_clip(
-    cells: ClipCells,
+    clip: LabelledCells,
     heats: HeatMaps,
     protocol: Protocol,
     box_rule: str,
     weights: Mapping[str, Mapping[str, float]],
     baselines: Mapping[str, Fixed],
-) -> tuple[_Scores, dict[str, NDArray[np.float64]]]:
-    """Scores of one clip and, where its truth is a mask, the F-score curves of its maps."""
-    truth = truth_of(cells, protocol, box_rule)
-    is_mask = bool(cells.mask)
-    by_kind, curves = {}, {}
+) -> tuple[ClipRow, dict[str, NDArray[np.float64]]]:
+    """Scores of one clip and, if its truth is a mask, the F-score curves of its maps."""
+    truth = truth_of(clip.cells, protocol, box_rule)
+    is_mask = bool(clip.cells.mask)
+    scores, curves = {}, {}
     for name, parts in weights.items():
         heat = heats.heat(parts, protocol)
-        by_kind[name] = score_heat(heat, truth, protocol, is_mask=is_mask).score
+        scores[name] = score_heat(heat, truth, protocol, is_mask=is_mask).score
         if is_mask:
             curves[name] = f_curves(heat[None], (truth.map > 0)[None])[0]
     for name, baseline in baselines.items():
-        by_kind[name] = baseline.score(truth, protocol.comparison)
-    by_kind[CEILING] = ceiling(truth)
-    return _Scores(area=truth.area, size=size_of(truth.weight), by_kind=by_kind), curves
+        scores[name] = baseline.score(truth, protocol.comparison)
+    scores[CEILING] = ceiling(truth)
+    size = size_of(truth.weight)
+    row = ClipRow(id=clip.cells.id, label=clip.label, flags=clip.flags, area=truth.area, size=size, scores=scores)
+    return row, curves
 
 
 def _collect(
-    clips: Sequence[LabelledCells],
-    scores: Sequence[_Scores],
-    curves: _FCurves,
-    protocol: Protocol,
-    kinds: list[str],
-    names: list[str],
+    rows: Sequence[ClipRow], curves: _FCurves, protocol: Protocol, kinds: Sequence[str], sweeps: Collection[str]
 ) -> Scored:
-    sizes = [entry.size for entry in scores]
-    every = list(scores[0].by_kind) if scores else []
-    summaries = {name: _summary(name, scores, curves, sizes, protocol) for name in every}
+    every = list(rows[0].scores) if rows else []
+    summaries = {name: _summary(name, rows, curves.max_f(name), protocol.success) for name in every}
     return Scored(
         maps={name: summaries[name] for name in kinds if name in summaries},
-        baselines={name: scores for name, scores in summaries.items() if name not in names},
-        sweep={name: summaries[name] for name in names if name not in kinds and name in summaries},
-        rows=[
-            ClipRow(
-                id=clip.cells.id,
-                label=clip.label,
-                flags=clip.flags,
-                area=entry.area,
-                size=size,
-                scores={name: entry.by_kind[name] for name in kinds},
-            )
-            for clip, entry, size in zip(clips, scores, sizes, strict=True)
-        ],
+        baselines={name: scores for name, scores in summaries.items() if name not in {*kinds, *sweeps}},
+        sweep={name: summaries[name] for name in sweeps if name in summaries},
+        rows=[replace(row, scores={name: row.scores[name] for name in kinds}) for row in rows],
     )
 
 
-def _summary(
-    name: str, scores: Sequence[_Scores], curves: _FCurves, sizes: Sequence[str], protocol: Protocol
-) -> MapScores:
-    of_map = [entry.by_kind[name] for entry in scores]
-    cious = np.array([score.ciou for score in of_map])
-    ious = [score.iou for score in of_map if not np.isnan(score.iou)]
+def _summary(name: str, rows: Sequence[ClipRow], f_score: float, success: str) -> MapScores:
+    scores = [row.scores[name] for row in rows]
+    cious = np.array([score.ciou for score in scores])
+    ious = [score.iou for score in scores if not np.isnan(score.iou)]
+    sizes = np.array([row.size for row in rows])
+    by_size = {size: cious[sizes == size] for size in ("small", "medium", "large", "huge")}
     return MapScores(
-        overall=summarise(cious, protocol.success),
-        interval=interval(cious, protocol.success),
-        area=summarise([score.area_ciou for score in of_map], protocol.success),
-        pointing=float("nan") if name in _PEAKLESS else float(np.mean([score.hit for score in of_map])),
-        sizes=_by_size(cious, sizes, protocol),
+        overall=summarise(cious, success),
+        interval=interval(cious, success),
+        area=summarise([score.area_ciou for score in scores], success),
+        pointing=float("nan") if name in _PEAKLESS else float(np.mean([score.hit for score in scores])),
+        sizes={size: summarise(values, success) for size, values in by_size.items() if len(values)},
         miou=float(np.mean(ious)) if ious else float("nan"),
-        max_f=curves.max_f(name),
+        max_f=f_score,
     )
-
-
-def _by_size(cious: NDArray[np.float64], sizes: Sequence[str], protocol: Protocol) -> dict[str, Summary]:
-    places = np.array(sizes)
-    present = (name for name in ("small", "medium", "large", "huge") if name in set(sizes))
-    return {name: summarise(cious[places == name], protocol.success) for name in present}

@@ -1,4 +1,4 @@
-"""The results of an evaluation: plain records that become JSON, tables and the report."""
+"""The results of an evaluation."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class MapScores:
     sizes: dict[str, Summary]
     """Size of the truth -> summary."""
     miou: float = float("nan")
-    """Mean IoU of mask and truth, where the truths are masks."""
+    """Mean IoU of mask and truth, if the truths are masks."""
     max_f: float = float("nan")
-    """Largest F-score (beta^2 0.3) of the mean curve, where the truths are masks."""
+    """Largest F-score (beta^2 0.3) of the mean curve, if the truths are masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class EvalReport:
 
     testset: str
     model: str
-    """Name of the model; '' where only baselines were scored."""
+    """Name of the model; '' if only baselines were scored."""
     model_hash: str
     model_card: dict[str, Any]
     data_hash: str
@@ -66,19 +66,19 @@ class EvalReport:
     missing: dict[str, str]
     """Expected ids without a score, and why."""
     missing_pairs: dict[str, str] = field(default_factory=dict)
-    """Silent pairs of an extended set that could not be run, and why."""
+    """Silent pairs of an extended set without a map, and why."""
     empty_truths: list[str] = field(default_factory=list)
     """Clips whose truth covers no pixel: their cIoU is 0 by definition."""
     maps: dict[str, MapScores]
-    """`shipped`, `av`, `object`, `fused`, `detr`, `fused-detr`: those that were asked for and could be run."""
+    """`shipped`, `av`, `object`, `fused`, `detr`, `fused-detr`: those requested whose weights are available."""
     shipped: dict[str, str] = field(default_factory=dict)
-    """`resize` and `fusion` of the map `shipped`, which are the model card's and not the protocol's; empty without."""
+    """`resize` and `fusion` of the map `shipped`, from the model's card."""
     baselines: dict[str, MapScores]
     """`centre disc`, `centre square`, `whole frame`, `truth prior`, `random`, `sound ignored`, `ceiling`."""
     sweep: dict[str, MapScores]
     """Weights, as `0.7 av + 0.3 object`, -> scores."""
     not_run: dict[str, str]
-    """Maps that were left out, and why."""
+    """Map that is left out -> why."""
     no_query: int = 0
     """Clips in which no query of DETR was confident."""
     extended: dict[str, ExtendedScores] = field(default_factory=dict)
@@ -92,18 +92,18 @@ class EvalReport:
     priors: dict[str, dict[str, str]] = field(default_factory=dict)
     """Prior -> its network and the SHA-256 of its weights."""
     clips: list[ClipRow] = field(repr=False)
-    """Per-clip rows, sorted by id."""
+    """Sorted by id."""
 
     @property
     def n_scored(self) -> int:
-        """Clips with a score."""
+        """Number of clips with a score."""
         return len(self.clips)
 
     @property
     def selection(self) -> str:
-        """How the epoch was chosen: `test-selected`, `held-out`, `last epoch`, `not stated`; '' without a model.
+        """How the epoch was selected: `test-selected`, `held-out`, `last epoch`, `not stated`; '' without a model.
 
-        An epoch chosen on the very store that is scored is `test-selected`, whatever the card says.
+        An epoch selected on the store that is scored is `test-selected`, whatever the card states.
         """
         if not self.model_hash:
             return ""

@@ -22,20 +22,14 @@ if TYPE_CHECKING:
     from avloc.store import Store
 
 SHOWN = 200
-"""Clips with pictures on the page; more would make a page of many megabytes. Its table has all clips."""
+"""Clips with pictures on the page, to limit its size. Its table has all clips."""
 _SIDE = 56
 _FRAME_SIDE = 224
 _QUALITY = 85
 
 
 def report_session(folder: Path, session: Session, command: str) -> None:
-    """Write the report of a command into a folder.
-
-    Args:
-        folder: created if it is absent; older files of a report are replaced.
-        session: results of the command.
-        command: as it was typed.
-    """
+    """Write the report of an `avloc eval` command into a folder, created if missing; an older report is replaced."""
     import torch
 
     about = {
@@ -52,7 +46,7 @@ def report_session(folder: Path, session: Session, command: str) -> None:
 
 
 def _pictures(evaluation: Evaluation) -> list[ReportPicture]:
-    """Of clips spread evenly over the ranks of the first report's first map, the best and the worst among them."""
+    """Of clips evenly spaced in the ranking by the first map of the first report, from the worst to the best."""
     first = next((report for report in evaluation.reports if report.maps), None)
     if evaluation.store is None or first is None:
         return []

@@ -1,4 +1,4 @@
-"""`avloc eval`: scores of models on a prepared test store, each with its protocol and the missing clips."""
+"""`avloc eval`: score models on a prepared test store."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from avloc.errors import Refused
-from avloc.evaluate.maps import Gathered, Priors, boxes_alone, gather, load_priors
-from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions, pairs_of
+from avloc.evaluate.maps import ModelMaps, Priors, load_priors, predict_maps, truths_only
+from avloc.evaluate.options import DEFAULT_MAPS, EvalOptions
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.testset import TestSet, open_testset
 from avloc.progress import Listener, silent
@@ -26,28 +26,22 @@ class Evaluation:
     """The scores of one command."""
 
     reports: list[EvalReport]
-    """Of each model in turn, under every protocol."""
+    """Every protocol of the first model, then of the second, and so on."""
     store: Store | None
     cells: list[list[ClipCells]] = field(default_factory=list, repr=False)
-    """The maps of each model's clips, for the pictures of a report."""
+    """Maps of each model's clips, for the pictures of a report."""
 
 
 def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
     """Score every model on one test set under every protocol; each network runs once.
 
-    Args:
-        options: what to score.
-        listener: receives notices and progress.
-
-    Returns:
-        One report a model and protocol, even if no clip could be scored. The caller decides whether too many clips are
-        missing.
+    There is a report of every model and protocol, even if no clip could be scored. The caller decides whether too many
+    clips are missing.
 
     Raises:
-        StoreNotFound: the test set was not prepared.
+        StoreNotFound: the test set is not prepared.
         Refused: the store has no boxes or does not fit a model.
-        WeightsError: a model or the prior's weights cannot be read, or a map was asked for by name whose weights are
-            absent.
+        WeightsError: a model or the prior's weights cannot be read, or the weights of a requested map are absent.
     """
     models: list[ModelFile] = []
     if not options.baselines_only:
@@ -62,19 +56,13 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         hint = "Prepare it with --annotations, or with --ids naming a published test list."
         raise Refused(f"no clip to score in {place}: none of {n} clips has boxes and is in the test set", hint=hint)
     if options.baselines_only:
-        cells = boxes_alone(testset.store, testset.wanted)
-        reports = _reports(None, testset, Gathered(cells=cells), Priors(), options)
+        reports = _reports(None, testset, ModelMaps(cells=truths_only(testset)), Priors(), options)
         return Evaluation(reports=reports, store=testset.store)
-    from avloc.engine import pick_device
-
-    assert testset.store is not None
-    priors = load_priors(options, pick_device(options.device), listener)
+    priors = load_priors(options, listener)
     reports, cells_of = [], []
-    labels = {clip_id: testset.labels[clip_id] for clip_id in testset.boxed}
-    maps: Gathered | None = None
+    maps: ModelMaps | None = None
     for number, model in enumerate(models):
-        pairs = pairs_of(testset.known)
-        maps = gather(model, testset.store, testset.wanted, pairs, labels, priors, options, listener, known=maps)
+        maps = predict_maps(model, testset, priors, options, listener, known=maps)
         name = options.names[number] if options.names else model.name
         reports += [replace(report, model=name) for report in _reports(model, testset, maps, priors, options)]
         cells_of.append(maps.cells)
@@ -82,14 +70,14 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
 
 
 def _reports(
-    model: ModelFile | None, testset: TestSet, maps: Gathered, priors: Priors, options: EvalOptions
+    model: ModelFile | None, testset: TestSet, maps: ModelMaps, priors: Priors, options: EvalOptions
 ) -> list[EvalReport]:
     from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 
     protocols = testset.protocols
     kinds = [] if model is None else _kinds(options, priors, shipped=maps.fusion is not None)
     sweep = "sweep" in options.maps and priors.object is not None
-    same_clips: dict[tuple[str, ...], list[Protocol]] = {}  # these protocols share what is made of each clip
+    same_clips: dict[tuple[str, ...], list[Protocol]] = {}  # each group shares the heat maps of its clips
     for protocol in protocols:
         same_clips.setdefault(tuple(testset.expected[protocol.name]), []).append(protocol)
     out = []
@@ -110,17 +98,17 @@ def _reports(
 
 
 def _kinds(options: EvalOptions, priors: Priors, *, shipped: bool) -> list[str]:
-    asked = options.maps or DEFAULT_MAPS
+    requested = options.maps or DEFAULT_MAPS
     first = ["shipped"] if shipped else []
-    kinds = [name for name in DEFAULT_MAPS if name in asked and name not in priors.not_run]
+    kinds = [name for name in DEFAULT_MAPS if name in requested and name not in priors.not_run]
     with_detr = [name for name in ("detr", "fused-detr") if name not in priors.not_run]
-    return [*first, *kinds, *(with_detr if "detr" in asked else ())]
+    return [*first, *kinds, *(with_detr if "detr" in requested else ())]
 
 
 def _report(
     model: ModelFile | None,
     testset: TestSet,
-    maps: Gathered,
+    maps: ModelMaps,
     priors: Priors,
     protocol: Protocol,
     scored: Scored,
@@ -153,9 +141,9 @@ def _report(
 
 
 def _further(
-    testset: TestSet, maps: Gathered, protocol: Protocol, scored: Scored, clips: Sequence[LabelledCells]
+    testset: TestSet, maps: ModelMaps, protocol: Protocol, scored: Scored, clips: Sequence[LabelledCells]
 ) -> dict[str, Any]:
-    """Scores that only some test sets and options have."""
+    """Scores of extended sets, wrong sounds and pictures with several sources."""
     from avloc.evaluate.negatives import has_negatives, score_extended, score_negatives
     from avloc.metrics import source_scores
 
@@ -178,7 +166,7 @@ def _further(
     return out
 
 
-def _missing(expected: Sequence[str], testset: TestSet, maps: Gathered) -> dict[str, str]:
+def _missing(expected: Sequence[str], testset: TestSet, maps: ModelMaps) -> dict[str, str]:
     boxed = set(testset.boxed)
     reasons = {clip_id: "no boxes" for clip_id in expected if clip_id not in boxed}
     if testset.store is not None:
@@ -189,7 +177,7 @@ def _missing(expected: Sequence[str], testset: TestSet, maps: Gathered) -> dict[
 
 
 def _cost(model: ModelFile | None, testset: TestSet, priors: Priors) -> list[dict[str, Any]]:
-    """Cost of the model; one without a sample rate of its own takes the store's."""
+    """Cost of the model, at the store's sample rate if it has none of its own."""
     from avloc.cost import cost_rows
 
     if model is None or testset.store is None:

@@ -1,6 +1,6 @@
-"""Runs that differ only in their seed: the models at a path, and mean and spread of their scores.
+"""Runs that differ only in their seed: the models at a path, and mean and standard deviation of their scores.
 
-Scores are labelled by how the epoch was selected. Epochs selected on the test set are never averaged with others.
+Epochs selected on the test set are never averaged with others.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import filecmp
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,18 @@ class RunModels:
 
     name: str
     """Name in tables, unique within a command."""
-    group: str
-    """Name of the folder of `seed-N` runs that it was found in; '' for a run or model named directly."""
     selected: Path
     """The selected epoch."""
     last: Path | None
     """The last epoch: the same path if the files are equal byte for byte; None if there is only one model."""
 
     @property
-    def models(self) -> tuple[Path, ...]:
-        """The files to score, each once."""
-        return (self.selected,) if self.last is None or self.last == self.selected else (self.selected, self.last)
+    def models(self) -> dict[Path, str]:
+        """Files to score, each once -> name in tables."""
+        names = {self.selected: self.name}
+        if self.last is not None:
+            names.setdefault(self.last, f"{self.name} (last epoch)")
+        return names
 
 
 def expand(paths: Sequence[Path]) -> list[RunModels]:
@@ -54,11 +56,8 @@ def expand(paths: Sequence[Path]) -> list[RunModels]:
     """
     found = [run for path in paths for run in _expand(path)]
     runs = list({run.selected.resolve(): run for run in reversed(found)}.values())[::-1]
-    names = [run.name for run in runs]
-    typed = {run.name: names.count(run.name) > 1 for run in runs}
-    return [
-        RunModels(str(_place(run)) if typed[run.name] else run.name, run.group, run.selected, run.last) for run in runs
-    ]
+    names = Counter(run.name for run in runs)
+    return [replace(run, name=str(_place(run))) if names[run.name] > 1 else run for run in runs]
 
 
 def _expand(path: Path) -> list[RunModels]:
@@ -66,7 +65,7 @@ def _expand(path: Path) -> list[RunModels]:
         if not path.is_file():
             hint = "Name a run folder, a folder of seed-N runs, a .safetensors or a published .pth."
             raise UsageError(f"no model at {path}", hint=hint)
-        return [RunModels(path.stem, "", path, None)]
+        return [RunModels(path.stem, path, None)]
     from avloc.checkpoint import MODEL_NAME, published_files
 
     own = (path / MODEL_NAME).is_file()
@@ -74,26 +73,25 @@ def _expand(path: Path) -> list[RunModels]:
     if own and members:
         raise UsageError(f"{path} is a run and holds others ({members[0].name}, ...)", hint="Name the runs one by one.")
     if own:
-        return [_run(path, path.resolve().name, "")]
+        return [_run(path, path.resolve().name)]
     without = [member.name for member in members if not (member / MODEL_NAME).is_file()]
     if not members and published_files(path):
-        return [RunModels(path.resolve().name, "", path, None)]
+        return [RunModels(path.resolve().name, path, None)]
     if without or not members:
-        hint = "Name the runs that have one, or finish the others: type the same avloc train again."
+        hint = "Name the runs that have one, or finish the others: repeat the same avloc train."
         what = f"{', '.join(without)} of {path} has no {MODEL_NAME} yet" if without else f"no {MODEL_NAME} in {path}"
         raise UsageError(what, hint=hint if without else "Name a run folder or a folder of seed-N runs.")
-    group = path.resolve().name
-    return [_run(member, f"{group}/{member.name}", group) for member in members]
+    return [_run(member, f"{path.resolve().name}/{member.name}") for member in members]
 
 
-def _run(folder: Path, name: str, group: str) -> RunModels:
+def _run(folder: Path, name: str) -> RunModels:
     from avloc.checkpoint import LAST_NAME, MODEL_NAME
 
     selected, last = folder / MODEL_NAME, folder / LAST_NAME
     if not last.is_file():
-        return RunModels(name, group, selected, None)
+        return RunModels(name, selected, None)
     same = filecmp.cmp(selected, last, shallow=False)
-    return RunModels(name, group, selected, selected if same else last)
+    return RunModels(name, selected, selected if same else last)
 
 
 def _place(run: RunModels) -> Path:
@@ -132,7 +130,7 @@ class Block:
     """The selected epoch of every run, or the last."""
 
     selection: str
-    """How the epochs were selected, in full."""
+    """How the epochs were selected, as the model files state it."""
     runs: list[RunScore]
     maps: dict[str, dict[str, dict[str, float]]]
     """Kind of map -> metric -> `mean` and sample standard deviation `std` over the runs; NaN for one run."""
@@ -151,7 +149,7 @@ class RunsSummary:
     blocks: dict[str, Block]
     """How the epochs were selected (`EvalReport.selection`) -> scores."""
     unfinished: list[str]
-    """Runs that were not trained for all their epochs."""
+    """Runs with fewer epochs than configured."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -161,16 +159,15 @@ class RunsSummary:
 
 
 def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] = ()) -> RunsSummary:
-    """Mean and spread of runs that differ in their seed alone.
+    """Mean and standard deviation over runs that differ only in their seed.
 
     Args:
         selected: the selected epoch of each run.
-        last: the last epoch of each run in the same order, None if unknown; or empty. The same report if both are the
-            same model.
+        last: the last epoch of each run in the same order, None if unknown; or empty.
 
     Raises:
-        Refused: there is no run, a model counts twice, or the runs differ in test set, data, protocol, maps, clips, the
-            way their epochs were chosen, or another setting than the seed.
+        Refused: there is no run, a model is given twice, or the runs differ in test set, data, protocol, maps, clips,
+            epoch selection, or another setting than the seed.
     """
     if not selected:
         raise Refused("no run to summarise")
@@ -197,10 +194,9 @@ def summarise_runs(selected: Sequence[EvalReport], last: Sequence[EvalReport | N
 
 
 def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] = ()) -> list[RunsSummary]:
-    """`summarise_runs` of each group, single runs included, in the order of the first run of each.
+    """`summarise_runs` of each group (`group_key`), in the order of their first runs.
 
-    A group differs only in the seed and was scored alike; a model given twice counts once. A model without a
-    configuration in its card is a group of its own.
+    A model given twice counts once. A model without a configuration in its card is a group of its own.
     """
     last = last or [None] * len(selected)
     groups: dict[str, dict[str, tuple[EvalReport, EvalReport | None]]] = {}
@@ -214,7 +210,7 @@ def summaries(selected: Sequence[EvalReport], last: Sequence[EvalReport | None] 
 
 
 def group_key(report: EvalReport) -> str:
-    """Equal for reports whose models differ only in their seed and were scored alike."""
+    """Equal for reports with the same scoring rules whose models differ only in their seed."""
     scored = [report.testset, report.data_hash, report.protocol.as_json(), report.box_rule, report.selection]
     ids = [row.id for row in report.clips]
     return json.dumps([scored, list(report.maps), ids, settings_of(report.model_card)], sort_keys=True)
@@ -222,15 +218,10 @@ def group_key(report: EvalReport) -> str:
 
 def check_alike(reports: Sequence[EvalReport]) -> None:
     """Refuse reports on different data or by different rules."""
-    sides: dict[str, Callable[[EvalReport], Any]] = {
-        "test set": lambda report: report.testset,
-        "data": lambda report: report.data_hash,
-        "protocol": lambda report: report.protocol,
-        "box rule": lambda report: report.box_rule,
-    }
+    fields = {"test set": "testset", "data": "data_hash", "protocol": "protocol", "box rule": "box_rule"}
     first = reports[0]
     for other in reports[1:]:
-        differ = [name for name, side in sides.items() if side(other) != side(first)]
+        differ = [name for name, field in fields.items() if getattr(other, field) != getattr(first, field)]
         if differ:
             raise Refused(f"{first.model} and {other.model} were scored differently: {', '.join(differ)}")
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from avloc.annotations.boxes import published_boxes
-from avloc.annotations.lists import TESTSETS
-from avloc.errors import Refused, StoreNotFound
-from avloc.evaluate.plan import EvalOptions, expected_ids, find_store
+from avloc.annotations.lists import TESTSETS, SilentPair, silent_pairs, testset_ids
+from avloc.errors import Refused, StoreNotFound, UsageError, nearest, normal_form
+from avloc.evaluate.options import EvalOptions
 from avloc.progress import Listener, Notice, silent
 from avloc.protocols import Protocol
+from avloc.registry import MODES
 from avloc.store import FLAGS, Store
 
 _RULES = {"flickr": "consensus", "vggss": "union"}
-"""Beginning of a test list's name -> the rule of its boxes."""
+"""Beginning of a test list's name -> box rule."""
 _RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union": "1 inside any box"}
+EXTENDED = ("flickr-ext", "vggss-ext")
+_BASES = {
+    "flickr-250": "flickr",
+    "flickr-ext": "flickr",
+    "vggss-4692": "vggss",
+    "vggss-ext": "vggss",
+    "vggss-heard": "vggss",
+    "vggss-unheard": "vggss",
+}
+"""Test set -> test set whose store may hold its clips too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +38,9 @@ class TestSet:
     name: str
     """Name in reports."""
     known: str
-    """As `--testset` names it, or as the store says; '' for a set of one's own."""
+    """The value of `--testset`, or the test set in the store's header; '' for a user-made set."""
     protocols: list[Protocol]
-    """With what differs on this set (`Protocol.on`)."""
+    """As they apply to this set (`Protocol.on`)."""
     store: Store | None
     boxed: list[str]
     """Clips with a truth, sorted."""
@@ -42,7 +56,7 @@ class TestSet:
 
     @property
     def wanted(self) -> list[str]:
-        """Clips that some protocol scores and that have a truth, sorted."""
+        """Clips with a truth that some protocol scores, sorted."""
         every = {clip_id for ids in self.expected.values() for clip_id in ids}
         return sorted(every.intersection(self.boxed))
 
@@ -51,9 +65,9 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
     """Find the store of a test set and the clips that each protocol scores.
 
     Raises:
-        UsageError: neither a test set nor a store was named.
-        StoreNotFound: it was not prepared, and more than VGG-SS's boxes is needed.
-        Refused: the rule of its boxes is not that of the test set.
+        UsageError: see `find_store`.
+        StoreNotFound: it is not prepared, and the evaluation needs more than VGG-SS's boxes.
+        Refused: the store's box rule is not that of the test set.
     """
     try:
         store = Store(find_store(options.testset, options.store))
@@ -68,26 +82,21 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
         listener(Notice(f"{store.folder} is a training store: its frames are shrunk, and test clips were left out"))
     boxed = store.annotated()
     return TestSet(
-        name=options.testset or _own_name(store),
+        name=options.testset or _name_of(store),
         known=options.testset,
-        protocols=options.records(),
+        protocols=options.protocol_records(),
         store=store,
         boxed=boxed,
-        expected={p.name: expected_ids(p, options.testset, store, boxed) for p in options.records()},
+        expected={p.name: expected_ids(p, options.testset, store, boxed) for p in options.protocol_records()},
         labels=dict(zip(store.ids, store.column("label"), strict=True)),
-        flags=_flags_of(store),
+        flags={
+            clip_id: tuple(name for name, on in zip(FLAGS, row, strict=True) if on)
+            for clip_id, row in zip(store.ids, store.column("flags"), strict=True)
+        },
         box_rule=store.header.box_rule,
         data_hash=store.data_hash(),
         pictures=store.picture_groups(),
     )
-
-
-def _flags_of(store: Store) -> dict[str, tuple[str, ...]]:
-    rows = store.column("flags")
-    return {
-        clip_id: tuple(name for name, on in zip(FLAGS, row, strict=True) if on)
-        for clip_id, row in zip(store.ids, rows, strict=True)
-    }
 
 
 def _prepared_for(store: Store) -> str:
@@ -96,8 +105,8 @@ def _prepared_for(store: Store) -> str:
     return name if _rule_of(name) in ("", store.header.box_rule) else ""
 
 
-def _own_name(store: Store) -> str:
-    """The folder's name, or its path if the name is that of a published set, whose clips these are not."""
+def _name_of(store: Store) -> str:
+    """The folder's name, or its path if the name is that of a published set."""
     name = store.folder.resolve().name
     return str(store.folder) if name in TESTSETS else name
 
@@ -117,17 +126,79 @@ def _check_rule(testset: str, store: Store) -> None:
 
 
 def _from_package(options: EvalOptions) -> TestSet:
-    """VGG-SS's boxes are in the package: its baselines need no store."""
+    """VGG-SS without a store, for baselines: its boxes are in the package."""
     known = published_boxes()
     boxed = sorted(known.by_id)
     return TestSet(
         name=options.testset,
         known=options.testset,
-        protocols=options.records(),
+        protocols=options.protocol_records(),
         store=None,
         boxed=boxed,
-        expected={p.name: expected_ids(p, options.testset, None, boxed) for p in options.records()},
+        expected={p.name: expected_ids(p, options.testset, None, boxed) for p in options.protocol_records()},
         labels={clip_id: annotation.label for clip_id, annotation in known.by_id.items()},
         flags={},
         box_rule=known.rule,
     )
+
+
+def find_store(testset: str, store: Path | None) -> Path:
+    """`--store`, else `$AVLOC_DATA/<testset>`, else `./data/<testset>`.
+
+    The clips of a subset or extension of a test set may also be in the store of that set.
+
+    Raises:
+        UsageError: neither a test set nor a store was named, or a published set is misspelled.
+        StoreNotFound: no store was found; the hint has the `prepare` command.
+    """
+    known = (*TESTSETS, *MODES["eval"])
+    similar = nearest(testset, known)
+    if testset not in known and normal_form(testset) in map(normal_form, known):
+        raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=similar)
+    if store is not None:
+        return store
+    if not testset:
+        raise UsageError("name what to score: --testset vggss, or --store DIR")
+    roots = [Path(os.environ["AVLOC_DATA"])] if os.environ.get("AVLOC_DATA") else []
+    names = [testset, *([_BASES[testset]] if testset in _BASES else [])]
+    places = [root / name for name in names for root in [*roots, Path("data")]]
+    for place in places:
+        if (place / "store.json").is_file():
+            return place
+    hint = _how_to_prepare(testset, places[0])
+    if testset not in known and similar:
+        hint = f"{similar} {hint}"
+    raise StoreNotFound(f"no prepared test set {testset!r} in {' or '.join(map(str, places))}", hint=hint)
+
+
+def _how_to_prepare(testset: str, place: Path) -> str:
+    known = TESTSETS.get(testset, "")
+    if not known:
+        return f"Prepare it from the material you have: avloc prepare MEDIA --annotations BOXES.json --out {place}"
+    if testset.startswith("flickr"):
+        source = "Clips and XML annotations: https://github.com/ardasnck/learning_to_localize_sound_source"
+        return f"{source}: avloc prepare Data --ids {known} --annotations Annotations --out {place}"
+    source = "The clips are VGGSound's (https://www.robots.ox.ac.uk/~vgg/data/vggsound/); their boxes come with avloc"
+    return f"{source}: avloc prepare VIDEOS --ids {known} --out {place}"
+
+
+def expected_ids(protocol: Protocol, testset: str, store: Store | None, boxed: Sequence[str]) -> list[str]:
+    """Canonical ids of the clips that a protocol scores.
+
+    Args:
+        protocol: may replace the test set's list by another, or by all clips of the store.
+        testset: '' for a user-made store.
+        store: None if only baselines are scored.
+        boxed: clips with a truth.
+    """
+    if protocol.clips == "store" and store is not None and testset in ("", "vggss"):
+        return list(boxed)
+    name = protocol.lists.get(testset, testset)
+    if TESTSETS.get(name, ""):
+        return list(testset_ids(name))
+    return list(boxed) if store is None else list(store.header.expected) or store.ids
+
+
+def pairs_of(testset: str) -> tuple[SilentPair, ...]:
+    """Silent pairs of a test set; none unless it is extended."""
+    return silent_pairs(testset) if testset in EXTENDED else ()

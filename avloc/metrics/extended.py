@@ -1,4 +1,4 @@
-"""AP, max F1 and LocAcc on extended test sets, in which some sounds belong to nothing in their picture.
+"""AP, max F1 and LocAcc on extended test sets, in which some sounds have no visible source.
 
 A pair of picture and sound is *sounding* if the source is visible, *silent* if not. Each pair has a confidence, the
 height of its map; at or above a threshold the pair is predicted as sounding. There are two versions of each score:
@@ -19,16 +19,9 @@ LOCATED = 0.5
 
 
 def confidence(map_HW: NDArray[np.floating]) -> float:
-    """Mean of the hottest quarter of the pixels.
+    """Mean of the hottest quarter of the pixels of a map on a scale shared by all pairs; NaN for a map with a NaN.
 
-    The published slice is `np.sort(flat)[-n//4:]`, that is `(-n) // 4`: the quarter is rounded up, 2 of 5 pixels, 1
-    of 1. Summed in double precision.
-
-    Args:
-        map_HW: [H, W] map on a scale shared by all pairs, not min-max normalised.
-
-    Returns:
-        NaN for a map with a NaN in it, which is never confident, and for an empty map.
+    As in the published slice `np.sort(flat)[-n//4:]`, the quarter is rounded up.
     """
     ordered = np.sort(map_HW, axis=None)
     hottest = ordered[-len(ordered) // 4 :]
@@ -64,11 +57,11 @@ def extended_scores(confidences: ArrayLike, cious: ArrayLike) -> ExtendedScores:
         cious: [n]; NaN marks a silent pair.
 
     Returns:
-        Without silent pairs every score is defined. Without sounding pairs `ap`, `max_f1` and both LocAcc are NaN,
-        while SLAVC's AP and max F1 are 0. Without pairs all are NaN.
+        Without sounding pairs `ap`, `max_f1` and both LocAcc are NaN, while SLAVC's AP and max F1 are 0. Without pairs
+        all are NaN.
 
     Raises:
-        ValueError: the two have different lengths.
+        ValueError: different lengths.
     """
     heights, scores = np.asarray(confidences, np.float64), np.asarray(cious, np.float64)
     if heights.shape != scores.shape:

@@ -1,8 +1,7 @@
 """Bootstrap intervals and paired tests of scores over test clips.
 
 cIoU@0.5, AUC and mean cIoU are means of one value per clip, so a resampled score is the mean of those values weighted
-by how often each clip was drawn. One table of counts serves every score of every map over n clips; two maps compared on
-the same draws make a paired test.
+by how often each clip was drawn. All scores over n clips use the same draws, as a paired test needs.
 
 Only the sampling of clips is covered, not the variance over training seeds.
 """
@@ -27,8 +26,7 @@ COVERAGE = 95
 def interval(scores: ArrayLike, success: str = ">=") -> dict[str, list[float]]:
     """95 % percentile intervals of the summary scores.
 
-    The draws are seeded: the same scores in the same order give the same intervals. Equal scores give an interval of
-    width 0.
+    The draws are seeded: the same scores in the same order give the same intervals.
 
     Args:
         scores: [n] cIoU of the clips, in a fixed order (by id).

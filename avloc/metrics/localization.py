@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AUC_THRESHOLDS = tuple(0.05 * step for step in range(21))
-"""Thresholds of the success curve, as float products like in the published code."""
+"""Thresholds of the success curve, float products as in the published code."""
 
 SIZES = (("small", 32), ("medium", 96), ("large", 144))
 """Truths of fewer than side*side pixels on a square of 224, smallest first; others are `huge` (SLAVC `utils.py`)."""
@@ -95,11 +95,6 @@ class Truth:
         return float(taken.sum()) / whole if whole > 0 else 0.0
 
 
-def ciou(masks: NDArray[np.bool_], truths: NDArray[np.float32]) -> NDArray[np.float64]:
-    """`Truth.ciou` of each mask [B, H, W] against its truth [B, H, W], as [B] float64."""
-    return np.array([Truth(truth).ciou(mask) for mask, truth in zip(masks, truths, strict=True)], np.float64)
-
-
 def size_of(weight: float) -> str:
     """`small`, `medium`, `large` or `huge`, by the mean of a truth map (`Truth.weight`).
 
@@ -123,11 +118,9 @@ class Summary:
 
 
 def summarise(scores: Sequence[float] | NDArray[np.float64], success: str = ">=") -> Summary:
-    """cIoU@0.5, AUC and mean cIoU of per-picture scores; NaN without scores.
+    """cIoU@0.5, AUC and mean cIoU of the cIoU of each picture; NaN without pictures.
 
-    Args:
-        scores: cIoU of each picture.
-        success: comparison with 0.5 in cIoU@0.5: `>=` or `>`.
+    `success` is the comparison with 0.5 in cIoU@0.5: `>=` or `>`.
     """
     values = np.asarray(scores, np.float64)
     if not len(values):
@@ -159,9 +152,4 @@ class ClipScore:
     """Whether the hottest pixel, the first of equal ones, lies inside the truth (pointing game); False for a constant
     map or one with a NaN."""
     iou: float = float("nan")
-    """Plain IoU of mask and truth, where the truth is a mask."""
-
-    @property
-    def outcome(self) -> str:
-        """`found` (cIoU of 0.5 or more), `peak inside` (right place, wrong extent) or `elsewhere`."""
-        return "found" if self.ciou >= 0.5 else "peak inside" if self.hit else "elsewhere"
+    """Plain IoU of mask and truth, if the truth is a mask."""

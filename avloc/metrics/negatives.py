@@ -18,31 +18,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from avloc.metrics.localization import AUC_THRESHOLDS, summarise
-from avloc.metrics.segments import intersection_over_union
 
 
 def share_above(maps: NDArray[np.floating], threshold: float) -> NDArray[np.float64]:
-    """pIA: share of the picture above the threshold.
+    """pIA: share [...] of each similarity map [..., H, W] that is above the threshold.
 
-    Args:
-        maps: [..., H, W] similarity; NaN pixels are not above.
-        threshold: compared strictly, in double precision; nothing is above NaN.
-
-    Returns:
-        [...] float64 in [0, 1]; 0-dimensional for one map.
+    Compared strictly and in double precision; NaN pixels are not above, and nothing is above NaN.
     """
     # A Python float would be rounded to the map's precision.
     return np.asarray((maps > np.float64(threshold)).mean((-2, -1)))
 
 
 def negative_auc(shares: ArrayLike) -> float:
-    """AUC_N: area under the share of pictures whose pIA is at or below a threshold, over thresholds from 0 to 1.
+    """AUC_N: area under the share of pictures whose pIA [n] is at or below a threshold, over thresholds from 0 to 1.
 
-    Args:
-        shares: [n] pIA.
-
-    Returns:
-        1 if every pIA is 0, 0.025 (half of the last step) if every pIA is 1; NaN without pictures.
+    1 if every pIA is 0, 0.025 (half of the last step) if every pIA is 1; NaN without pictures.
     """
     values = np.asarray(shares, np.float64)
     if not len(values):
@@ -54,17 +44,14 @@ def universal_thresholds(peaks: ArrayLike) -> dict[str, float]:
     """Universal thresholds from the peaks of negative sounds, by name.
 
     `max` is the largest peak, `max10` is 1.1 times that, `maxq3` the third quartile of the peaks (linear between
-    ranks). At `max` no negative is marked by definition; for negative peaks `max10` is below `max`.
+    ranks); NaN without peaks. At `max` no negative is marked by definition; for negative peaks `max10` is below `max`.
 
     The published thresholds are constants in `eval.py`, without the code behind them. There `maxq3` exceeds `max` for
-    every model (EZ-VSL 0.6382 and 0.6041), which is impossible for a quartile of the same peaks: they are defined
-    otherwise, and pIA at `max` is not comparable with theirs.
+    every model (EZ-VSL 0.6382 and 0.6041), which no quartile of the same peaks can: their definition differs, and pIA
+    at `max` is not comparable with theirs.
 
     Args:
         peaks: [n] maximum of each negative's map; NaN is ignored.
-
-    Returns:
-        `max`, `max10`, `maxq3`; NaN without peaks.
     """
     values = np.asarray(peaks, np.float64)
     values = values[~np.isnan(values)]
@@ -77,14 +64,6 @@ def universal_thresholds(peaks: ArrayLike) -> dict[str, float]:
 def harmonic(a: float, b: float) -> float:
     """Harmonic mean of two non-negative numbers; 0 if both are 0."""
     return 2 * a * (b / (a + b)) if a + b else 0.0
-
-
-def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """IoU of the masks [..., H, W] of one picture with two sounds; 1 for a model that ignores the sound.
-
-    1 where both are empty, as published.
-    """
-    return intersection_over_union(a, b)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +104,8 @@ def negative_scores(
         threshold: its value.
         cious: [n] of the pictures with their own sound.
         pias: for each kind of negative sound [m] pIA.
-        overlaps: for each kind [m] `overlap` with the mask under the picture's own sound.
+        overlaps: for each kind [m] IoU with the mask under the picture's own sound; 1 for a model that ignores the
+            sound, and if both masks are empty, as published.
 
     Returns:
         A kind without pictures has NaN and is left out of the means; without kinds or pictures all F are NaN.

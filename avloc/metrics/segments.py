@@ -23,11 +23,11 @@ def intersection_over_union(masks: NDArray[np.bool_], truths: NDArray[np.bool_])
     0 unless the predicted mask is empty too.
 
     Args:
-        masks: [..., H, W] bool.
-        truths: [..., H, W] bool.
+        masks: [..., H, W].
+        truths: [..., H, W].
 
     Returns:
-        [...] float64 in [0, 1]; 0-dimensional for one pair.
+        [...] in [0, 1]; 0-dimensional for one pair.
     """
     both = (masks & truths).sum((-2, -1))
     either = (masks | truths).sum((-2, -1))

@@ -14,7 +14,7 @@ from avloc.metrics.localization import Summary, summarise
 
 @dataclass(frozen=True, kw_only=True)
 class SourceScores:
-    """IIoU@0.5 and IAUC over `n_pictures` pictures of two or more sources."""
+    """IIoU@0.5 and IAUC over `n_pictures` pictures with two or more sources."""
 
     n_pictures: int
     iiou_50: float
@@ -35,10 +35,10 @@ def source_scores(groups: Sequence[str], cious: ArrayLike, area_cious: ArrayLike
         area_cious: [n] of the sources, under the ground-truth-area threshold.
 
     Returns:
-        Scores; NaN without such pictures.
+        NaN without such pictures.
 
     Raises:
-        ValueError: their lengths differ.
+        ValueError: different lengths.
 
     Source: Senocak et al., TPAMI 2025 (IS3); SSLalignment `utils.py` (`Evaluator_iiou`).
     """

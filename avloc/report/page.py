@@ -15,17 +15,17 @@ from string import Template
 from typing import Any
 
 from avloc.json_text import to_json
-from avloc.metrics import AUC_THRESHOLDS, ClipScore
-from avloc.report.multi_model import multi_model_tables
+from avloc.metrics import AUC_THRESHOLDS
 from avloc.report.pictures import ReportPicture
-from avloc.report.protocol_text import describe_boxes, describe_protocol, describe_shipped
-from avloc.report.tables import DASH, flatten, number, report_tables
+from avloc.report.protocol_text import BOX_RULES, describe_protocol, describe_shipped
+from avloc.report.tables import DASH, flatten, multi_model_tables, number, report_tables
 
 SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
 """Files of the inlined script, in this order."""
 MAP_KINDS = ("shipped", "av", "object", "detr", "fused", "fused-detr")
 """Columns of the gallery after the frame; the order of the paper's Figure 3."""
 OUTCOMES = ("found", "peak inside", "elsewhere")
+"""cIoU of 0.5 or more; otherwise whether the hottest pixel is inside the truth."""
 _DIGITS = 6  # of the scores in the page; the JSON and CSV files have all
 
 
@@ -116,7 +116,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Epoch chosen by", report.get("selection") or DASH),
         *priors,
         ("Clips", f"{number(report['n_scored'])} scored of {number(report['n_expected'])} expected, {missing} missing"),
-        ("Truth", describe_boxes(report["box_rule"])),
+        ("Truth", BOX_RULES.get(report["box_rule"], report["box_rule"])),
         *([("Without a confident DETR query", f"{no_query} clips")] if no_query else []),
     ]
 
@@ -142,4 +142,4 @@ def _score(score: Mapping[str, Any]) -> list[Any]:
 
 def outcome(score: Mapping[str, Any]) -> str:
     """One of `OUTCOMES`."""
-    return ClipScore(ciou=score["ciou"], area_ciou=score["area_ciou"], hit=score["hit"]).outcome
+    return "found" if score["ciou"] >= 0.5 else "peak inside" if score["hit"] else "elsewhere"

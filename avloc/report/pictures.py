@@ -23,7 +23,7 @@ class ReportPicture:
     size: tuple[int, int]
     """Width and height of the frame as displayed, in pixels."""
     boxes: NDArray[np.float64]
-    """[n, 4] x0, y0, x1, y1 in fractions; clipped to the frame, empty boxes are dropped."""
+    """[n, 4] x0, y0, x1, y1 in fractions of the frame; clipped to it, empty boxes are dropped."""
     mask_png: bytes = field(default=b"", repr=False)
     """Ground-truth mask, inside where not black; empty if the truth is boxes."""
     heats: Mapping[str, Mapping[str, NDArray[np.uint8 | np.uint16]]] = field(default_factory=dict, repr=False)

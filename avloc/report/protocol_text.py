@@ -1,4 +1,4 @@
-"""Descriptions of the fields of a protocol and their values."""
+"""Labels and descriptions of the fields of a protocol and their values."""
 
 from __future__ import annotations
 
@@ -58,28 +58,20 @@ BOX_RULES: Mapping[str, str] = {
     "union": "union: a pixel counts if any box contains it",
     "consensus": "consensus: a pixel in one box counts half, in two or more fully",
 }
+"""Box rule (`avloc.metrics.ground_truth`) -> description."""
 
 
 def describe_protocol(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Label and description of every field of a protocol, in its order.
-
-    Args:
-        protocol: `Protocol.as_json()`. Unknown fields and values are shown verbatim.
-    """
+    """Label and description of every field of `Protocol.as_json()`; unknown fields and values are verbatim."""
     return [(LABELS.get(name, name), _value(name, value)) for name, value in protocol.items()]
 
 
 def describe_shipped(shipped: Mapping[str, str]) -> list[tuple[str, str]]:
-    """`EvalReport.shipped` as labels and words; empty without that map."""
+    """Labels and descriptions of `EvalReport.shipped`; empty without that map."""
     if not shipped:
         return []
     fused = shipped["fusion"] or "the similarity map alone"
     return [("Map shipped, by the model's card", fused), ("Its resize", _value("resize", shipped["resize"]))]
-
-
-def describe_boxes(rule: str) -> str:
-    """Description of a box rule (`avloc.metrics.ground_truth`)."""
-    return BOX_RULES.get(rule, rule)
 
 
 def _value(name: str, value: Any) -> str:

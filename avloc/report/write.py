@@ -61,31 +61,21 @@ def write_report(
         Refused: another process has been writing a report here for a minute.
     """
     prepare_folder(folder)
-    with folder_lock(folder, wait_s=_LOCK_TIMEOUT_S):
-        _write(folder, about, reports, pictures, further)
-
-
-def _write(
-    folder: Path,
-    about: dict[str, Any],
-    reports: Sequence[dict[str, Any]],
-    pictures: Sequence[ReportPicture],
-    further: Sequence[dict[str, Any]],
-) -> None:
     heads = [{name: value for name, value in report.items() if name != "clips"} for report in reports]
     summary = {"schema": SCHEMA, "about": about, "reports": heads, "further": list(further)}
-    write_bytes(folder / "summary.json", f"{to_json(summary, indent=2)}\n".encode())
-    with atomic_path(folder / "clips.jsonl") as part, part.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(f"{to_json(row)}\n" for row in _rows(reports))
-    # Lone surrogates are escaped as in JSON.
-    with (
-        atomic_path(folder / "clips.csv") as part,
-        part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
-    ):
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(line for row in _rows(reports) for line in _flat_lines(row))
-    write_bytes(folder / "index.html", page(about, reports, pictures, further).encode())
+    with folder_lock(folder, wait_s=_LOCK_TIMEOUT_S):
+        write_bytes(folder / "summary.json", f"{to_json(summary, indent=2)}\n".encode())
+        with atomic_path(folder / "clips.jsonl") as part, part.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(f"{to_json(row)}\n" for row in _rows(reports))
+        # Lone surrogates are escaped as in JSON.
+        with (
+            atomic_path(folder / "clips.csv") as part,
+            part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
+        ):
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            table.writerows(line for row in _rows(reports) for line in _flat_lines(row))
+        write_bytes(folder / "index.html", page(about, reports, pictures, further).encode())
 
 
 def _rows(reports: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

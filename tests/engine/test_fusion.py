@@ -16,8 +16,7 @@ from scipy.ndimage import gaussian_filter
 import avloc
 from avloc.checkpoint import load_model, save_model
 from avloc.engine import Engine, HeatMaps, inference
-from avloc.engine.fusion import CENTRE, OWN, AdaptiveWeights, Fusion, centre_map, fuse_cells
-from avloc.engine.fusion_setup import load_fusion
+from avloc.engine.fusion import CENTRE, OWN, AdaptiveWeights, Fusion, centre_map, fuse_cells, load_fusion
 from avloc.errors import UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate
 from avloc.heatmap import heat_maps

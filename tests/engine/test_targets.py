@@ -16,8 +16,8 @@ from avloc import losses
 from avloc.annotations.labels import parse_label, relations
 from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch, ClipSet, load
-from avloc.engine import Engine, box_cells, supervise
-from avloc.engine.targets import box_cover, mask_cover
+from avloc.engine import Engine, supervise
+from avloc.engine.targets import box_cells, box_cover, mask_cover
 from avloc.media.pictures import encode_png
 from avloc.methods import HintBatch
 from avloc.registry import StoreSpec

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from avloc.config import ModelConfig
-from avloc.engine import NOISE, OTHER, SILENCE, ClipCells
+from avloc.engine import OTHER_CLASS, SILENCE, WHITE_NOISE, ClipCells
 from avloc.evaluate.negatives import has_negatives, score_extended, score_negatives, wrong_sounds
 from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 from avloc.metrics import extended_scores
@@ -113,7 +113,7 @@ def heard_wrongly(draw, how: str) -> tuple[int, list[ClipCells]]:
 
     clips = []
     for index in range(draw(st.integers(1, 4))):
-        wrong = {SILENCE: maps(1), NOISE: maps(2)} | ({OTHER: maps(2)} if draw(st.booleans()) else {})
+        wrong = {SILENCE: maps(1), WHITE_NOISE: maps(2)} | ({OTHER_CLASS: maps(2)} if draw(st.booleans()) else {})
         corners = draw(hnp.arrays(np.float64, (draw(st.integers(0, 2)), 4), elements=st.floats(0, 1)))
         clips.append(ClipCells(id=f"clip{index}", boxes=corners, maps={"av": maps(1)[0]}, wrong=wrong))
     return side, clips
@@ -152,7 +152,7 @@ def test_wrong_sounds_are_scored_as_by_loops(name, data):
         assert ours[key].n == len(clips)
         assert ours[key].ciou_50 == pytest.approx(mean([value >= 0.5 for value in cious]))
         assert ours[key].mean_ciou == pytest.approx(mean(cious))
-        for kind in (SILENCE, NOISE, OTHER):
+        for kind in (SILENCE, WHITE_NOISE, OTHER_CLASS):
             shares, alike = [], []
             for mask, maps in zip(own, wrong, strict=True):
                 if kind in maps:
@@ -182,7 +182,7 @@ def test_a_threshold_is_met_in_double_precision():
         rounded_up += float(nearest) > at
         step = np.nextafter(nearest, np.float32(0 if float(nearest) > at else 1))
         below, above = sorted([nearest, step])
-        wrong = {SILENCE: np.full((1, 2, 2), peak), NOISE: np.full((1, 2, 2), peak)}
+        wrong = {SILENCE: np.full((1, 2, 2), peak), WHITE_NOISE: np.full((1, 2, 2), peak)}
         maps = {"av": np.float32([[below, above], [0, 0]])}
         clip = ClipCells(id="a", boxes=np.array([[0.5, 0, 1, 0.5]]), maps=maps, wrong=wrong)
         assert score_negatives([clip], replace(Protocol(), side=2), "union")["max10"].mean_ciou == 1.0
@@ -193,13 +193,13 @@ def test_broken_maps_mark_nothing_and_set_no_threshold():
     broken = np.full((1, 4, 4), np.nan, np.float32)
     fine = np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 4, 4)
     box = np.array([[0.0, 0.5, 1.0, 1.0]])
-    clip = ClipCells(id="a", boxes=box, maps={"av": fine[0]}, wrong={SILENCE: -fine / 2, NOISE: broken})
+    clip = ClipCells(id="a", boxes=box, maps={"av": fine[0]}, wrong={SILENCE: -fine / 2, WHITE_NOISE: broken})
     silent = replace(clip, maps={"av": broken[0]})
     scores = score_negatives([clip], replace(Protocol(), side=4), "union")
     assert scores["max"].threshold == 0.5
-    assert scores["max"].pia[NOISE] == 0.0
+    assert scores["max"].pia[WHITE_NOISE] == 0.0
     assert score_negatives([silent], replace(Protocol(), side=4), "union")["maxq3"].mean_ciou == 0.0
-    nothing = replace(clip, wrong={SILENCE: broken, NOISE: broken})
+    nothing = replace(clip, wrong={SILENCE: broken, WHITE_NOISE: broken})
     unknown = score_negatives([nothing], replace(Protocol(), side=4), "union")["max"]
     assert math.isnan(unknown.threshold)
     assert (unknown.mean_ciou, unknown.pia[SILENCE]) == (0.0, 0.0)
@@ -208,7 +208,7 @@ def test_broken_maps_mark_nothing_and_set_no_threshold():
 def test_silence_alone_is_no_set_of_negatives():
     grid = np.zeros((1, 2, 2), np.float32)
     assert not has_negatives([ClipCells(id="a", wrong={SILENCE: grid})])
-    assert has_negatives([ClipCells(id="a", wrong={SILENCE: grid, NOISE: grid})])
+    assert has_negatives([ClipCells(id="a", wrong={SILENCE: grid, WHITE_NOISE: grid})])
     assert not has_negatives([])
 
 

@@ -12,8 +12,7 @@ import pytest
 
 from avloc.annotations.lists import list_names, published_list
 from avloc.errors import UsageError
-from avloc.evaluate.paper_tables import TABLES, TRAINING_LISTS, find_table
-from avloc.evaluate.tables import fill, table_json
+from avloc.evaluate.paper_tables import TABLES, TRAINING_LISTS, fill, find_table, table_json
 from avloc.protocols import PROTOCOLS
 from tests.eval_makers import card, report
 

@@ -54,12 +54,11 @@ def test_a_path_is_a_model_a_run_or_a_folder_of_runs(tmp_path):
     (tmp_path / "best_10.pth").write_bytes(b"published")
     runs = expand([tmp_path / name for name in ("one", "same", "many", "best_10.pth")])
     assert [run.name for run in runs] == ["one", "same", "many/seed-3", "many/seed-20", "many/seed-100", "best_10"]
-    assert [run.group for run in runs] == ["", "", "many", "many", "many", ""]
     one, same, *_, published = runs
-    assert one.models == (tmp_path / "one" / "model.safetensors", tmp_path / "one" / "last.safetensors")
-    assert same.models == (tmp_path / "same" / "model.safetensors",), "the same bytes are scored once"
+    assert tuple(one.models) == (tmp_path / "one" / "model.safetensors", tmp_path / "one" / "last.safetensors")
+    assert tuple(same.models) == (tmp_path / "same" / "model.safetensors",), "the same bytes are scored once"
     assert (same.last, published.last) == (same.selected, None), "known to be the last epoch, and not known"
-    assert published.models == (tmp_path / "best_10.pth",)
+    assert tuple(published.models) == (tmp_path / "best_10.pth",)
 
 
 def test_a_model_that_is_named_twice_counts_once_and_equal_names_are_told_apart(tmp_path, monkeypatch):
@@ -275,4 +274,4 @@ def test_a_folder_of_published_files_is_one_model(tmp_path):
     for name in ("frame_best.pth", "sound_best.pth"):
         (folder / name).write_bytes(b"")
     (run,) = expand([folder])
-    assert (run.name, run.models) == ("theirs", (folder,))
+    assert (run.name, list(run.models)) == ("theirs", [folder])

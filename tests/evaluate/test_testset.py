@@ -14,8 +14,9 @@ from torchvision.models import resnet34
 from avloc.annotations.lists import silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.dataset import ClipSet, load
-from avloc.engine import NOT_FINITE, ClipCells, predict_cells
+from avloc.engine import ClipCells, predict_cells
 from avloc.engine.core import Engine
+from avloc.engine.inference import NOT_FINITE
 from avloc.errors import Refused
 from avloc.evaluate import EvalOptions, evaluate
 from avloc.evaluate.maps import _with_priors

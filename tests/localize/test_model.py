@@ -19,8 +19,7 @@ from PIL import Image
 import avloc
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
-from avloc.engine.fusion import fuse_cells
-from avloc.engine.fusion_setup import load_fusion
+from avloc.engine.fusion import fuse_cells, load_fusion
 from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
 from avloc.localize import Localization, LocalizeOptions, localize, parse_style, parse_weights
 from avloc.localize.style import Style
@@ -113,7 +112,7 @@ def test_errors_of_loading(model, tmp_path, offline):
         ({"device": "abacus"}, UsageError, "abacus is not usable here"),
         ({"precision": "fp8"}, UsageError, "precision = 'fp8' is impossible"),
         ({"prior": "nonsense"}, UsageError, "unknown object prior 'nonsense'"),
-        ({"prior": "resnet18,vgg16"}, UsageError, "valid are own, none, one trunk, detr, or the last two"),
+        ({"prior": "resnet18,vgg16"}, UsageError, "valid are own, none, one network, detr, or the last two"),
         ({"prior": "resnet18"}, WeightsAbsent, "resnet18"),
         ({"weights": {"object": 1.0}}, UsageError, "names object; the maps are av"),
         ({"weights": {"av": 0.0}}, UsageError, "not all 0"),
@@ -393,7 +392,7 @@ class FakePrior:
 
 
 def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
-    monkeypatch.setattr("avloc.engine.fusion_setup.ObjectPrior", FakePrior)
+    monkeypatch.setattr("avloc.engine.fusion.ObjectPrior", FakePrior)
     frame = FRAME.copy()
     frame[:24] = 250
     plain = small.localize(frame, WAVE, RATE)

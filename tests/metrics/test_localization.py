@@ -11,23 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.metrics import (
-    AUC_THRESHOLDS,
-    ClipScore,
-    Truth,
-    ciou,
-    ground_truth,
-    mask_truth,
-    size_of,
-    success_curve,
-    summarise,
-)
+from avloc.metrics import AUC_THRESHOLDS, Truth, ground_truth, mask_truth, size_of, summarise
+from avloc.metrics.localization import success_curve
 from tests import reference_scoring as slow
 
 masks = hnp.arrays(np.bool_, (6, 7))
 truths = hnp.arrays(np.float32, (6, 7), elements=st.sampled_from([0.0, 0.5, 1.0]))
 boxes = hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(4)), elements=st.floats(-3e16, 3e16))
 fractions = hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(4)), elements=st.floats(0, 1))
+
+
+def ciou(masks: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    return np.array([Truth(truth).ciou(mask) for mask, truth in zip(masks, truths, strict=True)])
 
 
 @given(st.lists(st.tuples(masks, truths), min_size=1, max_size=4))
@@ -145,11 +140,3 @@ def test_sizes_change_at_their_squares():
         n = side * side
         assert [size_of(pixels / 224**2) for pixels in (n - 1, n, n + 1)] == [below, at, at]
     assert (size_of(0.0), size_of(1.0)) == ("small", "huge")
-
-
-@pytest.mark.parametrize(
-    ("score", "hit", "outcome"),
-    [(0.5, False, "found"), (0.8, True, "found"), (0.49, True, "peak inside"), (0.49, False, "elsewhere")],
-)
-def test_a_clip_has_one_of_three_outcomes(score, hit, outcome):
-    assert ClipScore(ciou=score, area_ciou=0.0, hit=hit).outcome == outcome

@@ -10,14 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.metrics.negatives import (
-    harmonic,
-    negative_auc,
-    negative_scores,
-    overlap,
-    share_above,
-    universal_thresholds,
-)
+from avloc.metrics import intersection_over_union as overlap
+from avloc.metrics.negatives import harmonic, negative_auc, negative_scores, share_above, universal_thresholds
 
 NAN = float("nan")
 values = st.one_of(st.sampled_from([0.0, 0.5, NAN]), st.floats(-1, 1, width=32))

@@ -8,7 +8,7 @@ import torch
 
 from avloc.checkpoint import default_model, load_model, save_model
 from avloc.engine import Engine
-from avloc.engine.fusion_setup import RESIZE_KEY
+from avloc.engine.fusion import RESIZE_KEY
 from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, see
 
 CARD = {

@@ -16,7 +16,7 @@ from PIL import Image
 from avloc.annotations.boxes import read_annotations
 from avloc.annotations.labels import parse_label
 from avloc.config import TrainConfig, from_dict, read_toml
-from avloc.engine import AdaptiveWeights
+from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from avloc.media.pictures import decode_picture
 from tests.recipe import compose as recipe

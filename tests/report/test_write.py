@@ -21,10 +21,9 @@ from avloc.json_text import finite, to_json
 from avloc.metrics import ExtendedScores, NegativeScores, SourceScores
 from avloc.protocols import PROTOCOLS, Protocol
 from avloc.report import ReportPicture, write_report
-from avloc.report.multi_model import multi_model_tables, overview
-from avloc.report.page import SCRIPTS, escape_json
+from avloc.report.page import SCRIPTS, escape_json, outcome
 from avloc.report.protocol_text import BOX_RULES, LABELS, VALUES, describe_protocol
-from avloc.report.tables import DASH, percent, report_tables
+from avloc.report.tables import DASH, multi_model_tables, overview, percent, report_tables
 from avloc.report.write import COLUMNS
 from tests.report_makers import ABOUT, KINDS, NAN, make_clips, make_map, make_picture, make_report, make_score
 
@@ -140,6 +139,14 @@ def test_the_csv_says_the_same_flat(tmp_path) -> None:
             *(row["area"], score["ciou"], score["area_ciou"]),
         )
         assert (cell["hit"], cell["iou"], cell["flags"]) == (str(int(score["hit"])), "", " ".join(row["flags"]))
+
+
+@pytest.mark.parametrize(
+    ("score", "hit", "expected"),
+    [(0.5, False, "found"), (0.8, True, "found"), (0.49, True, "peak inside"), (0.49, False, "elsewhere")],
+)
+def test_a_clip_has_one_of_three_outcomes(score, hit, expected) -> None:
+    assert outcome({"ciou": score, "hit": hit}) == expected
 
 
 def test_nan_is_null_and_an_empty_cell(tmp_path) -> None:
