@@ -16,7 +16,6 @@ def distill_cache(
         list[str] | None,
         typer.Option(
             help="panns, yamnet or vggish (audio), detr, lite0 or vgg19 (image); may repeat.  [default: panns, detr]",
-            show_default=False,
         ),
     ] = None,
     import_npy: Annotated[

@@ -14,7 +14,6 @@ WeightsDir = Annotated[
     Path | None,
     typer.Option(
         help="Folder searched first for published weights; then $AVLOC_WEIGHTS, the cache folder, a download.",
-        show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -26,7 +25,6 @@ Shard = Annotated[
         metavar="<i/n>",
         help="Only part i of n, as 2/4; parts can run at the same time.  [default: from $RANK and $WORLD_SIZE, "
         "if a launcher has set them]",
-        show_default=False,
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done; write nothing.")]

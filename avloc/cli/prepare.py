@@ -26,14 +26,12 @@ def prepare(
         typer.Option(
             help="Flickr-SoundNet or Pascal VOC XML folder, folder of PNG masks, VGG-SS json, or {path: boxes} json; "
             "makes a test store unless --kind says train.",
-            show_default=False,
         ),
     ] = None,
     ids: Annotated[
         str,
         typer.Option(
             help="Only these clips: a file of ids, VGGSound's list (all of its splits), or a published list by name.",
-            show_default=False,
         ),
     ] = "",
     method: Annotated[str, typer.Option("--for", help="Method that sets length and rate of the sound.")] = "avc",
@@ -41,12 +39,10 @@ def prepare(
     side: Annotated[int, typer.Option(help="Shorter side of a training store's frames in pixels; 0 is 256.")] = 0,
     kind: Annotated[
         str,
-        typer.Option(help="train or test.  [default: test with --annotations or a test list]", show_default=False),
+        typer.Option(help="train or test.  [default: test with --annotations or a test list]"),
     ] = "",
     frame: Annotated[str, typer.Option(help="middle, or a time in seconds as 5s.")] = "middle",
-    track: Annotated[
-        int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]", show_default=False)
-    ] = None,
+    track: Annotated[int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]")] = None,
     allow_test_overlap: Annotated[
         bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
     ] = False,

@@ -25,48 +25,38 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing run is resumed.")],
     method: Annotated[
         str,
-        typer.Option(
-            help=f"{', '.join(METHOD_SPECS)}; or {', '.join(EVENT_SPECS)}.  [default: avc]", show_default=False
-        ),
+        typer.Option(help=f"{', '.join(METHOD_SPECS)}; or {', '.join(EVENT_SPECS)}.  [default: avc]"),
     ] = "",
     val: Annotated[
         str, typer.Option(help="Held-out clips that select the epoch: a store, a share as 0.1, or a split's name.")
     ] = "",
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs.  [default: the method's; avc 100]", show_default=False)
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Clips in a batch.  [default: the method's; avc 128]", show_default=False)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed.  [default: 10]", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.  [default: the method's; avc 100]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Clips in a batch.  [default: the method's; avc 128]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed.  [default: 10]")] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Several, as 10,20,30: one run each, in OUT/seed-10 and so on.", show_default=False),
+        typer.Option(help="Several, as 10,20,30: one run each, in OUT/seed-10 and so on."),
     ] = None,
     dim: Annotated[
         int | None,
-        typer.Option(help="Width of the common space.  [default: the method's; avc 2048]", show_default=False),
+        typer.Option(help="Width of the common space.  [default: the method's; avc 2048]"),
     ] = None,
     vision_trunk: Annotated[
-        str | None, typer.Option(help="Image backbone.  [default: the method's; avc resnet18]", show_default=False)
+        str | None, typer.Option(help="Image backbone.  [default: the method's; avc resnet18]")
     ] = None,
     audio_trunk: Annotated[
-        str | None, typer.Option(help="Audio backbone.  [default: the method's; avc resnet18]", show_default=False)
+        str | None, typer.Option(help="Audio backbone.  [default: the method's; avc resnet18]")
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(
-            help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]", show_default=False
-        ),
+        typer.Option(help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]"),
     ] = None,
     no_audio_hint: Annotated[bool, typer.Option("--no-audio-hint", help="Train without the sound teacher.")] = False,
     no_visual_hint: Annotated[bool, typer.Option("--no-visual-hint", help="Train without the object teacher.")] = False,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings; options and --set override it.", show_default=False)
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options and --set override it.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=0.001.", show_default=False),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=0.001."),
     ] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and exit.")] = False,
     weights_dir: WeightsDir = None,
