@@ -39,21 +39,27 @@ def run(app: Callable[[], object]) -> None:
     settle()
     try:
         app()
-    except AvlocError as error:
-        _print(str(error), error.hint)
-        _release_frames(error)
-        sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 (an unforeseen error is a bug and is shown whole)
-        known = _memory_trouble(error) or (_disk_trouble(error) if isinstance(error, OSError) else None)
-        if known is None:
-            traceback.print_exc()
-            print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201
-            _release_frames(error)
-            sys.exit(EXIT_BUG)
-        _print(*known)
+        code = _report(error)
         _release_frames(error)
-        unfit = isinstance(error, OSError) and error.errno in _NAME_UNFIT
-        sys.exit(EXIT_USAGE if unfit else EXIT_REFUSED)
+        sys.exit(code)
+
+
+def _report(error: Exception) -> int:
+    """Print an error and return its exit code."""
+    known = (
+        (str(error), error.hint) if isinstance(error, AvlocError) else _memory_trouble(error) or _disk_trouble(error)
+    )
+    if known is None:
+        traceback.print_exception(error)
+        print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201
+        return EXIT_BUG
+    from avloc.console import print_error
+
+    print_error(*known)
+    if isinstance(error, AvlocError):
+        return error.exit_code
+    return EXIT_USAGE if isinstance(error, OSError) and error.errno in _NAME_UNFIT else EXIT_REFUSED
 
 
 def _release_frames(error: BaseException | None) -> None:
@@ -66,14 +72,16 @@ def _release_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _disk_trouble(error: OSError) -> tuple[str, str] | None:
-    """Reason and next step; None if it is no fault of the disk."""
+def _disk_trouble(error: Exception) -> tuple[str, str] | None:
+    """Reason and next step; None for an error of another kind."""
+    if not isinstance(error, OSError):
+        return None
     if error.errno in _DISK_FULL:
         return f"the disk is full: {error}", "Free some space and run the same command again."
     if error.errno in _DISK_FAILS:
         return f"the disk fails: {error}", "Check the disk, or name another place, and run the same command again."
     if error.errno == errno.ENAMETOOLONG:
-        return f"a name is too long: {error}", "Take a shorter one."
+        return f"a name is too long: {error}", "Use a shorter one."
     if error.errno in _FORBIDDEN and error.filename is not None:
         return f"no permission: {error}", "Change the permissions, or name another place."
     if error.errno == errno.ENOENT and str(error.filename).endswith(TEMPORARY_SUFFIX):
@@ -84,15 +92,15 @@ def _disk_trouble(error: OSError) -> tuple[str, str] | None:
 
 
 def _memory_trouble(error: Exception) -> tuple[str, str] | None:
-    """Reason and next step; None if memory is not short."""
+    """Reason and next step; None for an error of another kind."""
     lines = str(error).strip().split("\n")
     text = lines[0] or type(error).__name__
     if text.startswith(_READER_DIED):
-        return f"a process that reads clips is lost: {text}", "The memory may be short. Run the same command again."
+        return f"a process that reads clips has died: {text}", "Memory may be short. Run the same command again."
     full = next((line for line in lines if any(words in line for words in _MEMORY_FULL)), "")
     starved = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)
     if full or starved or isinstance(error, MemoryError):
-        return f"the memory is full: {full or text}", "Take fewer clips at once, smaller frames, or fewer processes."
+        return f"the memory is full: {full or text}", "Use fewer clips per batch, smaller frames, or fewer processes."
     return None
 
 
@@ -106,12 +114,6 @@ def _wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def _print(text: str, hint: str) -> None:
-    from avloc.console import print_error
-
-    print_error(text, hint)
-
-
 def _terminated(signum: int, _frame: FrameType | None) -> NoReturn:
     """Exit through every `finally`, so that finished work is kept."""
     sys.exit(128 + signum)
@@ -120,26 +122,26 @@ def _terminated(signum: int, _frame: FrameType | None) -> NoReturn:
 class StopRequest:
     """Records the first SIGINT or SIGTERM, so that work can finish its step.
 
-    A second one interrupts at once, and so does the first before the work has polled for it.
+    A second one interrupts at once, and so does the first if the work has not polled for it yet.
     """
 
     def __init__(self) -> None:
         self.signum = 0
-        self.asked = False
+        self.polled = False
 
     def __call__(self) -> bool:
         """Whether to stop."""
-        self.asked = True
+        self.polled = True
         return self.signum != 0
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signum or not self.asked:
+        if self.signum or not self.polled:
             sys.exit(128 + signum)
         self.signum = signum
 
     @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Catch the signals within the context."""
+    def handling_signals(self) -> Iterator[StopRequest]:
+        """Handle the signals within the context."""
         kinds = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(kind, self._note) for kind in kinds]
         try:

@@ -97,9 +97,9 @@ def train(
     runs = seed_runs(options, settled, many) if many else [(options, settled)]
     keep_freed_memory()
     stop = StopRequest()
-    with stop.listening(), joined() as peers:
+    with stop.handling_signals(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
-            stop.asked = False  # until this run polls it, a stop interrupts at once
+            stop.polled = False  # until this run polls it, a stop interrupts at once
             with console.live() if peers.is_first else nullcontext(silent) as listener:
                 if many:
                     listener(Notice(f"seed {what.seed}: {where.out}"))

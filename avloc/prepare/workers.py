@@ -19,10 +19,10 @@ _QUEUE_PER_WORKER = 4
 """Submitted inputs per process: enough to keep it busy, few enough to bound memory."""
 
 
-def worker_count(asked: int) -> int:
+def worker_count(requested: int) -> int:
     """Number of processes; 0 means one per available core."""
-    if asked:
-        return asked
+    if requested:
+        return requested
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
