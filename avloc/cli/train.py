@@ -76,13 +76,11 @@ def train(
     many = () if seeds is None else _seeds(seeds)
     assigned = configs.parse_settings(settings or [])
     if many and (seed is not None or "seed" in assigned):
-        raise UsageError("--seeds and --seed (or --set seed=N) together are impossible; valid: one of them")
+        raise UsageError("--seeds and --seed (or --set seed=N) contradict each other; valid: one of them")
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
-    table = merged(settings_table, _given(chosen))
-    table = merged(table, assigned)
-    settled = configs.settled(table, method)
+    settled = configs.settled(merged(merged(settings_table, _given(chosen)), assigned), method)
     if print_config:
         # Not by Typer's echo, which writes UTF-8 where the stream's encoding is ASCII.
         print(configs.write_toml(configs.to_dict(settled)), end="", flush=True)  # noqa: T201
@@ -120,7 +118,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     names = [name.strip() for name in text.split(",")]
     wrong = next((name for name in names if not _SEED.fullmatch(name)), None)
     if wrong is not None:
-        raise UsageError(f"--seeds {text}: {wrong!r} is no seed; valid: whole numbers with commas, as 10,20,30")
+        raise UsageError(f"--seeds {text}: {wrong!r} is not a seed; valid: whole numbers with commas, as 10,20,30")
     found = tuple(int(name) for name in names)
     if len(set(found)) < len(found):
         raise UsageError(f"--seeds {text} names a seed twice; valid: each seed once")

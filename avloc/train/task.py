@@ -1,4 +1,4 @@
-"""The protocol between the training loop and what it trains."""
+"""The interface between the training loop and a task: data, networks and loss."""
 
 from __future__ import annotations
 
