@@ -13,7 +13,7 @@ from avloc.registry import MODES, Mode
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder searched first for published weights; then $AVLOC_WEIGHTS, the cache folder, a download.",
+        help="Folder searched first for published weights; then $AVLOC_WEIGHTS, the cache folder, a download."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

@@ -24,8 +24,7 @@ def train(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing run is resumed.")],
     method: Annotated[
-        str,
-        typer.Option(help=f"{', '.join(METHOD_SPECS)}; or {', '.join(EVENT_SPECS)}.  [default: avc]"),
+        str, typer.Option(help=f"{', '.join(METHOD_SPECS)}; or {', '.join(EVENT_SPECS)}.  [default: avc]")
     ] = "",
     val: Annotated[
         str, typer.Option(help="Held-out clips that select the epoch: a store, a share as 0.1, or a split's name.")
@@ -34,12 +33,10 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Clips in a batch.  [default: the method's; avc 128]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.  [default: 10]")] = None,
     seeds: Annotated[
-        str | None,
-        typer.Option(help="Several, as 10,20,30: one run each, in OUT/seed-10 and so on."),
+        str | None, typer.Option(help="Several seeds, as 10,20,30: one run each, in OUT/seed-10 and so on.")
     ] = None,
     dim: Annotated[
-        int | None,
-        typer.Option(help="Width of the common space.  [default: the method's; avc 2048]"),
+        int | None, typer.Option(help="Width of the embedding space.  [default: the method's; avc 2048]")
     ] = None,
     vision_trunk: Annotated[
         str | None, typer.Option(help="Image backbone.  [default: the method's; avc resnet18]")
@@ -48,15 +45,17 @@ def train(
         str | None, typer.Option(help="Audio backbone.  [default: the method's; avc resnet18]")
     ] = None,
     init: Annotated[
-        str | None,
-        typer.Option(help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]"),
+        str | None, typer.Option(help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]")
     ] = None,
-    no_audio_hint: Annotated[bool, typer.Option("--no-audio-hint", help="Train without the sound teacher.")] = False,
-    no_visual_hint: Annotated[bool, typer.Option("--no-visual-hint", help="Train without the object teacher.")] = False,
+    no_audio_hint: Annotated[
+        bool, typer.Option("--no-audio-hint", help="Train without hints of the audio teacher.")
+    ] = False,
+    no_visual_hint: Annotated[
+        bool, typer.Option("--no-visual-hint", help="Train without hints of the visual teacher.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options and --set override it.")] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=0.001."),
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=0.001.")
     ] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and exit.")] = False,
     weights_dir: WeightsDir = None,
@@ -82,7 +81,7 @@ def train(
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
     settled = configs.settled(merged(merged(settings_table, _given(chosen)), assigned), method)
     if print_config:
-        # Not by Typer's echo, which writes UTF-8 where the stream's encoding is ASCII.
+        # Not typer.echo, which writes UTF-8 even if the stream's encoding is ASCII.
         print(configs.write_toml(configs.to_dict(settled)), end="", flush=True)  # noqa: T201
         return
 
