@@ -22,7 +22,7 @@ _WIDEST, _LARGEST_FRAME = 1 << 16, 1 << 13
 """Upper limits, so that a mistake or a hostile file does not fill the memory."""
 
 TRAIN_SHORTER_SIDE = 256
-"""Shorter side of the frames of a training store in pixels, unless `prepare --side` is given."""
+"""Shorter side of the frames of a training store in pixels, unless `prepare --side` sets it."""
 
 AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
 """Audio teachers: one hint vector per clip."""
@@ -61,7 +61,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.method in SPECS:
-            object.__setattr__(self, "own", SPECS[self.method].settled(self.own))
+            object.__setattr__(self, "own", SPECS[self.method].own_settings(self.own))
         check_setting(0 < self.dim <= _WIDEST, "model.dim", self.dim, f"a positive integer, {_WIDEST} at most")
         check_setting(self.tau > 0, "model.tau", self.tau, "a positive number")
         check_setting(0.1 <= self.seconds <= LONGEST_S, "model.seconds", self.seconds, f"0.1 to {LONGEST_S} seconds")
@@ -213,7 +213,7 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
     return value
 
 
-def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
+def resolve_config(table: Mapping[str, Any], method: str = "") -> TrainConfig:
     """A configuration from nested settings (keys as in `to_dict`), over the defaults of the method.
 
     A table named after the method holds its own settings. Without `method`, `model.method` names it, by default AVC.
@@ -245,12 +245,12 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
 def check_used(config: TrainConfig) -> None:
     """Raise a UsageError for a setting that the method does not use, or if all loss weights are 0."""
     spec = SPECS[config.model.method]
-    usual = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
+    defaults = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
     ours = to_dict(config)
     for name in spec.unused:
         table, _, key = name.rpartition(".")
-        value, plain = (part[table][key] if table else part[key] for part in (ours, usual))
-        check_setting(value == plain, f"{name}, which {spec.name} does not use,", value, repr(plain))
+        value, default = (part[table][key] if table else part[key] for part in (ours, defaults))
+        check_setting(value == default, f"{name}, which {spec.name} does not use,", value, repr(default))
     weight = getattr(config.loss, spec.term)
     total = weight or config.loss.boxes or config.loss.audio_hint or config.loss.visual_hint
     check_setting(bool(total), f"loss.{spec.term}", weight, f"more than 0, or {spec.name} has no loss")

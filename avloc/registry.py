@@ -126,7 +126,7 @@ class MethodSpec:
         """Table of its own settings, `--set NAME.KEY=VALUE`: `--method` with underscores for dashes."""
         return str(self.settings.get("model", {}).get("method", "avc")).replace("-", "_")
 
-    def settled(self, given: Mapping[str, Any]) -> dict[str, bool | int | float]:
+    def own_settings(self, given: Mapping[str, Any]) -> dict[str, bool | int | float]:
         """Its own settings; those not given have their defaults.
 
         Raises:

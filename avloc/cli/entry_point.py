@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from avloc.cli.streams import settle
+from avloc.cli.streams import configure_streams
 from avloc.errors import AvlocError
 from avloc.files import TEMPORARY_SUFFIX
 
@@ -25,7 +25,7 @@ _DISK_FAILS = (errno.EIO, errno.EFBIG, errno.ESTALE)
 """The disk cannot read or write, or the file is too large for it."""
 _READER_DIED = ("DataLoader worker", "DataLoader timed out")
 _MEMORY_FULL = ("out of memory", "not enough memory", "can't allocate memory")
-"""Texts of PyTorch's errors that have no class of their own: their start, or a part of them."""
+"""PyTorch's errors of these kinds have no class of their own: the start of their text, or a part of it."""
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _NAME_UNFIT = (*_IN_THE_WAY, errno.ENAMETOOLONG)
 """Errors caused by a name on the command line, not by the disk."""
@@ -36,10 +36,10 @@ def run(app: Callable[[], object]) -> None:
     """Run the command line; errors a user can cause become messages, all others a traceback."""
     signal.signal(signal.SIGTERM, _terminated)
     _wait_briefly()
-    settle()
+    configure_streams()
     try:
         app()
-    except Exception as error:  # noqa: BLE001 (an unforeseen error is a bug and is shown whole)
+    except Exception as error:  # noqa: BLE001 (an unforeseen error is a bug and keeps its traceback)
         code = _report(error)
         _release_frames(error)
         sys.exit(code)
@@ -65,7 +65,7 @@ def _report(error: Exception) -> int:
 def _release_frames(error: BaseException | None) -> None:
     """Release the objects in the frames of an error.
 
-    Loader processes that it has interrupted would otherwise be joined at exit, and they leave signals to this process.
+    They may own loader processes, which ignore signals and would otherwise be joined at exit.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
@@ -85,7 +85,7 @@ def _disk_trouble(error: Exception) -> tuple[str, str] | None:
     if error.errno in _FORBIDDEN and error.filename is not None:
         return f"no permission: {error}", "Change the permissions, or name another place."
     if error.errno == errno.ENOENT and str(error.filename).endswith(TEMPORARY_SUFFIX):
-        return f"a file cannot be made there: {error}", "Name another place."
+        return f"a file cannot be created there: {error}", "Name another place."
     if error.errno in _IN_THE_WAY and error.filename is not None:
         return f"a file is where a folder has to be, or the reverse: {error}", "Name another place."
     return None

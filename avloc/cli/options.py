@@ -1,4 +1,4 @@
-"""Options that several commands share, and the check that an option applies to the chosen mode of its command."""
+"""Options that several commands share, and the check that an option applies to the selected mode of its command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be do
 
 
 def mode_of(ctx: typer.Context, name: str) -> Mode | None:
-    """The mode `name` of the running command; None for its usual one.
+    """The mode `name` of the running command; None for its default one.
 
     Raises:
         UsageError: an option on the command line does not apply to it, whatever its value.

@@ -64,7 +64,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on a prepared store; run again to resume where it was stopped."""
-    chosen: dict[str, Any] = {
+    options_table: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,
         "seed": seed,
@@ -79,10 +79,10 @@ def train(
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
-    settled = configs.settled(merged(merged(settings_table, _given(chosen)), assigned), method)
+    resolved = configs.resolve_config(merged(merged(settings_table, _given(options_table)), assigned), method)
     if print_config:
         # Not typer.echo, which writes UTF-8 even if the stream's encoding is ASCII.
-        print(configs.write_toml(configs.to_dict(settled)), end="", flush=True)  # noqa: T201
+        print(configs.write_toml(configs.to_dict(resolved)), end="", flush=True)  # noqa: T201
         return
 
     from avloc import console
@@ -91,12 +91,12 @@ def train(
     from avloc.train import train as run
 
     options = TrainOptions(store=store, out=out, val=val, weights_dir=weights_dir, device=device, dry_run=dry_run)
-    runs = seed_runs(options, settled, many) if many else [(options, settled)]
+    runs = seed_runs(options, resolved, many) if many else [(options, resolved)]
     keep_freed_memory()
     stop = StopRequest()
     with stop.handling_signals(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
-            stop.polled = False  # until this run polls it, a stop interrupts at once
+            stop.polled = False  # until this run polls it, a signal interrupts at once
             with console.live() if peers.is_first else nullcontext(silent) as listener:
                 if many:
                     listener(Notice(f"seed {what.seed}: {where.out}"))

@@ -16,7 +16,7 @@ from avloc.prepare.clips import Job, PreparedClip, make_clip
 from avloc.prepare.sources import Skip
 
 _QUEUE_PER_WORKER = 4
-"""Submitted inputs per process: enough to keep it busy, few enough to bound memory."""
+"""Submitted inputs per process: enough to keep it busy, few enough to bound the memory used."""
 
 
 def worker_count(requested: int) -> int:

@@ -1,4 +1,4 @@
-"""The plan of a training run, made before the first step: clips, validation, initial weights."""
+"""Preparation of a training run before the first step: clips, validation, initial weights."""
 
 from __future__ import annotations
 
