@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -107,11 +107,9 @@ def prepare(
             with lock_shared_files(out, options.shard):
                 Store(out).count()
         in_store = _stored_ids(out)
-        report = replace(
-            _report(selection, plan, options, stored=stored, in_store=in_store),
-            flags=Store(out).flag_counts() if in_store else {},
-            bytes=_size(out),
-        )
+        flags = Store(out).flag_counts() if in_store else {}
+        report = _report(selection, plan, options, stored=stored, in_store=in_store)
+        report = replace(report, flags=flags, bytes=_size(out))
     _check_result(selection, report, out, options)
     return replace(report, seconds=time.monotonic() - started)
 
@@ -180,7 +178,7 @@ def _make_clips(selection: Selection, out: Path, plan: StorePlan, options: Prepa
                     if named <= MAX_LISTED:
                         listener(Notice(f"{result.input} {result.reason}"))
                 else:
-                    writer = writer or stack.enter_context(_writer(selection, out, plan, options.shard))
+                    writer = writer or _open_writer(stack, selection, out, plan, options.shard)
                     writer.add(result.clip)
                     stored += 1
                     for remark in result.remarks[: MAX_LISTED - remarked]:
@@ -195,16 +193,13 @@ def _make_clips(selection: Selection, out: Path, plan: StorePlan, options: Prepa
     return stored
 
 
-@contextmanager
-def _writer(selection: Selection, out: Path, plan: StorePlan, shard: JobShard) -> Iterator[StoreWriter]:
+def _open_writer(stack: ExitStack, selection: Selection, out: Path, plan: StorePlan, shard: JobShard) -> StoreWriter:
     """Open the writer at the first clip; checks again that a store created by another shard is compatible."""
-    with ExitStack() as stack:
-        with lock_shared_files(out, shard):
-            header = merge_header(out, plan.header, shard)
-            if any(job.source.kind == "packed" for job in selection.jobs) and "sound" not in header.provenance:
-                header = replace(header, provenance={**header.provenance, "sound": packed.PACKED_NOTE})
-            writer = stack.enter_context(StoreWriter(out, header, shard=shard))
-        yield writer
+    with lock_shared_files(out, shard):
+        header = merge_header(out, plan.header, shard)
+        if any(job.source.kind == "packed" for job in selection.jobs) and "sound" not in header.provenance:
+            header = replace(header, provenance={**header.provenance, "sound": packed.PACKED_NOTE})
+        return stack.enter_context(StoreWriter(out, header, shard=shard))
 
 
 def _report(
