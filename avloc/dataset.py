@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig
 from avloc.errors import InputError, Refused
-from avloc.media import decode_mask, decode_picture, shrink, square
+from avloc.media.pictures import decode_mask, decode_picture, shrink, square
 from avloc.media.superpixels import segments
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
@@ -50,7 +50,7 @@ class Batch:
     boxes: list[NDArray[np.float64]]
     """Annotated boxes of each clip in fractions of the picture."""
     labels: list[str]
-    """Label of each clip (`avloc.annotations.parse_label`); "" for none."""
+    """Label of each clip (`avloc.annotations.labels.parse_label`); "" for none."""
     masks: list[bytes]
     """Annotated PNG masks; b"" for none."""
     failures: list[tuple[str, str]]

@@ -133,10 +133,10 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         temporary.write_bytes(data)
 
 
-def write_image(path: Path, image: io.BytesIO) -> None:
+def write_buffer(path: Path, buffer: io.BytesIO) -> None:
     """Write an in-memory file to `path` atomically."""
     # Released even if the write fails: Python 3.12.1 crashes when it collects a BytesIO with a view left.
-    with image.getbuffer() as data:
+    with buffer.getbuffer() as data:
         write_bytes(path, data)
 
 
@@ -254,13 +254,9 @@ def remove_leftovers(folder: Path, names: str = "*") -> None:
 
 @contextmanager
 def folder_lock(folder: Path, name: str = LOCK, *, who: str = "", wait_s: float = 0.0) -> Iterator[None]:
-    """Lock `folder` for one writer; the lock ends with the process.
+    """Lock `folder`, which is created if absent, for one writer; the lock ends with the process.
 
-    Args:
-        folder: created if absent.
-        name: lock file; different names are independent locks.
-        who: description of the holder for the error message.
-        wait_s: timeout in seconds.
+    Lock files of different names are independent. `who` describes the holder in the error message.
 
     Raises:
         Refused: another process holds the lock.

@@ -74,16 +74,11 @@ UNSHARDED = JobShard()
 
 
 def _invalid(text: str) -> UsageError:
-    return UsageError(f"--shard {shlex.quote(text)} is impossible; valid: i/n with i from 1 to n, as 2/4")
+    return UsageError(f"--shard {shlex.quote(text)} is impossible; valid: i/n with i from 1 to n, such as 2/4")
 
 
 def select_shard(flag: str | None, listener: Listener, environment: Mapping[str, str] = os.environ) -> JobShard:
-    """The shard of this process: the value of `--shard` if given, else by RANK and WORLD_SIZE, else unsharded.
-
-    Args:
-        flag: value of `--shard`, such as `2/4`, or None.
-        listener: receives a notice if the shard comes from the environment.
-        environment: see `launcher_shard`.
+    """The shard of this process: `flag` if given (value of `--shard`), else `launcher_shard`, with a notice.
 
     Raises:
         UsageError: the flag or the environment is invalid.
@@ -98,10 +93,9 @@ def select_shard(flag: str | None, listener: Listener, environment: Mapping[str,
 
 
 def launcher_shard(environment: Mapping[str, str] = os.environ) -> JobShard:
-    """The shard of a process started by a launcher such as torchrun; unsharded if it is the only process.
+    """The shard of a process started by a launcher such as torchrun, by RANK (from 0) and WORLD_SIZE.
 
-    Args:
-        environment: holds RANK (from 0) and WORLD_SIZE; both must be set, and WORLD_SIZE be more than 1.
+    Unsharded if one of them is not set or WORLD_SIZE is 1.
 
     Raises:
         UsageError: invalid values.
@@ -117,12 +111,9 @@ def launcher_shard(environment: Mapping[str, str] = os.environ) -> JobShard:
 
 @contextmanager
 def lock_shard(folder: Path, shard: JobShard, job: str) -> Iterator[None]:
-    """Lock one shard of a job on `folder`; other shards of the same job and count can run concurrently.
+    """Lock one shard of a job on `folder`, which is created if absent.
 
-    Args:
-        folder: output folder; created if absent.
-        shard: the shard of this process.
-        job: name of the command.
+    Other shards of the same job (name of the command) and count can run concurrently.
 
     Raises:
         Refused: another process holds the same shard, runs unsharded or with another shard count, or runs another job.

@@ -36,6 +36,22 @@ def offline(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A folder for `--weights-dir` with all teachers, of random weights."""
+    from tests.teacher_makers import saved_teachers
+
+    return saved_teachers(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def layers() -> list[tuple]:
+    """Layers of a random YAMNet, as in its TensorFlow Lite file."""
+    from tests.recipe_makers import yamnet_layers
+
+    return yamnet_layers()
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     from tests.small_models import save_small

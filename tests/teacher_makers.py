@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from avloc.media import encode_jpeg
+from avloc.media.pictures import encode_jpeg
 from avloc.networks.cnn14 import build_cnn14
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter

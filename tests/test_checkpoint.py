@@ -1,4 +1,4 @@
-"""Model files explain themselves; published ones come in; nothing they carry is run."""
+"""Model files are self-describing, published checkpoints are converted, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 SMALL = ModelConfig(dim=8, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", tau=0.05)
 
 
-def test_a_model_comes_back_with_its_configuration_and_card(tmp_path):
+def test_a_saved_model_is_loaded_with_its_configuration_and_card(tmp_path):
     engine = Engine(SMALL, CPU)
     save_model(tmp_path / "m.safetensors", SMALL, engine.model.state_dict(), {"name": "mine", "epoch": 3})
     again = load_model(tmp_path / "m.safetensors")
@@ -30,7 +30,7 @@ def test_a_model_comes_back_with_its_configuration_and_card(tmp_path):
         assert torch.equal(value, engine.model.state_dict()[key])
 
 
-def test_a_run_folder_means_its_selected_model(tmp_path):
+def test_a_run_folder_loads_its_selected_model(tmp_path):
     save_model(tmp_path / "model.safetensors", SMALL, Engine(SMALL, CPU).model.state_dict(), {})
     assert load_model(tmp_path).path == tmp_path / "model.safetensors"
 
@@ -39,7 +39,7 @@ def test_a_run_folder_means_its_selected_model(tmp_path):
     ("system", "prefix", "method", "dim", "rate"),
     [("avc", "", "avc", 2048, 44_100), ("avc", "module.", "avc", 2048, 44_100), ("ezvsl", "", "ezvsl", 512, 0)],
 )
-def test_published_checkpoints_come_in(tmp_path, system, prefix, method, dim, rate):
+def test_published_checkpoints_are_converted(tmp_path, system, prefix, method, dim, rate):
     drawn = drawing.weights(f"{system}_keys.json", 5)
     state = {prefix + key.removeprefix("module."): torch.from_numpy(value) for key, value in drawn.items()}
     content = {"model": state, "optimizer": {"state": {}}, "epoch": 7, "best_cIoU": np.float64(0.5), "best_Auc": 0.4}
@@ -52,7 +52,7 @@ def test_published_checkpoints_come_in(tmp_path, system, prefix, method, dim, ra
 
 
 def test_numpy_scalars_of_old_numpy_are_read(tmp_path):
-    """Checkpoints written under numpy 1 name the scalar's rebuilder by its old module."""
+    """Checkpoints written with NumPy 1 refer to the scalar's constructor by its old module."""
     torch.save({"model": {"w": torch.zeros(1)}, "best": np.float64(0.25)}, tmp_path / "new.pth")
     import zipfile
 
@@ -86,7 +86,7 @@ def published_without(key: str, path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
@@ -100,9 +100,9 @@ def published_without(key: str, path) -> None:
     ],
     ids=["text", "empty", "list", "other network", "number", "no width"],
 )
-def test_foreign_files_are_named_with_the_reason(tmp_path, make, words):
+def test_other_files_are_refused_with_the_reason(tmp_path, make, message):
     make(tmp_path / "odd.pth")
-    with pytest.raises(WeightsError, match=words) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         load_model(tmp_path / "odd.pth")
     assert "odd.pth" in str(caught.value)
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_with_a_missing_tensor_is_refused(tmp_path):
         put_weights(Engine(model.config, CPU).model, model)
 
 
-def test_a_safetensors_of_somebody_else_is_refused(tmp_path):
+def test_a_safetensors_file_without_metadata_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"w": torch.zeros(1)}, tmp_path / "theirs.safetensors")
@@ -126,7 +126,7 @@ def test_a_safetensors_of_somebody_else_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("about", "words"),
+    ("about", "message"),
     [
         ([], "not a table"),
         ({"schema": 1, "config": {}}, "does not describe one"),
@@ -135,15 +135,15 @@ def test_a_safetensors_of_somebody_else_is_refused(tmp_path):
         ({"schema": 1, "config": {"method": "avd"}, "card": {}}, "unknown method 'avd'; valid: avc, ezvsl"),
     ],
 )
-def test_metadata_that_describes_no_model_is_refused(tmp_path, about, words):
+def test_malformed_metadata_is_refused(tmp_path, about, message):
     from safetensors.torch import save_file
 
     save_file({"w": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"avloc": json.dumps(about)})
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=message):
         load_model(tmp_path / "odd.safetensors")
 
 
-def test_no_file_is_a_usage_error(tmp_path):
+def test_a_missing_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="no model"):
         load_model(tmp_path / "nothing.pth")
     (tmp_path / "model.onnx").write_bytes(b"")
@@ -151,7 +151,7 @@ def test_no_file_is_a_usage_error(tmp_path):
         load_model(tmp_path / "model.onnx")
 
 
-def test_the_shipped_model_says_what_it_is():
+def test_the_shipped_model_describes_itself():
     path = default_model()
     assert path.stat().st_size <= 30_000_000
     model = load_model(path)

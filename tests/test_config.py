@@ -1,4 +1,4 @@
-"""Settings survive the trip through TOML and refuse what cannot be meant."""
+"""Settings round-trip through TOML, and invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avloc.errors import UsageError
 from avloc.registry import StoreSpec, merged
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_those_of_the_paper():
     train = TrainConfig()
     assert (train.model.vision_trunk, train.model.audio_trunk, train.model.dim, train.model.tau) == (
         "resnet18",
@@ -35,7 +35,7 @@ def test_the_defaults_are_the_papers():
     st.sampled_from(["follow", "legacy"]),
     st.sampled_from([0, 16_000, 44_100]),
 )
-def test_toml_gives_the_same_record_back(tmp_path_factory, lr, batch, kind, rate):
+def test_settings_round_trip_through_toml(tmp_path_factory, lr, batch, kind, rate):
     record = TrainConfig(
         model=ModelConfig(rate=rate),
         optim=config.OptimConfig(lr=lr),
@@ -47,14 +47,14 @@ def test_toml_gives_the_same_record_back(tmp_path_factory, lr, batch, kind, rate
     assert from_dict(TrainConfig, read_toml(path)) == record
 
 
-def test_settings_are_laid_over_the_file():
+def test_settings_override_the_file():
     table = merged({"batch": 64, "optim": {"lr": 0.1}}, parse_settings(["optim.lr=0.5", "augment.map=legacy"]))
     record = from_dict(TrainConfig, table)
     assert (record.batch, record.optim.lr, record.augment.map) == (64, 0.5, "legacy")
 
 
 @pytest.mark.parametrize(
-    ("assignment", "words"),
+    ("assignment", "message"),
     [
         ("batch", "key=value"),
         ("=3", "key=value"),
@@ -76,12 +76,12 @@ def test_settings_are_laid_over_the_file():
         ("epochs=true", "type int"),
     ],
 )
-def test_impossible_settings_are_named(assignment, words):
-    with pytest.raises(UsageError, match=words):
+def test_invalid_settings_are_named(assignment, message):
+    with pytest.raises(UsageError, match=message):
         from_dict(TrainConfig, parse_settings([assignment]))
 
 
-def test_every_record_is_frozen_and_every_field_has_words():
+def test_every_record_is_frozen_and_every_field_is_documented():
     for kind in (StoreSpec, ModelConfig, config.AugmentConfig, TrainConfig):
         with pytest.raises(dataclasses.FrozenInstanceError):
             kind().rate = 1

@@ -1,4 +1,4 @@
-"""The cost of a model: known counts, a count by hand, and no trace left behind."""
+"""Model cost: published counts, counts by hand, and no side effects."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ AVC_AT_44_KHZ = ModelConfig(rate=44_100)
 
 
 def counted_by_hand(network: nn.Module, forward) -> int:
-    """Multiply-adds of convolutions and linear layers, read off their outputs in a real forward pass."""
+    """Multiply-adds of convolutions and linear layers, from their output shapes in a forward pass."""
     counts: list[int] = []
 
     def note(part: nn.Module, _inputs, out: torch.Tensor) -> None:
-        each = part.weight[0].numel()  # what one number of the output is a sum of
+        each = part.weight[0].numel()  # multiply-adds per output value
         counts.append(out.numel() * each)
 
     hooks = [part.register_forward_hook(note) for part in network.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
@@ -45,7 +45,7 @@ def counted_by_hand(network: nn.Module, forward) -> int:
     [(AVC_AT_44_KHZ, 554, 7.128), (ModelConfig(), 276, 4.510)],
     ids=["44.1 kHz", "22.05 kHz"],
 )
-def test_avc_is_what_the_paper_prints_and_what_its_rate_makes_of_it(config, frames, giga):
+def test_avc_costs_what_the_paper_states_at_either_sample_rate(config, frames, giga):
     cost = model_cost(config)
     assert (cost.parameters, cost.spectrogram_frames) == (24_448_000, frames)
     assert round(cost.multiply_adds / 1e9, 3) == giga
@@ -56,20 +56,20 @@ def test_avc_is_what_the_paper_prints_and_what_its_rate_makes_of_it(config, fram
     [SMALL, replace(SMALL, frame=96, seconds=1.0, rate=16_000, vision_trunk="resnet18:layer2", dim=5)],
     ids=["small", "cut short"],
 )
-def test_a_model_against_a_count_by_hand(config):
+def test_a_model_costs_what_is_counted_by_hand(config):
     cost = model_cost(config)
     model = build(config)
-    heard = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
+    spectrogram = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
     image: list[torch.Tensor] = []
 
     def forward(network) -> None:
         image.append(network.encode_image(torch.zeros(1, 3, config.frame, config.frame))[0])
-        network.encode_audio(heard)
+        network.encode_audio(spectrogram)
 
     by_hand = counted_by_hand(model, forward)
-    assert cost.multiply_adds == by_hand + image[0].numel()  # the cosines: one product for each number of each cell
+    assert cost.multiply_adds == by_hand + image[0].numel()  # cosine similarity: one product per value of each cell
     assert cost.parameters == sum(weight.numel() for weight in model.parameters())
-    assert cost.spectrogram_frames == heard.shape[-1]
+    assert cost.spectrogram_frames == spectrogram.shape[-1]
 
 
 HEADS = {
@@ -84,7 +84,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("trunk", TORCHVISION)
-def test_priors_cost_what_torchvision_publishes_less_the_classifier(trunk):
+def test_priors_cost_what_torchvision_states_minus_the_classifier(trunk):
     published = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].meta
     widths = HEADS.get(trunk, (512, 1000))
     layers = list(itertools.pairwise(widths))
@@ -95,13 +95,13 @@ def test_priors_cost_what_torchvision_publishes_less_the_classifier(trunk):
     assert cost.spectrogram_frames == 0
 
 
-def test_resnet18_in_the_figures_that_everybody_knows():
+def test_resnet18_costs_the_well_known_figures():
     cost = object_prior_cost()
     assert cost.parameters == 11_176_512
     assert round(cost.multiply_adds / 1e9, 2) == 1.81
 
 
-def test_a_prior_against_a_count_by_hand():
+def test_a_prior_costs_what_is_counted_by_hand():
     network = build_backbone("efficientnet_b0")
     by_hand = counted_by_hand(network, lambda network: network(torch.zeros(1, 3, 224, 224)))
     assert object_prior_cost("efficientnet_b0").multiply_adds == by_hand
@@ -111,23 +111,23 @@ WIDTH, QUERIES, CELLS = 256, 100, (SIDE // 32) ** 2
 
 
 def attention_by_hand() -> int:
-    """Six layers that look at every cell, six that look at every query and then at every cell."""
+    """Attention of six encoder layers over cells and six decoder layers over queries, then cells."""
 
-    def one(asking: int, answering: int) -> int:
-        projections = 2 * asking * WIDTH**2 + 2 * answering * WIDTH**2
-        return projections + 2 * asking * answering * WIDTH
+    def one(queries: int, keys: int) -> int:
+        projections = 2 * queries * WIDTH**2 + 2 * keys * WIDTH**2
+        return projections + 2 * queries * keys * WIDTH
 
     return 6 * (one(CELLS, CELLS) + one(QUERIES, QUERIES) + one(QUERIES, CELLS))
 
 
-def test_the_cost_of_detr_is_what_is_measured():
+def test_the_stated_cost_of_detr_is_the_measured_one():
     def forward(network):
         network(pixel_values=torch.empty((1, 3, SIDE, SIDE)), output_attentions=True)
 
     assert measured(build_detr, forward) == (DETR_PRIOR.parameters, DETR_PRIOR.multiply_adds)
 
 
-def test_detr_against_a_count_by_hand():
+def test_detr_costs_what_is_counted_by_hand():
     """Carion et al., 2020; the backbone is torchvision's, and 800 and 224 are multiples of its stride."""
     backbone = object_prior_cost("resnet50").multiply_adds * CELLS // 7**2
     projection = CELLS * 2048 * WIDTH
@@ -136,8 +136,8 @@ def test_detr_against_a_count_by_hand():
     assert DETR_PRIOR.multiply_adds == backbone + projection + attention_by_hand() + hidden + heads
 
 
-def test_detr_has_the_parameters_that_its_authors_log():
-    """They log 41 302 368 to be trained: all but the stem and the first stage of the backbone, which stay frozen."""
+def test_detr_has_the_number_of_parameters_in_its_authors_log():
+    """Their log counts 41 302 368 trainable parameters: all but the frozen stem and first stage of the backbone."""
     first_stage = (64 + 2 * 256) * 64 + 3 * 9 * 64 * 64 + 4 * 64 * 256
     assert DETR_PRIOR.parameters == 41_302_368 + 7 * 7 * 3 * 64 + first_stage
 
@@ -163,7 +163,7 @@ def test_rows_add_up():
     assert {row.note for row in (plain, og, og_detr)} == {""}
 
 
-def test_a_model_that_takes_each_file_as_it_is_says_at_which_rate_it_was_measured():
+def test_the_cost_of_a_model_without_a_fixed_rate_names_the_measured_rate():
     rows = cost_rows(replace(SMALL, method="ezvsl", rate=0))
     assert [row.name for row in rows] == ["EZVSL", "OG-EZVSL", "OG-EZVSL-DETR"]
     assert all("own rate" in row.note and f"{OWN_RATE} Hz" in row.note for row in rows)
@@ -171,8 +171,8 @@ def test_a_model_that_takes_each_file_as_it_is_says_at_which_rate_it_was_measure
     assert [replace(row, note="") for row in rows] == same
 
 
-def test_counting_leaves_no_trace():
-    """Not in the random numbers that follow, and not in networks that run afterwards."""
+def test_counting_has_no_side_effects():
+    """Neither on later random numbers nor on networks that run afterwards."""
     for cost in (model_cost, object_prior_cost):
         cost.cache_clear()
     torch.manual_seed(1)

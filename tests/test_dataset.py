@@ -1,4 +1,4 @@
-"""Stores as batches: geometry, hints, order, refused stores."""
+"""Batches from stores: geometry, hints, order, incompatible stores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def picture(rgb: np.ndarray) -> bytes:
 
 
 def odd_store(folder):
-    """Frames of three sizes, the middle one damaged."""
+    """A store of frames of three sizes, the second one damaged."""
     spec = StoreSpec(seconds=3.0, rate=22_050)
     rng = np.random.default_rng(0)
     with StoreWriter(folder, StoreHeader(spec=spec)) as writer:
@@ -43,7 +43,7 @@ def odd_store(folder):
     return Store(folder)
 
 
-def test_a_damaged_picture_is_listed_and_nothing_takes_its_place(tmp_path):
+def test_a_damaged_picture_is_listed_and_not_replaced(tmp_path):
     store = odd_store(tmp_path)
     (batch,) = load(ClipSet(store, store.ids, CONFIG), batch=3)
     assert batch.ids == ["a", "c"]
@@ -53,7 +53,7 @@ def test_a_damaged_picture_is_listed_and_nothing_takes_its_place(tmp_path):
     assert (alone.ids, len(alone.failures)) == ([], 1)
 
 
-def test_training_frames_keep_their_shape_under_the_padding(tmp_path):
+def test_training_frames_are_padded_and_keep_their_size(tmp_path):
     store = odd_store(tmp_path)
     (batch,) = load(ClipSet(store, ["a", "c"], CONFIG, least_side=75), batch=2)
     assert batch.sizes.tolist() == [[90, 120], [150, 75]], "the one is nearly as small, the other shrunk"
@@ -64,8 +64,8 @@ def test_training_frames_keep_their_shape_under_the_padding(tmp_path):
     assert np.array_equal(batch.frames[0, :, :90].permute(1, 2, 0), kept)
 
 
-def test_a_square_keeps_its_place(tmp_path):
-    """A bright square in the upper right quarter is there in the network's input too."""
+def test_network_input_keeps_the_position_of_a_square(tmp_path):
+    """A bright square in the upper right quarter stays there in the network's input."""
     rgb = np.zeros((120, 200, 3), np.uint8)
     rgb[10:50, 120:180] = 255
     spec = StoreSpec()
@@ -77,7 +77,7 @@ def test_a_square_keeps_its_place(tmp_path):
     assert abs(columns.mean() / 64 - 150 / 200) < 0.02
 
 
-def test_hints_come_with_their_clips(tmp_path):
+def test_hints_are_loaded_with_their_clips(tmp_path):
     store = Store(write_store(tmp_path, 4, hints=True))
     clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
     (batch,) = load(clips, batch=4)
@@ -90,18 +90,18 @@ def test_hints_come_with_their_clips(tmp_path):
 
 
 def concept_hints(folder, ids, *, cells=7):
-    """Hints of the teachers that answer in vectors, the last clip without one of the picture."""
+    """Hints of the teachers with vector outputs; the last clip has no visual hint."""
     random = np.random.default_rng(3)
-    with HintWriter(folder, HintStamp(teacher="yamnet", shape=(16,))) as heard:
+    with HintWriter(folder, HintStamp(teacher="yamnet", shape=(16,))) as audio:
         for name in ids:
-            heard.add(name, random.random(16))
-    with HintWriter(folder, HintStamp(teacher="lite0", shape=(16, cells, cells))) as seen:
+            audio.add(name, random.random(16))
+    with HintWriter(folder, HintStamp(teacher="lite0", shape=(16, cells, cells))) as visual:
         for name in ids[:-1]:
-            seen.add(name, random.random((16, cells, cells)))
-        seen.add(ids[-1], None)
+            visual.add(name, random.random((16, cells, cells)))
+        visual.add(ids[-1], None)
 
 
-def test_hints_are_those_of_the_teachers_that_the_configuration_names(tmp_path):
+def test_hints_are_those_of_the_configured_teachers(tmp_path):
     store = Store(write_store(tmp_path, 4, hints=True))
     config = TrainConfig(model=CONFIG, audio_teacher="yamnet", visual_teacher="lite0")
     with pytest.raises(Refused, match="no hints of yamnet") as caught:
@@ -119,7 +119,7 @@ def test_hints_are_those_of_the_teachers_that_the_configuration_names(tmp_path):
     assert [part.stamp["teacher"] for part in (mixed.audio_hints, mixed.visual_hints)] == ["panns", "lite0"]
 
 
-def test_vectors_in_cells_must_be_as_wide_as_the_model(tmp_path):
+def test_vector_hints_must_have_the_dimension_of_the_model(tmp_path):
     store = Store(write_store(tmp_path, 2, hints=True))
     concept_hints(tmp_path, store.ids)
     for wide in ({"visual_teacher": "lite0", "loss": LossWeights(audio_hint=0)}, {"audio_teacher": "yamnet"}):
@@ -128,7 +128,7 @@ def test_vectors_in_cells_must_be_as_wide_as_the_model(tmp_path):
             training_set(store, store.ids, TrainConfig(model=ModelConfig(frame=64, dim=8), **wide))
 
 
-def test_a_weight_of_zero_asks_for_no_hints(tmp_path):
+def test_a_weight_of_zero_needs_no_hints(tmp_path):
     store = Store(write_store(tmp_path, 2))
     off = TrainConfig(model=CONFIG, loss=LossWeights(audio_hint=0, visual_hint=0))
     (batch,) = load(training_set(store, store.ids, off), batch=2)
@@ -144,7 +144,7 @@ def test_incomplete_hints_are_refused(tmp_path):
         training_set(store, [*store.ids, "never-run"], TrainConfig(model=CONFIG))
 
 
-def test_an_unfit_store_is_refused():
+def test_an_incompatible_store_is_refused():
     check_fit(StoreSpec(seconds=10, rate=44_100), CONFIG)
     for spec in (StoreSpec(seconds=2), StoreSpec(rate=16_000)):
         with pytest.raises(Refused, match="the model needs 3 s at 22050 Hz"):
@@ -159,7 +159,7 @@ def test_an_unfit_store_is_refused():
         (12.0, "No store is that long: train with a smaller model.seconds."),
     ],
 )
-def test_an_unfit_store_comes_with_the_flags_that_make_a_fit_one(seconds, hint):
+def test_an_incompatible_store_is_refused_with_the_flags_of_a_compatible_one(seconds, hint):
     config = ModelConfig(**{**vars(CONFIG), "rate": 44_100, "seconds": seconds})
     with pytest.raises(Refused) as caught:
         check_fit(StoreSpec(), config)
@@ -168,7 +168,7 @@ def test_an_unfit_store_comes_with_the_flags_that_make_a_fit_one(seconds, hint):
         check_fit(PrepareOptions(method=flags[1] or "avc", rate=int(flags[2])).spec, config)
 
 
-def test_a_longer_and_finer_sound_is_cut_and_brought_down():
+def test_a_longer_sound_of_a_higher_rate_is_cropped_and_resampled():
     rate, seconds = 44_100, 5
     time = np.arange(rate * seconds) / rate
     tone = np.where((time >= 2) & (time < 3), 12_000 * np.sin(2 * np.pi * 1000 * time), 0).astype(np.int16)
@@ -183,12 +183,12 @@ def test_a_longer_and_finer_sound_is_cut_and_brought_down():
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
-def test_a_frame_is_enlarged_never_and_shrunk_before_it_would_be_sampled_coarsely(height, width, least):
+def test_a_frame_is_never_enlarged_and_is_reduced_before_coarse_sampling(height, width, least):
     before, after = min(height, width), min(shrunk(np.zeros((height, width, 3), np.uint8), least).shape[:2])
     assert after == (least if before > 1.25 * least else before)
 
 
-def test_fine_patterns_are_averaged_not_picked():
+def test_fine_patterns_are_averaged_when_reduced():
     board = np.indices((480, 480)).sum(0) % 2 * 255
     assert shrunk(np.repeat(board[..., None], 3, 2).astype(np.uint8), 246).std() < 5
 
@@ -203,7 +203,7 @@ def test_a_batch_is_the_same_with_loader_processes(tmp_path):
         assert torch.equal(alone.sound, worked.sound)
 
 
-def test_labels_come_with_their_clips(tmp_path):
+def test_labels_are_loaded_with_their_clips(tmp_path):
     spec = StoreSpec()
     with StoreWriter(tmp_path, StoreHeader(spec=spec)) as writer:
         for name, label in (("a", "dog | dog, cat"), ("b", "")):

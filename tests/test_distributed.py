@@ -1,4 +1,4 @@
-"""Processes that share a batch: the loss and gradient of one that has it whole, with parts of unequal size."""
+"""Processes that share a batch unevenly compute the loss and gradient of the whole batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.synthetic_scenes import write_store
 
 
 def torchrun(processes: int, *command: object, **options) -> subprocess.CompletedProcess[str]:
-    """What `torchrun --nproc-per-node` does; through `-m`, so that the interpreter is this one."""
+    """Run `torchrun --nproc-per-node`, through `-m` so that it uses this interpreter."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
         [*launcher, *map(str, command)],
@@ -62,7 +62,7 @@ def test_shared_batches_have_the_loss_and_gradient_of_whole_ones(tmp_path, alone
 
 @pytest.mark.slow
 def test_every_method_has_the_loss_and_gradient_of_whole_batches(tmp_path):
-    """Seven clips in two processes; batch normalisations of SSPL's head and module take in all of them."""
+    """Seven clips in two processes; batch normalisation in SSPL uses statistics of all of them."""
     job = torchrun(2, "-m", "tests.methods_job", tmp_path / "out.pt")
     assert job.returncode == 0, job.stderr
     shared = torch.load(tmp_path / "out.pt", weights_only=True)
@@ -78,13 +78,13 @@ def store(tmp_path_factory) -> Path:
     return write_store(tmp_path_factory.mktemp("parallel") / "store", 10, hints=True)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path, store):
-    """One epoch in two processes, the second in one: the same course as one process, up to rounding."""
+def test_a_run_resumes_with_another_number_of_processes(tmp_path, store):
+    """One epoch in two processes and the second in one equal two epochs in one process, up to rounding."""
     flags = [*SMALL_FLAGS, "--set", "batch=5", "--val", "0.3", "--json"]
     begun = torchrun(2, "-m", "avloc", "train", store, "--out", tmp_path / "run", "--epochs", 1, *flags)
     assert begun.returncode == 0, begun.stderr
     assert "Warning" not in begun.stderr
-    report = json.loads(begun.stdout)  # one line: the others are silent
+    report = json.loads(begun.stdout)  # one line: only the first process prints
     assert report["epochs_done"] == 1
     options = TrainOptions(store=store, out=tmp_path / "run", val="0.3")
     whole = TrainOptions(store=store, out=tmp_path / "whole", val="0.3")
@@ -109,17 +109,17 @@ def test_fewer_clips_in_a_batch_than_processes_are_refused(tmp_path, store):
     assert not (tmp_path / "run").exists()
 
 
-def test_processes_that_see_other_files_are_refused(tmp_path, store):
+def test_processes_with_different_files_are_refused(tmp_path, store):
     train(TrainOptions(store=store, out=tmp_path / "r0" / "run"), changed(CONFIG, epochs=1, workers=1))
-    lonely = 'mkdir -p r$RANK && cd r$RANK && exec "$0" -m avloc train "$@"'
-    job = torchrun(2, "--no-python", "bash", "-c", lonely, sys.executable, store, "--out", "run", *SMALL_FLAGS,
+    in_own_folder = 'mkdir -p r$RANK && cd r$RANK && exec "$0" -m avloc train "$@"'
+    job = torchrun(2, "--no-python", "bash", "-c", in_own_folder, sys.executable, store, "--out", "run", *SMALL_FLAGS,
                    "--epochs", 2, cwd=tmp_path)  # fmt: skip
     assert job.returncode != 0
     assert job.stderr.count("process 1 of 2 differs from process 0 in: steps") == 2
     assert "bug in avloc" not in job.stderr
 
 
-def test_who_is_left_says_that_another_process_has_ended(tmp_path):
+def test_a_failure_in_one_process_ends_the_others_without_a_bug_report(tmp_path):
     broken = write_store(tmp_path / "store", 4)
     spec = Store(broken).spec
     with StoreWriter(broken, Store(broken).header) as writer:
@@ -133,7 +133,7 @@ def test_who_is_left_says_that_another_process_has_ended(tmp_path):
 
 
 @pytest.mark.parametrize(("rank", "complaint"), [("0", "MASTER_ADDR"), ("2", "are invalid")])
-def test_half_a_launcher_is_refused(monkeypatch, rank, complaint):
+def test_incomplete_launcher_variables_are_refused(monkeypatch, rank, complaint):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
@@ -141,14 +141,14 @@ def test_half_a_launcher_is_refused(monkeypatch, rank, complaint):
         pass
 
 
-def test_one_gpu_is_not_for_several_processes(tmp_path, store):
+def test_one_gpu_for_several_processes_is_refused(tmp_path, store):
     options = TrainOptions(store=store, out=tmp_path / "run", device="cuda:1")
     with pytest.raises(UsageError, match="cuda:1 is one GPU for 2 processes"):
         train(options, changed(CONFIG), peers=Peers(0, 2))
 
 
-def test_a_launcher_that_is_stopped_leaves_a_run_that_goes_on(tmp_path, store):
-    """It tells whole process groups, loader processes included."""
+def test_an_interrupted_launcher_leaves_a_resumable_run(tmp_path, store):
+    """The launcher signals whole process groups, loader processes included."""
     flags = [*SMALL_FLAGS, "--epochs", "100000", "--out", str(tmp_path / "run")]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avloc"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -157,9 +157,9 @@ def test_a_launcher_that_is_stopped_leaves_a_run_that_goes_on(tmp_path, store):
         wait_until((tmp_path / "run" / "trainer-state.pt").is_file)
         job.send_signal(signal.SIGTERM)
         assert job.wait(60) != 0
-    told = (tmp_path / "log").read_text()
-    assert "bug in avloc" not in told
-    assert "interrupted" in told
+    log_text = (tmp_path / "log").read_text()
+    assert "bug in avloc" not in log_text
+    assert "interrupted" in log_text
     assert load_plain(tmp_path / "run" / "trainer-state.pt")["progress"]["step"] > 0
 
 

@@ -20,7 +20,8 @@ import pytest
 
 import avloc as package
 from avloc import console, errors
-from avloc.annotations import TESTSETS, published_boxes, published_list
+from avloc.annotations.boxes import published_boxes
+from avloc.annotations.lists import TESTSETS, published_list
 from avloc.cli import entry_point
 from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
 from avloc.metrics import ClipScore, Summary, ciou, ground_truth, summarise

@@ -1,4 +1,4 @@
-"""Resize, min-max, fusion, thresholds and cuts against loops."""
+"""Resize, min-max, fusion and thresholds against plain loops."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_resize_equals_its_definition(how, grid, side):
 @pytest.mark.parametrize("how", HOW)
 @given(grids, st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=20, deadline=None)
-def test_height_and_width_are_resized_apart(how, grid, height, width):
+def test_height_and_width_are_resized_independently(how, grid, height, width):
     ours = resize(torch.from_numpy(grid)[None], (height, width), how)[0]
     tall = slow.resized(grid.tolist(), height, HOW[how])
     wide = slow.resized(grid.T.tolist(), width, HOW[how])
     assert ours.shape == (height, width)
-    # A column of the grid grows in height as it does on a square; the other way round for a row.
+    # A column of the grid is resized in height as on a square; likewise a row in width.
     only_height = resize(torch.from_numpy(grid)[None], (height, 4), how)[0]
     only_width = resize(torch.from_numpy(grid)[None], (3, width), how)[0]
     np.testing.assert_allclose(resize(only_height[None], (height, height), how)[0], tall, atol=1e-5)
@@ -48,7 +48,7 @@ def test_height_and_width_are_resized_apart(how, grid, height, width):
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_map_of_its_final_size_stays_as_it_is(how):
+def test_a_map_of_its_final_size_is_unchanged(how):
     grid = torch.rand(2, 9, 9)
     assert torch.equal(resize(grid, (9, 9), how), grid)
 
@@ -56,7 +56,7 @@ def test_a_map_of_its_final_size_stays_as_it_is(how):
 @pytest.mark.parametrize("how", HOW)
 @given(grids)
 @settings(max_examples=30, deadline=None)
-def test_a_heat_map_fills_zero_to_one_unless_flat(how, grid):
+def test_a_heat_map_spans_zero_to_one_unless_flat(how, grid):
     heat = heat_maps(torch.from_numpy(grid)[None], (9, 7), how)
     assert heat.min() == 0
     assert heat.max() in (0, 1)
@@ -74,7 +74,7 @@ def test_a_flat_map_is_all_zeros_or_all_nan(how, value):
 @pytest.mark.parametrize("flat", ["zeros", "nan"])
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
-def test_a_map_with_a_value_that_is_no_number_has_no_threshold(how, flat, strange):
+def test_a_map_with_nan_has_no_threshold(how, flat, strange):
     for cells in (torch.rand(7, 7), torch.full((7, 7), strange)):
         cells[3, 6] = strange
         heat = heat_maps(cells[None], (20, 20), how, flat)[0].numpy()
@@ -87,19 +87,19 @@ def test_a_map_with_a_value_that_is_no_number_has_no_threshold(how, flat, strang
 @pytest.mark.parametrize("how", HOW)
 @given(st.lists(grids, min_size=2, max_size=4))
 @settings(max_examples=30, deadline=None)
-def test_a_heat_map_does_not_depend_on_its_neighbours(how, maps):
+def test_a_heat_map_does_not_depend_on_the_rest_of_the_batch(how, maps):
     together = heat_maps(torch.from_numpy(np.stack(maps)), (11, 13), how)
     for row, grid in enumerate(maps):
         assert torch.equal(together[row], heat_maps(torch.from_numpy(grid)[None], (11, 13), how)[0])
 
 
-def test_a_broken_or_flat_neighbour_changes_nothing():
+def test_a_nan_or_flat_map_in_the_batch_changes_no_other():
     fine = torch.rand(7, 7)
     beside = torch.stack([fine, torch.full((7, 7), math.nan), torch.full((7, 7), math.inf), torch.ones(7, 7)])
     assert torch.equal(heat_maps(beside, (20, 20))[0], heat_maps(fine[None], (20, 20))[0])
 
 
-def test_fusion_is_the_weighted_sum_brought_to_zero_to_one():
+def test_fusion_is_the_normalised_weighted_sum():
     one, other = torch.rand(2, 5, 6), torch.rand(2, 5, 6)
     mixed = 0.6 * one + 0.4 * other
     fused = fuse([one, other], [0.6, 0.4])
@@ -134,7 +134,7 @@ def test_a_cut_compares_every_pixel(heat, at, strictly):
 
 
 def test_a_value_of_the_map_is_its_own_threshold():
-    """Passed on as a double it neither leaves its own pixel out nor lets a lower one in."""
+    """Converted to double precision it includes its own pixel and excludes every lower one."""
     heat = np.random.default_rng(0).random((31, 31), np.float32)
     for value, below in zip(np.sort(heat.ravel())[1:], np.sort(heat.ravel()), strict=False):
         (at,) = order_statistics(heat, [int((heat < value).sum())])
@@ -143,7 +143,7 @@ def test_a_value_of_the_map_is_its_own_threshold():
         assert not threshold_mask(heat, at)[heat == below].any()
 
 
-def test_the_median_cut_keeps_half_where_nothing_ties():
+def test_the_median_threshold_keeps_half_of_the_pixels_without_ties():
     heat = torch.randperm(224 * 224).reshape(224, 224).float().numpy()
     (at,) = order_statistics(heat, [median_rank(heat.size)])
     assert (threshold_mask(heat, at).sum(), threshold_mask(heat, at, ">").sum()) == (25_088, 25_087)

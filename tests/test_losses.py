@@ -1,4 +1,4 @@
-"""Every loss term against a double loop over its definition, values and gradients."""
+"""Values and gradients of every loss term against plain loops."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_contrastive_equals_its_definition(batch, dim, cells, seed):
 
 
 @pytest.mark.parametrize("at_once", [1, 12, 40])
-def test_contrastive_does_not_depend_on_how_many_pictures_are_compared_at_once(monkeypatch, at_once):
-    """Seven pictures of four cells with seven sounds: one, three and all of them at a time."""
+def test_contrastive_does_not_depend_on_the_chunk_size(monkeypatch, at_once):
+    """Seven pictures of four cells with seven sounds, in chunks of one, three and all."""
     monkeypatch.setattr(losses, "_AT_ONCE", at_once * 7)
     image, audio = units(7, 5, 2, 3, grad=True)
     ours, twin = losses.contrastive(image, audio, 0.3), contrastive_twin(image, audio, 0.3)
@@ -65,20 +65,20 @@ def test_contrastive_does_not_depend_on_how_many_pictures_are_compared_at_once(m
 
 
 def masked_twin(image, audio, tau, relation):
-    """Each clip with a right pair asks twice: which sound is its own, and which picture, among the wrong ones."""
+    """Each clip with a positive pair contributes twice: picture to sound, and sound to picture."""
     batch = len(audio)
-    asking = [n for n in range(batch) if relation[n][n] > 0]
+    positives = [n for n in range(batch) if relation[n][n] > 0]
     best = [[(torch.einsum("dhw,d->hw", image[n], audio[m]) / tau).max() for m in range(batch)] for n in range(batch)]
     total = 0 * (image.sum() + audio.sum())
-    for n in asking:
+    for n in positives:
         sounds = [best[n][m] for m in range(batch) if m == n or relation[n][m] < 0]
         pictures = [best[m][n] for m in range(batch) if m == n or relation[m][n] < 0]
         total = total + sum(torch.logsumexp(torch.stack(others), 0) - best[n][n] for others in (sounds, pictures))
-    return total / max(1, len(asking))
+    return total / max(1, len(positives))
 
 
 def related(batch, seed):
-    """Random relations of a batch; a clip's own sound is right or wrong."""
+    """Random relations of a batch; a clip's own sound is a positive or a negative."""
     generator = torch.Generator().manual_seed(seed)
     relation = -torch.randint(0, 2, (batch, batch), generator=generator, dtype=torch.int8)
     relation.fill_diagonal_(0)
@@ -98,7 +98,7 @@ def test_masked_contrastive_equals_its_definition(batch, dim, cells, seed):
         assert torch.allclose(mine, other, atol=1e-9)
 
 
-def test_contrastive_is_the_published_one_where_all_other_sounds_are_wrong():
+def test_contrastive_is_the_published_loss_if_all_other_sounds_are_negatives():
     image, audio = units(5, 8, 3, 0)
     relation = 2 * torch.eye(5, dtype=torch.int8) - 1
     assert torch.equal(losses.contrastive(image, audio, 0.03, relation), losses.contrastive(image, audio, 0.03))
@@ -155,7 +155,7 @@ def test_the_terms_of_boxes_equal_their_definitions(term, twin, batch, dim, cell
         assert torch.allclose(mine, other, atol=1e-9)
 
 
-def test_the_peak_term_asks_for_nothing_where_boxes_cover_all_and_for_the_box_where_not():
+def test_the_peak_term_is_zero_for_a_full_box_and_favours_the_cells_inside_a_smaller_one():
     image, audio = units(1, 6, 3, 2, grad=True)
     relation, boxed = torch.ones(1, 1, dtype=torch.int8), torch.tensor([True])
     everywhere = torch.ones(1, 3, 3, dtype=torch.float64)
@@ -168,7 +168,7 @@ def test_the_peak_term_asks_for_nothing_where_boxes_cover_all_and_for_the_box_wh
     assert (rising.flatten()[[0, 1, 3, 4, 5, 6, 7, 8]] < 0).all()
 
 
-def test_contrastive_of_indistinguishable_pairs_is_two_log_batch():
+def test_contrastive_of_identical_pairs_is_two_log_batch():
     image = F.normalize(torch.ones(6, 4, 2, 2), dim=1)
     audio = F.normalize(torch.ones(6, 4), dim=1)
     assert losses.contrastive(image, audio, 0.03).item() == pytest.approx(2 * math.log(6), rel=1e-5)
@@ -198,7 +198,7 @@ def visual_twin(image, hint, present):
 
 
 @pytest.mark.parametrize("present", [(True, False, True), (True, True, True), (False, False, True)])
-def test_visual_hint_equals_its_definition_over_the_rows_that_have_one(present):
+def test_visual_hint_averages_over_the_rows_that_have_one(present):
     image, _ = units(3, 5, 4, 2, grad=True)
     hint = torch.rand(3, 6, 6, dtype=torch.float64)
     hint[~torch.tensor(present)] = float("nan")
@@ -209,7 +209,7 @@ def test_visual_hint_equals_its_definition_over_the_rows_that_have_one(present):
 
 
 def vectors_twin(image, hint, present):
-    """Half-pixel bilinear by hand: a cell's centre among the centres of the hint's cells, which end at the border."""
+    """Half-pixel bilinear resize as plain loops, clamped at the border."""
     height, width = image.shape[2:]
 
     def at(position, cells, count):
@@ -254,7 +254,7 @@ def test_a_batch_without_any_visual_hint_skips_the_term():
     assert torch.isfinite(torch.autograd.grad(terms["contrastive"], image)[0]).all()
 
 
-def test_a_weight_of_zero_leaves_its_term_out():
+def test_a_weight_of_zero_omits_its_term():
     image, audio = units(2, 5, 4, 4)
     hints = HintBatch(audio=audio.clone(), visual=torch.rand(2, 25, 25), visual_present=torch.ones(2, dtype=torch.bool))
     model = AVC(ModelConfig(dim=5, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5"))
@@ -266,7 +266,7 @@ def test_a_weight_of_zero_leaves_its_term_out():
 
 
 @pytest.mark.parametrize("method", [AVC, EZVSL])
-def test_labels_and_boxes_change_nothing_unless_asked_for(method):
+def test_labels_and_boxes_change_nothing_unless_enabled(method):
     image, audio = units(3, 5, 4, 5)
     truth = Supervision(
         relation=torch.tensor([[1, 0, -1], [0, 1, -1], [-1, -1, -1]], dtype=torch.int8),

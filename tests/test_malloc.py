@@ -1,4 +1,4 @@
-"""Free memory is kept for the next tensor."""
+"""Freed memory is kept for the next tensor."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def numbers(*, kept: bool, **environment: str) -> list[int]:
     return [int(line) for line in done.stdout.split()]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library can be told")
-def test_memory_is_fetched_once_and_can_be_given_back() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library has these settings")
+def test_memory_is_allocated_once_and_can_be_released() -> None:
     (usual,) = numbers(kept=False)
     fetched, given_back = numbers(kept=True)
     assert fetched < usual / 4
@@ -54,8 +54,8 @@ def test_memory_is_fetched_once_and_can_be_given_back() -> None:
 
 
 @pytest.mark.parametrize(("granted", "calls"), [(1, [-3, -1]), (0, [-3])])
-def test_a_library_that_refuses_the_half_is_not_given_the_other(granted, calls, monkeypatch) -> None:
-    """The GNU library before 2.35: the second setting alone would have it fetch every small tensor anew."""
+def test_the_second_setting_is_skipped_if_the_first_is_refused(granted, calls, monkeypatch) -> None:
+    """As in glibc before 2.35, where the second setting alone would allocate every small tensor anew."""
     asked = []
     monkeypatch.setattr(malloc, "_c_function", lambda _name: lambda what, _value: asked.append(what) or granted)
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
@@ -64,7 +64,7 @@ def test_a_library_that_refuses_the_half_is_not_given_the_other(granted, calls, 
     assert asked == calls
 
 
-def test_networks_that_see_batch_after_batch_keep_it(here, tmp_path, monkeypatch) -> None:
+def test_train_and_eval_keep_freed_memory(here, tmp_path, monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(malloc, "_c_function", asked.append)
     here("train", tmp_path / "nothing", "--out", tmp_path / "run")

@@ -1,4 +1,4 @@
-"""All five commands in a row, through the real entry point, on videos made here; and that training learns."""
+"""All five commands in sequence on synthetic videos, and training that learns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
-    """Eight videos of 3.2 s, one with neither sound nor box, and their boxes."""
+    """Eight videos of 3.2 s and their boxes; one has neither sound nor box."""
     folder = tmp_path_factory.mktemp("videos")
     boxes = {}
     for number, scene in enumerate(scenes(7, held_out=False, seed=4)):
@@ -89,8 +89,8 @@ def test_five_commands_from_videos_to_a_picture(videos, tmp_path, tmp_path_facto
 
 
 @pytest.mark.slow
-def test_training_learns_what_sounds(tmp_path):
-    """On combinations of colours that were never seen together, far above what the place alone can give."""
+def test_training_learns_which_object_sounds(tmp_path):
+    """On held-out combinations of colours, far above what positions alone can give."""
     report = train_on_synthetic_scenes(tmp_path, clips=240, epochs=12)
     assert report["n_scored"] == len(Store(tmp_path / "test"))
     found = report["maps"]["av"]["overall"]["ciou_50"]
@@ -100,11 +100,11 @@ def test_training_learns_what_sounds(tmp_path):
     assert found >= report["baselines"]["centre disc"]["overall"]["ciou_50"] + 0.5
 
 
-def test_the_shipped_model_does_the_first_command_of_the_readme(tmp_path):
-    """Offline, on the media in the repository: coloured shapes, of which the model knows nothing."""
+def test_the_shipped_model_runs_the_first_command_of_the_readme(tmp_path):
+    """Offline, on the media in the repository: coloured shapes, which the model was not trained on."""
     media = ROOT / "tests" / "data"
     flags = ("--audio", str(media / "sound.wav"), "--out", str(tmp_path / "heat.png"), "--json")
     line = json.loads(ran("localize", str(media / "frame.jpg"), *flags, https_proxy="http://127.0.0.1:9"))
     assert (line["model"], line["error"]) == ("avloc-lite", None)
-    assert line["verdict"] in ("unmatched", "ignores"), "it does not claim to have heard a shape"
+    assert line["verdict"] in ("unmatched", "ignores"), "it does not claim a match"
     assert size_of(tmp_path / "heat.png") == (SIDE, SIDE)

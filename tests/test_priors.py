@@ -1,4 +1,4 @@
-"""Object priors: the maps they are defined as, whatever comes with a frame, and words for what is not there."""
+"""Object priors: maps by definition, independence of the batch, and errors for absent weights."""
 
 from __future__ import annotations
 
@@ -25,18 +25,11 @@ from tests.teacher_makers import save_detr
 CPU = torch.device("cpu")
 NORMALISE = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
-    for name in ("AVLOC_WEIGHTS", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def pictures(count: int, *, seed: int = 0) -> list[np.ndarray]:
-    """Coarse coloured blocks of no special size, [H, W, 3]."""
+    """Coloured blocks of unusual sizes, [H, W, 3]."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (count, 6, 8, 3), np.uint8)
     return [np.kron(block, np.ones((16, 16, 1), np.uint8)) for block in blocks]
@@ -75,27 +68,27 @@ CELLS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 
 
 def published(monkeypatch: pytest.MonkeyPatch, folder: Path, trunk: str) -> tuple[nn.Module, list[Weight]]:
-    """Random weights in the published file's place; the whole network they belong to, and which ones were asked for."""
+    """Save random weights as the published file; return the whole network and the list of requested weights."""
     torch.manual_seed(3)
     with torch.device("meta"):
         network = Lite0() if trunk == "efficientnet_lite0" else torchvision.models.get_model(trunk, weights=None)
     for part in ("classifier", "fc"):
         if hasattr(network, part):
-            setattr(network, part, nn.Linear(1, 1, device="meta"))  # a large thing that no prior looks at
+            setattr(network, part, nn.Linear(1, 1, device="meta"))  # large, and not used by a prior
     network.to_empty(device="cpu").eval()
     for part in network.modules():
         if part is not network and hasattr(part, "reset_parameters"):
             part.reset_parameters()
     path = folder / f"{trunk}.pth"
     torch.save({key.removeprefix("trunk."): value for key, value in network.state_dict().items()}, path)
-    asked: list[Weight] = []
+    requested: list[Weight] = []
 
     def found(weight: Weight, **_more: object) -> Located:
-        asked.append(weight)
+        requested.append(weight)
         return Located(path=path, hashes={path.name: hashlib.sha256(path.read_bytes()).hexdigest()}, verified=False)
 
     monkeypatch.setattr("avloc.priors.locate", found)
-    return network, asked
+    return network, requested
 
 
 def test_every_trunk_is_tested() -> None:
@@ -104,7 +97,7 @@ def test_every_trunk_is_tested() -> None:
 
 @pytest.mark.parametrize("trunk", CONVNETS)
 def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, asked = published(monkeypatch, tmp_path, trunk)
+    network, requested = published(monkeypatch, tmp_path, trunk)
     prior = ObjectPrior(trunk, None, CPU)
     frames = frames_of(2, SIDE)
     maps = prior.maps(frames)
@@ -115,23 +108,23 @@ def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monke
         twin = sum(channel.abs() for channel in features) / len(features)
         torch.testing.assert_close(found, twin, rtol=1e-4, atol=1e-6)
         assert found.std() > 0
-    assert (prior.trunk, prior.side, asked) == (trunk, 224, [imagenet_weights(trunk)])
+    assert (prior.trunk, prior.side, requested) == (trunk, 224, [imagenet_weights(trunk)])
     assert prior.sha256 == hashlib.sha256((tmp_path / f"{trunk}.pth").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_b0"])
-def test_the_map_of_a_frame_does_not_depend_on_what_lies_beside_it(
+def test_the_map_of_a_frame_does_not_depend_on_the_rest_of_the_batch(
     trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(monkeypatch, tmp_path, trunk)
     prior = ObjectPrior(trunk, None, CPU)
     frames = frames_of(5, SIDE)
     together, largest = prior.maps(frames), prior.maps(frames).max()
-    # Kernels may round otherwise for another number of frames, and in another place of the batch.
+    # Kernels may round differently for another batch size or position in the batch.
     alone = torch.cat([prior.maps(frames[row : row + 1]) for row in range(5)])
     assert (together - alone).abs().max() <= 1e-5 * largest
     assert (together - prior.maps(frames.flip(0)).flip(0)).abs().max() <= 1e-5 * largest
-    assert torch.equal(prior.maps(frames.to(memory_format=torch.channels_last)), together)  # as Pillow lays pixels out
+    assert torch.equal(prior.maps(frames.to(memory_format=torch.channels_last)), together)  # Pillow's memory layout
     assert torch.equal(prior.maps(frames), together)
 
 
@@ -142,7 +135,7 @@ def test_a_flat_frame_has_a_finite_map(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["nonesuch", "", "resnet18:layer2", "alexnet"])
-def test_unknown_trunks_are_answered_with_those_that_there_are(name: str) -> None:
+def test_unknown_trunks_are_refused_with_the_valid_ones(name: str) -> None:
     with pytest.raises(UsageError, match="unknown object prior") as caught:
         ObjectPrior(name, None, CPU)
     assert repr(name) in str(caught.value)
@@ -151,7 +144,7 @@ def test_unknown_trunks_are_answered_with_those_that_there_are(name: str) -> Non
 
 
 @pytest.mark.parametrize("trunk", TORCHVISION)
-def test_absent_weights_are_named_by_the_file_of_that_trunk(trunk: str, tmp_path: Path) -> None:
+def test_absent_weights_are_named_by_their_file(trunk: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsAbsent) as caught:
         ObjectPrior(trunk, tmp_path, CPU)
     url = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].url
@@ -174,8 +167,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def surest(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
-    """For each frame the probability of the most probable class of any query."""
+def highest_confidence(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
+    """Highest class probability of any query, for each frame."""
     found = []
     for frame in frames:
         with torch.inference_mode():
@@ -184,10 +177,10 @@ def surest(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
     return found
 
 
-def test_detr_sees_what_the_teacher_sees(weights: Path) -> None:
+def test_the_detr_prior_equals_the_teacher(weights: Path) -> None:
     squares = [stretched(picture, 800) for picture in pictures(4)]
     frames = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-    chances = sorted(surest(DetrPrior(weights, CPU), frames))
+    chances = sorted(highest_confidence(DetrPrior(weights, CPU), frames))
     for confidence, expected in ((0.3, 4), ((chances[1] + chances[2]) / 2, 2), (0.9999, 0)):
         teacher = DetrTeacher(DetrSettings(confidence=confidence), locate(DETR, weights_dir=weights), CPU)
         prior = DetrPrior(weights, CPU, confidence=confidence)
@@ -201,16 +194,16 @@ def test_detr_sees_what_the_teacher_sees(weights: Path) -> None:
             np.testing.assert_allclose(found.numpy(), hint, rtol=1e-4, atol=1e-8)
 
 
-def test_detr_is_asked_as_it_teaches_unless_told_otherwise(weights: Path) -> None:
+def test_the_detr_prior_has_the_teachers_settings_by_default(weights: Path) -> None:
     prior = DetrPrior(weights, CPU)
     assert (prior.confidence, prior.side) == (DetrSettings().confidence, DetrSettings().side) == (0.3, 800)
     assert prior.sha256 == locate(DETR, weights_dir=weights).sha256
 
 
-def test_a_query_exactly_as_sure_as_asked_is_not_confident(weights: Path) -> None:
+def test_a_query_at_the_confidence_threshold_is_not_confident(weights: Path) -> None:
     """The paper writes >=, the published code >."""
     frames = frames_of(1, DetrPrior.side)
-    (best,) = surest(DetrPrior(weights, CPU), frames)
+    (best,) = highest_confidence(DetrPrior(weights, CPU), frames)
     assert DetrPrior(weights, CPU, confidence=best).maps(frames) == [None]
     just_below = float(np.nextafter(np.float32(best), np.float32(0)))
     (found,) = DetrPrior(weights, CPU, confidence=just_below).maps(frames)
@@ -218,7 +211,7 @@ def test_a_query_exactly_as_sure_as_asked_is_not_confident(weights: Path) -> Non
     assert found.sum().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_detr_maps_are_bit_for_bit_those_of_the_frame_alone(weights: Path) -> None:
+def test_detr_maps_do_not_depend_on_the_batch(weights: Path) -> None:
     prior = DetrPrior(weights, CPU)
     frames = frames_of(3, prior.side)
     alone = [prior.maps(frames[row : row + 1])[0] for row in range(3)]
@@ -233,7 +226,7 @@ def test_detr_maps_are_bit_for_bit_those_of_the_frame_alone(weights: Path) -> No
             assert torch.equal(found, expected)
 
 
-def test_absent_detr_is_named_with_where_it_goes(tmp_path: Path) -> None:
+def test_absent_detr_is_named_with_its_folder(tmp_path: Path) -> None:
     with pytest.raises(WeightsAbsent, match="detr-resnet-50/") as caught:
         DetrPrior(tmp_path, CPU)
     assert "https://huggingface.co/facebook/detr-resnet-50/resolve/no_timm/" in caught.value.hint
@@ -241,12 +234,12 @@ def test_absent_detr_is_named_with_where_it_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.0, 1.5, float("nan")])
-def test_impossible_confidence(confidence: float, weights: Path) -> None:
+def test_invalid_confidence_is_refused(confidence: float, weights: Path) -> None:
     with pytest.raises(UsageError, match=r"confidence = .* impossible; valid"):
         DetrPrior(weights, CPU, confidence=confidence)
 
 
-def test_stretching_is_bilinear_and_gives_up_the_aspect_ratio() -> None:
+def test_resizing_to_a_square_is_bilinear_and_drops_the_aspect_ratio() -> None:
     (picture,) = pictures(1)
     expected = np.asarray(Image.fromarray(picture).resize((800, 800), Image.BILINEAR))
     np.testing.assert_array_equal(stretched(picture, DetrPrior.side), expected)

@@ -1,4 +1,4 @@
-"""Protocols are frozen records, each of whose fields steers the scores; and what a command asks for is checked."""
+"""Protocols are frozen records whose every field affects the scores; options of `eval` are validated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avloc.annotations import published_list
+from avloc.annotations.lists import published_list
 from avloc.engine import ClipCells
 from avloc.errors import StoreNotFound, UsageError
 from avloc.evaluate.plan import EvalOptions, expected_ids, find_store, pairs_of
@@ -20,10 +20,10 @@ from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 SEVEN = {"ezvsl", "lvs", "sspl", "sacl", "slavc", "sslalign", "avc-code"}
 DESCRIPTIVE = {"name", "source"}
 OF_THE_NETWORKS = {"precision"}
-"""What steers before there is a map; `tests/evaluate/test_run.py` has it."""
+"""Fields that apply before there is a map; tested in `tests/evaluate/test_run.py`."""
 
 
-def test_the_default_is_ours_and_the_others_bear_the_names_of_systems():
+def test_the_default_is_avloc_and_the_others_are_named_after_systems():
     assert next(iter(PROTOCOLS)) == "avloc"
     assert set(PROTOCOLS) == {"avloc", *SEVEN}
     assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
@@ -31,7 +31,7 @@ def test_the_default_is_ours_and_the_others_bear_the_names_of_systems():
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_record_is_frozen_through_and_through(name):
+def test_a_record_is_deeply_frozen(name):
     protocol = PROTOCOLS[name]
     for entry in fields(protocol):
         with pytest.raises(FrozenInstanceError):
@@ -52,25 +52,25 @@ def test_a_record_is_plain_json(name):
 
 
 @pytest.mark.parametrize("name", sorted(SEVEN))
-def test_a_source_says_what_holds_it(name):
+def test_a_source_names_its_evidence(name):
     source = PROTOCOLS[name].source
     assert ("twin test only" in source) == (name in ("slavc", "sslalign"))
     assert ("parity numbers" in source) == (name not in ("slavc", "sslalign"))
 
 
-# --- every field steers ------------------------------------------------------------------------------------------
+# --- every field has an effect ----------------------------------------------------------------------------------
 
 
 RAMP = np.arange(49, dtype=np.float32).reshape(7, 7)
 STEEP = np.exp(RAMP / 4)
-"""Far less than half of it lies above the half of its height."""
+"""Far fewer than half of its pixels exceed half of its maximum."""
 LEVELS = np.float32([[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 1, 2], [0, 1, 1, 2]])
 LEFT = np.array([[0.0, 0.0, 0.5, 1.0]])
 LOW = np.array([[0.3, 0.62, 0.9, 0.97]])
 TWO = np.array([[0.1, 0.6, 0.5, 0.9], [0.6, 0.6, 0.9, 0.9]])
 MIXED = {"av": RAMP, "object": np.rot90(RAMP).copy(), "detr": RAMP[::-1].copy()}
 
-STEERS = {
+EFFECTS = {
     "side": (56, "av", {"av": RAMP}, LOW),
     "resize": ("bilinear-halfpixel", "av", {"av": RAMP % 5}, LOW),
     "flat": ("nan", "av", {"av": np.ones((7, 7), np.float32)}, LOW),
@@ -83,7 +83,7 @@ STEERS = {
     "fusion": ("fixed", "fused", {**MIXED, "object": 9 * MIXED["object"]}, LOW),
     "no_query": ("nan", "fused-detr", {"av": RAMP, "object": RAMP}, LOW),
 }
-"""Field -> another value, and a kind of map, maps and boxes on which it shows."""
+"""Field -> another value, and a kind of map, maps and boxes whose score it changes."""
 
 
 def overall(protocol: Protocol, kind: str, maps, boxes) -> dict[str, object]:
@@ -92,14 +92,14 @@ def overall(protocol: Protocol, kind: str, maps, boxes) -> dict[str, object]:
     return asdict(result.maps[kind].overall)
 
 
-def test_every_field_is_tried():
+def test_every_field_is_tested():
     of_the_list = {"clips", "lists", "resize_elsewhere"}
-    assert {entry.name for entry in fields(Protocol)} == {*STEERS, *of_the_list, *DESCRIPTIVE, *OF_THE_NETWORKS}
+    assert {entry.name for entry in fields(Protocol)} == {*EFFECTS, *of_the_list, *DESCRIPTIVE, *OF_THE_NETWORKS}
 
 
-@pytest.mark.parametrize("name", STEERS)
+@pytest.mark.parametrize("name", EFFECTS)
 def test_a_field_changes_the_score_and_a_name_does_not(name):
-    value, kind, maps, boxes = STEERS[name]
+    value, kind, maps, boxes = EFFECTS[name]
     assert getattr(Protocol(), name) != value
     plain = overall(Protocol(), kind, maps, boxes)
     assert overall(replace(Protocol(), **{name: value}), kind, maps, boxes) != plain
@@ -107,12 +107,12 @@ def test_a_field_changes_the_score_and_a_name_does_not(name):
 
 
 @pytest.mark.parametrize("how", ["bilinear-halfpixel", "bicubic-corners"])
-def test_every_resize_is_another(how):
+def test_every_resize_differs(how):
     maps = {"av": RAMP % 5}
     assert overall(Protocol(), "av", maps, LOW) != overall(Protocol(resize=how), "av", maps, LOW)
 
 
-def test_a_protocol_may_have_a_list_of_its_own_or_take_what_is_there():
+def test_a_protocol_has_its_own_list_of_clips_or_uses_all_clips():
     store = SimpleNamespace(header=SimpleNamespace(expected=("b", "a")), ids=["a", "b", "c"])
     boxed = ["a", "c"]
     assert expected_ids(Protocol(), "vggss", store, boxed) == list(published_list("vggss_test"))
@@ -128,14 +128,14 @@ def test_a_protocol_may_have_a_list_of_its_own_or_take_what_is_there():
     assert expected_ids(Protocol(), "mine", store, boxed) == ["a", "b", "c"]
 
 
-def test_a_rule_may_be_another_on_other_sets():
+def test_a_rule_may_depend_on_the_test_set():
     for testset, resize in (("vggss-4692", "bilinear-halfpixel"), ("flickr", "bilinear-corners")):
         (settled,) = EvalOptions(testset=testset, protocols=("sslalign",)).records()
         assert settled == replace(PROTOCOLS["sslalign"], resize=resize)
     assert EvalOptions(testset="flickr", protocols=("lvs",)).records() == [PROTOCOLS["lvs"]]
 
 
-# --- what cannot be meant ----------------------------------------------------------------------------------------
+# --- invalid options --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_a_rule_may_be_another_on_other_sets():
         ({"fused_detr": {"av": float("nan")}}, "fused_detr = .* is impossible"),
     ],
 )
-def test_impossible_values_are_named(changes, named):
+def test_invalid_values_are_named(changes, named):
     with pytest.raises(UsageError, match=named):
         replace(Protocol(), **changes)
 
 
-def test_names_are_known_or_named():
+def test_unknown_protocol_names_are_refused():
     assert protocol_named("sacl") == PROTOCOLS["sacl"]
     assert protocol_named("sacl", "bf16") == replace(PROTOCOLS["sacl"], precision="bf16")
     with pytest.raises(UsageError, match="--protocol AVLOC is unknown; valid: avloc, ezvsl, lvs, sspl"):
@@ -187,12 +187,12 @@ def test_names_are_known_or_named():
         ({"protocols": ("avloc", "lsv")}, "--protocol lsv is unknown"),
     ],
 )
-def test_impossible_options_are_named(options, named):
+def test_invalid_options_are_named(options, named):
     with pytest.raises(UsageError, match=named):
         EvalOptions(**options)
 
 
-def test_protocols_asked_for_twice_count_once_in_the_order_of_asking():
+def test_repeated_protocols_count_once_in_the_given_order():
     assert [p.name for p in EvalOptions().records()] == ["avloc"]
     options = EvalOptions(protocols=("lvs", "avloc", "lvs"), precision="bf16")
     assert [(p.name, p.precision) for p in options.records()] == [("lvs", "bf16"), ("avloc", "bf16")]
@@ -214,7 +214,7 @@ def test_protocols_asked_for_twice_count_once_in_the_order_of_asking():
         ("vggss-ext", "vggss"),
     ],
 )
-def test_a_part_or_an_extension_also_lies_in_the_store_of_the_whole(testset, base, tmp_path, monkeypatch):
+def test_a_subset_or_extension_is_found_in_the_store_of_the_whole_set(testset, base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AVLOC_DATA", str(tmp_path / "mine"))
     with pytest.raises(StoreNotFound, match=testset):
@@ -225,7 +225,7 @@ def test_a_part_or_an_extension_also_lies_in_the_store_of_the_whole(testset, bas
         tmp_path / "data" / testset,
         tmp_path / "mine" / testset,
     ]
-    for place in places:  # each goes before those already there
+    for place in places:  # each takes precedence over the previous ones
         place.mkdir(parents=True)
         (place / "store.json").touch()
         assert find_store(testset, None).resolve() == place

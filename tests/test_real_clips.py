@@ -1,9 +1,8 @@
-"""The five commands in a row on real clips, through the real entry point.
+"""The five commands in sequence on recorded clips.
 
-No published teacher weights are at hand, so PANNs has random weights in the published layout, and the visual hints are
-drawn from the boxes and come in as `.npy` files, the way AVC users hold theirs. What is shown: the whole machinery,
-fed with real media, overfits a handful of clips until its heat maps sit inside the boxes. Nothing is said about unseen
-clips.
+Published teacher weights are not available, so PANNs has random weights in the published layout, and the visual hints
+are generated from the boxes and imported as `.npy` files. The tests show that training on recorded media overfits a
+few clips until the heat maps lie inside the boxes. They claim nothing about unseen clips.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def ran(*arguments: str, code: int = 0, timeout: float = 1_600) -> str:
 
 
 def write_visual_hints(folder: Path, boxes: dict[str, list]) -> None:
-    """25x25 attention maps that a perfect object teacher might give: a bump in each box, summing to 1."""
+    """Ideal 25x25 attention maps of an object teacher: a Gaussian in each box, summing to 1."""
     (folder / "detr_dec_feats").mkdir(parents=True)
     places = (np.arange(25) + 0.5) / 25
     for name, these in boxes.items():
@@ -44,7 +43,7 @@ def write_visual_hints(folder: Path, boxes: dict[str, list]) -> None:
 
 
 def overfit(store: Path, folder: Path, boxes: dict[str, list], weights: Path, *networks: str, epochs: int) -> dict:
-    """Hints, training, and the report on the very clips they were trained on.
+    """Write hints, train, and return the report on the training clips.
 
     The hint terms weigh ten times more than in the paper: a hundred steps have to do. The peak term is there because
     some boxes are narrower than a cell: without it, rounding decides on which side of their edge the peak comes to lie.
@@ -60,7 +59,7 @@ def overfit(store: Path, folder: Path, boxes: dict[str, list], weights: Path, *n
 
 
 def is_inside(line: dict, boxes: list) -> bool:
-    """Whether the hottest pixel that `localize --json` names lies in a box."""
+    """Whether the peak pixel reported by `localize --json` lies in a box."""
     height, width = line["frame_hw"]
     x, y = (line["peak_xy"][0] + 0.5) / width, (line["peak_xy"][1] + 0.5) / height
     return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
@@ -91,7 +90,7 @@ def area(box: list[float]) -> float:
 
 
 def labelled_pairs(folder: Path, each: int) -> dict[str, list]:
-    """Pictures with one box of some size, each with a sound of its class, as frames/ and audio/."""
+    """Write pictures with one sufficiently large box, each with a sound of its class, as frames/ and audio/."""
     listed = json.loads((DATA / "boxes.json").read_text())
     boxes = {}
     for kind in ("frames", "audio"):
@@ -109,8 +108,8 @@ def labelled_pairs(folder: Path, each: int) -> dict[str, list]:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no labelled pictures and sounds beside the repository")
-def test_labelled_pictures_and_sounds_are_learned_by_heart(tmp_path, tmp_path_factory):
-    """All three loss terms fall; where the peaks lie is asked of the clips above only."""
+def test_labelled_pictures_and_sounds_are_overfitted(tmp_path, tmp_path_factory):
+    """All three loss terms decrease; the positions of the peaks are tested only on the clips above."""
     boxes = labelled_pairs(tmp_path / "pairs", 2)
     assert len(boxes) >= 6
     store = tmp_path / "store"

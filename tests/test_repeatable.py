@@ -1,4 +1,4 @@
-"""Same command, same machine: same bytes. Another number of threads: the same to rounding."""
+"""The same command gives the same bytes on one machine; with another number of threads, the same up to rounding."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TRAIN = (
     *("--set", "model.frame=64", "--set", "precision=fp32", "--set", "workers=0"),
 )
 MAP_TOLERANCE = 1e-4
-"""Of a heat map in [0, 1]; README says so too."""
+"""For a heat map in [0, 1]; README states it too."""
 LOSS_TOLERANCE = 1e-4
-"""Relative, of the first step with frozen trunks. What learns amplifies rounding, batch normalisation first of all."""
+"""Relative, for the first step with frozen trunks. Training amplifies rounding, above all in batch normalisation."""
 
 
 def avloc(threads: int, *arguments: object) -> str:
@@ -45,17 +45,17 @@ def trained(threads: int, store: Path, out: Path, *more: str) -> tuple[bytes, fl
     return (out / "last.safetensors").read_bytes(), line["loss"]
 
 
-def test_training_twice(store: Path, tmp_path: Path):
+def test_training_twice_gives_the_same_bytes(store: Path, tmp_path: Path):
     assert trained(2, store, tmp_path / "a") == trained(2, store, tmp_path / "b")
 
 
-def test_training_with_another_number_of_threads(store: Path, tmp_path: Path):
+def test_training_agrees_with_another_number_of_threads(store: Path, tmp_path: Path):
     frozen = ("--set", "freeze=true")
     losses = [trained(threads, store, tmp_path / f"{threads}", *frozen)[1] for threads in (1, 2)]
     assert losses[0] == pytest.approx(losses[1], rel=LOSS_TOLERANCE)
 
 
-def test_maps(tmp_path: Path):
+def test_maps_are_repeatable(tmp_path: Path):
     sound = ("--audio", ROOT / "tests" / "data" / "sound.wav")
     maps = []
     for threads, name in ((2, "a"), (2, "b"), (1, "c")):
@@ -65,7 +65,7 @@ def test_maps(tmp_path: Path):
     assert np.abs(maps[0] - maps[2]).max() <= MAP_TOLERANCE
 
 
-def test_scores(store: Path, tmp_path: Path):
+def test_scores_are_repeatable(store: Path, tmp_path: Path):
     model = save_small(tmp_path / "model.safetensors")
     runs = [json.loads(avloc(2, "eval", model, "--store", store, "--maps", "av", "--json")) for _ in range(2)]
     assert runs[0] == runs[1]

@@ -70,7 +70,7 @@ def test_invalid_shard_is_refused(command, text, here, tmp_path, monkeypatch):
     done = here(*command, "--shard", text)
     assert (done.code, done.out) == (2, "")
     assert "--shard" in done.err
-    assert "valid: i/n with i from 1 to n, as 2/4" in done.err
+    assert "valid: i/n with i from 1 to n, such as 2/4" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,9 +87,9 @@ def test_invalid_shard_is_refused(command, text, here, tmp_path, monkeypatch):
     ],
 )
 def test_flag_overrides_environment(typed, environment, shard):
-    heard = []
-    assert select_shard(typed, heard.append, environment) == shard
-    assert len(heard) == (shard == JobShard(4, 4)), "a shard set by the environment is announced"
+    announced = []
+    assert select_shard(typed, announced.append, environment) == shard
+    assert len(announced) == (shard == JobShard(4, 4)), "a shard set by the environment is announced"
 
 
 @pytest.mark.parametrize(("rank", "size"), [("4", "4"), ("-1", "4"), ("one", "4"), ("0", "many"), ("0", "0")])
@@ -356,9 +356,9 @@ def distilling(tmp_path_factory) -> DistillOptions:
 
 
 @pytest.fixture(scope="module")
-def taught(distilling, tmp_path_factory) -> Path:
+def with_hints(distilling, tmp_path_factory) -> Path:
     """A store with the hints of an unsharded run; three of its clips have unreadable pictures."""
-    folder = tmp_path_factory.mktemp("taught") / "store"
+    folder = tmp_path_factory.mktemp("with_hints") / "store"
     store = make_store(folder, 6, sources=False)
     with StoreWriter(folder, store.header) as writer:
         for number in range(90, 93):
@@ -368,8 +368,8 @@ def taught(distilling, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def untaught(taught, tmp_path) -> Path:
-    return Path(shutil.copytree(taught, tmp_path / "store", ignore=shutil.ignore_patterns("hints-*", ".lock")))
+def without_hints(with_hints, tmp_path) -> Path:
+    return Path(shutil.copytree(with_hints, tmp_path / "store", ignore=shutil.ignore_patterns("hints-*", ".lock")))
 
 
 def hints(store: Path, teacher: str) -> tuple[dict[str, bytes | None], dict[str, bytes]]:
@@ -380,31 +380,31 @@ def hints(store: Path, teacher: str) -> tuple[dict[str, bytes | None], dict[str,
     return {clip_id: None if value is None else value.tobytes() for clip_id, value in values.items()}, texts
 
 
-def test_shards_make_the_same_hints(taught, untaught, distilling):
+def test_shards_make_the_same_hints(with_hints, without_hints, distilling):
     def then_the_second(event):
         if isinstance(event, Progress) and event.done == 1:
-            reports.append(distill_cache(untaught, replace(distilling, shard=JobShard(2, 3))))
+            reports.append(distill_cache(without_hints, replace(distilling, shard=JobShard(2, 3))))
 
     reports = []
-    reports.append(distill_cache(untaught, replace(distilling, shard=JobShard(1, 3)), then_the_second))
-    reports.append(distill_cache(untaught, replace(distilling, shard=JobShard(3, 3))))
-    assert hints(untaught, "detr") == hints(taught, "detr")
-    assert len(hints(taught, "detr")[1]["failed.jsonl"].splitlines()) == 3
+    reports.append(distill_cache(without_hints, replace(distilling, shard=JobShard(1, 3)), then_the_second))
+    reports.append(distill_cache(without_hints, replace(distilling, shard=JobShard(3, 3))))
+    assert hints(without_hints, "detr") == hints(with_hints, "detr")
+    assert len(hints(with_hints, "detr")[1]["failed.jsonl"].splitlines()) == 3
     assert [report.shard for report in reports] == ["2/3", "1/3", "3/3"]
-    whole = distill_cache(untaught, distilling)
+    whole = distill_cache(without_hints, distilling)
     assert (whole.shard, whole.teachers[0].done, whole.teachers[0].already) == (None, 0, 6)
     assert sum(report.teachers[0].done for report in reports) == 6
     assert {k for report in reports for k in report.teachers[0].failed} == set(whole.teachers[0].failed)
-    assert hints(untaught, "detr") == hints(taught, "detr")
+    assert hints(without_hints, "detr") == hints(with_hints, "detr")
 
 
-def test_hints_with_other_settings_are_refused_while_another_shard_starts(untaught, distilling):
+def test_hints_with_other_settings_are_refused_while_another_shard_starts(without_hints, distilling):
     def then_the_second(event):
         if isinstance(event, Progress) and event.done == 1:
             with pytest.raises(Refused, match="hints with other settings: settings differ"):
-                distill_cache(untaught, replace(distilling, shard=JobShard(1, 2), confidence=0.5))
+                distill_cache(without_hints, replace(distilling, shard=JobShard(1, 2), confidence=0.5))
 
-    assert distill_cache(untaught, replace(distilling, shard=JobShard(2, 2)), then_the_second).teachers[0].done
+    assert distill_cache(without_hints, replace(distilling, shard=JobShard(2, 2)), then_the_second).teachers[0].done
 
 
 def arrays(folder: Path, ids: list[str]) -> Path:
@@ -414,33 +414,33 @@ def arrays(folder: Path, ids: list[str]) -> Path:
     return folder
 
 
-def test_concurrent_shards_import_the_same_hints(untaught, tmp_path):
-    whole = Path(shutil.copytree(untaught, tmp_path / "whole"))
-    ids = Store(untaught).ids
+def test_concurrent_shards_import_the_same_hints(without_hints, tmp_path):
+    whole = Path(shutil.copytree(without_hints, tmp_path / "whole"))
+    ids = Store(without_hints).ids
     importing = ("--import-npy", arrays(tmp_path / "arrays", ids[:-1]), "--teacher", "detr", "--json")
-    running = [start("distill-cache", untaught, *importing, "--shard", shard) for shard in shards(2)]
+    running = [start("distill-cache", without_hints, *importing, "--shard", shard) for shard in shards(2)]
     distill_cache(whole, DistillOptions(import_npy=tmp_path / "arrays", teachers=("detr",)))
     ended = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [0, 0], ended
     reports = [json.loads(out) for out, _ in ended]
     assert [report["shard"] for report in reports] == ["1/2", "2/2"]
     assert sum(report["teachers"][0]["missing"] for report in reports) == 1
-    assert hints(untaught, "detr") == hints(whole, "detr")
+    assert hints(without_hints, "detr") == hints(whole, "detr")
 
 
-def test_shard_without_hints_is_no_failure_but_failed_clips_are(untaught, tmp_path, distilling, here):
-    (last,) = Store(untaught).ids[-1:]
+def test_shard_without_hints_is_no_failure_but_failed_clips_are(without_hints, tmp_path, distilling, here):
+    (last,) = Store(without_hints).ids[-1:]
     mine = next(shard for shard in shards(4) if shard.contains(last))
     importing = ("--import-npy", arrays(tmp_path / "arrays", [last]), "--teacher", "detr")
     for shard in shards(4):
-        done = here("distill-cache", untaught, *importing, "--shard", shard)
+        done = here("distill-cache", without_hints, *importing, "--shard", shard)
         assert done.code == 0
         assert (f"shard {shard} has no clips with available hints" in done.err) == (shard != mine)
         assert f"shard  {shard}" in done.out
-    shutil.rmtree(hint_folder(untaught, "detr"))
+    shutil.rmtree(hint_folder(without_hints, "detr"))
     broken = JobShard(next(shard.number for shard in shards(64) if shard.contains(last)), 64)
     with pytest.raises(NoInputLeft, match=f"no clip of shard {broken} has a hint; the first error"):
-        distill_cache(untaught, replace(distilling, shard=broken))
+        distill_cache(without_hints, replace(distilling, shard=broken))
 
 
 @pytest.mark.parametrize(
@@ -469,8 +469,8 @@ def test_invalid_local_rank_is_refused(monkeypatch):
         teacher_device("auto")
 
 
-def test_locked_store_refuses_distill_cache(untaught, distilling):
-    with folder_lock(untaught), pytest.raises(Refused, match="another avloc process is writing to"):
-        distill_cache(untaught, replace(distilling, shard=JobShard(1, 2)))
-    with lock_shard(untaught, JobShard(2, 2), "prepare"), pytest.raises(Refused, match="shard 2/2 of prepare"):
-        distill_cache(untaught, replace(distilling, shard=JobShard(1, 2)))
+def test_locked_store_refuses_distill_cache(without_hints, distilling):
+    with folder_lock(without_hints), pytest.raises(Refused, match="another avloc process is writing to"):
+        distill_cache(without_hints, replace(distilling, shard=JobShard(1, 2)))
+    with lock_shard(without_hints, JobShard(2, 2), "prepare"), pytest.raises(Refused, match="shard 2/2 of prepare"):
+        distill_cache(without_hints, replace(distilling, shard=JobShard(1, 2)))

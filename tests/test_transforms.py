@@ -1,4 +1,4 @@
-"""Log-spectrograms, crops and the maps that follow them."""
+"""Log-spectrograms, crops, and crops of hint maps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RATES = (16_000, 22_050, 44_100, 48_000)
 
 
 def scipy_twin(wave: np.ndarray, rate: int) -> np.ndarray:
-    """What the published loaders call, in double precision."""
+    """SciPy's spectrogram as in the published loaders, in double precision."""
     window = scipy.signal.windows.tukey(513, 0.25)[:-1]  # periodic
     _, _, power = scipy.signal.spectrogram(wave, rate, window=window, nperseg=512, noverlap=274, detrend="constant")
     return np.log(power + 1e-7) / 12
@@ -47,7 +47,7 @@ def test_equals_scipys_spectrogram_for_any_sound(seed, level, samples):
     np.testing.assert_allclose(ours, scipy_twin(wave.astype(np.float64), 22_050), atol=1e-5)
 
 
-def test_silence_is_one_level_everywhere():
+def test_silence_has_a_constant_spectrogram():
     spectrogram = log_spectrogram(torch.zeros(1, 22_050), 22_050)
     assert torch.allclose(spectrogram, torch.tensor(np.log(1e-7) / 12, dtype=torch.float32))
 
@@ -115,7 +115,7 @@ def test_at_their_own_scale_crops_are_slices_of_each_frame(shorter, side, flip, 
 @given(sizes_strategy, st.integers(2, 24), st.floats(1, 2), st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_crops_of_another_scale_are_bilinear_samples_of_each_frame(sizes, side, scale, seed):
-    """Against a loop over pixels that never sees the padding."""
+    """Against a loop over pixels without padding."""
     rng = np.random.default_rng(seed)
     frames = [torch.from_numpy(rng.integers(1, 255, (3, h, w), dtype=np.uint8)) for h, w in sizes]
     crops = draw_crops(torch.tensor(sizes), side, scale, 0.5, drawn(len(sizes), seed))
@@ -137,7 +137,7 @@ def test_crops_of_another_scale_are_bilinear_samples_of_each_frame(sizes, side, 
 
 @given(sizes_strategy, st.integers(2, 8), st.floats(1, 2), st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
-def test_crops_lie_inside_and_are_as_large_as_the_scale_says(sizes, side, scale, seed):
+def test_crops_lie_inside_and_have_the_size_of_their_scale(sizes, side, scale, seed):
     crops = draw_crops(torch.tensor(sizes), side, scale, 0.5, drawn(len(sizes), seed))
     for edge, extent in ((crops.left, crops.width), (crops.top, crops.height)):
         assert edge.min() >= 0
@@ -155,13 +155,13 @@ def test_every_offset_is_drawn():
 
 
 def one_crop(left: int, top: int, side: int, height: int, width: int, *, flip: bool) -> Crops:
-    """The crop at that pixel of a frame of that size."""
+    """The crop at one position of a frame of one size."""
     fractions = {"left": left / width, "top": top / height, "width": side / width, "height": side / height}
     tensors = {name: torch.tensor([value]) for name, value in fractions.items()}
     return Crops(**tensors, flip=torch.tensor([flip]), side=side)
 
 
-def test_a_whole_frame_crop_leaves_the_map_alone():
+def test_a_whole_frame_crop_leaves_the_map_unchanged():
     maps = torch.rand(1, 25, 25)
     assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, 224, 224, flip=False)), maps, atol=1e-5)
     assert torch.allclose(crop_maps(maps, one_crop(0, 0, 224, 224, 224, flip=True)), maps.flip(-1), atol=1e-5)
@@ -179,7 +179,7 @@ def test_every_channel_of_a_map_gets_the_same_crop():
 @given(st.integers(0, 76), st.integers(0, 24), st.booleans(), st.floats(0.2, 0.8), st.floats(0.2, 0.8))
 @settings(max_examples=40, deadline=None)
 def test_the_map_follows_the_picture(left, top, flip, x, y):
-    """A bump at a place of the frame lies at the same place of the crop as a pixel painted there."""
+    """A peak of the map moves to the same position in the crop as a pixel of the frame."""
     height, width, side = 248, 300, 224
     ys, xs = (torch.arange(25) + 0.5) / 25, (torch.arange(25) + 0.5) / 25
     bump = torch.exp(-((xs[None, :] - x) ** 2 + (ys[:, None] - y) ** 2) / 0.01)[None]

@@ -1,6 +1,6 @@
-"""What version 0.1.0 wrote, later versions read: stores, runs, models, and the files of every network.
+"""Later versions read the stores, runs, models and network files of version 0.1.0.
 
-`tests/data/version_0_1/README.md` says how the data were made. Only commands, `avloc.load` and `Engine` are used.
+`tests/data/version_0_1/README.md` describes how the data were made. Only commands, `avloc.load` and `Engine` are used.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ NETWORKS: dict[str, dict[str, Any]] = json.loads(lzma.decompress((DATA / "networ
 LOCALIZERS = [name for name in NETWORKS if not name.startswith("ave")]
 EVENTS = [name for name in NETWORKS if name.startswith("ave")]
 LARGE = ("sspl", "sacl")
-"""Begin the names of networks of 300 MB and more."""
+"""Name prefixes of networks of 300 MB and more."""
 SMALL = (
     *("--set", "model.vision_trunk=shufflenet_v2_x0_5:conv1", "--set", "model.audio_trunk=shufflenet_v2_x0_5:conv1"),
     *("--set", "model.frame=64", "--set", "model.tau=0.1", "--set", "precision=fp32", "--set", "workers=0"),
     *("--set", "loss.visual_hint=100", "--set", "optim.lr=0.003", "--batch", "3", "--device", "cpu"),
 )
 RUN = (*SMALL, "--dim", "16", "--no-audio-hint", "--init", "random", "--epochs", "3", "--val", "0.4")
-"""As the interrupted run was begun."""
+"""Options of the interrupted run."""
 MODEL = (*SMALL, "--dim", "128", "--set", "audio_teacher=vggish", "--set", "loss.audio_hint=1")
-"""As the model was trained."""
+"""Options with which the model was trained."""
 _BLOCK = 65_521
 """A prime: rows of a repeated block differ."""
 
@@ -76,7 +76,7 @@ def rows_match(found: list[dict], expected: list[dict], tolerance: float) -> boo
 # --- stores, runs and models ------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_resumed_and_ends_as_if_never_interrupted(stores: Path, run: Path, here: Here) -> None:
+def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(stores: Path, run: Path, here: Here) -> None:
     command = ("train", stores / "store", "--out", run, *RUN)
     begun = (run / "metrics.jsonl").read_text()
     planned = json.loads(here(*command, "--dry-run", "--json").out)
@@ -95,13 +95,13 @@ def test_a_run_is_resumed_and_ends_as_if_never_interrupted(stores: Path, run: Pa
     assert norms == pytest.approx(EXPECTED["run"]["norms"], rel=1e-3)
 
 
-def test_a_run_of_other_settings_is_refused(stores: Path, run: Path, here: Here) -> None:
+def test_a_run_with_other_settings_is_refused(stores: Path, run: Path, here: Here) -> None:
     refused = here("train", stores / "store", "--out", run, *RUN, "--seed", "11")
     assert refused.code == 5
     assert "seed was 10, now 11" in refused.err
 
 
-def test_a_model_is_trained_on_with_the_hints_of_the_store(stores: Path, tmp_path: Path, here: Here) -> None:
+def test_a_model_is_finetuned_with_the_hints_of_the_store(stores: Path, tmp_path: Path, here: Here) -> None:
     begin = ("--init", DATA / "model.safetensors", "--epochs", "1")
     done = here("train", stores / "store", "--out", tmp_path / "run", *MODEL, *begin, "--json")
     assert done.code == 0
@@ -124,7 +124,7 @@ def test_a_model_is_scored_on_the_test_store(stores: Path, here: Here) -> None:
     assert clips == pytest.approx(EXPECTED["eval"]["ciou"], abs=1e-3)
 
 
-def test_a_model_localizes_as_it_did(stores: Path, tmp_path: Path, here: Here) -> None:
+def test_a_model_localizes_as_in_version_0_1(stores: Path, tmp_path: Path, here: Here) -> None:
     scene = (stores / "scene" / "scene.png", "--audio", stores / "scene" / "scene.wav")
     out = ("--model", DATA / "model.safetensors", "--out", tmp_path / "heat.npy", "--device", "cpu", "--json")
     done = here("localize", *scene, *out)
@@ -135,7 +135,7 @@ def test_a_model_localizes_as_it_did(stores: Path, tmp_path: Path, here: Here) -
         assert line[key] == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value), key
 
 
-def test_the_data_stay_small_and_as_they_are() -> None:
+def test_the_data_stay_small_and_unchanged() -> None:
     assert sum(path.stat().st_size for path in DATA.iterdir()) < 200_000
     digests = {name: sha256((DATA / name).read_bytes()).hexdigest() for name in EXPECTED["sha256"]}
     assert digests == EXPECTED["sha256"]
@@ -166,14 +166,14 @@ def filled(key: str, shape: list[int], kind: str) -> torch.Tensor:
 
 
 def write_network(path: Path, network: Mapping[str, Any]) -> Path:
-    """The model file of a network of `networks.json`, without any help of avloc."""
+    """Write the model file of a network of `networks.json` without avloc."""
     state = {key: filled(key, shape, kind) for key, (kind, shape) in network["tensors"].items()}
     save_file(state, path, {"avloc": json.dumps(network["metadata"])})
     return path
 
 
 def scene_for(config: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
-    """A square frame of coloured blocks, a tone in noise, and its rate; all as large as the model asks for."""
+    """A square frame of coloured blocks, a noisy tone, and its sample rate, in the sizes that the model takes."""
     draws = np.random.default_rng(1)
     side, rate = config["frame"], config["rate"] or 22_050
     blocks = draws.integers(0, 256, (8, 8, 3), np.uint8)
@@ -184,7 +184,7 @@ def scene_for(config: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def fingerprint(path: Path | None, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a model gives for its scene: the map of the library, and the features of both modalities."""
+    """Outputs of a model for its scene: the map, and the features of both modalities."""
     frame, sound, rate = scene_for(config)
     result = avloc.load(path, device="cpu").localize(frame, sound, rate)
     engine = Engine.from_file(load_model(path or default_model()), torch.device("cpu"))
@@ -194,7 +194,7 @@ def fingerprint(path: Path | None, config: Mapping[str, Any]) -> dict[str, dict[
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:
-    """Few numbers that change where the array does."""
+    """A few statistics that change if the array does."""
     flat = values.astype(np.float64).ravel()
     picked = flat[np.linspace(0, len(flat) - 1, 6).astype(int)]
     numbers = (flat.mean(), flat.std(), flat.min(), flat.max(), *picked)
@@ -208,7 +208,7 @@ def assert_same(found: Mapping[str, Any], expected: Mapping[str, Any], name: str
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(LARGE)) for n in LOCALIZERS])
-def test_the_file_of_a_localizer_gives_what_it_gave(name: str, tmp_path: Path) -> None:
+def test_the_outputs_of_a_localizer_are_unchanged(name: str, tmp_path: Path) -> None:
     network = NETWORKS[name]
     path = write_network(tmp_path / "network.safetensors", network)
     found = fingerprint(path, network["metadata"]["config"])
@@ -218,8 +218,8 @@ def test_the_file_of_a_localizer_gives_what_it_gave(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_model_file_describes_itself_as_it_did(name: str, tmp_path: Path) -> None:
-    """Configuration, protocol and card come back, and are written again, under the same names."""
+def test_the_metadata_of_a_model_file_are_unchanged(name: str, tmp_path: Path) -> None:
+    """Configuration, protocol and card are read, and written again, under the same names."""
     network = {**NETWORKS[name], "tensors": {"x": ["float32", [1]]}}
     model = load_model(write_network(tmp_path / "old.safetensors", network))
     save_model(tmp_path / "new.safetensors", model.config, model.state, model.card)
@@ -228,7 +228,7 @@ def test_a_model_file_describes_itself_as_it_did(name: str, tmp_path: Path) -> N
     assert about == {**network["metadata"], "version": about["version"]}
 
 
-def test_the_shipped_model_is_what_it_was() -> None:
+def test_the_shipped_model_is_unchanged() -> None:
     expected = EXPECTED["shipped"]
     with safe_open(default_model(), "pt") as file:
         tensors = {key: file.get_slice(key) for key in sorted(file.keys())}
@@ -250,7 +250,7 @@ def event_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def event_losses(path: Path, network: Mapping[str, Any], store: Path, out: Path, here: Here) -> dict[str, float]:
-    """The loss of a model of events on all training clips at once, before it has learnt anything."""
+    """The loss of an event model on all training clips in one batch, before any training step."""
     config = network["metadata"]["config"]
     table = {**config["own"], **({"cross_entropy": True} if config["method"] == "ave" else {})}
     own = [f"{config['method'].replace('-', '_')}.{key}={json.dumps(value)}" for key, value in table.items()]
@@ -262,9 +262,7 @@ def event_losses(path: Path, network: Mapping[str, Any], store: Path, out: Path,
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_the_file_of_a_model_of_events_gives_what_it_gave(
-    name: str, event_store: Path, tmp_path: Path, here: Here
-) -> None:
+def test_the_outputs_of_an_event_model_are_unchanged(name: str, event_store: Path, tmp_path: Path, here: Here) -> None:
     network = NETWORKS[name]
     path = write_network(tmp_path / "network.safetensors", network)
     found = event_losses(path, network, event_store, tmp_path / "run", here)

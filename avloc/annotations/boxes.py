@@ -29,10 +29,10 @@ _MAX_MASK_BYTES = 1 << 26
 class Annotation:
     """Annotation of one clip."""
 
-    boxes: NDArray[np.float64]
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)))
     """[n, 4] x0, y0, x1, y1 in fractions."""
     mask: bytes = b""
-    """PNG mask of sounding pixels (`avloc.media.decode_mask`), or b''."""
+    """PNG mask of sounding pixels (`avloc.media.pictures.decode_mask`), or b''."""
     mask_name: str = ""
     """File name of the mask, for error messages."""
     label: str = ""
@@ -111,12 +111,8 @@ def _boxes(rows: Iterable[Iterable[float]]) -> NDArray[np.float64]:
 
 
 def _from_vggss(items: list[dict[str, Any]]) -> Annotations:
-    return Annotations(
-        rule="union",
-        by_id={
-            canonical_id(item["file"]): Annotation(boxes=_boxes(item["bbox"]), label=item["class"]) for item in items
-        },
-    )
+    clips = ((item["file"], Annotation(boxes=_boxes(item["bbox"]), label=item["class"])) for item in items)
+    return Annotations(rule="union", by_id={canonical_id(name): annotation for name, annotation in clips})
 
 
 def _from_avloc(data: dict[str, Any]) -> Annotations:
@@ -170,12 +166,12 @@ def _read_xml(folder: Path, paths: Iterable[Path]) -> Annotations:
     kinds: dict[str, Path] = {}
     for path in paths:
         try:
-            found = read_boxes(path)
+            kind, rows = read_boxes(path)
         except InputError as error:
-            by_id[media_id(path)] = _unreadable(str(error))
+            by_id[media_id(path)] = Annotation(problem=str(error))
             continue
-        by_id[media_id(path)] = Annotation(boxes=_boxes(found.boxes))
-        kinds.setdefault(found.kind, path)
+        by_id[media_id(path)] = Annotation(boxes=_boxes(rows))
+        kinds.setdefault(kind, path)
     kinds.pop("", None)
     if len(kinds) > 1:
         named = " and ".join(f"{tag} in {path.name}" for tag, path in kinds.items())
@@ -190,7 +186,7 @@ def _masks(paths: Iterable[Path]) -> dict[str, Annotation]:
         clip_id = media_id(path)
         earlier = first.setdefault(clip_id, path)
         problem = "" if earlier is path else f"there are two masks for clip {clip_id}: {earlier} and {path}"
-        by_id[clip_id] = _unreadable(problem) if problem else _mask(path)
+        by_id[clip_id] = Annotation(problem=problem) if problem else _mask(path)
     return by_id
 
 
@@ -198,11 +194,7 @@ def _mask(path: Path) -> Annotation:
     try:
         size = path.stat().st_size
         if not 0 < size <= _MAX_MASK_BYTES:
-            return _unreadable(f"mask {path.name} has {size} bytes; valid: 1 to {_MAX_MASK_BYTES}")
-        return Annotation(boxes=_boxes([]), mask=path.read_bytes(), mask_name=path.name)
+            return Annotation(problem=f"mask {path.name} has {size} bytes; valid: 1 to {_MAX_MASK_BYTES}")
+        return Annotation(mask=path.read_bytes(), mask_name=path.name)
     except OSError as error:
-        return _unreadable(f"mask {path.name} cannot be read ({error})")
-
-
-def _unreadable(problem: str) -> Annotation:
-    return Annotation(boxes=_boxes([]), problem=problem)
+        return Annotation(problem=f"mask {path.name} cannot be read ({error})")

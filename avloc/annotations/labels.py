@@ -1,7 +1,7 @@
-"""Parse clip labels of the form `heard | seen, seen`: the sounding class and the visible classes.
+"""Parse clip labels of the form `sounding | visible, visible`.
 
 `violin | violin, dog` is the sound of a violin with a picture of a violin and a dog; `siren | dog` is a mismatch.
-Without ` | ` the sounding class is the visible one. '' is no label.
+Without ` | ` the sounding class is the only visible one. '' is no label.
 """
 
 from __future__ import annotations
@@ -20,24 +20,17 @@ _SEPARATOR, _COMMA = " | ", ","
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A parsed label."""
+    """Sounding class and visible classes of a clip; '' and none without a label."""
 
-    heard: str
-    """Sounding class."""
-    seen: frozenset[str]
-    """Visible classes."""
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a label."""
-        return bool(self.heard)
+    sounding: str
+    visible: frozenset[str]
 
 
 def parse_label(text: str) -> Label:
     """Parse a label; spaces around names are ignored."""
-    heard, sign, seen = text.partition(_SEPARATOR)
-    names = seen.split(_COMMA) if sign else [heard]
-    return Label(heard=heard.strip(), seen=frozenset(name.strip() for name in names if name.strip()))
+    sounding, separator, visible = text.partition(_SEPARATOR)
+    names = visible.split(_COMMA) if separator else [sounding]
+    return Label(sounding=sounding.strip(), visible=frozenset(name.strip() for name in names if name.strip()))
 
 
 def relations(labels: Sequence[str]) -> NDArray[np.int8]:
@@ -52,6 +45,6 @@ def relations(labels: Sequence[str]) -> NDArray[np.int8]:
     np.fill_diagonal(out, MATCH)
     for n, picture in enumerate(parsed):
         for m, sound in enumerate(parsed):
-            if picture.known and sound.known and sound.heard not in picture.seen:
+            if picture.sounding and sound.sounding and sound.sounding not in picture.visible:
                 out[n, m] = MISMATCH
     return out

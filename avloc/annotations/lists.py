@@ -65,7 +65,7 @@ class SilentPair:
 
 @dataclass(frozen=True, kw_only=True)
 class IdList:
-    """The value of `--ids`."""
+    """Clips selected by `--ids`."""
 
     ids: tuple[str, ...]
     """Canonical ids in the order of the list, each once."""
@@ -105,11 +105,8 @@ def shipped(name: str) -> bytes:
 @cache
 def list_names() -> tuple[str, ...]:
     """Names of the published id lists, shipped and derived, sorted."""
-    names = (
-        entry.name.removesuffix(_ENDING)
-        for entry in files("avloc.annotations").joinpath("data").iterdir()
-        if entry.name.endswith(_ENDING)
-    )
+    entries = [entry.name for entry in files("avloc.annotations").joinpath("data").iterdir()]
+    names = [name.removesuffix(_ENDING) for name in entries if name.endswith(_ENDING)]
     return tuple(sorted([*_EXTENDED, *(name for name in names if not name.endswith(_PAIRED))]))
 
 
@@ -122,8 +119,8 @@ def list_name(text: str) -> str:
         UsageError: unknown name.
     """
     name = TESTSETS.get(text, text.replace("-", "_"))
-    if name not in list_names():
-        known = list_names()
+    known = list_names()
+    if name not in known:
         hint = nearest(text, (*known, *TESTSETS))
         raise UsageError(f"--ids {text}: neither a file nor a published list; valid: {', '.join(known)}", hint=hint)
     return name
@@ -147,21 +144,15 @@ def published_list(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
-def testset_list(testset: str) -> str:
-    """Name of the list of all clips of a test set of `eval --testset`; '' if unknown."""
-    return TESTSETS.get(testset, "")
-
-
 def testset_ids(testset: str) -> tuple[str, ...]:
     """Canonical ids of the sounding clips of a test set of `eval --testset`; empty if unknown.
 
     For the extended sets these are the clips of `flickr-250` and `vggss`; see `silent_pairs` for the others.
     """
-    name = _SOUNDING.get(testset) or testset_list(testset)
+    name = _SOUNDING.get(testset) or TESTSETS.get(testset)
     return published_list(name) if name else ()
 
 
-@cache
 def silent_pairs(testset: str) -> tuple[SilentPair, ...]:
     """The pairs of `flickr-ext` or `vggss-ext` without a sounding object, in SLAVC's order.
 

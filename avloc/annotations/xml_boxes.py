@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,39 +26,35 @@ _SHAPES = ("box", "object", "polygon")
 """Substrings of element names that mark objects; a file without them has no annotated object."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Boxes:
-    """The boxes of one file."""
+def read_boxes(path: Path) -> tuple[str, list[list[float]]]:
+    """Read the boxes of an XML file, at any depth.
 
-    kind: str
-    """`FLICKR` or `VOC`; '' without boxes."""
-    boxes: list[list[float]]
-    """Corners in fractions of the picture, in file order; Flickr-SoundNet's exactly as published."""
+    Returns:
+        `FLICKR`, `VOC`, or '' without boxes; and x0, y0, x1, y1 of each box in fractions of the picture, in file order.
 
-
-def read_boxes(path: Path) -> Boxes:
-    """Read the boxes of an XML file, at any depth. Raises InputError if the file or a box is invalid."""
+    Raises:
+        InputError: the file or a box is invalid.
+    """
     try:
         return _parse(ElementTree.fromstring(read_input(path)))
     except (ElementTree.ParseError, InputError, ValueError, LookupError) as error:
         raise InputError(f"annotation {path.name} cannot be read ({error})") from error
 
 
-def _parse(root: Element) -> Boxes:
+def _parse(root: Element) -> tuple[str, list[list[float]]]:
     elements = {kind: list(_elements(root, kind)) for kind in (FLICKR, VOC)}
     if all(elements.values()):
         raise ValueError(f"it has boxes of two kinds, {FLICKR} and {VOC}")
     for kind, candidates in elements.items():
         if filled := [element for element in candidates if _has_content(element)]:
-            corners = [_corners(element) for element in filled]
-            return Boxes(kind=kind, boxes=_fractions(corners, kind, root))
+            return kind, _fractions([_corners(element) for element in filled], kind, root)
     if any(shape in _tag(element) for element in root.iter() for shape in _SHAPES):
         raise ValueError("it has no box that can be read")
-    return Boxes(kind="", boxes=[])
+    return "", []
 
 
 def _elements(root: Element, kind: str) -> Iterator[Element]:
-    """Box elements outside `part`, whose boxes (such as the head of a person) are no objects of their own."""
+    """Box elements outside `part`, whose boxes (such as the head of a person) are not separate objects."""
     if _tag(root) == kind:
         yield root
     for parent in root.iter():

@@ -22,7 +22,10 @@ from avloc.ave.timeline_video import write_timeline_video
 from avloc.errors import InputError, UsageError
 from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
 from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_inputs_kept, plan_outputs
-from avloc.media import LATE_S, picture_seconds, probe, read_frame, square, stream_seconds
+from avloc.media.pictures import square
+from avloc.media.probing import probe
+from avloc.media.video_frames import LATE_S, read_frame
+from avloc.media.video_stream import stream_seconds
 from avloc.progress import Listener, Progress, silent
 from avloc.transforms import MEL_RATE
 
@@ -140,7 +143,7 @@ class TimelinePredictor:
         """
         import torch
 
-        seconds = math.floor(picture_seconds(source) + LATE_S)
+        seconds = math.floor(probe(source).picture_extent[1] + LATE_S)
         if seconds < 1:
             raise InputError(f"is shorter than {LATE_S:g} s")
         audio, is_silent = self._audio_features(source, seconds)

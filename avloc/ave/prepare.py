@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from avloc.annotations import IdList, media_id
+from avloc.annotations.lists import IdList, media_id
 from avloc.ave.annotations import AveRow, class_names, read_order, read_rows, write_labels
 from avloc.ave.event_table import EVENTS, NOISE, EventRow, EventTable
 from avloc.ave.released_features import FeatureFile, count_noise, find_features
 from avloc.errors import Refused, UsageError
-from avloc.media import VIDEO_SUFFIXES
+from avloc.media.pictures import VIDEO_SUFFIXES
 from avloc.prepare import PrepareOptions, PrepareReport, prepare
 from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from avloc.ave.event_table import EVENTS, EventTable
 from avloc.errors import InputError, UsageError
-from avloc.media import MediaSource, read_frames, square
+from avloc.media.containers import MediaSource
+from avloc.media.pictures import square
+from avloc.media.video_frames import read_frames
 from avloc.networks.backbones import build_backbone, load_pretrained
 from avloc.networks.determinism import deterministic_inference
 from avloc.networks.vggish import WIDTH

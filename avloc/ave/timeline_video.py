@@ -16,7 +16,7 @@ from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import Style
 from avloc.localize.verdict import Verdict
 from avloc.localize.video import EncodedVideo, encode_video, warn_codec
-from avloc.media import TimedFrame, stream_frames
+from avloc.media.video_stream import TimedFrame, stream_frames
 from avloc.progress import Listener, Progress, silent
 
 _STYLE = Style(box=False, peak=False, contour=0.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +17,11 @@ from avloc.sharding import JobShard, lock_shard, lock_shared_files, remove_parti
 from avloc.store.hints import FAILED
 
 if TYPE_CHECKING:
-    from avloc.store import HintWriter, Store
-    from avloc.teachers import Hint
+    from avloc.store import Store
 
 
 def distill_cache(store: Path, options: DistillOptions, listener: Listener = silent) -> DistillReport:
     """Compute the missing hints of all clips in a store. Finished hints are kept after an interrupt.
-
-    Args:
-        store: a prepared store.
-        options: teachers and settings.
-        listener: called with progress and notices.
 
     Raises:
         UsageError: an invalid option.
@@ -46,37 +40,14 @@ def distill_cache(store: Path, options: DistillOptions, listener: Listener = sil
             sources = teacher_sources(opened, options, listener)
         reports = tuple(_add_hints(opened, source, options.shard, listener) for source in sources)
     report = DistillReport(shard=options.shard.label, teachers=reports)
-    _check_any(report, listener)
+    if not any(teacher.done + teacher.already for teacher in reports):
+        reasons = [reason for teacher in reports for reason in teacher.failed.values()]
+        if not report.shard or reasons:
+            first = f"; the first error: {reasons[0]}" if reasons else ""
+            where = f"shard {report.shard}" if report.shard else "the store"
+            raise NoInputLeft(f"no clip of {where} has a hint{first}")
+        listener(Notice(f"shard {report.shard} has no clips with available hints"))  # may be empty by chance
     return report
-
-
-def _check_any(report: DistillReport, listener: Listener) -> None:
-    if any(teacher.done + teacher.already for teacher in report.teachers):
-        return
-    reasons = [reason for teacher in report.teachers for reason in teacher.failed.values()]
-    if report.shard and not reasons:  # a shard may be empty by chance
-        listener(Notice(f"shard {report.shard} has no clips with available hints"))
-        return
-    first = f"; the first error: {reasons[0]}" if reasons else ""
-    where = f"shard {report.shard}" if report.shard else "the store"
-    raise NoInputLeft(f"no clip of {where} has a hint{first}")
-
-
-@dataclass
-class _Tally:
-    tried: set[str] = field(default_factory=set)
-    done: int = 0
-    no_hint: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, clip_id: str, hint: Hint | InputError, writer: HintWriter) -> None:
-        self.tried.add(clip_id)
-        if isinstance(hint, InputError):
-            self.failed[clip_id] = str(hint)
-            return
-        writer.add(clip_id, hint)
-        self.done += 1
-        self.no_hint += hint is None
 
 
 def _add_hints(store: Store, source: HintSource, shard: JobShard, listener: Listener) -> TeacherReport:
@@ -85,7 +56,8 @@ def _add_hints(store: Store, source: HintSource, shard: JobShard, listener: List
 
     teacher = source.stamp.teacher
     folder = hint_folder(store.folder, teacher)
-    tally = _Tally()
+    tried: dict[str, bool] = {}  # clip id -> False for "no hint"
+    failed: dict[str, str] = {}
     with ExitStack() as stack:
         with lock_shared_files(store.folder, shard):
             writer = stack.enter_context(HintWriter(store.folder, source.stamp, shard=shard))
@@ -97,27 +69,31 @@ def _add_hints(store: Store, source: HintSource, shard: JobShard, listener: List
         try:
             with closing(source.hints(todo)) as hints:
                 for clip_id, hint in hints:
-                    tally.add(clip_id, hint, writer)
-                    listener(Progress(task=f"hints of {teacher}", done=len(tally.tried), total=len(todo)))
+                    tried[clip_id] = hint is not None
+                    if isinstance(hint, InputError):
+                        failed[clip_id] = str(hint)
+                    else:
+                        writer.add(clip_id, hint)
+                    listener(Progress(task=f"hints of {teacher}", done=len(tried), total=len(todo)))
         finally:
             with lock_shared_files(store.folder, shard):
-                _update_failures(folder, tally)
+                _update_failures(folder, tried, failed)
     return TeacherReport(
         teacher=teacher,
         folder=str(folder),
-        done=tally.done,
+        done=len(tried) - len(failed),
         already=len(ids) - len(absent),
         missing=len(absent) - len(todo),
-        no_hint=tally.no_hint,
-        failed=tally.failed,
+        no_hint=list(tried.values()).count(False),
+        failed=failed,
     )
 
 
-def _update_failures(folder: Path, tally: _Tally) -> None:
+def _update_failures(folder: Path, tried: Container[str], failed: dict[str, str]) -> None:
     """Update `failed.jsonl`, sorted by id: remove the clips that were retried, add those that failed."""
     path = folder / FAILED
     older = {str(entry.get("id")): str(entry.get("reason")) for entry in read_json_lines(path)}
-    now = {clip_id: reason for clip_id, reason in older.items() if clip_id not in tally.tried} | tally.failed
+    now = {clip_id: reason for clip_id, reason in older.items() if clip_id not in tried} | failed
     if now:
         write_bytes(path, json_lines({"id": clip_id, "reason": now[clip_id]} for clip_id in sorted(now)))
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avloc.annotations import canonical_id, media_id
+from avloc.annotations.lists import canonical_id, media_id
 from avloc.distill.sources import HintResults, HintSource
 from avloc.errors import InputError, UsageError
 from avloc.files import sha256_of
@@ -51,27 +51,18 @@ def _source(teacher: str, folder: Path, listener: Listener) -> HintSource:
 
     def hints(ids: Sequence[str]) -> HintResults:
         for clip_id in ids:
-            yield clip_id, _read(by_id[canonical_id(clip_id)], shape)
+            try:
+                yield clip_id, read_hint(by_id[canonical_id(clip_id)], shape)
+            except InputError as error:
+                yield clip_id, error
 
-    settings = {"imported": _digest(folder, paths, listener), "files": len(paths)}
-    stamp = HintStamp(teacher=teacher, shape=shape, settings=settings)
-    return HintSource(stamp=stamp, has=lambda clip_id: canonical_id(clip_id) in by_id, hints=hints)
-
-
-def _digest(folder: Path, paths: Sequence[Path], listener: Listener) -> str:
-    """SHA-256 over names and contents of all files, in place of a teacher's weight hash."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # of names and contents of all files, in place of the hashes of a teacher's weights
     for number, path in enumerate(paths, start=1):
         digest.update(f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n".encode())
         listener(Progress(task=f"reading {folder.name}", done=number, total=len(paths)))
-    return digest.hexdigest()
-
-
-def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Hint | InputError:
-    try:
-        return read_hint(paths, shape)
-    except InputError as error:
-        return error
+    settings = {"imported": digest.hexdigest(), "files": len(paths)}
+    stamp = HintStamp(teacher=teacher, shape=shape, settings=settings)
+    return HintSource(stamp=stamp, has=lambda clip_id: canonical_id(clip_id) in by_id, hints=hints)
 
 
 def read_hint(paths: Sequence[Path], shape: tuple[int, ...]) -> Hint:

@@ -51,7 +51,10 @@ class DistillOptions:
                 raise UsageError(f"--teacher {name} is unknown; valid: {', '.join(TEACHERS)}", hint=hint)
         if not self.teachers:
             raise UsageError(f"no --teacher given; valid: {', '.join(TEACHERS)}")
-        self._check_import()
+        foreign = [name for name in self.teachers if name not in PUBLISHED_TEACHERS]
+        if self.import_npy is not None and foreign:
+            valid = ", ".join(PUBLISHED_TEACHERS)
+            raise UsageError(f"--import-npy cannot import hints of {foreign[0]}; valid with it: --teacher {valid}")
         if self.sound not in PANNS_SOUNDS:
             hint = nearest(self.sound, PANNS_SOUNDS)
             raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(PANNS_SOUNDS)}", hint=hint)
@@ -60,12 +63,6 @@ class DistillOptions:
         for flag, value in (("--batch", self.batch), ("--workers", self.workers)):
             if value < 1:
                 raise UsageError(f"{flag} {value} is impossible; valid: 1 or more")
-
-    def _check_import(self) -> None:
-        foreign = [name for name in self.teachers if name not in PUBLISHED_TEACHERS]
-        if self.import_npy is not None and foreign:
-            valid = ", ".join(PUBLISHED_TEACHERS)
-            raise UsageError(f"--import-npy cannot import hints of {foreign[0]}; valid with it: --teacher {valid}")
 
 
 @dataclass(frozen=True, kw_only=True)

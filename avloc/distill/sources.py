@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -30,10 +31,10 @@ class HintSource:
     """Source of one teacher's hints: the teacher itself, or imported arrays."""
 
     stamp: HintStamp
-    has: Callable[[str], bool]
-    """Whether a clip id is available."""
     hints: Callable[[Sequence[str]], HintResults]
     """Computes the hints of clip ids, in any order."""
+    has: Callable[[str], bool] = lambda _id: True
+    """Whether a clip id is available."""
 
 
 def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -> list[HintSource]:
@@ -44,14 +45,9 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
         WeightsError: weights are absent or invalid.
     """
     teachers = [_build(name, store, options, listener) for name in dict.fromkeys(options.teachers)]
-
-    def source(teacher: Teacher) -> HintSource:
-        def hints(ids: Sequence[str]) -> HintResults:
-            return _run_teacher(teacher, store, ids, options)
-
-        return HintSource(stamp=teacher.stamp(), has=lambda _id: True, hints=hints)
-
-    return [source(teacher) for teacher in teachers]
+    return [
+        HintSource(stamp=teacher.stamp(), hints=partial(_run_teacher, teacher, store, options)) for teacher in teachers
+    ]
 
 
 def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
@@ -97,7 +93,7 @@ def teacher_device(name: str) -> torch.device:
     return (own_gpu() or device) if name == "auto" else device
 
 
-def _run_teacher(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> HintResults:
+def _run_teacher(teacher: Teacher, store: Store, options: DistillOptions, ids: Sequence[str]) -> HintResults:
     """Decode the next batch in threads while the network runs on the current one."""
     pool = ThreadPoolExecutor(options.workers)
     try:

@@ -14,7 +14,7 @@ import torch
 from avloc.config import from_dict
 from avloc.engine.fusion import DETR, OWN, AdaptiveWeights, Cells, Frame, Fusion
 from avloc.errors import UsageError, WeightsError
-from avloc.media import square
+from avloc.media.pictures import square
 from avloc.networks.detr import stretched
 from avloc.priors import DetrPrior, ObjectPrior
 from avloc.progress import Listener, silent

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from avloc.engine.inference import ClipCells
 from avloc.heatmap import area_rank, median_rank, order_statistics, threshold_mask
-from avloc.media import decode_mask
+from avloc.media.pictures import decode_mask
 from avloc.metrics import ClipScore, Truth, ground_truth, intersection_over_union, mask_truth
 from avloc.protocols import Protocol
 

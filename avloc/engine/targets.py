@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.annotations import relations
+from avloc.annotations.labels import relations
 from avloc.config import LossWeights
 from avloc.dataset import Batch
 from avloc.distributed import ALONE, Peers
-from avloc.media import decode_mask
+from avloc.media.pictures import decode_mask
 from avloc.methods import Supervision
 from avloc.transforms import Crops
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from avloc.annotations import SilentPair, published_boxes
+from avloc.annotations.boxes import published_boxes
+from avloc.annotations.lists import SilentPair
 from avloc.errors import WeightsAbsent
 from avloc.evaluate.plan import DEFAULT_MAPS, EvalOptions
 from avloc.progress import Listener, Notice

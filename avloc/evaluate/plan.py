@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avloc.annotations import TESTSETS, SilentPair, silent_pairs, testset_ids, testset_list
+from avloc.annotations.lists import TESTSETS, SilentPair, silent_pairs, testset_ids
 from avloc.backbone_names import CONVNETS
 from avloc.errors import StoreNotFound, UsageError, nearest, normal_form
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
@@ -134,7 +134,7 @@ def find_store(testset: str, store: Path | None) -> Path:
 
 
 def _how_to_prepare(testset: str, place: Path) -> str:
-    known = testset_list(testset)
+    known = TESTSETS.get(testset, "")
     if not known:
         return f"Prepare it from the material you have: avloc prepare MEDIA --annotations BOXES.json --out {place}"
     if testset.startswith("flickr"):
@@ -156,7 +156,7 @@ def expected_ids(protocol: Protocol, testset: str, store: Store | None, boxed: S
     if protocol.clips == "store" and store is not None and testset in ("", "vggss"):
         return list(boxed)
     name = protocol.lists.get(testset, testset)
-    if testset_list(name):
+    if name in TESTSETS:
         return list(testset_ids(name))
     return list(boxed) if store is None else list(store.header.expected) or store.ids
 

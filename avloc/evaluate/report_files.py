@@ -87,7 +87,7 @@ def _heats(cells: ClipCells, kinds: Sequence[str], protocol: Protocol) -> dict[s
 
 
 def _picture(store: Store, clip_id: str, maps: dict[str, dict[str, np.ndarray]]) -> ReportPicture:
-    from avloc.media import decode_picture, encode_jpeg, shrink
+    from avloc.media.pictures import decode_picture, encode_jpeg, shrink
 
     clip = store.read(clip_id)
     frame = shrink(decode_picture(clip.picture), _FRAME_SIDE)

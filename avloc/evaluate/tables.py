@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from avloc import __version__
-from avloc.annotations import testset_ids
+from avloc.annotations.lists import testset_ids
 from avloc.config import TrainConfig, to_dict
 from avloc.evaluate.paper_tables import TRAINING_LISTS, PaperRow, PaperTable
 from avloc.evaluate.records import EvalReport

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from avloc.annotations import TESTSETS, published_boxes, testset_list
+from avloc.annotations.boxes import published_boxes
+from avloc.annotations.lists import TESTSETS
 from avloc.errors import Refused, StoreNotFound
 from avloc.evaluate.plan import EvalOptions, expected_ids, find_store
 from avloc.progress import Listener, Notice, silent
@@ -57,7 +58,7 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
     try:
         store = Store(find_store(options.testset, options.store))
     except StoreNotFound:
-        known = testset_list(options.testset)
+        known = TESTSETS.get(options.testset, "")
         if not (options.baselines_only and known.startswith("vggss") and options.store is None):
             raise
         return _from_package(options)
@@ -103,7 +104,7 @@ def _own_name(store: Store) -> str:
 
 def _rule_of(testset: str) -> str:
     """The rule of a published set's boxes; '' for any other."""
-    return next((rule for name, rule in _RULES.items() if testset_list(testset).startswith(name)), "")
+    return next((rule for name, rule in _RULES.items() if TESTSETS.get(testset, "").startswith(name)), "")
 
 
 def _check_rule(testset: str, store: Store) -> None:

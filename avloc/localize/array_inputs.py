@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media import as_shown
+from avloc.media.pictures import as_shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.media import SoundWindow
+from avloc.media.audio import SoundWindow
 
 PREFETCHED_MAPS = 1
 """Maps computed beyond the one needed next, so that the model never waits for drawing."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from avloc.errors import UsageError
 from avloc.files import refuse_url
-from avloc.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from avloc.media.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 STDIN = "-"
 _LIST_MARK = "@"

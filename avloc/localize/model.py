@@ -17,7 +17,8 @@ from avloc.localize.fork_safety import check_fork_safe
 from avloc.localize.result import Result
 from avloc.localize.scenes import Scene, SoundSource, Times, check_complete, read_scenes, scene_times
 from avloc.localize.verdict import VerdictRule, judge
-from avloc.media import SoundWindow, cut_window, square
+from avloc.media.audio import SoundWindow, cut_window
+from avloc.media.pictures import square
 from avloc.progress import Listener, silent
 from avloc.protocols import Protocol
 

@@ -131,7 +131,7 @@ class Result:
         return f"Result({', '.join(f'{name}={line[name]!r}' for name in shown)})"
 
     def _repr_png_(self) -> bytes:
-        from avloc.media import encode_png
+        from avloc.media.pictures import encode_png
 
         return encode_png(self.overlay())
 

@@ -39,7 +39,9 @@ from avloc.localize.scenes import (
     sound_warnings,
 )
 from avloc.localize.verdict import Verdict, summary, warning
-from avloc.media import SoundWindow, is_picture, probe
+from avloc.media.audio import SoundWindow
+from avloc.media.pictures import is_picture
+from avloc.media.probing import probe
 from avloc.progress import Listener, Notice, Progress, silent
 
 VERDICT_TIMES = 5

@@ -14,18 +14,13 @@ from numpy.typing import NDArray
 
 from avloc.errors import InputError, UsageError
 from avloc.files import read_input
-from avloc.media import (
-    Layout,
-    SoundWindow,
-    decode_picture,
-    is_picture,
-    probe,
-    read_frame,
-    read_sound,
-    stream_frames,
-    stream_sound,
-)
+from avloc.media.audio import SoundWindow, read_sound
 from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S
+from avloc.media.layout import Layout
+from avloc.media.pictures import decode_picture, is_picture
+from avloc.media.probing import probe
+from avloc.media.video_frames import read_frame
+from avloc.media.video_stream import stream_frames, stream_sound
 
 _LEAST_STEP_S = 0.01
 _SEEK_S = 4.0
@@ -252,10 +247,10 @@ def _frames(source: Path, times_s: list[float]) -> Iterator[tuple[NDArray[np.uin
     is_late, missing = False, ""
     for time_s in times_s[1:]:
         while screen.end <= time_s + TIMESTAMP_TOLERANCE_S and (following := next(screens, None)) is not None:
-            if following.damaged and is_late:
+            if following.decoded.damaged and is_late:
                 missing = missing or f"has pictures before {float(following.start):.3f} s that cannot be decoded"
             screen, shown_s, is_late = following, float(following.start), False
-        is_late = is_late or time_s >= float(screen.start + 1 / screen.rate) - TIMESTAMP_TOLERANCE_S
+        is_late = is_late or time_s >= float(screen.start + 1 / screen.decoded.rate) - TIMESTAMP_TOLERANCE_S
         yield screen.picture(), shown_s
     if missing:  # earlier frames were returned in place of some; their time stamps show it
         raise InputError(missing)

@@ -22,7 +22,8 @@ from avloc.localize.result import peak_and_box, peak_of
 from avloc.localize.scenes import OWN_SOUND, SoundSource, sound_windows
 from avloc.localize.style import DEFAULT_STYLE, Style
 from avloc.localize.verdict import Verdict
-from avloc.media import MovieWriter, TimedFrame, movie_codec, stream_frames
+from avloc.media.video_stream import TimedFrame, stream_frames
+from avloc.media.video_writer import VideoWriter, video_codec
 from avloc.progress import Listener, Notice, Progress, silent
 
 _ON_TIME_S = 1e-4
@@ -142,7 +143,7 @@ def encode_video(
     first = last = next(frames)
     picture, count = draw(first), 1
     size = (picture.shape[0], picture.shape[1])
-    with MovieWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer:
+    with VideoWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer:
         writer.write(picture, first.start, first.end)
         for last in frames:
             writer.write(draw(last), last.start, last.end)
@@ -152,7 +153,7 @@ def encode_video(
 
 def warn_codec(out: Path, listener: Listener) -> None:
     """Send a notice if the video will not be H.264."""
-    if movie_codec() != "libx264":
+    if video_codec() != "libx264":
         listener(Notice(f"{out}: PyAV was built without H.264; the video is MPEG-4 part 2"))
 
 
@@ -187,7 +188,8 @@ def _two_streams(
     """
     frames = stack.enter_context(closing(decode()))
     first = next(frames)
-    buffered = (1 + PREFETCHED_MAPS) * every * first.rate * first.frame.width * first.frame.height * _BYTES_PER_PIXEL
+    shown = first.decoded
+    buffered = (1 + PREFETCHED_MAPS) * every * shown.rate * shown.frame.width * shown.frame.height * _BYTES_PER_PIXEL
     if buffered <= _BUFFERED_BYTES:
         to_draw, to_map = tee(chain([first], frames))
         return to_draw, to_map
@@ -203,7 +205,7 @@ def _until_damage(frames: Generator[TimedFrame], missing: list[str]) -> Generato
     with closing(frames):
         shown = next(frames)
         while True:
-            if shown.damaged:
+            if shown.decoded.damaged:
                 missing.append(f"has pictures before {float(shown.start):.3f} s that cannot be decoded")
             yield shown
             try:

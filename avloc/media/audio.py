@@ -28,14 +28,13 @@ _END_TOLERANCE_S = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class SoundWindow:
-    """A window of audio."""
+    """A window of audio; rates are in Hz."""
 
     waveform: NDArray[np.float32]
     """[int(seconds * rate)] mono in [-1, 1]."""
     rate: int
-    """Sample rate of `waveform` in Hz."""
     source_rate: int
-    """Sample rate of the file in Hz."""
+    """Sample rate of the file."""
     start_s: float
     """Start of the window in the file, in seconds."""
     end_s: float

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -18,20 +16,11 @@ _FULL_WHITE, _LIMITED_WHITE = 65_535, 255 << 8
 """White in swscale's 16-bit RGB, for full and limited range."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Colours:
-    """Colour tags as FFmpeg's codes; 2 is unspecified."""
-
-    matrix: int
-    primaries: int
-    transfer: int
-
-
-def output_colours(frame: VideoFrame) -> Colours:
-    """Colour tags of the result of `to_rgb`: the file's, or BT.709 after tone mapping."""
+def output_colours(frame: VideoFrame) -> tuple[int, int, int]:
+    """FFmpeg's codes of matrix, primaries and transfer of the result of `to_rgb`: the file's, or BT.709 if HDR."""
     if _is_hdr(frame):
-        return Colours(matrix=BT709, primaries=BT709, transfer=BT709)
-    return Colours(matrix=frame.colorspace, primaries=frame.color_primaries, transfer=frame.color_trc)
+        return BT709, BT709, BT709
+    return frame.colorspace, frame.color_primaries, frame.color_trc
 
 
 def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:

@@ -38,7 +38,15 @@ def open_container(source: MediaSource) -> Iterator[InputContainer]:
 
 
 def _open(source: MediaSource) -> InputContainer:
-    target = _target(source)
+    target: str | BinaryIO
+    if isinstance(source, Path):
+        check_regular_file(source)
+        if source.stat().st_size == 0:
+            raise InputError("is empty (0 bytes)")
+        target = f"file:{source}"  # so that a colon in the path is not parsed as a protocol
+    else:
+        source.seek(0)
+        target = source
     try:
         container: InputContainer = av.open(target, "r", options=_OPTIONS, **_TAGS)
     except InvalidDataError as error:
@@ -62,16 +70,6 @@ def convert_errors() -> Iterator[None]:
         raise InputError(f"cannot be read ({error_text(error)})") from error
 
 
-def _target(source: MediaSource) -> str | BinaryIO:
-    if isinstance(source, Path):
-        check_regular_file(source)
-        if source.stat().st_size == 0:
-            raise InputError("is empty (0 bytes)")
-        return f"file:{source}"  # so that a colon in the path is not parsed as a protocol
-    source.seek(0)
-    return source
-
-
 def error_text(error: FFmpegError | OSError) -> str:
     """Error message of FFmpeg or the system."""
     return error.strerror or str(error) or type(error).__name__
@@ -83,10 +81,10 @@ def find_audio_stream(container: InputContainer, track: int | None = None) -> Au
     if not tracks:
         raise InputError("has no sound")
     if track is None:
-        return _main([stream for stream in tracks if is_decodable(stream)], container.streams.best("audio"), "sound")
+        return _decodable(tracks, container.streams.best("audio"), "sound")
     if not 1 <= track <= len(tracks):
         raise InputError(f"has no sound track {track}; it has {len(tracks)}")
-    return _main([stream for stream in tracks[track - 1 : track] if is_decodable(stream)], None, "sound")
+    return _decodable(tracks[track - 1 : track], None, "sound")
 
 
 def find_video_stream(container: InputContainer) -> VideoStream:
@@ -94,7 +92,7 @@ def find_video_stream(container: InputContainer) -> VideoStream:
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise InputError("has no picture")
-    return _main([stream for stream in moving if is_decodable(stream)], container.streams.best("video"), "picture")
+    return _decodable(moving, container.streams.best("video"), "picture")
 
 
 def is_decodable(stream: AudioStream | VideoStream) -> bool:
@@ -102,7 +100,9 @@ def is_decodable(stream: AudioStream | VideoStream) -> bool:
     return stream.codec_context is not None
 
 
-def _main(streams: Sequence[Stream], best: object, what: str) -> Stream:
-    if not streams:
+def _decodable(streams: Sequence[Stream], best: object, what: str) -> Stream:
+    """`best` if FFmpeg can decode it, else the first of `streams` that it can decode."""
+    usable = [stream for stream in streams if is_decodable(stream)]
+    if not usable:
         raise InputError(f"has a {what} that cannot be decoded (FFmpeg has no decoder for it)")
-    return next((stream for stream in streams if stream is best), streams[0])
+    return next((stream for stream in usable if stream is best), usable[0])

@@ -44,9 +44,9 @@ class DecodedFrame:
 
     frame: VideoFrame
     tick: int
-    """Presentation time on the file's timeline, in units of `clock`."""
-    clock: Fraction
-    """Time base of the video, in seconds."""
+    """Presentation time on the file's timeline, in units of `time_base`."""
+    time_base: Fraction
+    """In seconds."""
     rate: Fraction
     """Average frame rate in Hz."""
     aspect: Fraction | None
@@ -57,16 +57,14 @@ class DecodedFrame:
     @property
     def start_s(self) -> float:
         """Presentation time in seconds."""
-        return float(self.tick * self.clock)
+        return float(self.tick * self.time_base)
 
     @property
     def end_s(self) -> float:
         """End of presentation in seconds: by its declared duration, else by the rate."""
-        return (
-            float((self.tick + self.frame.duration) * self.clock)
-            if self.frame.duration
-            else self.start_s + float(1 / self.rate)
-        )
+        if self.frame.duration:
+            return float((self.tick + self.frame.duration) * self.time_base)
+        return self.start_s + float(1 / self.rate)
 
     def picture(self, reformatter: VideoReformatter | None = None) -> NDArray[np.uint8]:
         """RGB [H, W, 3]; see `to_display_rgb`."""
@@ -111,24 +109,31 @@ def iterate_frames(
 
 def _decoded(stream: VideoStream, packets: Iterator[Packet[VideoStream]]) -> Iterator[DecodedFrame]:
     """Decode packets. After an error, frames are dropped up to the next key frame; without one the error is raised."""
-    order, aspect, tick, started = _DisplayTimes(stream), _PixelAspect(stream), 0, False
+    context, order = stream.codec_context, _DisplayTimes(stream)
+    container_aspect, initial_aspect = stream.sample_aspect_ratio, context.sample_aspect_ratio
     damage: FFmpegError | None = None
     rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
-    shown = partial(DecodedFrame, clock=time_base_of(stream), rate=rate)
-    since_s = 0.0
+    shown = partial(DecodedFrame, time_base=time_base_of(stream), rate=rate)
+    started, since_s = False, 0.0
     for packet in packets:
         order.push(packet)
-        frames, error = _decode_packet(packet, stream.codec_context, started=started)
+        frames, error = _decode_packet(packet, context, started=started)
         flushed = error is not None or not packet.size
         for left, frame in enumerate(frames, 1 - len(frames)):
             started = True
             tick = order.tick(frame, left=-left, flushed=flushed)
             if damage is None or frame.key_frame:
-                yield shown(frame=frame, tick=tick, aspect=aspect.current(), damaged=damage is not None)
+                own = context.sample_aspect_ratio  # overrides the container's once it changes
+                aspect = container_aspect if own == initial_aspect else own
+                yield shown(frame=frame, tick=tick, aspect=_valid_aspect(aspect), damaged=damage is not None)
                 damage, since_s = None, float(tick * time_base_of(stream) + 1 / rate)
         damage = damage or error
     if damage is not None:
         raise InputError(f"cannot be decoded from {since_s:.3f} s on ({error_text(damage)})") from damage
+
+
+def _valid_aspect(aspect: Fraction | None) -> Fraction | None:
+    return aspect if aspect and _ASPECTS[0] <= aspect <= _ASPECTS[1] else None
 
 
 def _decode_packet(
@@ -147,20 +152,6 @@ def _decode_packet(
             buffered = context.decode(None)
         context.flush_buffers()
         return buffered, error
-
-
-class _PixelAspect:
-    """Pixel aspect ratio: the container's, unless the stream changes its own."""
-
-    def __init__(self, stream: VideoStream) -> None:
-        self._context = stream.codec_context
-        self._container, self._initial = stream.sample_aspect_ratio, self._context.sample_aspect_ratio
-
-    def current(self) -> Fraction | None:
-        """Of the last decoded frame; None if invalid."""
-        own = self._context.sample_aspect_ratio
-        aspect = self._container if own == self._initial else own
-        return aspect if aspect and _ASPECTS[0] <= aspect <= _ASPECTS[1] else None
 
 
 class _DisplayTimes:
@@ -184,10 +175,7 @@ class _DisplayTimes:
     def tick(self, frame: VideoFrame, *, left: int, flushed: bool) -> int:
         """Presentation time of the next decoded frame, in ticks.
 
-        Args:
-            frame: the frame.
-            left: number of frames that the decoder returned after it for the same packet.
-            flushed: the decoder is being flushed.
+        `left` frames follow it from the same packet; `flushed` means that the decoder is being flushed.
         """
         stamp = heappop(self._buffered) if self._buffered else 0
         while not flushed and len(self._buffered) > self._context.reorder_depth + left:

@@ -87,7 +87,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Streams:
-    """The streams used, or the reason for their absence."""
+    """The streams used, or why they are absent; see `Layout`."""
 
     pictures: VideoStream | None
     no_pictures: str

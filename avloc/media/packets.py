@@ -74,14 +74,9 @@ def open_stream(
     clock: Clock,
     at_s: float | None = None,
 ) -> Iterator[tuple[Stream, Iterator[Packet[Stream]]]]:
-    """Open a stream of `source`; yields it and its packets, whose time stamps count ticks from the start of the file.
+    """Open the stream that `select` returns; yields it and its packets, with ticks counted from the start of the file.
 
-    Args:
-        source: any file.
-        select: selects the stream.
-        clock: the clock of this file.
-        at_s: seek to the last key frame before this time; None starts at the beginning. Without packets if the seek
-            fails.
+    With `at_s` the packets start at the last key frame before that time; there are none if the seek fails.
     """
     with open_container(source) as container:
         stream = select(container)
@@ -106,7 +101,10 @@ def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[
     for packet in container.demux(stream):
         if packet.size:
             segment = segment_of(packet, clock.jumps, segment)
-            _shift(packet, offsets[segment])
+            if packet.pts is not None:
+                packet.pts += offsets[segment]
+            if packet.dts is not None:
+                packet.dts += offsets[segment]
             stamp = packet.pts if packet.dts is None else packet.dts
             if stamp is None:
                 stamp = packet.dts = following
@@ -117,10 +115,3 @@ def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[
 def segment_of(packet: Packet[Any], jumps: Sequence[int], last: int) -> int:
     """Segment between jumps that a packet is in; `last` if its byte position is unknown."""
     return last if packet.pos is None or packet.pos < 0 else bisect_right(jumps, packet.pos)
-
-
-def _shift(packet: Packet[Any], offset: int) -> None:
-    if packet.pts is not None:
-        packet.pts += offset
-    if packet.dts is not None:
-        packet.dts += offset

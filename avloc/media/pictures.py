@@ -80,7 +80,7 @@ def as_shown(image: Image.Image) -> NDArray[np.uint8]:
     """
     try:
         if image.mode in _NO_RANGE:
-            raise ValueError("its 32-bit numbers have no agreed black and white; save it with 8 or 16 bits")
+            raise ValueError("its 32-bit values have no standard range; save it with 8 or 16 bits")
         rgb = _rgb(image)
         rgb.info.clear()  # `exif_transpose` writes EXIF anew, which fails where other tags are damaged
         rgb.getexif()[ExifTags.Base.Orientation] = _orientation(image)
@@ -158,17 +158,10 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int, subsampling: int = 2) -
     return file.getvalue()
 
 
-def encode_png(rgb: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of `rgb` [H, W, 3]."""
+def encode_png(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> bytes:
+    """PNG bytes of an RGB picture [H, W, 3], or of a mask [H, W] with one bit per pixel."""
     file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "PNG")
-    return file.getvalue()
-
-
-def encode_mask(mask: NDArray[np.bool_]) -> bytes:
-    """PNG bytes of `mask` [H, W], one bit per pixel."""
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 

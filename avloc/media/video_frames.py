@@ -19,6 +19,8 @@ from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S, frames_at
 from avloc.media.layout import Layout
 from avloc.media.probing import probe
 
+LATE_S = 0.5
+"""Tolerated shortfall of the last second of a video labelled per second: AVE's clips are not cut to the frame."""
 _STILL_LEVELS = 4
 """Largest change of a thumbnail in grey levels that counts as still; above compression noise."""
 _STILL_GRID = (32, 32)
@@ -73,15 +75,6 @@ def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray
     layout = probe(source)
     shown = next(frames_at(source, layout, [_checked_time(layout, at)]))
     return shown.picture(), shown.start_s
-
-
-LATE_S = 0.5
-"""Tolerated shortfall of the last second of a video labelled per second: AVE's clips are not cut to the frame."""
-
-
-def picture_seconds(source: MediaSource) -> float:
-    """End of the video stream in seconds, without decoding. Raises InputError without video."""
-    return probe(source).picture_extent[1]
 
 
 def read_frames(source: MediaSource, times: list[float]) -> Iterator[NDArray[np.uint8]]:

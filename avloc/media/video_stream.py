@@ -12,14 +12,13 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from avloc.errors import InputError
 from avloc.media.audio import FULL_DECODE_S, SoundWindow, make_window, window_start
 from avloc.media.audio_decoder import MARGIN_S, AudioChunk, AudioSpan, Losses, concatenate, decode_track, iterate_audio
-from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S, iterate_frames, to_display_rgb
+from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S, DecodedFrame, iterate_frames
 from avloc.media.layout import Layout
 from avloc.media.probing import probe
 
@@ -28,28 +27,19 @@ _TOLERANCE = Fraction(TIMESTAMP_TOLERANCE_S)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TimedFrame:
-    """A video frame with start and end of its presentation; it stays valid after the file is closed."""
+    """A video frame with start and end of its presentation, in seconds on the container's timeline."""
 
     start: Fraction
-    """Start of presentation on the container's timeline, in seconds."""
     end: Fraction
-    time_base: Fraction
-    """Time base of the video, in seconds."""
-    rate: Fraction
-    """Average frame rate in Hz."""
     clip_end_s: float
     """End of the longest stream of the file, in seconds."""
-    frame: VideoFrame
-    aspect: Fraction | None
-    """Pixel aspect ratio: width over height."""
-    damaged: bool
-    """Frames before this one could not be decoded."""
+    decoded: DecodedFrame
     reformatter: VideoReformatter
     """Shared by all frames, since it caches its setup."""
 
     def picture(self) -> NDArray[np.uint8]:
         """RGB [H, W, 3] with rotation and pixel aspect applied."""
-        return to_display_rgb(self.frame, self.aspect, self.reformatter)
+        return self.decoded.picture(self.reformatter)
 
 
 def stream_frames(source: Path, *, start_s: float | None = None, stop_s: float | None = None) -> Generator[TimedFrame]:
@@ -65,10 +55,11 @@ def stream_frames(source: Path, *, start_s: float | None = None, stop_s: float |
     """
     start = None if start_s is None else Fraction(start_s)
     stop = None if stop_s is None else Fraction(stop_s)
-    shown, size = None, None
+    shown, first_size = None, None
     for shown in _timed(source, start_s or 0.0):
-        size = size or (shown.frame.width, shown.frame.height)
-        if size != (shown.frame.width, shown.frame.height):
+        size = (shown.decoded.frame.width, shown.decoded.frame.height)
+        first_size = first_size or size
+        if size != first_size:
             raise InputError("cannot be used: its frame size changes within the stream")
         if stop is not None and shown.start > stop - _TOLERANCE:
             return
@@ -88,19 +79,15 @@ def _timed(source: Path, start_s: float) -> Iterator[TimedFrame]:
     reformatter, layout = VideoReformatter(), probe(source)
     pictures = iterate_frames(source, layout, start_s, threaded=True)
     current = next(pictures)
-    tick, step = current.tick, max(1, round(1 / current.rate / current.clock))
+    tick, step = current.tick, max(1, round(1 / current.rate / current.time_base))
     for following in chain(pictures, [None]):
         step = max(1, following.tick - tick) if following else step  # time stamps can be equal
         end = tick + (step if following else current.frame.duration or step)
         yield TimedFrame(
-            start=tick * current.clock,
-            end=end * current.clock,
-            time_base=current.clock,
-            rate=current.rate,
+            start=tick * current.time_base,
+            end=end * current.time_base,
             clip_end_s=layout.end_s,
-            frame=current.frame,
-            aspect=current.aspect,
-            damaged=current.damaged,
+            decoded=current,
             reformatter=reformatter,
         )
         current, tick = following or current, end

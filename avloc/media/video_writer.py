@@ -43,12 +43,12 @@ _YUV_MATRICES = frozenset({1, 2, 4, 5, 6, 7, 9})
 _RGB_MATRIX, _SMPTE_170M, _LIMITED = 0, 6, 1
 
 
-def movie_codec() -> str:
+def video_codec() -> str:
     """FFmpeg's name of the video codec: H.264, or MPEG-4 part 2 where PyAV was built without x264."""
     return _CODEC if _CODEC in av.codecs_available else _FALLBACK_CODEC
 
 
-class MovieWriter:
+class VideoWriter:
     """Context manager that writes an MP4. Times are in seconds of the source; `origin` becomes zero."""
 
     def __init__(
@@ -77,11 +77,11 @@ class MovieWriter:
             InputError: the audio cannot be read.
         """
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
-        self._colours = output_colours(like.frame)
-        self._matrix = self._colours.matrix if self._colours.matrix in _YUV_MATRICES else _SMPTE_170M
+        matrix, self._primaries, self._transfer = output_colours(like.decoded.frame)
+        self._matrix = matrix if matrix in _YUV_MATRICES else _SMPTE_170M
         self._size = size
         self._origin = origin
-        self._clock = like.time_base
+        self._time_base = like.decoded.time_base
         self._ticks: dict[int | None, int] = {}
         self._reformatter = VideoReformatter()
         self._video = self._add_video(like)
@@ -119,23 +119,23 @@ class MovieWriter:
             format="yuv420p",
             dst_colorspace=self._matrix,
         )
-        frame.time_base = self._clock
-        frame.pts = to_ticks(start - self._origin, self._clock)
-        self._ticks[frame.pts] = max(1, to_ticks(end - self._origin, self._clock) - frame.pts)
+        frame.time_base = self._time_base
+        frame.pts = to_ticks(start - self._origin, self._time_base)
+        self._ticks[frame.pts] = max(1, to_ticks(end - self._origin, self._time_base) - frame.pts)
         self._mux_pictures(self._video.encode(frame))
 
     def _add_video(self, like: TimedFrame) -> VideoStream:
-        codec = movie_codec()
-        video = self._container.add_stream(codec, rate=like.rate, options=_CODEC_OPTIONS[codec])
+        codec = video_codec()
+        video = self._container.add_stream(codec, rate=like.decoded.rate, options=_CODEC_OPTIONS[codec])
         assert isinstance(video, VideoStream)
-        video.height, video.width = _movie_size(self._size, max(like.frame.width, like.frame.height))
+        video.height, video.width = _encoded_size(self._size, max(like.decoded.frame.width, like.decoded.frame.height))
         video.pix_fmt = "yuv420p"
-        video.time_base = self._clock
+        video.time_base = self._time_base
         context = video.codec_context
-        context.time_base = self._clock
+        context.time_base = self._time_base
         context.thread_type = "FRAME"  # slice threading would make x264 wait for each frame
         context.colorspace, context.color_range = self._matrix, _LIMITED
-        context.color_primaries, context.color_trc = self._colours.primaries, self._colours.transfer
+        context.color_primaries, context.color_trc = self._primaries, self._transfer
         return video
 
     def _mux_pictures(self, packets: list[Packet[VideoStream]]) -> None:
@@ -163,7 +163,7 @@ class MovieWriter:
             self._packet = next(self._sound, None)
 
 
-def _movie_size(size: tuple[int, int], source_side: int) -> tuple[int, int]:
+def _encoded_size(size: tuple[int, int], source_side: int) -> tuple[int, int]:
     """Even height and width, reduced in proportion to the limit of players."""
     scale = min(1.0, max(_MAX_SIDE, source_side) / max(size))
     height, width = (max(2, 2 * round(side * scale / 2)) if scale < 1 else side + side % 2 for side in size)

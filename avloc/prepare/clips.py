@@ -9,26 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.annotations import Annotation
+from avloc.annotations.boxes import Annotation
 from avloc.errors import InputError
 from avloc.files import read_input
-from avloc.media import (
-    LATE_S,
-    SoundWindow,
-    cut_window,
-    decode_mask,
-    decode_picture,
-    encode_jpeg,
-    encode_mask,
-    encode_png,
-    picture_seconds,
-    probe,
-    read_frame,
-    read_moment,
-    read_sound,
-    shrink,
-    stream_seconds,
-)
+from avloc.media.audio import SoundWindow, cut_window, read_sound
+from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_png, shrink
+from avloc.media.probing import probe
+from avloc.media.video_frames import LATE_S, read_frame, read_moment
+from avloc.media.video_stream import stream_seconds
 from avloc.prepare.packed import PACKED_RATE, read_row
 from avloc.prepare.sources import Skip, Source
 from avloc.registry import StoreSpec
@@ -96,7 +84,7 @@ def _with_remarks(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Prepa
 
 def _from_whole(job: Job) -> PreparedClip:
     path, spec = job.source.path, job.spec
-    length_s = picture_seconds(path)
+    length_s = probe(path).picture_extent[1]
     if length_s < spec.seconds - LATE_S:
         raise InputError(f"lasts {length_s:.1f} s; events are labelled for {spec.seconds:g} s")
     with closing(stream_seconds(path, int(spec.seconds), spec.rate)) as windows:
@@ -166,6 +154,6 @@ def _mask(annotation: Annotation) -> bytes:
     if not annotation.mask:
         return b""
     try:
-        return encode_mask(decode_mask(annotation.mask))
+        return encode_png(decode_mask(annotation.mask))
     except InputError as error:
         raise InputError(f"mask {annotation.mask_name}: {error}") from error

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from avloc.annotations import is_vggsound_id, media_id
+from avloc.annotations.lists import is_vggsound_id, media_id
 from avloc.errors import UsageError
 from avloc.files import real_path, refuse_url
-from avloc.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+from avloc.media.pictures import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avloc.sharding import JobShard
 
 LAYOUTS = ("auto", "videos", "folders", "hdf5")

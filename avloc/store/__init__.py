@@ -8,18 +8,7 @@ store/hints-panns/          stamp.json + shards keyed by clip id
 ```
 """
 
-from avloc.store.clips import (
-    FIRST,
-    FLAGS,
-    TRACK,
-    WINDOW,
-    Clip,
-    Sample,
-    Store,
-    StoreHeader,
-    StoreWriter,
-    clip_digest,
-)
+from avloc.store.clips import FIRST, FLAGS, TRACK, WINDOW, Clip, Sample, Store, StoreHeader, StoreWriter
 from avloc.store.hints import Hints, HintStamp, HintWriter, hint_folder
 
 __all__ = [
@@ -35,6 +24,5 @@ __all__ = [
     "Store",
     "StoreHeader",
     "StoreWriter",
-    "clip_digest",
     "hint_folder",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
 from avloc.registry import StoreSpec
 from avloc.sharding import UNSHARDED, JobShard, lock_shared_files
-from avloc.store.shards import ROWS, Column, Shard, ShardFolder, put_ragged, put_texts, ragged_columns, write_next_shard
+from avloc.store.shards import ROWS, Column, Shard, ShardFolder, ShardWriter, put_ragged, put_texts, ragged_columns
 
 SCHEMA = 2
 TRACK = "sound track"
@@ -53,7 +52,7 @@ class Sample:
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """[n, 4] x0, y0, x1, y1 in fractions of the picture, in the order of the annotation."""
     mask: bytes = b""
-    """PNG mask of the sounding pixels (`avloc.media.decode_mask`), stretched over the frame; b'' for none."""
+    """PNG mask of the sounding pixels (`avloc.media.pictures.decode_mask`), stretched over the frame; b'' for none."""
     label: str = ""
 
 
@@ -120,18 +119,15 @@ class StoreHeader:
                 raise Refused(f"{path} has schema {data['schema']}; this avloc reads {SCHEMA}")
             fields = {k: v for k, v in data.items() if k in ("kind", "box_rule", "testset", "provenance")}
             header = StoreHeader(spec=from_dict(StoreSpec, data["spec"]), expected=tuple(data["expected"]), **fields)
-            header._check()
+            if header.kind not in ("train", "test") or header.box_rule not in ("union", "consensus", "mask"):
+                raise ValueError(f"kind {header.kind!r} or box rule {header.box_rule!r} is unknown")
+            if not isinstance(header.testset, str) or not all(isinstance(clip_id, str) for clip_id in header.expected):
+                raise ValueError("testset or an expected id is not a string")
+            if not isinstance(header.provenance, dict):
+                raise ValueError("provenance is not a table")
             return header
         except (ValueError, KeyError, TypeError, AttributeError, UsageError, OSError) as error:
             raise Refused(f"{path} is not a readable store header: {error!r}") from error
-
-    def _check(self) -> None:
-        if self.kind not in ("train", "test") or self.box_rule not in ("union", "consensus", "mask"):
-            raise ValueError(f"kind {self.kind!r} or box rule {self.box_rule!r} is unknown")
-        if not isinstance(self.testset, str) or not all(isinstance(clip_id, str) for clip_id in self.expected):
-            raise ValueError("testset or an expected id is not a string")
-        if not isinstance(self.provenance, dict):
-            raise ValueError("provenance is not a table")
 
     def write(self, folder: Path, counts: dict[str, int]) -> None:
         """Write `store.json` with the current counts."""
@@ -149,12 +145,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.header = StoreHeader.read(folder)
+        self.spec = self.header.spec
         self.shards = ShardFolder(folder, {**_COLUMNS, "sound": Column("i2", (ROWS, self.spec.samples))})
-
-    @property
-    def spec(self) -> StoreSpec:
-        """Sound window and frame size of all clips."""
-        return self.header.spec
 
     @property
     def ids(self) -> list[str]:
@@ -238,37 +230,22 @@ def _has_annotation(file: Shard) -> NDArray[np.bool_]:
     return annotated
 
 
-class StoreWriter:
-    """Adds clips to a store, shard by shard; a context manager, to be used under the folder's lock.
-
-    Leaving the context, even by an interrupt, writes the buffered clips and updates the counts.
-
-    Args:
-        folder: the store.
-        header: content of `store.json`.
-        shard_clips: clips per full shard.
-        shard: the shard locked by this process; enter the context under `lock_shared_files`.
-    """
+class StoreWriter(ShardWriter[Clip]):
+    """Adds clips to a store; leaving the context also updates the counts in its header. See `ShardWriter`."""
 
     def __init__(
         self, folder: Path, header: StoreHeader, *, shard_clips: int = 512, shard: JobShard = UNSHARDED
     ) -> None:
-        self.folder = folder
+        super().__init__(folder, shard_clips, shard)
         self.header = header
-        self.shard_clips = shard_clips
-        self.shard = shard
-        self._buffer: list[Clip] = []
         self._bytes = 0
 
-    def __enter__(self) -> StoreWriter:
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def write_header(self) -> None:
+        """Write `store.json` without counts."""
         self.header.write(self.folder, {})
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.flush()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         with lock_shared_files(self.folder, self.shard):
             Store(self.folder).count()  # rereads the header: another shard may have changed it
 
@@ -276,28 +253,28 @@ class StoreWriter:
         """Buffer a clip; a full buffer is written as a shard."""
         if clip.sound.shape != (self.header.spec.samples,):
             raise ValueError(f"clip {clip.id}: sound {clip.sound.shape}, expected ({self.header.spec.samples},)")
-        self._buffer.append(clip)
         self._bytes += len(clip.picture) + len(clip.mask) + clip.sound.nbytes
-        if len(self._buffer) >= self.shard_clips or self._bytes >= _SHARD_BYTES:
+        self.append(clip)
+        if self._bytes >= _SHARD_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write the buffered clips to a shard."""
-        write_next_shard(self.folder, self._buffer, _fill, self.shard)
+        super().flush()
         self._bytes = 0
 
-
-def _fill(file: Any, clips: list[Clip]) -> None:
-    for name in _TEXTS:
-        put_texts(file, name, [getattr(clip, name) for clip in clips])
-    for name, kind in _NUMBERS:
-        file[name] = np.array([getattr(clip, name) for clip in clips], kind)
-    file["frame_hw"] = np.array([clip.frame_hw for clip in clips], "i4")
-    file["flags"] = np.array([[name in clip.flags for name in FLAGS] for clip in clips], "u1")
-    file["digest"] = np.stack([np.frombuffer(clip_digest(clip), np.uint8) for clip in clips])
-    sounds = np.stack([clip.sound for clip in clips])
-    file.create_dataset("sound", data=sounds, chunks=(1, sounds.shape[1]))
-    put_ragged(file, "picture", [np.frombuffer(clip.picture, np.uint8) for clip in clips])
-    put_ragged(file, "boxes", [np.asarray(clip.boxes, np.float64).reshape(-1, 4) for clip in clips])
-    if any(clip.mask for clip in clips):  # shards without masks keep the format from before masks
-        put_ragged(file, "mask", [np.frombuffer(clip.mask, np.uint8) for clip in clips])
+    def fill(self, file: Any, rows: list[Clip]) -> None:
+        """Write clips to an open HDF5 file."""
+        for name in _TEXTS:
+            put_texts(file, name, [getattr(clip, name) for clip in rows])
+        for name, kind in _NUMBERS:
+            file[name] = np.array([getattr(clip, name) for clip in rows], kind)
+        file["frame_hw"] = np.array([clip.frame_hw for clip in rows], "i4")
+        file["flags"] = np.array([[name in clip.flags for name in FLAGS] for clip in rows], "u1")
+        file["digest"] = np.stack([np.frombuffer(clip_digest(clip), np.uint8) for clip in rows])
+        sounds = np.stack([clip.sound for clip in rows])
+        file.create_dataset("sound", data=sounds, chunks=(1, sounds.shape[1]))
+        put_ragged(file, "picture", [np.frombuffer(clip.picture, np.uint8) for clip in rows])
+        put_ragged(file, "boxes", [np.asarray(clip.boxes, np.float64).reshape(-1, 4) for clip in rows])
+        if any(clip.mask for clip in rows):  # shards without masks keep the format from before masks
+            put_ragged(file, "mask", [np.frombuffer(clip.mask, np.uint8) for clip in rows])

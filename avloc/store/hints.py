@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.files import read_json_lines, read_json_object, write_json
 from avloc.sharding import UNSHARDED, JobShard
-from avloc.store.shards import IDS, ROWS, Column, ShardFolder, put_texts, write_next_shard
+from avloc.store.shards import IDS, ROWS, Column, ShardFolder, ShardWriter, put_texts
 
 SCHEMA = 2
 STAMP = "stamp.json"
@@ -87,60 +86,35 @@ class Hints:
         return value
 
 
-class HintWriter:
-    """Adds hints, shard by shard; a context manager, to be used under the folder's lock.
-
-    Leaving the context, even by an interrupt, writes the buffered hints.
-
-    Args:
-        store: the store.
-        stamp: teacher, weights and settings.
-        shard_clips: hints per full shard.
-        shard: the shard locked by this process; enter the context under `lock_shared_files`.
+class HintWriter(ShardWriter[tuple[str, NDArray[Any] | None]]):
+    """Adds a teacher's hints to a store. See `ShardWriter`.
 
     Raises:
-        Refused: the folder contains hints with another stamp.
+        Refused: on entering the context: the folder contains hints with another stamp.
     """
 
     def __init__(self, store: Path, stamp: HintStamp, *, shard_clips: int = 512, shard: JobShard = UNSHARDED) -> None:
-        self.folder = hint_folder(store, stamp.teacher)
+        super().__init__(hint_folder(store, stamp.teacher), shard_clips, shard)
         self.stamp = stamp
-        self.shard_clips = shard_clips
-        self.shard = shard
-        self._buffer: list[tuple[str, NDArray[Any] | None]] = []
 
-    def __enter__(self) -> HintWriter:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / STAMP
-        if path.is_file():
-            old, new = read_json_object(path), self.stamp.as_json()
-            if old != new:
-                names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-                reason = f"{self.folder} contains hints with other settings: {', '.join(names)} differ"
-                raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings.")
-        write_json(path, self.stamp.as_json())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.flush()
+    def write_header(self) -> None:
+        """Write `stamp.json`; another one is refused."""
+        path, new = self.folder / STAMP, self.stamp.as_json()
+        if path.is_file() and (old := read_json_object(path)) != new:
+            names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+            reason = f"{self.folder} contains hints with other settings: {', '.join(names)} differ"
+            raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings.")
+        write_json(path, new)
 
     def add(self, clip_id: str, value: NDArray[Any] | None) -> None:
         """Buffer a hint of the stamp's shape; None is "no hint"."""
         if value is not None and value.shape != self.stamp.shape:
             raise ValueError(f"hint of {clip_id}: shape {value.shape}, expected {self.stamp.shape}")
-        self._buffer.append((clip_id, value))
-        if len(self._buffer) >= self.shard_clips:
-            self.flush()
+        self.append((clip_id, value))
 
-    def flush(self) -> None:
-        """Write the buffered hints to a shard."""
-        write_next_shard(self.folder, self._buffer, self._fill, self.shard)
-
-    def _fill(self, file: Any, hints: list[tuple[str, NDArray[Any] | None]]) -> None:
-        put_texts(file, "id", [clip_id for clip_id, _ in hints])
-        file["present"] = np.array([value is not None for _, value in hints], "u1")
+    def fill(self, file: Any, rows: list[tuple[str, NDArray[Any] | None]]) -> None:
+        """Write hints to an open HDF5 file."""
+        put_texts(file, "id", [clip_id for clip_id, _ in rows])
+        file["present"] = np.array([value is not None for _, value in rows], "u1")
         blank = np.zeros(self.stamp.shape, np.float16)
-        values = [blank if value is None else value.astype(np.float16) for _, value in hints]
-        file["value"] = np.stack(values)
+        file["value"] = np.stack([blank if value is None else value.astype(np.float16) for _, value in rows])

@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import Refused
-from avloc.files import write_image
+from avloc.files import write_buffer
 from avloc.hdf5 import local_data_set
-from avloc.sharding import UNSHARDED, JobShard
+from avloc.sharding import JobShard
 
 _MAX_OPEN = 256
 """Limit on open shards: processes may open about a thousand files, and large stores have more shards."""
@@ -36,10 +37,9 @@ ROWS, EDGES, ANY = "rows", "edges", "any"
 
 @dataclass(frozen=True)
 class Column:
-    """Expected type and shape of a data set in a shard."""
+    """Expected type (NumPy type string without byte order) and shape of a data set in a shard."""
 
     kind: str
-    """NumPy type string without byte order."""
     shape: tuple[str | int, ...] = (ROWS,)
 
 
@@ -91,11 +91,7 @@ class Shard:
         return self._found[name]
 
     def _checked(self, name: str) -> Any:
-        """The validated data set.
-
-        Raises:
-            ValueError: it does not match its column, or exceeds the file.
-        """
+        """The data set. Raises ValueError if it does not match its column or exceeds the file."""
         values, column = local_data_set(self._file, name), self._columns[name]
         edges = values if name == "id_offset" else self._data_set("id_offset")
         rows = len(edges) - 1 if edges.ndim else 0
@@ -120,22 +116,16 @@ class Shard:
 
     def text(self, name: str, row: int) -> str:
         """Text of one row."""
-        start, stop = self._text_edges(name)[row : row + 2]
+        self._data_set(f"{name}_offset")  # unlike other ragged columns, texts are required
         with self._errors_refused():
-            text: str = self.numbers(name, slice(start, stop)).tobytes().decode()
-            return text
+            return self.ragged(name, row).tobytes().decode()
 
     def texts(self, name: str) -> list[str]:
         """Texts of all rows."""
-        data, edges = self.numbers(name).tobytes(), self._text_edges(name).tolist()
+        self._data_set(f"{name}_offset")
+        data, edges = self.numbers(name).tobytes(), self.offsets(name).tolist()
         with self._errors_refused():
             return [data[start:stop].decode() for start, stop in pairwise(edges)]
-
-    def _text_edges(self, name: str) -> NDArray[np.int64]:
-        edges = self.offsets(name)
-        if not len(edges):
-            raise Refused(f"shard {self.path} cannot be read: {name}_offset is missing", hint=_RECREATE)
-        return edges
 
     def ragged(self, name: str, row: int) -> NDArray[Any]:
         """Values of one row of a ragged column; empty if the shard lacks the column."""
@@ -177,20 +167,18 @@ class ShardFolder:
     """
 
     def __init__(self, folder: Path, columns: Mapping[str, Column] = IDS) -> None:
-        self.folder = folder
         self._columns = columns
         self._open: dict[Path, Shard] = {}
         self._pid = os.getpid()
         self._where: dict[str, tuple[Path, int]] = {}
         for path in shard_paths(folder):
-            self._index(path)
-        self.close()
-
-    def _index(self, path: Path) -> None:
-        for row, clip_id in enumerate(self.shard(path).texts("id")):
-            if clip_id in self._where:
-                raise Refused(f"{path} and {self._where[clip_id][0]} both contain clip {clip_id!r}")
-            self._where[str(clip_id)] = (path, row)
+            for row, clip_id in enumerate(self.shard(path).texts("id")):
+                if clip_id in self._where:
+                    raise Refused(f"{path} and {self._where[clip_id][0]} both contain clip {clip_id!r}")
+                self._where[clip_id] = (path, row)
+        for shard in self._open.values():
+            shard.close()
+        self._open = {}
 
     @property
     def ids(self) -> list[str]:
@@ -222,12 +210,6 @@ class ShardFolder:
         self._open[path] = shard
         return shard
 
-    def close(self) -> None:
-        """Close every open shard."""
-        for shard in self._open.values():
-            shard.close()
-        self._open = {}
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
@@ -237,34 +219,63 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.h5"))
 
 
-def write_next_shard(
-    folder: Path, buffer: list[Row], fill: Callable[[Any, list[Row]], None], shard: JobShard = UNSHARDED
-) -> None:
-    """Write the buffered rows to a new shard and empty the buffer; does nothing if it is empty.
+class ShardWriter(ABC, Generic[Row]):
+    """Buffers rows and writes them to new shards; a context manager, to be used under the folder's lock.
 
-    Files are numbered per shard of the job: `shard-00000.h5` if unsharded, else `shard-2-of-4-00000.h5`. After an
-    interrupt each row is either in the shard or in the buffer.
+    Leaving the context, even by an interrupt, writes the buffered rows. After an interrupt each row is either in a
+    shard or in the buffer. Files are numbered per shard of the job: `shard-00000.h5` if unsharded, else
+    `shard-2-of-4-00000.h5`.
 
     Args:
-        folder: the shards.
-        buffer: one entry per clip.
-        fill: writes the entries to the open HDF5 file.
-        shard: the shard of the job.
+        folder: the shards; created if absent.
+        shard_clips: rows per full shard.
+        shard: the shard locked by this process; enter the context under `lock_shared_files`.
     """
-    if not buffer:
-        return
-    names = [path.stem.rpartition("-") for path in shard_paths(folder)]
-    stem = f"shard{shard.suffix}"
-    last = max((int(number) for start, _, number in names if start == stem), default=-1)
-    path = folder / f"{stem}-{last + 1:05d}.h5"
-    taken = buffer.copy()
-    buffer.clear()
-    try:
-        write_shard(path, lambda file: fill(file, taken))
-    except BaseException:
-        if not path.exists():  # an interrupt may come after the rename
-            buffer[:0] = taken
-        raise
+
+    def __init__(self, folder: Path, shard_clips: int, shard: JobShard) -> None:
+        self.folder = folder
+        self.shard_clips = shard_clips
+        self.shard = shard
+        self._buffer: list[Row] = []
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.write_header()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.flush()
+
+    @abstractmethod
+    def write_header(self) -> None:
+        """Write the JSON file that describes the shards."""
+
+    @abstractmethod
+    def fill(self, file: Any, rows: list[Row]) -> None:
+        """Write rows to an open HDF5 file."""
+
+    def append(self, row: Row) -> None:
+        """Buffer a row; a full buffer is written as a shard."""
+        self._buffer.append(row)
+        if len(self._buffer) >= self.shard_clips:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the buffered rows, if any, to a new shard."""
+        if not self._buffer:
+            return
+        names = [path.stem.rpartition("-") for path in shard_paths(self.folder)]
+        stem = f"shard{self.shard.suffix}"
+        last = max((int(number) for start, _, number in names if start == stem), default=-1)
+        path = self.folder / f"{stem}-{last + 1:05d}.h5"
+        taken = self._buffer.copy()
+        self._buffer.clear()
+        try:
+            write_shard(path, lambda file: self.fill(file, taken))
+        except BaseException:
+            if not path.exists():  # an interrupt may come after the rename
+                self._buffer[:0] = taken
+            raise
 
 
 def put_ragged(file: Any, name: str, rows: list[NDArray[Any]]) -> None:
@@ -284,4 +295,4 @@ def write_shard(path: Path, fill: Callable[[Any], None]) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         fill(file)
-    write_image(path, image)
+    write_buffer(path, image)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avloc.errors import UsageError
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from avloc.networks.detr import CELL, CONFIDENCE, SIDE, attention_maps, check_confidence, load_detr, stretched
 from avloc.store import Clip, HintStamp
 from avloc.teachers.base import Hint, in_fixed_batches

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.media import decode_picture, square
+from avloc.media.pictures import decode_picture, square
 from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concepts_hash, strongest
 from avloc.networks.lite0 import Lite0, load_lite0
 from avloc.store import Clip, HintStamp

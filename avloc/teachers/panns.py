@@ -20,7 +20,7 @@ from torch import nn
 from avloc.config import PANNS_SOUNDS
 from avloc.errors import InputError, Refused, UsageError
 from avloc.files import read_json_object
-from avloc.media import read_sound
+from avloc.media.audio import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
 from avloc.registry import StoreSpec
 from avloc.store import TRACK, Clip, HintStamp, Store, hint_folder

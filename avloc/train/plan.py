@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from avloc import __version__
-from avloc.annotations import list_names, published_list, test_ids
+from avloc.annotations.lists import list_names, published_list, test_ids
 from avloc.backbone_names import BackboneName
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, check_used, to_dict

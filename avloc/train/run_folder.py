@@ -13,7 +13,7 @@ import torch
 from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
 from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
-from avloc.files import atomic_path, read_json_lines, write_bytes, write_image
+from avloc.files import atomic_path, read_json_lines, write_buffer, write_bytes
 from avloc.weights.torch_files import load_plain
 
 FREE_TO_CHANGE = ("epochs", "workers")
@@ -79,7 +79,7 @@ class RunFolder:
         state = {"progress": vars(run_state), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
         image = io.BytesIO()  # torch's own error for a full disk does not name it
         torch.save(state, image)
-        write_image(self.path / "trainer-state.pt", image)
+        write_buffer(self.path / "trainer-state.pt", image)
 
     def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> RunState:
         """Restore the stored state, or start at step 0."""

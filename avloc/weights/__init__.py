@@ -1,8 +1,9 @@
 """Published weight files: where to find or download them, and how they are verified.
 
-Files are checked against hashes that their source publishes: torchvision's eight hex digits in the file name, the MD5
-in Zenodo's record, the hash in the hub's response header. No hash is stored here. A file that was copied by hand and
-has no hash in its name is used without a check: its SHA-256 is recorded, and `verified` is false.
+Files are checked against the hash that their publisher states: the leading hex digits of the SHA-256 in the file name
+(torchvision), the checksum in a record (Zenodo), or the header of the response (Hugging Face). No hash is stored here.
+A file that was copied by hand and has no hash in its name is not checked: its SHA-256 is recorded, and `verified` is
+false.
 """
 
 from avloc.weights.catalog import (
@@ -11,7 +12,6 @@ from avloc.weights.catalog import (
     LITE0,
     VGGISH,
     YAMNET,
-    HashSource,
     Weight,
     WeightFile,
     backbone_weights,
@@ -25,7 +25,6 @@ __all__ = [
     "LITE0",
     "VGGISH",
     "YAMNET",
-    "HashSource",
     "Located",
     "Weight",
     "WeightFile",

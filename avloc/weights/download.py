@@ -16,7 +16,7 @@ from avloc import __version__
 from avloc.errors import WeightsError
 from avloc.files import atomic_path, parse_json
 from avloc.progress import Listener, Notice, Progress
-from avloc.weights.catalog import HashSource, WeightFile
+from avloc.weights.catalog import WeightFile
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60.0
@@ -25,16 +25,14 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")
 
 def hash_in_name(file: WeightFile) -> str:
     """The published hash that the file's name contains."""
-    match = _HASH_IN_NAME.search(file.name) if file.hash_source is HashSource.FILE_NAME else None
+    match = _HASH_IN_NAME.search(file.name)
     return f"sha256:{match[1]}" if match else ""
 
 
 def check(path: Path, shown: Path, published: str) -> None:
-    """Compare the file at `path` with a published hash; messages call it `shown`.
-
-    Raises:
-        WeightsError: they differ.
-    """
+    """Raise WeightsError if the file at `path`, called `shown` in messages, has another hash than the published one."""
+    if not published:
+        return
     algorithm, _, digits = published.partition(":")
     found = _digest(path, algorithm)
     if not found.startswith(digits):
@@ -64,15 +62,14 @@ def download(file: WeightFile, path: Path, listener: Listener) -> str:
     listener(Notice(f"downloading {file.name} from {file.url} to {path.parent}"))
     with atomic_path(path) as part:
         etag = _fetch(file, part, listener)
-        if file.hash_source is HashSource.HEADER:
+        if not published and not file.record:
             published = _etag_hash(etag)
-        if published:
-            check(part, path, published)
+        check(part, path, published)
     return published
 
 
 def _recorded_hash(file: WeightFile) -> str:
-    if file.hash_source is not HashSource.RECORD:
+    if not file.record:
         return ""
     with _open(file.record) as response:
         record = response.content

@@ -10,9 +10,8 @@ import h5py
 import torch
 from torch import Tensor
 
-from avloc.errors import WeightsError
 from avloc.hdf5 import local_data_set
-from avloc.weights.torch_files import check_size
+from avloc.weights.torch_files import check_size, reading
 
 _MAX_ENTRIES, _MAX_NAME = 10_000, 1_000
 
@@ -24,13 +23,13 @@ def load_keras(path: Path) -> dict[str, Tensor]:
         `layer/layer/kernel:0` and the like -> a float32 tensor, unchanged: kernels are (in, out).
 
     Raises:
-        WeightsError: the file is unreadable, declares more data than it has, or has anything but float32 data of its
-            own.
+        WeightsError: the file is unreadable, declares more data than it has, or has data that is not float32 or is
+            stored elsewhere.
     """
-    try:
+    tensors, total = {}, 0
+    with reading(path, "weights of Keras"):
         check_size(path)
         with h5py.File(path, "r", locking=False) as file:
-            tensors, total = {}, 0
             for name, values in _data_sets(file):
                 total += values.nbytes
                 if values.dtype.str != "<f4" or total > path.stat().st_size:
@@ -38,9 +37,6 @@ def load_keras(path: Path) -> dict[str, Tensor]:
                 tensors[name] = torch.from_numpy(values[...])
         if not tensors:
             raise ValueError("it has no weights")
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise WeightsError(f"{path} cannot be read as weights of Keras: {reason}") from error
     return tensors
 
 

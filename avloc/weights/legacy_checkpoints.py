@@ -33,10 +33,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avloc.errors import WeightsError
-from avloc.weights.torch_files import check_entries, check_size
+from avloc.weights.torch_files import check_entries, check_size, reading
 
-_MAX_PARTS, _MAX_NAME, _MAX_AXES = 10_000, 1_000, 8
+_MAX_MEMBERS, _MAX_NAME, _MAX_AXES = 10_000, 1_000, 8
 _MAX_SHARING = 2  # total size of the tensors over the size of the file; modules may share tensors
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -46,17 +45,13 @@ _TENSOR = re.compile(r"torch\._utils\._rebuild_tensor(_v2)?")
 _PARAMETER = re.compile(
     r"torch\.(nn\.parameter\.Parameter|autograd\.variable\.Variable|_utils\._rebuild_parameter(_with_state)?)"
 )
-_MAX_OPERATIONS, _MAX_CLASSES, _MAX_ARGUMENTS = (
-    300_000,
-    1_000,
-    100,
-)  # a module takes some twenty operations for each parameter
+_MAX_OPERATIONS, _MAX_CLASSES, _MAX_ARGUMENTS = 300_000, 1_000, 100  # about 20 operations for each parameter
 _REFUSED = ("INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "DUP", "STRING", "UNICODE", "FLOAT", "LIST", "DICT")
 """Operations of protocol 2 that PyTorch does not write."""
 _CALLABLE = re.compile(r"(torch|collections|numpy|_codecs)\..+|(builtins|__builtin__)\.(set|getattr)")
-"""What pickled modules call. None of it is run, but a file that calls anything else is refused as malicious."""
+"""What pickled modules call. Nothing is run, but a file that calls anything else is refused as malicious."""
 _NEW_DICT = b"ccollections\nOrderedDict\n)R"
-"""What replaces EMPTY_DICT, which makes dictionaries that do not check their keys."""
+"""Replaces EMPTY_DICT, which creates dictionaries that do not check their keys."""
 
 
 class PickledObject:
@@ -72,14 +67,14 @@ class PickledObject:
         """Called by NEWOBJ, and by REDUCE before `__init__`."""
         if len(arguments) > _MAX_ARGUMENTS:  # each object has a copy of them
             raise ValueError(f"its pickle passes more than {_MAX_ARGUMENTS} arguments")
-        made = super().__new__(cls)
-        made.arguments, made.state = arguments, None
-        return made
+        instance = super().__new__(cls)
+        instance.arguments, instance.state = arguments, None
+        return instance
 
     def __init__(self, *_arguments: Any) -> None:
-        """Called by REDUCE alone: ValueError unless the class or function may be called."""
+        """Called by REDUCE alone. Raises ValueError unless the class or function may be called."""
         if not _CALLABLE.fullmatch(self.source):
-            raise ValueError(f"it asks for {self.source} to be run")
+            raise ValueError(f"its pickle calls {self.source}")
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -102,7 +97,7 @@ class PickledDict(dict[Any, Any]):
         if arguments and isinstance(arguments[0], list):
             for key, value in arguments[0]:
                 self[key] = value
-            arguments[0].clear()  # many dictionaries made of one list could fill the memory
+            arguments[0].clear()  # many dictionaries built from one list could exhaust memory
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, (str, int, float, bytes, type(None))):
@@ -114,7 +109,7 @@ class PickledDict(dict[Any, Any]):
 
 
 class Storage(NamedTuple):
-    """Numbers outside the pickle: all that have this key, or a view of them, (name, first, count)."""
+    """Data outside the pickle: the storage of this key, or a view of it, (name, first, count)."""
 
     key: str
     view: Any
@@ -146,11 +141,11 @@ class _Unpickler(pickle.Unpickler):
                 source = getattr(named, "source", "dict")
                 kind = source.rpartition(".")[2].removesuffix("Storage")
                 if kind not in _TYPES:
-                    raise ValueError(f"numbers of the kind {source} are not read")
+                    raise ValueError(f"storages of type {source} are not supported")
                 self.types[key] = _TYPES[kind]
                 return Storage(key, pid[5] if len(pid) > 5 else None)
             case _:
-                raise ValueError(f"its pickle refers to a {type(pid).__name__}, which is no class and no storage")
+                raise ValueError(f"its pickle refers to a {type(pid).__name__}, which is neither a class nor a storage")
 
 
 def _scan(file: io.BytesIO) -> bytes:
@@ -158,7 +153,7 @@ def _scan(file: io.BytesIO) -> bytes:
     start, dicts = file.tell(), []
     for count, (operation, argument, place) in enumerate(pickletools.genops(file)):
         if count > _MAX_OPERATIONS:
-            raise ValueError(f"its pickle takes more than {_MAX_OPERATIONS} steps")
+            raise ValueError(f"its pickle has more than {_MAX_OPERATIONS} operations")
         if operation.proto > 2 or operation.name in _REFUSED:
             raise ValueError(f"its pickle has the operation {operation.name}, which PyTorch does not write")
         if operation.name.endswith("PUT") and int(argument or 0) > _MAX_OPERATIONS:
@@ -184,14 +179,13 @@ def load_modules(path: Path) -> dict[str, Tensor]:
         `module.module.name` -> a tensor with its own memory, on the CPU.
 
     Raises:
-        WeightsError: the file is unreadable, asks for code to be run, declares more data than it has, or holds no
-            module.
+        WeightsError: the file is unreadable, would run code, declares more data than it has, or holds no module.
     """
-    try:
+    tensors, total = {}, 0
+    with reading(path, "a module of PyTorch"):
         check_size(path)
         data = path.read_bytes()
         content, storages = _read_archive(data) if data.startswith(b"PK\x03\x04") else _read_legacy(data)
-        tensors, total = {}, 0
         for name, value in _named_tensors(content):
             view = _view(value, storages)
             total += view.nbytes
@@ -200,9 +194,6 @@ def load_modules(path: Path) -> dict[str, Tensor]:
             tensors[name] = torch.from_numpy(view.copy())
         if not tensors:
             raise ValueError("its modules have no parameters")
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise WeightsError(f"{path} cannot be read as a module of PyTorch: {reason}") from error
     return tensors
 
 
@@ -211,35 +202,35 @@ def _read_legacy(data: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
     file = io.BytesIO(data)
     magic, protocol, system = (_load_next(file)[0] for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL:
-        raise ValueError("it is no file of PyTorch")
+        raise ValueError("it is not a PyTorch file")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise ValueError("its numbers are not little-endian")
+        raise ValueError("its data are not little-endian")
     content, types = _load_next(file)
     keys, _ = _load_next(file)
     storages, start = {}, file.tell()
     for key in keys:
         count = int.from_bytes(data[start : start + 8], "little", signed=True)
         if not isinstance(key, str) or key not in types:
-            raise ValueError("it has numbers that nothing refers to")
+            raise ValueError("it has a storage that nothing refers to")
         if start + 8 > len(data) or count < 0:
-            raise ValueError(f"there are no numbers {key!r}")
+            raise ValueError(f"storage {key!r} is missing")
         storages[key] = np.frombuffer(data, types[key], count, start + 8)
         start += 8 + storages[key].nbytes
     return content, storages
 
 
 def _read_archive(data: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """The same of the later layout: an uncompressed archive with an entry for the pickle and one for each storage."""
+    """The same for later files: an uncompressed archive with an entry for the pickle and one for each storage."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         check_entries(archive, len(data))
-        homes = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(homes) != 1:
-            raise ValueError("it is no file of PyTorch")
-        order = f"{homes[0]}byteorder"
+        roots = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise ValueError("it is not a PyTorch file")
+        order = f"{roots[0]}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
-            raise ValueError("its numbers are not little-endian")
-        content, types = _load_next(io.BytesIO(archive.read(f"{homes[0]}data.pkl")))
-        return content, {key: np.frombuffer(archive.read(f"{homes[0]}data/{key}"), kind) for key, kind in types.items()}
+            raise ValueError("its data are not little-endian")
+        content, types = _load_next(io.BytesIO(archive.read(f"{roots[0]}data.pkl")))
+        return content, {key: np.frombuffer(archive.read(f"{roots[0]}data/{key}"), kind) for key, kind in types.items()}
 
 
 def _named_tensors(content: Any) -> Iterator[tuple[str, Any]]:
@@ -249,11 +240,11 @@ def _named_tensors(content: Any) -> Iterator[tuple[str, Any]]:
         prefix, module = modules.pop()
         state = module.state if isinstance(module, PickledObject) else None
         if not isinstance(state, dict) or "_parameters" not in state:
-            raise ValueError(f"{prefix or 'its content'} is no module, but a {type(module).__name__}")
+            raise ValueError(f"{prefix or 'its content'} is not a module but a {type(module).__name__}")
         parameters, buffers, children = (_members(state, name) for name in ("_parameters", "_buffers", "_modules"))
         count += len(parameters) + len(buffers) + len(children)
-        if count > _MAX_PARTS or len(prefix) > _MAX_NAME:
-            raise ValueError(f"it has more than {_MAX_PARTS} parts, or is nested too deeply")
+        if count > _MAX_MEMBERS or len(prefix) > _MAX_NAME:
+            raise ValueError(f"it has more than {_MAX_MEMBERS} members, or is nested too deeply")
         yield from ((prefix + name, value) for name, value in (parameters | buffers).items())
         modules += [(f"{prefix}{name}.", child) for name, child in children.items()]
 
@@ -262,12 +253,12 @@ def _members(state: dict[Any, Any], group: str) -> dict[str, Any]:
     """Parameters, buffers or submodules by name; None marks an absent one."""
     members = state.get(group, {})
     if not isinstance(members, dict) or not all(isinstance(key, str) and len(key) <= _MAX_NAME for key in members):
-        raise ValueError(f"its {group} are not members with names")
+        raise ValueError(f"its {group} are not a dictionary with valid names")
     return {name: member for name, member in members.items() if member is not None}
 
 
 def _view(value: Any, storages: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """The numbers of one tensor, as a view of its storage."""
+    """One tensor, as a view of its storage."""
     if isinstance(value, PickledObject) and _PARAMETER.fullmatch(value.source) and value.arguments:
         value = value.arguments[0]
     match value:
@@ -275,26 +266,26 @@ def _view(value: Any, storages: dict[str, NDArray[Any]]) -> NDArray[Any]:
             source=source, arguments=(Storage() as storage, int() as offset, tuple() as size, tuple() as stride, *_)
         ) if _TENSOR.fullmatch(source):
             return _strided(_numbers(storage, storages), offset, size, stride)
-    raise ValueError(f"a parameter is no tensor, but a {type(value).__name__}")
+    raise ValueError(f"a parameter is not a tensor but a {type(value).__name__}")
 
 
 def _numbers(storage: Storage, storages: dict[str, NDArray[Any]]) -> NDArray[Any]:
     if storage.key not in storages:
-        raise ValueError(f"there are no numbers {storage.key!r}")
+        raise ValueError(f"storage {storage.key!r} is missing")
     numbers = storages[storage.key]
     match storage.view:
         case None:
             return numbers
         case (_, int() as start, int() as count) if 0 <= start <= start + count <= len(numbers):
             return numbers[start : start + count]
-    raise ValueError(f"a part of the numbers {storage.key!r} reaches beyond them")
+    raise ValueError(f"a view of storage {storage.key!r} exceeds it")
 
 
 def _strided(numbers: NDArray[Any], offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> NDArray[Any]:
     within = all(isinstance(value, int) and 0 <= value <= len(numbers) for value in (offset, *size, *stride))
     if not within or len(size) != len(stride) or len(size) > _MAX_AXES or math.prod(size) > len(numbers):
-        raise ValueError(f"a tensor claims more than the {len(numbers)} numbers of its storage")
+        raise ValueError(f"a tensor claims more than the {len(numbers)} elements of its storage")
     last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
     if math.prod(size) and last >= len(numbers):
-        raise ValueError(f"a tensor reaches beyond the {len(numbers)} numbers of its storage")
+        raise ValueError(f"a tensor exceeds the {len(numbers)} elements of its storage")
     return as_strided(numbers[offset:], size, [step * numbers.itemsize for step in stride], writeable=False)

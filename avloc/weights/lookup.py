@@ -57,7 +57,7 @@ def locate(
     All files of a set must be in one place.
 
     Args:
-        weight: the set of files.
+        weight: a file or set of files.
         weights_dir: the user's folder (`--weights-dir`).
         listener: receives the progress of a download in bytes, and a notice if no hash is published.
         instead: alternative to these weights: a sentence for the hint of `WeightsAbsent`.
@@ -72,7 +72,10 @@ def locate(
     places = _places(weight, weights_dir)
     for place in places.values():
         if _are_files(weight.files_under(place)):
-            return _found(weight, place)
+            published = [hash_in_name(file) for file in weight.files]
+            for path, value in zip(weight.files_under(place), published, strict=True):
+                check(path, path, value)
+            return _located(weight, place, published)
     searched = "; ".join(f"{name} {folder}" for name, folder in places.items())
     try:
         if not all(file.url for file in weight.files):
@@ -104,17 +107,9 @@ def _inside_package(weight: Weight) -> dict[str, Path]:
     return {f"package {weight.package}": Path(folders[0]) / "models"} if folders else {}
 
 
-def _found(weight: Weight, place: Path) -> Located:
-    published = [hash_in_name(file) for file in weight.files]
-    for path, value in zip(weight.files_under(place), published, strict=True):
-        if value:
-            check(path, path, value)
-    return _located(weight, place, verified=all(published))
-
-
-def _located(weight: Weight, place: Path, *, verified: bool) -> Located:
+def _located(weight: Weight, place: Path, published: list[str]) -> Located:
     hashes = {path.name: sha256_of(path) for path in weight.files_under(place)}
-    return Located(path=weight.under(place), hashes=hashes, verified=verified)
+    return Located(path=weight.under(place), hashes=hashes, verified=all(published))
 
 
 def _without_address(weight: Weight, searched: str, originals: list[Path]) -> WeightsAbsent:
@@ -122,10 +117,8 @@ def _without_address(weight: Weight, searched: str, originals: list[Path]) -> We
     missing = f"; package {weight.package}, which is not installed" if uninstalled else ""
     reason, advice = f"weights {weight.label} are absent (looked in: {searched}{missing})", weight.advice
     if weight.original and (found := next((path for path in originals if _are_files([path])), None)):
-        reason, advice = (
-            f"{reason}; {found} has to be converted",
-            advice.replace("FILE.tflite", shlex.quote(str(found))),
-        )
+        reason = f"{reason}; {found} has to be converted"
+        advice = advice.replace("FILE.tflite", shlex.quote(str(found)))
     hint = f"{advice} By hand, it goes to {weight.under(cache_folder())}, or into a folder named with --weights-dir."
     return WeightsAbsent(reason, hint=hint)
 
@@ -158,4 +151,4 @@ def _downloaded(weight: Weight, searched: str, listener: Listener) -> Located:
             ) from error
     if not all(published):
         listener(Notice(f"{weight.label}: the publisher states no hash; the computed one is recorded, unverified"))
-    return _located(weight, place, verified=all(published))
+    return _located(weight, place, published)

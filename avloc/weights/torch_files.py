@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,47 +49,38 @@ def load_plain(path: Path) -> dict[str, Any]:
     """Load a `.pth` file as plain data: tensors, numbers, strings and containers of them, on the CPU.
 
     Raises:
-        WeightsError: the file is unreadable, asks for code to be run, declares more data than it has, or holds no
-            dictionary.
+        WeightsError: the file is unreadable, would run code, declares more data than it has, or holds no dictionary.
     """
-    try:
-        _check_archive(path)
+    with reading(path, "plain weights"):
+        if zipfile.is_zipfile(path):  # files from before PyTorch 1.6 are not archives
+            with zipfile.ZipFile(path) as archive:
+                check_entries(archive, path.stat().st_size)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise WeightsError(f"{path} cannot be read as plain weights: {reason}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     return content
 
 
-def check_size(path: Path) -> None:
-    """Refuse what is not an ordinary file, or too large to be held in memory.
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Convert any error to a WeightsError: a damaged file can raise nearly every kind."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(f"{path} cannot be read as {kind}: {reason}") from error
 
-    Raises:
-        OSError: it is not an ordinary file, or absent.
-        ValueError: it is larger than 2 GiB.
-    """
+
+def check_size(path: Path) -> None:
+    """Raise an error unless the file is a regular one of at most 2 GiB: it is held in memory."""
     check_regular_file(path)
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"it has {path.stat().st_size} bytes; at most {_MAX_BYTES} are read")
 
 
-def _check_archive(path: Path) -> None:
-    """`check_entries` of a file, which may be of the layout before PyTorch 1.6 and no archive."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        check_entries(archive, path.stat().st_size)
-
-
 def check_entries(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse an archive of `size` bytes that unpacks to more: PyTorch stores entries uncompressed and once.
-
-    Raises:
-        ValueError: it unpacks to more than `size` bytes, or has compressed entries.
-    """
+    """Raise ValueError if an archive of `size` bytes unpacks to more; PyTorch stores entries uncompressed and once."""
     entries = archive.infolist()
     claimed = sum(entry.file_size for entry in entries)
     if claimed > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):

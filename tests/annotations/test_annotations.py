@@ -9,7 +9,8 @@ from pathlib import Path, PurePath
 import numpy as np
 import pytest
 
-import avloc.annotations as ann
+from avloc.annotations import lists
+from avloc.annotations.boxes import Annotation, Annotations, published_boxes, read_annotations
 from avloc.errors import InputError, UsageError
 
 SIZES = {
@@ -47,15 +48,15 @@ METADATA = Path(__file__).parents[3] / "shared" / "data" / "metadata"
 
 
 def test_every_list_has_its_published_size():
-    assert {name: len(ann.published_list(name)) for name in ann.list_names()} == SIZES
-    assert {name: len(set(ann.published_list(name))) for name in ann.list_names()} == SIZES
+    assert {name: len(lists.published_list(name)) for name in lists.list_names()} == SIZES
+    assert {name: len(set(lists.published_list(name))) for name in lists.list_names()} == SIZES
 
 
 @pytest.mark.parametrize("training", OVERLAPS)
 def test_training_lists_overlap_the_test_sets_as_published(training):
     test, count = OVERLAPS[training]
-    assert len(set(ann.published_list(training)) & set(ann.published_list(test))) == count
-    assert not ann.pair_only_ids() & set(ann.published_list(training)), (
+    assert len(set(lists.published_list(training)) & set(lists.published_list(test))) == count
+    assert not lists.pair_only_ids() & set(lists.published_list(training)), (
         "clips used only by the pairs are in no training list"
     )
 
@@ -66,29 +67,29 @@ def test_shipped_lists_are_the_published_ones(name):
     path = next(p for p in METADATA.iterdir() if p.name.split(".")[0] == name)
     data = path.read_bytes()
     lines = (lzma.decompress(data) if path.suffix == ".xz" else data).decode().split()
-    published = [ann.canonical_id(line.split(",")[0]) for line in lines]
-    shipped = ann.published_list(name)
-    if name in ann.TEST_LISTS:
+    published = [lists.canonical_id(line.split(",")[0]) for line in lines]
+    shipped = lists.published_list(name)
+    if name in lists.TEST_LISTS:
         assert list(shipped) == published
     else:
         assert sorted(shipped) == sorted(published)
 
 
 def test_test_sets_and_their_names():
-    assert ann.testset_list("vggss-heard") == "vggss_heard_test"
-    assert ann.testset_list("mine") == ""
-    assert ann.list_name("vggss-test-4692") == ann.list_name("vggss_test_4692") == "vggss_test_4692"
-    assert ann.list_name("vggss-unheard") == "vggss_unheard_test"
-    assert (ann.list_name("vggss-heard"), ann.list_name("vggss_heard")) == ("vggss_heard_test", "vggss_heard")
-    assert len(ann.test_ids()) == 5158 + 250 + 379
-    assert ann.test_ids() > ann.pair_only_ids()
-    assert all(ann.test_ids().issuperset(ann.published_list(name)) for name in ann.TEST_LISTS)
+    assert lists.TESTSETS["vggss-heard"] == "vggss_heard_test"
+    assert "mine" not in lists.TESTSETS
+    assert lists.list_name("vggss-test-4692") == lists.list_name("vggss_test_4692") == "vggss_test_4692"
+    assert lists.list_name("vggss-unheard") == "vggss_unheard_test"
+    assert (lists.list_name("vggss-heard"), lists.list_name("vggss_heard")) == ("vggss_heard_test", "vggss_heard")
+    assert len(lists.test_ids()) == 5158 + 250 + 379
+    assert lists.test_ids() > lists.pair_only_ids()
+    assert all(lists.test_ids().issuperset(lists.published_list(name)) for name in lists.TEST_LISTS)
     with pytest.raises(UsageError, match=r"vgg_test: .*valid: flickr_10k"):
-        ann.list_name("vgg_test")
+        lists.list_name("vgg_test")
 
 
 def test_the_sounding_clips_of_every_test_set():
-    counts = {name: len(ann.testset_ids(name)) for name in ann.TESTSETS}
+    counts = {name: len(lists.testset_ids(name)) for name in lists.TESTSETS}
     assert counts == {
         "flickr": 249,
         "flickr-250": 250,
@@ -99,32 +100,32 @@ def test_the_sounding_clips_of_every_test_set():
         "vggss-heard": 2564,
         "vggss-unheard": 2575,
     }
-    assert ann.testset_ids("vggss-ext") == ann.testset_ids("vggss")
-    assert ann.testset_ids("flickr-ext") == ann.testset_ids("flickr-250")
-    assert ann.testset_ids("mine") == ()
-    for name in ann.TESTSETS:
-        assert set(ann.testset_ids(name)) <= set(ann.published_list(ann.testset_list(name)))
+    assert lists.testset_ids("vggss-ext") == lists.testset_ids("vggss")
+    assert lists.testset_ids("flickr-ext") == lists.testset_ids("flickr-250")
+    assert lists.testset_ids("mine") == ()
+    for name in lists.TESTSETS:
+        assert set(lists.testset_ids(name)) <= set(lists.published_list(lists.TESTSETS[name]))
 
 
 def test_flickr_250_adds_the_clip_missing_from_the_published_list():
     """`test_list.txt` of Senocak et al. has the 249 clips and this one."""
-    assert ann.published_list("flickr-250") == (*ann.published_list("flickr_test"), "3908875350")
+    assert lists.published_list("flickr-250") == (*lists.published_list("flickr_test"), "3908875350")
 
 
 @pytest.mark.parametrize(
     ("testset", "pairs", "more", "first"),
     [
-        ("flickr-ext", 250, 0, ann.SilentPair("10000130166", "10437048305", "non-sounding")),
-        ("vggss-ext", 5158, 379, ann.SilentPair("9PmzQI8ZYpg_000147", "9PmzQI8ZYpg_000147", "non-sounding")),
+        ("flickr-ext", 250, 0, lists.SilentPair("10000130166", "10437048305", "non-sounding")),
+        ("vggss-ext", 5158, 379, lists.SilentPair("9PmzQI8ZYpg_000147", "9PmzQI8ZYpg_000147", "non-sounding")),
     ],
 )
 def test_extended_lists_have_all_clips(testset, pairs, more, first):
-    found = ann.silent_pairs(testset)
+    found = lists.silent_pairs(testset)
     assert len(found) == len(set(found)) == pairs
     assert found[0] == first
     assert {pair.label for pair in found} == {"non-sounding"}
-    assert all(ann.canonical_id(name) == name for pair in found for name in (pair.video, pair.audio))
-    sounding, every = ann.testset_ids(testset), ann.published_list(ann.testset_list(testset))
+    assert all(lists.canonical_id(name) == name for pair in found for name in (pair.video, pair.audio))
+    sounding, every = lists.testset_ids(testset), lists.published_list(lists.TESTSETS[testset])
     expected = list(sounding)
     for pair in found:
         for clip_id in (pair.video, pair.audio):
@@ -142,13 +143,13 @@ def test_silent_pairs_match_the_published_order(testset):
     name = f"{testset.removesuffix('-ext')}_test_plus_silent.csv"
     rows = [line.split(",") for line in (METADATA / name).read_text().splitlines()]
     assert rows[0] == ["video", "audio", "label"]
-    assert [[pair.video, pair.audio, pair.label] for pair in ann.silent_pairs(testset)] == rows[1:]
+    assert [[pair.video, pair.audio, pair.label] for pair in lists.silent_pairs(testset)] == rows[1:]
 
 
 @pytest.mark.parametrize("testset", ["flickr", "vggss", "mine", ""])
 def test_other_test_sets_have_no_silent_pairs(testset):
     with pytest.raises(UsageError, match="valid: flickr-ext, vggss-ext"):
-        ann.silent_pairs(testset)
+        lists.silent_pairs(testset)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_other_test_sets_have_no_silent_pairs(testset):
     ],
 )
 def test_vggsound_ids_are_detected(clip_id, is_vggsound):
-    assert ann.is_vggsound_id(clip_id) is is_vggsound
+    assert lists.is_vggsound_id(clip_id) is is_vggsound
 
 
 @pytest.mark.parametrize(
@@ -178,14 +179,14 @@ def test_vggsound_ids_are_detected(clip_id, is_vggsound):
     ],
 )
 def test_ids_are_normalized(spelling, canonical):
-    assert ann.canonical_id(spelling) == canonical
-    assert ann.media_id(PurePath(f"frames/{spelling}.jpg")) == canonical
+    assert lists.canonical_id(spelling) == canonical
+    assert lists.media_id(PurePath(f"frames/{spelling}.jpg")) == canonical
 
 
 def test_vggss_boxes_are_as_published():
-    boxes = ann.published_boxes()
+    boxes = published_boxes()
     assert boxes.rule == "union"
-    assert list(boxes.by_id) == list(ann.published_list("vggss_test"))
+    assert list(boxes.by_id) == list(lists.published_list("vggss_test"))
     assert sum(len(entry.boxes) for entry in boxes.by_id.values()) == 5941
     assert len({entry.label for entry in boxes.by_id.values()}) == 221
     everything = np.concatenate([entry.boxes for entry in boxes.by_id.values()])
@@ -206,7 +207,7 @@ def test_flickr_xml_is_read_by_structure(tmp_path):
     )
     (tmp_path / "sub" / "13.XML").write_text("<root/>")
     (tmp_path / "14.xml").write_text("<root><bbox>")
-    read = ann.read_annotations(tmp_path)
+    read = read_annotations(tmp_path)
     assert read.rule == "consensus"
     np.testing.assert_array_equal(
         read.find("12", PurePath("12.jpg")).boxes, [[10 / 256, 20 / 256, 100 / 256, 0.5], [0, 0.25, 1, 0.75]]
@@ -231,9 +232,9 @@ def _voc(*boxes: str, width: object = 200, height: object = 100) -> str:
 _VOC = _box(20, 10, 100, 50, tag="bndbox")
 
 
-def _read_xml(folder: Path, text: str) -> tuple[ann.Annotations, ann.Annotation]:
+def _read_xml(folder: Path, text: str) -> tuple[Annotations, Annotation]:
     (folder / "1.xml").write_text(text)
-    read = ann.read_annotations(folder)
+    read = read_annotations(folder)
     return read, read.find("1")
 
 
@@ -316,7 +317,7 @@ def test_own_boxes_are_found_by_path_name_and_stem(tmp_path):
         "e_2-tPyNgcw_90000_100000": [],
     }
     file.write_text(json.dumps(content))
-    read = ann.read_annotations(file)
+    read = read_annotations(file)
     assert read.find("a", PurePath("/data/cat/a.jpg")).boxes.tolist() == [[0, 0, 0.5, 0.5]]
     assert read.find("a", PurePath("/data/dog/a.jpg")).boxes.tolist() == [[0, 0, 1, 1]]
     assert read.find("b", PurePath("b.mp4")).label == "bell"
@@ -330,7 +331,7 @@ def test_own_boxes_are_found_by_path_name_and_stem(tmp_path):
 def test_unreadable_annotations_are_a_usage_error(tmp_path, text):
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(UsageError, match="--annotations"):
-        ann.read_annotations(tmp_path / "boxes.json")
+        read_annotations(tmp_path / "boxes.json")
 
 
 @pytest.mark.parametrize(
@@ -339,19 +340,19 @@ def test_unreadable_annotations_are_a_usage_error(tmp_path, text):
 def test_own_boxes_in_pixels_or_empty_are_refused(tmp_path, box):
     (tmp_path / "boxes.json").write_text(json.dumps({"dog.mp4": [[0, 0, 1, 1], box]}))
     with pytest.raises(UsageError, match=r"--annotations .*dog\.mp4: box .* in fractions of the picture, not pixels"):
-        ann.read_annotations(tmp_path / "boxes.json")
+        read_annotations(tmp_path / "boxes.json")
 
 
 @pytest.mark.parametrize("rows", [[[0.5, 0.5]], [[0, 0, 1, 1, 0.9]], [0, 0, 1, 1], [[0, 0, True, 1]], "abcd"])
 def test_own_boxes_are_four_numbers(tmp_path, rows):
     (tmp_path / "boxes.json").write_text(json.dumps({"dog.mp4": rows}))
     with pytest.raises(UsageError, match=r"dog\.mp4: a box (is a list of 4|has values)"):
-        ann.read_annotations(tmp_path / "boxes.json")
+        read_annotations(tmp_path / "boxes.json")
 
 
 def test_path_keys_do_not_apply_to_other_folders(tmp_path):
     (tmp_path / "boxes.json").write_text('{"a/dog.mp4": [[0, 0, 1, 1]]}')
-    read = ann.read_annotations(tmp_path / "boxes.json")
+    read = read_annotations(tmp_path / "boxes.json")
     assert read.find("dog", PurePath("/data/b/dog.mp4")) is None
     assert read.find("dog", PurePath("/data/a/dog.mp4")) is not None
     assert read.ids == ("dog",)
@@ -362,7 +363,7 @@ def test_a_folder_of_masks_is_matched_by_id(tmp_path):
     (tmp_path / "duet1_dog.png").write_bytes(b"dog")
     (tmp_path / "deep" / "er" / "e_2-tPyNgcw_90000_100000.PNG").write_bytes(b"horn")
     (tmp_path / "deep" / "notes.txt").write_text("no mask")
-    read = ann.read_annotations(tmp_path)
+    read = read_annotations(tmp_path)
     assert (read.rule, set(read.ids)) == ("mask", {"duet1_dog", "e_2-tPyNgcw_000090"})
     dog = read.find("duet1_dog", PurePath("frames/duet1.jpg"))
     assert (dog.mask, dog.mask_name, dog.boxes.shape) == (b"dog", "duet1_dog.png", (0, 4))
@@ -378,7 +379,7 @@ def test_unusable_masks_are_refused_by_name(tmp_path):
         (tmp_path / name).write_bytes(b"mask")
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate((1 << 26) + 1)  # a hole in the file: it takes no room
-    read = ann.read_annotations(tmp_path)
+    read = read_annotations(tmp_path)
     problems = {
         "twice": r"two masks for clip twice: .*twice\.png and .*twice\.png",
         "empty": r"empty\.png has 0 bytes",
@@ -396,12 +397,12 @@ def test_folder_with_boxes_and_masks_is_refused(tmp_path):
     (tmp_path / "a.xml").write_text("<root/>")
     (tmp_path / "sub" / "b.png").write_bytes(b"mask")
     with pytest.raises(UsageError, match=r"has both \.xml and \.png files"):
-        ann.read_annotations(tmp_path)
+        read_annotations(tmp_path)
 
 
 def test_first_annotated_path_is_used(tmp_path):
     (tmp_path / "boxes.json").write_text('{"frames/d_1.jpg": [[0, 0, 1, 1]], "a/d_1.wav": [], "d_1": [[0, 0, 0.5, 1]]}')
-    read = ann.read_annotations(tmp_path / "boxes.json")
+    read = read_annotations(tmp_path / "boxes.json")
     frame, sound = PurePath("/x/frames/d_1.jpg"), PurePath("/x/a/d_1.wav")
     assert read.find("d_1", frame, sound).boxes.tolist() == [[0, 0, 1, 1]]
     assert read.find("d_1", sound, frame).boxes.tolist() == []
@@ -410,21 +411,21 @@ def test_first_annotated_path_is_used(tmp_path):
 
 def test_missing_annotations_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no such"):
-        ann.read_annotations(tmp_path / "absent.json")
+        read_annotations(tmp_path / "absent.json")
     with pytest.raises(UsageError, match=r"no \.xml"):
-        ann.read_annotations(tmp_path)
+        read_annotations(tmp_path)
 
 
 def test_ids_from_a_file(tmp_path):
     (tmp_path / "my.csv").write_text("e_2-tPyNgcw_90000_100000,3\n\nclip.mp4,1\nclip.mp4,2\n")
-    mine = ann.read_ids(str(tmp_path / "my.csv"))
+    mine = lists.read_ids(str(tmp_path / "my.csv"))
     assert (mine.ids, mine.name, mine.is_test) == (("e_2-tPyNgcw_000090", "clip"), "", False)
     copy = tmp_path / "copy.txt.xz"
-    copy.write_bytes(lzma.compress("\n".join(ann.published_list("flickr_test")).encode()))
-    assert (ann.read_ids(str(copy)).name, ann.read_ids(str(copy)).is_test) == ("flickr_test", True)
+    copy.write_bytes(lzma.compress("\n".join(lists.published_list("flickr_test")).encode()))
+    assert (lists.read_ids(str(copy)).name, lists.read_ids(str(copy)).is_test) == ("flickr_test", True)
     (tmp_path / "blank.txt").write_text("\n")
     with pytest.raises(UsageError, match="holds no id"):
-        ann.read_ids(str(tmp_path / "blank.txt"))
+        lists.read_ids(str(tmp_path / "blank.txt"))
 
 
 ROWS = """---g-f_I2yQ,1,people marching,test
@@ -446,7 +447,7 @@ VGGSOUND = ("---g-f_I2yQ_000001", "--0PQM4-hqg_000030", "zzzzzzzzzzz_000110")
 )
 def test_vggsound_csv_is_read(tmp_path, text):
     (tmp_path / "vggsound.csv").write_text(text)
-    assert ann.read_ids(str(tmp_path / "vggsound.csv")).ids == VGGSOUND
+    assert lists.read_ids(str(tmp_path / "vggsound.csv")).ids == VGGSOUND
 
 
 @pytest.mark.parametrize(
@@ -460,7 +461,7 @@ def test_vggsound_csv_is_read(tmp_path, text):
 )
 def test_other_csv_is_read_as_plain_ids(tmp_path, text):
     (tmp_path / "ids.csv").write_text(text)
-    assert ann.read_ids(str(tmp_path / "ids.csv")).ids[0] == "---g-f_I2yQ"
+    assert lists.read_ids(str(tmp_path / "ids.csv")).ids[0] == "---g-f_I2yQ"
 
 
 @pytest.mark.parametrize(
@@ -469,5 +470,5 @@ def test_other_csv_is_read_as_plain_ids(tmp_path, text):
 )
 def test_misspelt_list_name_suggests_the_right_one(name, meant):
     with pytest.raises(UsageError, match="neither a file nor a published list") as error:
-        ann.read_ids(name)
+        lists.read_ids(name)
     assert error.value.hint == (f"Did you mean {meant}?" if meant else "")

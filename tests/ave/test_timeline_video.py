@@ -9,7 +9,7 @@ import pytest
 
 from avloc.ave.timeline_video import write_timeline_video
 from avloc.errors import InputError
-from avloc.media import stream_frames
+from avloc.media.video_stream import stream_frames
 from tests.media_makers import make_video, tone
 from tests.synthetic_ave import some_timeline
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from avloc.annotations import published_boxes
+from avloc.annotations.boxes import published_boxes
 from avloc.checkpoint import load_model
 from avloc.engine import ClipCells, Engine
 from avloc.evaluate.protocol_scores import LabelledCells, score_protocols

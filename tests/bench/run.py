@@ -55,25 +55,25 @@ def parse_arguments(description: str) -> argparse.Namespace:
 
 def main(description: str) -> None:
     """Measure the requested rows, one at a time."""
-    options = parse_arguments(description)
+    arguments = parse_arguments(description)
     options = Options(
-        repeats=options.repeats,
-        clips=options.clips,
-        batch=options.batch,
-        video_seconds=options.video_seconds,
-        quick=options.quick,
-        methods=tuple(options.method),
+        repeats=arguments.repeats,
+        clips=arguments.clips,
+        batch=arguments.batch,
+        video_seconds=arguments.video_seconds,
+        quick=arguments.quick,
+        methods=tuple(arguments.method),
     )
     about, rows = header(), []
     print("\n".join(f"{name}: {value}" for name, value in about.items()))
-    for name in options.row or ROWS:
+    for name in arguments.row or ROWS:
         with tempfile.TemporaryDirectory() as work:
             measured = ROWS[name](options, Path(work))
         for row in measured:
             print(format_row(row), flush=True)
         rows += measured
-        if options.json:
-            options.json.write_text(json.dumps({"header": about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        if arguments.json:
+            arguments.json.write_text(json.dumps({"header": about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 def format_row(row: Row) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.annotations import read_annotations
+from avloc.annotations.boxes import read_annotations
 from avloc.checkpoint import load_model, save_model
 from avloc.distill.imported import read_hint
 from avloc.errors import InputError, Refused, UsageError, WeightsError

@@ -16,14 +16,9 @@ from avloc.files import folder_lock
 from avloc.progress import Event, Progress
 from avloc.store import Hints, Store, StoreWriter
 from avloc.weights import CNN14, DETR, cache_folder
-from tests.teacher_makers import make_clip, make_store, saved_teachers
+from tests.teacher_makers import make_clip, make_store
 
 CLIPS = 6
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved_teachers(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -69,12 +64,12 @@ def test_both_teachers(finished: tuple[Path, DistillReport]) -> None:
         ("detr", CLIPS, 0, {}),
     ]
     json.dumps(asdict(report))
-    heard, seen = Hints(folder, "panns"), Hints(folder, "detr")
-    assert heard.shards.ids == seen.shards.ids == Store(folder).ids
-    assert heard.stamp["settings"]["sound"] == "source"
-    assert len(heard.stamp["weights"]["Cnn14_mAP=0.431.pth"]) == 64
+    audio, visual = Hints(folder, "panns"), Hints(folder, "detr")
+    assert audio.shards.ids == visual.shards.ids == Store(folder).ids
+    assert audio.stamp["settings"]["sound"] == "source"
+    assert len(audio.stamp["weights"]["Cnn14_mAP=0.431.pth"]) == 64
     for clip_id in Store(folder).ids:
-        embedding, attention = heard.read(clip_id), seen.read(clip_id)
+        embedding, attention = audio.read(clip_id), visual.read(clip_id)
         assert embedding is not None
         assert attention is not None
         assert embedding.dtype == attention.dtype == np.float16
@@ -92,11 +87,11 @@ def test_second_run_changes_nothing(finished: tuple[Path, DistillReport], option
 
 
 def test_no_confident_query_is_recorded_as_no_hint(store: Path, options: DistillOptions) -> None:
-    asked = replace(options, teachers=("detr",), confidence=0.9999)
-    report = distill_cache(store, asked)
+    chosen = replace(options, teachers=("detr",), confidence=0.9999)
+    report = distill_cache(store, chosen)
     assert (report.teachers[0].done, report.teachers[0].no_hint, report.exit_code) == (CLIPS, CLIPS, 0)
     assert set(hint_bytes(store, "detr").values()) == {None}
-    assert distill_cache(store, asked).teachers[0].already == CLIPS
+    assert distill_cache(store, chosen).teachers[0].already == CLIPS
 
 
 @pytest.mark.parametrize(("batch", "stop_after"), [(1, 3), (5, 2), (100, 6)])
@@ -107,18 +102,18 @@ def test_interrupt_and_batch_leave_no_trace(
         if isinstance(event, Progress) and event.done == stop_after:
             raise KeyboardInterrupt
 
-    asked = replace(options, batch=batch, workers=1)
+    chosen = replace(options, batch=batch, workers=1)
     with pytest.raises(KeyboardInterrupt):
-        distill_cache(store, asked, interrupt)
+        distill_cache(store, chosen, interrupt)
     assert len(hint_bytes(store, "panns")) == stop_after
-    report = distill_cache(store, asked)
+    report = distill_cache(store, chosen)
     assert (report.teachers[0].already, report.teachers[0].done) == (stop_after, CLIPS - stop_after)
     for teacher in ("panns", "detr"):
         assert hint_bytes(store, teacher) == hint_bytes(finished[0], teacher)
 
 
 @pytest.mark.parametrize("change", [{"normalise": False}, {"sound": "store"}, {"confidence": 0.5}])
-def test_foreign_stamp_is_refused(
+def test_other_stamp_is_refused(
     change: dict[str, object], finished: tuple[Path, DistillReport], options: DistillOptions
 ) -> None:
     before = snapshot(finished[0])
@@ -128,7 +123,7 @@ def test_foreign_stamp_is_refused(
     assert snapshot(finished[0]) == before
 
 
-def test_other_weights_are_foreign(
+def test_other_weights_are_refused(
     finished: tuple[Path, DistillReport], options: DistillOptions, weights: Path, tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(DETR.under(weights), tmp_path / DETR.folder))
@@ -138,11 +133,8 @@ def test_other_weights_are_foreign(
         distill_cache(finished[0], replace(options, teachers=("detr",), weights_dir=tmp_path))
 
 
-def test_absent_weights(store: Path, options: DistillOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("AVLOC_WEIGHTS", raising=False)
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # nobody listens there
+@pytest.mark.usefixtures("offline")
+def test_absent_weights(store: Path, options: DistillOptions, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for teacher, weight in (("panns", CNN14), ("detr", DETR)):
         with pytest.raises(WeightsError) as caught:
@@ -153,46 +145,46 @@ def test_absent_weights(store: Path, options: DistillOptions, tmp_path: Path, mo
     assert not list(store.glob("hints-*"))
 
 
-def test_failed_clips_are_named_and_tried_again(store: Path, options: DistillOptions, tmp_path: Path) -> None:
-    asked = replace(options, sound="source")
+def test_failed_clips_are_listed_and_retried(store: Path, options: DistillOptions, tmp_path: Path) -> None:
+    chosen = replace(options, sound="source")
     with StoreWriter(store, Store(store).header) as writer:
         writer.add(replace(make_clip(97, None), picture=b"no picture"))
         writer.add(replace(make_clip(98, tmp_path / "later"), source_bytes=1))
-    report = distill_cache(store, asked)
+    report = distill_cache(store, chosen)
     assert report.exit_code == 1
-    heard, seen = report.teachers
-    assert set(heard.failed) == {"clip097_000010", "clip098_000010"}
-    assert set(seen.failed) == {"clip097_000010"}
-    assert (heard.done, seen.done) == (CLIPS, CLIPS + 1)
-    assert failures(store, "panns") == heard.failed
-    assert failures(store, "detr") == seen.failed
-    again = distill_cache(store, asked)
-    assert [one.failed for one in again.teachers] == [heard.failed, seen.failed]
-    assert failures(store, "panns") == heard.failed
+    audio, visual = report.teachers
+    assert set(audio.failed) == {"clip097_000010", "clip098_000010"}
+    assert set(visual.failed) == {"clip097_000010"}
+    assert (audio.done, visual.done) == (CLIPS, CLIPS + 1)
+    assert failures(store, "panns") == audio.failed
+    assert failures(store, "detr") == visual.failed
+    again = distill_cache(store, chosen)
+    assert [one.failed for one in again.teachers] == [audio.failed, visual.failed]
+    assert failures(store, "panns") == audio.failed
 
 
-def test_repaired_clips_leave_the_list(store: Path, options: DistillOptions) -> None:
+def test_repaired_clips_are_removed_from_the_list(store: Path, options: DistillOptions) -> None:
     lost = Path(Store(store).read("clip002_000010").sound_source)
-    asked = replace(options, teachers=("panns",), sound="source")
+    chosen = replace(options, teachers=("panns",), sound="source")
     kept = lost.read_bytes()
     lost.unlink()
     try:
-        assert set(distill_cache(store, asked).teachers[0].failed) == {"clip002_000010"}
+        assert set(distill_cache(store, chosen).teachers[0].failed) == {"clip002_000010"}
     finally:
         lost.write_bytes(kept)
-    report = distill_cache(store, asked)
+    report = distill_cache(store, chosen)
     assert (report.teachers[0].done, report.exit_code) == (1, 0)
     assert failures(store, "panns") == {}
 
 
 def test_resuming_keeps_the_sound_of_the_stamp(tmp_path: Path, options: DistillOptions) -> None:
-    asked = replace(options, teachers=("panns",))
+    chosen = replace(options, teachers=("panns",))
     folder = tmp_path / "store"
     make_store(folder, 2, sources=False)
-    distill_cache(folder, asked)
+    distill_cache(folder, chosen)
     with StoreWriter(folder, Store(folder).header) as writer:
         writer.add(make_clip(2, tmp_path / "sounds"))
-    report = distill_cache(folder, asked)
+    report = distill_cache(folder, chosen)
     assert (report.teachers[0].done, report.teachers[0].already) == (1, 2)
     assert Hints(folder, "panns").stamp["settings"]["sound"] == "store"
 
@@ -214,7 +206,7 @@ def test_one_writer_at_a_time(store: Path, options: DistillOptions) -> None:
         distill_cache(store, options)
 
 
-def test_options_that_cannot_be_meant(store: Path, options: DistillOptions) -> None:
+def test_invalid_options_are_refused(store: Path, options: DistillOptions) -> None:
     with pytest.raises(UsageError, match="valid: panns, yamnet, vggish, detr, lite0"):
         DistillOptions(teachers=("clap",))
     with pytest.raises(UsageError, match="--teacher"):
@@ -242,11 +234,11 @@ def arrays(tmp_path: Path) -> Path:
 
 
 def test_import(store: Path, arrays: Path, options: DistillOptions) -> None:
-    asked = DistillOptions(import_npy=arrays)
-    report = distill_cache(store, asked)
-    heard, seen = report.teachers
-    assert (heard.done, heard.missing, heard.no_hint, heard.failed) == (2, 4, 0, {})
-    assert (seen.done, seen.missing, seen.no_hint, seen.failed) == (3, 3, 1, {})
+    chosen = DistillOptions(import_npy=arrays)
+    report = distill_cache(store, chosen)
+    audio, visual = report.teachers
+    assert (audio.done, audio.missing, audio.no_hint, audio.failed) == (2, 4, 0, {})
+    assert (visual.done, visual.missing, visual.no_hint, visual.failed) == (3, 3, 1, {})
     assert report.exit_code == 0
     hints = Hints(store, "detr")
     expected = np.load(arrays / "detr_dec_feats/clip001_000010.jpg.npy")[0].astype(np.float16)
@@ -254,12 +246,12 @@ def test_import(store: Path, arrays: Path, options: DistillOptions) -> None:
     assert hints.read("clip002_000010") is None
     assert len(hints.stamp["settings"]["imported"]) == 64
     assert hints.stamp["weights"] == {}
-    assert distill_cache(store, asked).teachers[0].already == 2
+    assert distill_cache(store, chosen).teachers[0].already == 2
     with pytest.raises(Refused, match="settings, weights differ"):
         distill_cache(store, options)
 
 
-def test_import_knows_both_spellings_of_a_vggsound_id(tmp_path: Path) -> None:
+def test_import_reads_both_spellings_of_a_vggsound_id(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     clip = replace(make_clip(0, None), id="-0xzrMun0Rs_000030")
     store = make_store(folder, 1, sources=False, start=5)
@@ -272,14 +264,14 @@ def test_import_knows_both_spellings_of_a_vggsound_id(tmp_path: Path) -> None:
     assert Hints(folder, "detr").read(clip.id) is not None
 
 
-def test_import_of_other_material_is_foreign(store: Path, arrays: Path) -> None:
+def test_import_of_other_arrays_is_refused(store: Path, arrays: Path) -> None:
     distill_cache(store, DistillOptions(import_npy=arrays))
     np.save(arrays / "audio_feats/clip003_000010.flac.npy", np.zeros(2048, np.float32))
     with pytest.raises(Refused, match="settings differ"):
         distill_cache(store, DistillOptions(import_npy=arrays))
 
 
-def test_import_names_what_is_wrong(store: Path, arrays: Path) -> None:
+def test_import_names_invalid_arrays(store: Path, arrays: Path) -> None:
     sounds = arrays / "audio_feats"
     np.save(sounds / "clip003_000010.flac.npy", np.zeros(527, np.float32))
     np.save(sounds / "clip004_000010.flac.npy", np.full(2048, 1e6, np.float32))
@@ -299,10 +291,10 @@ def test_import_names_what_is_wrong(store: Path, arrays: Path) -> None:
 
 def test_import_of_one_kind_and_of_none(store: Path, arrays: Path, tmp_path: Path) -> None:
     shutil.rmtree(arrays / "audio_feats")
-    said: list[Event] = []
-    report = distill_cache(store, DistillOptions(import_npy=arrays), said.append)
+    events: list[Event] = []
+    report = distill_cache(store, DistillOptions(import_npy=arrays), events.append)
     assert [one.teacher for one in report.teachers] == ["detr"]
-    assert any("audio_feats" in str(event) for event in said)
+    assert any("audio_feats" in str(event) for event in events)
     with pytest.raises(UsageError, match="--import-npy"):
         distill_cache(store, DistillOptions(import_npy=tmp_path / "absent"))
 

@@ -21,7 +21,7 @@ from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate
 from avloc.heatmap import heat_maps
-from avloc.media import decode_picture, square
+from avloc.media.pictures import decode_picture, square
 from avloc.metrics import ground_truth
 from avloc.protocols import PROTOCOLS, Protocol
 from avloc.registry import StoreSpec

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from avloc.engine import SILENCE, ClipCells, HeatMaps, map_weights, score_heat, truth_of
 from avloc.evaluate.baselines import random_cells
 from avloc.evaluate.protocol_scores import SWEEP, LabelledCells, Scored, score_protocols, sweep_kinds
-from avloc.media import encode_mask
+from avloc.media.pictures import encode_png
 from avloc.metrics import AUC_THRESHOLDS, ClipScore, summarise
 from avloc.protocols import PROTOCOLS, Protocol
 from tests import reference_scoring as slow
@@ -98,7 +98,7 @@ def test_maps_with_ties_are_scored_as_by_loops(name, data, these, box_rule):
 @settings(max_examples=15, deadline=None)
 def test_drawn_truths_are_scored_as_by_loops(name, data, mask):
     side, cells = data.draw(exact_cells(slow.RULES[name].resize))
-    clip = ClipCells(id="a", mask=encode_mask(mask), maps={"av": cells})
+    clip = ClipCells(id="a", mask=encode_png(mask), maps={"av": cells})
     protocol = replace(PROTOCOLS[name], side=side)
     assert_equal(scored(clip, "av", protocol, "mask"), twin(clip, "av", protocol, "mask", mask), is_mask=True)
 
@@ -312,7 +312,7 @@ def some_clips(count: int, *, drawn: bool = False) -> list[LabelledCells]:
             av[:] = 0.25
         corners = np.sort(draw.uniform(0, 1, (index % 4, 2, 2)), axis=1).reshape(-1, 4)
         picture = draw.random((11, 13)) < (0.0 if index % 6 == 4 else 0.4)
-        truth = {"mask": encode_mask(picture)} if drawn else {"boxes": corners}
+        truth = {"mask": encode_png(picture)} if drawn else {"boxes": corners}
         wrong = {SILENCE: draw.uniform(-1, 1, (1, 7, 7)).astype(np.float32)}
         cells = ClipCells(id=f"clip-{index:02}", maps=maps, wrong=wrong, **truth)
         out.append(LabelledCells(cells=cells, label=f"class {index % 3}", flags=("silent",) if index % 2 else ()))

@@ -13,12 +13,12 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from avloc import losses
-from avloc.annotations import parse_label, relations
+from avloc.annotations.labels import parse_label, relations
 from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch, ClipSet, load
 from avloc.engine import Engine, box_cells, supervise
 from avloc.engine.targets import box_cover, mask_cover
-from avloc.media import encode_mask
+from avloc.media.pictures import encode_png
 from avloc.methods import HintBatch
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("text", "heard", "seen"),
+    ("text", "sounding", "visible"),
     [
         ("", "", set()),
         ("dog", "dog", {"dog"}),
@@ -39,9 +39,9 @@ CPU = torch.device("cpu")
         ("vehicle horn, car horn, honking", "vehicle horn, car horn, honking", {"vehicle horn, car horn, honking"}),
     ],
 )
-def test_a_label_says_what_is_heard_and_what_is_seen(text, heard, seen):
+def test_label_has_a_sounding_and_visible_classes(text, sounding, visible):
     label = parse_label(text)
-    assert (label.heard, label.seen, label.known) == (heard, seen, bool(heard))
+    assert (label.sounding, label.visible) == (sounding, visible)
 
 
 def test_a_sound_is_wrong_only_where_both_labels_say_so():
@@ -124,7 +124,7 @@ def annotated(folder, *, as_mask):
             box = [[x0 / width, y0 / height, (xs.max() + 1) / width, (ys.max() + 1) / height]]
             png = io.BytesIO()
             Image.fromarray(white).convert("RGB").save(png, "PNG")
-            truth = {"mask": encode_mask(white)} if as_mask else {"boxes": np.array(box)}
+            truth = {"mask": encode_png(white)} if as_mask else {"boxes": np.array(box)}
             sound = np.zeros(spec.samples, np.int16)
             writer.add(Clip(id=f"c{index}", picture=png.getvalue(), sound=sound, frame_hw=(height, width), **truth))
     return Store(folder)

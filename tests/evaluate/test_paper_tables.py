@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from avloc.annotations import list_names, published_list
+from avloc.annotations.lists import list_names, published_list
 from avloc.errors import UsageError
 from avloc.evaluate.paper_tables import TABLES, TRAINING_LISTS, find_table
 from avloc.evaluate.tables import fill, table_json

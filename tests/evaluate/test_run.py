@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 import avloc
-from avloc.annotations import published_list, silent_pairs
+from avloc.annotations.lists import published_list, silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
 from avloc.dataset import ClipSet, load
@@ -24,7 +24,7 @@ from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate, evaluate_runs, find_store
 from avloc.files import sha256_of
 from avloc.heatmap import heat_maps
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from avloc.methods import Embeddings
 from avloc.progress import Notice
 from avloc.protocols import Protocol

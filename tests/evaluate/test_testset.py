@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.models import resnet34
 
-from avloc.annotations import silent_pairs
+from avloc.annotations.lists import silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.dataset import ClipSet, load
 from avloc.engine import NOT_FINITE, ClipCells, predict_cells
@@ -19,7 +19,7 @@ from avloc.engine.core import Engine
 from avloc.errors import Refused
 from avloc.evaluate import EvalOptions, evaluate
 from avloc.evaluate.maps import _with_priors
-from avloc.media import encode_mask
+from avloc.media.pictures import encode_png
 from avloc.metrics import confidence, extended_scores, source_scores
 from avloc.store import Store
 from avloc.weights import DETR, Located, locate
@@ -107,7 +107,7 @@ def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
     for ((x0, y0, x1, y1),) in boxes:
         mask = np.zeros((224, 224), np.bool_)
         mask[int(224 * y0) : int(224 * y1), int(224 * x0) : int(224 * x1)] = True
-        masks.append(encode_mask(mask))
+        masks.append(encode_png(mask))
     drawn = [to_clip(s, boxes=np.zeros((0, 4)), mask=m) for s, m in zip(world, masks, strict=False)]
     boxed = [to_clip(s, boxes=b) for s, b in zip(world, boxes, strict=False)]
     (by_mask,) = run(model, store=write(tmp_path / "masks", drawn, box_rule="mask"))
@@ -122,7 +122,7 @@ def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
 
 
 def test_a_damaged_mask_is_a_missing_clip(model, world, tmp_path):
-    good = encode_mask(np.eye(64, dtype=np.bool_))
+    good = encode_png(np.eye(64, dtype=np.bool_))
     clips = [to_clip(s, boxes=np.zeros((0, 4)), mask=good) for s in world[:3]]
     clips[1] = to_clip(world[1], boxes=np.zeros((0, 4)), mask=good[:40])
     (report,) = run(model, store=write(tmp_path / "masks", clips, box_rule="mask"))
@@ -164,7 +164,7 @@ def test_vggss_baselines_need_nothing_but_the_package(here, tmp_path, monkeypatc
 
 
 def test_protocols_with_lists_of_their_own_say_so(model, world, tmp_path):
-    from avloc.annotations import testset_ids
+    from avloc.annotations.lists import testset_ids
 
     all_ids, fewer = testset_ids("vggss"), set(testset_ids("vggss-4692"))
     inside = next(i for i in all_ids if i in fewer)
@@ -282,7 +282,7 @@ def test_maps_of_priors_stay_with_their_clips():
 
 
 def test_a_store_is_what_it_was_prepared_for_and_not_what_its_folder_is_called(model, world, tmp_path):
-    from avloc.annotations import testset_ids
+    from avloc.annotations.lists import testset_ids
 
     inside, outside = testset_ids("vggss-4692")[0], (set(testset_ids("vggss")) - set(testset_ids("vggss-4692"))).pop()
     clips = [to_clip(scene, id=name) for scene, name in zip(world, (inside, outside), strict=False)]

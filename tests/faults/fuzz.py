@@ -83,7 +83,7 @@ def _store_files() -> dict[str, bytes]:
 
 
 def _annotations(path: Path) -> object:
-    from avloc.annotations import read_annotations
+    from avloc.annotations.boxes import read_annotations
 
     found = read_annotations(path)
     return [found.find(name) for name in found.ids]
@@ -94,7 +94,7 @@ def _xml_folder(path: Path) -> object:
 
 
 def _ids(path: Path) -> object:
-    from avloc.annotations import read_ids
+    from avloc.annotations.lists import read_ids
 
     return read_ids(str(path))
 
@@ -125,7 +125,7 @@ def _store(path: Path) -> object:
 
 
 def _picture(path: Path) -> object:
-    from avloc.media import decode_picture
+    from avloc.media.pictures import decode_picture
 
     return decode_picture(path.read_bytes())
 

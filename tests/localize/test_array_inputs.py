@@ -15,7 +15,7 @@ from PIL import Image
 import avloc
 from avloc.errors import InputError, UsageError
 from avloc.localize import Style
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from tests.media_makers import disc, make_picture, tone
 from tests.program import ROOT
 from tests.responsive_model import save_responsive
@@ -103,8 +103,8 @@ def cut_off() -> Image.Image:
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        (Image.fromarray(FRAME).convert("F"), "32-bit numbers have no agreed black and white"),
-        (Image.fromarray(FRAME).convert("I"), "32-bit numbers have no agreed black and white"),
+        (Image.fromarray(FRAME).convert("F"), "32-bit values have no standard range"),
+        (Image.fromarray(FRAME).convert("I"), "32-bit values have no standard range"),
         (torch.zeros(3, 48, 3, dtype=torch.uint8), r"a tensor \[3, 48, 3\], which could be \[H, W, 3\] or \[3, H, W\]"),
         (torch.zeros(48, 64, 3), r"frame is \[48, 64, 3\] float32; valid: .* uint8"),
         (torch.zeros(48, 64, 3, dtype=torch.bfloat16), r"tensor \[48, 64, 3\] torch\.bfloat16 .* on cpu; valid: "),

@@ -17,7 +17,8 @@ from avloc.errors import UsageError
 from avloc.localize import InputDone, LocalizeOptions, Times, localize, plan_outputs
 from avloc.localize.inputs import expand_inputs
 from avloc.localize.run import prefetch
-from avloc.media import probe, read_frame
+from avloc.media.probing import probe
+from avloc.media.video_frames import read_frame
 from avloc.progress import Notice, Progress
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 from tests.responsive_model import RATE, save_responsive

@@ -23,7 +23,9 @@ from avloc.engine.fusion import fuse_cells
 from avloc.engine.fusion_setup import load_fusion
 from avloc.errors import InputError, UsageError, WeightsAbsent, WeightsError
 from avloc.localize import Localization, LocalizeOptions, Style, localize, parse_style, parse_weights
-from avloc.media import read_frame, read_sound, stream_frames
+from avloc.media.audio import read_sound
+from avloc.media.video_frames import read_frame
+from avloc.media.video_stream import stream_frames
 from avloc.networks.detr import stretched
 from avloc.priors import DetrPrior
 from tests import readme

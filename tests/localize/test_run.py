@@ -26,7 +26,7 @@ from avloc.errors import UsageError, WeightsError
 from avloc.heatmap import heat_maps
 from avloc.localize import Localization, LocalizeOptions, localize, plan_outputs
 from avloc.localize.result import peak_and_box, peak_of
-from avloc.media import read_frame, read_moment
+from avloc.media.video_frames import read_frame, read_moment
 from avloc.methods import build
 from avloc.transforms import log_spectrogram
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
@@ -40,11 +40,6 @@ FIELDS = (
     *("mean_similarity", "silent", "sound_effect", "sound_effect_noise", "verdict", "model", "protocol", "seconds"),
     "error",
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")

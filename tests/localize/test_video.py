@@ -21,7 +21,10 @@ from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.scenes import SoundSource
 from avloc.localize.style import Style
 from avloc.localize.video import write_video
-from avloc.media import MovieWriter, read_frame, read_sound, stream_frames
+from avloc.media.audio import read_sound
+from avloc.media.video_frames import read_frame
+from avloc.media.video_stream import stream_frames
+from avloc.media.video_writer import VideoWriter
 from avloc.progress import Notice, Progress
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
 from tests.processes import ROOT, start
@@ -288,11 +291,11 @@ def test_heat_goes_over_in_a_straight_line_and_fades_into_silence(tmp_path, ever
 def test_pictures_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
     """Compared before they are encoded: x264 does not give the same bytes for the same pictures every time."""
     source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
-    opened, shown, write = [], [], video.MovieWriter.write
+    opened, shown, write = [], [], video.VideoWriter.write
     monkeypatch.setattr(
         video, "stream_frames", lambda *given, **how: opened.append(given) or stream_frames(*given, **how)
     )
-    monkeypatch.setattr(video.MovieWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
+    monkeypatch.setattr(video.VideoWriter, "write", lambda *given: shown.append(given[1:]) or write(*given))
     outs = {}
     for held in (video._BUFFERED_BYTES, 0):
         monkeypatch.setattr(video, "_BUFFERED_BYTES", held)
@@ -493,7 +496,7 @@ def test_a_full_disk_is_no_fault_of_the_input(tmp_path):
         pytest.skip("this system has no /dev/full")
     source = make_video(tmp_path / "in.mp4", seconds=2, sound=noise(2), rate=RATE)
     shown = next(stream_frames(source))
-    with pytest.raises(OSError, match="space"), MovieWriter(full, shown, (48, 64)) as writer:
+    with pytest.raises(OSError, match="space"), VideoWriter(full, shown, (48, 64)) as writer:
         for one in stream_frames(source):
             writer.write(one.picture(), one.start, one.end)
 

@@ -15,7 +15,10 @@ import pytest
 
 from avloc.errors import InputError
 from avloc.files import atomic_path
-from avloc.media import probe, read_frame, read_moment, read_sound, stream_frames, stream_seconds
+from avloc.media.audio import read_sound
+from avloc.media.probing import probe
+from avloc.media.video_frames import read_frame, read_moment
+from avloc.media.video_stream import stream_frames, stream_seconds
 from tests.media_makers import disc, grey_ramp, make_coded_sound, make_sound, make_video, tone
 from tests.timed_video import FPS, RATE, film, loud_span, picture_time
 
@@ -151,7 +154,7 @@ def test_frames_after_a_damaged_one_are_read(one_damaged):
         read_frame(one_damaged, at=3.0)
     shown = list(stream_frames(one_damaged))
     assert 4 * FPS - 8 < len(shown) < 4 * FPS
-    assert [one.damaged for one in shown].count(True) == 1
+    assert [one.decoded.damaged for one in shown].count(True) == 1
     assert all(one.end == other.start for one, other in pairwise(shown))
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media import PICTURE_SUFFIXES, as_shown, decode_picture, is_picture
+from avloc.media.pictures import PICTURE_SUFFIXES, as_shown, decode_picture, is_picture
 from tests.media_makers import make_sound, make_video, tone
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -115,8 +115,8 @@ def test_rare_formats_are_decoded(kind):
         (HEIC, "HEIC, which is not read; save it as JPEG or PNG"),
         (encoded(Image.new("RGB", SIZE), "EPS"), "not a JPEG"),
         (encoded(Image.new("RGB", SIZE), "DDS"), "not a JPEG"),
-        (encoded(Image.new("F", SIZE, 0.5), "TIFF"), "32-bit numbers have no agreed black and white"),
-        (encoded(Image.new("I", SIZE, 70_000), "TIFF"), "32-bit numbers have no agreed black and white"),
+        (encoded(Image.new("F", SIZE, 0.5), "TIFF"), "32-bit values have no standard range"),
+        (encoded(Image.new("I", SIZE, 70_000), "TIFF"), "32-bit values have no standard range"),
         (ALL[".gif"][:20], "picture cannot be decoded"),
         (ALL[".tiff"][:40], "picture cannot be decoded"),
         (ALL[".tga"][:40], "picture cannot be decoded"),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from avloc.media import read_frame
 from avloc.media.colours import to_rgb
 from avloc.media.tonemap import BT709, HLG, PEAK, PQ, REFERENCE_WHITE, light_to_signal, to_sdr, tone_gain
+from avloc.media.video_frames import read_frame
 from tests.media_makers import disc, hdr_frame, make_hdr_video, tone
 
 BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc.errors import InputError
-from avloc.media import probe, read_frame, read_sound, stream_frames, stream_sound
+from avloc.media.audio import read_sound
+from avloc.media.probing import probe
+from avloc.media.video_frames import read_frame
+from avloc.media.video_stream import stream_frames, stream_sound
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
 
 RATE = 16_000
@@ -135,7 +138,7 @@ def test_range_clips_first_and_last_frame(tmp_path_factory, start, length):
     whole, stop = list(stream_frames(path)), start + length
     part = list(stream_frames(path, start_s=start, stop_s=stop))
     kept = [shown for shown in whole if shown.end > start + 1e-4 and shown.start <= stop - 1e-4]
-    assert [shown.frame.pts for shown in part] == [shown.frame.pts for shown in kept]
+    assert [shown.decoded.frame.pts for shown in part] == [shown.decoded.frame.pts for shown in kept]
     assert float(part[0].start) == max(start, float(kept[0].start))
     assert float(part[-1].end) == pytest.approx(min(stop, float(kept[-1].end)))
 

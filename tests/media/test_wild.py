@@ -21,7 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avloc.errors import InputError
-from avloc.media import probe, read_frame, read_moment, read_sound, stream_frames, stream_sound
+from avloc.media.audio import read_sound
+from avloc.media.probing import probe
+from avloc.media.video_frames import read_frame, read_moment
+from avloc.media.video_stream import stream_frames, stream_sound
 from avloc.prepare.clips import Job, Skip, make_clip
 from avloc.prepare.sources import Source
 from avloc.registry import StoreSpec

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
 from avloc.errors import UsageError, WeightsError
-from avloc.media import read_sound
+from avloc.media.audio import read_sound
 from avloc.networks.backbones import build_backbone, load_pretrained
 from avloc.networks.yamnet import SAMPLES, YAMNet, load_yamnet, read_yamnet
 from avloc.transforms import log_mel
 from avloc.weights import YAMNET
-from tests.recipe_makers import SHARED, published_tflite, real, save_yamnet, sounds, yamnet_layers
+from tests.recipe_makers import SHARED, published_tflite, real, save_yamnet, sounds
 
 CLIPS = SHARED / "clips"
 
@@ -74,11 +74,6 @@ def test_quiet_bands_survive_autocast():
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def layers() -> list[tuple]:
-    return yamnet_layers()
 
 
 @pytest.fixture(scope="module")

@@ -48,10 +48,10 @@ def test_parity_ave(name, reference, drawn, batch):
     with torch.no_grad():
         predicted = model.predict(batch.visual, batch.audio)
         attended, attention = model.attend(batch.visual, batch.audio)
-        heard, seen = model.encode_time(attended, batch.audio)
+        audio_states, video_states = model.encode_time(attended, batch.audio)
     assert torch.equal(attention, predicted.attention)
     close(predicted.attention, theirs["attention"], TOLERANCE)
-    for states, modality in ((heard, "audio"), (seen, "video")):
+    for states, modality in ((audio_states, "audio"), (video_states, "video")):
         close(states[..., [*range(8), *range(128, 136)]], theirs[f"lstm_{modality}_head"], TOLERANCE)
     if config.own["weak"]:
         close(predicted.scores, theirs["segment_scores"], TOLERANCE)
@@ -77,21 +77,21 @@ def test_parity_matching(case, reference, drawn):
     scale = theirs["feature_scale"].item()
     visual, audio = (scale * torch.from_numpy(pairs[name]) for name in ("visual", "audio"))
     with torch.no_grad():
-        seen, heard = model.embed_visual(visual), model.embed_audio(audio)
-        apart = distance(seen[:, :, None], heard[:, None])
+        image_vectors, audio_vectors = model.embed_visual(visual), model.embed_audio(audio)
+        distances = distance(image_vectors[:, :, None], audio_vectors[:, None])
         cells = visual[:, :, None, None].expand(-1, -1, 7, 7, -1)
         labels = torch.from_numpy(np.where(pairs["event"], 3, 28))
         (loss,) = model.losses(Features(visual=cells, audio=audio, labels=labels)).values()
-    own = apart.diagonal(dim1=1, dim2=2)
+    own = distances.diagonal(dim1=1, dim2=2)
     close(own, theirs["distance"], TOLERANCE)
-    close(apart, theirs["distance_visual_by_audio"], TOLERANCE)
+    close(distances, theirs["distance_visual_by_audio"], TOLERANCE)
     close(loss.item(), theirs["loss"].item(), TOLERANCE)
     assert (own.numpy()[~pairs["event"]] < 2.0).sum() == theirs["active_negatives"]
-    check_search(apart.numpy(), pairs["event"], theirs)
+    check_search(distances.numpy(), pairs["event"], theirs)
 
 
-def check_search(apart, event, theirs) -> None:
-    for clip, sums in enumerate(map(window_sums, apart, event)):
+def check_search(distances, event, theirs) -> None:
+    for clip, sums in enumerate(map(window_sums, distances, event)):
         assert np.array_equal(np.isnan(sums), np.isnan(theirs["window_sums"][clip]))
         close(np.nan_to_num(sums), np.nan_to_num(theirs["window_sums"][clip]), TOLERANCE)
         assert np.array_equal(window_starts(sums), theirs["window_start"][clip])

@@ -53,9 +53,9 @@ def test_parity_sacl_maps(sacl):
     with torch.no_grad():
         loss = check(model.eval(), batch, reference, "eval")
         close(loss.item(), reference["eval_loss"].item(), TOLERANCE)
-        embedded, led = model.sound(batch["log_mel"])
+        embedded, transformed = model.sound(batch["log_mel"])
         close(embedded, reference["eval_sound_embedding"], TOLERANCE)
-        close(led[..., :64], reference["eval_sound_transformed_head"], TOLERANCE)
+        close(transformed[..., :64], reference["eval_sound_transformed_head"], TOLERANCE)
         close(model.frame(batch["view1"]).features[:, :2], reference["eval_frame_head"], TOLERANCE)
 
 

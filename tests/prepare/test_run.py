@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avloc.annotations import Annotation, pair_only_ids, published_list
+from avloc.annotations.boxes import Annotation
+from avloc.annotations.lists import pair_only_ids, published_list
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.files import folder_lock, read_json_lines
-from avloc.media import decode_mask, decode_picture
+from avloc.media.pictures import decode_mask, decode_picture
 from avloc.prepare import PrepareOptions, prepare
 from avloc.prepare.clips import Job
 from avloc.prepare.sources import Skip, Source

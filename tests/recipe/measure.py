@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avloc.annotations import parse_label
+from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.dataset import ClipSet
 from avloc.dataset import load as load_batches
@@ -18,7 +18,7 @@ from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
 from avloc.localize.verdict import VerdictRule
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from avloc.protocols import Protocol
 from avloc.store import Store
 from tests.recipe.compose import SILENCE
@@ -126,9 +126,9 @@ def peaks_of(clips: list[Seen]) -> tuple[list[float], list[float]]:
     peaks: dict[bool, list[float]] = {True: [], False: []}
     for clip in clips:
         label = parse_label(clip.label)
-        if label.heard == SILENCE:
+        if label.sounding == SILENCE:
             continue
-        peaks[label.heard in label.seen].append(clip.peak)
+        peaks[label.sounding in label.visible].append(clip.peak)
     return peaks[True], peaks[False]
 
 

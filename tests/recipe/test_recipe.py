@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from avloc.annotations import parse_label, read_annotations
+from avloc.annotations.boxes import read_annotations
+from avloc.annotations.labels import parse_label
 from avloc.config import TrainConfig, from_dict, read_toml
 from avloc.engine import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
 from tests.recipe.measure import calibrated
@@ -96,9 +97,10 @@ def test_every_clip_has_picture_sound_and_label(made, folder):
     assert frames == {path.stem for path in (folder / "audio").iterdir()} == set(annotations.ids)
     for entry in entries(folder).values():
         label = parse_label(entry["label"])
-        assert label.heard
-        assert label.seen <= {*KINDS, *ONLY, *(other for others in ALIKE.values() for other in others), "street_music"}
-        assert len(entry["boxes"]) == 0 or label.heard in label.seen
+        assert label.sounding
+        similar = {other for others in ALIKE.values() for other in others}
+        assert label.visible <= {*KINDS, *ONLY, *similar, "street_music"}
+        assert len(entry["boxes"]) == 0 or label.sounding in label.visible
 
 
 def test_training_clips_are_square_and_some_sounds_are_wrong(made):
@@ -107,10 +109,10 @@ def test_training_clips_are_square_and_some_sounds_are_wrong(made):
     assert {decode_picture((made / "train" / name).read_bytes()).shape for name in clips} == {(SIDE, SIDE, 3)}
     assert {soundfile.info(path).frames for path in (made / "train" / "audio").iterdir()} == {SAMPLES}
     labels = [parse_label(entry["label"]) for entry in clips.values()]
-    wrong = [label for label in labels if label.heard not in label.seen]
+    wrong = [label for label in labels if label.sounding not in label.visible]
     assert 2 <= len(wrong) <= 20
-    assert all(("car" not in label.seen or label.heard != "siren") for label in wrong)
-    assert not any("violin" in label.seen and label.heard == "cello" for label in wrong)
+    assert all(("car" not in label.visible or label.sounding != "siren") for label in wrong)
+    assert not any("violin" in label.visible and label.sounding == "cello" for label in wrong)
 
 
 def area(boxes) -> float:
@@ -128,7 +130,7 @@ def test_scenes_are_of_two_objects_one_of_which_sounds(made):
     assert min(shares["on"]) < 0.26  # what is pasted sounds
     assert max(shares["on"]) > 0.74  # what it is pasted on
     assert max(shares["crowded"]) < 0.3
-    heard = {parse_label(entry["label"]).heard for entry in clips.values()}
+    heard = {parse_label(entry["label"]).sounding for entry in clips.values()}
     assert heard == {*KINDS} - {"lion"}  # lions have no test
 
 
@@ -147,10 +149,10 @@ def test_wrong_pairs_share_their_picture(made):
     clips = entries(made / "wrong")
     for _, group in groupby(clips.items(), key=lambda item: item[0].rpartition("-")[0]):
         right, wrong, silent = (parse_label(entry["label"]) for _, entry in group)
-        assert right.heard in right.seen
-        assert wrong.heard not in wrong.seen
-        assert silent.heard == "silence"
-        assert right.seen == wrong.seen == silent.seen
+        assert right.sounding in right.visible
+        assert wrong.sounding not in wrong.visible
+        assert silent.sounding == "silence"
+        assert right.visible == wrong.visible == silent.visible
     assert not soundfile.read(next((made / "wrong" / "audio").glob("*-silent.wav")))[0].any()
 
 

@@ -17,12 +17,7 @@ from avloc.weights import YAMNET, cache_folder, locate
 from tests.recipe.__main__ import main
 from tests.recipe.tflite import read_layers
 from tests.recipe.yamnet import convert_yamnet, read_yamnet_tflite
-from tests.recipe_makers import published_tflite, tflite, yamnet_layers
-
-
-@pytest.fixture(scope="module")
-def layers() -> list[tuple]:
-    return yamnet_layers()
+from tests.recipe_makers import published_tflite, tflite
 
 
 @pytest.fixture(params=["random", "published"])
@@ -69,9 +64,8 @@ def test_the_command_writes_where_it_is_asked_and_names_a_damaged_file(layers, t
 
 
 @pytest.mark.parametrize("place", ["--weights-dir", "cache"])
-def test_a_file_that_has_to_be_converted_is_named_with_the_command(place, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("AVLOC_WEIGHTS", raising=False)
+@pytest.mark.usefixtures("offline")
+def test_a_file_that_has_to_be_converted_is_named_with_the_command(place, tmp_path):
     folder = cache_folder() if place == "cache" else tmp_path
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "yamnet_int8.tflite").write_bytes(b"TFL3")

@@ -27,9 +27,9 @@ from avloc.store import (
     Store,
     StoreHeader,
     StoreWriter,
-    clip_digest,
     shards,
 )
+from avloc.store.clips import clip_digest
 
 SPEC = StoreSpec(seconds=0.01, rate=8_000)
 
@@ -63,13 +63,13 @@ def same(one: Clip, other: Clip) -> bool:
     st.integers(1, 4),
 )
 @settings(max_examples=25, deadline=None)
-def test_clips_come_back_whole(tmp_path_factory, names, shard_clips):
+def test_clips_round_trip(tmp_path_factory, names, shard_clips):
     store = fill(tmp_path_factory.mktemp("store"), sorted(names, reverse=True), shard_clips=shard_clips)
     assert store.ids == sorted(names)
     assert all(same(store.read(name), clip(name)) for name in names)
 
 
-def test_what_a_killed_writer_left_goes_when_the_same_file_is_written(tmp_path):
+def test_temporary_file_of_a_killed_writer_is_removed_by_the_next_write(tmp_path):
     mine, other = tmp_path / ".a.png.0123abcd.part", tmp_path / ".b.png.0123abcd.part"
     for path in (mine, other):
         path.touch()
@@ -78,7 +78,7 @@ def test_what_a_killed_writer_left_goes_when_the_same_file_is_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.png"]
 
 
-def test_what_a_living_writer_writes_stays_when_another_writes_the_same_file(tmp_path):
+def test_temporary_file_of_a_running_writer_is_kept(tmp_path):
     with atomic_path(tmp_path / "a") as mine:
         mine.write_bytes(b"first")
         writer = multiprocessing.get_context("spawn").Process(target=_write_second, args=(tmp_path / "a",))
@@ -93,7 +93,7 @@ def _write_second(path):
         part.write_bytes(b"second")
 
 
-def test_every_field_comes_back(tmp_path):
+def test_every_field_round_trips(tmp_path):
     more = clip(
         "full",
         mask=b"a mask",
@@ -117,7 +117,7 @@ def test_every_field_comes_back(tmp_path):
 @pytest.mark.parametrize("named", [False, True])
 def test_an_interrupt_while_a_shard_is_written_loses_no_clip_and_writes_none_twice(tmp_path, monkeypatch, named):
     """Leaving the context writes the buffer; a shard is complete once it has its final name."""
-    monkeypatch.setattr(shards, "write_shard", _struck(shards.write_shard, named))
+    monkeypatch.setattr(shards, "write_shard", _interrupted_once(shards.write_shard, named))
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=2) as writer:
         for name in "abc":
             writer.add(clip(name))
@@ -125,29 +125,29 @@ def test_an_interrupt_while_a_shard_is_written_loses_no_clip_and_writes_none_twi
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_nor_does_it_lose_a_hint_or_write_one_twice(tmp_path, monkeypatch, named):
-    monkeypatch.setattr(shards, "write_shard", _struck(shards.write_shard, named))
+def test_an_interrupt_while_a_shard_is_written_loses_no_hint_and_writes_none_twice(tmp_path, monkeypatch, named):
+    monkeypatch.setattr(shards, "write_shard", _interrupted_once(shards.write_shard, named))
     stamp = HintStamp(teacher="t", shape=(2,))
     with pytest.raises(KeyboardInterrupt), HintWriter(tmp_path, stamp, shard_clips=1) as writer:
         writer.add("a", np.zeros(2))
     assert Hints(tmp_path, "t").shards.ids == ["a"]
 
 
-def _struck(write, named):
+def _interrupted_once(write, named):
     """The writer, interrupted once, before or after the rename."""
-    blows = iter([True])
+    interrupts = iter([True])
 
-    def struck(*arguments):
-        blow = next(blows, False)
-        if named or not blow:
+    def interrupted(*arguments):
+        interrupt = next(interrupts, False)
+        if named or not interrupt:
             write(*arguments)
-        if blow:
+        if interrupt:
             raise KeyboardInterrupt
 
-    return struck
+    return interrupted
 
 
-def test_the_data_hash_names_the_clips_and_not_their_shards(tmp_path):
+def test_data_hash_depends_on_the_clips_and_not_on_their_shards(tmp_path):
     one = fill(tmp_path / "one", "abcdef", shard_clips=2).data_hash()
     assert one == fill(tmp_path / "two", "fedcba", shard_clips=5).data_hash()
     assert one != fill(tmp_path / "three", "abcdeg", shard_clips=2).data_hash()
@@ -156,7 +156,7 @@ def test_the_data_hash_names_the_clips_and_not_their_shards(tmp_path):
 
 @given(st.lists(st.binary(max_size=5), min_size=1, max_size=6), st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
-def test_masks_come_back_with_their_clips(tmp_path_factory, masks, shard_clips):
+def test_masks_round_trip(tmp_path_factory, masks, shard_clips):
     clips = [clip(f"{place}", mask=mask) for place, mask in enumerate(masks)]
     folder = tmp_path_factory.mktemp("store")
     with StoreWriter(folder, StoreHeader(spec=SPEC, box_rule="mask"), shard_clips=shard_clips) as writer:
@@ -171,7 +171,7 @@ def test_masks_come_back_with_their_clips(tmp_path_factory, masks, shard_clips):
             assert ("mask" in file) == any(held), "a shard without masks is what it was before there were any"
 
 
-def test_a_mask_changes_the_name_of_what_a_clip_holds_and_its_absence_does_not():
+def test_only_a_present_mask_changes_the_digest():
     plain = clip("a")
     digest = hashlib.sha256()
     for part in (b"a", plain.picture, plain.sound.tobytes(), plain.boxes.tobytes()):
@@ -196,7 +196,7 @@ def test_clips_with_one_picture_are_a_group(tmp_path_factory, pictures, shard_cl
             assert (groups[f"{one}"] == groups[f"{other}"]) == (picture == second)
 
 
-def test_what_was_finished_before_an_interrupt_is_kept(tmp_path):
+def test_finished_clips_are_kept_after_an_interrupt(tmp_path):
     writer = StoreWriter(tmp_path, StoreHeader(spec=SPEC), shard_clips=10)
     with pytest.raises(KeyboardInterrupt), writer:
         writer.add(clip("done"))
@@ -229,7 +229,7 @@ def test_no_store_and_a_damaged_header(tmp_path):
             Store(tmp_path)
 
 
-def test_a_sound_of_another_length_is_our_bug(tmp_path):
+def test_sound_of_another_length_raises_value_error(tmp_path):
     with pytest.raises(ValueError, match="expected"), StoreWriter(tmp_path, StoreHeader(spec=SPEC)) as writer:
         writer.add(Clip(id="x", picture=b"x", sound=np.zeros(3, np.int16), frame_hw=(1, 1)))
 
@@ -253,7 +253,7 @@ def test_handles_do_not_cross_a_fork_or_a_pickle(tmp_path):
 STAMP = HintStamp(teacher="panns", shape=(4,), weights={"file": "hash"}, settings={"normalise": True})
 
 
-def test_hints_and_their_absence_come_back(tmp_path):
+def test_hints_and_their_absence_round_trip(tmp_path):
     values = {"a": np.arange(4.0), "b": None, "c": np.full(4, 0.5)}
     with HintWriter(tmp_path, STAMP, shard_clips=2) as writer:
         for name, value in values.items():
@@ -267,7 +267,7 @@ def test_hints_and_their_absence_come_back(tmp_path):
         hints.read("never run")
 
 
-def test_a_foreign_stamp_is_refused_and_names_what_differs(tmp_path):
+def test_other_stamp_is_refused_and_the_difference_named(tmp_path):
     with HintWriter(tmp_path, STAMP):
         pass
     with HintWriter(tmp_path, STAMP):
@@ -277,7 +277,7 @@ def test_a_foreign_stamp_is_refused_and_names_what_differs(tmp_path):
         pass
 
 
-def test_absent_hints_say_how_to_make_them(tmp_path):
+def test_error_for_absent_hints_names_the_command(tmp_path):
     with pytest.raises(Refused) as caught:
         Hints(tmp_path, "detr")
     assert "distill-cache" in caught.value.hint

@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from avloc.distill import DistillOptions, distill_cache
 from avloc.errors import InputError, Refused, UsageError, WeightsError
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from avloc.networks import concepts
 from avloc.networks.concepts import (
     AUDIO_CONSTANT,
@@ -33,19 +33,18 @@ from avloc.registry import StoreSpec
 from avloc.store import Clip, Hints, Store
 from avloc.teachers import Lite0Teacher, Teacher, VggishTeacher, YamnetTeacher
 from avloc.transforms import MEL_RATE, log_mel, normalise_frames
-from avloc.weights import LITE0, YAMNET, HashSource, Located, locate
+from avloc.weights import LITE0, YAMNET, Located, locate
 from tests.recipe_makers import SHARED, real, sounds
-from tests.teacher_makers import RATE, SECONDS, make_store, saved_teachers
+from tests.teacher_makers import RATE, SECONDS, make_store
 
 CPU = torch.device("cpu")
 NAMES = ("yamnet", "lite0")
-RANDOM_LITE0 = replace(LITE0, files=(replace(LITE0.files[0], hash_source=HashSource.NOWHERE),))
-"""The published file's name contains its hash, which random weights cannot match."""
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved_teachers(tmp_path_factory)
+@pytest.fixture(autouse=True)
+def no_hash_in_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of Lite0's file contains its hash, which random weights cannot match."""
+    monkeypatch.setattr("avloc.weights.lookup.hash_in_name", lambda _file: "")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def teacher(name: str, weights: Path) -> Teacher:
     if name == "yamnet":
         return YamnetTeacher(StoreSpec(seconds=SECONDS, rate=RATE), locate(YAMNET, weights_dir=weights), CPU)
-    return Lite0Teacher(locate(RANDOM_LITE0, weights_dir=weights), CPU)
+    return Lite0Teacher(locate(LITE0, weights_dir=weights), CPU)
 
 
 def ask(asked: Teacher, store: Store) -> list[np.ndarray]:
@@ -234,7 +233,6 @@ def test_a_damaged_picture_is_a_failed_clip(weights: Path) -> None:
 
 
 def test_hints_of_concepts_in_a_store(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lite0Teacher, "weight", RANDOM_LITE0)
     store = make_store(tmp_path / "store", 5)
     asked = DistillOptions(teachers=NAMES, weights_dir=weights, device="cpu", batch=2)
     report = distill_cache(store.folder, asked)
@@ -259,9 +257,8 @@ def test_teachers_of_concepts_are_asked_by_name_only(tmp_path: Path) -> None:
         DistillOptions(teachers=("detr", "lite0"), import_npy=tmp_path)
 
 
-def test_absent_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("AVLOC_WEIGHTS", raising=False)
+@pytest.mark.usefixtures("offline")
+def test_absent_weights_are_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", 1, sources=False)
     with pytest.raises(WeightsError, match=r"yamnet\.safetensors") as caught:
         distill_cache(store.folder, DistillOptions(teachers=("yamnet",), device="cpu"))

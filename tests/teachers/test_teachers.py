@@ -18,22 +18,17 @@ import torch
 from PIL import Image
 
 from avloc.errors import InputError, Refused, UsageError, WeightsError
-from avloc.media import decode_picture
+from avloc.media.pictures import decode_picture
 from avloc.networks.cnn14 import build_cnn14, load_cnn14
 from avloc.networks.detr import load_detr
 from avloc.registry import StoreSpec
 from avloc.store import Store
 from avloc.teachers import DetrSettings, DetrTeacher, PannsSettings, PannsTeacher, Teacher, choose_sound
 from avloc.weights import CNN14, DETR, locate
-from tests.teacher_makers import RATE, SECONDS, make_store, saved_teachers
+from tests.teacher_makers import RATE, SECONDS, make_store
 
 CPU = torch.device("cpu")
 SMALL = 128
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved_teachers(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

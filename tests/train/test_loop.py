@@ -25,7 +25,7 @@ def test_every_epoch_is_a_permutation_in_full_batches(clips, batch, seed, epochs
 
 
 @given(st.integers(2, 30), st.integers(2, 12), st.integers(0, 5), st.data())
-def test_a_stream_can_start_at_any_step(clips, batch, seed, data):
+def test_the_order_can_resume_at_any_step(clips, batch, seed, data):
     whole = list(EpochBatches(clips, batch, seed, 3))
     first = data.draw(st.integers(0, len(whole)))
     rest = EpochBatches(clips, batch, seed, 3, first_step=first)
@@ -40,7 +40,7 @@ def test_epochs_and_seeds_differ():
 
 
 @given(st.integers(2, 40), st.integers(2, 12), st.integers(1, 5))
-def test_the_shares_of_the_processes_make_the_batch(clips, batch, size):
+def test_the_shares_of_all_processes_make_the_batch(clips, batch, size):
     whole = list(EpochBatches(clips, batch, 3, 2))
     parts = [list(EpochBatches(clips, batch, 3, 2, peers=Peers(rank, size))) for rank in range(size)]
     assert [[*chain(*rows)] for rows in zip(*parts, strict=True)] == whole

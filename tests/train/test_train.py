@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 
 import avloc.train as avloc_train
-from avloc.annotations import published_list
+from avloc.annotations.lists import published_list
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, OptimConfig
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate
-from avloc.media import encode_mask
+from avloc.media.pictures import encode_png
 from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.store.shards import put_texts
 from avloc.train import TrainOptions, train
@@ -340,10 +340,8 @@ def test_dry_run_writes_nothing(store, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_absent_imagenet_weights_are_named_and_never_replaced(store, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+@pytest.mark.usefixtures("offline")
+def test_absent_imagenet_weights_are_named_and_never_replaced(store, tmp_path):
     with pytest.raises(WeightsError, match="shufflenetv2") as caught:
         train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init="imagenet"))
     assert "--init random" in caught.value.hint
@@ -412,7 +410,7 @@ def test_validation_by_masks_scores_as_eval_does(store, tmp_path):
     mask[:45, :80] = True
     with StoreWriter(tmp_path / "val", StoreHeader(spec=source.spec, kind="test", box_rule="mask")) as writer:
         for row, name in enumerate(source.ids[:6]):
-            png = [encode_mask(mask), encode_mask(~mask), b""][row % 3]
+            png = [encode_png(mask), encode_png(~mask), b""][row % 3]
             writer.add(Clip(**{**vars(source.read(name)), "id": f"m{row}", "boxes": np.zeros((0, 4)), "mask": png}))
     config = changed(CONFIG, epochs=1, loss=LossWeights(audio_hint=0, visual_hint=0))
     report = train(TrainOptions(store=store, out=tmp_path / "run", val=str(tmp_path / "val")), config)

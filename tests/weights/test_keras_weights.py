@@ -1,4 +1,4 @@
-"""Weights that Keras wrote: read to the bit, or refused by name."""
+"""Weights saved by Keras: read bit for bit, or refused with the file's name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PUBLISHED = ROOT.parent / "shared" / "data" / "ave" / "cmm_model_weights.h5"
 
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published weights lie beside the checkout and are not there")
-def test_the_published_weights_of_matching():
+def test_published_matching_weights():
     read = load_keras(PUBLISHED)
     with h5py.File(PUBLISHED) as file:
         same(read, {name: torch.from_numpy(file[name][:]) for name in drawing_events.weights(1)["cmm_model_weights"]})
@@ -33,7 +33,7 @@ def keras(path, change=None):
     return path
 
 
-def test_weights_of_keras(tmp_path):
+def test_keras_weights_are_read(tmp_path):
     read = load_keras(keras(tmp_path / "weights.h5", lambda file: file.update({"scalar": np.float32(3)})))
     same(read, {"dense_1/dense_1/kernel:0": torch.arange(6.0).view(2, 3), "scalar": torch.tensor(3.0)})
 
@@ -49,7 +49,7 @@ def _virtual(file) -> None:
     file.create_virtual_dataset("virtual", layout)
 
 
-HARMS = {
+ATTACKS = {
     "external link": _external,
     "soft link": lambda file: file.update({"soft": h5py.SoftLink("/dense_1")}),
     "virtual": _virtual,
@@ -67,13 +67,13 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
-def test_a_file_of_keras_made_to_do_harm_is_refused(tmp_path, harm):
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_malicious_keras_file_is_refused(tmp_path, attack):
     with pytest.raises(WeightsError, match=r"weights.h5 cannot be read as weights of Keras: \S"):
-        load_keras(keras(tmp_path / "weights.h5", harm))
+        load_keras(keras(tmp_path / "weights.h5", attack))
 
 
-def test_a_file_of_keras_cut_short_is_refused(tmp_path):
+def test_truncated_keras_file_is_refused(tmp_path):
     path = keras(tmp_path / "weights.h5")
     data = path.read_bytes()
     for length in range(0, len(data), 97):

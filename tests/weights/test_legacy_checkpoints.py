@@ -1,4 +1,4 @@
-"""Whole modules as PyTorch pickles them: read to the bit, and whatever they ask for is left undone."""
+"""Whole modules as PyTorch pickles them: read bit for bit, and no code is run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIX = {"1": np.arange(6, dtype=np.float32)}
 
 
 class Net(nn.Module):
-    """Parts within parts, shared and without parameters; statistics, an LSTM, and things that are no parts."""
+    """Nested and shared modules, some without parameters; batch norm, an LSTM, and attributes that are no modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def published_class(monkeypatch):
-    """A class in a module that is there while a file is written, and gone when it is read."""
+    """A class in a module that exists while a file is written, and not when it is read."""
     package, module = types.ModuleType("models"), types.ModuleType("models.att_Net")
     kind = type("att_Net", (Net,), {"__module__": "models.att_Net"})
     module.att_Net = kind
@@ -55,7 +55,7 @@ def forget() -> None:
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_module_of_which_no_code_is_at_hand(published_class, tmp_path, zipped):
+def test_module_is_read_without_its_code(published_class, tmp_path, zipped):
     torch.manual_seed(0)
     model = published_class()
     path = tmp_path / "AV_att.pt"
@@ -70,7 +70,7 @@ def test_a_module_of_which_no_code_is_at_hand(published_class, tmp_path, zipped)
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
-def test_any_byte_may_be_wrong(published_class, tmp_path):
+def test_any_wrong_byte_is_read_or_refused(published_class, tmp_path):
     path = tmp_path / "wrong.pt"
     random = np.random.default_rng(0)
     for zipped in (False, True):
@@ -84,11 +84,11 @@ def test_any_byte_may_be_wrong(published_class, tmp_path):
                 assert "wrong.pt" in str(error)  # noqa: PT017 -- most bytes are numbers, and any number may be one
 
 
-# --- files of old ----------------------------------------------------------------------------------------------------
+# --- files of PyTorch 0.3 --------------------------------------------------------------------------------------------
 
 
 def test_a_file_of_pytorch_0_3(tmp_path):
-    """Parameters lie one behind another in a storage of cuDNN's; some storages are a part of another."""
+    """Parameters share a storage, as cuDNN's do; some storages are views of another."""
     inner = Module(
         "torch.nn.modules.linear.Linear",
         weight=parameter(Stored("2", 12, "DoubleStorage"), 4, (2, 2), (1, 2)),
@@ -126,14 +126,14 @@ def test_the_published_keys_in_a_file_of_pytorch_0_3(tmp_path):
     AVE(config).load_state_dict(state)
 
 
-# --- files made to do harm -------------------------------------------------------------------------------------------
+# --- malicious files -------------------------------------------------------------------------------------------------
 
 ITSELF = Module()
 ITSELF.state["_modules"]["again"] = ITSELF
 
 
 def many(depth: int) -> Module:
-    """2 to the power of `depth` parts, in a file of a few kilobytes."""
+    """2 to the power of `depth` modules, in a file of a few kilobytes."""
     part = Module()
     for _ in range(depth):
         part = Module(modules={"a": part, "b": part})
@@ -141,7 +141,7 @@ def many(depth: int) -> Module:
 
 
 def doubled() -> tuple:
-    """Hashed, compared or shown, it takes for ever."""
+    """A tuple that takes exponential time to hash, compare or print."""
     value: tuple = ()
     for _ in range(60):
         value = (value, value)
@@ -149,51 +149,51 @@ def doubled() -> tuple:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (Module(weight=Called("os.system", "touch harm")), "asks for os.system to be run"),
-        (Module(weight=Called("builtins.eval", "open('harm', 'w')")), "asks for builtins.eval to be run"),
-        (Module(weight=Called("torch.hub.load", "harm")), "a parameter is no tensor"),
-        (Module(weight=parameter(Stored(), 1)), "reaches beyond the 6 numbers"),
-        (Module(weight=parameter(Stored(), -1)), "claims more than the 6 numbers"),
-        (Module(weight=parameter(Stored(), 0, (1 << 40, 1 << 40), (0, 0))), "claims more than the 6 numbers"),
-        (Module(weight=parameter(Stored(), 0, (6, 6), (0, 0))), "claims more than the 6 numbers"),
-        (Module(weight=parameter(Stored(), 0, (2, 3), (3,))), "claims more than the 6 numbers"),
-        (Module(weight=parameter(Stored(), 0, (2, 3.0), (3, 1))), "claims more than the 6 numbers"),
-        (Module(weight=parameter(Stored(), 0, (1,) * 9, (1,) * 9)), "claims more than the 6 numbers"),
-        (Module(weight=parameter(Stored(), "0")), "a parameter is no tensor"),
-        (Module(weight=parameter(Stored("7"))), "there are no numbers '7'"),
-        (Module(weight=parameter(Stored(kind="ComplexStorage"))), "numbers of the kind torch.cuda.ComplexStorage"),
-        (Module(weight=parameter(Stored(doubled()))), "refers to a tuple, which is no class and no storage"),
-        (Module(weight=doubled()), "a parameter is no tensor, but a tuple"),
-        (Module(weight=parameter(Stored(part=("view", 4, 3)))), "a part of the numbers '1' reaches beyond them"),
-        (Module(weight=[1, 2]), "a parameter is no tensor, but a list"),
-        (Module(modules={"a": {"_parameters": {}}}), "harm.a. is no module, but a PickledDict"),
-        ({"weight": parameter(Stored())}, "harm. is no module, but a PickledDict"),
+        (Module(weight=Called("os.system", "touch harm")), "its pickle calls os.system"),
+        (Module(weight=Called("builtins.eval", "open('harm', 'w')")), "its pickle calls builtins.eval"),
+        (Module(weight=Called("torch.hub.load", "harm")), "a parameter is not a tensor"),
+        (Module(weight=parameter(Stored(), 1)), "exceeds the 6 elements"),
+        (Module(weight=parameter(Stored(), -1)), "claims more than the 6 elements"),
+        (Module(weight=parameter(Stored(), 0, (1 << 40, 1 << 40), (0, 0))), "claims more than the 6 elements"),
+        (Module(weight=parameter(Stored(), 0, (6, 6), (0, 0))), "claims more than the 6 elements"),
+        (Module(weight=parameter(Stored(), 0, (2, 3), (3,))), "claims more than the 6 elements"),
+        (Module(weight=parameter(Stored(), 0, (2, 3.0), (3, 1))), "claims more than the 6 elements"),
+        (Module(weight=parameter(Stored(), 0, (1,) * 9, (1,) * 9)), "claims more than the 6 elements"),
+        (Module(weight=parameter(Stored(), "0")), "a parameter is not a tensor"),
+        (Module(weight=parameter(Stored("7"))), "storage '7' is missing"),
+        (Module(weight=parameter(Stored(kind="ComplexStorage"))), "storages of type torch.cuda.ComplexStorage"),
+        (Module(weight=parameter(Stored(doubled()))), "refers to a tuple, which is neither a class nor a storage"),
+        (Module(weight=doubled()), "a parameter is not a tensor but a tuple"),
+        (Module(weight=parameter(Stored(part=("view", 4, 3)))), "a view of storage '1' exceeds it"),
+        (Module(weight=[1, 2]), "a parameter is not a tensor but a list"),
+        (Module(modules={"a": {"_parameters": {}}}), "harm.a. is not a module but a PickledDict"),
+        ({"weight": parameter(Stored())}, "harm. is not a module but a PickledDict"),
         (ITSELF, "nested too deeply"),
-        (many(60), "more than 10000 parts"),
+        (many(60), "more than 10000 members"),
         ({(1, 2): 3}, "a tuple as a key"),
-        (b"bytes", "harm. is no module"),
+        (b"bytes", "harm. is not a module"),
     ],
 )
-def test_a_module_made_to_do_harm_is_refused(tmp_path, monkeypatch, content, said):
+def test_malicious_module_is_refused(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     outer = Module(modules={"fine": Module(weight=parameter(Stored())), "harm": content})
-    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{re.escape(said)}"):
+    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{re.escape(message)}"):
         load_modules(old_file(tmp_path / "harmful.pt", outer, SIX))
     assert not (tmp_path / "harm").exists()
 
 
-def test_numbers_that_lie_are_refused(tmp_path):
+def test_inconsistent_storages_are_refused(tmp_path):
     content, path = Module(weight=parameter(Stored())), tmp_path / "lie.pt"
     load_modules(old_file(path, content, SIX))
     for count in (-1, 7, 1 << 60):
-        with pytest.raises(WeightsError, match=r"no numbers '1'|buffer"):
+        with pytest.raises(WeightsError, match=r"storage '1' is missing|buffer"):
             load_modules(old_file(path, content, SIX, counts={"1": count}))
     with pytest.raises(WeightsError, match="not little-endian"):
         load_modules(old_file(path, content, SIX, system={**SYSTEM, "little_endian": False}))
     for keys in (["1", "2"], [doubled()]):
-        with pytest.raises(WeightsError, match="numbers that nothing refers to"):
+        with pytest.raises(WeightsError, match="storage that nothing refers to"):
             load_modules(old_file(path, content, SIX, keys=keys))
     thousand = {"1": np.ones(1000, np.float32)}
     shared = Module(**{f"w{place}": parameter(Stored(), 0, (1000,), (1,)) for place in range(9)})
@@ -204,15 +204,15 @@ def test_numbers_that_lie_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pickled", "said"),
+    ("pickled", "message"),
     [
-        (b"\x80\x02" + b"(" * 300_001 + b".", "more than 300000 steps"),
+        (b"\x80\x02" + b"(" * 300_001 + b".", "more than 300000 operations"),
         (b"\x80\x04\x8c\x01a\x94.", "operation SHORT_BINUNICODE, which PyTorch does not write"),
         (b"\x80\x02Nr\xff\xff\xff\x7f." * 3, "the memo index 2147483647"),
         (b"\x80\x02T\xff\xff\xff\x7fa.", "cannot be read"),
         (b"\x80\x02h\x05.", "Memo value not found"),
         (b"\x80\x02R.", "stack underflow"),
-        (b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00harm\x85R.", "asks for os.system to be run"),
+        (b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00harm\x85R.", "its pickle calls os.system"),
         (b"\x80\x02NQ.", "refers to a NoneType"),
         (b"\x80\x02K\x01Nb.", "exhausted before seeing STOP"),
         (b"\x80\x02K\x01Na.", "'int' object has no attribute 'append'"),
@@ -222,9 +222,9 @@ def test_numbers_that_lie_are_refused(tmp_path):
         (b"GIF89a", "cannot be read"),
     ],
 )
-def test_a_pickle_made_to_do_harm_is_refused(tmp_path, pickled, said):
+def test_malicious_pickle_is_refused(tmp_path, pickled, message):
     (tmp_path / "harmful.pt").write_bytes(pickled)
-    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{said}"):
+    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{message}"):
         load_modules(tmp_path / "harmful.pt")
 
 
@@ -238,7 +238,7 @@ ATTRIBUTES = b"X\x03\0\0\0key" + b"X\x01\0\0\x002"
 
 
 @pytest.mark.parametrize(
-    ("operations", "said"),
+    ("operations", "message"),
     [
         (b"(ios\nsystem\n", "operation INST"),
         (b"(cos\nsystem\no", "operation OBJ"),
@@ -265,43 +265,43 @@ ATTRIBUTES = b"X\x03\0\0\0key" + b"X\x01\0\0\x002"
         (OBJECT + b")R", "not callable"),
         (OBJECT + b")\x81", "must be a type"),
         (NUMBERS + b")R", "not callable"),
-        (CLASS + b")RNa", "no file of PyTorch"),
+        (CLASS + b")RNa", "not a PyTorch file"),
     ],
 )
-def test_operations_that_do_more_than_hold_data_are_refused(tmp_path, operations, said):
-    """Nor can what stands for objects, classes and storages be changed or called."""
+def test_unexpected_operations_are_refused(tmp_path, operations, message):
+    """Nor can stubs of objects, classes and storages be changed or called."""
     (tmp_path / "harmful.pt").write_bytes(b"\x80\x02" + operations + b".\x80\x02N.\x80\x02N.")
-    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{said}"):
+    with pytest.raises(WeightsError, match=rf"harmful\.pt.*{message}"):
         load_modules(tmp_path / "harmful.pt")
 
 
-def test_dictionaries_of_one_list_do_not_multiply_it():
-    """Each takes the pairs out of it, so that a list that many refer to fills no memory."""
+def test_dictionaries_built_from_one_list_do_not_multiply_it():
+    """Each empties the list, so that many references to one list cannot exhaust memory."""
     pairs = [("a", 1), ("b", 2)]
     assert (PickledDict(pairs), PickledDict(pairs)) == ({"a": 1, "b": 2}, {})
 
 
 @pytest.mark.parametrize("layer", [b"]", b"}K\x01", b"ctorch\nX\n"], ids=["lists", "dictionaries", "calls"])
-def test_deep_nesting_is_no_recursion(tmp_path, layer):
+def test_deep_nesting_does_not_recurse(tmp_path, layer):
     closing = {b"]": b"a", b"}K\x01": b"s", b"ctorch\nX\n": b"\x85R"}[layer]
     (tmp_path / "deep.pt").write_bytes(
         b"\x80\x02" + 90_000 * layer + b"N" + 90_000 * closing + b"." + b"\x80\x02N." * 2
     )
-    with pytest.raises(WeightsError, match="no file of PyTorch"):
+    with pytest.raises(WeightsError, match="not a PyTorch file"):
         load_modules(tmp_path / "deep.pt")
 
 
-def test_an_archive_made_to_do_harm_is_refused(tmp_path):
+def test_malicious_archive_is_refused(tmp_path):
     path = tmp_path / "bomb.pt"
-    for names, how, said in (
+    for names, how, message in (
         (["bomb/data.pkl"], zipfile.ZIP_DEFLATED, "compressed or more than once"),
-        (["bomb/data", "bomb/version"], zipfile.ZIP_STORED, "no file of PyTorch"),
-        (["a/data.pkl", "b/data.pkl"], zipfile.ZIP_STORED, "no file of PyTorch"),
+        (["bomb/data", "bomb/version"], zipfile.ZIP_STORED, "not a PyTorch file"),
+        (["a/data.pkl", "b/data.pkl"], zipfile.ZIP_STORED, "not a PyTorch file"),
     ):
         with zipfile.ZipFile(path, "w", how) as archive:
             for name in names:
                 archive.writestr(name, bytes(10_000))
-        with pytest.raises(WeightsError, match=rf"bomb\.pt.*{said}"):
+        with pytest.raises(WeightsError, match=rf"bomb\.pt.*{message}"):
             load_modules(path)
     torch.save(nn.Linear(2, 2).state_dict(), path)
     with pytest.raises(WeightsError, match="but a PickledDict"):

