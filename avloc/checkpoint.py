@@ -68,16 +68,15 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
         "protocol": PROTOCOLS[protocol].as_json() if protocol else None,
         "card": card,
     }
-    metadata = {METADATA_KEY: json_text(about)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     # Serialised in memory: `save_file` raises the same error for a full disk as for everything else.
-    write_bytes(path, save(tensors, metadata=metadata))
+    write_bytes(path, save(tensors, metadata={METADATA_KEY: json_text(about)}))
 
 
 def load_model(path: Path) -> ModelFile:
     """Read a run folder, a `.safetensors` of avloc, or a published checkpoint (a file, or a folder of files).
 
-    Published checkpoints are `.pth` and `.pt`, whole pickled modules included, and Keras's `.h5` for AVE's cross-modal
+    Published checkpoints are `.pth` and `.pt`, including whole pickled modules, and Keras's `.h5` for AVE's cross-modal
     matching.
 
     Raises:
@@ -133,20 +132,17 @@ def _load_published(path: Path, files: list[Path]) -> ModelFile:
     """Import a checkpoint of the first published method that recognises it."""
     contents = {file.stem: _content(file) for file in files}
     found = (any_class(name).from_published(contents) for name in SPECS)
-    config, state = next((model for model in found if model is not None), (None, {}))
+    config, state = next(filter(None, found), (None, {}))
     if config is None:
         raise WeightsError(f"{path} is not a checkpoint of {', '.join(SPECS)}")
-    epoch = next((_epoch(content) for content in contents.values()), None)
+    epoch = next((content.get("epoch") for content in contents.values()), None)
+    epoch = epoch if isinstance(epoch, int) else None
     card = {"name": path.stem, "source": f"published checkpoint {path.name}", "epoch": epoch}
     return ModelFile(config=config, state=state, card=card, path=path, sha256=sha256_of(*files))
 
 
 def _content(file: Path) -> Mapping[str, Any]:
-    """Plain data of a checkpoint, or the tensors of a module that was pickled whole (AVE's).
-
-    Raises:
-        WeightsError: it is neither.
-    """
+    """Plain data of a checkpoint, or the tensors of a module that was pickled whole (AVE's)."""
     if file.suffix == KERAS_SUFFIX:
         return load_keras(file)
     try:
@@ -155,11 +151,6 @@ def _content(file: Path) -> Mapping[str, Any]:
         if file.suffix != ".pt":
             raise
     return load_modules(file)
-
-
-def _epoch(content: Mapping[str, Any]) -> int | None:
-    epoch = content.get("epoch")
-    return epoch if isinstance(epoch, int) else None
 
 
 def put_weights(module: PublishedModel, model: ModelFile) -> None:

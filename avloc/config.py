@@ -22,13 +22,13 @@ _WIDEST, _LARGEST_FRAME = 1 << 16, 1 << 13
 """Upper limits, so that a mistake or a hostile file does not fill the memory."""
 
 TRAIN_SHORTER_SIDE = 256
-"""Shorter side of the frames of a training store in pixels, unless `prepare --side` is given."""
+"""Shorter side of the frames of a training store in pixels, unless `prepare --side` sets it."""
 
 AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
 """Audio teachers: one hint vector per clip."""
 PANNS_SOUNDS = ("auto", "source", "store")  # input of PANNs: `avloc.teachers.panns.choose_sound`
 VISUAL_TEACHERS = ("detr", "lite0")
-"""Visual teachers: hint maps over the frame, a number or a vector per cell."""
+"""Visual teachers: hint maps over the frame, with a number or a vector per cell."""
 
 LAST_EPOCH = "last epoch"
 """`selection` in the card of a model without validation."""
@@ -57,11 +57,11 @@ class ModelConfig:
     frame: int = 224
     """Side of the square network input in pixels."""
     own: dict[str, Any] = field(default_factory=dict)
-    """Settings of this method alone (`avloc.registry`)."""
+    """Settings of this method only (`avloc.registry`)."""
 
     def __post_init__(self) -> None:
         if self.method in SPECS:
-            object.__setattr__(self, "own", SPECS[self.method].settled(self.own))
+            object.__setattr__(self, "own", SPECS[self.method].own_settings(self.own))
         check_setting(0 < self.dim <= _WIDEST, "model.dim", self.dim, f"a positive integer, {_WIDEST} at most")
         check_setting(self.tau > 0, "model.tau", self.tau, "a positive number")
         check_setting(0.1 <= self.seconds <= LONGEST_S, "model.seconds", self.seconds, f"0.1 to {LONGEST_S} seconds")
@@ -81,7 +81,7 @@ class LossWeights:
     agreement: float = 1.0
     """Two views of one picture (SSPL)."""
     event: float = 1.0
-    """The event of each second (AVE)."""
+    """Event of each second (AVE)."""
     audio_hint: float = 1_000.0
     visual_hint: float = 100_000.0
     box: float = 0.0
@@ -154,18 +154,18 @@ class TrainConfig:
     batch: int = 128
     seed: int = 10
     init: str = "imagenet"
-    """Initial weights: `imagenet` (pretrained vision trunk, and audio trunk where it is an audio network), `concepts`
+    """Initial weights: `imagenet` (pretrained image backbone, and audio backbone if it is an audio network), `concepts`
     (the same, and projections from `avloc.networks.concepts`), `random`, or a model file."""
     freeze: bool = False
-    """Freeze both trunks, running statistics included; only the projections are trained."""
+    """Freeze both backbones, including running statistics; only the projections are trained."""
     thaw: str = ""
-    """Modules to train although the trunks are frozen, by name, comma-separated: `imgnet.layer4`."""
+    """Modules to train although the backbones are frozen, by name, comma-separated: `imgnet.layer4`."""
     audio_teacher: str = "panns"
     """Teacher of the audio hint term: `panns`, `yamnet` or `vggish`."""
     visual_teacher: str = "detr"
     """Teacher of the visual hint term: `detr` or `lite0`."""
     precision: str = "auto"
-    """`fp32`, `bf16`, or `auto`: bf16 where the hardware is faster in it."""
+    """`fp32`, `bf16`, or `auto`: bf16 if the hardware is faster in it."""
     workers: int = 2
     """Loader processes; they do not change the result."""
 
@@ -213,12 +213,10 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
     return value
 
 
-def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
-    """A configuration from tables of settings, over the defaults of the method.
+def resolve_config(table: Mapping[str, Any], method: str = "") -> TrainConfig:
+    """A configuration from nested settings (keys as in `to_dict`), over the defaults of the method.
 
-    Args:
-        table: part of what `to_dict` returns; a table named after a method holds its own settings.
-        method: the published method; '' takes the table's, by default AVC.
+    A table named after the method holds its own settings. Without `method`, `model.method` names it, by default AVC.
 
     Raises:
         UsageError: an unknown method or setting, or a setting that the method does not use.
@@ -233,12 +231,10 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
     if method not in SPECS:
         raise UsageError(f"unknown method {method!r}; valid: {', '.join(SPECS)}", hint=nearest(method, SPECS))
     spec = SPECS[method]
-    other = next((name for name, one in SPECS.items() if one.name in table and one is not spec), None)
-    if other is not None:
+    if other := next((name for name, one in SPECS.items() if one.name in table and one is not spec), None):
         raise UsageError(f"settings of {other} go with --method {other}, not with {method}")
     own = table.get(spec.name, {})
-    if not isinstance(own, Mapping):
-        raise UsageError(f"{spec.name} = {own!r} is impossible; valid: --set {spec.name}.KEY=VALUE")
+    check_setting(isinstance(own, Mapping), spec.name, own, f"--set {spec.name}.KEY=VALUE")
     rest = {name: value for name, value in table.items() if name != spec.name}
     rest = merged(rest, {"model": {"method": method, "own": own}})
     config = from_dict(TrainConfig, merged(spec.defaults(rest["model"]["own"]), rest))
@@ -247,18 +243,14 @@ def settled(table: Mapping[str, Any], method: str = "") -> TrainConfig:
 
 
 def check_used(config: TrainConfig) -> None:
-    """Refuse settings that the method does not use.
-
-    Raises:
-        UsageError: there is one, or all loss weights are 0.
-    """
+    """Raise a UsageError for a setting that the method does not use, or if all loss weights are 0."""
     spec = SPECS[config.model.method]
-    usual = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
+    defaults = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
     ours = to_dict(config)
     for name in spec.unused:
         table, _, key = name.rpartition(".")
-        value, plain = (part[table][key] if table else part[key] for part in (ours, usual))
-        check_setting(value == plain, f"{name}, which {spec.name} does not use,", value, repr(plain))
+        value, default = (part[table][key] if table else part[key] for part in (ours, defaults))
+        check_setting(value == default, f"{name}, which {spec.name} does not use,", value, repr(default))
     weight = getattr(config.loss, spec.term)
     total = weight or config.loss.boxes or config.loss.audio_hint or config.loss.visual_hint
     check_setting(bool(total), f"loss.{spec.term}", weight, f"more than 0, or {spec.name} has no loss")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Batch:
     rate: int
     """Sample rate of `sound` in Hz."""
     prior_frames: Tensor | None = None
-    """[B, 3, h, w] uint8, input of the object prior, if there is one."""
+    """[B, 3, h, w] uint8, input of the object prior, if one is used."""
     detr_frames: Tensor | None = None
     """The same for DETR, stretched to a square."""
     segments: Tensor | None = None
@@ -78,15 +78,10 @@ class _Failure:
 
 
 def check_fit(spec: StoreSpec, config: ModelConfig) -> None:
-    """A store must hold at least the seconds and the sample rate of the model's input.
-
-    Raises:
-        Refused: it does not; sound is never upsampled.
-    """
+    """Refuse a store with fewer seconds or a lower sample rate than the model's input; sound is never upsampled."""
     if spec.seconds < config.seconds or spec.rate < config.rate:
-        has = f"{spec.seconds:g} s at {spec.rate} Hz"
-        needs = f"{config.seconds:g} s at {config.rate} Hz"
-        raise Refused(f"the store holds {has}; the model needs {needs}", hint=_prepare_hint(spec, config))
+        reason = f"the store holds {spec.seconds:g} s at {spec.rate} Hz; the model needs "
+        raise Refused(f"{reason}{config.seconds:g} s at {config.rate} Hz", hint=_prepare_hint(spec, config))
 
 
 def _prepare_hint(spec: StoreSpec, config: ModelConfig) -> str:
@@ -119,7 +114,7 @@ _ENOUGH = 1.25
 
 
 def shrunk(rgb: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
-    """A training frame, shrunk to a shorter side of `least` pixels (bicubic, antialiased) if it is much larger.
+    """Shrink a training frame to a shorter side of `least` pixels (bicubic, antialiased) if it is much larger.
 
     `avloc.transforms.crop_frames` does the rest of the resize.
     """
@@ -130,46 +125,33 @@ PATIENCE_S = 1_800.0
 """Timeout of a batch in seconds: a loader process that cannot send its batch hangs without an error."""
 
 
+@dataclass(eq=False)
 class ClipSet(Dataset[_Item | _Failure]):
     """Some clips of a store, decoded for one model.
 
-    Args:
-        store: the prepared store.
-        ids: which clips, in which order.
-        config: the model's input.
-        least_side: for training, the frames' shorter side in pixels, or somewhat more; 0 stretches the frames to the
-            square input of the network.
-        prior_side: side of the square pictures for an object prior in pixels; 0 for none.
-        detr_side: the same for DETR.
-        sound_ids: clips whose sounds are paired with the pictures of `ids`, one each; by default their own.
-        audio_hints: hints of the audio teacher, if used.
-        visual_hints: hints of the visual teacher, if used.
+    Raises:
+        Refused: the store does not fit the model.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        ids: Sequence[str],
-        config: ModelConfig,
-        *,
-        least_side: int = 0,
-        prior_side: int = 0,
-        detr_side: int = 0,
-        sound_ids: Sequence[str] | None = None,
-        audio_hints: Hints | None = None,
-        visual_hints: Hints | None = None,
-    ) -> None:
-        check_fit(store.spec, config)
-        self.store = store
-        self.ids = list(ids)
-        self.config = config
-        self.least_side = least_side
-        self.prior_side = prior_side
-        self.detr_side = detr_side
-        self.with_segments = bool(least_side) and METHOD_SPECS[config.method].segments
-        self.sound_ids = self.ids if sound_ids is None else list(sound_ids)
-        self.audio_hints = audio_hints
-        self.visual_hints = visual_hints
+    store: Store
+    ids: Sequence[str]
+    config: ModelConfig
+    _: KW_ONLY
+    least_side: int = 0
+    """For training, the frames' shorter side in pixels, or somewhat more; 0 stretches the frames to the network's
+    square input."""
+    prior_side: int = 0
+    """Side of the square frames for the object prior in pixels; 0 for none."""
+    detr_side: int = 0
+    """The same for DETR."""
+    sound_ids: Sequence[str] | None = None
+    """Clips whose sounds are paired with the frames of `ids`, one each; by default their own."""
+    audio_hints: Hints | None = None
+    visual_hints: Hints | None = None
+
+    def __post_init__(self) -> None:
+        check_fit(self.store.spec, self.config)
+        self.with_segments = bool(self.least_side) and METHOD_SPECS[self.config.method].segments
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -178,7 +160,8 @@ class ClipSet(Dataset[_Item | _Failure]):
         clip_id = self.ids[index]
         try:
             clip = self.store.sample(clip_id)
-            paired = clip if self.sound_ids[index] == clip_id else self.store.sample(self.sound_ids[index])
+            sound_id = self.sound_ids[index] if self.sound_ids else clip_id
+            paired = clip if sound_id == clip_id else self.store.sample(sound_id)
             rgb = decode_picture(clip.picture)
             if clip.mask:
                 decode_mask(clip.mask)  # a damaged mask fails here, where the clip is known
@@ -200,7 +183,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         )
 
     def _for_prior(self, rgb: NDArray[np.uint8], frame: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Input of the object prior; the model's own frame where both have the same side."""
+        """Input of the object prior; the model's own frame if both have the same side."""
         if self.prior_side == self.config.frame and not self.least_side:
             return frame
         return square(rgb, self.prior_side) if self.prior_side else None
@@ -208,15 +191,16 @@ class ClipSet(Dataset[_Item | _Failure]):
     def collate(self, entries: Sequence[_Item | _Failure]) -> Batch:
         """Stack the decoded clips and list the failed ones."""
         items = [entry for entry in entries if isinstance(entry, _Item)]
+        labels = [item.segments for item in items if item.segments is not None]
         return Batch(
             ids=[item.clip.id for item in items],
             frames=_padded([item.frame for item in items]),
             sizes=torch.tensor([item.frame.shape[:2] for item in items], dtype=torch.int64).reshape(-1, 2),
             sound=torch.from_numpy(np.stack([item.sound for item in items])) if items else torch.zeros(0, 0),
             rate=self.config.rate or self.store.spec.rate,
-            prior_frames=_stacked_frames([item.prior_frame for item in items], self.prior_side),
-            detr_frames=_stacked_frames([item.detr_frame for item in items], self.detr_side),
-            segments=_stacked_labels([item.segments for item in items]),
+            prior_frames=_padded([item.prior_frame for item in items]) if self.prior_side else None,
+            detr_frames=_padded([item.detr_frame for item in items]) if self.detr_side else None,
+            segments=torch.from_numpy(np.stack(labels)) if labels else None,
             hints=self._hint_batch(items),
             boxes=[item.clip.boxes for item in items],
             labels=[item.clip.label for item in items],
@@ -240,20 +224,11 @@ def _stacked(hints: Sequence[NDArray[np.float16] | None], shape: Sequence[int]) 
     return torch.from_numpy(np.stack([blank if hint is None else hint for hint in hints])).float()
 
 
-def _stacked_frames(frames: Sequence[NDArray[np.uint8] | None], side: int) -> Tensor | None:
-    return _padded([frame for frame in frames if frame is not None]) if side else None
-
-
-def _stacked_labels(labels: Sequence[NDArray[np.uint8] | None]) -> Tensor | None:
-    found = [each for each in labels if each is not None]
-    return torch.from_numpy(np.stack(found)) if found else None
-
-
-def _padded(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
-    height = max((frame.shape[0] for frame in frames), default=0)
-    width = max((frame.shape[1] for frame in frames), default=0)
-    out = np.zeros((len(frames), height, width, 3), np.uint8)  # channels last: whole rows are copied
-    for row, frame in enumerate(frames):
+def _padded(frames: Sequence[NDArray[np.uint8] | None]) -> Tensor:
+    there = [frame for frame in frames if frame is not None]
+    height, width = (max((frame.shape[side] for frame in there), default=0) for side in (0, 1))
+    out = np.zeros((len(there), height, width, 3), np.uint8)  # channels last: whole rows are copied
+    for row, frame in enumerate(there):
         out[row, : frame.shape[0], : frame.shape[1]] = frame
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 

@@ -20,7 +20,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Notice:
-    """A one-line message to the user: a warning, a skipped input, a choice made automatically."""
+    """A one-line message to the user: a warning, a skipped input, an automatic choice."""
 
     text: str
 

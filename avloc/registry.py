@@ -54,7 +54,7 @@ class StoreSpec:
 
 
 def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `update` laid over it, table by table."""
+    """`base` updated by `update`, table by table."""
     out = dict(base)
     for name, value in update.items():
         both_tables = isinstance(value, Mapping) and isinstance(out.get(name), Mapping)
@@ -63,7 +63,7 @@ def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Own:
+class Setting:
     """A setting of one method: its default, and the range of valid values."""
 
     default: bool | int | float
@@ -71,7 +71,7 @@ class Own:
     most: float = math.inf
 
     def checked(self, name: str, value: object) -> bool | int | float:
-        """The value; an integer is converted where the default is a float.
+        """The value; an integer is converted if the default is a float.
 
         Raises:
             UsageError: the value has another type, or is out of range.
@@ -85,16 +85,12 @@ class Own:
         return value
 
 
-def _none() -> Mapping[str, Any]:
-    return types.MappingProxyType({})
-
-
 @dataclass(frozen=True, kw_only=True)
-class Off:
-    """Defaults that differ when one of the method's own settings is switched off."""
+class WhenDisabled:
+    """Defaults that differ when a setting of the method is disabled."""
 
-    settings: Mapping[str, Any] = field(default_factory=_none)
-    own: Mapping[str, bool | int | float] = field(default_factory=_none)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +100,15 @@ class MethodSpec:
     network: str
     """Dotted name of the class, an `avloc.methods.base.PublishedModel`."""
     task: str = "avloc.train.localizer.LocalizerTask"
-    """Dotted name of what the training loop runs, an `avloc.train.task.Task`."""
+    """Dotted name of the task of the training loop, an `avloc.train.task.Task`."""
     store: StoreSpec = field(default_factory=StoreSpec)
-    """`prepare --for METHOD`: what a store must hold to train or score it with its defaults."""
-    settings: Mapping[str, Any] = field(default_factory=_none)
+    """Format of a store made with `prepare --for METHOD`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     """The authors' settings where they differ from AVC's, as tables of a `TrainConfig`."""
-    own: Mapping[str, Own] = field(default_factory=_none)
+    own: Mapping[str, Setting] = field(default_factory=dict)
     """Settings of this method alone."""
-    without: Mapping[str, Off] = field(default_factory=_none)
-    """Own setting that is switched off -> the authors' other settings in that case."""
+    without: Mapping[str, WhenDisabled] = field(default_factory=dict)
+    """Own setting -> the authors' other settings when it is disabled."""
     unused: tuple[str, ...] = ()
     """Settings that have no effect on it."""
     protocol: str = "avloc"
@@ -123,69 +119,69 @@ class MethodSpec:
     segments: bool = False
     """Whether it is trained with superpixels of the frames (`avloc.media.superpixels`), or rectangles (`grid`)."""
     term: str = "contrastive"
-    """The loss term that selects the epoch where nothing else does."""
+    """The loss term that selects the epoch if the held-out clips have no boxes."""
 
     @property
     def name(self) -> str:
         """Table of its own settings, `--set NAME.KEY=VALUE`: `--method` with underscores for dashes."""
         return str(self.settings.get("model", {}).get("method", "avc")).replace("-", "_")
 
-    def settled(self, given: Mapping[str, Any]) -> dict[str, bool | int | float]:
+    def own_settings(self, given: Mapping[str, Any]) -> dict[str, bool | int | float]:
         """Its own settings; those not given have their defaults.
 
         Raises:
             UsageError: unknown setting, or an invalid value.
         """
-        unknown = next((name for name in given if name not in self.own), None)
-        if unknown is not None:
+        if (unknown := next((name for name in given if name not in self.own), None)) is not None:
             valid, hint = ", ".join(self.own) or "none", nearest(unknown, self.own)
             raise UsageError(f"unknown setting {unknown} of {self.name}; valid: {valid}", hint=hint)
         defaults = {name: own.default for name, own in self.own.items()}
-        for off in self._off(given):
-            defaults |= off.own
+        for disabled in self._disabled(given):
+            defaults |= disabled.own
         return {
             name: self.own[name].checked(f"{self.name}.{name}", value) for name, value in {**defaults, **given}.items()
         }
 
     def defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """`settings`, updated by `without` for its own settings as given."""
-        return reduce(merged, (off.settings for off in self._off(given)), dict(self.settings))
+        return reduce(merged, (disabled.settings for disabled in self._disabled(given)), dict(self.settings))
 
-    def _off(self, given: Mapping[str, Any]) -> list[Off]:
-        return [off for name, off in self.without.items() if not given.get(name, self.own[name].default)]
+    def _disabled(self, given: Mapping[str, Any]) -> list[WhenDisabled]:
+        return [changes for name, changes in self.without.items() if not given.get(name, self.own[name].default)]
 
 
+_TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
 _WITHOUT_HINTS = {"audio_hint": 0.0, "visual_hint": 0.0}
 _VGG = {"vision_trunk": "vgg16", "audio_trunk": "vggish", "dim": 512, "rate": 16_000}
-_OF_TEACHERS = ("loss.audio_hint", "loss.visual_hint", "audio_teacher", "visual_teacher", "augment.map")
-_OF_LABELS = ("loss.same_class", "loss.box", "loss.peak")
-_OF_OTHERS = ("loss.agreement", "loss.event")
-_SWITCH_ON, _SWITCH_OFF = Own(default=True), Own(default=False)
+_TEACHER_SETTINGS = ("loss.audio_hint", "loss.visual_hint", "audio_teacher", "visual_teacher", "augment.map")
+_LABEL_SETTINGS = ("loss.same_class", "loss.box", "loss.peak")
+_OTHER_TERMS = ("loss.agreement", "loss.event")
+_ENABLED, _DISABLED = Setting(default=True), Setting(default=False)
 
 METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
     {
-        "avc": MethodSpec(network="avloc.methods.avc.AVC", hints=True, unused=_OF_OTHERS),
+        "avc": MethodSpec(network="avloc.methods.avc.AVC", hints=True, unused=_OTHER_TERMS),
         "ezvsl": MethodSpec(
             network="avloc.methods.ezvsl.EZVSL",
             settings={"model": {"method": "ezvsl", "dim": 512}, "loss": _WITHOUT_HINTS},
-            unused=(*_OF_OTHERS, *_OF_TEACHERS),
+            unused=(*_OTHER_TERMS, *_TEACHER_SETTINGS),
             protocol="ezvsl",
         ),
         "lvs": MethodSpec(
             network="avloc.methods.lvs.LVS",
-            store=StoreSpec(seconds=10.0, rate=16_000),
+            store=_TEN_SECONDS,
             settings={
                 "model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000},
                 "loss": _WITHOUT_HINTS,
             },
             own={
-                "positive": Own(0.65, -1.0, 1.0),
-                "negative": Own(0.4, -1.0, 1.0),
-                "temperature": Own(0.07, 1e-6),
-                "trimap": _SWITCH_ON,
-                "legacy_diagonal": _SWITCH_OFF,
+                "positive": Setting(0.65, -1.0, 1.0),
+                "negative": Setting(0.4, -1.0, 1.0),
+                "temperature": Setting(0.07, 1e-6),
+                "trimap": _ENABLED,
+                "legacy_diagonal": _DISABLED,
             },
-            unused=("thaw", *_OF_OTHERS, *_OF_TEACHERS),
+            unused=("thaw", *_OTHER_TERMS, *_TEACHER_SETTINGS),
             protocol="lvs",
         ),
         "sspl": MethodSpec(
@@ -198,9 +194,9 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "epochs": 20,
                 "batch": 256,
             },
-            own={"pcm": _SWITCH_ON, "head_lr": Own(2.5)},
-            without={"pcm": Off(settings={"optim": {"lr": 5e-4}, "epochs": 100}, own={"head_lr": 4.0})},
-            unused=("model.tau", "thaw", "loss.contrastive", "loss.event", *_OF_LABELS, *_OF_TEACHERS),
+            own={"pcm": _ENABLED, "head_lr": Setting(2.5)},
+            without={"pcm": WhenDisabled(settings={"optim": {"lr": 5e-4}, "epochs": 100}, own={"head_lr": 4.0})},
+            unused=("model.tau", "thaw", "loss.contrastive", "loss.event", *_LABEL_SETTINGS, *_TEACHER_SETTINGS),
             protocol="sspl",
             term="agreement",
         ),
@@ -214,13 +210,13 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
                 "batch": 256,
             },
             own={
-                "temperature": Own(0.005, 1e-6),
-                "negatives": Own(0.75, 0.0, 1.0),
-                "retained": Own(0.5, 0.0, 0.99),
-                "grid": Own(0, 0, 14),
-                "legacy_segments": _SWITCH_OFF,
+                "temperature": Setting(0.005, 1e-6),
+                "negatives": Setting(0.75, 0.0, 1.0),
+                "retained": Setting(0.5, 0.0, 0.99),
+                "grid": Setting(0, 0, 14),
+                "legacy_segments": _DISABLED,
             },
-            unused=("model.tau", *_OF_OTHERS, *_OF_LABELS, *_OF_TEACHERS),
+            unused=("model.tau", *_OTHER_TERMS, *_LABEL_SETTINGS, *_TEACHER_SETTINGS),
             protocol="sacl",
             segments=True,
         ),
@@ -228,14 +224,13 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
 )
 """Name -> localizer, the default first."""
 
-_TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
 _FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seconds": 10.0, "rate": 16_000}
 _SMALL = {"loss": _WITHOUT_HINTS, "optim": {"lr": 1e-3}, "init": "random", "precision": "fp32"}
-_OF_MEDIA = (
+_MEDIA_SETTINGS = (
     *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
     *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers"),
 )
-"""Settings of media and trunks: these methods are trained on features in the store."""
+"""Unused by methods that are trained on features in the store."""
 
 EVENT_SPECS: Mapping[str, MethodSpec] = {
     "ave": MethodSpec(
@@ -243,8 +238,8 @@ EVENT_SPECS: Mapping[str, MethodSpec] = {
         task="avloc.ave.training.EventTask",
         store=_TEN_SECONDS,
         settings={"model": {"method": "ave", **_FEATURES}, **_SMALL, "epochs": 300, "batch": 64},
-        own={"classes": Own(28, 1, 10_000), "dmrn": _SWITCH_OFF, "weak": _SWITCH_OFF, "cross_entropy": _SWITCH_OFF},
-        unused=("loss.agreement", "loss.contrastive", *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
+        own={"classes": Setting(28, 1, 10_000), "dmrn": _DISABLED, "weak": _DISABLED, "cross_entropy": _DISABLED},
+        unused=("loss.agreement", "loss.contrastive", *_MEDIA_SETTINGS, *_LABEL_SETTINGS, *_TEACHER_SETTINGS),
         protocol="",
         term="event",
     ),
@@ -253,8 +248,8 @@ EVENT_SPECS: Mapping[str, MethodSpec] = {
         task="avloc.ave.training.EventTask",
         store=_TEN_SECONDS,
         settings={"model": {"method": "ave-match", **_FEATURES}, **_SMALL, "epochs": 20, "batch": 8},
-        own={"margin": Own(2.0, 1e-6, 1e6)},
-        unused=(*_OF_OTHERS, *_OF_MEDIA, *_OF_LABELS, *_OF_TEACHERS),
+        own={"margin": Setting(2.0, 1e-6, 1e6)},
+        unused=(*_OTHER_TERMS, *_MEDIA_SETTINGS, *_LABEL_SETTINGS, *_TEACHER_SETTINGS),
         protocol="",
     ),
 }
@@ -269,7 +264,7 @@ class Mode:
     """A mode of a command: the code that runs it, and the options that apply to it."""
 
     flag: str
-    """How it is chosen on the command line."""
+    """How it is selected on the command line."""
     run: str
     """Dotted name of the function that runs it."""
     takes: tuple[str, ...]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from avloc.config import LossWeights, settled
+from avloc.config import LossWeights, resolve_config
 from avloc.distributed import Peers, joined, share_statistics
 from avloc.methods import Embeddings, HintBatch, Supervision, build
 
@@ -19,7 +19,7 @@ METHODS = ("lvs", "sspl", "sacl")
 def step(method: str, peers: Peers) -> dict[str, torch.Tensor]:
     """Loss terms and gradients in the first process, in double precision to exclude rounding."""
     torch.manual_seed(0)
-    model = build(settled({}, method).model).train()
+    model = build(resolve_config({}, method).model).train()
     model = share_statistics(model.double(), peers, torch.device("cpu"))
     draws = torch.Generator().manual_seed(3)
     cells = [F.normalize(torch.randn(CLIPS, DIM, GRID, GRID, generator=draws).double(), dim=1) for _ in range(2)]

@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from avloc.checkpoint import save_model
-from avloc.config import parse_settings, settled
+from avloc.config import parse_settings, resolve_config
 from avloc.engine import pick_precision
 from avloc.methods import build
 from avloc.networks.base import fold_batch_norms
@@ -63,7 +63,7 @@ def pretrained_model(path: Path, method: str, data: PretrainingData, *settings: 
         settings: settings as in `avloc train --set`.
     """
     torch.manual_seed(0)
-    config = settled(parse_settings(settings), method).model
+    config = resolve_config(parse_settings(settings), method).model
     model = build(config)
     if method == "sspl":
         model.frame.feat_extractor.load_state_dict(_pretrained_vgg16(data).state_dict())

@@ -19,7 +19,7 @@ from avloc.ave.annotations import (
 )
 from avloc.ave.networks import Features
 from avloc.ave.timeline import Timeline
-from avloc.config import parse_settings, settled
+from avloc.config import parse_settings, resolve_config
 from avloc.train import TrainOptions, train
 
 CLIPS, KINDS = 60, 4
@@ -92,7 +92,7 @@ def features(clips: int, seconds: int, background: int = 28) -> Features:
 
 def make_run(store: Path, out: Path, *settings: str, method: str = "ave", epochs: int = 2, **options) -> Path:
     own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
-    config = settled(parse_settings([*own, f"epochs={epochs}", "batch=16", *settings]), method)
+    config = resolve_config(parse_settings([*own, f"epochs={epochs}", "batch=16", *settings]), method)
     train(TrainOptions(store=store, out=out, **options), config)
     return out
 

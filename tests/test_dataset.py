@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -15,13 +14,12 @@ from PIL import Image
 
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import ClipSet, check_fit, fit_sound, load, shrunk
-from avloc.distributed import Peers
 from avloc.errors import Refused, UsageError
 from avloc.prepare import PrepareOptions
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train.clips import training_set
-from avloc.train.sampler import EpochBatches
+from avloc.train.loop import EpochBatches
 from tests.synthetic_scenes import write_store
 
 CONFIG = ModelConfig(frame=64, dim=16)
@@ -146,34 +144,6 @@ def test_incomplete_hints_are_refused(tmp_path):
         training_set(store, [*store.ids, "never-run"], TrainConfig(model=CONFIG))
 
 
-@given(st.integers(2, 30), st.integers(2, 12), st.integers(0, 5), st.integers(1, 4))
-def test_every_epoch_is_a_permutation_in_full_batches(clips, batch, seed, epochs):
-    stream = list(EpochBatches(clips, batch, seed, epochs))
-    size = min(clips, batch)
-    assert len(stream) == epochs * (clips // size)
-    assert all(len(positions) == size for positions in stream)
-    steps = clips // size
-    for epoch in range(epochs):
-        seen = [place for positions in stream[epoch * steps : (epoch + 1) * steps] for place in positions]
-        assert len(set(seen)) == len(seen)
-        assert set(seen) <= set(range(clips))
-
-
-@given(st.integers(2, 30), st.integers(2, 12), st.integers(0, 5), st.data())
-def test_the_order_can_resume_at_any_step(clips, batch, seed, data):
-    whole = list(EpochBatches(clips, batch, seed, 3))
-    first = data.draw(st.integers(0, len(whole)))
-    rest = EpochBatches(clips, batch, seed, 3, first_step=first)
-    assert list(rest) == whole[first:]
-    assert len(rest) == len(whole) - first
-
-
-def test_epochs_and_seeds_differ():
-    one, other = EpochBatches(50, 10, 1, 2), EpochBatches(50, 10, 2, 2)
-    assert list(one)[:5] != list(one)[5:]
-    assert list(one) != list(other)
-
-
 def test_an_incompatible_store_is_refused():
     check_fit(StoreSpec(seconds=10, rate=44_100), CONFIG)
     for spec in (StoreSpec(seconds=2), StoreSpec(rate=16_000)):
@@ -221,15 +191,6 @@ def test_a_frame_is_never_enlarged_and_is_reduced_before_coarse_sampling(height,
 def test_fine_patterns_are_averaged_when_reduced():
     board = np.indices((480, 480)).sum(0) % 2 * 255
     assert shrunk(np.repeat(board[..., None], 3, 2).astype(np.uint8), 246).std() < 5
-
-
-@given(st.integers(2, 40), st.integers(2, 12), st.integers(1, 5))
-def test_the_shares_of_all_processes_make_the_batch(clips, batch, size):
-    whole = list(EpochBatches(clips, batch, 3, 2))
-    parts = [list(EpochBatches(clips, batch, 3, 2, peers=Peers(rank, size))) for rank in range(size)]
-    assert [[*chain(*rows)] for rows in zip(*parts, strict=True)] == whole
-    for rows in zip(*parts, strict=True):
-        assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
 def test_a_batch_is_the_same_with_loader_processes(tmp_path):

@@ -15,8 +15,7 @@ def distill_cache(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="panns, yamnet or vggish (audio), detr, lite0 or vgg19 (image); may repeat.  [default: panns, detr]",
-            show_default=False,
+            help="panns, yamnet or vggish (audio), detr, lite0 or vgg19 (image); may repeat.  [default: panns, detr]"
         ),
     ] = None,
     import_npy: Annotated[

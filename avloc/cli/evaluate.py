@@ -27,68 +27,46 @@ def evaluate(
             metavar="RUN",
             help="Models: run folders, folders of seed-N runs, .safetensors or published .pth.  "
             "[default: the model in the package]",
-            show_default=False,
         ),
     ] = None,
     testset: Annotated[
         str,
         typer.Option(
             help="flickr, flickr-250, flickr-ext, vggss, vggss-4692, vggss-heard, vggss-unheard, vggss-ext, "
-            "ave, ave-weak or ave-match, or a name of your own.",
-            show_default=False,
+            "ave, ave-weak or ave-match, or a name of your own."
         ),
     ] = "",
     store: Annotated[
-        Path | None,
-        typer.Option(
-            help="Prepared test store.  [default: $AVLOC_DATA/TESTSET, else data/TESTSET]", show_default=False
-        ),
+        Path | None, typer.Option(help="Prepared test store.  [default: $AVLOC_DATA/TESTSET, else data/TESTSET]")
     ] = None,
-    model: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Same as the argument; may repeat.",
-            show_default=False,
-        ),
-    ] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="Same as the argument; may repeat.")] = None,
     maps: Annotated[
         str,
         typer.Option(
             help="shipped (fused as the model's card says), av, object, fused, detr, baselines, sweep; several with "
-            "commas.  [default: shipped if the card has a fusion, and av,object,fused]",
-            show_default=False,
+            "commas.  [default: shipped if the card has a fusion, and av,object,fused]"
         ),
     ] = "",
     protocol: Annotated[
         list[str] | None,
         typer.Option(
             help="avloc, ezvsl, lvs, sspl, sacl, slavc, sslalign, avc-code; may repeat.  [default: avloc, and "
-            "the model's own]",
-            show_default=False,
+            "the model's own]"
         ),
     ] = None,
-    object_prior: Annotated[str, typer.Option(help="ImageNet network of the row object.")] = "resnet18",
+    object_prior: Annotated[str, typer.Option(help="ImageNet network of the object map.")] = "resnet18",
     prior: Annotated[str, typer.Option("--prior", hidden=True)] = "",
-    negatives: Annotated[int, typer.Option(help="Wrong sounds of each kind for every picture; 0 leaves them out.")] = 0,
-    compare: Annotated[
-        Path | None,
-        typer.Option(help="Another model or run: paired differences per clip.", show_default=False),
-    ] = None,
+    negatives: Annotated[int, typer.Option(help="Wrong sounds of each kind per picture; 0 for none.")] = 0,
+    compare: Annotated[Path | None, typer.Option(help="Another model or run: paired differences per clip.")] = None,
     paper_table: Annotated[
-        str,
-        typer.Option(
-            help="A table of the AVC paper with our scores: 1 to 7, ablation, flickr, vggss, cross.", show_default=False
-        ),
+        str, typer.Option(help="A table of the AVC paper with our scores: 1 to 7, ablation, flickr, vggss, cross.")
     ] = "",
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Folder for per-clip tables, a summary and an HTML page.", show_default=False),
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for per-clip tables, a summary and an HTML page.")] = None,
     clean_split: Annotated[  # noqa: ARG001 (taken from the context by the mode)
         bool, typer.Option("--clean-split", help="AVE: leave out test rows of videos in the training part.")
     ] = False,
     max_missing: Annotated[int, typer.Option(help="Missing clips to allow; more give exit code 5.")] = 0,
-    batch: Annotated[int, typer.Option(help="Clips at once; the scores do not depend on it.")] = 16,
+    batch: Annotated[int, typer.Option(help="Clips per batch; the scores do not depend on it.")] = 16,
     weights_dir: WeightsDir = None,
     device: Device = "auto",
     precision: Precision = "fp32",

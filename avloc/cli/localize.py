@@ -30,46 +30,30 @@ def localize(
             "-o",
             help="heat.png, .jpg, .webp or .gif (overlay), .npy (float32 [H, W]), .mp4 (overlay video), a folder with "
             "a slash, or a name with {stem}, {time}.  [default: {stem}.heat.png]",
-            show_default=False,
         ),
     ] = "",
-    audio: Annotated[
-        Path | None, typer.Option(help="Sound for one picture, or for one video.", show_default=False)
-    ] = None,
-    track: Annotated[
-        int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]", show_default=False)
-    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="Sound for one picture, or for one video.")] = None,
+    track: Annotated[int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]")] = None,
     at: Annotated[
-        float | None,
-        typer.Option(
-            help="Time in seconds; of a picture, the place in its sound.  [default: the middle]", show_default=False
-        ),
+        float | None, typer.Option(help="Time in seconds; for a picture, the time in its sound.  [default: the middle]")
     ] = None,
-    every: Annotated[float | None, typer.Option(help="A map each so many seconds.", show_default=False)] = None,
-    start: Annotated[float | None, typer.Option(help="Nothing before, in seconds.", show_default=False)] = None,
-    end: Annotated[float | None, typer.Option(help="Nothing after, in seconds.", show_default=False)] = None,
+    every: Annotated[float | None, typer.Option(help="Seconds between maps.")] = None,
+    start: Annotated[float | None, typer.Option(help="Start time in seconds.")] = None,
+    end: Annotated[float | None, typer.Option(help="End time in seconds.")] = None,
     model: Annotated[
         Path | None,
-        typer.Option(
-            help="Run folder, .safetensors, or a published .pth.  [default: the model in the package]",
-            show_default=False,
-        ),
+        typer.Option(help="Run folder, .safetensors, or a published .pth.  [default: the model in the package]"),
     ] = None,
     object_prior: Annotated[
         str,
         typer.Option(
-            help="Where objects are, fused in: own, a trunk as resnet18, detr, none.  [default: the model's own]",
-            show_default=False,
+            help="Object prior to fuse: own, a backbone such as resnet18, detr, none.  [default: the model's own]"
         ),
     ] = "",
-    map_weights: Annotated[
-        str, typer.Option(help="Weight of each map, as av=0.6,object=0.4.", show_default=False)
-    ] = "",
+    map_weights: Annotated[str, typer.Option(help="Weight of each map, as av=0.6,object=0.4.")] = "",
     weights: Annotated[str, typer.Option("--weights", hidden=True)] = "",
     weights_dir: WeightsDir = None,
-    style: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Look of overlays; may repeat.", show_default=False)
-    ] = None,
+    style: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Style of overlays; may repeat.")] = None,
     events: Annotated[
         bool,
         typer.Option(

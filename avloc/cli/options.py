@@ -1,4 +1,4 @@
-"""Options that several commands share, and the check that an option applies to the chosen mode of its command."""
+"""Options that several commands share, and the check that an option applies to the selected mode of its command."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from avloc.registry import MODES, Mode
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder searched first for published weights; then $AVLOC_WEIGHTS, the cache folder, a download.",
-        show_default=False,
+        help="Folder searched first for published weights; then $AVLOC_WEIGHTS, the cache folder, a download."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -26,14 +25,13 @@ Shard = Annotated[
         metavar="<i/n>",
         help="Only part i of n, as 2/4; parts can run at the same time.  [default: from $RANK and $WORLD_SIZE, "
         "if a launcher has set them]",
-        show_default=False,
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done; write nothing.")]
 
 
 def mode_of(ctx: typer.Context, name: str) -> Mode | None:
-    """The mode `name` of the running command; None for its usual one.
+    """The mode `name` of the running command; None for its default one.
 
     Raises:
         UsageError: an option on the command line does not apply to it, whatever its value.

@@ -25,28 +25,21 @@ def prepare(
         Path | None,
         typer.Option(
             help="Flickr-SoundNet or Pascal VOC XML folder, folder of PNG masks, VGG-SS json, or {path: boxes} json; "
-            "makes a test store unless --kind says train.",
-            show_default=False,
+            "makes a test store without --kind train."
         ),
     ] = None,
     ids: Annotated[
         str,
         typer.Option(
-            help="Only these clips: a file of ids, VGGSound's list (all of its splits), or a published list by name.",
-            show_default=False,
+            help="Only these clips: a file of ids, VGGSound's list (all of its splits), or a published list by name."
         ),
     ] = "",
-    method: Annotated[str, typer.Option("--for", help="Method that sets length and rate of the sound.")] = "avc",
+    method: Annotated[str, typer.Option("--for", help="Method that sets length and sample rate of the sound.")] = "avc",
     rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 is the method's (AVC: 22050).")] = 0,
     side: Annotated[int, typer.Option(help="Shorter side of a training store's frames in pixels; 0 is 256.")] = 0,
-    kind: Annotated[
-        str,
-        typer.Option(help="train or test.  [default: test with --annotations or a test list]", show_default=False),
-    ] = "",
+    kind: Annotated[str, typer.Option(help="train or test.  [default: test with --annotations or a test list]")] = "",
     frame: Annotated[str, typer.Option(help="middle, or a time in seconds as 5s.")] = "middle",
-    track: Annotated[
-        int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]", show_default=False)
-    ] = None,
+    track: Annotated[int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]")] = None,
     allow_test_overlap: Annotated[
         bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
     ] = False,

@@ -1,4 +1,4 @@
-"""Prepares the standard streams, which may be closed, without a reader, or in an encoding other than UTF-8."""
+"""Configures the standard streams, which may be closed, a broken pipe, or in an encoding other than UTF-8."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _ERROR = 2
 _ESCAPES = "avloc-escapes"
 
 
-def settle() -> None:
-    """Make the streams usable: any text can be printed, and a lost reader ends the program in order.
+def configure_streams() -> None:
+    """Make the streams usable: any text can be printed, and a broken pipe ends the program cleanly.
 
-    A closed standard output behaves like one without a reader. A closed standard error discards its output; a closed
+    A closed standard output behaves like a broken pipe. A closed standard error discards its output; a closed
     standard input is empty. Each gets its own file descriptor back: otherwise the next opened file would get it, and
     the output of libraries with it.
     """
     codecs.register_error(_ESCAPES, _escaped)
     if sys.stdin is None:
         sys.stdin = _reopen(0, os.open(os.devnull, os.O_RDONLY), "r")
-    out = sys.stdout or _reopen(1, _without_reader(), "w")
+    out = sys.stdout or _reopen(1, _broken_pipe(), "w")
     sys.stdout = _safe_stream(out, own=sys.stdout is sys.__stdout__)
     err = sys.stderr or _reopen(_ERROR, os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = _safe_stream(err, own=sys.stderr is sys.__stderr__)
 
 
-def _without_reader() -> int:
+def _broken_pipe() -> int:
     reader, writer = os.pipe()
     os.close(reader)
     return writer
@@ -64,7 +64,7 @@ class _Output(io.FileIO):
     """Standard output or error. Exiting here, below every buffer, leaves other broken pipes alone."""
 
     def write(self, data: Any) -> int:
-        """Write, or exit through every `finally` if the reader is gone.
+        """Write, or exit through every `finally` if the pipe is broken.
 
         After a failure further output is discarded: flushing the buffers at exit would fail again. A full disk under
         standard error is ignored, since it cannot be reported.

@@ -24,49 +24,38 @@ def train(
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing run is resumed.")],
     method: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join(METHOD_SPECS)}; or {', '.join(EVENT_SPECS)}.  [default: avc]", show_default=False
-        ),
+        str, typer.Option(help=f"{', '.join(METHOD_SPECS)}; or {', '.join(EVENT_SPECS)}.  [default: avc]")
     ] = "",
     val: Annotated[
         str, typer.Option(help="Held-out clips that select the epoch: a store, a share as 0.1, or a split's name.")
     ] = "",
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs.  [default: the method's; avc 100]", show_default=False)
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Clips in a batch.  [default: the method's; avc 128]", show_default=False)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed.  [default: 10]", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.  [default: the method's; avc 100]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Clips in a batch.  [default: the method's; avc 128]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed.  [default: 10]")] = None,
     seeds: Annotated[
-        str | None,
-        typer.Option(help="Several, as 10,20,30: one run each, in OUT/seed-10 and so on.", show_default=False),
+        str | None, typer.Option(help="Several seeds, as 10,20,30: one run each, in OUT/seed-10 and so on.")
     ] = None,
     dim: Annotated[
-        int | None,
-        typer.Option(help="Width of the common space.  [default: the method's; avc 2048]", show_default=False),
+        int | None, typer.Option(help="Width of the embedding space.  [default: the method's; avc 2048]")
     ] = None,
     vision_trunk: Annotated[
-        str | None, typer.Option(help="Image backbone.  [default: the method's; avc resnet18]", show_default=False)
+        str | None, typer.Option(help="Image backbone.  [default: the method's; avc resnet18]")
     ] = None,
     audio_trunk: Annotated[
-        str | None, typer.Option(help="Audio backbone.  [default: the method's; avc resnet18]", show_default=False)
+        str | None, typer.Option(help="Audio backbone.  [default: the method's; avc resnet18]")
     ] = None,
     init: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]", show_default=False
-        ),
+        str | None, typer.Option(help="imagenet, concepts, random, or a model file to start from.  [default: imagenet]")
     ] = None,
-    no_audio_hint: Annotated[bool, typer.Option("--no-audio-hint", help="Train without the sound teacher.")] = False,
-    no_visual_hint: Annotated[bool, typer.Option("--no-visual-hint", help="Train without the object teacher.")] = False,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings; options and --set override it.", show_default=False)
-    ] = None,
+    no_audio_hint: Annotated[
+        bool, typer.Option("--no-audio-hint", help="Train without hints of the audio teacher.")
+    ] = False,
+    no_visual_hint: Annotated[
+        bool, typer.Option("--no-visual-hint", help="Train without hints of the visual teacher.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options and --set override it.")] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=0.001.", show_default=False),
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=0.001.")
     ] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and exit.")] = False,
     weights_dir: WeightsDir = None,
@@ -75,7 +64,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on a prepared store; run again to resume where it was stopped."""
-    chosen: dict[str, Any] = {
+    options_table: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,
         "seed": seed,
@@ -86,16 +75,14 @@ def train(
     many = () if seeds is None else _seeds(seeds)
     assigned = configs.parse_settings(settings or [])
     if many and (seed is not None or "seed" in assigned):
-        raise UsageError("--seeds and --seed (or --set seed=N) together are impossible; valid: one of them")
+        raise UsageError("--seeds and --seed (or --set seed=N) contradict each other; valid: one of them")
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
-    table = merged(settings_table, _given(chosen))
-    table = merged(table, assigned)
-    settled = configs.settled(table, method)
+    resolved = configs.resolve_config(merged(merged(settings_table, _given(options_table)), assigned), method)
     if print_config:
-        # Not by Typer's echo, which writes UTF-8 where the stream's encoding is ASCII.
-        print(configs.write_toml(configs.to_dict(settled)), end="", flush=True)  # noqa: T201
+        # Not typer.echo, which writes UTF-8 even if the stream's encoding is ASCII.
+        print(configs.write_toml(configs.to_dict(resolved)), end="", flush=True)  # noqa: T201
         return
 
     from avloc.console import terminal
@@ -104,12 +91,12 @@ def train(
     from avloc.train import train as run
 
     options = TrainOptions(store=store, out=out, val=val, weights_dir=weights_dir, device=device, dry_run=dry_run)
-    runs = seed_runs(options, settled, many) if many else [(options, settled)]
+    runs = seed_runs(options, resolved, many) if many else [(options, resolved)]
     keep_freed_memory()
     stop = StopRequest()
-    with stop.listening(), joined() as peers:
+    with stop.handling_signals(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
-            stop.asked = False  # until this run polls it, a stop interrupts at once
+            stop.polled = False  # until this run polls it, a signal interrupts at once
             with terminal.live() if peers.is_first else nullcontext(silent) as listener:
                 if many:
                     listener(Notice(f"seed {what.seed}: {where.out}"))
@@ -130,7 +117,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     names = [name.strip() for name in text.split(",")]
     wrong = next((name for name in names if not _SEED.fullmatch(name)), None)
     if wrong is not None:
-        raise UsageError(f"--seeds {text}: {wrong!r} is no seed; valid: whole numbers with commas, as 10,20,30")
+        raise UsageError(f"--seeds {text}: {wrong!r} is not a seed; valid: whole numbers with commas, as 10,20,30")
     found = tuple(int(name) for name in names)
     if len(set(found)) < len(found):
         raise UsageError(f"--seeds {text} names a seed twice; valid: each seed once")

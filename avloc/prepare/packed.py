@@ -24,7 +24,7 @@ PACKED_RATE = 16_000
 """Sample rate of packed sounds in Hz."""
 PACKED_NOTE = "16 kHz sound, min-max normalised by the packer of the HDF5 set"
 TEST_ROWS_LIST = "vggss_test_4692"
-"""Published list with the order of the packed test files."""
+"""Published list with the clips of the packed test files, in order."""
 
 _MAX_ROW_BYTES = 1 << 28
 """Largest frame or sound; rows may be compressed, so the file size is no bound."""
@@ -94,7 +94,7 @@ def _values(path: Path, part: str) -> Any:
 
 
 def _ids(path: Path, count: int) -> list[str]:
-    """Ids of the rows: from the published list, the CSV beside the set, or made from the file name."""
+    """Ids of the rows: from the published list, the CSV beside the set, or derived from the file name."""
     if "test" in path.name and count == len(published_list(TEST_ROWS_LIST)):
         return list(published_list(TEST_ROWS_LIST))
     match = _SET.search(path.stem)

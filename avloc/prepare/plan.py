@@ -33,8 +33,7 @@ class PrepareOptions:
     layout: str = "auto"
     """`auto`, or the only kind of input to use: `videos`, `folders` (frame + sound), `hdf5`; `ave` is AVE's folder."""
     annotations: Path | None = None
-    """Flickr-SoundNet XML folder, VGG-SS json, avloc's box format or a folder of masks; makes a test store
-    unless `kind` is set."""
+    """Flickr-SoundNet XML folder, VGG-SS json, avloc's box format or a folder of masks."""
     ids: str = ""
     """File with ids, or name of a published list: use only these clips."""
     method: str = "avc"
@@ -60,7 +59,7 @@ class PrepareOptions:
     shard: JobShard = UNSHARDED
     """Only clips of this shard; other shards can run concurrently, into the same store."""
     dry_run: bool = False
-    """Report what would be done without doing it."""
+    """Write nothing."""
 
     def __post_init__(self) -> None:
         _check_choice("--layout", self.layout, (*LAYOUTS, *MODES["prepare"]))
@@ -110,19 +109,19 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> StorePlan
     """
     ids = read_ids(options.ids) if options.ids else named
     annotations = read_annotations(options.annotations) if options.annotations else None
-    is_test_list = ids is not None and (ids.is_test or bool(annotations))
-    kind = options.kind or ("test" if annotations or is_test_list else "train")
+    kind = options.kind or ("test" if annotations or (ids and ids.is_test) else "train")
     if annotations is None and ids is not None and kind == "test":
         # Clips of the silent pairs have no annotation, so VGG-SS has all annotations of `vggss_ext`.
         annotations = published_boxes() if set(ids.ids).issubset(published_list("vggss_ext")) else None
     if options.side and kind == "test":
         raise UsageError("--side applies to training stores only: test stores keep the original pictures")
+    expected = ids.ids if ids else annotations.ids if annotations else ()
     header = StoreHeader(
         spec=replace(options.spec, shorter_side=(options.side or TRAIN_SHORTER_SIDE) if kind == "train" else 0),
         kind=kind,
         box_rule=annotations.rule if annotations else "union",
         testset=ids.name if ids and kind == "test" else "",
-        expected=_expected(kind, ids, annotations),
+        expected=expected if kind == "test" else (),
         provenance={
             "avloc": __version__,
             "method": options.method,
@@ -135,14 +134,6 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> StorePlan
         },
     )
     return StorePlan(header=header, ids=ids, annotations=annotations)
-
-
-def _expected(kind: str, ids: IdList | None, annotations: Annotations | None) -> tuple[str, ...]:
-    if kind == "train":
-        return ()
-    if ids is not None:
-        return ids.ids
-    return annotations.ids if annotations else ()
 
 
 def _digest(annotations: Annotations | None) -> str:

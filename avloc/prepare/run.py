@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avloc.annotations.lists import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
+from avloc.files import real_path
 from avloc.prepare import packed
 from avloc.prepare.clips import make_clip
-from avloc.prepare.discovery import find_inputs
 from avloc.prepare.plan import PrepareOptions, StorePlan, make_plan, merge_header
 from avloc.prepare.selection import MAX_LISTED, SKIPPED, Selection, emit_notices, select_inputs, write_skips
-from avloc.prepare.sources import FoundInputs, Skip, Source
+from avloc.prepare.sources import FoundInputs, Skip, Source, classify, files_in
 from avloc.prepare.workers import make_clips, worker_count
 from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import MODES, resolve
@@ -75,14 +75,9 @@ def prepare(
     listener: Listener = silent,
     named: IdList | None = None,
 ) -> PrepareReport:
-    """Convert videos, frame + sound folders or packed sets to a store; resumes an unfinished one.
+    """Convert videos, frame + sound folders or packed sets to the store `out`; resumes an unfinished one.
 
-    Args:
-        sources: files, folders and globs.
-        out: the store.
-        options: the options.
-        listener: receives progress and notices.
-        named: use only these clips if `options.ids` is empty.
+    `sources` are files, folders and globs. Without `options.ids`, only the clips of `named` are used, if given.
 
     Raises:
         UsageError: a source does not exist, there are no inputs, or an option is invalid.
@@ -98,7 +93,7 @@ def prepare(
         raise UsageError(f"--out {out} is a file; valid: a new folder or an existing store")
     plan = make_plan(options, named)
     masks = options.annotations if plan.header.box_rule == "mask" else None
-    found = find_inputs(sources, out, options.layout, masks, listener).within(options.shard)
+    found = _find_inputs(sources, out, options.layout, masks, listener).within(options.shard)
     merge_header(out, plan.header, options.shard)
     if options.dry_run:
         return replace(_dry_run(found, out, plan, options, listener), seconds=time.monotonic() - started)
@@ -112,13 +107,30 @@ def prepare(
             with lock_shared_files(out, options.shard):
                 Store(out).count()
         in_store = _stored_ids(out)
-        report = replace(
-            _report(selection, plan, options, stored=stored, in_store=in_store),
-            flags=Store(out).flag_counts() if in_store else {},
-            bytes=_size(out),
-        )
+        flags = Store(out).flag_counts() if in_store else {}
+        report = _report(selection, plan, options, stored=stored, in_store=in_store)
+        report = replace(report, flags=flags, bytes=_size(out))
     _check_result(selection, report, out, options)
     return replace(report, seconds=time.monotonic() - started)
+
+
+def _find_inputs(sources: Sequence[str], out: Path, layout: str, masks: Path | None, listener: Listener) -> FoundInputs:
+    """Find all inputs; PNG files in the folder of masks are no frames."""
+    paths = files_in(sources, out)
+    if masks is not None:
+        folder = real_path(masks)
+        paths = [path for path in paths if path.suffix.lower() != ".png" or folder not in real_path(path).parents]
+    found = classify(paths, layout, named=frozenset(Path(text) for text in sources))
+    found.sources += packed.packed_sources(found.packed, found.skips)
+    if not found.sources and not found.skips:
+        raise UsageError(f"nothing to prepare in {', '.join(sources)} (--layout {layout}, {len(paths)} files)")
+    if found.ignored:
+        listener(Notice(f"{found.ignored} pictures and sounds are not part of a pair and are ignored"))
+    if sharing := [source for source in found.sources if source.frame_id != source.id]:
+        frames = len({source.path for source in sharing})
+        example = f"{sharing[0].sound} goes with {sharing[0].path}"
+        listener(Notice(f"{len(sharing)} sounds share {frames} pictures, by their names less the last part: {example}"))
+    return found
 
 
 def _check_result(selection: Selection, report: PrepareReport, out: Path, options: PrepareOptions) -> None:
@@ -134,9 +146,9 @@ def _check_result(selection: Selection, report: PrepareReport, out: Path, option
     outside = f"{selection.outside} not in --ids {options.ids}"
     if not selection.overlap:
         raise UsageError(f"no clip to store: inputs {outside}", hint="Ids are file names without their ending.")
-    left_out = selection.overlap.left_out()
-    reason = f"{left_out}, {outside}" if selection.outside else left_out
-    raise NoInputLeft(f"no clip to store: {reason}", hint="--allow-test-overlap keeps test clips.")
+    reasons = [f"{len(tests)} test clips of {name} left out" for tests, name in selection.overlap.groups()]
+    reasons += [outside] if selection.outside else []
+    raise NoInputLeft(f"no clip to store: {', '.join(reasons)}", hint="--allow-test-overlap keeps test clips.")
 
 
 def _stored_ids(out: Path) -> frozenset[str]:
@@ -166,7 +178,7 @@ def _make_clips(selection: Selection, out: Path, plan: StorePlan, options: Prepa
                     if named <= MAX_LISTED:
                         listener(Notice(f"{result.input} {result.reason}"))
                 else:
-                    writer = writer or stack.enter_context(_writer(selection, out, plan, options.shard))
+                    writer = writer or _open_writer(stack, selection, out, plan, options.shard)
                     writer.add(result.clip)
                     stored += 1
                     for remark in result.remarks[: MAX_LISTED - remarked]:
@@ -181,16 +193,13 @@ def _make_clips(selection: Selection, out: Path, plan: StorePlan, options: Prepa
     return stored
 
 
-@contextmanager
-def _writer(selection: Selection, out: Path, plan: StorePlan, shard: JobShard) -> Iterator[StoreWriter]:
+def _open_writer(stack: ExitStack, selection: Selection, out: Path, plan: StorePlan, shard: JobShard) -> StoreWriter:
     """Open the writer at the first clip; checks again that a store created by another shard is compatible."""
-    with ExitStack() as stack:
-        with lock_shared_files(out, shard):
-            header = merge_header(out, plan.header, shard)
-            if any(job.source.kind == "packed" for job in selection.jobs) and "sound" not in header.provenance:
-                header = replace(header, provenance={**header.provenance, "sound": packed.PACKED_NOTE})
-            writer = stack.enter_context(StoreWriter(out, header, shard=shard))
-        yield writer
+    with lock_shared_files(out, shard):
+        header = merge_header(out, plan.header, shard)
+        if any(job.source.kind == "packed" for job in selection.jobs) and "sound" not in header.provenance:
+            header = replace(header, provenance={**header.provenance, "sound": packed.PACKED_NOTE})
+        return stack.enter_context(StoreWriter(out, header, shard=shard))
 
 
 def _report(

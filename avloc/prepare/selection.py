@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,36 +42,14 @@ class Overlap:
             (self.paired if ids <= pair_only_ids() else self.listed).append(source)
         return bool(ids)
 
-    @property
-    def ids(self) -> frozenset[str]:
-        """Ids of all test clips."""
-        return frozenset(source.id for source in (*self.listed, *self.paired))
-
-    def notices(self, *, kept: bool) -> Iterator[str]:
-        """A message for each group that is not empty."""
-        verdict = "kept, as requested" if kept else "left out; --allow-test-overlap keeps them"
-        for sources, name in self._groups():
-            yield f"test clips of {name} among the inputs: {len(sources)}, {verdict}"
-
-    def left_out(self) -> str:
-        """Summary in one phrase."""
-        return ", ".join(f"{len(sources)} test clips of {name} left out" for sources, name in self._groups())
-
-    def skips(self) -> list[Skip]:
-        """Entries of `skipped.jsonl`."""
-        return [
-            Skip(id=source.id, input=source.input, reason=f"is a test clip of {name}; --allow-test-overlap keeps it")
-            for sources, name in self._groups()
-            for source in sources
-        ]
-
-    def _groups(self) -> list[tuple[list[Source], str]]:
+    def groups(self) -> list[tuple[list[Source], str]]:
+        """Clips and test set of each group that is not empty."""
         return [(sources, name) for sources, name in ((self.listed, _LISTED), (self.paired, _PAIRED)) if sources]
 
 
 @dataclass(kw_only=True)
 class Selection:
-    """The inputs, grouped by what happens to them."""
+    """The inputs, grouped by their use."""
 
     found: int
     jobs: list[Job] = field(default_factory=list)
@@ -85,7 +63,9 @@ class Selection:
     def missing(self, plan: StorePlan, options: PrepareOptions, in_store: Iterable[str]) -> tuple[str, ...]:
         """Ids of this shard that were requested or annotated and are not in `in_store`."""
         wanted = plan.ids.ids if plan.ids else plan.header.expected
-        present = {*in_store, *(() if options.allow_test_overlap else self.overlap.ids)}
+        present = set(in_store)
+        if not options.allow_test_overlap:
+            present.update(source.id for source in (*self.overlap.listed, *self.overlap.paired))
         return tuple(clip_id for clip_id in wanted if options.shard.contains(clip_id) and clip_id not in present)
 
 
@@ -113,13 +93,13 @@ def select_inputs(found: FoundInputs, plan: StorePlan, options: PrepareOptions, 
 
 
 def _add_job(selection: Selection, source: Source, plan: StorePlan, options: PrepareOptions) -> None:
-    job = Job(source=source, spec=plan.header.spec, at=options.at, track=options.track, whole=options.whole)
     try:
         found = plan.annotations.find(source.id, *source.annotated_as) if plan.annotations else None
     except InputError as error:
         selection.skips.append(Skip(id=source.id, input=source.input, reason=str(error)))
         return
-    selection.jobs.append(replace(job, annotation=found))
+    spec, at, track, whole = plan.header.spec, options.at, options.track, options.whole
+    selection.jobs.append(Job(source=source, spec=spec, at=at, track=track, whole=whole, annotation=found))
 
 
 def emit_notices(selection: Selection, plan: StorePlan, options: PrepareOptions, listener: Listener) -> None:
@@ -127,8 +107,9 @@ def emit_notices(selection: Selection, plan: StorePlan, options: PrepareOptions,
     if not (options.shard.is_unsharded or selection.jobs or selection.already or selection.skips):
         inputs = f"{selection.found} inputs, {selection.outside} not in --ids, {len(selection.overlap)} test clips"
         listener(Notice(f"shard {options.shard} has nothing to store: {inputs}"))
-    for text in selection.overlap.notices(kept=options.allow_test_overlap):
-        listener(Notice(text))
+    verdict = "kept, as requested" if options.allow_test_overlap else "left out; --allow-test-overlap keeps them"
+    for sources, name in selection.overlap.groups():
+        listener(Notice(f"test clips of {name} among the inputs: {len(sources)}, {verdict}"))
     if plan.header.kind == "test":
         _notice_unannotated(selection.jobs, listener)
     for skip in selection.skips[:MAX_LISTED]:
@@ -157,7 +138,12 @@ def write_skips(out: Path, selection: Selection, options: PrepareOptions, stored
     earlier = [_skip(line) for line in read_json_lines(path)]
     obsolete = [skip.input in selection.inputs or skip.id in stored for skip in earlier]
     kept = [skip for skip, old in zip(earlier, obsolete, strict=True) if not (old and skip.in_shard(options.shard))]
-    entries = [*kept, *selection.skips, *([] if options.allow_test_overlap else selection.overlap.skips())]
+    tests = [
+        Skip(id=source.id, input=source.input, reason=f"is a test clip of {name}; --allow-test-overlap keeps it")
+        for sources, name in selection.overlap.groups()
+        for source in sources
+    ]
+    entries = [*kept, *selection.skips, *([] if options.allow_test_overlap else tests)]
     entries.sort(key=lambda skip: (skip.input, skip.id, skip.reason))
     write_bytes(path, json_lines(map(asdict, entries)))
 

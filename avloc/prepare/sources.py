@@ -1,4 +1,4 @@
-"""Classify input files: videos, pairs of frame and sound, packed sets.
+"""Find and classify input files: videos, pairs of frame and sound, packed sets.
 
 A frame and a sound with the same id are a pair. Several sounds can share a frame with several sources: `duet1_dog.wav`
 and `duet1_cat.wav` go with `duet1.jpg` (see `_shared_pictures`).

@@ -16,13 +16,13 @@ from avloc.prepare.clips import Job, PreparedClip, make_clip
 from avloc.prepare.sources import Skip
 
 _QUEUE_PER_WORKER = 4
-"""Submitted inputs per process: enough to keep it busy, few enough to bound memory."""
+"""Submitted inputs per process: enough to keep it busy, few enough to bound the memory used."""
 
 
-def worker_count(asked: int) -> int:
+def worker_count(requested: int) -> int:
     """Number of processes; 0 means one per available core."""
-    if asked:
-        return asked
+    if requested:
+        return requested
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -27,14 +27,8 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
         if hints is not None:
             ids = _with_hints(store, hints, ids)
             _check_width(hints, kind, config.model.dim)
-    return ClipSet(
-        store,
-        ids,
-        config.model,
-        least_side=int(config.model.frame * config.augment.scale),
-        audio_hints=audio,
-        visual_hints=visual,
-    )
+    least_side = int(config.model.frame * config.augment.scale)
+    return ClipSet(store, ids, config.model, least_side=least_side, audio_hints=audio, visual_hints=visual)
 
 
 def _check_width(hints: Hints, kind: str, dim: int) -> None:
@@ -56,5 +50,4 @@ def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
         hint = f"Finish them: avloc distill-cache {store.folder} --teacher {teacher}"
         reason = f"{len(unexplained)} of {len(ids)} clips have no hints of {teacher}, first {unexplained[0]}"
         raise Refused(reason, hint=hint)
-    gone = set(absent)
-    return [clip_id for clip_id in ids if clip_id not in gone]
+    return [clip_id for clip_id in ids if clip_id in hints.shards]

@@ -1,12 +1,12 @@
-"""The training loop: steps, epochs, validation, selection of the epoch, interrupts."""
+"""The training loop: batches, steps, epochs, validation, selection of the epoch, interrupts; runs of several seeds."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder, RunState
-from avloc.train.sampler import EpochBatches
 from avloc.train.task import Task
 
 SAVE_EVERY_S = 300.0  # between saves within a long epoch
@@ -55,14 +54,8 @@ def train(
 ) -> TrainReport:
     """Train into the run folder `options.out`, or resume the run in it.
 
-    All processes that share the batches (`avloc.distributed.joined`) call it; the first one writes.
-
-    Args:
-        options: store, run folder, validation, device.
-        config: networks, losses, optimiser, augmentation.
-        listener: receives notices and progress.
-        should_stop: called after every step; True in any process saves the state, and all return.
-        peers: the processes.
+    All processes that share the batches (`avloc.distributed.joined`) call it; the first one writes. `should_stop` is
+    called after every step; True in any process saves the state, and all return.
 
     Raises:
         Refused: unfit store, incomplete hints, another run in the folder, a non-finite loss, or processes that do not
@@ -87,13 +80,7 @@ def train(
 
 
 def make_task(options: TrainOptions, config: TrainConfig, listener: Listener = silent) -> Task:
-    """The task of the method on `options.store`, checked, without networks.
-
-    Raises:
-        StoreNotFound: no store there.
-        Refused: the store does not fit.
-        UsageError: settings that do not fit each other.
-    """
+    """The task of the method on `options.store`, checked, without networks; raises what its class raises."""
     task: Task = resolve(SPECS[config.model.method].task)(options, config, listener)
     return task
 
@@ -102,15 +89,64 @@ def make_optimiser(groups: Sequence[Group], config: OptimConfig) -> torch.optim.
     """Fused Adam or AdamW over the trainable parameters."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     settings = [
-        {
-            "params": group.parameters,
-            "lr": config.lr * group.factor,
-            "weight_decay": config.weight_decay * group.decays,
-        }
-        for group in groups
+        {"params": each.parameters, "lr": config.lr * each.factor, "weight_decay": config.weight_decay * each.decays}
+        for each in groups
     ]
     optimiser: torch.optim.Optimizer = kind(settings, betas=(config.beta1, config.beta2), fused=True)
     return optimiser
+
+
+def seed_runs(
+    options: TrainOptions, config: TrainConfig, seeds: Sequence[int]
+) -> list[tuple[TrainOptions, TrainConfig]]:
+    """Arguments of `train` for one run per seed, each in a folder `seed-N` within `options.out`.
+
+    All folders are checked first, so that a conflict in the last one is not found after hours of training.
+
+    Raises:
+        StoreNotFound: no store there.
+        Refused: the store does not fit, `options.out` is a run itself, or one of the folders holds another run.
+    """
+    if (options.out / "config.toml").is_file():
+        raise Refused(f"{options.out} is a run; --seeds needs a folder around its runs", hint="Take another --out.")
+    runs = [(replace(options, out=options.out / f"seed-{seed}"), replace(config, seed=seed)) for seed in seeds]
+    known = make_task(options, config).identity  # clips, selection and hints do not depend on the seed
+    for run, settings in runs:
+        RunFolder(run.out).check_config(settings, known)
+    return runs
+
+
+@dataclass
+class EpochBatches:
+    """Batches of positions for all epochs in one stream, from `first_step` on; the last, smaller batch is dropped.
+
+    The order of an epoch depends only on seed and epoch, so a run can be resumed at any step, with any number of
+    loader processes. Fewer clips than `batch` make one batch. With `peers`, the stream has the rows of this process.
+    """
+
+    clips: int
+    batch: int
+    seed: int
+    epochs: int
+    first_step: int = 0
+    peers: Peers = ALONE
+
+    def __post_init__(self) -> None:
+        self.batch = min(self.batch, self.clips)
+        self.steps_per_epoch = self.clips // self.batch
+        self.steps = self.epochs * self.steps_per_epoch
+
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first_epoch = self.first_step // self.steps_per_epoch
+        for epoch in range(first_epoch, self.epochs):
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
+            skipped = self.first_step % self.steps_per_epoch if epoch == first_epoch else 0
+            for place in range(skipped, self.steps_per_epoch):
+                batch = order[place * self.batch : (place + 1) * self.batch]
+                yield batch[self.peers.share(len(batch))].tolist()
 
 
 class _Trainer:
@@ -128,8 +164,8 @@ class _Trainer:
         self.card = task.card(init)
 
     def rehearse(self) -> None:
-        """Refuse what a real run would refuse, and read the state of an existing run; write nothing."""
-        self.folder.check_config(self.config, {k: v for k, v in self.identity.items() if k != "init"})
+        """Make the checks of a real run, and read the state of an existing run; write nothing."""
+        self.folder.check_config(self.config, self.task.identity)
         self.state = self.folder.peek()
         self._check_epochs()
 
@@ -142,7 +178,7 @@ class _Trainer:
             )
 
     def _check_peers(self) -> None:
-        """Refuse processes with different files: each would train another model."""
+        """Refuse processes that read different files or settings."""
         precision = self.task.precision
         mine = {"settings": to_dict(self.config), "precision": precision, "steps": self.state.step, **self.identity}
         first, *others = self.peers.objects(mine)
@@ -240,28 +276,21 @@ class _Trainer:
     def _report_step(self, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
         epoch = (self.state.step - 1) // self.steps_per_epoch + 1
         detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        event = Progress(
-            task="training",
-            done=self.state.step,
-            total=total,
-            detail=f"epoch {epoch}/{self.config.epochs}  {detail}",
-            milestone=milestone,
-        )
-        self.listener(event)
+        detail = f"epoch {epoch}/{self.config.epochs}  {detail}"
+        self.listener(Progress(task="training", done=self.state.step, total=total, detail=detail, milestone=milestone))
 
     def _end_epoch(self, epoch: int) -> dict[str, float]:
         """Validate and save; returns the mean loss terms of the epoch and the validation score."""
-        line: dict[str, Any] = {"epoch": epoch}
-        line |= {name: value / count for name, (value, count) in self.state.sums.items()}
+        means = {name: value / count for name, (value, count) in self.state.sums.items()}
         self.state.sums = {}
-        chosen = True
+        selected = True
         if (found := self.peers.from_first(self.task.validate)) is not None:
-            score, line["val"] = found
-            chosen = self.state.best is None or score > self.state.best
-            if chosen:
+            score, means["val"] = found
+            selected = self.state.best is None or score > self.state.best
+            if selected:
                 self.state.best = score
-        self.lines.append(line)
+        self.lines.append({"epoch": epoch, **means})
         if self.peers.is_first:
-            self.folder.save_last(self.config.model, self.task.model, {**self.card, "epoch": epoch}, select=chosen)
+            self.folder.save_last(self.config.model, self.task.model, {**self.card, "epoch": epoch}, select=selected)
             self.folder.write_metrics(self.lines)
-        return {name: value for name, value in line.items() if name != "epoch"}
+        return means

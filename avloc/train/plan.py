@@ -1,4 +1,4 @@
-"""The plan of a training run, made before the first step: clips, validation, initial weights."""
+"""Preparation of a training run before the first step: clips, validation, initial weights."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ def plan_training(options: TrainOptions, config: TrainConfig) -> TrainingPlan:
     store = Store(options.store)
     train_ids, validation = _split(store, options.val, config)
     if len(train_ids) < 2:
-        raise Refused(f"{options.store} leaves {len(train_ids)} clips to train on; 2 are the least")
+        raise Refused(f"{options.store} leaves {len(train_ids)} clips to train on; at least 2 are needed")
     _check_annotations(store, config.loss)
     clips = training_set(store, train_ids, config)
     if len(clips) < 2:
-        raise Refused(f"{len(clips)} clips of {options.store} have hints; 2 are the least")
+        raise Refused(f"{len(clips)} clips of {options.store} have hints; at least 2 are needed")
     return TrainingPlan(store=store, clips=clips, validation=validation, without_hints=len(train_ids) - len(clips))
 
 
@@ -122,15 +122,15 @@ def identity(plan: TrainingPlan, loss: LossWeights) -> dict[str, Any]:
     parts = [part for part in (plan.clips.audio_hints, plan.clips.visual_hints) if part is not None]
     return {
         "data_hash": plan.store.data_hash(),
-        "clips_hash": hashlib.sha256("\n".join(plan.clips.ids).encode()).hexdigest(),
+        "clips_hash": _lines_hash(plan.clips.ids),
         "selection": plan.selection,
         "hints": {part.stamp["teacher"]: json.dumps(part.stamp, sort_keys=True) for part in parts},
-        **({"labels_hash": _labels_hash(plan.store)} if loss.same_class == "masked" else {}),
+        **({"labels_hash": _lines_hash(plan.store.column("label"))} if loss.same_class == "masked" else {}),
     }
 
 
-def _labels_hash(store: Store) -> str:
-    return hashlib.sha256("\n".join(map(str, store.column("label"))).encode()).hexdigest()
+def _lines_hash(lines: Sequence[object]) -> str:
+    return hashlib.sha256("\n".join(map(str, lines)).encode()).hexdigest()
 
 
 def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Validation | None]:
@@ -151,7 +151,7 @@ def _split(store: Store, val: str, config: TrainConfig) -> tuple[list[str], Vali
 
 
 def _share(ids: Sequence[str], text: str) -> set[str]:
-    """A share of the ids, chosen by their hash, so independent of each other; ValueError where `text` is no number."""
+    """A share of the ids, selected by their hash, so independent of each other; ValueError if `text` is no number."""
     share = float(text)
     if not 0 < share < 1:
         raise UsageError(f"--val {text} is impossible; valid: a share between 0 and 1, a store, or a split's name")
@@ -202,9 +202,10 @@ def start_engine(
             raise UsageError(f"init = {config.init!r} is impossible for {method}; valid: random, or a model file")
         if options.dry_run:
             return engine, {}
-        init = _put_published(engine, options, listener)
+        first, *others = (_load_file(*target, options, listener) for target in engine.model.pretrained())
+        init = {**first, **({"audio": others[0]} if others else {})}
         if config.init == "concepts":
-            _put_concepts(engine.model)
+            _load_concepts(engine.model)
             init["concepts"] = concepts_hash()
         return engine, init
     if config.init == "random":
@@ -219,13 +220,8 @@ def start_engine(
     return engine, {"weights": model.path.name, "sha256": model.sha256}
 
 
-def _put_published(engine: Engine, options: TrainOptions, listener: Listener) -> dict[str, Any]:
-    """Load published weights into the image backbone, and into the audio backbone if it has some."""
-    first, *others = (_put_file(module, network, options, listener) for module, network in engine.model.pretrained())
-    return {**first, **({"audio": others[0]} if others else {})}
-
-
-def _put_file(module: nn.Module, network: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
+def _load_file(module: nn.Module, network: str, options: TrainOptions, listener: Listener) -> dict[str, Any]:
+    """Load published weights into a backbone."""
     weight, instead = backbone_weights(network), "Or start from random weights: --init random."
     located = locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
     load_pretrained(module, network, located.path)
@@ -241,7 +237,7 @@ def _check_concepts(config: ModelConfig) -> None:
 
 
 @torch.no_grad()
-def _put_concepts(model: Method) -> None:
+def _load_concepts(model: Method) -> None:
     ours = model.state_dict()  # shares the memory of the model
     names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")
     for name, values in zip(names, concept_projections(), strict=True):
@@ -249,25 +245,24 @@ def _put_concepts(model: Method) -> None:
 
 
 def _check_same_model(model: ModelFile, config: ModelConfig) -> None:
-    """Refuse a model file whose configuration differs: its weights may fit in shape and still expect other input."""
+    """Refuse a model file with another configuration: its weights may fit in shape and still expect other input."""
     theirs, ours = to_dict(model.config), to_dict(config)
     differ = [name for name in theirs if name != "tau" and theirs[name] != ours[name]]
     if differ:
-        said = ", ".join(f"{name} {theirs[name]!r} (here {ours[name]!r})" for name in differ)
+        different = ", ".join(f"{name} {theirs[name]!r} (here {ours[name]!r})" for name in differ)
         own = {name: value for name, value in theirs["own"].items() if ours["own"].get(name) != value}
         typed = [f"model.{name}={theirs[name]}" for name in differ if name != "own"]
         settings = " ".join(
             f"--set {each}" for each in (*typed, *(f"{model.config.method}.{k}={v}".lower() for k, v in own.items()))
         )
-        raise UsageError(f"--init {model.path} is a model with {said}", hint=f"Train one like it: {settings}")
+        raise UsageError(f"--init {model.path} is a model with {different}", hint=f"Train one like it: {settings}")
 
 
 def provenance(
     plan: TrainingPlan, config_table: dict[str, Any], precision: str, identity: dict[str, Any]
 ) -> dict[str, Any]:
     """The training record of the model file. It does not depend on the clock or on paths."""
-    header = plan.store.header
-    listed = _training_list(plan.store)
+    header, listed = plan.store.header, _training_list(plan.store)
     return {
         "version": __version__,
         "torch": torch.__version__,

@@ -41,12 +41,9 @@ class RunFolder:
     def check_config(self, config: TrainConfig, identity: dict[str, Any]) -> None:
         """Check that an existing run may be resumed.
 
-        Args:
-            config: the settings of this run.
-            identity: what else must not change: clips, selection, hints, initial weights.
-
         Raises:
-            Refused: the folder holds a run with other settings, data, hints or initial weights.
+            Refused: the folder holds a run with other settings, or another `identity`: data, selection, hints, initial
+                weights.
         """
         path = self.path / "config.toml"
         if not path.is_file():
@@ -54,10 +51,12 @@ class RunFolder:
         table = read_toml(path)
         if "train" not in table or "run" not in table:
             raise Refused(f"{path} is not the configuration of a run", hint="Take another --out.")
-        there = from_dict(TrainConfig, table["train"])
-        differ = _differences(to_dict(there), to_dict(config))
-        if config.optim.schedule != "constant" and there.epochs != config.epochs:
-            differ.append(f"epochs was {there.epochs}, now {config.epochs}, and the learning rate falls until the last")
+        stored = from_dict(TrainConfig, table["train"])
+        differ = _differences(to_dict(stored), to_dict(config))
+        if config.optim.schedule != "constant" and stored.epochs != config.epochs:
+            differ.append(
+                f"epochs was {stored.epochs}, now {config.epochs}, and the learning rate falls until the last"
+            )
         differ += [f"{name} (not as before)" for name, value in identity.items() if table["run"].get(name) != value]
         if differ:
             hint = "Take another --out, or delete the folder."
@@ -121,9 +120,9 @@ class RunFolder:
             save_model(self.path / MODEL_NAME, config, model.state_dict(), card)
 
 
-def _differences(there: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
+def _differences(stored: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
     out: list[str] = []
-    for name, value in there.items():
+    for name, value in stored.items():
         if isinstance(value, dict):
             out += _differences(value, ours[name], f"{prefix}{name}.")
         elif prefix + name not in FREE_TO_CHANGE and value != ours[name]:
@@ -135,11 +134,8 @@ def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
     """Plot loss terms and the validation score over epochs."""
     from matplotlib.figure import Figure
 
-    terms = [
-        name
-        for name in ("loss", "contrastive", "agreement", "event", "box", "peak", "audio_hint", "visual_hint", "val")
-        if any(name in x for x in lines)
-    ]
+    known = ("loss", "contrastive", "agreement", "event", "box", "peak", "audio_hint", "visual_hint", "val")
+    terms = [name for name in known if any(name in line for line in lines)]
     figure = Figure(figsize=(3.2 * len(terms), 2.8), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
         points = [(line["epoch"], line[name]) for line in lines if name in line]

@@ -1,4 +1,4 @@
-"""The protocol between the training loop and what it trains."""
+"""The interface between the training loop and a task: data, networks and loss."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Task(Protocol):
     selection: str
     """How the epoch of `model.safetensors` is selected."""
     identity: dict[str, Any]
-    """What must not change when a run is resumed, besides configuration and initial weights."""
+    """Data and selection, which must be the same when a run is resumed."""
 
     def start(self, listener: Listener) -> dict[str, Any]:
-        """Build the networks and return the origin of their initial weights, which a dry run need not read.
+        """Build the networks and return the origin of their initial weights; a dry run may skip the weights.
 
         Raises:
             WeightsError: the weights of `init` are absent.
@@ -46,7 +46,7 @@ class Task(Protocol):
         """The trainable parameters, by learning rate."""
 
     def share(self, peers: Peers) -> None:
-        """Share batches: those of `load` are this process's part; gradients are of the whole batch."""
+        """Share batches with other processes: `load` gives this process's rows; gradients are of the whole batch."""
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Any]:
         """The data of each batch of positions."""

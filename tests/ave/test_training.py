@@ -12,7 +12,7 @@ import torch
 from avloc.ave.event_table import EventTable
 from avloc.ave.training import EventTask
 from avloc.checkpoint import load_model, save_model
-from avloc.config import parse_settings, settled
+from avloc.config import parse_settings, resolve_config
 from avloc.distributed import Peers
 from avloc.errors import WeightsError
 from avloc.progress import silent
@@ -27,7 +27,7 @@ def test_an_interrupted_run_is_resumed_bit_for_bit(store, tmp_path, method):
     whole = make_run(store, tmp_path / "whole", **options)
     steps = iter([False, False, True])
     own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
-    config = settled(parse_settings([*own, "epochs=2", "batch=16"]), method)
+    config = resolve_config(parse_settings([*own, "epochs=2", "batch=16"]), method)
     cut = TrainOptions(store=store, out=tmp_path / "cut", val="val")
     assert train(cut, config, should_stop=lambda: next(steps, False)).interrupted
     train(cut, config)
@@ -36,7 +36,7 @@ def test_an_interrupted_run_is_resumed_bit_for_bit(store, tmp_path, method):
 
 def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
     """Unequal ones too: what `DistributedDataParallel` takes the mean of."""
-    config = settled(parse_settings([f"ave.classes={KINDS}"]), "ave")
+    config = resolve_config(parse_settings([f"ave.classes={KINDS}"]), "ave")
     task = EventTask(TrainOptions(store=store, out=store / "none", device="cpu"), config, silent)
     task.start(silent)
 
@@ -61,7 +61,9 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):
 @pytest.mark.parametrize(("method", "sign"), [("ave", 1), ("ave-match", -1)])
 def test_the_better_epoch_has_the_higher_score(store, tmp_path, method, sign):
     own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
-    task = EventTask(TrainOptions(store=store, out=tmp_path, val="val"), settled(parse_settings(own), method), silent)
+    task = EventTask(
+        TrainOptions(store=store, out=tmp_path, val="val"), resolve_config(parse_settings(own), method), silent
+    )
     task.start(silent)
     score, value = task.validate()
     assert score == sign * value

@@ -16,7 +16,7 @@ from avloc.engine import Engine
 from avloc.networks.detr import build_detr
 from avloc.store import Store
 from avloc.train.clips import training_set
-from avloc.train.sampler import EpochBatches
+from avloc.train.loop import EpochBatches
 from avloc.weights import CNN14, DETR
 from tests.bench import material
 from tests.bench.reference import ReferenceClips

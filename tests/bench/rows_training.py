@@ -11,14 +11,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from avloc.config import TrainConfig, settled
+from avloc.config import TrainConfig, resolve_config
 from avloc.dataset import Batch, load
 from avloc.engine import Engine, pick_precision, weighted_total
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
 from avloc.train.clips import training_set
-from avloc.train.loop import make_optimiser
-from avloc.train.sampler import EpochBatches
+from avloc.train.loop import EpochBatches, make_optimiser
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
 from tests.bench.timing import AVLOC, REFERENCE, Options, Row, alone, compared, interleaved, python, spread, walls
@@ -68,7 +67,7 @@ def method_steps(options: Options, work: Path) -> list[Row]:
 
 def _method_row(options: Options, method: str, store: Store, batch: int) -> Row:
     """In the precision that `auto` selects and in fp32; bf16 without hardware support takes minutes per step."""
-    config = settled({"batch": batch, "epochs": 1, "init": "random"}, method)
+    config = resolve_config({"batch": batch, "epochs": 1, "init": "random"}, method)
     loaded, usual = our_batch(store, config), pick_precision("auto", torch.device("cpu"))
     steps = {precision: our_step(config, precision, loaded) for precision in dict.fromkeys((usual, "fp32"))}
     rates = {name: [batch / one for one in walls(laps)] for name, laps in interleaved(options.repeats, steps).items()}

@@ -436,7 +436,7 @@ def test_a_bug_in_avloc_prints_its_traceback(media, tmp_path):
     patch = """
 def broken(*_args):
     raise RuntimeError("unexpected failure")
-avloc.prepare.discovery.files_in = broken
+avloc.prepare.run.files_in = broken
 """
     done = run_patched(patch, "prepare", media / "good.mp4", "--out", tmp_path / "out")
     assert done.returncode == 70

@@ -88,6 +88,6 @@ def test_a_killed_loader_process_is_reported_and_the_run_resumes(tmp_path: Path,
     with monkeypatch.context() as patched:
         patched.setattr(dataset.ClipSet, "__getitem__", killed)
         done = here(*command)
-    assert (done.code, "a process that reads clips is lost" in done.err) == (5, True), done.err
+    assert (done.code, "a process that reads clips has died" in done.err) == (5, True), done.err
     assert "Traceback" not in done.err
     assert here(*command).code == 0

@@ -88,18 +88,17 @@ def test_streams_on_a_full_disk_are_reported(clips):
 
 def test_no_file_reuses_the_descriptor_of_a_closed_stream(tmp_path):
     """Otherwise output of libraries would be written to that file."""
-    code = f"from avloc.cli.streams import settle; settle(); file = open({str(tmp_path / 'file')!r}, 'w'); "
-    code += "raise SystemExit(file.fileno())"
+    code = "from avloc.cli.streams import configure_streams; configure_streams(); "
+    code += f"file = open({str(tmp_path / 'file')!r}, 'w'); raise SystemExit(file.fileno())"
     done = subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}" <&- >&- 2>&-'], cwd=ROOT, check=False)
     assert done.returncode == 3
 
 
 def printed(code: str, *names: bytes, **environment: str) -> bytes:
-    """Run `code` with `names` as arguments after `settle()`; return its standard output."""
-    begin = (
-        "import sys; from pathlib import Path; from avloc.cli.streams import settle; from avloc.console import terminal"
-    )
-    command = [sys.executable, "-c", f"{begin}; settle(); {code}", *names]
+    """Run `code` with `names` as arguments after `configure_streams()`; return its standard output."""
+    begin = "import sys; from pathlib import Path; from avloc.cli.streams import configure_streams; "
+    begin += "from avloc.console import terminal"
+    command = [sys.executable, "-c", f"{begin}; configure_streams(); {code}", *names]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, check=True).stdout
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from avloc.config import parse_settings, settled
+from avloc.config import parse_settings, resolve_config
 from avloc.store import Store
 from avloc.store.hints import Hints
 from avloc.store.shards import Shard
@@ -52,7 +52,7 @@ class Inputs:
         save_yamnet(YAMNET.under(weights))
         save_detr(DETR.under(weights))
         with narrowed():
-            config = settled(parse_settings(TINY_METHODS[self.method]), self.method).model
+            config = resolve_config(parse_settings(TINY_METHODS[self.method]), self.method).model
             save_small(self.folder / "model.safetensors", config)
         (self.folder / "videos").mkdir()
         for number in range(VIDEOS):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avloc.checkpoint import load_model, save_model
-from avloc.config import TrainConfig, from_dict, parse_settings, settled, to_dict
+from avloc.config import TrainConfig, from_dict, parse_settings, resolve_config, to_dict
 from avloc.dataset import Batch, ClipSet, load
 from avloc.engine import Engine, weighted_total
 from avloc.errors import UsageError, WeightsError
@@ -32,23 +32,23 @@ FURTHER = ("lvs", "sspl", "sacl")
 
 @pytest.mark.parametrize("method", METHOD_SPECS)
 def test_a_method_comes_with_what_its_authors_set(method: str):
-    config = settled({}, method)
+    config = resolve_config({}, method)
     spec = METHOD_SPECS[method]
     assert config.model.method == method
     assert config.model.own == {name: own.default for name, own in spec.own.items()}
     assert (config.model.seconds, config.model.rate) == (spec.store.seconds, spec.store.rate)
     assert bool(config.loss.audio_hint) == spec.hints
     assert from_dict(TrainConfig, to_dict(config)) == config
-    assert settled(to_dict(config)) == config, "the settings of a run folder say which method it is"
+    assert resolve_config(to_dict(config)) == config, "the settings of a run folder say which method it is"
 
 
 def test_what_is_typed_goes_over_what_the_authors_set():
-    config = settled(parse_settings(["optim.lr=0.5", "sspl.pcm=false", "model.seconds=2"]), "sspl")
+    config = resolve_config(parse_settings(["optim.lr=0.5", "sspl.pcm=false", "model.seconds=2"]), "sspl")
     assert (config.optim.lr, config.optim.name, config.epochs, config.model.seconds) == (0.5, "adamw", 100, 2.0)
     assert config.model.own == {"pcm": False, "head_lr": 4.0}
-    assert settled(parse_settings(["sspl.pcm=false", "sspl.head_lr=3"]), "sspl").model.own["head_lr"] == 3.0
-    assert settled({}, "sspl").optim.lr == 2e-5
-    assert settled(parse_settings(["sspl.pcm=false"]), "sspl").optim.lr == 5e-4
+    assert resolve_config(parse_settings(["sspl.pcm=false", "sspl.head_lr=3"]), "sspl").model.own["head_lr"] == 3.0
+    assert resolve_config({}, "sspl").optim.lr == 2e-5
+    assert resolve_config(parse_settings(["sspl.pcm=false"]), "sspl").optim.lr == 5e-4
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_typed_goes_over_what_the_authors_set():
 )
 def test_settings_that_cannot_be_meant_are_named(settings, method, words):
     with pytest.raises(UsageError, match=words):
-        settled(parse_settings(settings), method)
+        resolve_config(parse_settings(settings), method)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_settings_that_cannot_be_meant_are_named(settings, method, words):
 )
 def test_networks_that_a_method_does_not_have_are_named(settings, method, words):
     with pytest.raises(UsageError, match=words):
-        build(settled(parse_settings(settings), method).model)
+        build(resolve_config(parse_settings(settings), method).model)
 
 
 def test_what_finds_regions_is_looked_for_before_anything_is_written(tmp_path, here, monkeypatch):
@@ -107,7 +107,7 @@ def test_what_finds_regions_is_looked_for_before_anything_is_written(tmp_path, h
 
 
 def test_a_start_from_a_model_with_other_own_settings_says_what_to_type(tmp_path, here):
-    config = settled(parse_settings(["lvs.trimap=false", "model.seconds=3"]), "lvs").model
+    config = resolve_config(parse_settings(["lvs.trimap=false", "model.seconds=3"]), "lvs").model
     save_model(tmp_path / "a.safetensors", config, build(config).state_dict(), {"name": "a"})
     store = write_store(tmp_path / "store", 4)
     command = ("train", store, "--out", tmp_path / "run", "--method", "lvs", "--set", "model.seconds=3")
@@ -144,14 +144,14 @@ def published_parts(state, folder, prefix: str, parts: tuple[str, ...]):
 @pytest.mark.parametrize("method", FURTHER)
 def test_the_files_of_the_authors_are_a_model(method: str, tmp_path):
     torch.manual_seed(1)
-    state = build(settled({}, method).model).state_dict()
+    state = build(resolve_config({}, method).model).state_dict()
     if method == "lvs":
         path = published_lvs(state, tmp_path)
     else:  # SSPL's head is for training alone
         parts = ("frame", "sound", "pcm") if method == "sspl" else ("frame", "sound")
         path = published_parts(state, tmp_path, "module." if method == "sspl" else "", parts)
     model = load_model(path)
-    assert (model.config, model.name) == (settled({}, method).model, path.stem)
+    assert (model.config, model.name) == (resolve_config({}, method).model, path.stem)
     engine = Engine.from_file(model, CPU)
     given = {key: value for key, value in engine.model.state_dict().items() if not key.startswith("head.")}
     assert all(torch.equal(value, state[key]) for key, value in given.items())
@@ -183,9 +183,9 @@ def test_a_folder_of_other_files_is_no_model(tmp_path):
     ("method", "settings"), [("lvs", []), ("sspl", []), ("sspl", ["sspl.pcm=false"]), ("sacl", [])]
 )
 def test_a_step_teaches_everything_that_is_to_learn(method: str, settings: list[str], tmp_path):
-    config = settled(parse_settings(settings), method)
+    config = resolve_config(parse_settings(settings), method)
     store = Store(write_store(tmp_path / "store", 4))
-    model = settled(parse_settings([*settings, "model.seconds=3"]), method).model
+    model = resolve_config(parse_settings([*settings, "model.seconds=3"]), method).model
     batch: Batch = next(iter(load(ClipSet(store, store.ids, model, least_side=96), batch=4)))
     assert (batch.segments is not None) == METHOD_SPECS[method].segments
     torch.manual_seed(0)
@@ -208,7 +208,7 @@ def test_a_step_teaches_everything_that_is_to_learn(method: str, settings: list[
 def test_a_run_goes_on_in_the_middle_as_if_nothing_had_happened(method: str, tmp_path):
     """Weights, optimiser and log after two steps in one go, and after one, a stop and the other."""
     store = write_store(tmp_path / "store", 4)
-    config = settled(parse_settings([*TINY_METHODS[method], "batch=2", "epochs=1", "workers=0"]), method)
+    config = resolve_config(parse_settings([*TINY_METHODS[method], "batch=2", "epochs=1", "workers=0"]), method)
     steps, cut = iter([False, True]), TrainOptions(store=store, out=tmp_path / "cut")
     with narrowed():
         train(TrainOptions(store=store, out=tmp_path / "whole"), config)

@@ -66,7 +66,7 @@ RECORD = """
         "newcomer": MethodSpec(
             network="avloc.methods.newcomer.Newcomer",
             settings={"model": {"method": "newcomer", "dim": 16}, "loss": _WITHOUT_HINTS, "init": "random"},
-            own={"sharpness": Own(5.0, 0.0)},
+            own={"sharpness": Setting(5.0, 0.0)},
             unused=("model.tau", *_OF_OTHERS, *_OF_TEACHERS, *_OF_LABELS),
         ),
 """

@@ -10,7 +10,7 @@ import torch
 
 from avloc import weights
 from avloc.checkpoint import load_model
-from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, settled
+from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, resolve_config
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.methods import build
 from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
@@ -123,7 +123,7 @@ def test_only_what_is_frozen_can_thaw():
         replace(FROZEN, freeze=False, thaw="imgnet.conv5")
     for method in ("lvs", "sspl"):
         with pytest.raises(UsageError, match=f"thaw, which {method} does not use"):
-            settled({"freeze": True, "thaw": "frame"}, method)
+            resolve_config({"freeze": True, "thaw": "frame"}, method)
 
 
 def test_the_frozen_head_stays_while_the_other_trains_as_it_would_alone(store, tmp_path, published):
@@ -160,7 +160,7 @@ def test_what_a_frozen_head_depends_on_cannot_thaw(store, tmp_path, published, n
 
 def test_what_thaws_is_what_learns():
     """SACL says by itself which of its parts learn."""
-    config = settled({"init": "random", "freeze": True, "thaw": "frame"}, "sacl")
+    config = resolve_config({"init": "random", "freeze": True, "thaw": "frame"}, "sacl")
     model = build(config.model)
     model.freeze_backbones()
     before = sum(len(group.parameters) for group in model.groups())
