@@ -16,8 +16,7 @@ from avloc.backbone_names import CONVNETS
 from avloc.errors import UsageError, nearest
 from avloc.networks import detr
 from avloc.networks.backbones import build_backbone, load_pretrained
-from avloc.networks.base import BackboneOutput, fold_batch_norms, mean_activation
-from avloc.networks.determinism import deterministic_inference
+from avloc.networks.base import BackboneOutput, deterministic_inference, fold_batch_norms, mean_activation
 from avloc.progress import Listener, silent
 from avloc.transforms import normalise_frames
 from avloc.weights import DETR, imagenet_weights, locate

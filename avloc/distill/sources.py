@@ -45,16 +45,16 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
     """
     teachers = [_build(name, store, options, listener) for name in dict.fromkeys(options.teachers)]
 
-    def source(teacher: Teacher) -> HintSource:
+    def source(teacher: Teacher[Any]) -> HintSource:
         def hints(ids: Sequence[str]) -> HintResults:
             return _run_teacher(teacher, store, ids, options)
 
-        return HintSource(stamp=teacher.stamp(), has=lambda _id: True, hints=hints)
+        return HintSource(stamp=teacher.stamp, has=lambda _id: True, hints=hints)
 
     return [source(teacher) for teacher in teachers]
 
 
-def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
+def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher[Any]:
     from avloc import teachers
     from avloc.weights import locate
 
@@ -65,7 +65,7 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         return locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
 
     if name in SECONDS_TEACHERS:
-        of_seconds: Teacher | None = resolve(SECONDS_TEACHERS[name])(store, found, device)
+        of_seconds: Teacher[Any] | None = resolve(SECONDS_TEACHERS[name])(store, found, device)
         if of_seconds is not None:
             return of_seconds
     if name == "detr":
@@ -97,7 +97,7 @@ def teacher_device(name: str) -> torch.device:
     return (own_gpu() or device) if name == "auto" else device
 
 
-def _run_teacher(teacher: Teacher, store: Store, ids: Sequence[str], options: DistillOptions) -> HintResults:
+def _run_teacher(teacher: Teacher[Any], store: Store, ids: Sequence[str], options: DistillOptions) -> HintResults:
     """Decode the next batch in threads while the network runs on the current one."""
     pool = ThreadPoolExecutor(options.workers)
     try:
@@ -111,7 +111,7 @@ def _run_teacher(teacher: Teacher, store: Store, ids: Sequence[str], options: Di
         pool.shutdown(cancel_futures=True)
 
 
-def _run_batch(teacher: Teacher, decoding: Mapping[str, Future[NDArray[Any]]]) -> HintResults:
+def _run_batch(teacher: Teacher[Any], decoding: Mapping[str, Future[NDArray[Any]]]) -> HintResults:
     inputs: dict[str, NDArray[Any]] = {}
     for clip_id, future in decoding.items():
         try:

@@ -6,7 +6,8 @@ Shape letters: B batch, C channels, K classes, H W pixels or frequency and time 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,14 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Any], path: Path, name
         module.load_state_dict(tensors)
     except (RuntimeError, AttributeError) as error:
         raise WeightsError(f"{path} does not hold the weights of {name}: {error}") from error
+
+
+@contextmanager
+def deterministic_inference() -> Iterator[None]:
+    """Inference mode in full float32, with deterministic cuDNN kernels and no benchmarking."""
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        yield
 
 
 def mean_activation(features_BCHW: Tensor) -> Tensor:

@@ -178,7 +178,7 @@ def test_hints_do_not_depend_on_company(name: str, store: Store, weights: Path) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stamps_name_what_changes_a_hint(name: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = teacher(name, weights).stamp()
+    stamp = teacher(name, weights).stamp
     shared = {"concepts": concepts_hash()}
     if name == "yamnet":
         assert stamp.settings == {**shared, "offset": 5.0, "nothing": 0.3, "rate": 16_000, "seconds": SECONDS}
@@ -188,7 +188,7 @@ def test_stamps_name_what_changes_a_hint(name: str, weights: Path, monkeypatch: 
         assert (set(stamp.weights), stamp.shape) == ({"efficientnet-lite0-57934424.pth"}, (DIM, 7, 7))
     other = (replace(CONCEPTS[0], imagenet=CONCEPTS[0].imagenet[1:]), *CONCEPTS[1:])
     monkeypatch.setattr(concepts, "CONCEPTS", other)
-    assert teacher(name, weights).stamp() != stamp
+    assert teacher(name, weights).stamp != stamp
 
 
 def test_a_store_that_yamnet_cannot_hear_is_refused(weights: Path) -> None:
@@ -208,7 +208,7 @@ def test_vggish_gives_one_vector_of_length_1(tmp_path: Path, store: Store) -> No
     torch.save(network.state_dict(), path)
     located, spec = Located(path=path, hashes={path.name: "0"}, verified=False), StoreSpec(seconds=SECONDS, rate=RATE)
     asked = VggishTeacher(spec, located, CPU)
-    assert (asked.stamp().shape, asked.stamp().teacher) == ((128,), "vggish")
+    assert (asked.stamp.shape, asked.stamp.teacher) == ((128,), "vggish")
     for clip_id, hint in zip(store.ids, ask(asked, store), strict=True):
         heard = torch.from_numpy(asked.read(store.read(clip_id)))[None]
         slow = network.embed(log_mel_patches(heard, MEL_RATE))[0].mean(0).detach().numpy()

@@ -118,7 +118,7 @@ def test_embedding_is_that_of_the_package(store: Store, weights: Path) -> None:
         assert unit is not None
         np.testing.assert_allclose(plain, expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(unit, expected / np.linalg.norm(expected), rtol=1e-4, atol=1e-6)
-        assert unit.shape == teacher.stamp().shape == (2048,)
+        assert unit.shape == teacher.stamp.shape == (2048,)
 
 
 def test_attention_against_a_loop(store: Store, weights: Path) -> None:
@@ -156,7 +156,7 @@ def test_published_size(store: Store, weights: Path) -> None:
     teacher = detr(weights, side=800, confidence=0.1)
     (hint,) = teacher.hints([teacher.read(store.read(store.ids[0]))])
     assert hint is not None
-    assert hint.shape == teacher.stamp().shape == (25, 25)
+    assert hint.shape == teacher.stamp.shape == (25, 25)
 
 
 @pytest.mark.parametrize("name", ["panns", "detr"])
@@ -217,10 +217,10 @@ def test_auto_settles_one_sound_for_the_whole_store(tmp_path: Path) -> None:
 
 def test_stamps_name_what_changes_a_hint(weights: Path) -> None:
     spec = StoreSpec(seconds=SECONDS, rate=RATE)
-    stamp = panns(weights, spec).stamp()
+    stamp = panns(weights, spec).stamp
     assert set(stamp.weights) == {"Cnn14_mAP=0.431.pth"}
     assert stamp.settings == {"normalise": True, "sound": "store", "rate": 32_000, "seconds": SECONDS}
-    stamp = detr(weights).stamp()
+    stamp = detr(weights).stamp
     assert set(stamp.weights) == {"config.json", "model.safetensors"}
     assert stamp.settings == {"confidence": 0.3, "side": SMALL}
     assert DetrSettings().side == 800
