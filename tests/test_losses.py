@@ -242,7 +242,7 @@ def test_visual_hints_that_are_vectors_are_compared_cell_by_cell(grid, present):
     twin = vectors_twin(image, hint, present)
     assert torch.allclose(ours, twin)
     assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(twin, image)[0])
-    assert losses.visual_hint_vectors(image, hint, torch.zeros(3, dtype=torch.bool)) is None
+    assert losses.visual_hint(image, hint, torch.zeros(3, dtype=torch.bool)) is None
 
 
 def test_a_batch_without_any_visual_hint_skips_the_term():

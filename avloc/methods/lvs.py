@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from avloc import losses
@@ -65,7 +66,8 @@ class LVS(EZVSL):
         )
         if relation_BB is not None:
             logits = logits[relation_BB.diagonal()[peers.rows] > 0]
-        return losses.first_cross_entropy(logits, peers)
+        first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        return losses.row_cross_entropy(logits, first, peers)
 
     def freeze_backbones(self) -> None:
         """Refused: there are no other parameters."""

@@ -76,9 +76,10 @@ class SACL(VGGishMethod):
             masks = maps if labels is None else positive_masks(maps, [label[:, ::16, ::16] for label in labels])
             kept = self._kept(embeddings.audio, peers)
         total = embeddings.image.new_zeros(())
+        own = torch.arange(len(kept), device=total.device) + (peers.rows.start or 0)
         for view, mask in zip(views, masks, strict=True):
             scores = self.scores(view, mask, embeddings.audio, peers).masked_fill(~kept, _EXCLUDED)
-            total = total + losses.diagonal_cross_entropy(scores / self.config.own["temperature"], peers)
+            total = total + losses.row_cross_entropy(scores / self.config.own["temperature"], own, peers)
         return {"contrastive": total}
 
     def scores(self, cells_nDHW: Tensor, mask_nHW: Tensor, audio_nD: Tensor, peers: Peers = ALONE) -> Tensor:

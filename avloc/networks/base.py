@@ -1,4 +1,4 @@
-"""What every backbone returns, and the layers that backbones share.
+"""Base class and output of backbones, and what networks share.
 
 Shape letters: B batch, C channels, K classes, H W pixels or frequency and time bins, h w cells.
 """
@@ -43,10 +43,7 @@ class BackboneOutput(NamedTuple):
 class Backbone(nn.Sequential):
     """A network without its pooling and classifier: [B, channels, H, W] -> `BackboneOutput`.
 
-    Args:
-        name: what it is; kept as an attribute.
-        channels: of the input; kept as an attribute.
-        layers: top-level modules, under the key names of the published weights.
+    `layers` are its top-level modules, under the key names of the published weights.
     """
 
     def __init__(self, name: BackboneName, channels: int, layers: Mapping[str, nn.Module]) -> None:

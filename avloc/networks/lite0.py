@@ -201,9 +201,6 @@ def _batch_norm(width: int) -> nn.BatchNorm2d:
 def load_lite0(path: Path) -> Lite0:
     """EfficientNet-Lite0 with the published ImageNet weights, frozen, in eval mode, on the CPU.
 
-    Args:
-        path: `efficientnet-lite0-57934424.pth`.
-
     Raises:
         WeightsError: the file cannot be read as plain data or holds another network.
     """

@@ -113,10 +113,7 @@ def _separable(width: int, out: int, stride: int) -> nn.Sequential:
 
 
 def load_yamnet(path: Path) -> YAMNet:
-    """YAMNet with pretrained weights, frozen, in eval mode, on the CPU, in float32.
-
-    Args:
-        path: `yamnet.safetensors`.
+    """YAMNet with the pretrained weights of `yamnet.safetensors`, frozen, in eval mode, on the CPU, in float32.
 
     Raises:
         WeightsError: the file is unreadable or holds another network.
