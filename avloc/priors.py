@@ -21,7 +21,6 @@ from avloc.progress import Listener, silent
 from avloc.transforms import normalise_frames
 from avloc.weights import DETR, imagenet_weights, locate
 
-TRUNK = "resnet18"  # the prior of EZ-VSL's and AVC's "OBJ"
 SIDE = 224  # pixels of its square input, whatever the input of the model
 
 _INSTEAD = (
@@ -33,7 +32,7 @@ _INSTEAD = (
 class ObjectPrior:
     """Mean activation of an ImageNet network (OG-AVC's "OBJ" is that of ResNet18).
 
-    The weights are torchvision's IMAGENET1K_V1, the only ones there were when EZ-VSL published this prior. The mean is
+    The weights are torchvision's IMAGENET1K_V1, the only ones when EZ-VSL published this prior. The mean is
     taken over the backbone's last feature map, 7x7 cells: for `vgg16` after the fifth pooling, not conv5_3, and for
     `efficientnet_b0` after the last 1x1 convolution.
 

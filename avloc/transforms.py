@@ -1,4 +1,4 @@
-"""Waveforms to log-spectrograms, frames to network input, random crops: batched, on whatever device the tensors are.
+"""Waveforms to log-spectrograms, frames to network input, random crops: batched, on the device of the tensors.
 
 Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W pixels.
 """

@@ -17,9 +17,10 @@ from avloc.cost import DETR_PRIOR, OWN_RATE, cost_rows, measured, model_cost, ob
 from avloc.errors import UsageError
 from avloc.methods import build
 from avloc.networks.backbones import build_backbone
-from avloc.networks.detr import SIDE, build_detr
+from avloc.networks.detr import SIDE
 from avloc.transforms import log_spectrogram
 from tests.small_models import SMALL
+from tests.teacher_makers import build_detr
 
 AVC_AT_44_KHZ = ModelConfig(rate=44_100)
 
@@ -59,17 +60,17 @@ def test_avc_is_what_the_paper_prints_and_what_its_rate_makes_of_it(config, fram
 def test_a_model_against_a_count_by_hand(config):
     cost = model_cost(config)
     model = build(config)
-    heard = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
+    spectrogram = log_spectrogram(torch.zeros(1, int(config.seconds * config.rate)), config.rate)
     image: list[torch.Tensor] = []
 
     def forward(network) -> None:
         image.append(network.encode_image(torch.zeros(1, 3, config.frame, config.frame))[0])
-        network.encode_audio(heard)
+        network.encode_audio(spectrogram)
 
     by_hand = counted_by_hand(model, forward)
     assert cost.multiply_adds == by_hand + image[0].numel()  # the cosines: one product for each number of each cell
     assert cost.parameters == sum(weight.numel() for weight in model.parameters())
-    assert cost.spectrogram_frames == heard.shape[-1]
+    assert cost.spectrogram_frames == spectrogram.shape[-1]
 
 
 HEADS = {
@@ -113,9 +114,9 @@ WIDTH, QUERIES, CELLS = 256, 100, (SIDE // 32) ** 2
 def attention_by_hand() -> int:
     """Six layers that look at every cell, six that look at every query and then at every cell."""
 
-    def one(asking: int, answering: int) -> int:
-        projections = 2 * asking * WIDTH**2 + 2 * answering * WIDTH**2
-        return projections + 2 * asking * answering * WIDTH
+    def one(queries: int, keys: int) -> int:
+        projections = 2 * queries * WIDTH**2 + 2 * keys * WIDTH**2
+        return projections + 2 * queries * keys * WIDTH
 
     return 6 * (one(CELLS, CELLS) + one(QUERIES, QUERIES) + one(QUERIES, CELLS))
 

@@ -157,9 +157,9 @@ def test_a_launcher_that_is_stopped_leaves_a_run_that_goes_on(tmp_path, store):
         wait_until((tmp_path / "run" / "trainer-state.pt").is_file)
         job.send_signal(signal.SIGTERM)
         assert job.wait(60) != 0
-    told = (tmp_path / "log").read_text()
-    assert "bug in avloc" not in told
-    assert "interrupted" in told
+    output = (tmp_path / "log").read_text()
+    assert "bug in avloc" not in output
+    assert "interrupted" in output
     assert load_plain(tmp_path / "run" / "trainer-state.pt")["progress"]["step"] > 0
 
 

@@ -17,7 +17,7 @@ from avloc.backbone_names import CONVNETS, TORCHVISION
 from avloc.errors import UsageError, WeightsAbsent
 from avloc.networks.detr import stretched
 from avloc.networks.lite0 import Lite0
-from avloc.priors import SIDE, TRUNK, DetrPrior, ObjectPrior
+from avloc.priors import SIDE, DetrPrior, ObjectPrior
 from avloc.teachers import DetrSettings, DetrTeacher
 from avloc.weights import DETR, Located, Weight, imagenet_weights, locate
 from tests.teacher_makers import save_detr
@@ -75,27 +75,27 @@ CELLS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 
 
 def published(monkeypatch: pytest.MonkeyPatch, folder: Path, trunk: str) -> tuple[nn.Module, list[Weight]]:
-    """Random weights in the published file's place; the whole network they belong to, and which ones were asked for."""
+    """Random weights in the published file's place; the whole network they belong to, and which ones were located."""
     torch.manual_seed(3)
     with torch.device("meta"):
         network = Lite0() if trunk == "efficientnet_lite0" else torchvision.models.get_model(trunk, weights=None)
     for part in ("classifier", "fc"):
         if hasattr(network, part):
-            setattr(network, part, nn.Linear(1, 1, device="meta"))  # a large thing that no prior looks at
+            setattr(network, part, nn.Linear(1, 1, device="meta"))  # large, and not used by any prior
     network.to_empty(device="cpu").eval()
     for part in network.modules():
         if part is not network and hasattr(part, "reset_parameters"):
             part.reset_parameters()
     path = folder / f"{trunk}.pth"
     torch.save({key.removeprefix("trunk."): value for key, value in network.state_dict().items()}, path)
-    asked: list[Weight] = []
+    located: list[Weight] = []
 
     def found(weight: Weight, **_more: object) -> Located:
-        asked.append(weight)
+        located.append(weight)
         return Located(path=path, hashes={path.name: hashlib.sha256(path.read_bytes()).hexdigest()}, verified=False)
 
     monkeypatch.setattr("avloc.priors.locate", found)
-    return network, asked
+    return network, located
 
 
 def test_every_trunk_is_tested() -> None:
@@ -104,7 +104,7 @@ def test_every_trunk_is_tested() -> None:
 
 @pytest.mark.parametrize("trunk", CONVNETS)
 def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, asked = published(monkeypatch, tmp_path, trunk)
+    network, located = published(monkeypatch, tmp_path, trunk)
     prior = ObjectPrior(trunk, None, CPU)
     frames = frames_of(2, SIDE)
     maps = prior.maps(frames)
@@ -112,10 +112,10 @@ def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monke
     for found, frame in zip(maps, frames, strict=True):
         with torch.no_grad():
             features = CELLS[trunk](network, NORMALISE(frame / 255)[None])[0]
-        twin = sum(channel.abs() for channel in features) / len(features)
-        torch.testing.assert_close(found, twin, rtol=1e-4, atol=1e-6)
+        reference = sum(channel.abs() for channel in features) / len(features)
+        torch.testing.assert_close(found, reference, rtol=1e-4, atol=1e-6)
         assert found.std() > 0
-    assert (prior.trunk, prior.side, asked) == (trunk, 224, [imagenet_weights(trunk)])
+    assert (prior.trunk, prior.side, located) == (trunk, 224, [imagenet_weights(trunk)])
     assert prior.sha256 == hashlib.sha256((tmp_path / f"{trunk}.pth").read_bytes()).hexdigest()
 
 
@@ -136,8 +136,8 @@ def test_the_map_of_a_frame_does_not_depend_on_what_lies_beside_it(
 
 
 def test_a_flat_frame_has_a_finite_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published(monkeypatch, tmp_path, TRUNK)
-    maps = ObjectPrior(TRUNK, None, CPU).maps(torch.full((1, 3, SIDE, SIDE), 255, dtype=torch.uint8))
+    published(monkeypatch, tmp_path, "resnet18")
+    maps = ObjectPrior("resnet18", None, CPU).maps(torch.full((1, 3, SIDE, SIDE), 255, dtype=torch.uint8))
     assert maps.isfinite().all()
 
 
@@ -174,7 +174,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def surest(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
+def highest_probabilities(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
     """For each frame the probability of the most probable class of any query."""
     found = []
     for frame in frames:
@@ -187,7 +187,7 @@ def surest(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
 def test_detr_sees_what_the_teacher_sees(weights: Path) -> None:
     squares = [stretched(picture, 800) for picture in pictures(4)]
     frames = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-    chances = sorted(surest(DetrPrior(weights, CPU), frames))
+    chances = sorted(highest_probabilities(DetrPrior(weights, CPU), frames))
     for confidence, expected in ((0.3, 4), ((chances[1] + chances[2]) / 2, 2), (0.9999, 0)):
         teacher = DetrTeacher(DetrSettings(confidence=confidence), locate(DETR, weights_dir=weights), CPU)
         prior = DetrPrior(weights, CPU, confidence=confidence)
@@ -210,7 +210,7 @@ def test_detr_is_asked_as_it_teaches_unless_told_otherwise(weights: Path) -> Non
 def test_a_query_exactly_as_sure_as_asked_is_not_confident(weights: Path) -> None:
     """The paper writes >=, the published code >."""
     frames = frames_of(1, DetrPrior.side)
-    (best,) = surest(DetrPrior(weights, CPU), frames)
+    (best,) = highest_probabilities(DetrPrior(weights, CPU), frames)
     assert DetrPrior(weights, CPU, confidence=best).maps(frames) == [None]
     just_below = float(np.nextafter(np.float32(best), np.float32(0)))
     (found,) = DetrPrior(weights, CPU, confidence=just_below).maps(frames)

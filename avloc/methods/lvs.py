@@ -29,9 +29,6 @@ _STEMS = {"imgnet": "conv1", "audnet": "conv1_a"}
 class LVS(EZVSL):
     """EZ-VSL's forerunner: the 512 channels of the backbones are the common space.
 
-    Args:
-        config: backbones, temperatures and thresholds; `dim` is the backbones' width.
-
     Raises:
         UsageError: backbones of another width, or without a `layer4` that can keep its resolution.
     """

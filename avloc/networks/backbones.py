@@ -84,7 +84,7 @@ def audio_transform(network: str, rate: int) -> Callable[[Tensor, int], Tensor]:
     0 is each file's own.
 
     Raises:
-        UsageError: the network is made for another rate.
+        UsageError: the network takes another rate only.
     """
     if network not in AUDIO_ONLY:
         return log_spectrogram

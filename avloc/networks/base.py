@@ -76,7 +76,7 @@ class Backbone(nn.Sequential):
         """Set the strides of a ResNet's `layer4` to 1: cells of 16 pixels, 14 x 14 of them for 224 pixels.
 
         Raises:
-            UsageError: there is no such layer.
+            UsageError: the network has no `layer4`.
         """
         layer = getattr(self, "layer4", None)
         if not isinstance(layer, nn.Module):

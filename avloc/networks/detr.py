@@ -33,35 +33,6 @@ def check_confidence(value: float) -> None:
         raise UsageError(f"confidence = {value!r} is impossible; valid: 0 or more, less than 1")
 
 
-def build_detr() -> nn.Module:
-    """DETR-R50 with random weights, for counting its cost.
-
-    Settings: `config.json` of `facebook/detr-resnet-50`, revision `no_timm`. Attention in explicit matrix products, as
-    in `load_detr`.
-    """
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
-
-    backbone = ResNetConfig(
-        embedding_size=64,
-        hidden_sizes=[256, 512, 1024, 2048],
-        depths=[3, 4, 6, 3],
-        layer_type="bottleneck",
-        out_features=["stage4"],
-    )
-    sizes = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
-    config = DetrConfig(
-        use_timm_backbone=False,
-        backbone_config=backbone,
-        d_model=256,
-        num_queries=100,
-        num_labels=91,
-        attn_implementation="eager",
-        **{f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in sizes.items()},
-    )
-    model: nn.Module = DetrForObjectDetection(config).eval()
-    return model
-
-
 def load_detr(folder: Path) -> nn.Module:
     """DETR with published weights, frozen, in eval mode, on the CPU, with attention outputs.
 

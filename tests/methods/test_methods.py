@@ -39,7 +39,7 @@ def test_a_method_comes_with_what_its_authors_set(method: str):
     assert (config.model.seconds, config.model.rate) == (spec.store.seconds, spec.store.rate)
     assert bool(config.loss.audio_hint) == spec.hints
     assert from_dict(TrainConfig, to_dict(config)) == config
-    assert settled(to_dict(config)) == config, "the settings of a run folder say which method it is"
+    assert settled(to_dict(config)) == config, "the settings of a run folder name its method"
 
 
 def test_what_is_typed_goes_over_what_the_authors_set():
@@ -237,7 +237,7 @@ def test_rectangles_in_place_of_regions():
 
 
 def test_regions_are_cut_like_pictures_and_keep_their_labels():
-    """Against a slow twin: the label of the frame's pixel in which the middle of each pixel of the crop lies."""
+    """Against a slow reference: the label of the frame's pixel in which the middle of each pixel of the crop lies."""
     draws = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (3, 8, 8), generator=draws).repeat_interleave(32, 1).repeat_interleave(32, 2).byte()
     crops = draw_crops(torch.full((3, 2), 256), 224, 1.1, 0.5, torch.rand(3, 3, generator=draws))

@@ -48,10 +48,10 @@ def test_parity_ave(name, reference, drawn, batch):
     with torch.no_grad():
         predicted = model.predict(batch.visual, batch.audio)
         attended, attention = model.attend(batch.visual, batch.audio)
-        heard, seen = model.encode_time(attended, batch.audio)
+        audio_states, visual_states = model.encode_time(attended, batch.audio)
     assert torch.equal(attention, predicted.attention)
     close(predicted.attention, theirs["attention"], TOLERANCE)
-    for states, modality in ((heard, "audio"), (seen, "video")):
+    for states, modality in ((audio_states, "audio"), (visual_states, "video")):
         close(states[..., [*range(8), *range(128, 136)]], theirs[f"lstm_{modality}_head"], TOLERANCE)
     if config.own["weak"]:
         close(predicted.scores, theirs["segment_scores"], TOLERANCE)
@@ -77,8 +77,8 @@ def test_parity_matching(case, reference, drawn):
     scale = theirs["feature_scale"].item()
     visual, audio = (scale * torch.from_numpy(pairs[name]) for name in ("visual", "audio"))
     with torch.no_grad():
-        seen, heard = model.embed_visual(visual), model.embed_audio(audio)
-        apart = distance(seen[:, :, None], heard[:, None])
+        visual_vectors, audio_vectors = model.embed_visual(visual), model.embed_audio(audio)
+        apart = distance(visual_vectors[:, :, None], audio_vectors[:, None])
         cells = visual[:, :, None, None].expand(-1, -1, 7, 7, -1)
         labels = torch.from_numpy(np.where(pairs["event"], 3, 28))
         (loss,) = model.losses(Features(visual=cells, audio=audio, labels=labels)).values()

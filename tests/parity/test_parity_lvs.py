@@ -33,13 +33,13 @@ def lvs():
 
 
 def check(model, batch, reference, mode: str, tolerance: float) -> torch.Tensor:
-    heard = model.audnet(batch["spectrogram"]).features
-    seen = model.imgnet(batch["image"]).features
-    embeddings = Embeddings(F.normalize(seen, dim=1), F.normalize(heard.amax((2, 3)), dim=1))
+    audio_features = model.audnet(batch["spectrogram"]).features
+    image_features = model.imgnet(batch["image"]).features
+    embeddings = Embeddings(F.normalize(image_features, dim=1), F.normalize(audio_features.amax((2, 3)), dim=1))
     if mode == "eval":
-        assert tuple(heard.shape) == tuple(reference["eval_audio_grid_shape"])
-        close(seen[:, :4].detach(), reference["eval_vision_head"], TOLERANCE)
-        close(heard.amax((2, 3))[:, :32].detach(), reference["eval_audio_head"], TOLERANCE)
+        assert tuple(audio_features.shape) == tuple(reference["eval_audio_grid_shape"])
+        close(image_features[:, :4].detach(), reference["eval_vision_head"], TOLERANCE)
+        close(audio_features.amax((2, 3))[:, :32].detach(), reference["eval_audio_head"], TOLERANCE)
         assert torch.equal(embeddings.image, model.encode_image(batch["image"])[0])
         assert torch.equal(embeddings.audio, model.encode_audio(batch["spectrogram"]))
     maps = model.similarity(embeddings)
