@@ -68,7 +68,7 @@ class LVS(EZVSL):
 
     def freeze_backbones(self) -> None:
         """Refused: there are no other parameters."""
-        raise UsageError("freeze = true leaves LVS nothing to learn: it has no projections; valid: false")
+        raise UsageError("freeze = true leaves LVS no trainable parameters: it has no projections; valid: false")
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:

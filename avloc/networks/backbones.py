@@ -108,4 +108,4 @@ def load_pretrained(module: nn.Module, network: str, path: Path) -> None:
         tensors |= lite0.frozen_head(tensors)
     wanted = {key.partition(".")[0] for key in module.state_dict()}
     kept = {key: value for key, value in tensors.items() if key.partition(".")[0] in wanted}
-    load_weights(module, kept, path, "this trunk")
+    load_weights(module, kept, path, network)

@@ -56,7 +56,7 @@ class Newcomer(Method):
         return []
 
     def freeze_backbones(self):
-        raise UsageError("freeze = true leaves nothing to learn")
+        raise UsageError("freeze = true leaves no trainable parameters")
 
     @classmethod
     def from_published(cls, files):
