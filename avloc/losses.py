@@ -1,4 +1,4 @@
-"""The loss terms of the published systems, as functions of embeddings and hints; each returns a scalar.
+"""The loss terms of the published systems, as functions of embeddings and hints.
 
 Arguments that several terms share:
     image_nDHW: unit features of every cell.
