@@ -59,14 +59,10 @@ class CostRow:
 def cost_rows(config: ModelConfig, prior: str = "resnet18") -> list[CostRow]:
     """The model, the model with an object prior (`OG-`), and with the DETR prior too (`OG-...-DETR`).
 
-    A row is the sum of its parts.
-
-    Args:
-        config: of one of `avloc.registry.METHOD_SPECS`.
-        prior: trunk of the object prior.
+    A row is the sum of its parts. `prior` is the backbone of the object prior.
 
     Raises:
-        UsageError: unknown trunk.
+        UsageError: unknown backbone.
     """
     name, model = config.method.upper(), model_cost(config)
     object_prior = object_prior_cost(prior)
@@ -85,13 +81,10 @@ def cost_rows(config: ModelConfig, prior: str = "resnet18") -> list[CostRow]:
 
 @cache
 def model_cost(config: ModelConfig) -> Cost:
-    """Both networks and their similarity map, at the configuration's frame, seconds and rate.
-
-    Args:
-        config: of one of `avloc.registry.METHOD_SPECS`; a rate of 0 is measured at `OWN_RATE`.
+    """Both networks and their similarity map, at the configuration's frame, seconds and rate (`OWN_RATE` if it is 0).
 
     Raises:
-        UsageError: unknown trunk, or a sample rate that it does not take.
+        UsageError: unknown backbone, or a sample rate that it does not take.
     """
     import torch
 
@@ -113,10 +106,10 @@ def model_cost(config: ModelConfig) -> Cost:
 
 @cache
 def object_prior_cost(trunk: str = "resnet18") -> Cost:
-    """`avloc.priors.ObjectPrior`: its trunk, without the classifier.
+    """`avloc.priors.ObjectPrior`: its backbone.
 
     Raises:
-        UsageError: unknown trunk.
+        UsageError: unknown backbone.
     """
     import torch
 

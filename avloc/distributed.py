@@ -79,11 +79,7 @@ class Peers:
         return box[0]  # type: ignore[return-value]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes concatenated by rank, with gradient.
-
-        Args:
-            rows: [n, ...], n = `counts[rank]`.
-        """
+        """The rows [n, ...] of all processes, n = `counts[rank]`, concatenated by rank, with gradient."""
         # A sum of zero-padded rows: works for uneven counts and on every backend.
         before, after = sum(self.counts[: self.rank]), sum(self.counts[self.rank + 1 :])
         return self.total(F.pad(rows, (0, 0) * (rows.dim() - 1) + (before, after)))
@@ -123,15 +119,19 @@ class _AllReduce(torch.autograd.Function):
         return _AllReduce.forward(_ctx, grads[0])
 
 
-class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over all processes, on CPU too; `nn.SyncBatchNorm` runs on accelerators only."""
 
     peers: Peers = ALONE
 
     def forward(self, input: Tensor) -> Tensor:
-        """As `nn.BatchNorm`; in training mode every process must call it."""
+        """Normalise [n, C] or [n, C, H, W]; in training mode every process must call it."""
         if not self.training:
-            return super().forward(input)
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        assert self.running_mean is not None, "backbones have running statistics"
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         others = (0, *range(2, values.dim()))
         count = self.peers.total(torch.tensor(values.numel() / values.shape[1]))
@@ -139,34 +139,13 @@ class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         along = (-1, *(1 for _ in others[1:]))
         centred = values - mean.view(along)
         variance = self.peers.total(centred.square().sum(others)) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * count / (count - 1), self.momentum)
+        self.num_batches_tracked.add_(1)
         scale = torch.rsqrt(variance + self.eps)
         if not self.affine:
             return (centred * scale.view(along)).to(input.dtype)
         return (centred * (self.weight * scale).view(along) + self.bias.view(along)).to(input.dtype)
-
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None, "trunks keep running statistics"
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        self.num_batches_tracked.add_(1)
-
-
-class SharedBatchNorm1d(_SharedBatchNorm, nn.BatchNorm1d):
-    """For vectors [n, C]."""
-
-
-class SharedBatchNorm2d(_SharedBatchNorm, nn.BatchNorm2d):
-    """For maps [n, C, H, W]."""
-
-
-_SHARED: dict[type[nn.Module], type[_SharedBatchNorm]] = {
-    nn.BatchNorm1d: SharedBatchNorm1d,
-    nn.BatchNorm2d: SharedBatchNorm2d,
-}
 
 
 def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> nn.Module:
@@ -175,9 +154,9 @@ def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> n
         shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return shared
     for part in module.modules():
-        if type(part) in _SHARED:
-            part.__class__ = _SHARED[type(part)]
-            assert isinstance(part, _SharedBatchNorm)
+        if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d):
+            part.__class__ = SharedBatchNorm
+            assert isinstance(part, SharedBatchNorm)
             part.peers = peers
     return module
 

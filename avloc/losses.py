@@ -1,10 +1,19 @@
 """The loss terms of the published systems, as functions of embeddings and hints.
 
-Processes that share a batch pass their own rows each; the mean of their results is the term of the whole batch
-(`avloc.distributed`). `relation_BB` covers the whole batch in every process.
+Arguments that several terms share:
+    image_nDHW: unit features of every cell.
+    audio_nD: unit audio vectors.
+    relation_BB: int8, picture first: 1 positive pair, -1 negative pair, 0 ignored.
+    cover_nHW: share of each cell under boxes of the clip's sounding object; ignored where `boxed_n` is false.
+    boxed_n: bool, whether the clip has boxes.
+    present_n: bool, whether the clip has a hint.
+    peers: the processes that share the batch (`avloc.distributed`).
 
-Shape letters: B batch, n the rows of this process (all of them in a single process), D embedding, H W cells. "Unit"
-means L2-normalised over D.
+Processes that share a batch pass their own rows each; the mean of their results is the term of the whole batch.
+`relation_BB` covers the whole batch in every process.
+
+Shape letters: B batch, n the rows of this process (all of them in a single process), D embedding, H W cells, P cells
+in one axis. "Unit" means L2-normalised over D.
 """
 
 from __future__ import annotations
@@ -72,17 +81,9 @@ def contrastive(
 ) -> Tensor:
     """Multiple-instance contrastive loss: the best cell of picture n should match sound n better than other sounds.
 
-    Args:
-        image_nDHW: unit features of every cell.
-        audio_nD: unit audio vectors.
-        tau: temperature.
-        relation_BB: int8, picture first: 1 positive pair, -1 negative pair, 0 ignored. A clip whose own pair is not
-            positive is no anchor. None: every other sound is a negative, as published.
-        peers: the processes that share the batch.
-
-    Returns:
-        Scalar: cross-entropy over sounds plus cross-entropy over pictures, each a mean over the anchors, summed (not
-        halved); 0 without anchors.
+    Cross-entropy over sounds plus cross-entropy over pictures, each a mean over the anchors, summed (not halved), with
+    temperature `tau`; 0 without anchors. With `relation_BB`, a clip whose own pair is not positive is no anchor;
+    without, every other sound is a negative, as published.
 
     Source: EZ-VSL, equation 3; AVC, equation 1, batch-averaged as in its code.
     """
@@ -111,19 +112,12 @@ def box(
     The predicted probability is sigmoid(10 (cosine - 0.3)); the target is the share of the cell under boxes, and 0 for
     all cells of a negative pair. Positive pairs without boxes are left out.
 
-    Args:
-        image_nDHW: unit features of every cell.
-        audio_nD: unit audio vectors.
-        relation_BB: int8, picture first: 1 positive pair, -1 negative pair, 0 ignored.
-        cover_nHW: share of each cell under boxes of the clip's sounding object.
-        boxed_n: bool, whether the clip has boxes; `cover_nHW` is ignored where it has none.
-        peers: the processes that share the batch.
-
     Returns:
-        Scalar: the mean over covered cells plus the mean over the others, each over the whole batch, which gives the
-        few covered cells the same weight; or None without pairs.
+        The mean over covered cells plus the mean over the others, each over the whole batch, which gives the few
+        covered cells the same weight; or None without pairs.
     """
-    relation_nB, own_nB = _rows(relation_BB, peers)
+    relation_nB = relation_BB[peers.rows]
+    own_nB = torch.eye(len(relation_BB), dtype=torch.bool, device=relation_BB.device)[peers.rows]
     own_nB = own_nB & (relation_nB > 0) & boxed_n[:, None]
     counts_nB = own_nB | (relation_nB < 0)
     cosine_nBHW = torch.einsum("ndhw,bd->nbhw", image_nDHW, peers.gather(audio_nD))
@@ -133,12 +127,6 @@ def box(
     means = [peers.mean(errors[kind]) for kind in (target > _COVERED, target <= _COVERED)]
     parts = [mean for mean in means if mean is not None]
     return torch.stack(parts).sum() if parts else None
-
-
-def _rows(relation_BB: Tensor, peers: Peers) -> tuple[Tensor, Tensor]:
-    """Rows [n, B] of the relation for this process, and a mask of its own pairs within them."""
-    own_BB = torch.eye(len(relation_BB), dtype=torch.bool, device=relation_BB.device)
-    return relation_BB[peers.rows], own_BB[peers.rows]
 
 
 def peak(
@@ -152,20 +140,12 @@ def peak(
 ) -> Tensor | None:
     """Minus the logarithm of the share of the softmax over cells that lies in the clip's boxes.
 
-    It depends on the order of the cells of one picture: it moves the peak and does not fix its height.
-
-    Args:
-        image_nDHW: unit features of every cell.
-        audio_nD: unit audio vectors.
-        relation_BB: int8, picture first; clips without 1 on the diagonal are left out.
-        cover_nHW: share of each cell under boxes of the clip's sounding object, the weight of the cell in the sum.
-        boxed_n: bool, whether the clip has boxes; `cover_nHW` is ignored where it has none. Clips whose boxes were
-            cropped away are left out.
-        tau: temperature.
-        peers: the processes that share the batch.
+    It moves the peak and does not fix its height, since it depends on differences between the cells of one picture
+    only. The share of a cell is its weight in the sum; `tau` is the temperature. Clips whose own pair is not positive,
+    and clips without boxes or whose boxes were cropped away, are left out.
 
     Returns:
-        Scalar, 0 where boxes cover everything: the mean over clips; or None without clips.
+        The mean over clips, 0 where boxes cover everything; or None without clips.
     """
     kept_n = (relation_BB.diagonal()[peers.rows] > 0) & boxed_n
     kept_n = kept_n & (torch.where(kept_n[:, None, None], cover_nHW, 0.0) > 0).flatten(1).any(1)
@@ -183,48 +163,32 @@ def audio_hint(audio_nD: Tensor, hint_nD: Tensor, peers: Peers = ALONE) -> Tenso
     return peers.mean(F.mse_loss(audio_nD, hint_nD, reduction="none"))
 
 
-def visual_hint(image_nDHW: Tensor, hint_nHW: Tensor, present_n: Tensor, peers: Peers = ALONE) -> Tensor | None:
-    """Mean squared error between the channel mean of the student's unit features and the visual teacher's map.
+def visual_hint(image_nDHW: Tensor, hint: Tensor, present_n: Tensor, peers: Peers = ALONE) -> Tensor | None:
+    """Mean squared error between the student's unit features and the visual teacher's maps or vectors.
+
+    Resizing is bilinear, half-pixel. Vectors interpolated between different neighbours are shorter than 1, which gives
+    the hint less weight there.
 
     Args:
         image_nDHW: unit features of every cell, on the student's grid.
-        hint_nHW: teacher maps on their own grid (25x25), to which the student's is resized (bilinear, half-pixel).
+        hint: maps [n, h, w], compared with the channel mean of the features, which is resized to their grid (25x25); or
+            unit vectors [n, D, h, w], resized to the student's grid and compared cell by cell.
         present_n: bool; rows without a hint are left out.
         peers: the processes that share the batch.
 
     Returns:
-        Scalar mean over the kept rows, or None without rows (the reference takes the mean of nothing there: NaN).
+        The mean over all elements of the kept rows; or None without rows (the reference takes the mean of nothing
+        there: NaN).
 
-    Source: AVC's code; its equation 2 has embeddings, the code compares single-channel maps.
+    Source: AVC's equation 2 compares embeddings, as here with vectors; its code compares single-channel maps.
     """
-    image, hint = image_nDHW[present_n], hint_nHW[present_n]
+    image, hint = image_nDHW[present_n], hint[present_n]
     if not len(image):
         return peers.mean(image)  # other processes may have rows
-    student = F.interpolate(image.mean(1, keepdim=True), size=hint.shape[1:], mode="bilinear", align_corners=False)
-    return peers.mean(F.mse_loss(student.squeeze(1), hint, reduction="none"))
-
-
-def visual_hint_vectors(
-    image_nDHW: Tensor, hint_nDHW: Tensor, present_n: Tensor, peers: Peers = ALONE
-) -> Tensor | None:
-    """Mean squared error between the student's unit features and a visual teacher's vectors, cell by cell.
-
-    Args:
-        image_nDHW: unit features of every cell, on the student's grid.
-        hint_nDHW: the teacher's unit vectors on its own grid, resized to the student's (bilinear, half-pixel). Vectors
-            interpolated between different neighbours are shorter than 1, which gives the hint less weight there.
-        present_n: bool; rows without a hint are left out.
-        peers: the processes that share the batch.
-
-    Returns:
-        Scalar mean over all elements of the kept rows, or None without rows.
-
-    Source: AVC, equation 2 as printed, which compares embeddings.
-    """
-    image, hint = image_nDHW[present_n], hint_nDHW[present_n]
-    if not len(image):
-        return peers.mean(image)  # other processes may have rows
-    if hint.shape[2:] != image.shape[2:]:
+    if hint.dim() == 3:
+        size, hint = hint.shape[1:], hint[:, None]
+        image = F.interpolate(image.mean(1, keepdim=True), size=size, mode="bilinear", align_corners=False)
+    elif hint.shape[2:] != image.shape[2:]:
         hint = F.interpolate(hint, size=image.shape[2:], mode="bilinear", align_corners=False)
     return peers.mean(F.mse_loss(image, hint, reduction="none"))
 
@@ -246,17 +210,10 @@ def trimap_logits(
     The source weight of a cell rises where its cosine exceeds `positive`, the background weight where it stays below
     `negative` (sigmoids of slope 1/tau); each logit is a weighted mean cosine over cells, over the temperature.
 
-    Args:
-        image_nDHW: unit features of every cell.
-        audio_nD: unit audio vectors.
-        positive: the upper threshold (0.65).
-        negative: the lower threshold (0.4); equal to `positive` for LVS without its tri-map.
-        tau: softness of both (0.03).
-        temperature: of the logits (0.07).
-        legacy_diagonal: as in the published code, multiply the logit of a picture's own sound among the others by -99
-            instead of masking it, which makes it a huge logit where that mean cosine is negative.
-        relation_BB: int8, picture first; pairs of 0 are left out.
-        peers: the processes that share the batch.
+    The published values are 0.65, 0.4, tau 0.03 and temperature 0.07; LVS without its tri-map has equal thresholds.
+    With `legacy_diagonal`, as in the published code, the logit of a picture's own sound among the others is multiplied
+    by -99 instead of masked, which makes it a huge logit where that mean cosine is negative. With `relation_BB`, pairs
+    of 0 are left out.
 
     Source: LVS, equations 3 to 6, and `model.py`.
     """
@@ -280,21 +237,13 @@ def trimap_logits(
     return torch.cat((own_n1, out_nB, hard_n1), 1) / temperature
 
 
-def diagonal_cross_entropy(logits_nB: Tensor, peers: Peers = ALONE) -> Tensor:
-    """Cross-entropy of each row against its own column, the mean over all rows of the batch."""
-    target = torch.arange(len(logits_nB), device=logits_nB.device) + (peers.rows.start or 0)
-    mean = peers.mean(F.cross_entropy(logits_nB, target, reduction="none"))
-    assert mean is not None, "a batch has rows"
-    return mean
-
-
 def soft_above(cosine: Tensor, threshold: float, tau: float) -> Tensor:
     """Soft threshold of each cosine, in [0, 1] (LVS, equation 4)."""
     return torch.sigmoid((cosine - threshold) / tau)
 
 
-def first_cross_entropy(logits_nK: Tensor, peers: Peers = ALONE) -> Tensor:
-    """Cross-entropy of each row against its first logit, the mean over all rows of the batch; 0 without rows."""
-    each = F.cross_entropy(logits_nK, logits_nK.new_zeros(len(logits_nK), dtype=torch.long), reduction="none")
+def row_cross_entropy(logits_nK: Tensor, target_n: Tensor, peers: Peers = ALONE) -> Tensor:
+    """Cross-entropy of each row against its target column, the mean over all rows of the batch; 0 without rows."""
+    each = F.cross_entropy(logits_nK, target_n, reduction="none")
     mean = peers.mean(each)
     return each.sum() if mean is None else mean

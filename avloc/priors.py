@@ -16,13 +16,11 @@ from avloc.backbone_names import CONVNETS
 from avloc.errors import UsageError, nearest
 from avloc.networks import detr
 from avloc.networks.backbones import build_backbone, load_pretrained
-from avloc.networks.base import BackboneOutput, fold_batch_norms, mean_activation
-from avloc.networks.determinism import deterministic_inference
+from avloc.networks.base import BackboneOutput, deterministic_inference, fold_batch_norms, mean_activation
 from avloc.progress import Listener, silent
 from avloc.transforms import normalise_frames
 from avloc.weights import DETR, imagenet_weights, locate
 
-TRUNK = "resnet18"  # the prior of EZ-VSL's and AVC's "OBJ"
 SIDE = 224  # pixels of its square input, whatever the input of the model
 
 _INSTEAD = (
@@ -34,21 +32,16 @@ _INSTEAD = (
 class ObjectPrior:
     """Mean activation of an ImageNet network (OG-AVC's "OBJ" is that of ResNet18).
 
-    The weights are torchvision's IMAGENET1K_V1, the only ones there were when EZ-VSL published this prior. The mean is
+    The weights are torchvision's IMAGENET1K_V1, the only ones when EZ-VSL published this prior. The mean is
     taken over the backbone's last feature map, 7x7 cells: for `vgg16` after the fifth pooling, not conv5_3, and for
     `efficientnet_b0` after the last 1x1 convolution.
 
     Args:
         trunk: one of `avloc.backbone_names.CONVNETS`.
         weights_dir: folder searched first for the ImageNet weights.
-        device: that it runs on.
-        listener: is told about a download.
+        device: runs the network.
+        listener: receives the progress of a download.
         precision: `fp32` or `bf16`.
-
-    Attributes:
-        trunk: name of the network.
-        sha256: of its weights.
-        side: of its square input in pixels.
 
     Raises:
         UsageError: unknown network.
@@ -69,23 +62,21 @@ class ObjectPrior:
             valid = ", ".join(CONVNETS)
             raise UsageError(f"unknown object prior {trunk!r}; valid: {valid}", hint=nearest(trunk, CONVNETS))
         located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
-        self.trunk = trunk
-        self.sha256 = located.sha256
+        self.trunk, self.sha256, self.device = trunk, located.sha256, device
         self.network = build_backbone(trunk)
         load_pretrained(self.network, trunk, located.path)
         self.network.eval().to(device).to(memory_format=torch.channels_last)
-        self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         if precision == "bf16":
             fold_batch_norms(self.network)
-            self.network.to(self.kind)
-        self.device = device
+            self.network.to(self.dtype)
 
     def maps(self, frames_B3HW: Tensor) -> Tensor:
         """Activation maps [B, h, w] of uint8 frames of `side` pixels.
 
         Kernels round differently for other batch sizes.
         """
-        frames = normalise_frames(frames_B3HW.to(self.device)).to(self.kind)
+        frames = normalise_frames(frames_B3HW.to(self.device)).to(self.dtype)
         with deterministic_inference():
             out: BackboneOutput = self.network(frames.contiguous(memory_format=torch.channels_last))
             return mean_activation(out.features)
@@ -94,18 +85,14 @@ class ObjectPrior:
 class DetrPrior:
     """Attention of DETR-R50 on confidently detected objects (the "DETR" of OG-AVC-DETR).
 
-    The same map as the hint of `avloc.teachers.DetrTeacher`. The paper says "confidence >= 0.3"; the published code
-    compares with `>`, and so do we.
+    The same map as the hint of `avloc.teachers.DetrTeacher`. The paper has "confidence >= 0.3"; as in the published
+    code, the probability of a query's best class ("no object" is not a class) must exceed `confidence`.
 
     Args:
         weights_dir: folder searched first for DETR's weights.
-        device: that it runs on; float32 throughout.
-        listener: is told about a download.
-        confidence: probability that a query's best class must exceed ("no object" is not a class).
-
-    Attributes:
-        sha256: of its weights: of the hashes of the folder's files (`avloc.weights.Located`).
-        side: of its square input in pixels.
+        device: runs the network, in float32.
+        listener: receives the progress of a download.
+        confidence: in [0, 1).
 
     Raises:
         UsageError: an invalid confidence.
@@ -123,16 +110,13 @@ class DetrPrior:
     ) -> None:
         detr.check_confidence(confidence)
         located = locate(DETR, weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
-        self.sha256 = located.sha256
-        self.confidence = confidence
+        self.sha256, self.device, self.confidence = located.sha256, device, confidence
         self.network = detr.load_detr(located.path).to(device)
-        self.device = device
 
     def maps(self, frames_B3HW: Tensor) -> list[Tensor | None]:
         """Attention maps [side/32, side/32] that sum to 1, or None for frames without a confident query.
 
-        Args:
-            frames_B3HW: uint8 RGB squares of `side` pixels, stretched as `avloc.networks.detr.stretched` does.
+        Frames are uint8 RGB squares of `side` pixels, stretched as `avloc.networks.detr.stretched` does.
         """
         with deterministic_inference():
             # Contiguous batches of one: kernels are chosen by batch size and memory layout.

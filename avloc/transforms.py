@@ -1,4 +1,4 @@
-"""Waveforms to log-spectrograms, frames to network input, random crops: batched, on whatever device the tensors are.
+"""Waveforms to log-spectrograms, frames to network input, random crops: batched, on the device of the tensors.
 
 Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W pixels.
 """
@@ -6,7 +6,7 @@ Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W p
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -93,7 +93,9 @@ def log_mel(sound_BN: Tensor, rate: int, *, offset: float = MEL_OFFSET) -> Tenso
     window = torch.hann_window(MEL_WINDOW, periodic=True, device=sound_BN.device)
     frames = sound_BN.float().unfold(-1, MEL_WINDOW, MEL_HOP)
     magnitude = torch.fft.rfft(frames * window, n=MEL_FFT).abs()
-    with _full_precision(sound_BN.device):
+    device = sound_BN.device.type
+    # No autocast: bfloat16 would round quiet bands to 0.
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         bands = magnitude @ mel_bands().to(magnitude)
     return torch.log(bands + offset).transpose(-1, -2).unsqueeze(1)
 
@@ -110,12 +112,6 @@ def mel_bands() -> Tensor:
     rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     return torch.minimum(rise, fall).clamp_min(0)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Disable autocast: bfloat16 would round quiet bands to 0."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def int16_to_float(sound: Tensor) -> Tensor:
@@ -149,14 +145,8 @@ def draw_crops(sizes_B2: Tensor, side: int, scale: float, flip: float, uniform_B
     """A crop and a flip for each sample, independent of the device and of the rest of the batch.
 
     As in the published loaders: `side` pixels, at whole pixels of a frame whose shorter side is `side * scale` pixels,
-    rounded down; the frame itself is not resized.
-
-    Args:
-        sizes_B2: height and width of each frame in pixels, on the CPU.
-        side: side of the crop in pixels.
-        scale: shorter side of the frame in units of the crop's, 1 or more.
-        flip: probability of a horizontal flip.
-        uniform_B3: draws from [0, 1): down, across, flip.
+    rounded down; the frame itself is not resized. `sizes_B2` holds its height and width in pixels, `uniform_B3` draws
+    from [0, 1): down, across, and flip, compared with the probability `flip`. Both are on the CPU.
     """
     shorter = int(side * scale)
     sizes = sizes_B2.double()
@@ -173,10 +163,7 @@ _AT_ONCE = 16  # frames converted to float at a time, to bound memory
 def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
     """Crop frames that were padded to a common size, and resize the crops to their side (bilinear).
 
-    Args:
-        frames_B3HW: uint8, padded at the right and below.
-        sizes_B2: height and width of each frame before padding, on the CPU.
-        crops: of the frames.
+    The frames are uint8, padded at the right and below; `sizes_B2` are height and width before padding, on the CPU.
 
     Returns:
         [B, 3, side, side] float32 in [0, 255]; equal to the pixels where crop and frame have the same scale.
@@ -189,14 +176,7 @@ def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
 
 
 def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> Tensor:
-    """Sampling grid of each crop in the padded frames, [B, side, side, 2]: x and y in [-1, 1]."""
-    down, right = _pixel_places(crops, sizes_B2, padded_hw)
-    shape = (len(down), crops.side, crops.side)
-    return torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
-
-
-def _pixel_places(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> list[Tensor]:
-    """Rows and columns of each crop in the padded frames, [B, side] each in [-1, 1], never in the padding."""
+    """Sampling grid of each crop in the padded frames, [B, side, side, 2]: x and y in [-1, 1], never in the padding."""
     step = (torch.arange(crops.side) + 0.5) / crops.side
     across = torch.where(crops.flip[:, None], 1 - step, step)
     shares = (crops.top[:, None] + crops.height[:, None] * step, crops.left[:, None] + crops.width[:, None] * across)
@@ -205,16 +185,15 @@ def _pixel_places(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> list[Ten
         length = sizes_B2[:, axis, None]
         pixel = torch.minimum((share * length - 0.5).clamp_min(0), length - 1.0)
         places.append((2 * pixel + 1) / padded_hw[axis] - 1)
-    return places
+    down, right = places
+    shape = (len(down), crops.side, crops.side)
+    return torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
 
 
 def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tensor:
-    """Crop label maps of whole frames, and resize the crops to their side.
+    """Crop uint8 label maps of whole frames, and resize the crops to their side.
 
-    Args:
-        labels_BHW: uint8 label maps, each of its whole frame.
-        crops: of the frames.
-        mode: `nearest`; or `bicubic`, rounded, which makes new labels.
+    `mode` is `nearest`, or `bicubic` with rounding, which makes new labels.
     """
     sizes = torch.tensor(labels_BHW.shape[1:]).expand(len(labels_BHW), 2)
     grid = _pixel_grid(crops, sizes, sizes[0]).to(labels_BHW.device)
@@ -225,12 +204,8 @@ def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tens
 def crop_maps(maps: Tensor, crops: Crops) -> Tensor:
     """Crop and flip maps of whole frames like the frames (bilinear), at their own resolution.
 
-    Values are not renormalised: they are densities over the frame. The published code leaves the maps uncropped
-    (`augment.map = legacy`).
-
-    Args:
-        maps: one map per sample that covers its whole frame, [B, h, w], or [B, C, h, w] with several channels.
-        crops: of the frames.
+    Maps are [B, h, w] or [B, C, h, w]. Values are not renormalised: they are densities over the frame. The published
+    code leaves the maps uncropped (`augment.map = legacy`).
     """
     centre_x = 2 * crops.left + crops.width - 1  # in [-1, 1] coordinates, of which the extents are half the fractions
     centre_y = 2 * crops.top + crops.height - 1

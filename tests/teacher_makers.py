@@ -75,6 +75,34 @@ def save_detr(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def build_detr() -> torch.nn.Module:
+    """DETR-R50 with random weights, in the settings of `facebook/detr-resnet-50`, revision `no_timm`.
+
+    Attention is computed in explicit matrix products, as in `load_detr`.
+    """
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+    backbone = ResNetConfig(
+        embedding_size=64,
+        hidden_sizes=[256, 512, 1024, 2048],
+        depths=[3, 4, 6, 3],
+        layer_type="bottleneck",
+        out_features=["stage4"],
+    )
+    sizes = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
+    config = DetrConfig(
+        use_timm_backbone=False,
+        backbone_config=backbone,
+        d_model=256,
+        num_queries=100,
+        num_labels=91,
+        attn_implementation="eager",
+        **{f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in sizes.items()},
+    )
+    model: torch.nn.Module = DetrForObjectDetection(config).eval()
+    return model
+
+
 def make_store(folder: Path, count: int, *, sources: bool = True, start: int = 0) -> Store:
     """Write `count` clips of noisy pictures and sounds; with `sources`, also the wave files that they were cut from."""
     header = StoreHeader(spec=StoreSpec(seconds=SECONDS, rate=RATE))

@@ -17,9 +17,10 @@ from avloc.cost import DETR_PRIOR, OWN_RATE, cost_rows, measured, model_cost, ob
 from avloc.errors import UsageError
 from avloc.methods import build
 from avloc.networks.backbones import build_backbone
-from avloc.networks.detr import SIDE, build_detr
+from avloc.networks.detr import SIDE
 from avloc.transforms import log_spectrogram
 from tests.small_models import SMALL
+from tests.teacher_makers import build_detr
 
 AVC_AT_44_KHZ = ModelConfig(rate=44_100)
 

@@ -157,9 +157,9 @@ def test_an_interrupted_launcher_leaves_a_resumable_run(tmp_path, store):
         wait_until((tmp_path / "run" / "trainer-state.pt").is_file)
         job.send_signal(signal.SIGTERM)
         assert job.wait(60) != 0
-    log_text = (tmp_path / "log").read_text()
-    assert "bug in avloc" not in log_text
-    assert "interrupted" in log_text
+    output = (tmp_path / "log").read_text()
+    assert "bug in avloc" not in output
+    assert "interrupted" in output
     assert load_plain(tmp_path / "run" / "trainer-state.pt")["progress"]["step"] > 0
 
 

@@ -25,7 +25,7 @@ def units(batch: int, dim: int, cells: int, seed: int, *, grad: bool = False):
     return image.requires_grad_(grad), audio.requires_grad_(grad)
 
 
-def contrastive_twin(image, audio, tau):
+def contrastive_reference(image, audio, tau):
     batch = len(audio)
     best = [
         [
@@ -45,10 +45,10 @@ def contrastive_twin(image, audio, tau):
 @settings(max_examples=15, deadline=None)
 def test_contrastive_equals_its_definition(batch, dim, cells, seed):
     image, audio = units(batch, dim, cells, seed, grad=True)
-    ours, twin = losses.contrastive(image, audio, 0.3), contrastive_twin(image, audio, 0.3)
-    assert torch.allclose(ours, twin)
+    ours, reference = losses.contrastive(image, audio, 0.3), contrastive_reference(image, audio, 0.3)
+    assert torch.allclose(ours, reference)
     for mine, other in zip(
-        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
+        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(reference, [image, audio]), strict=True
     ):
         assert torch.allclose(mine, other, atol=1e-9)
 
@@ -58,23 +58,23 @@ def test_contrastive_does_not_depend_on_the_chunk_size(monkeypatch, at_once):
     """Seven pictures of four cells with seven sounds, in chunks of one, three and all."""
     monkeypatch.setattr(losses, "_AT_ONCE", at_once * 7)
     image, audio = units(7, 5, 2, 3, grad=True)
-    ours, twin = losses.contrastive(image, audio, 0.3), contrastive_twin(image, audio, 0.3)
-    assert torch.allclose(ours, twin)
-    for mine, other in zip(*(torch.autograd.grad(term, [image, audio]) for term in (ours, twin)), strict=True):
+    ours, reference = losses.contrastive(image, audio, 0.3), contrastive_reference(image, audio, 0.3)
+    assert torch.allclose(ours, reference)
+    for mine, other in zip(*(torch.autograd.grad(term, [image, audio]) for term in (ours, reference)), strict=True):
         assert torch.allclose(mine, other, atol=1e-9)
 
 
-def masked_twin(image, audio, tau, relation):
-    """Each clip with a positive pair contributes twice: picture to sound, and sound to picture."""
+def masked_reference(image, audio, tau, relation):
+    """Two terms for each clip with a positive pair: its sound, and its picture, among the negatives."""
     batch = len(audio)
-    positives = [n for n in range(batch) if relation[n][n] > 0]
+    anchors = [n for n in range(batch) if relation[n][n] > 0]
     best = [[(torch.einsum("dhw,d->hw", image[n], audio[m]) / tau).max() for m in range(batch)] for n in range(batch)]
     total = 0 * (image.sum() + audio.sum())
-    for n in positives:
+    for n in anchors:
         sounds = [best[n][m] for m in range(batch) if m == n or relation[n][m] < 0]
         pictures = [best[m][n] for m in range(batch) if m == n or relation[m][n] < 0]
         total = total + sum(torch.logsumexp(torch.stack(others), 0) - best[n][n] for others in (sounds, pictures))
-    return total / max(1, len(positives))
+    return total / max(1, len(anchors))
 
 
 def related(batch, seed):
@@ -90,10 +90,10 @@ def related(batch, seed):
 def test_masked_contrastive_equals_its_definition(batch, dim, cells, seed):
     image, audio = units(batch, dim, cells, seed, grad=True)
     relation = related(batch, seed)
-    ours, twin = losses.contrastive(image, audio, 0.3, relation), masked_twin(image, audio, 0.3, relation)
-    assert torch.allclose(ours, twin)
+    ours, reference = losses.contrastive(image, audio, 0.3, relation), masked_reference(image, audio, 0.3, relation)
+    assert torch.allclose(ours, reference)
     for mine, other in zip(
-        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
+        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(reference, [image, audio]), strict=True
     ):
         assert torch.allclose(mine, other, atol=1e-9)
 
@@ -104,7 +104,7 @@ def test_contrastive_is_the_published_loss_if_all_other_sounds_are_negatives():
     assert torch.equal(losses.contrastive(image, audio, 0.03, relation), losses.contrastive(image, audio, 0.03))
 
 
-def box_twin(image, audio, relation, cover, boxed):
+def box_reference(image, audio, relation, cover, boxed):
     inside, outside = [], []
     for n in range(len(audio)):
         for m in range(len(audio)):
@@ -120,7 +120,7 @@ def box_twin(image, audio, relation, cover, boxed):
     return sum(torch.stack(kind).mean() for kind in (inside, outside) if kind) if inside or outside else None
 
 
-def peak_twin(image, audio, relation, cover, boxed):
+def peak_reference(image, audio, relation, cover, boxed):
     found = []
     for n in range(len(audio)):
         if relation[n][n] <= 0 or not boxed[n] or not (cover[n] > 0).any():
@@ -133,29 +133,31 @@ def peak_twin(image, audio, relation, cover, boxed):
 
 
 @pytest.mark.parametrize(
-    ("term", "twin"), [(losses.box, box_twin), (partial(losses.peak, tau=0.07), peak_twin)], ids=["box", "peak"]
+    ("term", "reference"),
+    [(losses.box, box_reference), (partial(losses.peak, tau=0.07), peak_reference)],
+    ids=["box", "peak"],
 )
 @given(st.integers(1, 4), st.integers(2, 5), st.integers(1, 3), st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
-def test_the_terms_of_boxes_equal_their_definitions(term, twin, batch, dim, cells, seed):
+def test_the_terms_of_boxes_equal_their_definitions(term, reference, batch, dim, cells, seed):
     image, audio = units(batch, dim, cells, seed, grad=True)
     generator = torch.Generator().manual_seed(seed)
     cover = (2 * torch.rand(batch, cells, cells, generator=generator, dtype=torch.float64) - 0.5).clamp(0, 1)
     boxed = torch.rand(batch, generator=generator) < 0.7
     cover[~boxed] = float("nan")
     relation = related(batch, seed)
-    ours, twin = (kind(image, audio, relation, cover, boxed) for kind in (term, twin))
-    assert (ours is None) == (twin is None)
+    ours, reference = (kind(image, audio, relation, cover, boxed) for kind in (term, reference))
+    assert (ours is None) == (reference is None)
     if ours is None:
         return
-    assert torch.allclose(ours, twin)
+    assert torch.allclose(ours, reference)
     for mine, other in zip(
-        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(twin, [image, audio]), strict=True
+        torch.autograd.grad(ours, [image, audio]), torch.autograd.grad(reference, [image, audio]), strict=True
     ):
         assert torch.allclose(mine, other, atol=1e-9)
 
 
-def test_the_peak_term_is_zero_for_a_full_box_and_favours_the_cells_inside_a_smaller_one():
+def test_the_peak_term_is_zero_where_boxes_cover_all_and_its_gradient_points_to_the_box_elsewhere():
     image, audio = units(1, 6, 3, 2, grad=True)
     relation, boxed = torch.ones(1, 1, dtype=torch.int8), torch.tensor([True])
     everywhere = torch.ones(1, 3, 3, dtype=torch.float64)
@@ -183,11 +185,11 @@ def test_contrastive_does_not_depend_on_the_order_of_the_batch():
 def test_audio_hint_is_a_mean_over_all_elements():
     _, audio = units(3, 7, 1, 1)
     hint = torch.randn(3, 7, dtype=torch.float64)
-    twin = sum((audio[n, d] - hint[n, d]) ** 2 for n in range(3) for d in range(7)) / 21
-    assert torch.allclose(losses.audio_hint(audio, hint), twin)
+    reference = sum((audio[n, d] - hint[n, d]) ** 2 for n in range(3) for d in range(7)) / 21
+    assert torch.allclose(losses.audio_hint(audio, hint), reference)
 
 
-def visual_twin(image, hint, present):
+def visual_reference(image, hint, present):
     kept = [row for row in range(len(hint)) if present[row]]
     errors = []
     for row in kept:
@@ -203,13 +205,13 @@ def test_visual_hint_averages_over_the_rows_that_have_one(present):
     hint = torch.rand(3, 6, 6, dtype=torch.float64)
     hint[~torch.tensor(present)] = float("nan")
     ours = losses.visual_hint(image, hint, torch.tensor(present))
-    twin = visual_twin(image, hint, present)
-    assert torch.allclose(ours, twin)
-    assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(twin, image)[0])
+    reference = visual_reference(image, hint, present)
+    assert torch.allclose(ours, reference)
+    assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(reference, image)[0])
 
 
-def vectors_twin(image, hint, present):
-    """Half-pixel bilinear resize as plain loops, clamped at the border."""
+def vectors_reference(image, hint, present):
+    """Half-pixel bilinear by hand: a cell's centre among the centres of the hint's cells, which end at the border."""
     height, width = image.shape[2:]
 
     def at(position, cells, count):
@@ -239,10 +241,10 @@ def test_visual_hints_that_are_vectors_are_compared_cell_by_cell(grid, present):
     model = AVC(ModelConfig(dim=5, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5"))
     hints = HintBatch(visual=hint, visual_present=torch.tensor(present))
     ours = model.losses(Embeddings(image, torch.rand(3, 5, dtype=torch.float64)), hints, LossWeights())["visual_hint"]
-    twin = vectors_twin(image, hint, present)
-    assert torch.allclose(ours, twin)
-    assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(twin, image)[0])
-    assert losses.visual_hint_vectors(image, hint, torch.zeros(3, dtype=torch.bool)) is None
+    reference = vectors_reference(image, hint, present)
+    assert torch.allclose(ours, reference)
+    assert torch.allclose(torch.autograd.grad(ours, image)[0], torch.autograd.grad(reference, image)[0])
+    assert losses.visual_hint(image, hint, torch.zeros(3, dtype=torch.bool)) is None
 
 
 def test_a_batch_without_any_visual_hint_skips_the_term():
@@ -266,7 +268,7 @@ def test_a_weight_of_zero_omits_its_term():
 
 
 @pytest.mark.parametrize("method", [AVC, EZVSL])
-def test_labels_and_boxes_change_nothing_unless_enabled(method):
+def test_labels_and_boxes_change_nothing_without_their_weights(method):
     image, audio = units(3, 5, 4, 5)
     truth = Supervision(
         relation=torch.tensor([[1, 0, -1], [0, 1, -1], [-1, -1, -1]], dtype=torch.int8),

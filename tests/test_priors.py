@@ -17,7 +17,7 @@ from avloc.backbone_names import CONVNETS, TORCHVISION
 from avloc.errors import UsageError, WeightsAbsent
 from avloc.networks.detr import stretched
 from avloc.networks.lite0 import Lite0
-from avloc.priors import SIDE, TRUNK, DetrPrior, ObjectPrior
+from avloc.priors import SIDE, DetrPrior, ObjectPrior
 from avloc.teachers import DetrSettings, DetrTeacher
 from avloc.weights import DETR, Located, Weight, imagenet_weights, locate
 from tests.teacher_makers import save_detr
@@ -68,27 +68,27 @@ CELLS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 
 
 def published(monkeypatch: pytest.MonkeyPatch, folder: Path, trunk: str) -> tuple[nn.Module, list[Weight]]:
-    """Save random weights as the published file; return the whole network and the list of requested weights."""
+    """Random weights in the published file's place; the whole network they belong to, and which ones were located."""
     torch.manual_seed(3)
     with torch.device("meta"):
         network = Lite0() if trunk == "efficientnet_lite0" else torchvision.models.get_model(trunk, weights=None)
     for part in ("classifier", "fc"):
         if hasattr(network, part):
-            setattr(network, part, nn.Linear(1, 1, device="meta"))  # large, and not used by a prior
+            setattr(network, part, nn.Linear(1, 1, device="meta"))  # large, and not used by any prior
     network.to_empty(device="cpu").eval()
     for part in network.modules():
         if part is not network and hasattr(part, "reset_parameters"):
             part.reset_parameters()
     path = folder / f"{trunk}.pth"
     torch.save({key.removeprefix("trunk."): value for key, value in network.state_dict().items()}, path)
-    requested: list[Weight] = []
+    located: list[Weight] = []
 
     def found(weight: Weight, **_more: object) -> Located:
-        requested.append(weight)
+        located.append(weight)
         return Located(path=path, hashes={path.name: hashlib.sha256(path.read_bytes()).hexdigest()}, verified=False)
 
     monkeypatch.setattr("avloc.priors.locate", found)
-    return network, requested
+    return network, located
 
 
 def test_every_trunk_is_tested() -> None:
@@ -97,7 +97,7 @@ def test_every_trunk_is_tested() -> None:
 
 @pytest.mark.parametrize("trunk", CONVNETS)
 def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, requested = published(monkeypatch, tmp_path, trunk)
+    network, located = published(monkeypatch, tmp_path, trunk)
     prior = ObjectPrior(trunk, None, CPU)
     frames = frames_of(2, SIDE)
     maps = prior.maps(frames)
@@ -105,10 +105,10 @@ def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monke
     for found, frame in zip(maps, frames, strict=True):
         with torch.no_grad():
             features = CELLS[trunk](network, NORMALISE(frame / 255)[None])[0]
-        twin = sum(channel.abs() for channel in features) / len(features)
-        torch.testing.assert_close(found, twin, rtol=1e-4, atol=1e-6)
+        reference = sum(channel.abs() for channel in features) / len(features)
+        torch.testing.assert_close(found, reference, rtol=1e-4, atol=1e-6)
         assert found.std() > 0
-    assert (prior.trunk, prior.side, requested) == (trunk, 224, [imagenet_weights(trunk)])
+    assert (prior.trunk, prior.side, located) == (trunk, 224, [imagenet_weights(trunk)])
     assert prior.sha256 == hashlib.sha256((tmp_path / f"{trunk}.pth").read_bytes()).hexdigest()
 
 
@@ -129,8 +129,8 @@ def test_the_map_of_a_frame_does_not_depend_on_the_rest_of_the_batch(
 
 
 def test_a_flat_frame_has_a_finite_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published(monkeypatch, tmp_path, TRUNK)
-    maps = ObjectPrior(TRUNK, None, CPU).maps(torch.full((1, 3, SIDE, SIDE), 255, dtype=torch.uint8))
+    published(monkeypatch, tmp_path, "resnet18")
+    maps = ObjectPrior("resnet18", None, CPU).maps(torch.full((1, 3, SIDE, SIDE), 255, dtype=torch.uint8))
     assert maps.isfinite().all()
 
 
@@ -167,8 +167,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def highest_confidence(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
-    """Highest class probability of any query, for each frame."""
+def highest_probabilities(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
+    """For each frame the probability of the most probable class of any query."""
     found = []
     for frame in frames:
         with torch.inference_mode():
@@ -180,7 +180,7 @@ def highest_confidence(prior: DetrPrior, frames: torch.Tensor) -> list[float]:
 def test_the_detr_prior_equals_the_teacher(weights: Path) -> None:
     squares = [stretched(picture, 800) for picture in pictures(4)]
     frames = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-    chances = sorted(highest_confidence(DetrPrior(weights, CPU), frames))
+    chances = sorted(highest_probabilities(DetrPrior(weights, CPU), frames))
     for confidence, expected in ((0.3, 4), ((chances[1] + chances[2]) / 2, 2), (0.9999, 0)):
         teacher = DetrTeacher(DetrSettings(confidence=confidence), locate(DETR, weights_dir=weights), CPU)
         prior = DetrPrior(weights, CPU, confidence=confidence)
@@ -203,7 +203,7 @@ def test_the_detr_prior_has_the_teachers_settings_by_default(weights: Path) -> N
 def test_a_query_at_the_confidence_threshold_is_not_confident(weights: Path) -> None:
     """The paper writes >=, the published code >."""
     frames = frames_of(1, DetrPrior.side)
-    (best,) = highest_confidence(DetrPrior(weights, CPU), frames)
+    (best,) = highest_probabilities(DetrPrior(weights, CPU), frames)
     assert DetrPrior(weights, CPU, confidence=best).maps(frames) == [None]
     just_below = float(np.nextafter(np.float32(best), np.float32(0)))
     (found,) = DetrPrior(weights, CPU, confidence=just_below).maps(frames)

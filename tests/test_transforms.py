@@ -22,8 +22,8 @@ from avloc.transforms import (
 RATES = (16_000, 22_050, 44_100, 48_000)
 
 
-def scipy_twin(wave: np.ndarray, rate: int) -> np.ndarray:
-    """SciPy's spectrogram as in the published loaders, in double precision."""
+def scipy_reference(wave: np.ndarray, rate: int) -> np.ndarray:
+    """What the published loaders call, in double precision."""
     window = scipy.signal.windows.tukey(513, 0.25)[:-1]  # periodic
     _, _, power = scipy.signal.spectrogram(wave, rate, window=window, nperseg=512, noverlap=274, detrend="constant")
     return np.log(power + 1e-7) / 12
@@ -35,7 +35,7 @@ def test_equals_scipys_spectrogram_at_every_rate(rate, frames):
     ours = log_spectrogram(torch.from_numpy(wave)[None], rate)
     assert ours.shape == (1, 1, 257, frames)
     assert ours.dtype == torch.float32
-    np.testing.assert_allclose(ours[0, 0], scipy_twin(wave.astype(np.float64), rate), atol=1e-5)
+    np.testing.assert_allclose(ours[0, 0], scipy_reference(wave.astype(np.float64), rate), atol=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-4, 0.3, 5.0]), st.integers(512, 4000))
@@ -44,7 +44,7 @@ def test_equals_scipys_spectrogram_for_any_sound(seed, level, samples):
     rng = np.random.default_rng(seed)
     wave = (level * rng.standard_normal(samples) + rng.uniform(-0.5, 0.5)).clip(-1, 1).astype(np.float32)
     ours = log_spectrogram(torch.from_numpy(wave)[None], 22_050)[0, 0]
-    np.testing.assert_allclose(ours, scipy_twin(wave.astype(np.float64), 22_050), atol=1e-5)
+    np.testing.assert_allclose(ours, scipy_reference(wave.astype(np.float64), 22_050), atol=1e-5)
 
 
 def test_silence_has_a_constant_spectrogram():
@@ -107,15 +107,15 @@ def test_at_their_own_scale_crops_are_slices_of_each_frame(shorter, side, flip, 
     cut = crop_frames(padded(frames), torch.tensor(sizes), crops)
     for row, (frame, (height, width)) in enumerate(zip(frames, sizes, strict=True)):
         top, left = round(float(crops.top[row]) * height), round(float(crops.left[row]) * width)
-        twin = frame[:, top : top + side, left : left + side]
-        assert twin.shape == (3, side, side), "the crop stays inside its frame"
-        assert torch.allclose(cut[row], (twin.flip(-1) if crops.flip[row] else twin).float(), atol=0.02)
+        reference = frame[:, top : top + side, left : left + side]
+        assert reference.shape == (3, side, side), "the crop stays inside its frame"
+        assert torch.allclose(cut[row], (reference.flip(-1) if crops.flip[row] else reference).float(), atol=0.02)
 
 
 @given(sizes_strategy, st.integers(2, 24), st.floats(1, 2), st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_crops_of_another_scale_are_bilinear_samples_of_each_frame(sizes, side, scale, seed):
-    """Against a loop over pixels without padding."""
+    """Against a loop over pixels that never reads the padding."""
     rng = np.random.default_rng(seed)
     frames = [torch.from_numpy(rng.integers(1, 255, (3, h, w), dtype=np.uint8)) for h, w in sizes]
     crops = draw_crops(torch.tensor(sizes), side, scale, 0.5, drawn(len(sizes), seed))

@@ -175,7 +175,9 @@ class TimelinePredictor:
         for picture in read_seconds(source, 0.0, seconds):
             second.append(picture)
             if len(second) == FRAMES:
-                features.append(self.vgg19.features(np.stack(second))[0])
+                (hint,) = self.vgg19.hints([np.stack(second)])
+                assert hint is not None, "every frame has features"
+                features.append(hint[0])
                 middles.append(square(second[FRAMES // 2], _SHOWN_SIDE))
                 second = []
                 listener(Progress(task="seconds", done=len(features), total=seconds, detail=source.name))

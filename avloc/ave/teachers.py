@@ -1,14 +1,13 @@
 """Teachers of features per second: VGG19 on video frames, VGGish on audio.
 
-Shape letters: B batch, H W pixels, T seconds.
+Shape letters: B batch, C channels, H W pixels or cells, T seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +20,13 @@ from avloc.media.containers import MediaSource
 from avloc.media.pictures import square
 from avloc.media.video_frames import read_frames
 from avloc.networks.backbones import build_backbone, load_pretrained
-from avloc.networks.determinism import deterministic_inference
 from avloc.networks.vggish import WIDTH
 from avloc.registry import StoreSpec
-from avloc.store import Clip, HintStamp, Store
-from avloc.teachers.base import Hint
+from avloc.store import Clip, Store
+from avloc.teachers.base import Hint, Teacher
 from avloc.teachers.panns import source_is_there
 from avloc.teachers.vggish import VggishTeacher
-from avloc.transforms import MEL_RATE, normalise_frames
+from avloc.transforms import normalise_frames
 from avloc.weights import Located, Weight, imagenet_weights
 
 FRAMES = 16
@@ -39,34 +37,32 @@ SHAPE = (7, 7, 512)
 """Rows, columns and channels of the features of a second."""
 
 
-class Vgg19Teacher:
+class Vgg19Teacher(Teacher[nn.Module]):
     """Features of VGG19's fifth pooling layer, averaged over 16 frames of each second: [seconds, 7, 7, 512].
 
-    A store has one frame of a clip, so the frames are read from the video itself. How the released features of AVE were
-    scaled is not published; these use torchvision's weights and ImageNet's mean and standard deviation.
-
-    Args:
-        spec: of the store.
-        weights: VGG19's, from `avloc.weights.locate`.
-        device: runs the network, in float32.
+    A store holds one frame of a clip, so the frames are read from the video itself. How the released features of AVE
+    were scaled is not published; these use torchvision's weights and ImageNet's mean and standard deviation.
     """
 
     name = "vgg19"
+    batch_size = 1
 
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
-        self.seconds, self.weights, self.device = int(spec.seconds), weights, device
+        self.seconds = int(spec.seconds)
+        settings = {"frames": FRAMES, "side": SIDE, "seconds": self.seconds}
+        super().__init__(weights, device, shape=(self.seconds, *SHAPE), settings=settings)
 
-    @cached_property
-    def model(self) -> nn.Module:
-        """The network, loaded on first use."""
-        network = build_backbone(self.name)
-        load_pretrained(network, self.name, self.weights.path)
-        return network.eval().to(self.device)
+    @staticmethod
+    def weight() -> Weight:
+        """IMAGENET1K_V1."""
+        return imagenet_weights(Vgg19Teacher.name)
 
-    def stamp(self) -> HintStamp:
-        """Name, weights and settings."""
-        shape, settings = (self.seconds, *SHAPE), {"frames": FRAMES, "side": SIDE, "seconds": self.seconds}
-        return HintStamp(teacher=self.name, shape=shape, weights=self.weights.hashes, settings=settings)
+    @staticmethod
+    def load(path: Path) -> nn.Module:
+        """VGG19 without its classifier, in eval mode."""
+        network = build_backbone(Vgg19Teacher.name)
+        load_pretrained(network, Vgg19Teacher.name, path)
+        return network.eval()
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
         """The frames of the clip's window: [seconds * 16, 224, 224, 3].
@@ -78,20 +74,14 @@ class Vgg19Teacher:
             raise InputError(f"its video {clip.sound_source} is missing or has changed")
         return np.stack(list(read_seconds(Path(clip.sound_source), clip.window_s, self.seconds)))
 
-    def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
-        """The features of each clip."""
-        return [self.features(clip) for clip in batch]
+    def predict(self, batch: Tensor) -> list[Hint]:
+        """[T, 7, 7, 512] of T * 16 frames [1, T * 16, H, W, 3].
 
-    @torch.inference_mode()
-    def features(self, frames_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[T, 7, 7, 512] of T * 16 frames, one second at a time, so that it does not depend on the others."""
-        out = []
-        with deterministic_inference():
-            for second in np.split(frames_NHW3, len(frames_NHW3) // FRAMES):
-                frames = torch.from_numpy(second).to(self.device).permute(0, 3, 1, 2)
-                features = self.model(normalise_frames(frames)).features.mean(0)
-                out.append(features.permute(1, 2, 0).cpu().numpy())
-        return np.stack(out)
+        One second is computed at a time: its features do not depend on the others.
+        """
+        seconds = torch.split(batch[0].permute(0, 3, 1, 2), FRAMES)
+        features_TCHW = torch.stack([self.model(normalise_frames(frames)).features.mean(0) for frames in seconds])
+        return [features_TCHW.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 
 class VggishSecondsTeacher(VggishTeacher):
@@ -100,17 +90,14 @@ class VggishSecondsTeacher(VggishTeacher):
     VGGish takes 0.96 s; the rest of each second is left out.
     """
 
-    def stamp(self) -> HintStamp:
-        """Name, weights and settings."""
-        settings = {"rate": MEL_RATE, "seconds": self.spec.seconds, "pooling": "none, a patch a second"}
-        shape = (int(self.spec.seconds), WIDTH)
-        return HintStamp(teacher=self.name, shape=shape, weights=self.weights.hashes, settings=settings)
+    def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
+        super().__init__(spec, weights, device)
+        settings = {**self.stamp.settings, "pooling": "none, a patch a second"}
+        self.stamp = replace(self.stamp, shape=(int(spec.seconds), WIDTH), settings=settings)
 
-    @torch.inference_mode()
-    def predict(self, sound_BN: Tensor) -> list[Hint]:
-        """The embeddings of each waveform, also for silence."""
-        seconds = int(self.spec.seconds)
-        return list(self.model.seconds(sound_BN[:, : seconds * MEL_RATE]).cpu().numpy())
+    def predict(self, batch: Tensor) -> list[Hint]:
+        """The embeddings of each waveform."""
+        return list(self.model.seconds(batch[:, : int(self.spec.seconds) * self.rate]).cpu().numpy())
 
 
 def vgg19_teacher(store: Store, find: Callable[[Weight], Located], device: torch.device) -> Vgg19Teacher:

@@ -46,11 +46,11 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
     """
     teachers = [_build(name, store, options, listener) for name in dict.fromkeys(options.teachers)]
     return [
-        HintSource(stamp=teacher.stamp(), hints=partial(_run_teacher, teacher, store, options)) for teacher in teachers
+        HintSource(stamp=teacher.stamp, hints=partial(_run_teacher, teacher, store, options)) for teacher in teachers
     ]
 
 
-def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher:
+def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher[Any]:
     from avloc import teachers
     from avloc.weights import locate
 
@@ -61,7 +61,7 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         return locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
 
     if name in SECONDS_TEACHERS:
-        of_seconds: Teacher | None = resolve(SECONDS_TEACHERS[name])(store, found, device)
+        of_seconds: Teacher[Any] | None = resolve(SECONDS_TEACHERS[name])(store, found, device)
         if of_seconds is not None:
             return of_seconds
     if name == "detr":
@@ -93,7 +93,7 @@ def teacher_device(name: str) -> torch.device:
     return (own_gpu() or device) if name == "auto" else device
 
 
-def _run_teacher(teacher: Teacher, store: Store, options: DistillOptions, ids: Sequence[str]) -> HintResults:
+def _run_teacher(teacher: Teacher[Any], store: Store, options: DistillOptions, ids: Sequence[str]) -> HintResults:
     """Decode the next batch in threads while the network runs on the current one."""
     pool = ThreadPoolExecutor(options.workers)
     try:
@@ -107,7 +107,7 @@ def _run_teacher(teacher: Teacher, store: Store, options: DistillOptions, ids: S
         pool.shutdown(cancel_futures=True)
 
 
-def _run_batch(teacher: Teacher, decoding: Mapping[str, Future[NDArray[Any]]]) -> HintResults:
+def _run_batch(teacher: Teacher[Any], decoding: Mapping[str, Future[NDArray[Any]]]) -> HintResults:
     inputs: dict[str, NDArray[Any]] = {}
     for clip_id, future in decoding.items():
         try:

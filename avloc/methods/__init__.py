@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from avloc.config import ModelConfig
 from avloc.errors import UsageError, nearest
-from avloc.methods.base import Embeddings, HintBatch, Method, Published, PublishedModel, Supervision
+from avloc.methods.base import Embeddings, HintBatch, Method, PublishedModel, Supervision
 from avloc.registry import METHOD_SPECS, SPECS, resolve
 
 
@@ -12,7 +12,7 @@ def any_class(name: str) -> type[PublishedModel]:
     """The class of a published method.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: unknown method.
     """
     if name not in SPECS:
         raise UsageError(f"unknown method {name!r}; valid: {', '.join(SPECS)}", hint=nearest(name, SPECS))
@@ -37,7 +37,6 @@ __all__ = [
     "Embeddings",
     "HintBatch",
     "Method",
-    "Published",
     "PublishedModel",
     "Supervision",
     "any_class",

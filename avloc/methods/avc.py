@@ -35,8 +35,7 @@ class AVC(EZVSL):
         if weights.audio_hint and hints.audio is not None:
             found["audio_hint"] = losses.audio_hint(embeddings.audio, hints.audio, peers)
         if weights.visual_hint and hints.visual is not None and hints.visual_present is not None:
-            form = losses.visual_hint if hints.visual.dim() == 3 else losses.visual_hint_vectors
-            found["visual_hint"] = form(embeddings.image, hints.visual, hints.visual_present, peers)
+            found["visual_hint"] = losses.visual_hint(embeddings.image, hints.visual, hints.visual_present, peers)
         return terms | {name: term for name, term in found.items() if term is not None}
 
     @classmethod

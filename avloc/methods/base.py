@@ -90,13 +90,9 @@ class PublishedModel(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
-        """The model in the files of its authors.
+        """The model in the files of its authors; None for files of another method.
 
-        Args:
-            files: file name without suffix -> contents of a checkpoint, as `avloc.checkpoint` reads it.
-
-        Returns:
-            None for files of another method.
+        `files` maps file names without suffix to the contents of checkpoints, as `avloc.checkpoint` reads them.
         """
 
 
@@ -108,7 +104,7 @@ class Method(PublishedModel):
     views = 1
     """Crops of each frame in a training step."""
     segment_mode = "nearest"
-    """Interpolation of cropped regions; `bicubic` makes labels that were not there, as in SACL's code."""
+    """Interpolation of cropped regions; `bicubic` creates new labels, as in SACL's code."""
     augmentation_draws = 0
     """Random numbers that `augment` takes for each clip and view."""
 
@@ -152,7 +148,7 @@ class Method(PublishedModel):
         """
 
     def freeze(self, *parts: nn.Module) -> None:
-        """Freeze modules: no gradients, and eval mode for good."""
+        """Freeze modules: no gradients, and eval mode from now on."""
         self._frozen += parts
         for part in parts:
             part.requires_grad_(requires_grad=False)
@@ -164,7 +160,11 @@ class Method(PublishedModel):
         Raises:
             UsageError: no frozen module has that name, or it must stay frozen.
         """
-        frozen = {name: part for name, part in self.named_modules() if name and _is_frozen(part)}
+        frozen = {
+            name: part
+            for name, part in self.named_modules()
+            if name and any(not weight.requires_grad for weight in part.parameters())
+        }
         parts = {name: part for name, part in frozen.items() if self.trainable(name)}
         for name in names:
             if name not in parts:
@@ -197,10 +197,6 @@ class Method(PublishedModel):
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosine of every cell with its own sound, in [-1, 1]."""
         return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio)
-
-
-def _is_frozen(part: nn.Module) -> bool:
-    return any(not weight.requires_grad for weight in part.parameters())
 
 
 def tensors_of(content: Mapping[str, Any], entry: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""EZ-VSL: two backbones, a common space, the best cell against the sound.
+"""EZ-VSL: two backbones, a common space, and a contrastive loss on the best cell for each sound.
 
 Mo and Morgado, "Localizing Visual Sounds the Easy Way", ECCV 2022. Two ResNet18 (the vision one from ImageNet), a 1x1
 convolution and a linear layer into a space of 512 dimensions, cosine similarity of every cell with the sound's vector.
@@ -25,11 +25,7 @@ AVC_DIM = 2_048
 
 
 class EZVSL(Method):
-    """The two-stream network and its contrastive loss.
-
-    Args:
-        config: backbones, width of the common space and temperature.
-    """
+    """The two-stream network and its contrastive loss."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -67,10 +63,9 @@ class EZVSL(Method):
         return F.normalize(cells.float(), dim=1), mean_activation(out.prior_features)
 
     def encode_audio(self, spectrograms: Tensor) -> Tensor:
-        """Unit vectors [B, D] of what `audio_input` returns, of any width."""
+        """Unit vectors [B, D] of spectrograms of any width, as `audio_input` returns them."""
         out: BackboneOutput = self.audnet(spectrograms)
-        pooled = out.concatenated().amax((2, 3))
-        vector: Tensor = self.aud_proj(pooled)
+        vector: Tensor = self.aud_proj(out.concatenated().amax((2, 3)))
         return F.normalize(vector.float(), dim=1)
 
     def losses(

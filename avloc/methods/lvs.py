@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from avloc import losses
@@ -27,9 +28,6 @@ _STEMS = {"imgnet": "conv1", "audnet": "conv1_a"}
 
 class LVS(EZVSL):
     """EZ-VSL's forerunner: the 512 channels of the backbones are the common space.
-
-    Args:
-        config: backbones, temperatures and thresholds; `dim` is the backbones' width.
 
     Raises:
         UsageError: backbones of another width, or without a `layer4` that can keep its resolution.
@@ -65,11 +63,12 @@ class LVS(EZVSL):
         )
         if relation_BB is not None:
             logits = logits[relation_BB.diagonal()[peers.rows] > 0]
-        return losses.first_cross_entropy(logits, peers)
+        first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        return losses.row_cross_entropy(logits, first, peers)
 
     def freeze_backbones(self) -> None:
         """Refused: there are no other parameters."""
-        raise UsageError("freeze = true leaves LVS nothing to learn: it has no projections; valid: false")
+        raise UsageError("freeze = true leaves LVS no trainable parameters: it has no projections; valid: false")
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:

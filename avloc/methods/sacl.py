@@ -1,4 +1,4 @@
-"""SACL: contrast within regions, and without negatives that sound alike.
+"""SACL: contrast within regions, and without negatives whose sounds are similar.
 
 Song, Zhang, Wang, Fan and Zhang, "Enhancing Sound Source Localization via False Negative Elimination", TPAMI 2024. The
 image backbone is a ResNet18 with cells of 16 pixels, the audio network is SSPL's VGGish, and both are trained. An image
@@ -19,7 +19,7 @@ from avloc import losses
 from avloc.config import LossWeights, ModelConfig
 from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Published, Supervision, tensors_of
-from avloc.methods.vggish import VGGishMethod, attention, check_sizes
+from avloc.methods.vggish import VGGishMethod, attention
 from avloc.networks.backbones import build_backbone
 from avloc.networks.base import BackboneOutput, mean_activation
 from avloc.networks.vggish import JOINT_WIDTH, VGGishWithMLP
@@ -31,20 +31,12 @@ _JITTER, _HUE, _BLUR = 0.4, 0.1, (0.1, 2.0)
 
 
 class SACL(VGGishMethod):
-    """The networks and their loss. Sounds are compared with each other by the embedding of 128.
-
-    Args:
-        config: `own` has the temperature and the shares.
-
-    Raises:
-        UsageError: another size or rate than ResNet18 and VGGish have.
-    """
+    """The networks and their loss. Sounds are compared with each other by the embedding of 128."""
 
     augmentation_draws = 8
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        check_sizes(config)
         self.segment_mode = "bicubic" if config.own["legacy_segments"] else "nearest"
         self.frame = build_backbone("resnet18")
         self.frame.keep_resolution()
@@ -74,29 +66,22 @@ class SACL(VGGishMethod):
             maps = [self.similarity(Embeddings(view, embeddings.audio)) for view in views]
             maps = [binary_map(each, self.config.own["retained"]) for each in maps]
             masks = maps if labels is None else positive_masks(maps, [label[:, ::16, ::16] for label in labels])
-            kept = self._kept(embeddings.audio, peers)
+            sounds = peers.gather(embeddings.audio[:, JOINT_WIDTH:].contiguous())
+            alike = sounds[peers.rows] @ sounds.T
+            kept = kept_columns(alike, self.config.own["negatives"], peers.rows.start or 0)
         total = embeddings.image.new_zeros(())
+        own = torch.arange(len(kept), device=total.device) + (peers.rows.start or 0)
         for view, mask in zip(views, masks, strict=True):
             scores = self.scores(view, mask, embeddings.audio, peers).masked_fill(~kept, _EXCLUDED)
-            total = total + losses.diagonal_cross_entropy(scores / self.config.own["temperature"], peers)
+            total = total + losses.row_cross_entropy(scores / self.config.own["temperature"], own, peers)
         return {"contrastive": total}
 
     def scores(self, cells_nDHW: Tensor, mask_nHW: Tensor, audio_nD: Tensor, peers: Peers = ALONE) -> Tensor:
         """Maximum over masked cells of the cosine of each image with each sound, [n, B]; at least 0 by the masking."""
         return losses.best_cells(cells_nDHW * mask_nHW[:, None], peers.gather(audio_nD[:, :JOINT_WIDTH].contiguous()))
 
-    def _kept(self, audio_nD: Tensor, peers: Peers) -> Tensor:
-        every = peers.gather(audio_nD[:, JOINT_WIDTH:].contiguous())
-        alike = every[peers.rows] @ every.T
-        return kept_columns(alike, self.config.own["negatives"], peers.rows.start or 0)
-
     def augment(self, frames_B3HW: Tensor, uniform_BK: Tensor) -> Tensor:
-        """Colour jitter (probability 0.8), grey (0.2) and Gaussian blur (0.5), drawn for each clip.
-
-        Args:
-            frames_B3HW: crops, 0 to 255.
-            uniform_BK: eight draws from [0, 1) a clip.
-        """
+        """Colour jitter (probability 0.8), grey (0.2) and Gaussian blur (0.5), from eight draws for each clip."""
         return torch.stack(
             [_augmented(frame, row.tolist()) for frame, row in zip(frames_B3HW, uniform_BK, strict=True)]
         )
@@ -161,12 +146,9 @@ def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Ten
 
 
 def kept_columns(alike_nB: Tensor, share: float, first: int = 0) -> Tensor:
-    """[n, B] bool: the `share` of all sounds that is least similar to a clip's own sound, and its own.
+    """[n, B] bool: the `share` of all sounds, rounded down, least similar to a clip's own sound, and its own.
 
-    Args:
-        alike_nB: cosine of each clip's sound with every sound.
-        share: of the batch, rounded down.
-        first: column of the first row's own sound.
+    `alike_nB` holds the cosine of each clip's sound with every sound, `first` is the column of the first row's own.
     """
     keep = int(share * alike_nB.shape[1])
     kept = torch.zeros_like(alike_nB, dtype=torch.bool)

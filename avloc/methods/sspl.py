@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from avloc.config import LossWeights, ModelConfig
 from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, Group, HintBatch, Published, Supervision, tensors_of
-from avloc.methods.vggish import VGGishMethod, attention, check_sizes
+from avloc.methods.vggish import VGGishMethod, attention
 from avloc.networks.base import mean_activation
 from avloc.networks.predictive import PredictiveCoding
 from avloc.networks.vggish import JOINT_WIDTH, VGGishWithMLP
@@ -57,12 +57,6 @@ class SSPL(VGGishMethod):
     """The networks and their loss.
 
     `image` holds VGG16's features, not of unit length; the predictive coding module takes the embedding of 128.
-
-    Args:
-        config: `own` has the setting `pcm`.
-
-    Raises:
-        UsageError: another size or rate than that of VGG16, VGGish and the module.
     """
 
     training_only = ("head.",)
@@ -71,7 +65,6 @@ class SSPL(VGGishMethod):
         from torchvision.models.vgg import cfgs, make_layers
 
         super().__init__(config)
-        check_sizes(config)
         self.frame = nn.Sequential(OrderedDict(feat_extractor=make_layers(cfgs["D"])[:_LAST_CONVOLUTION]))
         self.sound = VGGishWithMLP()
         self.pcm = PredictiveCoding() if config.own["pcm"] else None
@@ -84,11 +77,11 @@ class SSPL(VGGishMethod):
         return cells.float(), mean_activation(cells)
 
     def aligned(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
-        """The cells to compare with the sound: outputs of the predictive coding module if there is one."""
+        """The cells to compare with the sound: outputs of the predictive coding module, unless `pcm` is false."""
         if self.pcm is None:
             return cells_BDHW
-        kind = self.pcm.b0[0].dtype  # that of a model that predicts in bf16
-        out: Tensor = self.pcm(cells_BDHW.to(kind), audio_BD[:, JOINT_WIDTH:].to(kind))
+        dtype = self.pcm.b0[0].dtype  # bfloat16 in a model that predicts in bf16
+        out: Tensor = self.pcm(cells_BDHW.to(dtype), audio_BD[:, JOINT_WIDTH:].to(dtype))
         return out.to(cells_BDHW.dtype)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
@@ -134,7 +127,7 @@ class SSPL(VGGishMethod):
         ]
 
     def freeze_backbones(self) -> None:
-        """They always are frozen."""
+        """No effect: they are always frozen."""
 
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:

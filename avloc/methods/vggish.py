@@ -20,11 +20,24 @@ class VGGishMethod(Method):
 
     `audio` of its `Embeddings` is the unit vector of 512 numbers that cells are compared with, then the unit embedding
     of 128.
+
+    Raises:
+        UsageError: the configuration names other networks or sizes than the published ones.
     """
 
     time_axes = (1, 2)
     views = 2
     sound: VGGishWithMLP
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        for name, value in METHOD_SPECS[config.method].settings["model"].items():
+            if getattr(config, name) != value:
+                given = f"model.{name} = {getattr(config, name)!r}"
+                raise UsageError(f"{given} is impossible for {config.method}; valid: {value!r}")
+        if config.frame != _SIDE or config.seconds < 1:
+            given = f"model.frame = {config.frame}, model.seconds = {config.seconds:g}"
+            raise UsageError(f"{given} is impossible for {config.method}; valid: {_SIDE}, and 1 or more")
 
     def audio_input(self, sound_BN: Tensor, rate: int) -> Tensor:
         """Log-mel patches [B, P, 96, 64] of the waveforms, each scaled to [-1, 1] by its minimum and maximum."""
@@ -37,17 +50,6 @@ class VGGishMethod(Method):
     def pretrained_vggish(self) -> tuple[nn.Module, str]:
         """VGGish without the two layers, and its name."""
         return nn.ModuleDict({"features": self.sound.features, "embeddings": self.sound.embeddings}), "vggish"
-
-
-def check_sizes(config: ModelConfig) -> None:
-    """Raise UsageError if a configuration names other networks or sizes than those of SSPL or SACL."""
-    for name, value in METHOD_SPECS[config.method].settings["model"].items():
-        if getattr(config, name) != value:
-            given = getattr(config, name)
-            raise UsageError(f"model.{name} = {given!r} is impossible for {config.method}; valid: {value!r}")
-    if config.frame != _SIDE or config.seconds < 1:
-        given = f"model.frame = {config.frame}, model.seconds = {config.seconds:g}"
-        raise UsageError(f"{given} is impossible for {config.method}; valid: {_SIDE}, and 1 or more")
 
 
 def attention(map_BHW: Tensor) -> Tensor:

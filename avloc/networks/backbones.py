@@ -80,12 +80,11 @@ def _replace_stem(backbone: nn.Module, channels: int) -> None:
 def audio_transform(network: str, rate: int) -> Callable[[Tensor, int], Tensor]:
     """The function that turns waveforms [B, N] in [-1, 1] and their rate in Hz into the input of an audio backbone.
 
-    Args:
-        network: `AUDIO_ONLY` ones take log-mel spectrograms, all others log-spectrograms.
-        rate: of the model in Hz; 0 is each file's own.
+    Networks of `AUDIO_ONLY` take log-mel spectrograms, all others log-spectrograms. `rate` is that of the model in Hz;
+    0 is each file's own.
 
     Raises:
-        UsageError: the network is made for another rate.
+        UsageError: the network takes another rate only.
     """
     if network not in AUDIO_ONLY:
         return log_spectrogram
@@ -96,12 +95,10 @@ def audio_transform(network: str, rate: int) -> Callable[[Tensor, int], Tensor]:
 
 
 def load_pretrained(module: nn.Module, network: str, path: Path) -> None:
-    """Load published weights into a backbone; tensors of top-level modules that it lacks are ignored.
+    """Load the published weights of a network; tensors of top-level modules that `module` lacks are ignored.
 
-    Args:
-        module: a backbone, or modules of a network under their published names.
-        network: its name without layer and additions.
-        path: the file that `avloc.weights.backbone_weights` names.
+    `module` is a backbone, or modules of the network under their published names; `path` is the file of
+    `avloc.weights.backbone_weights`.
 
     Raises:
         WeightsError: the file does not hold the weights of this network.
@@ -111,4 +108,4 @@ def load_pretrained(module: nn.Module, network: str, path: Path) -> None:
         tensors |= lite0.frozen_head(tensors)
     wanted = {key.partition(".")[0] for key in module.state_dict()}
     kept = {key: value for key, value in tensors.items() if key.partition(".")[0] in wanted}
-    load_weights(module, kept, path, "this trunk")
+    load_weights(module, kept, path, network)

@@ -1,4 +1,4 @@
-"""What every backbone returns, and the layers that backbones share.
+"""Base class and output of backbones, and what networks share.
 
 Shape letters: B batch, C channels, K classes, H W pixels or frequency and time bins, h w cells.
 """
@@ -6,7 +6,8 @@ Shape letters: B batch, C channels, K classes, H W pixels or frequency and time 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,10 +43,7 @@ class BackboneOutput(NamedTuple):
 class Backbone(nn.Sequential):
     """A network without its pooling and classifier: [B, channels, H, W] -> `BackboneOutput`.
 
-    Args:
-        name: what it is; kept as an attribute.
-        channels: of the input; kept as an attribute.
-        layers: top-level modules, under the key names of the published weights.
+    `layers` are its top-level modules, under the key names of the published weights.
     """
 
     def __init__(self, name: BackboneName, channels: int, layers: Mapping[str, nn.Module]) -> None:
@@ -78,7 +76,7 @@ class Backbone(nn.Sequential):
         """Set the strides of a ResNet's `layer4` to 1: cells of 16 pixels, 14 x 14 of them for 224 pixels.
 
         Raises:
-            UsageError: there is no such layer.
+            UsageError: the network has no `layer4`.
         """
         layer = getattr(self, "layer4", None)
         if not isinstance(layer, nn.Module):
@@ -118,6 +116,14 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Any], path: Path, name
         module.load_state_dict(tensors)
     except (RuntimeError, AttributeError) as error:
         raise WeightsError(f"{path} does not hold the weights of {name}: {error}") from error
+
+
+@contextmanager
+def deterministic_inference() -> Iterator[None]:
+    """Inference mode in full float32, with deterministic cuDNN kernels and no benchmarking."""
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        yield
 
 
 def mean_activation(features_BCHW: Tensor) -> Tensor:

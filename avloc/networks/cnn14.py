@@ -31,10 +31,7 @@ _PACKAGE = "panns_inference"
 
 
 def load_cnn14(path: Path) -> nn.Module:
-    """Cnn14 with the published weights, frozen, in eval mode, on the CPU.
-
-    Args:
-        path: `Cnn14_mAP=0.431.pth`: a dictionary whose entry `model` is the state dict.
+    """Cnn14 with the published weights of `Cnn14_mAP=0.431.pth`, frozen, in eval mode, on the CPU.
 
     Raises:
         WeightsError: the file cannot be read as plain data or holds something else.
@@ -76,8 +73,14 @@ def _cnn14_class() -> type[nn.Module]:
 def _stubs() -> Iterator[None]:
     """Put the stubs into `sys.modules`; afterwards remove them and what was imported with them."""
     before = dict(sys.modules)
-    sys.modules[_PACKAGE] = _package()
-    sys.modules[f"{_PACKAGE}.config"] = _config()
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"no package {_PACKAGE}; it comes with avloc's dependencies", name=_PACKAGE)
+    package, config = ModuleType(_PACKAGE), ModuleType(f"{_PACKAGE}.config")
+    package.__path__ = list(spec.submodule_search_locations)
+    labels = [f"class {number}" for number in range(CLASSES)]
+    vars(config).update(labels=labels, classes_num=CLASSES, sample_rate=RATE)
+    sys.modules |= {_PACKAGE: package, config.__name__: config}
     # No part of the real matplotlib may be imported here: its removal would leave a loaded matplotlib broken.
     stubs = [name for name in ("matplotlib", "matplotlib.pyplot") if name not in before]
     sys.modules |= {name: ModuleType(name) for name in stubs}
@@ -89,19 +92,3 @@ def _stubs() -> Iterator[None]:
                 sys.modules[name] = before[name]
             else:
                 del sys.modules[name]
-
-
-def _package() -> ModuleType:
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError(f"no package {_PACKAGE}; it comes with avloc's dependencies", name=_PACKAGE)
-    package = ModuleType(_PACKAGE)
-    package.__path__ = list(spec.submodule_search_locations)
-    return package
-
-
-def _config() -> ModuleType:
-    config = ModuleType(f"{_PACKAGE}.config")
-    labels = [f"class {number}" for number in range(CLASSES)]
-    vars(config).update(labels=labels, classes_num=CLASSES, sample_rate=RATE)
-    return config

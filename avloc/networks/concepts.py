@@ -42,7 +42,7 @@ def read_concepts(text: str) -> tuple[Concept, ...]:
     """The table in the format of `data/concepts.txt`.
 
     Raises:
-        ValueError: a line is not `name | classes | classes`, or names a class that there is not.
+        ValueError: a line is not `name | classes | classes`, or has an unknown class.
     """
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return tuple(_read_line(line) for line in lines)
@@ -76,11 +76,7 @@ def concepts_hash() -> str:
 
 
 def strongest(scores: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
-    """The highest score among the classes of each concept.
-
-    Args:
-        scores: [B, C, ...].
-        classes: for each concept, which of the C.
+    """The highest of the scores [B, C, ...] among the `classes` of each concept.
 
     Returns:
         [B, concepts, ...]; minus infinity for a concept without classes.

@@ -33,40 +33,10 @@ def check_confidence(value: float) -> None:
         raise UsageError(f"confidence = {value!r} is impossible; valid: 0 or more, less than 1")
 
 
-def build_detr() -> nn.Module:
-    """DETR-R50 with random weights, for counting its cost.
-
-    Settings: `config.json` of `facebook/detr-resnet-50`, revision `no_timm`. Attention in explicit matrix products, as
-    in `load_detr`.
-    """
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
-
-    backbone = ResNetConfig(
-        embedding_size=64,
-        hidden_sizes=[256, 512, 1024, 2048],
-        depths=[3, 4, 6, 3],
-        layer_type="bottleneck",
-        out_features=["stage4"],
-    )
-    sizes = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
-    config = DetrConfig(
-        use_timm_backbone=False,
-        backbone_config=backbone,
-        d_model=256,
-        num_queries=100,
-        num_labels=91,
-        attn_implementation="eager",
-        **{f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in sizes.items()},
-    )
-    model: nn.Module = DetrForObjectDetection(config).eval()
-    return model
-
-
 def load_detr(folder: Path) -> nn.Module:
     """DETR with published weights, frozen, in eval mode, on the CPU, with attention outputs.
 
-    Args:
-        folder: with `config.json` and `model.safetensors` of a DETR whose backbone does not need `timm`.
+    `folder` has `config.json` and `model.safetensors` of a DETR whose backbone does not need `timm`.
 
     Raises:
         WeightsError: a file is absent or damaged, or holds another kind of model.
@@ -89,7 +59,10 @@ def load_detr(folder: Path) -> nn.Module:
     except unfit as error:
         reason = str(error).strip().split("\n")[0]
         raise WeightsError(f"{folder} does not hold a DETR that can be read: {reason}") from error
-    _check_complete(folder, report)
+    # `transformers` would fill them with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        first = ", ".join(missing[:3])
+        raise WeightsError(f"{folder}/model.safetensors lacks {len(missing)} tensors of DETR: {first} ...")
     frozen: nn.Module = model.float().eval().requires_grad_(requires_grad=False)
     return frozen
 
@@ -97,8 +70,8 @@ def load_detr(folder: Path) -> nn.Module:
 def _own_settings(folder: Path) -> dict[str, Any]:
     """`config.json` without its `timm` settings.
 
-    Files of older versions of `transformers` hold a `timm` name, for which `transformers` would ask the hub, or nulls,
-    which it no longer accepts.
+    Files of older versions of `transformers` hold a `timm` name, for which `transformers` would query the hub, or
+    nulls, which it no longer accepts.
     """
     stated = read_json(folder / "config.json")
     if stated.get("model_type") != "detr":
@@ -108,14 +81,6 @@ def _own_settings(folder: Path) -> dict[str, Any]:
     if by_timm or kept.get("backbone_config", {}).get("model_type") == "timm_backbone":
         raise ValueError("its backbone needs timm; take the revision no_timm")
     return {**kept, "use_timm_backbone": False}
-
-
-def _check_complete(folder: Path, report: dict[str, set[str]]) -> None:
-    """Refuse missing tensors, which `transformers` would fill with random numbers."""
-    lacking = sorted(report["missing_keys"])
-    if lacking:
-        first = ", ".join(lacking[:3])
-        raise WeightsError(f"{folder}/model.safetensors lacks {len(lacking)} tensors of DETR: {first} ...")
 
 
 @contextmanager
@@ -146,12 +111,8 @@ def attention_maps(model: nn.Module, frames_B3HW: Tensor, *, confidence: float) 
     """Attention of DETR on confidently detected objects; each map sums to 1.
 
     The last decoder layer's cross-attention, averaged over heads, then over the queries whose best class is more
-    probable than `confidence` ("no object" is not a class).
-
-    Args:
-        model: from `load_detr`.
-        frames_B3HW: uint8 RGB squares, their side a multiple of 32.
-        confidence: a probability; 0.3 in AVC.
+    probable than `confidence` ("no object" is not a class). Frames are uint8 RGB squares, their side a multiple of
+    32.
 
     Returns:
         For each frame a map [H/32, W/32], or None without a confident query.

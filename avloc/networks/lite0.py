@@ -171,7 +171,7 @@ def _behind_blocks(width: int) -> dict[str, nn.Module]:
 def layers(channels: int = 3) -> OrderedDict[str, nn.Module]:
     """All layers but the classifier, with random weights, under the names of the published file.
 
-    Only an input of 3 channels is rescaled (`InputScale`): others are not colours.
+    Only an input of 3 channels, an image, is rescaled (`InputScale`).
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if channels == 3:
@@ -179,19 +179,15 @@ def layers(channels: int = 3) -> OrderedDict[str, nn.Module]:
     parts["_conv_stem"] = SameConv2d(channels, _STEM, 3, stride=2, bias=False)
     parts["_bn0"] = _batch_norm(_STEM)
     parts["_relu0"] = nn.ReLU6(inplace=True)
-    parts["_blocks"], width = _blocks()
-    parts.update(_behind_blocks(width))
-    return parts
-
-
-def _blocks() -> tuple[nn.Sequential, int]:
     blocks, width = [], _STEM
     for repeats, kernel, first_stride, expansion, out in _STAGES:
         for number in range(repeats):
             stride = 1 if number else first_stride
             blocks.append(Block(width, out, kernel, stride, expansion))
             width = out
-    return nn.Sequential(*blocks), width
+    parts["_blocks"] = nn.Sequential(*blocks)
+    parts.update(_behind_blocks(width))
+    return parts
 
 
 def _batch_norm(width: int) -> nn.BatchNorm2d:
@@ -200,9 +196,6 @@ def _batch_norm(width: int) -> nn.BatchNorm2d:
 
 def load_lite0(path: Path) -> Lite0:
     """EfficientNet-Lite0 with the published ImageNet weights, frozen, in eval mode, on the CPU.
-
-    Args:
-        path: `efficientnet-lite0-57934424.pth`.
 
     Raises:
         WeightsError: the file cannot be read as plain data or holds another network.

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GRID = 14
-"""Cells across the image; the sizes of the layers depend on it."""
 _WIDTH, _SOUND_WIDTH = 512, 128
 _CYCLES = 4
 _SMALLEST = 3
@@ -60,12 +58,7 @@ class PredictiveCoding(nn.Module):
         self.BNPred_step, self.BNError_step = _norms(2 * _CYCLES), _norms(3 * _CYCLES)
 
     def forward(self, image_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
-        """The aligned features [B, 512, 14, 14].
-
-        Args:
-            image_BDHW: features of the image, on 14 x 14 cells.
-            audio_BD: unit embedding of the sound.
-        """
+        """The aligned features [B, 512, 14, 14], from those of the image and the unit embedding of the sound."""
         middle = F.gelu(self.BNPred[1](self.PredProcess[2](image_BDHW)))
         predicted = [F.gelu(self.BNPred[0](self.PredProcess[1](middle))), middle, image_BDHW]
         states = self._correct(predicted, predicted, audio_BD, list(self.BNError))

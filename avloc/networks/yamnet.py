@@ -23,7 +23,6 @@ from avloc.networks.base import Backbone, BackboneOutput, SameConv2d
 
 CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`
 WIDTH = 1024  # of the last feature map
-SAMPLES = 15_600  # at 16 kHz: input of the published network
 
 CLASS_OFFSET = 5.0
 """Class scores are logits plus this, at least 0: a probability below 0.7 % counts as 0."""
@@ -64,11 +63,6 @@ class YAMNet(nn.Module):
     def forward(self, mel_B1FT: Tensor) -> Tensor:
         """Logits [B, 521]; their sigmoids are the published scores. Published for T = 96 frames, 0.96 s."""
         logits: Tensor = self.head(self.trunk(mel_B1FT).mean((2, 3)))
-        return logits
-
-    def logits_in_time(self, mel_B1FT: Tensor) -> Tensor:
-        """Logits [B, ceil(T/32), 521], one for every 32 frames (0.32 s)."""
-        logits: Tensor = self.head(self.trunk(mel_B1FT).mean(2).transpose(1, 2))
         return logits
 
 
@@ -113,10 +107,7 @@ def _separable(width: int, out: int, stride: int) -> nn.Sequential:
 
 
 def load_yamnet(path: Path) -> YAMNet:
-    """YAMNet with pretrained weights, frozen, in eval mode, on the CPU, in float32.
-
-    Args:
-        path: `yamnet.safetensors`.
+    """YAMNet with the pretrained weights of `yamnet.safetensors`, frozen, in eval mode, on the CPU, in float32.
 
     Raises:
         WeightsError: the file is unreadable or holds another network.

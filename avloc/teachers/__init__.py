@@ -7,7 +7,7 @@ space of concepts (`avloc.networks.concepts`).
 from avloc.teachers.base import Hint, Teacher
 from avloc.teachers.detr import DetrSettings, DetrTeacher
 from avloc.teachers.lite0 import Lite0Teacher
-from avloc.teachers.panns import PannsSettings, PannsTeacher, choose_sound, source_is_there
+from avloc.teachers.panns import PannsSettings, PannsTeacher, choose_sound
 from avloc.teachers.vggish import VggishTeacher
 from avloc.teachers.yamnet import YamnetTeacher
 
@@ -22,5 +22,4 @@ __all__ = [
     "VggishTeacher",
     "YamnetTeacher",
     "choose_sound",
-    "source_is_there",
 ]

@@ -1,14 +1,8 @@
-"""DETR teacher: attention on the objects of a frame.
-
-Shape letters: B batch, H W pixels.
-"""
+"""DETR teacher: attention on the objects of a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +12,9 @@ from torch import Tensor, nn
 from avloc.errors import UsageError
 from avloc.media.pictures import decode_picture
 from avloc.networks.detr import CELL, CONFIDENCE, SIDE, attention_maps, check_confidence, load_detr, stretched
-from avloc.store import Clip, HintStamp
-from avloc.teachers.base import Hint, in_fixed_batches
-from avloc.weights import DETR, Located, Weight
+from avloc.store import Clip
+from avloc.teachers.base import Hint, Teacher
+from avloc.weights import DETR, Located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,34 +36,18 @@ class DetrSettings:
             raise UsageError(f"side = {self.side!r} is impossible; valid: a multiple of {CELL}")
 
 
-class DetrTeacher:
-    """DETR's attention on the objects of a clip's frame, [side/32, side/32], summing to 1.
-
-    Args:
-        settings: query threshold and size of the frame.
-        weights: DETR's, from `avloc.weights.locate`.
-        device: runs the network, in float32.
-    """
+class DetrTeacher(Teacher[nn.Module]):
+    """DETR's attention on the objects of a clip's frame, [side/32, side/32], summing to 1."""
 
     name = "detr"
-    weight: Weight = DETR
+    weight = DETR
+    load = staticmethod(load_detr)
     batch_size = 4
 
     def __init__(self, settings: DetrSettings, weights: Located, device: torch.device) -> None:
+        cells = settings.side // CELL
+        super().__init__(weights, device, shape=(cells, cells), settings=asdict(settings))
         self.settings = settings
-        self.weights = weights
-        self.device = device
-
-    @cached_property
-    def model(self) -> nn.Module:
-        """The network, loaded on first use."""
-        return load_detr(self.weights.path).to(self.device)
-
-    def stamp(self) -> HintStamp:
-        """Name, weights and settings."""
-        cells = self.settings.side // CELL
-        settings = asdict(self.settings)
-        return HintStamp(teacher=self.name, shape=(cells, cells), weights=self.weights.hashes, settings=settings)
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
         """The frame, stretched to [side, side, 3].
@@ -79,15 +57,7 @@ class DetrTeacher:
         """
         return stretched(decode_picture(clip.picture), self.settings.side)
 
-    def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
+    def predict(self, batch: Tensor) -> list[Hint]:
         """Attention maps; None where no query is confident."""
-        return in_fixed_batches(batch, self.batch_size, self._predict)
-
-    def _predict(self, batch: NDArray[Any]) -> list[Hint]:
-        frames = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
-        maps = attention_maps(self.model, frames, confidence=self.settings.confidence)
-        return [_numpy(attention) for attention in maps]
-
-
-def _numpy(attention: Tensor | None) -> Hint:
-    return None if attention is None else attention.cpu().numpy()
+        maps = attention_maps(self.model, batch.permute(0, 3, 1, 2), confidence=self.settings.confidence)
+        return [None if attention is None else attention.cpu().numpy() for attention in maps]

@@ -1,14 +1,12 @@
 """EfficientNet-Lite0 teacher: the concepts in each cell of a frame.
 
-Shape letters: B batch, D concepts and the two "nothing" components, H W pixels, h w cells.
+Shape letters: B batch, D concepts and the two constants, h w cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +16,10 @@ from torch import Tensor
 from avloc.media.pictures import decode_picture, square
 from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concepts_hash, strongest
 from avloc.networks.lite0 import Lite0, load_lite0
-from avloc.store import Clip, HintStamp
-from avloc.teachers.base import Hint, in_fixed_batches, unit_concepts
+from avloc.store import Clip
+from avloc.teachers.base import Hint, Teacher, unit_concepts
 from avloc.transforms import normalise_frames
-from avloc.weights import LITE0, Located, Weight
+from avloc.weights import LITE0, Located
 
 SIDE = 224
 """Side in pixels of the square that the frame is stretched to, as in training."""
@@ -45,13 +43,10 @@ def usual_logits() -> tuple[float, ...]:
 
 
 def image_concepts(class_maps: Tensor) -> Tensor:
-    """Unit vectors [B, D, h, w] of every cell.
+    """Unit vectors [B, D, h, w] of logits [B, 1000, h, w].
 
     A concept's strength is relu(z - 1), where z is the highest logit of its ImageNet classes, relative to the mean of
     all classes, standardised by `usual_logits` and `DEVIATION`. Concepts without such classes have 0.
-
-    Args:
-        class_maps: logits [B, 1000, h, w].
     """
     over_mean = class_maps - class_maps.mean(1, keepdim=True)
     best = strongest(over_mean, [concept.imagenet for concept in CONCEPTS])
@@ -59,29 +54,14 @@ def image_concepts(class_maps: Tensor) -> Tensor:
     return unit_concepts(((best - level) / DEVIATION - 1).relu(), image_bias=IMAGE_BIAS)
 
 
-class Lite0Teacher:
-    """The concepts in each cell of a clip's frame, unit vectors [D, 7, 7].
-
-    Args:
-        weights: EfficientNet-Lite0's, from `avloc.weights.locate`.
-        device: runs the network, in float32.
-    """
+class Lite0Teacher(Teacher[Lite0]):
+    """The concepts in each cell of a clip's frame, unit vectors [D, 7, 7]."""
 
     name = "lite0"
-    weight: Weight = LITE0
-    batch_size = 8
+    weight = LITE0
+    load = staticmethod(load_lite0)
 
     def __init__(self, weights: Located, device: torch.device) -> None:
-        self.weights = weights
-        self.device = device
-
-    @cached_property
-    def model(self) -> Lite0:
-        """The network, loaded on first use."""
-        return load_lite0(self.weights.path).to(self.device)
-
-    def stamp(self) -> HintStamp:
-        """Name, weights and settings."""
         settings = {
             "concepts": concepts_hash(),
             "usual": [_BASE, _SLOPE],
@@ -89,8 +69,7 @@ class Lite0Teacher:
             "nothing": IMAGE_BIAS,
             "side": SIDE,
         }
-        shape = (DIM, CELLS, CELLS)
-        return HintStamp(teacher=self.name, shape=shape, weights=self.weights.hashes, settings=settings)
+        super().__init__(weights, device, shape=(DIM, CELLS, CELLS), settings=settings)
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
         """The frame, stretched to [224, 224, 3].
@@ -100,10 +79,7 @@ class Lite0Teacher:
         """
         return square(decode_picture(clip.picture), SIDE)
 
-    def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
+    def predict(self, batch: Tensor) -> list[Hint]:
         """Unit vectors of all cells, never None."""
-        return in_fixed_batches(batch, self.batch_size, self._predict)
-
-    def _predict(self, batch: NDArray[Any]) -> list[Hint]:
-        frames = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
-        return list(image_concepts(self.model.class_maps(normalise_frames(frames))).cpu().numpy())
+        frames = normalise_frames(batch.permute(0, 3, 1, 2))
+        return list(image_concepts(self.model.class_maps(frames)).cpu().numpy())

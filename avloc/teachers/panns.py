@@ -1,32 +1,26 @@
-"""PANNs Cnn14 teacher: an embedding of a clip's sound.
-
-Shape letters: B batch, N samples.
-"""
+"""PANNs Cnn14 teacher: an embedding of a clip's sound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from avloc.config import PANNS_SOUNDS
-from avloc.errors import InputError, Refused, UsageError
+from avloc.errors import InputError, UsageError
 from avloc.files import read_json_object
 from avloc.media.audio import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
 from avloc.registry import StoreSpec
-from avloc.store import TRACK, Clip, HintStamp, Store, hint_folder
+from avloc.store import TRACK, Clip, Store, hint_folder
 from avloc.store.hints import STAMP
-from avloc.teachers.base import Hint, in_fixed_batches, stored_sound
-from avloc.weights import CNN14, Located, Weight
+from avloc.teachers.base import Hint, SoundTeacher
+from avloc.weights import CNN14, Located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,42 +42,22 @@ class PannsSettings:
             raise UsageError(f"sound = {self.sound!r} is impossible; valid: {', '.join(PANNS_SOUNDS)}")
 
 
-class PannsTeacher:
-    """Cnn14's embedding [2048] of a clip's sound window.
-
-    Args:
-        settings: `sound` must be `source` or `store`.
-        spec: of the store.
-        weights: Cnn14's, from `avloc.weights.locate`.
-        device: runs the network, in float32.
-
-    Raises:
-        Refused: the clips of the store are too short for Cnn14.
-    """
+class PannsTeacher(SoundTeacher[nn.Module]):
+    """Cnn14's embedding [2048] of a clip's sound; the input of its settings is `source` or `store`, not `auto`."""
 
     name = "panns"
-    weight: Weight = CNN14
-    batch_size = 8
+    title = "PANNs"
+    weight = CNN14
+    load = staticmethod(load_cnn14)
+    rate = RATE
+    min_rate = 0
+    min_samples = MIN_SAMPLES
 
     def __init__(self, settings: PannsSettings, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         if settings.sound == "auto":
             raise ValueError("sound is auto; see choose_sound")
+        super().__init__(spec, weights, device, shape=(WIDTH,), settings=asdict(settings))
         self.settings = settings
-        self.spec = spec
-        self.weights = weights
-        self.device = device
-        if int(spec.seconds * RATE) < MIN_SAMPLES:
-            raise Refused(f"clips of {spec.seconds} s are too short for PANNs, which needs {MIN_SAMPLES / RATE} s")
-
-    @cached_property
-    def model(self) -> nn.Module:
-        """The network, loaded on first use."""
-        return load_cnn14(self.weights.path).to(self.device)
-
-    def stamp(self) -> HintStamp:
-        """Name, weights and settings."""
-        settings = {**asdict(self.settings), "rate": RATE, "seconds": self.spec.seconds}
-        return HintStamp(teacher=self.name, shape=(WIDTH,), weights=self.weights.hashes, settings=settings)
 
     def read(self, clip: Clip) -> NDArray[np.float32]:
         """The waveform [seconds * 32000] in [-1, 1].
@@ -92,24 +66,18 @@ class PannsTeacher:
             InputError: the source file is missing, changed or unreadable.
         """
         if self.settings.sound == "store":
-            return stored_sound(clip, self.spec, RATE)
+            return super().read(clip)
         if not source_is_there(clip.sound_source, clip.source_bytes):
-            raise InputError(
-                f"the source of its sound is missing or changed: {clip.sound_source or 'none is recorded'}"
-            )
+            source = clip.sound_source or "none is recorded"
+            raise InputError(f"the source of its sound is missing or changed: {source}")
         centre_s = clip.window_s + self.spec.seconds / 2
         path = Path(clip.sound_source)
         return read_sound(path, seconds=self.spec.seconds, rate=RATE, centre_s=centre_s).waveform
 
-    def hints(self, batch: Sequence[NDArray[Any]]) -> list[Hint]:
+    def predict(self, batch: Tensor) -> list[Hint]:
         """Embeddings, also for silence."""
-        return in_fixed_batches(batch, self.batch_size, self._predict)
-
-    def _predict(self, batch: NDArray[Any]) -> list[Hint]:
-        embedding = embed(self.model, torch.from_numpy(batch).to(self.device))
-        if self.settings.normalise:
-            embedding = F.normalize(embedding, dim=1)
-        return list(embedding.cpu().numpy())
+        embedding = embed(self.model, batch)
+        return list((F.normalize(embedding, dim=1) if self.settings.normalise else embedding).cpu().numpy())
 
 
 def source_is_there(sound_source: str, source_bytes: int) -> bool:

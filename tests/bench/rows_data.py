@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import load
 from avloc.engine import Engine
-from avloc.networks.detr import build_detr
 from avloc.store import Store
 from avloc.train.clips import training_set
 from avloc.train.loop import EpochBatches
@@ -21,7 +20,7 @@ from avloc.weights import CNN14, DETR
 from tests.bench import material
 from tests.bench.reference import ReferenceClips
 from tests.bench.timing import AVLOC, REFERENCE, Options, Row, compared, folder_bytes, interleaved, python
-from tests.teacher_makers import save_cnn14, save_detr
+from tests.teacher_makers import build_detr, save_cnn14, save_detr
 
 PREPARED, CACHED = "avloc prepare", "avloc distill-cache"
 _SMALL = ModelConfig(vision_trunk="resnet18:bn1", audio_trunk="resnet18:bn1")  # never run here

@@ -237,7 +237,7 @@ def test_rectangles_in_place_of_regions():
 
 
 def test_regions_are_cut_like_pictures_and_keep_their_labels():
-    """Against a slow twin: the label of the frame's pixel in which the middle of each pixel of the crop lies."""
+    """Against a slow reference: the label of the frame's pixel in which the middle of each pixel of the crop lies."""
     draws = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (3, 8, 8), generator=draws).repeat_interleave(32, 1).repeat_interleave(32, 2).byte()
     crops = draw_crops(torch.full((3, 2), 256), 224, 1.1, 0.5, torch.rand(3, 3, generator=draws))

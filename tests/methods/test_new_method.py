@@ -34,17 +34,17 @@ def trunk(channels, width):
 class Newcomer(Method):
     def __init__(self, config):
         super().__init__(config)
-        self.eye, self.ear = trunk(3, config.dim), trunk(1, config.dim)
+        self.vision, self.audio = trunk(3, config.dim), trunk(1, config.dim)
 
     def audio_input(self, sound_BN, rate):
         return log_spectrogram(sound_BN, rate)
 
     def encode_image(self, frames_B3HW):
-        cells = self.eye(frames_B3HW)
+        cells = self.vision(frames_B3HW)
         return F.normalize(cells.float(), dim=1), cells.detach().float().abs().mean(1)
 
-    def encode_audio(self, heard):
-        return F.normalize(self.ear(heard).mean((2, 3)).float(), dim=1)
+    def encode_audio(self, spectrograms):
+        return F.normalize(self.audio(spectrograms).mean((2, 3)).float(), dim=1)
 
     def losses(self, embeddings, hints, weights, truth=None, peers=ALONE):
         sounds = peers.gather(embeddings.audio)
@@ -56,7 +56,7 @@ class Newcomer(Method):
         return []
 
     def freeze_backbones(self):
-        raise UsageError("freeze = true leaves nothing to learn")
+        raise UsageError("freeze = true leaves no trainable parameters")
 
     @classmethod
     def from_published(cls, files):
@@ -99,14 +99,14 @@ def test_a_method_is_one_file_and_one_record(grown, tmp_path):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    seen = write_media(tmp_path / "seen", clips=8, held_out=False, seed=1)
-    boxes = ("--annotations", str(seen / "boxes.json"))
+    media = write_media(tmp_path / "media", clips=8, held_out=False, seed=1)
+    boxes = ("--annotations", str(media / "boxes.json"))
     store, run = str(tmp_path / "store"), str(tmp_path / "run")
-    assert ran("prepare", str(seen), "--out", store, "--for", "newcomer", *boxes)["stored"] == 8
+    assert ran("prepare", str(media), "--out", store, "--for", "newcomer", *boxes)["stored"] == 8
 
     assert "newcomer" in avloc("train", "--help", PYTHONPATH=str(grown)).stdout
-    asked = ("train", store, "--method", "newcomer", "--init", "imagenet", "--out", run, "--dry-run")
-    refused = avloc(*asked, PYTHONPATH=str(grown))
+    impossible = ("train", store, "--method", "newcomer", "--init", "imagenet", "--out", run, "--dry-run")
+    refused = avloc(*impossible, PYTHONPATH=str(grown))
     assert (refused.returncode, "impossible for newcomer; valid: random" in refused.stderr) == (2, True)
     small = ("--batch", "4", "--set", "model.frame=64", "--set", "newcomer.sharpness=2")
     flags = ("train", store, "--method", "newcomer", *small)
@@ -119,7 +119,7 @@ def test_a_method_is_one_file_and_one_record(grown, tmp_path):
     assert (report["n_scored"], set(report["maps"])) == (8, {"av"})
 
     name = "scene1-0000"
-    frame, sound = seen / "frames" / f"{name}.jpg", seen / "audio" / f"{name}.wav"
+    frame, sound = media / "frames" / f"{name}.jpg", media / "audio" / f"{name}.wav"
     line = ran("localize", str(frame), "--audio", str(sound), "--model", run, "--out", str(tmp_path / "heat.png"))
     assert line["error"] is None
     assert (tmp_path / "heat.png").is_file()

@@ -119,7 +119,7 @@ def test_classes_that_are_seen_against_arithmetic(files, layout):
     assert np.abs(ours.numpy() - expected).max() < 1e-4
 
 
-def test_classes_that_are_heard_against_arithmetic(files):
+def test_audio_class_scores_against_arithmetic(files):
     network = yamnet.load_yamnet(files["yamnet"])
     mel = torch.randn(2, 1, 64, 98, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -269,9 +269,9 @@ def test_a_model_of_classes_predicts(precision):
     torch.manual_seed(0)
     engine = Engine(CLASS_MODEL, CPU, precision)
     engine.model.eval()
-    seen = engine.embed(pictures()[..., :64], sound(), 16_000)
-    assert (seen.image.shape, seen.audio.shape) == ((2, 12, 2, 2), (2, 12))
-    assert torch.allclose(seen.audio.norm(dim=1), torch.ones(2), atol=1e-3)
+    embeddings = engine.embed(pictures()[..., :64], sound(), 16_000)
+    assert (embeddings.image.shape, embeddings.audio.shape) == ((2, 12, 2, 2), (2, 12))
+    assert torch.allclose(embeddings.audio.norm(dim=1), torch.ones(2), atol=1e-3)
     shortest = engine.encode_sound(sound(samples=1_600), 16_000)
     assert shortest.isfinite().all()
 
@@ -282,7 +282,7 @@ def test_activation_is_the_mean_of_the_features_without_class_scores(config):
     engine = Engine(config, CPU)
     engine.model.eval()
     frames = normalise_frames(pictures())
-    seen = engine.encode([frames], engine.spectrogram(sound(), config.rate))
+    embeddings = engine.encode([frames], engine.spectrogram(sound(), config.rate))
     plain = build_backbone(config.vision_trunk.partition("+")[0])
     width = plain.width()
     plain.load_state_dict({k: v for k, v in engine.model.imgnet.state_dict().items() if not k.startswith("_fc")})
@@ -290,11 +290,11 @@ def test_activation_is_the_mean_of_the_features_without_class_scores(config):
         features = plain.eval()(frames).features.numpy()
     expected = sum(np.abs(features[:, channel]) for channel in range(width)) / width
     assert features.shape[1] == width
-    assert not seen.activation.requires_grad
-    assert seen.image.requires_grad
-    np.testing.assert_allclose(seen.activation.numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(replace(seen, audio=-seen.audio).activation, seen.activation)
-    assert torch.equal(engine.model.encode_image(frames)[0], seen.image)
+    assert not embeddings.activation.requires_grad
+    assert embeddings.image.requires_grad
+    np.testing.assert_allclose(embeddings.activation.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(replace(embeddings, audio=-embeddings.audio).activation, embeddings.activation)
+    assert torch.equal(engine.model.encode_image(frames)[0], embeddings.image)
 
 
 def test_the_cost_of_a_frozen_head_is_that_of_its_convolutions():

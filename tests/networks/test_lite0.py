@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 against a slow twin with random weights, and with the real weights if at hand."""
+"""EfficientNet-Lite0 against a slow reference with random weights, and with the real weights if at hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def slow_same(picture: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarra
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 5]), st.integers(1, 3))
-def test_padding_against_a_slow_twin(height, width, side, stride):
+def test_padding_against_a_slow_reference(height, width, side, stride):
     random = np.random.default_rng(height * 10 + width)
     picture, kernel = random.normal(size=(height, width)), random.normal(size=(side, side))
     convolution = SameConv2d(1, 1, side, stride=stride, bias=False).double()
@@ -85,17 +85,17 @@ def slow_lite0(state: dict[str, torch.Tensor], frames_B3HW: torch.Tensor) -> tor
     return normed(convolved(x, "_conv_head"), "_bn1").clamp(0, 6)
 
 
-def test_lite0_against_a_slow_twin(lite0_file):
+def test_lite0_against_a_slow_reference(lite0_file):
     state = torch.load(lite0_file, weights_only=True)
     assert len(state) == 296
     network = load_lite0(lite0_file)
     frames = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        twin, ours = slow_lite0(state, frames), network.trunk(normalise_frames(frames))
+        reference, ours = slow_lite0(state, frames), network.trunk(normalise_frames(frames))
         assert ours.shape == (2, 1280, 2, 3)
-        assert twin.std() > 0.1
-        torch.testing.assert_close(ours, twin, rtol=1e-4, atol=1e-4)
-        logits = twin.mean((2, 3)) @ state["_fc.weight"].T + state["_fc.bias"]
+        assert reference.std() > 0.1
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4)
+        logits = reference.mean((2, 3)) @ state["_fc.weight"].T + state["_fc.bias"]
         torch.testing.assert_close(network(normalise_frames(frames)), logits, rtol=1e-4, atol=1e-4)
         maps = network.class_maps(normalise_frames(frames))
     torch.testing.assert_close(maps.mean((2, 3)), logits, rtol=1e-4, atol=1e-4)

@@ -60,7 +60,7 @@ def test_its_tensors_have_torchvisions_names(published, trunk):
 
 def test_a_file_of_another_network_is_refused(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="does not hold the weights of this trunk"):
+    with pytest.raises(WeightsError, match="does not hold the weights of vit_b_16"):
         load_pretrained(build_backbone("vit_b_16"), "vit_b_16", tmp_path / "other.pth")
 
 

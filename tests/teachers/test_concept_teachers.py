@@ -58,8 +58,8 @@ def teacher(name: str, weights: Path) -> Teacher:
     return Lite0Teacher(locate(LITE0, weights_dir=weights), CPU)
 
 
-def ask(asked: Teacher, store: Store) -> list[np.ndarray]:
-    found = asked.hints([asked.read(store.read(clip_id)) for clip_id in store.ids])
+def hints_of(tested: Teacher, store: Store) -> list[np.ndarray]:
+    found = tested.hints([tested.read(store.read(clip_id)) for clip_id in store.ids])
     assert all(hint is not None for hint in found)
     return found  # type: ignore[return-value]
 
@@ -70,12 +70,12 @@ def ask(asked: Teacher, store: Store) -> list[np.ndarray]:
 def test_the_table_is_sound() -> None:
     names = [concept.name for concept in CONCEPTS]
     assert len(set(names)) == len(names) == IMAGE_CONSTANT == AUDIO_CONSTANT - 1 == DIM - 2
-    assert all(concept.audioset for concept in CONCEPTS), "what cannot be heard is no concept"
+    assert all(concept.audioset for concept in CONCEPTS), "every concept has classes of AudioSet"
     assert sum(not concept.imagenet for concept in CONCEPTS) < 10
 
 
 def test_the_table_is_read_by_its_rules() -> None:
-    table = read_concepts("# heard | seen\n\nbig cat | 104-105 3 | 7 \nsilence | 494 |\n")
+    table = read_concepts("# AudioSet | ImageNet\n\nbig cat | 104-105 3 | 7 \nsilence | 494 |\n")
     assert [(one.name, one.audioset, one.imagenet) for one in table] == [
         ("big cat", (3, 104, 105), (7,)),
         ("silence", (494,), ()),
@@ -115,36 +115,36 @@ def test_projections_against_a_loop() -> None:
 # --- the teachers
 
 
-def unit_twin(strengths: list[float], *nothing: float) -> np.ndarray:
+def unit_reference(strengths: list[float], *nothing: float) -> np.ndarray:
     whole = np.array([*strengths, *nothing])
     return whole / np.sqrt(sum(value**2 for value in whole))
 
 
-def test_the_sound_teacher_against_a_slow_twin(store: Store, weights: Path) -> None:
+def test_the_sound_teacher_against_a_slow_reference(store: Store, weights: Path) -> None:
     network = load_yamnet(YAMNET.under(weights))
     matrix, bias = network.head.weight.double().numpy(), network.head.bias.double().numpy()
-    heard, silent = 0, 0
-    for clip_id, hint in zip(store.ids, ask(teacher("yamnet", weights), store), strict=True):
+    positive, zero = 0, 0
+    for clip_id, hint in zip(store.ids, hints_of(teacher("yamnet", weights), store), strict=True):
         sound = soxr.resample(store.read(clip_id).sound / 32_767, RATE, 16_000, quality="HQ")
         with torch.no_grad():
             features = network.trunk(log_mel(torch.from_numpy(sound)[None], 16_000))[0].double().numpy()
         embedding = [np.mean(channel) for channel in features]
         logits = [sum(matrix[row] * embedding) + bias[row] for row in range(521)]
         strengths = [max(0.0, max(logits[number] for number in concept.audioset) + 5) for concept in CONCEPTS]
-        np.testing.assert_allclose(hint, unit_twin(strengths, 0, 0.3), atol=1e-4)
-        heard += sum(value > 0 for value in strengths)
-        silent += sum(value == 0 for value in strengths)
-    assert heard > 50
-    assert silent > 50
+        np.testing.assert_allclose(hint, unit_reference(strengths, 0, 0.3), atol=1e-4)
+        positive += sum(value > 0 for value in strengths)
+        zero += sum(value == 0 for value in strengths)
+    assert positive > 50
+    assert zero > 50
 
 
-def test_the_picture_teacher_against_a_slow_twin(store: Store, weights: Path) -> None:
+def test_the_picture_teacher_against_a_slow_reference(store: Store, weights: Path) -> None:
     network = load_lite0(LITE0.under(weights))
     matrix, bias = network.head.weight.double().numpy(), network.head.bias.double().numpy()
-    seen, unseen = 0, 0
+    positive, zero = 0, 0
     counts = [max(1, len(concept.imagenet)) for concept in CONCEPTS]
     levels = [0.2 + 1.81 * norm.ppf(count / (count + 1)) for count in counts]
-    for clip_id, hint in zip(store.ids, ask(teacher("lite0", weights), store), strict=True):
+    for clip_id, hint in zip(store.ids, hints_of(teacher("lite0", weights), store), strict=True):
         picture = Image.fromarray(decode_picture(store.read(clip_id).picture)).resize((224, 224), Image.BICUBIC)
         frame = torch.tensor(np.asarray(picture)).permute(2, 0, 1)[None]
         with torch.no_grad():
@@ -158,26 +158,26 @@ def test_the_picture_teacher_against_a_slow_twin(store: Store, weights: Path) ->
                 0.0 if one is None else max(0.0, (one - level) / 2.5 - 1)
                 for one, level in zip(best, levels, strict=True)
             ]
-            np.testing.assert_allclose(hint[:, y, x], unit_twin(strengths, 16, 0), atol=1e-4)
-            seen += sum(value > 0 for value in strengths)
-            unseen += sum(value == 0 for value in strengths)
-    assert seen > 50
-    assert unseen > 50
+            np.testing.assert_allclose(hint[:, y, x], unit_reference(strengths, 16, 0), atol=1e-4)
+            positive += sum(value > 0 for value in strengths)
+            zero += sum(value == 0 for value in strengths)
+    assert positive > 50
+    assert zero > 50
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_hints_do_not_depend_on_company(name: str, store: Store, weights: Path) -> None:
-    asked = teacher(name, weights)
-    material = [asked.read(store.read(clip_id)) for clip_id in store.ids]
-    together = asked.hints(material)
-    for other in ([asked.hints([one])[0] for one in material], asked.hints(material[::-1])[::-1]):
+def test_hints_do_not_depend_on_the_batch(name: str, store: Store, weights: Path) -> None:
+    tested = teacher(name, weights)
+    material = [tested.read(store.read(clip_id)) for clip_id in store.ids]
+    together = tested.hints(material)
+    for other in ([tested.hints([one])[0] for one in material], tested.hints(material[::-1])[::-1]):
         for left, right in zip(together, other, strict=True):
             np.testing.assert_array_equal(left, right)  # bit for bit
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stamps_name_what_changes_a_hint(name: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = teacher(name, weights).stamp()
+    stamp = teacher(name, weights).stamp
     shared = {"concepts": concepts_hash()}
     if name == "yamnet":
         assert stamp.settings == {**shared, "offset": 5.0, "nothing": 0.3, "rate": 16_000, "seconds": SECONDS}
@@ -187,10 +187,10 @@ def test_stamps_name_what_changes_a_hint(name: str, weights: Path, monkeypatch: 
         assert (set(stamp.weights), stamp.shape) == ({"efficientnet-lite0-57934424.pth"}, (DIM, 7, 7))
     other = (replace(CONCEPTS[0], imagenet=CONCEPTS[0].imagenet[1:]), *CONCEPTS[1:])
     monkeypatch.setattr(concepts, "CONCEPTS", other)
-    assert teacher(name, weights).stamp() != stamp
+    assert teacher(name, weights).stamp != stamp
 
 
-def test_a_store_that_yamnet_cannot_hear_is_refused(weights: Path) -> None:
+def test_a_store_that_yamnet_cannot_use_is_refused(weights: Path) -> None:
     located = locate(YAMNET, weights_dir=weights)
     with pytest.raises(Refused, match="8000 Hz; YAMNet needs 16000 Hz") as caught:
         YamnetTeacher(StoreSpec(rate=8_000), located, CPU)
@@ -206,16 +206,16 @@ def test_vggish_gives_one_vector_of_length_1(tmp_path: Path, store: Store) -> No
     network, path = VGGish(), tmp_path / "vggish.pth"
     torch.save(network.state_dict(), path)
     located, spec = Located(path=path, hashes={path.name: "0"}, verified=False), StoreSpec(seconds=SECONDS, rate=RATE)
-    asked = VggishTeacher(spec, located, CPU)
-    assert (asked.stamp().shape, asked.stamp().teacher) == ((128,), "vggish")
-    for clip_id, hint in zip(store.ids, ask(asked, store), strict=True):
-        heard = torch.from_numpy(asked.read(store.read(clip_id)))[None]
-        slow = network.embed(log_mel_patches(heard, MEL_RATE))[0].mean(0).detach().numpy()
+    tested = VggishTeacher(spec, located, CPU)
+    assert (tested.stamp.shape, tested.stamp.teacher) == ((128,), "vggish")
+    for clip_id, hint in zip(store.ids, hints_of(tested, store), strict=True):
+        waveform = torch.from_numpy(tested.read(store.read(clip_id)))[None]
+        slow = network.embed(log_mel_patches(waveform, MEL_RATE))[0].mean(0).detach().numpy()
         assert np.allclose(hint, slow / np.linalg.norm(slow), atol=1e-4)
     network.embeddings[4].bias.data.fill_(-1e6)
     torch.save(network.state_dict(), path)
-    deaf = VggishTeacher(spec, located, CPU)
-    assert deaf.hints([deaf.read(store.read(store.ids[0]))]) == [None]
+    zeros = VggishTeacher(spec, located, CPU)
+    assert zeros.hints([zeros.read(store.read(store.ids[0]))]) == [None]
     with pytest.raises(Refused, match="8000 Hz; VGGish needs"):
         VggishTeacher(StoreSpec(rate=8_000), located, CPU)
     torch.save({}, path)
@@ -234,24 +234,24 @@ def test_a_damaged_picture_is_a_failed_clip(weights: Path) -> None:
 
 def test_hints_of_concepts_in_a_store(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "store", 5)
-    asked = DistillOptions(teachers=NAMES, weights_dir=weights, device="cpu", batch=2)
-    report = distill_cache(store.folder, asked)
+    options = DistillOptions(teachers=NAMES, weights_dir=weights, device="cpu", batch=2)
+    report = distill_cache(store.folder, options)
     assert [(one.teacher, one.done, one.no_hint, one.failed) for one in report.teachers] == [
         ("yamnet", 5, 0, {}),
         ("lite0", 5, 0, {}),
     ]
     for name in NAMES:
         hints = Hints(store.folder, name)
-        for clip_id, expected in zip(store.ids, ask(teacher(name, weights), store), strict=True):
+        for clip_id, expected in zip(store.ids, hints_of(teacher(name, weights), store), strict=True):
             value = hints.read(clip_id)
             assert value is not None
             np.testing.assert_array_equal(value, expected.astype(np.float16))
     monkeypatch.setattr(concepts, "CONCEPTS", CONCEPTS[:-1])
     with pytest.raises(Refused, match="settings differ"):
-        distill_cache(store.folder, asked)
+        distill_cache(store.folder, options)
 
 
-def test_teachers_of_concepts_are_asked_by_name_only(tmp_path: Path) -> None:
+def test_teachers_of_concepts_run_by_name_only(tmp_path: Path) -> None:
     assert DistillOptions().teachers == ("panns", "detr")
     with pytest.raises(UsageError, match="--import-npy cannot import hints of lite0"):
         DistillOptions(teachers=("detr", "lite0"), import_npy=tmp_path)
@@ -272,7 +272,7 @@ def test_absent_weights_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "name"), [("dog", "dog"), ("violin", "bowed")])
 def test_real_sounds_point_to_their_concepts(kind: str, name: str) -> None:
     path = real(YAMNET)
-    asked = YamnetTeacher(StoreSpec(seconds=3.0, rate=22_050), locate(YAMNET, weights_dir=path.parent), CPU)
+    tested = YamnetTeacher(StoreSpec(seconds=3.0, rate=22_050), locate(YAMNET, weights_dir=path.parent), CPU)
     (row,) = [row for row, concept in enumerate(CONCEPTS) if concept.name == name]
     right = 0
     for file in sounds(kind, 8):
@@ -280,7 +280,7 @@ def test_real_sounds_point_to_their_concepts(kind: str, name: str) -> None:
         wave = soxr.resample(wave.mean(1), rate, 22_050)[: 3 * 22_050]
         wave = np.pad(wave, (0, 3 * 22_050 - len(wave)))
         clip = Clip(id="x", picture=b"", sound=np.round(wave.clip(-1, 1) * 32_767).astype(np.int16), frame_hw=(1, 1))
-        (hint,) = asked.hints([asked.read(clip)])
+        (hint,) = tested.hints([tested.read(clip)])
         assert hint is not None
         right += int(row in np.argsort(-hint)[:5])
     assert right >= 5

@@ -33,7 +33,7 @@ SMALL = 128
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.mktemp("heard") / "store", 7)
+    return make_store(tmp_path_factory.mktemp("teachers") / "store", 7)
 
 
 def panns(weights: Path, spec: StoreSpec, **settings: object) -> PannsTeacher:
@@ -46,7 +46,7 @@ def detr(weights: Path, **settings: object) -> DetrTeacher:
     return DetrTeacher(chosen, locate(DETR, weights_dir=weights), CPU)
 
 
-def ask(teacher: Teacher, store: Store) -> list[np.ndarray | None]:
+def hints_of(teacher: Teacher, store: Store) -> list[np.ndarray | None]:
     return teacher.hints([teacher.read(store.read(clip_id)) for clip_id in store.ids])
 
 
@@ -72,7 +72,7 @@ assert not left, left
     assert list(home.iterdir()) == []
 
 
-def test_stand_ins_leave_other_modules_alone() -> None:
+def test_stubs_leave_other_modules_alone() -> None:
     script = """
 import sys, matplotlib, matplotlib.pyplot
 matplotlib.use("svg")
@@ -104,25 +104,25 @@ def test_embedding_is_that_of_the_package(store: Store, weights: Path) -> None:
     package = build_cnn14()
     package.load_state_dict(content)
     package.eval()
-    raw = ask(panns(weights, store.spec, normalise=False), store)
-    for clip_id, plain, unit in zip(store.ids, raw, ask(teacher, store), strict=True):
-        heard = torch.from_numpy(teacher.read(store.read(clip_id)))[None]
+    raw = hints_of(panns(weights, store.spec, normalise=False), store)
+    for clip_id, plain, unit in zip(store.ids, raw, hints_of(teacher, store), strict=True):
+        waveform = torch.from_numpy(teacher.read(store.read(clip_id)))[None]
         with torch.no_grad():
-            expected = package(heard, None)["embedding"][0].numpy()
+            expected = package(waveform, None)["embedding"][0].numpy()
         assert plain is not None
         assert unit is not None
         np.testing.assert_allclose(plain, expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(unit, expected / np.linalg.norm(expected), rtol=1e-4, atol=1e-6)
-        assert unit.shape == teacher.stamp().shape == (2048,)
+        assert unit.shape == teacher.stamp.shape == (2048,)
 
 
 def test_attention_against_a_loop(store: Store, weights: Path) -> None:
     model = detr(weights).model
     outs = [_detr_output(model, store, clip_id) for clip_id in store.ids]
     chances = [torch.softmax(out.logits[0], 1)[:, :-1].amax(1) for out in outs]
-    surest = sorted(float(each.max()) for each in chances)
-    confidence = (surest[0] + surest[-1]) / 2  # in between: some clips have a hint, some have none
-    found = ask(detr(weights, confidence=confidence), store)
+    highest = sorted(float(each.max()) for each in chances)
+    confidence = (highest[0] + highest[-1]) / 2  # in between: some clips have a hint, some have none
+    found = hints_of(detr(weights, confidence=confidence), store)
     assert {hint is None for hint in found} == {True, False}
     for out, chance, hint in zip(outs, chances, found, strict=True):
         maps = []
@@ -151,11 +151,11 @@ def test_published_size(store: Store, weights: Path) -> None:
     teacher = detr(weights, side=800, confidence=0.1)
     (hint,) = teacher.hints([teacher.read(store.read(store.ids[0]))])
     assert hint is not None
-    assert hint.shape == teacher.stamp().shape == (25, 25)
+    assert hint.shape == teacher.stamp.shape == (25, 25)
 
 
 @pytest.mark.parametrize("name", ["panns", "detr"])
-def test_hints_do_not_depend_on_company(name: str, store: Store, weights: Path) -> None:
+def test_hints_do_not_depend_on_the_batch(name: str, store: Store, weights: Path) -> None:
     makers = {"panns": lambda: panns(weights, store.spec), "detr": lambda: detr(weights)}
     teacher: Teacher = makers[name]()
     material = [teacher.read(store.read(clip_id)) for clip_id in store.ids]
@@ -168,22 +168,22 @@ def test_hints_do_not_depend_on_company(name: str, store: Store, weights: Path) 
 
 
 def test_no_confident_query_is_no_hint(store: Store, weights: Path) -> None:
-    assert ask(detr(weights, confidence=0.9999), store) == [None] * len(store)
+    assert hints_of(detr(weights, confidence=0.9999), store) == [None] * len(store)
 
 
-def test_source_is_heard_at_full_bandwidth(store: Store, weights: Path) -> None:
+def test_source_is_read_at_full_bandwidth(store: Store, weights: Path) -> None:
     clip = store.read(store.ids[3])
-    heard = {sound: panns(weights, store.spec, sound=sound).read(clip) for sound in ("source", "store")}
-    for waveform in heard.values():
+    waveforms = {sound: panns(weights, store.spec, sound=sound).read(clip) for sound in ("source", "store")}
+    for waveform in waveforms.values():
         assert waveform.shape == (int(SECONDS * 32_000),)
         assert waveform.dtype == np.float32
-    spectra = {sound: np.abs(np.fft.rfft(waveform)) for sound, waveform in heard.items()}
+    spectra = {sound: np.abs(np.fft.rfft(waveform)) for sound, waveform in waveforms.items()}
     above = slice(int(SECONDS * 12_000), None)  # the store ends at 11 025 Hz
     assert spectra["source"][above].mean() > 10 * spectra["store"][above].mean()
     assert spectra["source"].argmax() == spectra["store"].argmax()
 
 
-def test_source_window_begins_where_the_store_says(store: Store, weights: Path) -> None:
+def test_source_window_begins_at_the_time_in_the_store(store: Store, weights: Path) -> None:
     clip = store.read(store.ids[0])
     teacher = panns(weights, store.spec, sound="source")
     tone = np.cos(2 * np.pi * 300 * np.arange(int(SECONDS * 32_000)) / 32_000 - np.pi / 2)  # 300 Hz from 0.5 s on
@@ -202,7 +202,7 @@ def test_changed_source_is_a_failed_clip(store: Store, weights: Path, tmp_path: 
         teacher.read(replace(clip, source_bytes=clip.source_bytes + 1))
 
 
-def test_auto_settles_one_sound_for_the_whole_store(tmp_path: Path) -> None:
+def test_auto_chooses_one_sound_for_the_whole_store(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", 3)
     assert choose_sound(store, "auto") == "source"
     Path(store.read(store.ids[1]).sound_source).unlink()
@@ -212,10 +212,10 @@ def test_auto_settles_one_sound_for_the_whole_store(tmp_path: Path) -> None:
 
 def test_stamps_name_what_changes_a_hint(weights: Path) -> None:
     spec = StoreSpec(seconds=SECONDS, rate=RATE)
-    stamp = panns(weights, spec).stamp()
+    stamp = panns(weights, spec).stamp
     assert set(stamp.weights) == {"Cnn14_mAP=0.431.pth"}
     assert stamp.settings == {"normalise": True, "sound": "store", "rate": 32_000, "seconds": SECONDS}
-    stamp = detr(weights).stamp()
+    stamp = detr(weights).stamp
     assert set(stamp.weights) == {"config.json", "model.safetensors"}
     assert stamp.settings == {"confidence": 0.3, "side": SMALL}
     assert DetrSettings().side == 800
@@ -230,7 +230,7 @@ def test_stamps_name_what_changes_a_hint(weights: Path) -> None:
         (DetrSettings, "side", 801),
     ],
 )
-def test_impossible_settings(kind: type, name: str, value: object) -> None:
+def test_invalid_settings(kind: type, name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"{name} = .* valid"):
         kind(**{name: value})
 
