@@ -13,7 +13,8 @@ AvlocError
 ```
 
 Each error has a reason and, where possible, a hint: the next step to try. The numbers are exit codes; only `avloc.cli`
-prints errors and exits. Any other exception is a bug in avloc and keeps its traceback (exit 70).
+prints errors and exits. `avloc.cli.exit_codes` also has those of disk, memory and
+signals. Any other exception is a bug in avloc and keeps its traceback (exit 70).
 """
 
 from __future__ import annotations

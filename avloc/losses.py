@@ -9,6 +9,8 @@ Arguments that several terms share:
     present_n: bool, whether the clip has a hint.
     peers: the processes that share the batch (`avloc.distributed`).
 
+A new term has its formula here, its weight in `avloc.config.LossWeights` and its call in `losses()` of a method.
+
 Processes that share a batch pass their own rows each; the mean of their results is the term of the whole batch.
 `relation_BB` covers the whole batch in every process.
 

@@ -11,11 +11,11 @@ import torch
 import torchvision
 from torch import nn
 
-from avloc.backbone_names import TORCHVISION
 from avloc.config import ModelConfig
 from avloc.cost import DETR_PRIOR, OWN_RATE, cost_rows, measured, model_cost, object_prior_cost
 from avloc.errors import UsageError
 from avloc.methods import build
+from avloc.networks.backbone_names import TORCHVISION
 from avloc.networks.backbones import build_backbone
 from avloc.networks.detr import SIDE
 from avloc.transforms import log_spectrogram

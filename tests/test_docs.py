@@ -21,8 +21,8 @@ import pytest
 import avloc as package
 from avloc import errors
 from avloc.annotations.boxes import published_boxes
-from avloc.annotations.lists import TESTSETS, published_list
-from avloc.cli import entry_point
+from avloc.annotations.testsets import TESTSETS, published_list
+from avloc.cli import exit_codes
 from avloc.console.score_tables import print_session
 from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
 from avloc.metrics import ClipScore, Summary, Truth, ground_truth, summarise
@@ -56,16 +56,16 @@ def test_readme_names_every_published_list() -> None:
     assert [name for name in lists if f"`{name}`" not in README] == []
 
 
-def exit_codes() -> set[int]:
+def declared_exit_codes() -> set[int]:
     family = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AvlocError)]
-    edges = {value for name, value in vars(entry_point).items() if name.startswith("EXIT_")}
+    edges = {value for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
     return {0, 130, 141, 143} | {kind.exit_code for kind in family} | edges
 
 
 def test_readme_has_exactly_the_exit_codes_there_are() -> None:
     section = README.partition("## Exit codes\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\d+(?:, \d+)*) \|", section, re.MULTILINE)
-    assert {int(code) for row in rows for code in row.split(", ")} == exit_codes()
+    assert {int(code) for row in rows for code in row.split(", ")} == declared_exit_codes()
 
 
 def test_readme_names_every_field_of_a_json_line() -> None:

@@ -13,8 +13,8 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from avloc.backbone_names import CONVNETS, TORCHVISION
 from avloc.errors import UsageError, WeightsAbsent
+from avloc.networks.backbone_names import CONVNETS, TORCHVISION
 from avloc.networks.detr import stretched
 from avloc.networks.lite0 import Lite0
 from avloc.priors import SIDE, DetrPrior, ObjectPrior

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avloc.annotations.lists import published_list
+from avloc.annotations.testsets import published_list
 from avloc.engine import ClipCells
 from avloc.errors import StoreNotFound, UsageError
 from avloc.evaluate.options import EvalOptions

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.annotations.lists import canonical_id, media_id, shipped
+from avloc.annotations.testsets import canonical_id, media_id, shipped
 from avloc.annotations.xml_boxes import VOC, read_boxes
 from avloc.errors import InputError, UsageError
 from avloc.files import read_json

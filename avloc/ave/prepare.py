@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from avloc.annotations.lists import IdList, media_id
+from avloc.annotations.testsets import IdList, media_id
 from avloc.ave.annotations import AveRow, class_names, read_order, read_rows
 from avloc.ave.event_table import EVENTS, NOISE, EventRow, EventTable
 from avloc.ave.released_features import FeatureFile, count_noise, find_features

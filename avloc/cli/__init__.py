@@ -8,8 +8,8 @@ import typer
 
 from avloc import __version__
 from avloc.cli.distill import distill_cache
-from avloc.cli.entry_point import run
 from avloc.cli.evaluate import evaluate
+from avloc.cli.exit_codes import run
 from avloc.cli.localize import localize
 from avloc.cli.prepare import prepare
 from avloc.cli.train import train

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.entry_point import EXIT_FAILED_INPUTS
+from avloc.cli.exit_codes import EXIT_FAILED_INPUTS
 from avloc.cli.options import Device, Json, Precision, WeightsDir, mode_of, renamed
 from avloc.errors import NoInputLeft
 from avloc.registry import resolve

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from avloc import config as configs
-from avloc.cli.entry_point import StopRequest
+from avloc.cli.exit_codes import StopRequest
 from avloc.cli.options import Device, DryRun, Json, WeightsDir
 from avloc.errors import UsageError
 from avloc.malloc import keep_freed_memory

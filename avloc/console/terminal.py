@@ -40,7 +40,7 @@ def escape(text: str) -> str:
 
 
 def shorten(text: str, most: int = 100) -> str:
-    """Untrusted text on one line, shorten in the middle to `most` characters."""
+    """Untrusted text on one line, shortened in the middle to `most` characters."""
     plain = escape(text)
     half = (most - 3) // 2
     return plain if len(plain) <= most else f"{plain[:half]}...{plain[-half:]}"

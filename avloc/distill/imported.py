@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avloc.annotations.lists import canonical_id, media_id
+from avloc.annotations.testsets import canonical_id, media_id
 from avloc.distill.sources import HintResults, HintSource
 from avloc.errors import InputError, UsageError
 from avloc.files import sha256_of

@@ -73,6 +73,7 @@ def _build(name: str, store: Store, options: DistillOptions, listener: Listener)
         return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
     if name == "vggish":
         return teachers.VggishTeacher(store.spec, found(teachers.VggishTeacher.weight), device)
+    assert name == "panns", f"teacher {name} is listed in avloc.config, but not built here"
     sound = teachers.choose_sound(store, options.sound)
     panns = teachers.PannsSettings(normalise=options.normalise, sound=sound)
     weights = found(teachers.PannsTeacher.weight)

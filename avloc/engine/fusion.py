@@ -141,8 +141,9 @@ def load_fusion(
 ) -> Fusion:
     """Load the priors of `--object-prior`, with the weights of `--map-weights`.
 
-    `names` is `own`, `none`, a network of `avloc.backbone_names.CONVNETS`, `detr`, or the last two with a comma; empty
-    selects the card's fusion. Without `weights`, `own` has those of the card and others those of protocol `avloc`.
+    `names` is `own`, `none`, a network of `CONVNETS` (`avloc.networks.backbone_names`), `detr`, or the last two with a
+    comma; empty selects the card's fusion. Without `weights`, `own` has those of the card and others those of protocol
+    `avloc`.
 
     Raises:
         UsageError: unknown prior, or weights that do not match the maps.

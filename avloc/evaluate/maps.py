@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from avloc.annotations.boxes import published_boxes
-from avloc.annotations.lists import SilentPair
+from avloc.annotations.testsets import SilentPair
 from avloc.errors import WeightsAbsent
 from avloc.evaluate.options import DEFAULT_MAPS, EvalOptions
 from avloc.evaluate.testset import TestSet, pairs_of

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avloc.backbone_names import CONVNETS
 from avloc.errors import UsageError, nearest
+from avloc.networks.backbone_names import CONVNETS
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 from avloc.registry import SPECS
 

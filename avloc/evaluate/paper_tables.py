@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from avloc import __version__
-from avloc.annotations.lists import testset_ids
+from avloc.annotations.testsets import testset_ids
 from avloc.config import TrainConfig, to_dict
 from avloc.errors import UsageError, nearest
 from avloc.evaluate.records import EvalReport

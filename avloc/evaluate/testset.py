@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avloc.annotations.boxes import published_boxes
-from avloc.annotations.lists import TESTSETS, SilentPair, silent_pairs, testset_ids
+from avloc.annotations.testsets import (
+    BOX_RULES,
+    EXTENDED,
+    SHARED_STORES,
+    TESTSETS,
+    SilentPair,
+    silent_pairs,
+    testset_ids,
+)
 from avloc.errors import Refused, StoreNotFound, UsageError, nearest, normal_form
 from avloc.evaluate.options import EvalOptions
 from avloc.progress import Listener, Notice, silent
@@ -16,19 +24,7 @@ from avloc.protocols import Protocol
 from avloc.registry import MODES
 from avloc.store import FLAGS, Store
 
-_RULES = {"flickr": "consensus", "vggss": "union"}
-"""Beginning of a test list's name -> box rule."""
 _RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union": "1 inside any box"}
-EXTENDED = ("flickr-ext", "vggss-ext")
-_BASES = {
-    "flickr-250": "flickr",
-    "flickr-ext": "flickr",
-    "vggss-4692": "vggss",
-    "vggss-ext": "vggss",
-    "vggss-heard": "vggss",
-    "vggss-unheard": "vggss",
-}
-"""Test set -> test set whose store may hold its clips too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +109,7 @@ def _name_of(store: Store) -> str:
 
 def _rule_of(testset: str) -> str:
     """The rule of a published set's boxes; '' for any other."""
-    return next((rule for name, rule in _RULES.items() if TESTSETS.get(testset, "").startswith(name)), "")
+    return next((rule for name, rule in BOX_RULES.items() if TESTSETS.get(testset, "").startswith(name)), "")
 
 
 def _check_rule(testset: str, store: Store) -> None:
@@ -160,7 +156,7 @@ def find_store(testset: str, store: Path | None) -> Path:
     if not testset:
         raise UsageError("name what to score: --testset vggss, or --store DIR")
     roots = [Path(os.environ["AVLOC_DATA"])] if os.environ.get("AVLOC_DATA") else []
-    names = [testset, *([_BASES[testset]] if testset in _BASES else [])]
+    names = [testset, *([SHARED_STORES[testset]] if testset in SHARED_STORES else [])]
     places = [root / name for name in names for root in [*roots, Path("data")]]
     for place in places:
         if (place / "store.json").is_file():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media.colours import to_rgb
+from avloc.media.colour_space import to_rgb
 from avloc.media.containers import MediaSource, error_text, find_video_stream
 from avloc.media.layout import Layout
 from avloc.media.packets import open_stream, time_base_of

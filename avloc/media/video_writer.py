@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avloc.media.colours import output_colours
+from avloc.media.colour_space import output_colours
 from avloc.media.containers import convert_errors, find_audio_stream
 from avloc.media.packets import open_stream, time_base_of, to_ticks
 from avloc.media.probing import probe

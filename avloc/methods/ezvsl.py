@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc import losses
-from avloc.backbone_names import AUDIO_ONLY
 from avloc.config import LossWeights, ModelConfig
 from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
+from avloc.networks.backbone_names import AUDIO_ONLY
 from avloc.networks.backbones import audio_transform, build_backbone
 from avloc.networks.base import BackboneOutput, init_from_scratch, mean_activation
 

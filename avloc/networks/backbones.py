@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from avloc.backbone_names import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, TORCHVISION, BackboneName
 from avloc.errors import UsageError
 from avloc.networks import lite0, yamnet
+from avloc.networks.backbone_names import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, TORCHVISION, BackboneName
 from avloc.networks.base import Backbone, load_weights
 from avloc.transforms import MEL_RATE, log_mel, log_spectrogram
 from avloc.weights.torch_files import load_plain
@@ -21,7 +21,7 @@ def build_backbone(name: str, *, channels: int = 3) -> Backbone:
     """A backbone with random weights. Its grid is H/32 x W/32, finer if cut, 14 x 14 for `vit_b_16`.
 
     Args:
-        name: see `avloc.backbone_names`.
+        name: see `avloc.networks.backbone_names`.
         channels: of the input: 3 for images, 1 for audio; any number but 3 replaces a torchvision network's first
             convolution by one with a bias only where the original has one.
 

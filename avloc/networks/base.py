@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avloc.backbone_names import BackboneName
 from avloc.errors import UsageError, WeightsError
+from avloc.networks.backbone_names import BackboneName
 
 
 class BackboneOutput(NamedTuple):

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from avloc.backbone_names import BackboneName
 from avloc.errors import UsageError
+from avloc.networks.backbone_names import BackboneName
 from avloc.networks.base import Backbone, BackboneOutput
 
 SIDE = 224

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from avloc.backbone_names import BackboneName
 from avloc.errors import WeightsError
+from avloc.networks.backbone_names import BackboneName
 from avloc.networks.base import Backbone, BackboneOutput, SameConv2d
 
 CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`

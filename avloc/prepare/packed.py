@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.annotations.lists import media_id, published_list
+from avloc.annotations.testsets import media_id, published_list
 from avloc.errors import InputError
 from avloc.hdf5 import local_data_set
 from avloc.prepare.sources import Skip, Source

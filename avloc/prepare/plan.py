@@ -10,7 +10,7 @@ from typing import Any
 
 from avloc import __version__
 from avloc.annotations.boxes import Annotations, published_boxes, read_annotations
-from avloc.annotations.lists import IdList, published_list, read_ids
+from avloc.annotations.testsets import IdList, published_list, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
 from avloc.prepare.sources import LAYOUTS

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from avloc.annotations.lists import IdList
+from avloc.annotations.testsets import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.files import real_path
 from avloc.prepare import packed

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avloc.annotations.lists import pair_only_ids, test_ids
+from avloc.annotations.testsets import pair_only_ids, test_ids
 from avloc.errors import InputError, Refused
 from avloc.files import json_lines, read_json_lines, write_bytes
 from avloc.prepare.clips import Job

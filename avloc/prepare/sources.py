@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from avloc.annotations.lists import is_vggsound_id, media_id
+from avloc.annotations.testsets import is_vggsound_id, media_id
 from avloc.errors import UsageError
 from avloc.files import real_path, refuse_url
 from avloc.media.pictures import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES

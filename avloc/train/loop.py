@@ -21,8 +21,9 @@ from avloc.methods.base import Group
 from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
-from avloc.train.run_folder import RunFolder, RunState
+from avloc.train.run_folder import RunFolder
 from avloc.train.task import Task
+from avloc.train.trainer_state import RunState, load_state, peek_state, save_state
 
 SAVE_EVERY_S = 300.0  # between saves within a long epoch
 
@@ -166,7 +167,7 @@ class _Trainer:
     def rehearse(self) -> None:
         """Make the checks of a real run, and read the state of an existing run; write nothing."""
         self.folder.check_config(self.config, self.task.identity)
-        self.state = self.folder.peek()
+        self.state = peek_state(self.folder.path)
         self._check_epochs()
 
     def _check_epochs(self) -> None:
@@ -190,7 +191,7 @@ class _Trainer:
 
     def run(self, should_stop: Callable[[], bool]) -> TrainReport:
         self.folder.check_config(self.config, self.identity)
-        self.state = self.folder.load_state(self.task.model, self.optimiser)
+        self.state = load_state(self.folder.path, self.task.model, self.optimiser)
         self._check_epochs()
         self._check_peers()
         self.task.share(self.peers)
@@ -236,7 +237,7 @@ class _Trainer:
                 self._report_step(total, means, milestone=True)
             stop = self.peers.any(should_stop(), self.task.device)
             if self.peers.is_first and (epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S):
-                self.folder.save_state(self.state, self.task.model, self.optimiser)
+                save_state(self.folder.path, self.state, self.task.model, self.optimiser)
                 saved_at = time.monotonic()
             if stop and self.state.step < total:
                 return True

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from avloc import __version__
-from avloc.annotations.lists import list_names, published_list, test_ids
-from avloc.backbone_names import BackboneName
+from avloc.annotations.testsets import list_names, published_list, test_ids
 from avloc.checkpoint import ModelFile, load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, LossWeights, ModelConfig, TrainConfig, check_used, to_dict
 from avloc.dataset import ClipSet
@@ -22,6 +21,7 @@ from avloc.engine import Engine
 from avloc.errors import Refused, UsageError
 from avloc.media.superpixels import check_segments
 from avloc.methods import Method
+from avloc.networks.backbone_names import BackboneName
 from avloc.networks.backbones import load_pretrained
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
 from avloc.progress import Listener

@@ -1,10 +1,8 @@
-"""The run folder: configuration, metrics, curves, models, and the state from which a killed run is resumed."""
+"""The run folder: configuration, metrics, curves and models. `avloc.train.trainer_state` has the state for resuming."""
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +11,10 @@ import torch
 from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
 from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
-from avloc.files import atomic_path, read_json_lines, write_buffer, write_bytes
-from avloc.weights.torch_files import load_plain
+from avloc.files import atomic_path, read_json_lines, write_bytes
 
 FREE_TO_CHANGE = ("epochs", "workers")
 """Settings that may differ when a run is resumed."""
-
-
-@dataclass
-class RunState:
-    """State of a run besides weights and optimiser."""
-
-    step: int = 0
-    """Optimiser steps done."""
-    sums: dict[str, list[float]] = field(default_factory=dict)
-    """Sum and count of each loss term in the current epoch."""
-    best: float | None = None
-    """Best validation score so far, the higher the better."""
 
 
 class RunFolder:
@@ -73,28 +58,6 @@ class RunFolder:
         """Write `config.toml`: the settings, and the identity of the run."""
         table = {"run": about, "train": to_dict(config)}
         write_bytes(self.path / "config.toml", write_toml(table).encode())
-
-    def save_state(self, run_state: RunState, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Write `trainer-state.pt`, from which a resumed run is bit-equal to an uninterrupted one."""
-        state = {"progress": vars(run_state), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
-        image = io.BytesIO()  # torch's own error for a full disk does not name it
-        torch.save(state, image)
-        write_buffer(self.path / "trainer-state.pt", image)
-
-    def load_state(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> RunState:
-        """Restore the stored state, or start at step 0."""
-        path = self.path / "trainer-state.pt"
-        if not path.is_file():
-            return RunState()
-        state = load_plain(path)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        return RunState(**state["progress"])
-
-    def peek(self) -> RunState:
-        """The state of an existing run."""
-        path = self.path / "trainer-state.pt"
-        return RunState(**load_plain(path)["progress"]) if path.is_file() else RunState()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one an epoch."""

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import pytest
 
-from avloc.annotations import lists
+from avloc.annotations import testsets
 from avloc.annotations.boxes import Annotation, Annotations, published_boxes, read_annotations
 from avloc.errors import InputError, UsageError
 
@@ -48,15 +48,15 @@ METADATA = Path(__file__).parents[3] / "shared" / "data" / "metadata"
 
 
 def test_every_list_has_its_published_size():
-    assert {name: len(lists.published_list(name)) for name in lists.list_names()} == SIZES
-    assert {name: len(set(lists.published_list(name))) for name in lists.list_names()} == SIZES
+    assert {name: len(testsets.published_list(name)) for name in testsets.list_names()} == SIZES
+    assert {name: len(set(testsets.published_list(name))) for name in testsets.list_names()} == SIZES
 
 
 @pytest.mark.parametrize("training", OVERLAPS)
 def test_training_lists_overlap_the_test_sets_as_published(training):
     test, count = OVERLAPS[training]
-    assert len(set(lists.published_list(training)) & set(lists.published_list(test))) == count
-    assert not lists.pair_only_ids() & set(lists.published_list(training)), (
+    assert len(set(testsets.published_list(training)) & set(testsets.published_list(test))) == count
+    assert not testsets.pair_only_ids() & set(testsets.published_list(training)), (
         "clips used only by the pairs are in no training list"
     )
 
@@ -67,29 +67,29 @@ def test_shipped_lists_are_the_published_ones(name):
     path = next(p for p in METADATA.iterdir() if p.name.split(".")[0] == name)
     data = path.read_bytes()
     lines = (lzma.decompress(data) if path.suffix == ".xz" else data).decode().split()
-    published = [lists.canonical_id(line.split(",")[0]) for line in lines]
-    shipped = lists.published_list(name)
-    if name in lists.TEST_LISTS:
+    published = [testsets.canonical_id(line.split(",")[0]) for line in lines]
+    shipped = testsets.published_list(name)
+    if name in testsets.TEST_LISTS:
         assert list(shipped) == published
     else:
         assert sorted(shipped) == sorted(published)
 
 
 def test_test_sets_and_their_names():
-    assert lists.TESTSETS["vggss-heard"] == "vggss_heard_test"
-    assert "mine" not in lists.TESTSETS
-    assert lists.list_name("vggss-test-4692") == lists.list_name("vggss_test_4692") == "vggss_test_4692"
-    assert lists.list_name("vggss-unheard") == "vggss_unheard_test"
-    assert (lists.list_name("vggss-heard"), lists.list_name("vggss_heard")) == ("vggss_heard_test", "vggss_heard")
-    assert len(lists.test_ids()) == 5158 + 250 + 379
-    assert lists.test_ids() > lists.pair_only_ids()
-    assert all(lists.test_ids().issuperset(lists.published_list(name)) for name in lists.TEST_LISTS)
+    assert testsets.TESTSETS["vggss-heard"] == "vggss_heard_test"
+    assert "mine" not in testsets.TESTSETS
+    assert testsets.list_name("vggss-test-4692") == testsets.list_name("vggss_test_4692") == "vggss_test_4692"
+    assert testsets.list_name("vggss-unheard") == "vggss_unheard_test"
+    assert (testsets.list_name("vggss-heard"), testsets.list_name("vggss_heard")) == ("vggss_heard_test", "vggss_heard")
+    assert len(testsets.test_ids()) == 5158 + 250 + 379
+    assert testsets.test_ids() > testsets.pair_only_ids()
+    assert all(testsets.test_ids().issuperset(testsets.published_list(name)) for name in testsets.TEST_LISTS)
     with pytest.raises(UsageError, match=r"vgg_test: .*valid: flickr_10k"):
-        lists.list_name("vgg_test")
+        testsets.list_name("vgg_test")
 
 
 def test_the_sounding_clips_of_every_test_set():
-    counts = {name: len(lists.testset_ids(name)) for name in lists.TESTSETS}
+    counts = {name: len(testsets.testset_ids(name)) for name in testsets.TESTSETS}
     assert counts == {
         "flickr": 249,
         "flickr-250": 250,
@@ -100,32 +100,32 @@ def test_the_sounding_clips_of_every_test_set():
         "vggss-heard": 2564,
         "vggss-unheard": 2575,
     }
-    assert lists.testset_ids("vggss-ext") == lists.testset_ids("vggss")
-    assert lists.testset_ids("flickr-ext") == lists.testset_ids("flickr-250")
-    assert lists.testset_ids("mine") == ()
-    for name in lists.TESTSETS:
-        assert set(lists.testset_ids(name)) <= set(lists.published_list(lists.TESTSETS[name]))
+    assert testsets.testset_ids("vggss-ext") == testsets.testset_ids("vggss")
+    assert testsets.testset_ids("flickr-ext") == testsets.testset_ids("flickr-250")
+    assert testsets.testset_ids("mine") == ()
+    for name in testsets.TESTSETS:
+        assert set(testsets.testset_ids(name)) <= set(testsets.published_list(testsets.TESTSETS[name]))
 
 
 def test_flickr_250_adds_the_clip_missing_from_the_published_list():
     """`test_list.txt` of Senocak et al. has the 249 clips and this one."""
-    assert lists.published_list("flickr-250") == (*lists.published_list("flickr_test"), "3908875350")
+    assert testsets.published_list("flickr-250") == (*testsets.published_list("flickr_test"), "3908875350")
 
 
 @pytest.mark.parametrize(
     ("testset", "pairs", "more", "first"),
     [
-        ("flickr-ext", 250, 0, lists.SilentPair("10000130166", "10437048305", "non-sounding")),
-        ("vggss-ext", 5158, 379, lists.SilentPair("9PmzQI8ZYpg_000147", "9PmzQI8ZYpg_000147", "non-sounding")),
+        ("flickr-ext", 250, 0, testsets.SilentPair("10000130166", "10437048305", "non-sounding")),
+        ("vggss-ext", 5158, 379, testsets.SilentPair("9PmzQI8ZYpg_000147", "9PmzQI8ZYpg_000147", "non-sounding")),
     ],
 )
 def test_extended_lists_have_all_clips(testset, pairs, more, first):
-    found = lists.silent_pairs(testset)
+    found = testsets.silent_pairs(testset)
     assert len(found) == len(set(found)) == pairs
     assert found[0] == first
     assert {pair.label for pair in found} == {"non-sounding"}
-    assert all(lists.canonical_id(name) == name for pair in found for name in (pair.video, pair.audio))
-    sounding, every = lists.testset_ids(testset), lists.published_list(lists.TESTSETS[testset])
+    assert all(testsets.canonical_id(name) == name for pair in found for name in (pair.video, pair.audio))
+    sounding, every = testsets.testset_ids(testset), testsets.published_list(testsets.TESTSETS[testset])
     expected = list(sounding)
     for pair in found:
         for clip_id in (pair.video, pair.audio):
@@ -143,13 +143,13 @@ def test_silent_pairs_match_the_published_order(testset):
     name = f"{testset.removesuffix('-ext')}_test_plus_silent.csv"
     rows = [line.split(",") for line in (METADATA / name).read_text().splitlines()]
     assert rows[0] == ["video", "audio", "label"]
-    assert [[pair.video, pair.audio, pair.label] for pair in lists.silent_pairs(testset)] == rows[1:]
+    assert [[pair.video, pair.audio, pair.label] for pair in testsets.silent_pairs(testset)] == rows[1:]
 
 
 @pytest.mark.parametrize("testset", ["flickr", "vggss", "mine", ""])
 def test_other_test_sets_have_no_silent_pairs(testset):
     with pytest.raises(UsageError, match="valid: flickr-ext, vggss-ext"):
-        lists.silent_pairs(testset)
+        testsets.silent_pairs(testset)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_other_test_sets_have_no_silent_pairs(testset):
     ],
 )
 def test_vggsound_ids_are_detected(clip_id, is_vggsound):
-    assert lists.is_vggsound_id(clip_id) is is_vggsound
+    assert testsets.is_vggsound_id(clip_id) is is_vggsound
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,14 @@ def test_vggsound_ids_are_detected(clip_id, is_vggsound):
     ],
 )
 def test_ids_are_normalized(spelling, canonical):
-    assert lists.canonical_id(spelling) == canonical
-    assert lists.media_id(PurePath(f"frames/{spelling}.jpg")) == canonical
+    assert testsets.canonical_id(spelling) == canonical
+    assert testsets.media_id(PurePath(f"frames/{spelling}.jpg")) == canonical
 
 
 def test_vggss_boxes_are_as_published():
     boxes = published_boxes()
     assert boxes.rule == "union"
-    assert list(boxes.by_id) == list(lists.published_list("vggss_test"))
+    assert list(boxes.by_id) == list(testsets.published_list("vggss_test"))
     assert sum(len(entry.boxes) for entry in boxes.by_id.values()) == 5941
     assert len({entry.label for entry in boxes.by_id.values()}) == 221
     everything = np.concatenate([entry.boxes for entry in boxes.by_id.values()])
@@ -418,14 +418,14 @@ def test_missing_annotations_are_refused(tmp_path):
 
 def test_ids_from_a_file(tmp_path):
     (tmp_path / "my.csv").write_text("e_2-tPyNgcw_90000_100000,3\n\nclip.mp4,1\nclip.mp4,2\n")
-    mine = lists.read_ids(str(tmp_path / "my.csv"))
+    mine = testsets.read_ids(str(tmp_path / "my.csv"))
     assert (mine.ids, mine.name, mine.is_test) == (("e_2-tPyNgcw_000090", "clip"), "", False)
     copy = tmp_path / "copy.txt.xz"
-    copy.write_bytes(lzma.compress("\n".join(lists.published_list("flickr_test")).encode()))
-    assert (lists.read_ids(str(copy)).name, lists.read_ids(str(copy)).is_test) == ("flickr_test", True)
+    copy.write_bytes(lzma.compress("\n".join(testsets.published_list("flickr_test")).encode()))
+    assert (testsets.read_ids(str(copy)).name, testsets.read_ids(str(copy)).is_test) == ("flickr_test", True)
     (tmp_path / "blank.txt").write_text("\n")
     with pytest.raises(UsageError, match="holds no id"):
-        lists.read_ids(str(tmp_path / "blank.txt"))
+        testsets.read_ids(str(tmp_path / "blank.txt"))
 
 
 ROWS = """---g-f_I2yQ,1,people marching,test
@@ -447,7 +447,7 @@ VGGSOUND = ("---g-f_I2yQ_000001", "--0PQM4-hqg_000030", "zzzzzzzzzzz_000110")
 )
 def test_vggsound_csv_is_read(tmp_path, text):
     (tmp_path / "vggsound.csv").write_text(text)
-    assert lists.read_ids(str(tmp_path / "vggsound.csv")).ids == VGGSOUND
+    assert testsets.read_ids(str(tmp_path / "vggsound.csv")).ids == VGGSOUND
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_vggsound_csv_is_read(tmp_path, text):
 )
 def test_other_csv_is_read_as_plain_ids(tmp_path, text):
     (tmp_path / "ids.csv").write_text(text)
-    assert lists.read_ids(str(tmp_path / "ids.csv")).ids[0] == "---g-f_I2yQ"
+    assert testsets.read_ids(str(tmp_path / "ids.csv")).ids[0] == "---g-f_I2yQ"
 
 
 @pytest.mark.parametrize(
@@ -470,5 +470,5 @@ def test_other_csv_is_read_as_plain_ids(tmp_path, text):
 )
 def test_misspelt_list_name_suggests_the_right_one(name, meant):
     with pytest.raises(UsageError, match="neither a file nor a published list") as error:
-        lists.read_ids(name)
+        testsets.read_ids(name)
     assert error.value.hint == (f"Did you mean {meant}?" if meant else "")

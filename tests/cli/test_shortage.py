@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from avloc.cli import entry_point
+from avloc.cli import exit_codes
 from tests.processes import ROOT
 from tests.synthetic_scenes import write_store
 
@@ -36,7 +36,7 @@ def test_exhausted_memory_is_not_reported_as_a_bug(error: Exception, capsys) -> 
         raise error
 
     with pytest.raises(SystemExit) as end:
-        entry_point.run(fail)
+        exit_codes.run(fail)
     err = capsys.readouterr().err
     assert end.value.code == 5
     assert "the memory is full" in err

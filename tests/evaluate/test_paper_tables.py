@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from avloc.annotations.lists import list_names, published_list
+from avloc.annotations.testsets import list_names, published_list
 from avloc.errors import UsageError
 from avloc.evaluate.paper_tables import TABLES, TRAINING_LISTS, fill, find_table, table_json
 from avloc.protocols import PROTOCOLS

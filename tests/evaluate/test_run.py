@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 import avloc
-from avloc.annotations.lists import published_list, silent_pairs
+from avloc.annotations.testsets import published_list, silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
 from avloc.dataset import ClipSet, load

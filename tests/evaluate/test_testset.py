@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.models import resnet34
 
-from avloc.annotations.lists import silent_pairs
+from avloc.annotations.testsets import silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.dataset import ClipSet, load
 from avloc.engine import ClipCells, predict_cells
@@ -165,7 +165,7 @@ def test_vggss_baselines_need_nothing_but_the_package(here, tmp_path, monkeypatc
 
 
 def test_protocols_with_lists_of_their_own_say_so(model, world, tmp_path):
-    from avloc.annotations.lists import testset_ids
+    from avloc.annotations.testsets import testset_ids
 
     all_ids, fewer = testset_ids("vggss"), set(testset_ids("vggss-4692"))
     inside = next(i for i in all_ids if i in fewer)
@@ -283,7 +283,7 @@ def test_maps_of_priors_stay_with_their_clips():
 
 
 def test_a_store_is_what_it_was_prepared_for_and_not_what_its_folder_is_called(model, world, tmp_path):
-    from avloc.annotations.lists import testset_ids
+    from avloc.annotations.testsets import testset_ids
 
     inside, outside = testset_ids("vggss-4692")[0], (set(testset_ids("vggss")) - set(testset_ids("vggss-4692"))).pop()
     clips = [to_clip(scene, id=name) for scene, name in zip(world, (inside, outside), strict=False)]

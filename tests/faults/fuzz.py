@@ -94,7 +94,7 @@ def _xml_folder(path: Path) -> object:
 
 
 def _ids(path: Path) -> object:
-    from avloc.annotations.lists import read_ids
+    from avloc.annotations.testsets import read_ids
 
     return read_ids(str(path))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from avloc.cli import entry_point
+from avloc.cli import exit_codes
 from tests.program import ROOT, avloc
 
 MEDIA = ROOT / "tests" / "data"
@@ -37,5 +37,5 @@ def test_threads_spin_briefly_unless_configured(
         monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    entry_point.run(lambda: None)
+    exit_codes.run(lambda: None)
     assert os.environ.get("GOMP_SPINCOUNT") == spins

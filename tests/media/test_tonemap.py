@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from avloc.media.colours import to_rgb
+from avloc.media.colour_space import to_rgb
 from avloc.media.tonemap import BT709, HLG, PEAK, PQ, REFERENCE_WHITE, light_to_signal, to_sdr, tone_gain
 from avloc.media.video_frames import read_frame
 from tests.media_makers import disc, hdr_frame, make_hdr_video, tone

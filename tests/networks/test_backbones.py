@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.backbone_names import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, WITH_CLASSES, BackboneName
 from avloc.config import ModelConfig
 from avloc.cost import cost_rows, model_cost
 from avloc.engine import Engine
 from avloc.errors import UsageError
 from avloc.methods import build
 from avloc.networks import lite0, yamnet
+from avloc.networks.backbone_names import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, WITH_CLASSES, BackboneName
 from avloc.networks.backbones import audio_transform, build_backbone, load_pretrained
 from avloc.networks.base import fold_batch_norms
 from avloc.transforms import log_mel, log_spectrogram, normalise_frames

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from avloc.annotations.boxes import Annotation
-from avloc.annotations.lists import pair_only_ids, published_list
+from avloc.annotations.testsets import pair_only_ids, published_list
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.files import folder_lock, read_json_lines
 from avloc.media.pictures import decode_mask, decode_picture

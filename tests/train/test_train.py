@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import avloc.train as avloc_train
-from avloc.annotations.lists import published_list
+from avloc.annotations.testsets import published_list
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, OptimConfig
 from avloc.errors import Refused, UsageError, WeightsError

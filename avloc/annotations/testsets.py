@@ -1,4 +1,4 @@
-"""Clip ids and id lists: the published lists shipped with the package, and the user's own."""
+"""The known test sets, the published lists of clip ids shipped with the package, and the user's own lists."""
 
 from __future__ import annotations
 
@@ -26,6 +26,22 @@ TESTSETS: Mapping[str, str] = types.MappingProxyType(
     }
 )
 """`eval --testset` -> name of the list of all clips it needs."""
+
+BOX_RULES = {"flickr": "consensus", "vggss": "union"}
+"""Beginning of a test list's name -> rule that makes one truth of a clip's boxes (`avloc.metrics.ground_truth`)."""
+
+EXTENDED = ("flickr-ext", "vggss-ext")
+"""Test sets with silent pairs."""
+
+SHARED_STORES = {
+    "flickr-250": "flickr",
+    "flickr-ext": "flickr",
+    "vggss-4692": "vggss",
+    "vggss-ext": "vggss",
+    "vggss-heard": "vggss",
+    "vggss-unheard": "vggss",
+}
+"""Test set -> test set whose store may hold its clips too."""
 
 TEST_LISTS = frozenset(TESTSETS.values())
 """The published lists that are test sets."""
