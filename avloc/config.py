@@ -43,7 +43,7 @@ class ModelConfig:
     method: str = "avc"
     """Name of the published method (`avloc.methods`)."""
     vision_trunk: str = "resnet18"
-    """Image backbone (`avloc.networks.backbone_names`); `resnet18:layer2` ends after that layer."""
+    """Image backbone (`avloc.networks.backbones`); `resnet18:layer2` ends after that layer."""
     audio_trunk: str = "resnet18"
     """Audio backbone; the first convolution of an image network is replaced by one with a single input channel."""
     dim: int = 2048

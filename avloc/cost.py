@@ -113,7 +113,7 @@ def object_prior_cost(trunk: str = "resnet18") -> Cost:
     """
     import torch
 
-    from avloc.networks.backbones import build_backbone
+    from avloc.networks.builder import build_backbone
     from avloc.priors import SIDE
 
     def forward(network: nn.Module) -> None:

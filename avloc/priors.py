@@ -14,9 +14,9 @@ from torch import Tensor
 
 from avloc.errors import UsageError, nearest
 from avloc.networks import detr
-from avloc.networks.backbone_names import CONVNETS
-from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.backbones import CONVNETS
 from avloc.networks.base import BackboneOutput, deterministic_inference, fold_batch_norms, mean_activation
+from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.progress import Listener, silent
 from avloc.transforms import normalise_frames
 from avloc.weights import DETR, imagenet_weights, locate
@@ -37,7 +37,7 @@ class ObjectPrior:
     `efficientnet_b0` after the last 1x1 convolution.
 
     Args:
-        trunk: one of `avloc.networks.backbone_names.CONVNETS`.
+        trunk: one of `avloc.networks.backbones.CONVNETS`.
         weights_dir: folder searched first for the ImageNet weights.
         device: runs the network.
         listener: receives the progress of a download.

@@ -15,8 +15,8 @@ from avloc.config import ModelConfig
 from avloc.cost import DETR_PRIOR, OWN_RATE, cost_rows, measured, model_cost, object_prior_cost
 from avloc.errors import UsageError
 from avloc.methods import build
-from avloc.networks.backbone_names import TORCHVISION
-from avloc.networks.backbones import build_backbone
+from avloc.networks.backbones import TORCHVISION
+from avloc.networks.builder import build_backbone
 from avloc.networks.detr import SIDE
 from avloc.transforms import log_spectrogram
 from tests.small_models import SMALL

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from avloc.errors import UsageError, WeightsAbsent
-from avloc.networks.backbone_names import CONVNETS, TORCHVISION
+from avloc.networks.backbones import CONVNETS, TORCHVISION
 from avloc.networks.detr import stretched
 from avloc.networks.lite0 import Lite0
 from avloc.priors import SIDE, DetrPrior, ObjectPrior

@@ -19,7 +19,7 @@ from avloc.errors import InputError, UsageError
 from avloc.media.containers import MediaSource
 from avloc.media.pictures import square
 from avloc.media.video_frames import read_frames
-from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.networks.vggish import WIDTH
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Store

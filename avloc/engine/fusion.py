@@ -141,7 +141,7 @@ def load_fusion(
 ) -> Fusion:
     """Load the priors of `--object-prior`, with the weights of `--map-weights`.
 
-    `names` is `own`, `none`, a network of `CONVNETS` (`avloc.networks.backbone_names`), `detr`, or the last two with a
+    `names` is `own`, `none`, a network of `CONVNETS` (`avloc.networks.backbones`), `detr`, or the last two with a
     comma; empty selects the card's fusion. Without `weights`, `own` has those of the card and others those of protocol
     `avloc`.
 

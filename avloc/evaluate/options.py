@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avloc.errors import UsageError, nearest
-from avloc.networks.backbone_names import CONVNETS
+from avloc.networks.backbones import CONVNETS
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 from avloc.registry import SPECS
 

@@ -17,9 +17,9 @@ from avloc import losses
 from avloc.config import LossWeights, ModelConfig
 from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Method, Published, Supervision, tensors_of
-from avloc.networks.backbone_names import AUDIO_ONLY
-from avloc.networks.backbones import audio_transform, build_backbone
+from avloc.networks.backbones import AUDIO_ONLY
 from avloc.networks.base import BackboneOutput, init_from_scratch, mean_activation
+from avloc.networks.builder import audio_transform, build_backbone
 
 AVC_DIM = 2_048
 

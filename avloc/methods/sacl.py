@@ -20,8 +20,8 @@ from avloc.config import LossWeights, ModelConfig
 from avloc.distributed import ALONE, Peers
 from avloc.methods.base import Embeddings, HintBatch, Published, Supervision, tensors_of
 from avloc.methods.vggish import VGGishMethod, attention
-from avloc.networks.backbones import build_backbone
 from avloc.networks.base import BackboneOutput, mean_activation
+from avloc.networks.builder import build_backbone
 from avloc.networks.vggish import JOINT_WIDTH, VGGishWithMLP
 from avloc.registry import METHOD_SPECS
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avloc.errors import UsageError, WeightsError
-from avloc.networks.backbone_names import BackboneName
+from avloc.networks.backbones import BackboneName
 
 
 class BackboneOutput(NamedTuple):

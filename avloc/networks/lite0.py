@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avloc.networks.backbone_names import BackboneName
+from avloc.networks.backbones import BackboneName
 from avloc.networks.base import Backbone, BackboneOutput, SameConv2d, load_weights
 from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD
 from avloc.weights.torch_files import load_plain

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from avloc.errors import UsageError
-from avloc.networks.backbone_names import BackboneName
+from avloc.networks.backbones import BackboneName
 from avloc.networks.base import Backbone, BackboneOutput
 
 SIDE = 224

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from avloc.errors import WeightsError
-from avloc.networks.backbone_names import BackboneName
+from avloc.networks.backbones import BackboneName
 from avloc.networks.base import Backbone, BackboneOutput, SameConv2d
 
 CLASSES = 521  # of AudioSet, in the order of `yamnet_class_map.csv`

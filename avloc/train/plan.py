@@ -21,8 +21,8 @@ from avloc.engine import Engine
 from avloc.errors import Refused, UsageError
 from avloc.media.superpixels import check_segments
 from avloc.methods import Method
-from avloc.networks.backbone_names import BackboneName
-from avloc.networks.backbones import load_pretrained
+from avloc.networks.backbones import BackboneName
+from avloc.networks.builder import load_pretrained
 from avloc.networks.concepts import DIM, concept_projections, concepts_hash
 from avloc.progress import Listener
 from avloc.protocols import Protocol

@@ -100,7 +100,7 @@ VGGISH = Weight(
 
 
 def backbone_weights(network: str) -> Weight:
-    """The weights that `avloc.networks.backbones.load_pretrained` reads. Raises UsageError if there are none."""
+    """The weights that `avloc.networks.builder.load_pretrained` reads. Raises UsageError if there are none."""
     return {"yamnet": YAMNET, "vggish": VGGISH}.get(network) or imagenet_weights(network)
 
 

@@ -15,7 +15,7 @@ from avloc.engine import Engine, pick_device, pick_precision, weighted_total
 from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
-from avloc.networks.backbones import build_backbone
+from avloc.networks.builder import build_backbone
 from avloc.transforms import normalise_frames
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ from avloc.engine import Engine
 from avloc.errors import UsageError
 from avloc.methods import build
 from avloc.networks import lite0, yamnet
-from avloc.networks.backbone_names import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, WITH_CLASSES, BackboneName
-from avloc.networks.backbones import audio_transform, build_backbone, load_pretrained
+from avloc.networks.backbones import AUDIO_ONLY, CONVNETS, IMAGE_ONLY, WITH_CLASSES, BackboneName
 from avloc.networks.base import fold_batch_norms
+from avloc.networks.builder import audio_transform, build_backbone, load_pretrained
 from avloc.transforms import log_mel, log_spectrogram, normalise_frames
 from avloc.weights import LITE0, YAMNET, backbone_weights
 from tests.recipe_makers import save_lite0, save_yamnet

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.errors import WeightsError
-from avloc.networks.backbones import build_backbone, load_pretrained
 from avloc.networks.base import SameConv2d
+from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.networks.lite0 import InputScale, load_lite0
 from avloc.transforms import normalise_frames
 from avloc.weights import LITE0

@@ -12,7 +12,7 @@ from avloc.cost import model_cost
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
 from avloc.methods import build
-from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.builder import build_backbone, load_pretrained
 
 CPU = torch.device("cpu")
 WITH_VIT = ModelConfig(dim=16, vision_trunk="vit_b_16", audio_trunk="shufflenet_v2_x0_5", seconds=1.0)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 from avloc.errors import UsageError, WeightsError
 from avloc.media.audio import read_sound
-from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.networks.yamnet import YAMNet, load_yamnet, read_yamnet
 from avloc.transforms import log_mel
 from avloc.weights import YAMNET

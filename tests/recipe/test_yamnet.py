@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from avloc.errors import WeightsAbsent, WeightsError
-from avloc.networks.backbones import build_backbone, load_pretrained
+from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.networks.yamnet import YAMNet, load_yamnet, read_yamnet
 from avloc.transforms import mel_bands
 from avloc.weights import YAMNET, cache_folder, locate

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from avloc.errors import UsageError, WeightsAbsent, WeightsError
-from avloc.networks.backbone_names import IMAGE_ONLY, TORCHVISION
+from avloc.networks.backbones import IMAGE_ONLY, TORCHVISION
 from avloc.progress import Event, Notice, Progress
 from avloc.weights import (
     CNN14,
