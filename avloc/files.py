@@ -28,7 +28,7 @@ _NO_FOLDER_FLUSH = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 LOCK = ".lock"
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.ASCII | re.IGNORECASE)
 _BLOCK_BYTES = 1 << 20
-_RECREATE = "Delete it and run the command that made it again."
+RECREATE = "Delete it and run the command that made it again."
 _MAX_NAME_BYTES, _DIGEST_CHARS = 255 - len(f"..{8 * '0'}{TEMPORARY_SUFFIX}"), 8
 """Longest name to which the rest of a temporary name can be added, and the digest that replaces what is cut off."""
 _MAX_JSON_BYTES = 1 << 30
@@ -214,9 +214,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         value = read_json(path)
     except (ValueError, OSError) as error:
-        raise Refused(f"{path} cannot be read: {error}", hint=_RECREATE) from error
+        raise Refused(f"{path} cannot be read: {error}", hint=RECREATE) from error
     if not isinstance(value, dict):
-        raise Refused(f"{path} holds a {type(value).__name__}, not a JSON object", hint=_RECREATE)
+        raise Refused(f"{path} holds a {type(value).__name__}, not a JSON object", hint=RECREATE)
     return value
 
 
@@ -231,9 +231,9 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (ValueError, OSError) as error:
-        raise Refused(f"{path} cannot be read: {error}", hint=_RECREATE) from error
+        raise Refused(f"{path} cannot be read: {error}", hint=RECREATE) from error
     if not all(isinstance(line, dict) for line in lines):
-        raise Refused(f"{path} has a line that is not a JSON object", hint=_RECREATE)
+        raise Refused(f"{path} has a line that is not a JSON object", hint=RECREATE)
     return lines
 
 

@@ -33,7 +33,8 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's copy of click gives it
 
 
 def flags_of(command: Any) -> set[str]:
-    return {"--help"} | {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    shown = (option for option in command.params if not getattr(option, "hidden", False))
+    return {"--help"} | {flag for option in shown for flag in (*option.opts, *option.secondary_opts)}
 
 
 FLAGS = {name: flags_of(command) for name, command in COMMANDS.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import lzma
 import math
+import re
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -267,3 +268,12 @@ def test_the_outputs_of_an_event_model_are_unchanged(name: str, event_store: Pat
     path = write_network(tmp_path / "network.safetensors", network)
     found = event_losses(path, network, event_store, tmp_path / "run", here)
     assert found == pytest.approx(network["fingerprint"], rel=1e-4)
+
+
+def test_schema_names_are_frozen():
+    """Readers of JSON compare them; renaming a module must not change one."""
+    source = "".join(path.read_text() for path in Path(avloc.__file__).parent.rglob("*.py"))
+    assert set(re.findall(r"\"(avloc\.[a-z]+/\d+)\"", source)) == {
+        *("avloc.compare/1", "avloc.eval/2", "avloc.events/1", "avloc.localize/2"),
+        *("avloc.report/1", "avloc.runs/1", "avloc.table/1"),
+    }

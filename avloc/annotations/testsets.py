@@ -27,7 +27,7 @@ TESTSETS: Mapping[str, str] = types.MappingProxyType(
 )
 """`eval --testset` -> name of the list of all clips it needs."""
 
-BOX_RULES = {"flickr": "consensus", "vggss": "union"}
+TRUTH_RULES = {"flickr": "consensus", "vggss": "union"}
 """Beginning of a test list's name -> rule that makes one truth of a clip's boxes (`avloc.metrics.ground_truth`)."""
 
 EXTENDED = ("flickr-ext", "vggss-ext")

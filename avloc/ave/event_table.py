@@ -44,7 +44,7 @@ class EventRow:
     """Published split for cross-modal matching."""
 
     def as_json(self) -> dict[str, Any]:
-        """The row as it stands in `events.json`."""
+        """The row as stored in `events.json`."""
         return {"clip": self.clip, "said": asdict(self.annotation), "split": self.split, "match": self.match}
 
 

@@ -34,7 +34,7 @@ from avloc.registry import StoreSpec
 from avloc.transforms import MEL_RATE
 from avloc.weights import VGGISH, imagenet_weights, locate
 
-SCHEMA = "avloc.progress/1"
+SCHEMA = "avloc.events/1"
 WINDOW, STEP = 10, 5
 """Length of a window of the model, and the step between windows, in seconds."""
 _SHOWN_SIDE = 112

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path, PurePath
 
 from avloc.annotations.testsets import IdList, media_id
@@ -21,7 +21,7 @@ from avloc.media.pictures import VIDEO_SUFFIXES
 from avloc.prepare import PrepareOptions, PrepareReport, prepare
 from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent
-from avloc.registry import SPECS
+from avloc.registry import MODES, SPECS
 from avloc.sharding import lock_shard
 from avloc.store import FIRST, WINDOW, StoreHeader
 
@@ -49,8 +49,7 @@ def prepare_events(
         NoInputLeft: every video failed.
         Refused: another process writes to `out`, or it contains another store.
     """
-    if options.method not in (PrepareOptions.method, _METHOD):
-        raise UsageError(f"--for {options.method} does not go with --layout ave; valid: without it")
+    _check_options(options)
     files = _named(files_in(sources, out))
     if _ANNOTATIONS not in files:
         raise UsageError(f"no {_ANNOTATIONS} in {', '.join(sources)}", hint="--layout ave takes the folder of AVE.")
@@ -71,6 +70,16 @@ def prepare_events(
         table.write(out)
         table.write_labels(out / LABELS)
     return report
+
+
+def _check_options(options: PrepareOptions) -> None:
+    """Refuse options that do not apply, as the command line does, where the library passes them."""
+    default, takes = PrepareOptions(layout=options.layout), MODES["prepare"][options.layout].takes
+    for name in (field.name for field in fields(options) if field.name not in takes):
+        if getattr(options, name) != getattr(default, name):
+            raise UsageError(f"--{name.replace('_', '-')} does not apply to --layout ave")
+    if options.method not in (default.method, _METHOD):
+        raise UsageError(f"--for {options.method} does not apply to --layout ave")
 
 
 def _check_table(table: EventTable, out: Path, released: bool) -> None:
@@ -140,7 +149,7 @@ def _take_features(
     clips = [row.clip for row in table.rows if row.split != NOISE]
     noise = [row.clip for row in table.part(NOISE)]
     if not options.shard.is_unsharded:
-        raise UsageError(f"--shard {options.shard.label} does not go with released features; valid: without it")
+        raise UsageError(f"--shard {options.shard.label} does not apply to released features")
     for one in released:
         one.check(len(clips))
     if options.dry_run:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.heatmap import heat_maps
 from avloc.localize.outputs import new_file, write_picture
 from avloc.localize.overlay import draw_overlay, draw_silent
+from avloc.localize.result import heat_of
 from avloc.localize.style import Style
 from avloc.localize.verdict import Verdict
 from avloc.localize.video import EncodedVideo, encode_video, warn_codec
@@ -179,10 +179,7 @@ def attention_overlay(picture: NDArray[np.uint8], attention: NDArray[np.float32]
 
 def attention_map(attention: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Attention [7, 7] resized and min-max normalised: heat [H, W] in [0, 1]."""
-    import torch
-
-    heat: NDArray[np.float32] = heat_maps(torch.from_numpy(attention)[None], size, "bilinear-halfpixel")[0].numpy()
-    return heat
+    return heat_of(attention, "bilinear-halfpixel", *size)
 
 
 def _draw_strip(axis: Any, timeline: Timeline, columns: int) -> None:

@@ -55,7 +55,7 @@ def evaluate(
         ),
     ] = None,
     object_prior: Annotated[str, typer.Option(help="ImageNet network of the object map.")] = "resnet18",
-    prior: Annotated[str, typer.Option("--prior", hidden=True)] = "",
+    prior: Annotated[str, typer.Option("--prior", hidden=True)] = "",  # noqa: ARG001 (read by `renamed`)
     negatives: Annotated[int, typer.Option(help="Wrong sounds of each kind per picture; 0 for none.")] = 0,
     compare: Annotated[Path | None, typer.Option(help="Another model or run: paired differences per clip.")] = None,
     paper_table: Annotated[
@@ -81,7 +81,7 @@ def evaluate(
     from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_session
     from avloc.report import prepare_folder
 
-    object_prior = renamed("--prior", prior, "--object-prior", object_prior, "resnet18")
+    object_prior = renamed(ctx, "prior", "object_prior")
     paths = [*(run or ()), *(model or ())]
     options = EvalOptions(
         testset=testset,
@@ -97,7 +97,7 @@ def evaluate(
         max_missing=max_missing,
     )
     if paper_table and (compare or report):
-        raise UsageError("--paper-table goes alone: without --compare and --report")
+        raise UsageError("--paper-table cannot be combined with --compare or --report")
     if report is not None:
         prepare_folder(report)
     keep_freed_memory()

@@ -51,7 +51,7 @@ def localize(
         ),
     ] = "",
     map_weights: Annotated[str, typer.Option(help="Weight of each map, as av=0.6,object=0.4.")] = "",
-    weights: Annotated[str, typer.Option("--weights", hidden=True)] = "",
+    weights: Annotated[str, typer.Option("--weights", hidden=True)] = "",  # noqa: ARG001 (read by `renamed`)
     weights_dir: WeightsDir = None,
     style: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Style of overlays; may repeat.")] = None,
     events: Annotated[
@@ -70,7 +70,7 @@ def localize(
     if mode := mode_of(ctx, "events" if events else ""):
         _check_failures(*resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes}))
         return
-    map_weights = renamed("--weights", weights, "--map-weights", map_weights)
+    map_weights = renamed(ctx, "weights", "map_weights")
     from avloc.console import terminal
     from avloc.files import refuse_url
     from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights

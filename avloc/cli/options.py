@@ -23,7 +23,7 @@ Shard = Annotated[
     str | None,
     typer.Option(
         metavar="<i/n>",
-        help="Only part i of n, as 2/4; parts can run at the same time.  [default: from $RANK and $WORLD_SIZE, "
+        help="Only shard i of n, as 2/4; shards can run at the same time.  [default: from $RANK and $WORLD_SIZE, "
         "if a launcher has set them]",
     ),
 ]
@@ -46,20 +46,22 @@ def mode_of(ctx: typer.Context, name: str) -> Mode | None:
         if not applies and source is not None and source.name == "COMMANDLINE":
             flag = max(option.opts, key=len)
             raise UsageError(
-                f"{flag} does not go with {mode.flag}" if mode else f"{flag} goes with {', '.join(owners)}"
+                f"{flag} does not apply to {mode.flag}" if mode else f"{flag} applies to {', '.join(owners)}"
             )
     return mode
 
 
-def renamed(old: str, old_value: str, new: str, value: str, default: str = "") -> str:
-    """The value of an option under its old spelling, with a line on standard error, or under its new one.
+def renamed(ctx: typer.Context, old: str, new: str) -> str:
+    """The value of parameter `new`, or of `old`, its deprecated spelling, with a line on standard error.
 
     Raises:
         UsageError: both spellings were given.
     """
-    if not old_value:
-        return value
-    if value != default:
-        raise UsageError(f"{old} is the old spelling of {new}; valid: one of them")
-    typer.echo(f"avloc: {old} is deprecated; use {new}", err=True)
-    return old_value
+    old_flag, new_flag = (f"--{name.replace('_', '-')}" for name in (old, new))
+    if not ctx.params[old]:
+        return str(ctx.params[new])
+    source = ctx.get_parameter_source(new)
+    if source is not None and source.name == "COMMANDLINE":
+        raise UsageError(f"{old_flag} is the old spelling of {new_flag}; valid: one of them")
+    typer.echo(f"avloc: {old_flag} is deprecated; use {new_flag}", err=True)
+    return str(ctx.params[old])

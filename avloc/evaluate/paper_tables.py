@@ -102,7 +102,7 @@ def find_table(text: str) -> PaperTable:
         if text == name or (table.number and text == str(table.number)):
             return table
     if text in map(str, range(1, PAPER_TABLES + 1)):
-        title = f"which of these rows Table {text} of the paper prints is not known to avloc; all that it may be"
+        title = f"which of these rows Table {text} of the paper prints is unknown; these are all candidates"
         rows = tuple(row for table in TABLES.values() if not table.number for row in table.rows)
         return PaperTable(name="unplaced", title=title, rows=rows)
     known = ", ".join(f"{table.number} ({name})" if table.number else name for name, table in TABLES.items())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from avloc.annotations.boxes import published_boxes
 from avloc.annotations.testsets import (
-    BOX_RULES,
     EXTENDED,
     SHARED_STORES,
     TESTSETS,
+    TRUTH_RULES,
     SilentPair,
     silent_pairs,
     testset_ids,
@@ -109,7 +109,7 @@ def _name_of(store: Store) -> str:
 
 def _rule_of(testset: str) -> str:
     """The rule of a published set's boxes; '' for any other."""
-    return next((rule for name, rule in BOX_RULES.items() if TESTSETS.get(testset, "").startswith(name)), "")
+    return next((rule for name, rule in TRUTH_RULES.items() if TESTSETS.get(testset, "").startswith(name)), "")
 
 
 def _check_rule(testset: str, store: Store) -> None:

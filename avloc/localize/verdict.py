@@ -11,7 +11,7 @@ from typing import Any
 from avloc.config import from_dict
 from avloc.errors import UsageError, WeightsError
 
-CARD_KEY = "verdict"
+VERDICT_KEY = "verdict"
 """Key of a model's calibrated thresholds in its card."""
 
 
@@ -59,11 +59,11 @@ class VerdictRule:
         Raises:
             WeightsError: an invalid entry.
         """
-        entry = card.get(CARD_KEY, {})
+        entry = card.get(VERDICT_KEY, {})
         if not isinstance(entry, Mapping):
-            raise WeightsError(f"the model's card has no table under {CARD_KEY!r}")
+            raise WeightsError(f"the model's card has no table under {VERDICT_KEY!r}")
         try:
-            return from_dict(cls, entry, f"{CARD_KEY}.")
+            return from_dict(cls, entry, f"{VERDICT_KEY}.")
         except UsageError as error:
             raise WeightsError(f"the model's card has an invalid verdict: {error}") from error
 

@@ -40,7 +40,7 @@ _PREROLL_S = Fraction(1, 10)
 _MAX_SIDE = 4096
 """Limit of many H.264 players; larger frames are reduced to it, unless the source is larger."""
 _YUV_MATRICES = frozenset({1, 2, 4, 5, 6, 7, 9})
-_RGB_MATRIX, _SMPTE_170M, _LIMITED = 0, 6, 1
+_SMPTE_170M, _LIMITED = 6, 1
 
 
 def video_codec() -> str:

@@ -24,13 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import Refused
-from avloc.files import write_buffer
+from avloc.files import RECREATE, write_buffer
 from avloc.hdf5 import local_data_set
 from avloc.sharding import JobShard
 
 _MAX_OPEN = 256
 """Limit on open shards: processes may open about a thousand files, and large stores have more shards."""
-_RECREATE = "Delete it and repeat the command that created it."
 ROWS, EDGES, ANY = "rows", "edges", "any"
 """Lengths of an axis: number of clips; that plus one; any."""
 
@@ -82,7 +81,7 @@ class Shard:
         try:
             yield
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-            raise Refused(f"shard {self.path} cannot be read: {error}", hint=_RECREATE) from error
+            raise Refused(f"shard {self.path} cannot be read: {error}", hint=RECREATE) from error
 
     def _data_set(self, name: str) -> Any:
         if name not in self._found:
@@ -145,7 +144,7 @@ class Shard:
             offsets = self.numbers(edges) if exists else np.zeros(0, np.int64)
             steps = np.diff(offsets, prepend=0)
             if len(offsets) and ((steps < 0).any() or offsets[-1] > len(self._data_set(name))):
-                raise Refused(f"shard {self.path} cannot be read: {edges} exceeds {name}", hint=_RECREATE)
+                raise Refused(f"shard {self.path} cannot be read: {edges} exceeds {name}", hint=RECREATE)
             self._offsets[name] = offsets
         return self._offsets[name]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from avloc.weights import backbone_weights, locate
 
 CONCEPT_SETTINGS = {"vision_trunk": "efficientnet_lite0+classes", "audio_trunk": "yamnet+classes", "dim": DIM}
 """Model settings that `--init concepts` requires; the image backbone may have a frozen head."""
+_CONCEPT_BACKBONES = tuple(BackboneName.parse(str(CONCEPT_SETTINGS[f"{kind}_trunk"])) for kind in ("vision", "audio"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +231,8 @@ def _load_file(module: nn.Module, network: str, options: TrainOptions, listener:
 
 def _check_concepts(config: ModelConfig) -> None:
     vision = BackboneName.parse(config.vision_trunk)
-    known = (vision.network, vision.class_scores) == ("efficientnet_lite0", True)
-    if not known or (config.audio_trunk, config.dim) != ("yamnet+classes", DIM):
+    names = (replace(vision, frozen_head=False), BackboneName.parse(config.audio_trunk))
+    if names != _CONCEPT_BACKBONES or config.dim != DIM:
         settings = " ".join(f"--set model.{name}={value}" for name, value in CONCEPT_SETTINGS.items())
         raise UsageError("--init concepts needs other networks", hint=f"Valid: {settings}")
 

@@ -141,8 +141,8 @@ def test_scores_of_events_need_a_model_of_events(store, model, tmp_path, here):
     for arguments, words in (
         ((), "needs a model"),
         ((model,), "is a model of avc"),
-        ((model, "--maps", "av"), "--maps does not go with --testset ave"),
-        ((model, "--batch", "16"), "--batch does not go with --testset ave"),
+        ((model, "--maps", "av"), "--maps does not apply to --testset ave"),
+        ((model, "--batch", "16"), "--batch does not apply to --testset ave"),
     ):
         done = here("eval", *arguments, "--testset", "ave", "--store", store)
         assert (done.code, words in done.err) == (2, True), done.err

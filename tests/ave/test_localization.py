@@ -97,7 +97,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
 def test_options_of_maps_are_refused_with_events(here, tmp_path):
     for flag, value in (("--at", "3"), ("--precision", "fp32"), ("--style", "box=false"), ("--object-prior", "none")):
         done = here("localize", __file__, "--events", flag, value)
-        assert (done.code, f"{flag} does not go with --events" in done.err) == (2, True)
+        assert (done.code, f"{flag} does not apply to --events" in done.err) == (2, True)
     done = here("localize", __file__, "--events")
     assert (done.code, "--events needs --model" in done.err) == (2, True)
     done = here("localize", __file__, "--events", "--out", "a.npy", "--model", tmp_path)
