@@ -33,8 +33,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's copy of click gives it
 
 
 def flags_of(command: Any) -> set[str]:
-    shown = (option for option in command.params if not getattr(option, "hidden", False))
-    return {"--help"} | {flag for option in shown for flag in (*option.opts, *option.secondary_opts)}
+    return {"--help"} | {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
 
 
 FLAGS = {name: flags_of(command) for name, command in COMMANDS.items()}
