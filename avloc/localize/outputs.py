@@ -154,7 +154,7 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise Refused(f"a folder cannot be made there: {error}", hint="Name another place.") from error
+        raise Refused(f"a folder cannot be created there: {error}", hint="Name another place.") from error
     try:
         with atomic_path(path) as part:
             yield part

@@ -494,7 +494,7 @@ def test_an_unwritable_output_folder_is_named(media, model, tmp_path, here, monk
 def test_an_output_folder_that_cannot_be_created_is_named(media, model, here, out, what):
     done = here("localize", media / "good.mp4", "--model", model, "--out", f"/proc/{out}")
     assert (done.code, done.out) == (5, "")
-    assert f"a {what} cannot be made there" in done.err
+    assert f"a {what} cannot be created there" in done.err
     assert "Traceback" not in done.err
 
 

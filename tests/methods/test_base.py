@@ -202,9 +202,7 @@ def test_a_step_teaches_everything_that_is_to_learn(method: str, settings: list[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method", [name for name in METHOD_SPECS if name != "avc"]
-)  # `tests.train.test_run` has AVC's
+@pytest.mark.parametrize("method", [name for name in METHOD_SPECS if name != "avc"])  # `tests.train.test_run` has AVC's
 def test_a_run_goes_on_in_the_middle_as_if_nothing_had_happened(method: str, tmp_path):
     """Weights, optimiser and log after two steps in one go, and after one, a stop and the other."""
     store = write_store(tmp_path / "store", 4)

@@ -67,10 +67,10 @@ RECORD = """
             network="avloc.methods.newcomer.Newcomer",
             settings={"model": {"method": "newcomer", "dim": 16}, "loss": _WITHOUT_HINTS, "init": "random"},
             own={"sharpness": Setting(5.0, 0.0)},
-            unused=("model.tau", *_OF_OTHERS, *_OF_TEACHERS, *_OF_LABELS),
+            unused=("model.tau", *_OTHER_TERMS, *_TEACHER_SETTINGS, *_LABEL_SETTINGS),
         ),
 """
-FIRST_RECORD = '        "avc": MethodSpec(network="avloc.methods.avc.AVC", hints=True, unused=_OF_OTHERS),'
+FIRST_RECORD = '        "avc": MethodSpec(network="avloc.methods.avc.AVC", hints=True, unused=_OTHER_TERMS),'
 
 
 @pytest.fixture
