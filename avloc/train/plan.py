@@ -226,7 +226,7 @@ def _load_file(module: nn.Module, network: str, options: TrainOptions, listener:
     weight, instead = backbone_weights(network), "Or start from random weights: --init random."
     located = locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
     load_pretrained(module, network, located.path)
-    return {"weights": located.path.name, "sha256": located.sha256, "verified": located.verified}
+    return {"weights": located.name, "sha256": located.sha256, "verified": located.verified}
 
 
 def _check_concepts(config: ModelConfig) -> None:

@@ -16,6 +16,8 @@ from avloc.progress import Listener, Notice, silent
 from avloc.weights.catalog import Weight
 from avloc.weights.download import check, download, hash_in_name
 
+SOURCE_HASH = "source_sha256"
+"""Metadata key of a converted file: SHA-256 of the published file."""
 _OTHER_CACHE = "Set XDG_CACHE_HOME to a folder that can be written, or name a folder that has them with --weights-dir."
 
 
@@ -26,9 +28,14 @@ class Located:
     path: Path
     """The file, or the folder that holds the files."""
     hashes: dict[str, str]
-    """File name -> SHA-256 in hex, as computed here."""
+    """File name -> SHA-256 in hex: computed here, or the converted file's record of the file it was made from."""
     verified: bool
     """Whether every file has its published hash."""
+
+    @property
+    def name(self) -> str:
+        """Name of the file, or of the folder."""
+        return next(iter(self.hashes)) if len(self.hashes) == 1 else self.path.name
 
     @property
     def sha256(self) -> str:
@@ -109,7 +116,20 @@ def _inside_package(weight: Weight) -> dict[str, Path]:
 
 def _located(weight: Weight, place: Path, published: list[str]) -> Located:
     hashes = {path.name: sha256_of(path) for path in weight.files_under(place)}
+    if weight.original and (source := _source_hash(weight.under(place))):
+        hashes = {weight.original: source}  # as in the hints and runs of avloc 0.1, which read that file
     return Located(path=weight.under(place), hashes=hashes, verified=all(published))
+
+
+def _source_hash(path: Path) -> str:
+    """SHA-256 of the file that a converted file was made from; '' if it has no such record."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get(SOURCE_HASH, ""))
+    except SafetensorError:  # whoever loads the weights reports it
+        return ""
 
 
 def _without_address(weight: Weight, searched: str, originals: list[Path]) -> WeightsAbsent:

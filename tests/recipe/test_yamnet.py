@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,12 @@ def test_damaged_files_are_named(damage, layers, tmp_path):
     with pytest.raises(WeightsError, match=re.escape(str(path))):
         convert_yamnet(path, tmp_path / "yamnet.safetensors")
     assert not (tmp_path / "yamnet.safetensors").exists()
+
+
+def test_hints_and_runs_record_the_published_file(source, tmp_path):
+    """Hint stores and runs of avloc 0.1, which read the .tflite itself, continue with the converted file."""
+    convert_yamnet(source, tmp_path / "yamnet.safetensors")
+    found = locate(YAMNET, weights_dir=tmp_path)
+    assert (found.name, found.sha256) == ("yamnet_int8.tflite", sha256(source.read_bytes()).hexdigest())
+    assert found.hashes == {found.name: found.sha256}
+    assert found.path == tmp_path / "yamnet.safetensors"

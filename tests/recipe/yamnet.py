@@ -9,8 +9,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from avloc.errors import WeightsError
-from avloc.files import atomic_path
+from avloc.files import atomic_path, sha256_of
 from avloc.networks.yamnet import YAMNet
+from avloc.weights.lookup import SOURCE_HASH
 from tests.recipe.tflite import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, Layer, read_layers
 
 
@@ -20,7 +21,7 @@ def convert_yamnet(source: Path, target: Path) -> Path:
     Raises:
         WeightsError: the file is unreadable or holds another network.
     """
-    data = save(read_yamnet_tflite(source))
+    data = save(read_yamnet_tflite(source), {SOURCE_HASH: sha256_of(source)})
     with atomic_path(target) as part:
         part.write_bytes(data)
     return target
