@@ -81,11 +81,11 @@ def test_readme_names_every_field_of_a_report() -> None:
 
 
 def test_readme_and_help_name_every_test_set_and_protocol() -> None:
-    told = re.sub(r"-\s+", "-", " ".join(avloc("eval", "--help").stdout.split()))  # lines break at hyphens
+    help_text = re.sub(r"-\s+", "-", " ".join(avloc("eval", "--help").stdout.split()))  # lines break at hyphens
     section = README.partition("### eval\n")[2].partition("\n### ")[0]
     for names in (TESTSETS, PROTOCOLS):
         assert [name for name in names if f"`{name}`" not in section] == []
-        assert [name for name in names if not re.search(rf"[ ,]{name}[ ,.;]", told)] == []
+        assert [name for name in names if not re.search(rf"[ ,]{name}[ ,.;]", help_text)] == []
 
 
 def test_readme_shows_the_protocol_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +107,7 @@ def test_readme_names_every_published_weight_and_where_it_lies() -> None:
         assert f"`{weight.package.replace('_', '-')}`" in README or not weight.package
 
 
-def test_readme_knows_how_wide_the_concepts_are() -> None:
+def test_readme_states_the_width_of_the_concepts() -> None:
     from avloc.networks.concepts import DIM
 
     assert f"a space of {DIM - 2} concepts" in README
@@ -176,7 +176,7 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert avloc("--version").stdout == f"avloc {package.__version__}\n"
 
 
-def test_the_changelog_begins_with_what_is_unreleased_and_knows_the_version() -> None:
+def test_the_changelog_begins_with_what_is_unreleased_and_lists_the_version() -> None:
     first, *released = re.findall(r"^## \[(.+?)\]", CHANGELOG, re.MULTILINE)
     assert first == "Unreleased"
     assert released[:1] in ([], [package.__version__])
@@ -239,7 +239,7 @@ def shipped_texts() -> Iterator[Path]:
     yield from (path for path in (ROOT / "avloc").rglob("*") if path.suffix in (".py", ".md", ".json", ".toml", ".txt"))
 
 
-def test_no_file_knows_a_machine() -> None:
+def test_no_file_names_a_machine() -> None:
     found = {
         f"{path.relative_to(ROOT)}: {match[0]}"
         for path in shipped_texts()

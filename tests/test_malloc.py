@@ -56,17 +56,17 @@ def test_memory_is_allocated_once_and_can_be_released() -> None:
 @pytest.mark.parametrize(("granted", "calls"), [(1, [-3, -1]), (0, [-3])])
 def test_the_second_setting_is_skipped_if_the_first_is_refused(granted, calls, monkeypatch) -> None:
     """As in glibc before 2.35, where the second setting alone would allocate every small tensor anew."""
-    asked = []
-    monkeypatch.setattr(malloc, "_c_function", lambda _name: lambda what, _value: asked.append(what) or granted)
+    calls_made = []
+    monkeypatch.setattr(malloc, "_c_function", lambda _name: lambda what, _value: calls_made.append(what) or granted)
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     malloc.keep_freed_memory()
-    assert asked == calls
+    assert calls_made == calls
 
 
 def test_train_and_eval_keep_freed_memory(here, tmp_path, monkeypatch) -> None:
-    asked = []
-    monkeypatch.setattr(malloc, "_c_function", asked.append)
+    calls_made = []
+    monkeypatch.setattr(malloc, "_c_function", calls_made.append)
     here("train", tmp_path / "nothing", "--out", tmp_path / "run")
     here("eval", "--store", tmp_path / "nothing")
-    assert asked == ["mallopt", "mallopt"]
+    assert calls_made == ["mallopt", "mallopt"]

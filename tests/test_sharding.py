@@ -444,7 +444,7 @@ def test_shard_without_hints_is_no_failure_but_failed_clips_are(without_hints, t
 
 
 @pytest.mark.parametrize(
-    ("asked", "local_rank", "devices", "device"),
+    ("requested", "local_rank", "devices", "device"),
     [
         ("auto", "1", 4, "cuda:1"),
         ("auto", "3", 1, "cuda:0"),
@@ -453,13 +453,13 @@ def test_shard_without_hints_is_no_failure_but_failed_clips_are(without_hints, t
         ("cpu", "1", 4, "cpu"),
     ],
 )
-def test_launched_shards_use_their_own_gpu(asked, local_rank, devices, device, monkeypatch):
+def test_launched_shards_use_their_own_gpu(requested, local_rank, devices, device, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: devices > 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: devices)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if local_rank is not None:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
-    assert str(teacher_device(asked)) == device
+    assert str(teacher_device(requested)) == device
 
 
 def test_invalid_local_rank_is_refused(monkeypatch):

@@ -109,7 +109,7 @@ def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
         {"centre": 1.1},
     ],
 )
-def test_weights_that_cannot_be_meant(fields):
+def test_invalid_weights_are_usage_errors(fields):
     with pytest.raises(UsageError, match="impossible"):
         AdaptiveWeights(**fields)
 
@@ -164,12 +164,12 @@ def gauss_twin(cells, deviation):
 
 
 @pytest.fixture
-def asking(carded, tmp_path):
+def fused_model(carded, tmp_path):
     """A model file with changed settings in its card's fusion."""
 
-    def save(**wishes):
-        model, path = load_model(carded), tmp_path / "asking.safetensors"
-        save_model(path, model.config, model.state, {"fusion": {**CARD["fusion"], **wishes}})
+    def save(**changes):
+        model, path = load_model(carded), tmp_path / "fused_model.safetensors"
+        save_model(path, model.config, model.state, {"fusion": {**CARD["fusion"], **changes}})
         return path
 
     return save
@@ -185,12 +185,12 @@ def test_smooth_maps_are_those_of_scipy(cells, deviation):
     np.testing.assert_allclose(smooth, gaussian_filter(cells, deviation, mode="nearest"), rtol=1e-6, atol=1e-7)
 
 
-def test_a_card_can_ask_for_smooth_maps(carded, asking, scene):
-    loaded = avloc.load(asking(smooth=0.7))
+def test_a_card_can_set_the_smoothing(carded, fused_model, scene):
+    loaded = avloc.load(fused_model(smooth=0.7))
     sharp, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
     assert loaded.protocol.endswith("0.25-0.75 av + rest own, smoothed by 0.7 cells")
     np.testing.assert_array_equal(result.similarity, sharp.similarity)
-    fixed = avloc.load(asking(smooth=0.7), weights={"av": 1.0, "own": 3.0})
+    fixed = avloc.load(fused_model(smooth=0.7), weights={"av": 1.0, "own": 3.0})
     assert fixed.protocol.endswith("0.25 av + rest own, smoothed by 0.7 cells")
     share = 0.25 + min(1, max(0, float(sharp.similarity.max()) + 0.5)) * 0.5
     activation = (sharp.cells - share * scaled(sharp.similarity)) / (1 - share)
@@ -206,12 +206,12 @@ def test_the_centre_map_falls_from_the_middle_to_the_corners(rows, columns):
         assert near[y, x] == pytest.approx(1 - np.sqrt(down**2 + across**2) / np.sqrt(2), abs=1e-6)
 
 
-def test_a_card_can_ask_for_the_centre(carded, asking, scene):
-    loaded = avloc.load(asking(centre=0.2))
+def test_a_card_can_set_the_weight_of_the_centre(carded, fused_model, scene):
+    loaded = avloc.load(fused_model(centre=0.2))
     plain, result = avloc.load(carded).localize(*scene, 22_050), loaded.localize(*scene, 22_050)
     assert loaded.protocol.endswith("0.8 (0.25-0.75 av + rest own) + 0.2 centre")
     np.testing.assert_allclose(result.cells, 0.8 * plain.cells + 0.2 * scaled(centre_map(plain.cells.shape)), atol=1e-5)
-    fixed = avloc.load(asking(centre=0.2), weights={"av": 1.0, "own": 3.0})
+    fixed = avloc.load(fused_model(centre=0.2), weights={"av": 1.0, "own": 3.0})
     assert fixed.protocol.endswith("0.25 av + rest own")
 
 
@@ -232,7 +232,7 @@ def test_a_card_with_an_unusable_fusion_is_refused(plain, tmp_path, entry):
         avloc.load(tmp_path / "bad.safetensors")
 
 
-def test_a_card_can_say_that_cells_are_areas(plain, tmp_path, scene):
+def test_a_card_can_set_the_resize_to_cells_as_areas(plain, tmp_path, scene):
     model, path = load_model(plain), tmp_path / "areas.safetensors"
     save_model(path, model.config, model.state, {"resize": "bilinear-halfpixel"})
     loaded = avloc.load(path)

@@ -416,7 +416,7 @@ def test_a_whole_set_is_summed_up_as_by_loops(name, clips):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_says_what_is_known_of_its_clip(name, clips):
+def test_a_row_has_the_label_size_and_flags_of_its_clip(name, clips):
     protocol = replace(PROTOCOLS[name], side=SIDE)
     (result,) = score_protocols(clips, [protocol], "consensus", KINDS)
     assert [row.id for row in result.rows] == [clip.cells.id for clip in clips]

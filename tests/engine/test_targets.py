@@ -44,7 +44,7 @@ def test_label_has_a_sounding_and_visible_classes(text, sounding, visible):
     assert (label.sounding, label.visible) == (sounding, visible)
 
 
-def test_a_sound_is_wrong_only_where_both_labels_say_so():
+def test_a_sound_is_wrong_only_by_both_labels():
     labels = ["dog | dog, cat", "cat", "siren | dog", "", "dog"]
     assert relations(labels).tolist() == [
         [1, 0, -1, 0, 0],

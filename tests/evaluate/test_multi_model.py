@@ -47,10 +47,10 @@ def lines(done) -> dict[str, list[dict]]:
 
 def test_a_folder_of_seeds_gives_mean_and_spread(here, runs, store):
     command = ("eval", runs, "--store", store, "--maps", "av")
-    said = lines(here(*command, "--json"))
-    reports = said["avloc.eval/2"]
+    printed = lines(here(*command, "--json"))
+    reports = printed["avloc.eval/2"]
     assert [r["model"] for r in reports] == ["many/seed-10", "many/seed-20", "many/seed-20 (last epoch)"]
-    (summary,) = said["avloc.runs/1"]
+    (summary,) = printed["avloc.runs/1"]
     values = [report["maps"]["av"]["overall"]["auc"] for report in reports]
     chosen, last = summary["blocks"]["held-out"], summary["blocks"]["last epoch"]
     assert chosen["maps"]["av"]["auc"] == {
@@ -69,9 +69,9 @@ def test_a_folder_of_seeds_gives_mean_and_spread(here, runs, store):
 def test_compared_models_are_paired_clip_by_clip(here, runs, store):
     one, other = runs / "seed-10" / MODEL_NAME, runs / "seed-20" / MODEL_NAME
     command = ("eval", one, "--compare", other, "--store", store, "--maps", "av")
-    said = lines(here(*command, "--json"))
-    (difference,) = said["avloc.compare/1"]
-    a, b = ([clip["scores"]["av"]["ciou"] for clip in report["clips"]] for report in said["avloc.eval/2"])
+    printed = lines(here(*command, "--json"))
+    (difference,) = printed["avloc.compare/1"]
+    a, b = ([clip["scores"]["av"]["ciou"] for clip in report["clips"]] for report in printed["avloc.eval/2"])
     assert difference["maps"]["av"] == paired_difference(a, b)
     assert (difference["n"], difference["only_a"], difference["only_b"]) == (5, [], [])
     assert "5 clips, protocol avloc" in here(*command).out
@@ -86,7 +86,7 @@ def test_compared_models_are_paired_clip_by_clip(here, runs, store):
         (["--paper-table", "9"], "known: flickr, vggss, cross, 2 (ablation)"),
     ],
 )
-def test_what_cannot_be_meant(here, store, arguments, words):
+def test_invalid_arguments_are_usage_errors(here, store, arguments, words):
     done = here("eval", "--store", store, *arguments)
     assert (done.code, done.out) == (2, "")
     assert words in done.err
@@ -130,7 +130,7 @@ def test_the_report_holds_what_was_printed(here, runs, store, tmp_path):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_a_table_of_the_paper_says_what_was_not_run(here, runs, tmp_path, monkeypatch):
+def test_a_table_of_the_paper_lists_what_was_not_run(here, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plain = here("eval", "--paper-table", "2")
     assert plain.code == 0

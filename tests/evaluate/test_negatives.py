@@ -241,7 +241,7 @@ class Sounds:
         return SimpleNamespace(sound=np.full(int(RATE * SECONDS), self.numbers[clip_id], np.int16))
 
 
-def heard(labels, draws: int) -> dict[str, list[str]]:
+def drawn_sounds(labels, draws: int) -> dict[str, list[str]]:
     """LabelledCells -> the clips whose sounds it is shown with."""
     store = Sounds(labels)
     names = {number: name for name, number in store.numbers.items()}
@@ -262,7 +262,7 @@ labelled = st.dictionaries(
 @given(labelled, st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
 def test_other_sounds_are_of_other_classes(labels, draws):
-    result = heard(labels, draws)
+    result = drawn_sounds(labels, draws)
     classes = {label for label in labels.values() if label}
     expected = {name for name, label in labels.items() if label} if len(classes) > 1 else set()
     assert set(result) == expected
@@ -273,20 +273,20 @@ def test_other_sounds_are_of_other_classes(labels, draws):
 
 @given(labelled, st.randoms(), st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
-def test_neither_order_nor_more_draws_change_what_is_heard(labels, chance, draws):
+def test_neither_order_nor_more_draws_change_the_wrong_sounds(labels, chance, draws):
     shuffled = dict(chance.sample(list(labels.items()), len(labels)))
-    plain = heard(labels, draws)
-    assert heard(shuffled, draws) == plain
-    assert {name: others[:draws] for name, others in heard(labels, draws + 2).items()} == plain
+    plain = drawn_sounds(labels, draws)
+    assert drawn_sounds(shuffled, draws) == plain
+    assert {name: others[:draws] for name, others in drawn_sounds(labels, draws + 2).items()} == plain
 
 
 @given(labelled, st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_missing_clip_changes_only_those_that_were_heard_with_it(labels, data):
+def test_a_missing_clip_changes_only_the_clips_that_used_its_sound(labels, data):
     assume(labels)
-    before = heard(labels, 3)
+    before = drawn_sounds(labels, 3)
     gone = data.draw(st.sampled_from(sorted(labels)))
-    after = heard({name: label for name, label in labels.items() if name != gone}, 3)
+    after = drawn_sounds({name: label for name, label in labels.items() if name != gone}, 3)
     for name, others in before.items():
         if name == gone:
             assert name not in after
@@ -298,9 +298,9 @@ def test_a_missing_clip_changes_only_those_that_were_heard_with_it(labels, data)
             ]
 
 
-def test_no_clip_is_heard_with_everybody():
+def test_no_sound_is_used_for_most_clips():
     names = {f"{random.Random(index).random()}": f"class {index % 7}" for index in range(300)}
-    result = heard(names, 4)
+    result = drawn_sounds(names, 4)
     counts = Counter(other for others in result.values() for other in others)
     assert sum(counts.values()) == 1200
     assert max(counts.values()) <= 16, "four on average"
@@ -323,7 +323,7 @@ def test_each_sound_is_encoded_once_and_noise_is_the_same_for_all():
     assert (fewer.of_clips, fewer.others) == ({}, {})
 
 
-def test_a_model_that_takes_any_rate_hears_noise_at_the_stores():
+def test_noise_for_a_model_without_a_fixed_rate_has_the_rate_of_the_store():
     ear = Ear(rate=0)
     wrong_sounds(ear, Sounds({}), {}, 1)
     assert ear.lengths == [int(RATE * SECONDS)]

@@ -46,13 +46,13 @@ pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture(scope="module")
-def world() -> list[Scene]:
+def all_scenes() -> list[Scene]:
     return list(scenes(COUNT, held_out=False, seed=5))
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, world) -> Path:
-    return write(tmp_path_factory.mktemp("eval") / "store", [to_clip(scene) for scene in world])
+def store(tmp_path_factory, all_scenes) -> Path:
+    return write(tmp_path_factory.mktemp("eval") / "store", [to_clip(scene) for scene in all_scenes])
 
 
 def run(store: Path, *models: Path, maps=("av",), **options):
@@ -134,20 +134,20 @@ class _Known:
         return embeddings.image
 
 
-def test_known_maps_get_known_scores(tmp_path, world):
+def test_known_maps_get_known_scores(tmp_path, all_scenes):
     boxes = {"left": [0, 0, 0.5, 1], "right": [0.5, 0, 1, 1], "all": [0, 0, 1, 1], "quarter": [0, 0, 0.25, 1]}
-    clips = [to_clip(world[0], id=name, boxes=np.array([box])) for name, box in boxes.items()]
+    clips = [to_clip(all_scenes[0], id=name, boxes=np.array([box])) for name, box in boxes.items()]
     opened = Store(write(tmp_path / "store", clips))
     batches = load(ClipSet(opened, opened.ids, SMALL), batch=3)
     assert av_scores(_Known(), batches) == {"left": 1.0, "right": 0.0, "all": 0.5, "quarter": 0.5}
 
 
-def test_batch_order_and_shards_change_nothing(model, store, world, tmp_path):
+def test_batch_order_and_shards_change_nothing(model, store, all_scenes, tmp_path):
     plain = json.dumps(run(store, model, maps=())[0].as_json())
     for batch, workers in ((1, 0), (4, 0), (5, 2), (100, 0)):
         assert json.dumps(run(store, model, maps=(), batch=batch, workers=workers)[0].as_json()) == plain
-    ids = [scene.name for scene in world]
-    turned = write(tmp_path / "store", [to_clip(s) for s in reversed(world)], expected=ids, shard_clips=2)
+    ids = [scene.name for scene in all_scenes]
+    turned = write(tmp_path / "store", [to_clip(s) for s in reversed(all_scenes)], expected=ids, shard_clips=2)
     assert len(list(turned.glob("shard-*"))) == 5
     assert json.dumps(run(turned, model, maps=())[0].as_json()) == plain
     opened, engine = Store(store), Engine.from_file(load_model(model), CPU)
@@ -158,10 +158,10 @@ def test_batch_order_and_shards_change_nothing(model, store, world, tmp_path):
     assert by_id(opened.ids) == by_id(opened.ids[::-1])
 
 
-def test_the_rule_of_the_boxes_is_the_stores(model, world, tmp_path):
+def test_the_rule_of_the_boxes_is_the_stores(model, all_scenes, tmp_path):
     """Flickr's annotators: two must agree for a full 1."""
-    twice = [np.array([scene.box, (0.0, 0.0, 0.6, 0.6)]) for scene in world[:3]]
-    clips = [to_clip(scene, boxes=boxes) for scene, boxes in zip(world[:3], twice, strict=True)]
+    twice = [np.array([scene.box, (0.0, 0.0, 0.6, 0.6)]) for scene in all_scenes[:3]]
+    clips = [to_clip(scene, boxes=boxes) for scene, boxes in zip(all_scenes[:3], twice, strict=True)]
     reports = {}
     for rule in ("union", "consensus"):
         (reports[rule],) = run(write(tmp_path / rule, clips, box_rule=rule), model)
@@ -185,26 +185,26 @@ def test_several_models_one_report_each(model, store, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def holes(tmp_path_factory, world) -> Path:
+def holes(tmp_path_factory, all_scenes) -> Path:
     """Four good clips; one with a damaged picture, one without boxes, two that are expected and not there."""
-    clips = [to_clip(scene) for scene in world[:6]]
-    clips[2] = to_clip(world[2], picture=clips[2].picture[:400])
-    clips[4] = to_clip(world[4], boxes=np.zeros((0, 4)))
+    clips = [to_clip(scene) for scene in all_scenes[:6]]
+    clips[2] = to_clip(all_scenes[2], picture=clips[2].picture[:400])
+    clips[4] = to_clip(all_scenes[4], boxes=np.zeros((0, 4)))
     ids = [clip.id for clip in clips]
     return write(tmp_path_factory.mktemp("holes") / "holes", clips, expected=[*ids, "gone1", "gone2"])
 
 
-def test_nothing_missing_is_passed_over(model, holes, store, world):
+def test_nothing_missing_is_passed_over(model, holes, store, all_scenes):
     (report,) = run(holes, model, batch=3)
     assert (report.n_scored, report.n_expected, report.maps["av"].overall.n) == (4, 8, 4)
-    assert list(report.missing) == ["gone1", "gone2", world[2].name, world[4].name]
+    assert list(report.missing) == ["gone1", "gone2", all_scenes[2].name, all_scenes[4].name]
     assert report.missing["gone1"] == report.missing["gone2"] == "not in the store"
-    assert "picture cannot be decoded" in report.missing[world[2].name]
-    assert report.missing[world[4].name] == "no boxes"
+    assert "picture cannot be decoded" in report.missing[all_scenes[2].name]
+    assert report.missing[all_scenes[4].name] == "no boxes"
     whole = scored(run(store, model)[0])
-    assert scored(report) == {scene.name: whole[scene.name] for i, scene in enumerate(world[:6]) if i not in (2, 4)}, (
-        "a damaged neighbour changes no score"
-    )
+    assert scored(report) == {
+        scene.name: whole[scene.name] for i, scene in enumerate(all_scenes[:6]) if i not in (2, 4)
+    }, "a damaged neighbour changes no score"
 
 
 def test_too_many_missing_are_refused_after_the_scores_are_printed(here, model, holes):
@@ -219,10 +219,10 @@ def test_too_many_missing_are_refused_after_the_scores_are_printed(here, model, 
     assert (fine.code, fine.err, fine.out) == (0, "", refused.out)
 
 
-def test_a_known_test_set_expects_its_whole_list(model, world, tmp_path):
+def test_a_known_test_set_expects_its_whole_list(model, all_scenes, tmp_path):
     ids = published_list("flickr_test")[:2]
-    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(world, ids, strict=False)]
-    folder = write(tmp_path / "flickr", [*clips, to_clip(world[3])], box_rule="consensus")
+    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(all_scenes, ids, strict=False)]
+    folder = write(tmp_path / "flickr", [*clips, to_clip(all_scenes[3])], box_rule="consensus")
     (report,) = run(folder, model, testset="flickr")
     assert (report.testset, report.n_scored, report.n_expected, len(report.missing)) == ("flickr", 2, 249, 247)
     assert sorted(scored(report)) == sorted(ids), "what is not on the list is not scored"
@@ -233,38 +233,38 @@ def test_a_test_set_of_ones_own_expects_what_its_store_does(model, holes):
     assert run(holes, model, testset="mine")[0].n_expected == 8
 
 
-def test_no_score_at_all_is_no_success(here, model, world, tmp_path):
-    bare = write(tmp_path / "bare", [to_clip(world[0], boxes=np.zeros((0, 4)))])
+def test_no_score_at_all_is_no_success(here, model, all_scenes, tmp_path):
+    bare = write(tmp_path / "bare", [to_clip(all_scenes[0], boxes=np.zeros((0, 4)))])
     with pytest.raises(Refused, match="none of 1 clips has boxes"):
         run(bare, model)
-    broken = write(tmp_path / "broken", [to_clip(scene, picture=b"\xff\xd8 no") for scene in world[:2]])
+    broken = write(tmp_path / "broken", [to_clip(scene, picture=b"\xff\xd8 no") for scene in all_scenes[:2]])
     done = here("eval", "--store", broken, "--model", model, "--max-missing", 99)
     assert done.code == 3
     assert "scored 0 of 2 expected clips, 2 missing" in done.out
-    assert all(f"missing {scene.name}: picture cannot be decoded" in done.out for scene in world[:2])
-    assert "none of 2 clips could be scored; the first: " + world[0].name in done.err
-    told = here(
+    assert all(f"missing {scene.name}: picture cannot be decoded" in done.out for scene in all_scenes[:2])
+    assert "none of 2 clips could be scored; the first: " + all_scenes[0].name in done.err
+    reported = here(
         "eval", "--store", broken, "--model", model, "--json", "--report", tmp_path / "report", "--negatives", 1
     )
-    line = json.loads(told.out)
-    assert (told.code, line["n_scored"], list(line["missing"])) == (3, 0, [scene.name for scene in world[:2]])
+    line = json.loads(reported.out)
+    assert (reported.code, line["n_scored"], list(line["missing"])) == (3, 0, [scene.name for scene in all_scenes[:2]])
     assert (tmp_path / "report" / "index.html").is_file()
 
 
 # --- which store ------------------------------------------------------------------------------------------------
 
 
-def test_where_a_store_is_looked_for(tmp_path, monkeypatch, world):
+def test_where_a_store_is_looked_for(tmp_path, monkeypatch, all_scenes):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreNotFound) as caught:
         find_store("flickr", None)
     assert "--ids flickr_test" in caught.value.hint
     assert f"--out {Path('data/flickr')}" in caught.value.hint
-    write(tmp_path / "data" / "flickr", [to_clip(world[0])])
+    write(tmp_path / "data" / "flickr", [to_clip(all_scenes[0])])
     assert find_store("flickr", None) == Path("data/flickr")
     monkeypatch.setenv("AVLOC_DATA", str(tmp_path / "mine"))
     assert find_store("flickr", None) == Path("data/flickr")
-    write(tmp_path / "mine" / "flickr", [to_clip(world[0])])
+    write(tmp_path / "mine" / "flickr", [to_clip(all_scenes[0])])
     assert find_store("flickr", None) == tmp_path / "mine" / "flickr"
     assert find_store("flickr", Path("elsewhere")) == Path("elsewhere")
     with pytest.raises(UsageError, match="--testset vggss, or --store DIR"):
@@ -292,7 +292,7 @@ def test_a_store_that_is_none(here, model, tmp_path):
 
 
 @pytest.mark.parametrize(("need", "named"), [({"rate": 44_100}, "--rate 44100"), ({"seconds": 4.0}, "4 s")])
-def test_a_model_that_hears_more_than_the_store_holds_is_refused(here, store, tmp_path, need, named):
+def test_a_model_that_needs_more_sound_than_the_store_holds_is_refused(here, store, tmp_path, need, named):
     demanding = save_small(tmp_path / "m.safetensors", ModelConfig(**{**vars(SMALL), **need}))
     done = here("eval", "--store", store, "--model", demanding, "--maps", "av")
     assert (done.code, done.out) == (5, "")
@@ -300,7 +300,7 @@ def test_a_model_that_hears_more_than_the_store_holds_is_refused(here, store, tm
     assert named in done.err
 
 
-def test_a_model_that_hears_less_is_given_less(store, tmp_path):
+def test_a_model_that_needs_less_sound_gets_less(store, tmp_path):
     modest = save_small(tmp_path / "m.safetensors", ModelConfig(**{**vars(SMALL), "rate": 16_000, "seconds": 2.0}))
     assert run(store, modest)[0].n_scored == COUNT
 
@@ -337,10 +337,10 @@ def imagenet(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("asked", [(), ("--maps", "object")])
-def test_wrong_weights_are_not_called_absent(here, model, store, imagenet, asked):
+@pytest.mark.parametrize("flags", [(), ("--maps", "object")])
+def test_wrong_weights_are_not_called_absent(here, model, store, imagenet, flags):
     """Whoever put the file there believes that it is used."""
-    done = here("eval", "--store", store, "--model", model, "--weights-dir", imagenet.parent, *asked)
+    done = here("eval", "--store", store, "--model", model, "--weights-dir", imagenet.parent, *flags)
     assert (done.code, done.out) == (4, "")
     assert f"{imagenet} is not the published file" in done.err
 
@@ -461,11 +461,11 @@ def test_seeds_of_a_fused_model_are_summed_up_with_their_shipped_map(carded, sto
     assert [list(run.maps) for run in block.runs] == [["shipped", "av"]] * 2
 
 
-def test_a_shipped_map_has_no_score_on_silent_pairs(carded, world, tmp_path):
+def test_a_shipped_map_has_no_score_on_silent_pairs(carded, all_scenes, tmp_path):
     """Its range differs from clip to clip; the maps of a fixed range do."""
     pairs = silent_pairs("flickr-ext")[:2]
-    clips = [to_clip(scene, id=pair.video) for scene, pair in zip(world, pairs, strict=False)]
-    clips += [to_clip(world[5 + k], id=pair.audio) for k, pair in enumerate(pairs) if pair.audio != pair.video]
+    clips = [to_clip(scene, id=pair.video) for scene, pair in zip(all_scenes, pairs, strict=False)]
+    clips += [to_clip(all_scenes[5 + k], id=pair.audio) for k, pair in enumerate(pairs) if pair.audio != pair.video]
     folder = write(tmp_path / "s", list({clip.id: clip for clip in clips}.values()), box_rule="consensus")
     (report,) = run(folder, carded, maps=(), testset="flickr-ext")
     assert "shipped" in report.maps
@@ -479,7 +479,7 @@ def test_an_unusable_fusion_in_a_card_is_named(here, model, store, tmp_path):
     assert here("eval", bad, "--store", store, "--maps", "av").code == 0
 
 
-def test_the_old_spelling_of_the_object_prior_works_with_a_line_that_says_so(here, model, store):
+def test_the_old_spelling_of_the_object_prior_works_with_a_deprecation_notice(here, model, store):
     old = here("eval", model, "--store", store, "--maps", "av", "--prior", "vgg16")
     new = here("eval", model, "--store", store, "--maps", "av", "--object-prior", "vgg16")
     assert (old.code, old.out) == (0, new.out)
@@ -510,13 +510,13 @@ def test_the_same_command_gives_the_same_bytes(here, model, store):
         assert runs[0].out
 
 
-def test_the_data_hash_follows_the_data(model, store, world, tmp_path):
-    moved = [to_clip(scene, boxes=np.array([scene.box]) * 0.9) for scene in world]
+def test_the_data_hash_follows_the_data(model, store, all_scenes, tmp_path):
+    moved = [to_clip(scene, boxes=np.array([scene.box]) * 0.9) for scene in all_scenes]
     hashes = {run(path, model)[0].data_hash for path in (store, write(tmp_path / "moved", moved))}
     assert len(hashes) == 2
 
 
-def test_the_table_is_plain_text_with_its_protocol(here, model, holes, world):
+def test_the_table_is_plain_text_with_its_protocol(here, model, holes, all_scenes):
     done = here("eval", "--store", holes, "--model", model, "--maps", "av", "--max-missing", 9)
     assert done.code == 0
     assert "\x1b" not in done.out
@@ -536,12 +536,12 @@ def test_no_number_of_a_table_is_shortened_however_narrow_the_place(model, store
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", terminal)
         monkeypatch.setenv("NO_COLOR", terminal)
-    said = []
+    tables = []
     for columns in ("12", "300"):
         monkeypatch.setenv("COLUMNS", columns)
-        said.append(here("eval", "--store", store, "--model", model, "--maps", "av,baselines").out)
-    assert said[0] == said[1]
-    assert "cIoU@0.5" in said[1]
+        tables.append(here("eval", "--store", store, "--model", model, "--maps", "av,baselines").out)
+    assert tables[0] == tables[1]
+    assert "cIoU@0.5" in tables[1]
 
 
 def test_bf16_is_another_protocol(model, store):
@@ -554,11 +554,11 @@ def test_without_a_model_the_one_in_the_box_is_scored(store):
     assert report.model == "avloc-lite"
 
 
-def test_a_damaged_prior_model_or_shard_is_named(here, model, store, world, tmp_path):
+def test_a_damaged_prior_model_or_shard_is_named(here, model, store, all_scenes, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"bad")
     with pytest.raises(WeightsError, match=r"bad\.safetensors"):
         run(store, tmp_path / "bad.safetensors")
-    cut = write(tmp_path / "cut", [to_clip(world[0])])
+    cut = write(tmp_path / "cut", [to_clip(all_scenes[0])])
     (shard,) = cut.glob("shard-*")
     shard.write_bytes(shard.read_bytes()[:1000])
     done = here("eval", "--store", cut, "--model", model)
@@ -584,7 +584,7 @@ def test_a_damaged_prior_model_or_shard_is_named(here, model, store, world, tmp_
         (["--weights-dir", "absent"], "--weights-dir absent is not a folder"),
     ],
 )
-def test_arguments_that_cannot_be_meant(here, model, store, arguments, words):
+def test_invalid_arguments_are_usage_errors(here, model, store, arguments, words):
     given = arguments if "--model" in arguments else [*arguments, "--model", model]
     done = here("eval", "--store", store, *given)
     assert (done.code, done.out) == (2, "")
@@ -592,6 +592,6 @@ def test_arguments_that_cannot_be_meant(here, model, store, arguments, words):
 
 
 def test_notices_go_to_the_listener(model, store):
-    heard = []
-    evaluate(EvalOptions(store=store, models=(model,), workers=0), heard.append)
-    assert [event.text for event in heard if isinstance(event, Notice) and "object prior not run" in event.text]
+    events = []
+    evaluate(EvalOptions(store=store, models=(model,), workers=0), events.append)
+    assert [event.text for event in events if isinstance(event, Notice) and "object prior not run" in event.text]

@@ -61,7 +61,7 @@ def test_a_path_is_a_model_a_run_or_a_folder_of_runs(tmp_path):
     assert tuple(published.models) == (tmp_path / "best_10.pth",)
 
 
-def test_a_model_that_is_named_twice_counts_once_and_equal_names_are_told_apart(tmp_path, monkeypatch):
+def test_a_model_that_is_named_twice_counts_once_and_equal_names_are_distinguished(tmp_path, monkeypatch):
     run_folder(tmp_path / "many" / "seed-1")
     run_folder(tmp_path / "other" / "seed-1")
     monkeypatch.chdir(tmp_path)
@@ -240,7 +240,7 @@ def test_a_comparison_is_about_the_clips_that_both_scored(pairs, gap):
     assert (back.only_a, back.only_b) == (result.only_b, result.only_a)
 
 
-def test_a_comparison_says_how_sure_it_is_and_counts_as_the_protocol_does():
+def test_a_comparison_has_intervals_and_counts_as_the_protocol_does():
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 0.6, 200)
     a, b = report("a", {"av": (low + rng.uniform(0.2, 0.4, 200)).tolist()}), report("b", {"av": low.tolist()})

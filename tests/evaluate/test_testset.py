@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture(scope="module")
-def world() -> list[Scene]:
+def all_scenes() -> list[Scene]:
     return list(scenes(8, held_out=False, seed=6))
 
 
@@ -45,10 +45,10 @@ def run(*models: Path, **options):
 # --- extended sets ----------------------------------------------------------------------------------------------
 
 
-def test_silent_pairs_show_one_clip_and_let_another_be_heard(model, world, tmp_path):
+def test_silent_pairs_take_the_frame_of_one_clip_and_the_sound_of_another(model, all_scenes, tmp_path):
     pairs = silent_pairs("flickr-ext")[:5]
     ids = sorted({name for pair in pairs for name in (pair.video, pair.audio)})
-    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(list(world) * 2, ids, strict=False)]
+    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(list(all_scenes) * 2, ids, strict=False)]
     store = write(tmp_path / "flickr", clips, box_rule="consensus")
     (report,) = run(model, store=store, testset="flickr-ext")
     (scores,) = report.extended.values()
@@ -77,11 +77,11 @@ def test_silent_pairs_show_one_clip_and_let_another_be_heard(model, world, tmp_p
     assert not any(" with the sound of " in name for name in report.missing)
 
 
-def test_a_broken_picture_in_the_middle_of_a_batch_is_named_as_itself(model, world, tmp_path):
+def test_a_broken_picture_in_the_middle_of_a_batch_is_named_as_itself(model, all_scenes, tmp_path):
     """Whatever the batch: the pair whose picture is damaged is missing, and no other changes."""
     pairs = silent_pairs("flickr-ext")[:6]
     ids = sorted({name for pair in pairs for name in (pair.video, pair.audio)})
-    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(list(world) * 2, ids, strict=False)]
+    clips = [to_clip(scene, id=clip_id) for scene, clip_id in zip(list(all_scenes) * 2, ids, strict=False)]
     broken = pairs[2].video
     clips = [replace(clip, picture=b"junk") if clip.id == broken else clip for clip in clips]
     store = write(tmp_path / "flickr", clips, box_rule="consensus")
@@ -93,15 +93,15 @@ def test_a_broken_picture_in_the_middle_of_a_batch_is_named_as_itself(model, wor
     assert set(named) == {f"{pair.video} with the sound of {pair.audio}" for pair in shown}
 
 
-def test_other_sets_have_no_silent_pairs(model, world, tmp_path):
-    (report,) = run(model, store=write(tmp_path / "store", [to_clip(scene) for scene in world[:3]]))
+def test_other_sets_have_no_silent_pairs(model, all_scenes, tmp_path):
+    (report,) = run(model, store=write(tmp_path / "store", [to_clip(scene) for scene in all_scenes[:3]]))
     assert (report.extended, report.negatives, report.sources) == ({}, {}, {})
 
 
 # --- masks and several sources ----------------------------------------------------------------------------------
 
 
-def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
+def test_masks_are_scored_like_the_boxes_they_draw(model, all_scenes, tmp_path):
     """A mask that is exactly a box has the box's scores, and an IoU and an F-score beside them."""
     boxes = [np.array([[0.25, 0.125, 0.75, 0.5 + 0.0625 * i]]) for i in range(4)]
     masks = []
@@ -109,8 +109,8 @@ def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
         mask = np.zeros((224, 224), np.bool_)
         mask[int(224 * y0) : int(224 * y1), int(224 * x0) : int(224 * x1)] = True
         masks.append(encode_png(mask))
-    drawn = [to_clip(s, boxes=np.zeros((0, 4)), mask=m) for s, m in zip(world, masks, strict=False)]
-    boxed = [to_clip(s, boxes=b) for s, b in zip(world, boxes, strict=False)]
+    drawn = [to_clip(s, boxes=np.zeros((0, 4)), mask=m) for s, m in zip(all_scenes, masks, strict=False)]
+    boxed = [to_clip(s, boxes=b) for s, b in zip(all_scenes, boxes, strict=False)]
     (by_mask,) = run(model, store=write(tmp_path / "masks", drawn, box_rule="mask"))
     (by_box,) = run(model, store=write(tmp_path / "boxes", boxed))
     for ours, theirs in zip(by_mask.clips, by_box.clips, strict=True):
@@ -122,23 +122,23 @@ def test_masks_are_scored_like_the_boxes_they_draw(model, world, tmp_path):
     assert np.isnan(by_box.maps["av"].miou)
 
 
-def test_a_damaged_mask_is_a_missing_clip(model, world, tmp_path):
+def test_a_damaged_mask_is_a_missing_clip(model, all_scenes, tmp_path):
     good = encode_png(np.eye(64, dtype=np.bool_))
-    clips = [to_clip(s, boxes=np.zeros((0, 4)), mask=good) for s in world[:3]]
-    clips[1] = to_clip(world[1], boxes=np.zeros((0, 4)), mask=good[:40])
+    clips = [to_clip(s, boxes=np.zeros((0, 4)), mask=good) for s in all_scenes[:3]]
+    clips[1] = to_clip(all_scenes[1], boxes=np.zeros((0, 4)), mask=good[:40])
     (report,) = run(model, store=write(tmp_path / "masks", clips, box_rule="mask"))
-    assert list(report.missing) == [world[1].name]
-    assert "mask cannot be decoded" in report.missing[world[1].name]
+    assert list(report.missing) == [all_scenes[1].name]
+    assert "mask cannot be decoded" in report.missing[all_scenes[1].name]
     assert report.n_scored == 2
 
 
-def test_pictures_with_several_sources_need_all_of_them(model, world, tmp_path):
-    shared = to_clip(world[0]).picture
+def test_pictures_with_several_sources_need_all_of_them(model, all_scenes, tmp_path):
+    shared = to_clip(all_scenes[0]).picture
     clips = [
-        to_clip(scene, id=f"duet{i // 2}_{i % 2}", picture=shared if i < 2 else to_clip(world[2]).picture)
-        for i, scene in enumerate(world[:4])
+        to_clip(scene, id=f"duet{i // 2}_{i % 2}", picture=shared if i < 2 else to_clip(all_scenes[2]).picture)
+        for i, scene in enumerate(all_scenes[:4])
     ]
-    (report,) = run(model, store=write(tmp_path / "duets", [*clips, to_clip(world[5])]))
+    (report,) = run(model, store=write(tmp_path / "duets", [*clips, to_clip(all_scenes[5])]))
     cious = {row.id: row.scores["av"].ciou for row in report.clips}
     duets = [name for name in cious if name.startswith("duet")]
     at_area = {row.id: row.scores["av"].area_ciou for row in report.clips}
@@ -164,14 +164,14 @@ def test_vggss_baselines_need_nothing_but_the_package(here, tmp_path, monkeypatc
     assert (missing.code, "avloc prepare" in missing.err) == (5, True), "its boxes are not in the package"
 
 
-def test_protocols_with_lists_of_their_own_say_so(model, world, tmp_path):
+def test_protocols_with_their_own_lists_score_those_clips(model, all_scenes, tmp_path):
     from avloc.annotations.testsets import testset_ids
 
     all_ids, fewer = testset_ids("vggss"), set(testset_ids("vggss-4692"))
     inside = next(i for i in all_ids if i in fewer)
     outside = next(i for i in all_ids if i not in fewer)
     ids = [inside, outside, "elsewhere"]
-    store = write(tmp_path / "s", [to_clip(s, id=i) for s, i in zip(world, ids, strict=False)])
+    store = write(tmp_path / "s", [to_clip(s, id=i) for s, i in zip(all_scenes, ids, strict=False)])
     reports = {
         report.protocol.name: report
         for report in run(model, store=store, testset="vggss", protocols=("avloc", "sspl", "avc-code"))
@@ -186,14 +186,14 @@ def test_protocols_with_lists_of_their_own_say_so(model, world, tmp_path):
     assert reports["avc-code"].missing == {}
 
 
-def test_the_boxes_of_a_known_set_are_read_by_its_rule(model, world, tmp_path):
-    store = write(tmp_path / "s", [to_clip(world[0], id="9456627660")], box_rule="union")
+def test_the_boxes_of_a_known_set_are_read_by_its_rule(model, all_scenes, tmp_path):
+    store = write(tmp_path / "s", [to_clip(all_scenes[0], id="9456627660")], box_rule="union")
     with pytest.raises(Refused, match="annotators"):
         run(model, store=store, testset="flickr")
 
 
-def test_several_protocols_run_the_networks_once(here, model, world, tmp_path, monkeypatch):
-    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:3]])
+def test_several_protocols_run_the_networks_once(here, model, all_scenes, tmp_path, monkeypatch):
+    store = write(tmp_path / "s", [to_clip(scene) for scene in all_scenes[:3]])
     calls = []
     embed = Engine.embed
     monkeypatch.setattr(Engine, "embed", lambda *given: calls.append(1) or embed(*given))
@@ -208,14 +208,14 @@ def test_several_protocols_run_the_networks_once(here, model, world, tmp_path, m
 # --- all maps ---------------------------------------------------------------------------------------------------
 
 
-def test_every_map_runs_and_says_what_it_is_made_of(here, model, world, tmp_path, monkeypatch):
+def test_every_map_runs_and_reports_its_parts(here, model, all_scenes, tmp_path, monkeypatch):
     """DETR and a ResNet34 with random weights, through the real command."""
     save_detr(tmp_path / "detr-resnet-50")
     torch.manual_seed(4)
     torch.save(resnet34(weights=None).state_dict(), tmp_path / "resnet34.pth")
     trunk = Located(path=tmp_path / "resnet34.pth", hashes={"resnet34.pth": "0" * 64}, verified=False)
     monkeypatch.setattr("avloc.priors.locate", lambda what, **more: locate(what, **more) if what is DETR else trunk)
-    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+    store = write(tmp_path / "s", [to_clip(scene) for scene in all_scenes[:2]])
     command = ("eval", model, "--store", store, "--weights-dir", tmp_path, "--object-prior", "resnet34")
     command = (*command, "--maps", "av,object,fused,detr,sweep")
     report = json.loads(here(*command, "--json").out)
@@ -239,26 +239,26 @@ def test_every_map_runs_and_says_what_it_is_made_of(here, model, world, tmp_path
 # --- what must not pass in silence ------------------------------------------------------------------------------
 
 
-def test_maps_that_are_no_numbers_are_missing_clips(here, world, tmp_path):
+def test_maps_that_are_no_numbers_are_missing_clips(here, all_scenes, tmp_path):
     good = load_model(save_small(tmp_path / "good.safetensors"))
     broken = {key: value * float("nan") if "img_proj" in key else value for key, value in good.state.items()}
     save_model(tmp_path / "nan.safetensors", good.config, broken, {})
-    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+    store = write(tmp_path / "s", [to_clip(scene) for scene in all_scenes[:2]])
     done = here("eval", tmp_path / "nan.safetensors", "--store", store, "--maps", "av")
     assert done.code == 3
     assert done.out.count("the av map is not finite") == 2
 
 
-def test_a_model_that_fails_takes_no_priors_from_the_next(model, world, tmp_path):
+def test_a_model_that_fails_takes_no_priors_from_the_next(model, all_scenes, tmp_path):
     good = load_model(save_small(tmp_path / "good.safetensors"))
     broken = {key: value * float("nan") if "img_proj" in key else value for key, value in good.state.items()}
     save_model(tmp_path / "nan.safetensors", good.config, broken, {})
     save_detr(tmp_path / "detr-resnet-50")
-    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:3]])
+    store = write(tmp_path / "s", [to_clip(scene) for scene in all_scenes[:3]])
     options = {"store": store, "maps": ("av", "detr"), "weights_dir": tmp_path}
     (alone,) = run(model, **options)
     nothing, second, third = run(tmp_path / "nan.safetensors", model, tmp_path / "good.safetensors", **options)
-    assert (nothing.n_scored, list(nothing.missing)) == (0, [scene.name for scene in world[:3]])
+    assert (nothing.n_scored, list(nothing.missing)) == (0, [scene.name for scene in all_scenes[:3]])
     assert repr([row.scores for row in second.clips]) == repr([row.scores for row in alone.clips])
     assert repr([row.scores["detr"] for row in third.clips]) == repr([row.scores["detr"] for row in alone.clips])
 
@@ -282,11 +282,11 @@ def test_maps_of_priors_stay_with_their_clips():
     assert failed.reason == "the object map is not finite"
 
 
-def test_a_store_is_what_it_was_prepared_for_and_not_what_its_folder_is_called(model, world, tmp_path):
+def test_a_store_is_what_it_was_prepared_for_and_not_what_its_folder_is_called(model, all_scenes, tmp_path):
     from avloc.annotations.testsets import testset_ids
 
     inside, outside = testset_ids("vggss-4692")[0], (set(testset_ids("vggss")) - set(testset_ids("vggss-4692"))).pop()
-    clips = [to_clip(scene, id=name) for scene, name in zip(world, (inside, outside), strict=False)]
+    clips = [to_clip(scene, id=name) for scene, name in zip(all_scenes, (inside, outside), strict=False)]
     prepared = write(tmp_path / "any", clips, testset="vggss_test", expected=testset_ids("vggss"))
     (report,) = run(model, store=prepared, protocols=("sspl",))
     assert (report.testset, report.n_expected, [row.id for row in report.clips]) == ("vggss", 4692, [inside])
@@ -294,9 +294,9 @@ def test_a_store_is_what_it_was_prepared_for_and_not_what_its_folder_is_called(m
     assert (mine.testset, mine.n_expected, mine.missing_pairs) == (str(tmp_path / "flickr-ext"), 2, {})
 
 
-def test_names_from_strangers_reach_the_terminal_as_plain_text(here, model, world, tmp_path):
+def test_names_from_strangers_reach_the_terminal_as_plain_text(here, model, all_scenes, tmp_path):
     names = ["\x1b[31mred", "two\nlines", "right\u202eleft", "x" * 300]
-    store = write(tmp_path / "s", [to_clip(world[0])], expected=[world[0].name, *names])
+    store = write(tmp_path / "s", [to_clip(all_scenes[0])], expected=[all_scenes[0].name, *names])
     done = here("eval", model, "--store", store, "--maps", "av", "--max-missing", 9)
     assert done.code == 0
     lines = [line for line in done.out.splitlines() if line.startswith("  missing ")]
@@ -304,16 +304,16 @@ def test_names_from_strangers_reach_the_terminal_as_plain_text(here, model, worl
     assert all(line.isprintable() and len(line) < 130 for line in lines)
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_any_work(here, model, world, tmp_path, monkeypatch):
-    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(here, model, all_scenes, tmp_path, monkeypatch):
+    store = write(tmp_path / "s", [to_clip(scene) for scene in all_scenes[:2]])
     (tmp_path / "taken").write_text("mine")
     monkeypatch.setattr(Engine, "embed", lambda *given: pytest.fail("work was done"))
     done = here("eval", model, "--store", store, "--maps", "av", "--report", tmp_path / "taken")
     assert (done.code, done.out, "the folder cannot be created" in done.err) == (2, "", True)
 
 
-def test_detr_alone_needs_no_other_weights(model, world, tmp_path):
+def test_detr_alone_needs_no_other_weights(model, all_scenes, tmp_path):
     save_detr(tmp_path / "detr-resnet-50")
-    store = write(tmp_path / "s", [to_clip(scene) for scene in world[:2]])
+    store = write(tmp_path / "s", [to_clip(scene) for scene in all_scenes[:2]])
     (report,) = run(model, store=store, maps=("detr",), weights_dir=tmp_path)
     assert (list(report.maps), report.not_run) == (["detr"], {"fused-detr": "weights absent"})

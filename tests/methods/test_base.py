@@ -75,7 +75,7 @@ def test_what_is_typed_goes_over_what_the_authors_set():
         ([], "lvz", "unknown method 'lvz'; valid: avc"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_named(settings, method, words):
+def test_invalid_settings_are_named(settings, method, words):
     with pytest.raises(UsageError, match=words):
         resolve_config(parse_settings(settings), method)
 
@@ -106,7 +106,7 @@ def test_what_finds_regions_is_looked_for_before_anything_is_written(tmp_path, h
     assert here(*command, "--set", "sacl.grid=4").code == 0
 
 
-def test_a_start_from_a_model_with_other_own_settings_says_what_to_type(tmp_path, here):
+def test_a_start_from_a_model_with_other_settings_of_its_method_names_the_flag(tmp_path, here):
     config = resolve_config(parse_settings(["lvs.trimap=false", "model.seconds=3"]), "lvs").model
     save_model(tmp_path / "a.safetensors", config, build(config).state_dict(), {"name": "a"})
     store = write_store(tmp_path / "store", 4)

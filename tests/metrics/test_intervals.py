@@ -97,14 +97,14 @@ def test_a_map_better_on_every_clip_has_the_smallest_p():
     assert paired_difference(values + 0.5, values)["mean_ciou"]["p"] == 2 / 1001
 
 
-def test_pairing_sees_what_two_intervals_do_not():
+def test_a_paired_difference_is_significant_where_intervals_overlap():
     values = np.random.default_rng(3).random(200) * 0.9
     better = values + 0.02
     assert interval(better)["mean_ciou"][0] < interval(values)["mean_ciou"][1]
     assert paired_difference(better, values)["mean_ciou"]["low"] > 0.019
 
 
-def test_the_interval_is_as_wide_as_theory_says():
+def test_the_interval_has_the_width_of_theory():
     """Of a mean over many clips: 1.96 standard errors to either side."""
     values = np.random.default_rng(7).random(5158)
     result, summary = interval(values), summarise(values)

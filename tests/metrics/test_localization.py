@@ -62,7 +62,7 @@ def test_an_empty_truth_scores_zero():
 
 @given(truths)
 @settings(max_examples=60, deadline=None)
-def test_a_truth_knows_its_pixels(values):
+def test_a_truth_counts_its_pixels(values):
     truth = Truth(values)
     inside = [place for place, value in enumerate(values.ravel()) if value]
     assert (truth.pixels, truth.area) == (len(inside), len(inside) / values.size)

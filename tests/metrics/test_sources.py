@@ -61,7 +61,7 @@ def test_one_miss_among_three_sources_loses_the_picture():
     assert (result.n_pictures, result.iiou_50) == (2, 0.5)
 
 
-def test_a_single_source_says_nothing():
+def test_a_single_source_has_no_score():
     assert source_scores(["a", "b", "b"], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]).iiou_50 == 1
     assert math.isnan(source_scores(["a"], [1.0], [1.0]).iauc)
 

@@ -31,7 +31,7 @@ CENTRE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Seen:
+class ClipMaps:
     """Maps of one clip."""
 
     id: str
@@ -44,17 +44,19 @@ class Seen:
         return float(self.cells.maps["av"].max())
 
 
-def see(engine: Engine, folder: Path, fusion: Fusion | None = None, first: int | None = None) -> list[Seen]:
+def predict_clips(
+    engine: Engine, folder: Path, fusion: Fusion | None = None, first: int | None = None
+) -> list[ClipMaps]:
     """Maps of every clip of a store, or of the first ones."""
     store = Store(folder)
     labels = dict(zip(store.ids, store.column("label"), strict=True))
     batches = load_batches(ClipSet(store, store.ids[:first], engine.config), batch=16, workers=1)
-    seen = [Seen(cells.id, labels[cells.id], cells) for cells in predict_cells(engine, batches, fusion=fusion)]
+    seen = [ClipMaps(cells.id, labels[cells.id], cells) for cells in predict_cells(engine, batches, fusion=fusion)]
     assert not any(clip.cells.reason for clip in seen)
     return seen
 
 
-def heats_of(clip: Seen, fusion: Fusion) -> dict[str, np.ndarray]:
+def heats_of(clip: ClipMaps, fusion: Fusion) -> dict[str, np.ndarray]:
     """Heat maps of one clip: the similarity alone, as shipped, the model's own activation, and a centred disc.
 
     `deaf` is the shipped map without the similarity map: the own activation and the centre have their mean weights.
@@ -78,7 +80,7 @@ def rules(heat: np.ndarray, cells: ClipCells) -> list[float]:
     return [float(score.ciou >= 0.5), float(score.area_ciou >= 0.5), float(truth.holds(y * PROTOCOL.side + x))]
 
 
-def by_class(clips: list[Seen], fusion: Fusion) -> dict[str, list[float]]:
+def by_class(clips: list[ClipMaps], fusion: Fusion) -> dict[str, list[float]]:
     """Kind of map -> the three rules, averaged over classes."""
     table: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
@@ -96,7 +98,7 @@ def auc(right: list[float], wrong: list[float]) -> float:
     return round(float((difference > 0).mean() + (difference == 0).mean() / 2), 4)
 
 
-def scenes(clips: list[Seen], fusion: Fusion) -> dict[str, dict[str, float]]:
+def scenes(clips: list[ClipMaps], fusion: Fusion) -> dict[str, dict[str, float]]:
     """Two-object scenes by layout, the end of their names: the share whose peak lies on the object that sounds."""
     hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
@@ -109,7 +111,7 @@ def scenes(clips: list[Seen], fusion: Fusion) -> dict[str, dict[str, float]]:
     }
 
 
-def wrong_sounds(clips: list[Seen]) -> dict[str, float]:
+def wrong_sounds(clips: list[ClipMaps]) -> dict[str, float]:
     """ROC AUC of the peak cosine: right sound against wrong class, against silence, against both."""
     peaks: dict[str, list[float]] = defaultdict(list)
     for clip in clips:
@@ -118,7 +120,7 @@ def wrong_sounds(clips: list[Seen]) -> dict[str, float]:
     return {"wrong": auc(right, wrong), "silent": auc(right, silent), "both": auc(right, wrong + silent)}
 
 
-def peaks_of(clips: list[Seen]) -> tuple[list[float], list[float]]:
+def peaks_of(clips: list[ClipMaps]) -> tuple[list[float], list[float]]:
     """The peak cosines of training clips: with their own sound, and with one of nothing in the picture.
 
     Digital silence has a verdict of its own and is left out.
@@ -167,7 +169,7 @@ def follows(model: Model, folder: Path, count: int = 150) -> dict[str, object]:
 def measured(file: ModelFile, out: Path) -> dict[str, object]:
     """The scores; the stores are those that `tests.recipe train` prepares."""
     engine, fusion = Engine.from_file(file, torch.device("cpu")), card_fusion(file.card)
-    two, boxed, pairs = (see(engine, out / f"store-{name}", fusion) for name in ("scenes", "boxed", "wrong"))
+    two, boxed, pairs = (predict_clips(engine, out / f"store-{name}", fusion) for name in ("scenes", "boxed", "wrong"))
     return {
         "scenes": scenes(two, fusion),
         "boxed": {

@@ -9,7 +9,7 @@ import torch
 from avloc.checkpoint import default_model, load_model, save_model
 from avloc.engine import Engine
 from avloc.engine.fusion import RESIZE_KEY
-from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, see
+from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, predict_clips
 
 CARD = {
     "name": "avloc-lite",
@@ -25,7 +25,7 @@ def ship(run_folder: Path, out: Path) -> dict[str, object]:
     """Write the shipped file and score it as it lies there, numbers rounded to half precision; its scores."""
     run, target = load_model(run_folder), default_model()
     trained = Engine.from_file(run, torch.device("cpu"))
-    card = {**run.card, **CARD, **calibrated(*peaks_of(see(trained, out / "store", first=CALIBRATED_ON)))}
+    card = {**run.card, **CARD, **calibrated(*peaks_of(predict_clips(trained, out / "store", first=CALIBRATED_ON)))}
     half = {key: value.half() if value.is_floating_point() else value for key, value in run.state.items()}
     save_model(target, run.config, half, card)
     score = measured(load_model(target), out)

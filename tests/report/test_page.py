@@ -131,7 +131,7 @@ def test_names_from_strangers_are_text(chromium, tmp_path) -> None:
     assert page.messages() == []
 
 
-def test_every_control_says_what_it_is(page) -> None:
+def test_every_control_has_an_accessible_name(page) -> None:
     controls = page.driver.find_elements(By.CSS_SELECTOR, "select, input, button")
     assert len(controls) == 15
     assert [control.get_attribute("id") for control in controls if not control.accessible_name.strip()] == []
@@ -257,7 +257,7 @@ def test_one_report_offers_no_choice(chromium, tmp_path) -> None:
     assert page.find("not-run").text == "fused-detr was not run: weights absent"
 
 
-def test_nothing_scored_is_said(chromium, tmp_path) -> None:
+def test_a_report_without_scores_states_it(chromium, tmp_path) -> None:
     nothing = make_report(clips=[], maps={}, baselines={}, sweep={}, missing={}, model="")
     page = open_page(chromium, tmp_path, [nothing])
     assert page.find("curves-plot").text == "No clip was scored."
@@ -356,7 +356,7 @@ def test_the_truth_stands_where_it_is(chromium, tmp_path, kind) -> None:
     assert not green(page, 1).any()
 
 
-def test_a_clip_without_a_picture_or_with_a_broken_one_says_so(chromium, tmp_path) -> None:
+def test_a_missing_or_broken_picture_is_labelled(chromium, tmp_path) -> None:
     whole = encoded(disc((96, 64), (0.5, 0.5)))
     pictures = [
         make_picture("clip-000", jpeg=b"no picture at all"),

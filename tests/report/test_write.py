@@ -123,7 +123,7 @@ def test_every_clip_of_every_report_has_a_line_with_all_digits(tmp_path) -> None
             assert row["scores"][kind] == {**finite(score), "outcome": expected}
 
 
-def test_the_csv_says_the_same_flat(tmp_path) -> None:
+def test_the_csv_has_the_same_values_flat(tmp_path) -> None:
     clips = [{**make_clips(1)[0], "flags": ["silent", "still"]}, *make_clips(6, seed=3)[1:]]
     write(tmp_path, [make_report(clips=clips)])
     found = cells(tmp_path)
@@ -303,7 +303,7 @@ def test_every_field_of_a_protocol_and_every_choice_has_words() -> None:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_protocol_says_all_its_fields(name) -> None:
+def test_a_protocol_describes_all_its_fields(name) -> None:
     protocol = PROTOCOLS[name]
     words = dict(describe_protocol(protocol.as_json()))
     assert len(words) == len(dataclasses.fields(Protocol))

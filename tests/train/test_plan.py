@@ -196,9 +196,9 @@ def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch
     assert all(torch.equal(begun[name], part) for name, part in zip(names, concept_projections(), strict=True))
     seen = torch.load(published[LITE0.name].path, weights_only=True)
     assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in seen.items())
-    heard = read_yamnet(published[YAMNET.name].path)
-    assert torch.equal(begun["audnet.block13.pointwise.weight"], heard["trunk.block13.pointwise.weight"])
-    assert torch.equal(begun["audnet._fc.bias"], heard["head.bias"])
+    yamnet = read_yamnet(published[YAMNET.name].path)
+    assert torch.equal(begun["audnet.block13.pointwise.weight"], yamnet["trunk.block13.pointwise.weight"])
+    assert torch.equal(begun["audnet._fc.bias"], yamnet["head.bias"])
     assert all(torch.equal(begun[key], value) for key, value in trunks(tmp_path / "run").items())
     audio = {"weights": "yamnet.safetensors", "sha256": "b", "verified": False}
     init = {"weights": "lite0.pth", "sha256": "a", "verified": True, "audio": audio, "concepts": concepts_hash()}
@@ -232,8 +232,8 @@ def test_published_weights_go_into_an_audio_network(store, tmp_path, published):
     model = replace(SMALL, vision_trunk="efficientnet_lite0", audio_trunk="yamnet:block5", rate=16_000)
     config = replace(FROZEN, model=model, init="imagenet", epochs=1)
     train(TrainOptions(store=store, out=tmp_path / "run"), config)
-    heard, ours = read_yamnet(published[YAMNET.name].path), trunks(tmp_path / "run")
-    assert torch.equal(ours["audnet.block5.pointwise.weight"], heard["trunk.block5.pointwise.weight"])
+    yamnet, ours = read_yamnet(published[YAMNET.name].path), trunks(tmp_path / "run")
+    assert torch.equal(ours["audnet.block5.pointwise.weight"], yamnet["trunk.block5.pointwise.weight"])
     assert load_model(tmp_path / "run").card["init"]["audio"]["sha256"] == "b"
     seen = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
     train(TrainOptions(store=store, out=tmp_path / "seen"), seen)

@@ -197,10 +197,10 @@ def test_clips_on_which_a_teacher_failed_are_left_out_and_counted(tmp_path):
         train(TrainOptions(store=store, out=tmp_path / "run"), config)
     failed = json.dumps({"id": Store(store).ids[0], "reason": "too short"})
     (store / "hints-panns" / "failed.jsonl").write_text(failed + "\n")
-    heard = []
-    report = train(TrainOptions(store=store, out=tmp_path / "run"), config, heard.append)
+    events = []
+    report = train(TrainOptions(store=store, out=tmp_path / "run"), config, events.append)
     assert report.clips == 5
-    assert any("1 clips are left out" in getattr(event, "text", "") for event in heard)
+    assert any("1 clips are left out" in getattr(event, "text", "") for event in events)
     assert load_model(tmp_path / "run").card["clips_without_hints"] == 1
 
 
@@ -322,10 +322,10 @@ def test_a_damaged_clip_stops_training_by_name(tmp_path):
 
 
 def test_fewer_clips_than_a_batch_make_one_batch(store, tmp_path):
-    heard = []
-    report = train(TrainOptions(store=store, out=tmp_path), changed(CONFIG, epochs=1, batch=128), heard.append)
+    events = []
+    report = train(TrainOptions(store=store, out=tmp_path), changed(CONFIG, epochs=1, batch=128), events.append)
     assert report.steps_per_epoch == 1
-    assert any("all 14 make one batch" in getattr(event, "text", "") for event in heard)
+    assert any("all 14 make one batch" in getattr(event, "text", "") for event in events)
 
 
 def test_a_dry_run_refuses_a_start_that_is_not_there(store, tmp_path):
