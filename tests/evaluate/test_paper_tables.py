@@ -103,7 +103,7 @@ def test_a_table_goes_by_its_name_and_by_a_number_only_where_that_is_known():
             *find_table("cross").rows,
         )
         data = table_json(find_table(number), [])
-        assert (data["number"], f"Table {number} of the paper prints is not known" in data["title"]) == (None, True)
+        assert (data["number"], f"Table {number} of the paper prints is unknown" in data["title"]) == (None, True)
     for text in ("0", "8", "02", "", "ablation ", "²"):
         with pytest.raises(UsageError, match="is unknown; known: flickr"):
             find_table(text)

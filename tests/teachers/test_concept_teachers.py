@@ -181,7 +181,7 @@ def test_stamps_name_what_changes_a_hint(name: str, weights: Path, monkeypatch: 
     shared = {"concepts": concepts_hash()}
     if name == "yamnet":
         assert stamp.settings == {**shared, "offset": 5.0, "nothing": 0.3, "rate": 16_000, "seconds": SECONDS}
-        assert (set(stamp.weights), stamp.shape) == ({"yamnet.safetensors"}, (DIM,))
+        assert (set(stamp.weights), stamp.shape) == ({"yamnet_int8.tflite"}, (DIM,))
     else:
         assert stamp.settings == {**shared, "usual": [0.2, 1.81], "deviation": 2.5, "nothing": 16.0, "side": 224}
         assert (set(stamp.weights), stamp.shape) == ({"efficientnet-lite0-57934424.pth"}, (DIM, 7, 7))
