@@ -27,33 +27,92 @@ from avloc.console.score_tables import print_session
 from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
 from avloc.metrics import ClipScore, Summary, Truth, ground_truth, summarise
 from avloc.protocols import PROTOCOLS, Protocol
-from tests import readme
+from avloc.registry import SPECS
+from tests import pages
 from tests.program import ROOT, avloc
 
-README = readme.README.read_text(encoding="utf-8")
+README = pages.README.read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 HEAVY = ("torch", "torchvision", "transformers", "h5py", "av", "rich", "matplotlib", "librosa", "scipy", "numpy", "PIL")
 TOP_LEVEL = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "avloc", "tests", "completions"}
 
 
+PAGE_OF = {
+    "prepare": "prepare",
+    "distill-cache": "distill",
+    "train": "train",
+    "eval": "evaluate",
+    "localize": "localize",
+}
+
+
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-# --- README against the program
+# --- the pages against the program
 
 
-@pytest.mark.parametrize("arguments", readme.shown(README))
-def test_readme_shows_what_the_program_prints(arguments: str) -> None:
-    assert readme.shown(README)[arguments] == readme.output(arguments), "refresh: python -m tests.readme"
+@pytest.mark.parametrize("path", pages.PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_shows_what_the_program_prints(path: Path) -> None:
+    for arguments, shown in pages.shown(path.read_text(encoding="utf-8")).items():
+        assert shown == pages.output(arguments), "refresh: python -m tests.pages"
 
 
-def test_readme_names_every_published_list() -> None:
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 250
+    assert len(README.encode()) <= 12_000
+
+
+@pytest.mark.parametrize("path", pages.PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_relative_link_resolves(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    assert links
+    for link in (link for link in links if "://" not in link):
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def prose(path: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of the headings of a Markdown file, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_readme_links_every_page() -> None:
+    linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", README)}
+    assert {path.relative_to(ROOT).as_posix() for path in pages.PAGES} - {"README.md"} <= linked
+
+
+def test_the_help_of_a_command_names_its_page() -> None:
+    for command, package in PAGE_OF.items():
+        *_, last = avloc(command, "--help").stdout.strip().splitlines()
+        assert last.strip() == f"Reference: {ROOT}/avloc/{package}/README.md"
+        assert f"{command} --help" in pages.shown(pages.text(package))
+
+
+def test_no_sentence_is_in_two_pages() -> None:
+    seen: dict[str, str] = {}
+    for path in pages.PAGES:
+        for sentence in {each.strip() for each in re.split(r"(?<=[.:])\s+|\n", prose(path))}:
+            if len(sentence.split()) > 5:
+                assert sentence not in seen, f"{path} and {seen[sentence]}"
+                seen[sentence] = str(path)
+
+
+def test_every_published_list_is_named() -> None:
     data = ROOT / "avloc" / "annotations" / "data"
     lists = [path.name.removesuffix(".txt.xz") for path in data.glob("*.txt.xz")]
     assert lists
-    assert [name for name in lists if f"`{name}`" not in README] == []
+    assert [name for name in lists if f"`{name}`" not in pages.text("prepare")] == []
 
 
 def declared_exit_codes() -> set[int]:
@@ -68,71 +127,79 @@ def test_readme_has_exactly_the_exit_codes_there_are() -> None:
     assert {int(code) for row in rows for code in row.split(", ")} == declared_exit_codes()
 
 
-def test_readme_names_every_field_of_a_json_line() -> None:
+def test_every_field_of_a_json_line_is_described() -> None:
     from avloc.localize import Localization
 
-    assert [field for field in Localization(input="").as_json() if f"`{field}`" not in README] == []
+    assert [field for field in Localization(input="").as_json() if f"`{field}`" not in pages.text("localize")] == []
 
 
-def test_readme_names_every_field_of_a_report() -> None:
+def test_every_field_of_a_report_is_described() -> None:
     kinds = (EvalReport, MapScores, Summary, ClipRow, ClipScore)
     fields = [field.name for kind in kinds for field in dataclasses.fields(kind)]
-    assert [field for field in fields if f"`{field}`" not in README] == []
+    assert [field for field in fields if f"`{field}`" not in pages.text("evaluate")] == []
 
 
-def test_readme_and_help_name_every_test_set_and_protocol() -> None:
+def test_every_test_set_and_protocol_is_described() -> None:
     help_text = re.sub(r"-\s+", "-", " ".join(avloc("eval", "--help").stdout.split()))  # lines break at hyphens
-    section = README.partition("### eval\n")[2].partition("\n### ")[0]
     for names in (TESTSETS, PROTOCOLS):
-        assert [name for name in names if f"`{name}`" not in section] == []
+        assert [name for name in names if f"`{name}`" not in pages.text("evaluate")] == []
         assert [name for name in names if not re.search(rf"[ ,]{name}[ ,.;]", help_text)] == []
 
 
-def test_readme_shows_the_protocol_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_method_is_in_the_table_of_readme() -> None:
+    assert [name for name in SPECS if f"`{name}`" not in README] == []
+
+
+def test_the_protocol_line_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     nothing: dict[str, Any] = {"model_card": {}, "missing": {}, "maps": {}, "baselines": {}, "sweep": {}, "clips": []}
     names = {"testset": "vggss", "model": "", "model_hash": "", "data_hash": "", "box_rule": "union"}
     report = EvalReport(protocol=Protocol(), n_expected=0, not_run={}, **names, **nothing)
     print_session(Session(evaluation=Evaluation(reports=[report], store=None), chosen=[report]), as_json=False)
-    assert readme.block(README, "the protocol line") in capsys.readouterr().out
+    assert pages.block(pages.text("evaluate"), "the protocol line") in capsys.readouterr().out
 
 
-def test_readme_names_every_published_weight_and_where_it_lies() -> None:
+def test_every_published_weight_and_where_it_lies_is_described() -> None:
     from avloc.weights import CNN14, DETR, LITE0, YAMNET, imagenet_weights
 
+    page = pages.text("weights")
     for weight in (CNN14, DETR, imagenet_weights("resnet18")):
-        assert [path for path in weight.files_under(Path()) if f"`{path.as_posix()}`" not in README] == []
-        assert weight.files[0].url.split("/resolve/")[0].split("/files/")[0] in README
+        assert [path for path in weight.files_under(Path()) if f"`{path.as_posix()}`" not in page] == []
+        assert weight.files[0].url.split("/resolve/")[0].split("/files/")[0] in page
     for weight in (LITE0, YAMNET):
-        assert f"`{weight.files[0].name}`" in README
-        assert f"`{weight.package.replace('_', '-')}`" in README or not weight.package
+        assert f"`{weight.files[0].name}`" in page
+        assert f"`{weight.package.replace('_', '-')}`" in page or not weight.package
 
 
-def test_readme_states_the_width_of_the_concepts() -> None:
+def test_the_command_that_trains_on_concepts_has_their_width() -> None:
     from avloc.networks.concepts import DIM
 
-    assert f"a space of {DIM - 2} concepts" in README
-    assert f"--out runs/concepts --dim {DIM} " in README
+    assert f"--dim {DIM} --set audio_teacher=yamnet --set visual_teacher=lite0" in pages.text("distill")
 
 
-def test_the_overlap_that_readme_states_is_that_of_the_lists() -> None:
+def test_the_overlap_that_is_stated_is_that_of_the_lists() -> None:
     overlap = set(published_list("vggss_144k")) & set(published_list("vggss_test"))
-    assert f"holds {len(overlap)} of the 5158 VGG-SS test clips" in README
+    assert f"{len(overlap)} of the 5158 VGG-SS test clips" in pages.text("prepare")
 
 
-def test_the_scores_without_a_model_that_readme_states_follow_from_the_boxes() -> None:
+def test_the_baselines_that_are_shown_follow_from_the_boxes() -> None:
     rows, columns = np.mgrid[:224, :224] - 111.5
     distance = np.hypot(rows, columns)
     disc = distance <= np.median(distance)
-    every = np.ones_like(disc)
     boxes = published_boxes()
     truths = [ground_truth(entry.boxes, boxes.rule, 224) for entry in boxes.by_id.values()]
     assert len(truths) == 5158
-    scores = [summarise([Truth(truth).ciou(mask) for truth in truths]) for mask in (disc, every)]
-    shown = [f"{100 * value:.1f}" for score in scores for value in (score.ciou_50, score.auc)]
-    assert "cIoU@0.5 {} and AUC {}. The whole picture reaches {} and {}.".format(*shown) in README
+    scores = {
+        name: summarise([Truth(truth).ciou(mask) for truth in truths])
+        for name, mask in (("centre disc", disc), ("whole frame", np.ones_like(disc)))
+    }
+    table = pages.shown(pages.text("evaluate"))["eval --testset vggss --maps baselines"]
+    for name, score in scores.items():
+        row = re.search(rf"^{name} +([\d.]+) +[\d.-]+ +([\d.]+) ", table, re.MULTILINE)
+        assert row
+        assert row.groups() == (f"{100 * score.ciou_50:.2f}", f"{100 * score.auc:.2f}")
     covered = np.array([truth.mean() for truth in truths])
     best = np.divide(np.minimum(covered, 0.5), np.maximum(covered, 0.5))
-    assert f"any mask of half the picture can reach is {100 * np.mean(best >= 0.5):.1f}." in README
+    assert re.search(rf"^ceiling +{100 * np.mean(best >= 0.5):.2f} ", table, re.MULTILINE)
 
 
 # --- the two commands for a fresh machine
@@ -142,17 +209,17 @@ def test_ci_runs_the_commands_of_readme() -> None:
     result = subprocess.run(
         ["bash", str(ROOT / ".ci" / "run"), "--commands"], capture_output=True, text=True, check=True, timeout=60
     )
-    assert result.stdout == readme.block(README, "run the main job") + readme.block(README, "run the tests")
+    assert result.stdout == pages.block(README, "run the main job") + pages.block(README, "run the tests")
 
 
 def test_each_of_the_two_commands_is_one_line_that_starts_from_nothing() -> None:
     for name in ("run the main job", "run the tests"):
-        (line,) = readme.block(README, name).splitlines()
+        (line,) = pages.block(README, name).splitlines()
         assert line.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install ")
 
 
 def test_the_main_job_needs_nothing_but_what_is_shipped() -> None:
-    last = readme.block(README, "run the main job").strip().rpartition("&& ")[2]
+    last = pages.block(README, "run the main job").strip().rpartition("&& ")[2]
     _, _, *arguments = shlex.split(last)
     assert arguments[0] == "tests/data/frame.jpg"
     assert arguments[arguments.index("--audio") + 1] == "tests/data/sound.wav"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,11 +25,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-app.command("prepare")(prepare)
-app.command("distill-cache")(distill_cache)
-app.command("train")(train)
-app.command("eval")(evaluate)
-app.command("localize")(localize)
+for _name, _command, _package in (
+    ("prepare", prepare, "prepare"),
+    ("distill-cache", distill_cache, "distill"),
+    ("train", train, "train"),
+    ("eval", evaluate, "evaluate"),
+    ("localize", localize, "localize"),
+):
+    _page = Path(__file__).resolve().parents[1] / _package / "README.md"
+    app.command(_name, epilog=f"\b\nReference: {_page}")(_command)  # \b: do not wrap the path
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,7 +28,7 @@ from avloc.media.video_frames import read_frame
 from avloc.media.video_stream import stream_frames
 from avloc.networks.detr import stretched
 from avloc.priors import DetrPrior
-from tests import readme
+from tests import pages
 from tests.media_makers import disc, grey_ramp, make_sound, make_video, tone
 from tests.program import ROOT
 from tests.responsive_model import save_responsive
@@ -38,7 +38,7 @@ from tests.teacher_makers import saved_teachers
 RATE = 22_050
 FRAME = disc((64, 48), (0.3, 0.5))
 WAVE = tone(3, RATE)
-README = readme.README.read_text(encoding="utf-8")
+PAGE = pages.text("localize")
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +126,16 @@ def test_the_library_example_of_the_readme_runs(film, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday.mp4").symlink_to(film)
     names = {"frame": FRAME, "waveform": WAVE, "rate": RATE}
-    exec(readme.block(README, "the library"), names)
+    exec(pages.block(pages.README.read_text(encoding="utf-8"), "the library"), names)
     assert isinstance(names["result"], avloc.Result)
     assert len(capfd.readouterr().out.splitlines()) == 20
 
 
-def test_readme_names_the_fields_of_results_and_styles():
+def test_the_page_names_the_fields_of_results_and_styles():
     public = [name for name in dir(avloc.Result) if not name.startswith("_")]
     fields = [field.name for kind in (avloc.Result, Style) for field in dataclasses.fields(kind)]
-    assert [name for name in (*fields, *public) if not re.search(rf"`{name}(\(\w*\))?`", README)] == []
-    section = README.partition("**Look.**")[2].partition("\n\n<!--")[0]
+    assert [name for name in (*fields, *public) if not re.search(rf"`{name}(\(\w*\))?`", PAGE)] == []
+    section = PAGE.partition("## Styles\n")[2].partition("\n## ")[0]
     keys = re.findall(r"^\| `(\w+)` \|.*\| `(.+)` \|$", section, re.MULTILINE)
     assert parse_style([f"{key}={value}" for key, value in keys]) == Style()
     assert [key for key, _ in keys] == [field.name for field in dataclasses.fields(Style)]
