@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from avloc.localize.model import Model, load
     from avloc.localize.result import Result
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Model", "Result", "__version__", "load"]
 
 _HOMES = {"Model": "avloc.localize.model", "load": "avloc.localize.model", "Result": "avloc.localize.result"}

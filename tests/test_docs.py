@@ -246,7 +246,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_the_changelog_begins_with_what_is_unreleased_and_lists_the_version() -> None:
     first, *released = re.findall(r"^## \[(.+?)\]", CHANGELOG, re.MULTILINE)
     assert first == "Unreleased"
-    assert released[:1] in ([], [package.__version__])
+    assert released[0] == package.__version__
 
 
 def foreign_imports() -> dict[str, set[str]]:
