@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from avloc import __version__
-from avloc.config import LAST_EPOCH
+from avloc.config import LAST_EPOCH, dotted
 from avloc.errors import Refused, UsageError
 from avloc.evaluate.records import NOT_STATED, EvalReport
 from avloc.metrics.intervals import METRICS
@@ -104,12 +104,8 @@ def _by_number(folder: Path) -> tuple[int, str]:
 
 
 def settings_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The training settings of a card, flat, without those that may differ within a group."""
-    flat: dict[str, Any] = {}
-    for name, value in card.items():
-        entries = {f"{name}.{key}": entry for key, entry in value.items()} if name == "config" else {name: value}
-        flat |= {key: entry for key, entry in entries.items() if key not in _OWN_TO_A_RUN}
-    return flat
+    """The training settings of a card, with dotted names, without those that may differ within a group."""
+    return {name: value for name, value in dotted(card).items() if name not in _OWN_TO_A_RUN}
 
 
 @dataclass(frozen=True, kw_only=True)
