@@ -9,12 +9,13 @@ import pytest
 import typer
 
 from avloc.cli import app
-from avloc.registry import MODES, SECONDS_TEACHERS, SPECS, resolve
+from avloc.registry import MODES, SECONDS_TEACHERS, SPECS, VIDEO_READERS, resolve
 
 NAMES = {
     *(name for spec in SPECS.values() for name in (spec.network, spec.task)),
     *(mode.run for modes in MODES.values() for mode in modes.values()),
     *SECONDS_TEACHERS.values(),
+    *VIDEO_READERS.values(),
 }
 
 

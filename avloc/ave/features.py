@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from avloc.ave.networks import Features
 from avloc.errors import Refused
 from avloc.store import Hints, Store
 from avloc.store.hints import hint_folder
+
+_BATCH = 64  # rows of a batch of evaluation
 
 
 class EventSet:
@@ -62,6 +64,12 @@ class EventSet:
             clips=self.classes[list(positions)],
             background=self.background,
         )
+
+    def batches(self) -> Iterator[tuple[slice, Features]]:
+        """All rows in batches: their positions and features."""
+        for start in range(0, len(self), _BATCH):
+            stop = min(start + _BATCH, len(self))
+            yield slice(start, stop), self.batch(range(start, stop))
 
 
 def _stacked(hints: Hints, clips: Sequence[str]) -> torch.Tensor:
