@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from avloc.config import TrainConfig
+from avloc.config import ModelConfig, TrainConfig
 from avloc.dataset import ClipSet
 from avloc.errors import Refused, UsageError
 from avloc.registry import METHOD_SPECS
@@ -26,20 +26,20 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
     for hints, kind in ((audio, "audio"), (visual, "visual")):
         if hints is not None:
             ids = _with_hints(store, hints, ids)
-            _check_width(hints, kind, config.model.dim)
+            _check_width(hints, kind, config.model)
     least_side = int(config.model.frame * config.augment.scale)
     return ClipSet(store, ids, config.model, least_side=least_side, audio_hints=audio, visual_hints=visual)
 
 
-def _check_width(hints: Hints, kind: str, dim: int) -> None:
+def _check_width(hints: Hints, kind: str, model: ModelConfig) -> None:
     """Check that hints that are vectors, per clip or per cell, are as wide as the common space."""
     shape = hints.stamp["shape"]
     if kind == "audio" and len(shape) != 1:
-        reason = f"the hints of {hints.stamp['teacher']} are per second, for AVE"
-        raise Refused(reason, hint="Prepare the clips into a store of their own, without --layout ave.")
-    if len(shape) != 2 and shape[0] != dim:
+        reason = f"{hints.folder} has hints of shape {shape}, not one vector per clip"
+        raise Refused(reason, hint=f"Prepare another store: avloc prepare VIDEOS --for {model.method} --out STORE")
+    if len(shape) != 2 and shape[0] != model.dim:
         valid = f"--dim {shape[0]}, or --no-{kind}-hint"
-        raise UsageError(f"--dim {dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")
+        raise UsageError(f"--dim {model.dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")
 
 
 def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
