@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from avloc.ave import metrics
 from avloc.ave.event_table import BACKGROUND, EventTable
 from avloc.ave.features import EventSet
 from avloc.ave.inference import EventPredictor, model_classes
-from avloc.ave.networks import Features
 from avloc.checkpoint import ModelFile, load_model
 from avloc.errors import NoInputLeft, UsageError
 from avloc.evaluate.testset import find_store
-from avloc.progress import Listener, Notice, Progress, silent
+from avloc.progress import Listener, Notice, silent
 
 AVE_TESTSET, WEAK_TESTSET, MATCH_TESTSET = "ave", "ave-weak", "ave-match"
 """Test sets: models trained with labels per second, models trained with labels per clip, cross-modal matching."""
@@ -176,7 +175,7 @@ def _score_events(model: ModelFile, test: _TestPart, device: str, listener: List
         raise UsageError(f"{model.path} predicts other events than {test.folder} has, or in another order")
     predictor, truth = EventPredictor(model, device), test.rows.labels.numpy()
     predicted = np.zeros_like(truth)
-    for rows, batch in _batches(test.rows, listener):
+    for rows, batch in test.rows.batches(listener):
         predicted[rows] = predictor.predict(batch.visual, batch.audio).scores.argmax(2).cpu().numpy()
     counts = metrics.confusion(predicted, truth, len(classes))
     return {
@@ -195,7 +194,7 @@ def _score_events(model: ModelFile, test: _TestPart, device: str, listener: List
 def _score_matching(model: ModelFile, test: _TestPart, device: str, listener: Listener) -> dict[str, Any]:
     predictor, correct = EventPredictor(model, device), []
     events = (test.rows.labels != test.rows.background).numpy()
-    for rows, batch in _batches(test.rows, listener):
+    for rows, batch in test.rows.batches(listener):
         for distance, event in zip(predictor.distances(batch).cpu().numpy(), events[rows], strict=True):
             if (sums := metrics.window_sums(distance, event)) is not None:
                 correct.append(metrics.matched(sums, event))
@@ -208,9 +207,3 @@ def _score_matching(model: ModelFile, test: _TestPart, device: str, listener: Li
         "skipped": len(events) - len(correct),
         "baselines": {"window at random": metrics.chance_of_match(events)},
     }
-
-
-def _batches(rows: EventSet, listener: Listener) -> Iterator[tuple[slice, Features]]:
-    for places, batch in rows.batches():
-        yield places, batch
-        listener(Progress(task="eval", done=places.stop, total=len(rows)))

@@ -74,7 +74,7 @@ def test_matches_equal_a_search_by_loops(store, tmp_path, here):
 
 
 def test_rows_that_are_missing_or_cannot_be_matched_are_counted(store, tmp_path, here, monkeypatch):
-    monkeypatch.setattr("avloc.ave.features._check_finished", lambda *_: None)  # as if a teacher had failed on it
+    monkeypatch.setattr("avloc.store.Hints.check_finished", lambda *_: None)  # as if a teacher had failed on it
     run = make_run(store, tmp_path / "run", method="ave-match", epochs=1)
     table = EventTable.of(store)
     first, second, third, *_ = table.part("test", match=True)
