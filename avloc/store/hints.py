@@ -81,8 +81,9 @@ class Hints:
         if unfinished := [clip_id for clip_id in absent if clip_id not in failed]:
             teacher = self.stamp["teacher"]
             command = f"avloc distill-cache {self.folder.parent} --teacher {teacher}"
+            hint = f"Finish them: {'repeat the command that imported them' if self.imported else command}"
             reason = f"{len(unfinished)} of {len(ids)} clips have no hints of {teacher}, first {unfinished[0]}"
-            raise Refused(reason, hint=f"Finish them: {'import them again' if self.imported else command}")
+            raise Refused(reason, hint=hint)
 
     def read(self, clip_id: str) -> NDArray[np.float16] | None:
         """Read the hint of one clip; None for "no hint" (no confident output).
