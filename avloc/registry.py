@@ -259,5 +259,11 @@ SPECS: Mapping[str, MethodSpec] = types.MappingProxyType({**METHOD_SPECS, **EVEN
 """All methods."""
 
 
+VIDEO_READERS: Mapping[str, str] = {
+    "middle": "avloc.media.video_frames.read_moment",
+    "first": "avloc.ave.video_seconds.read_first_seconds",
+}
+"""Seconds of a video that `prepare` stores -> dotted name of the function that reads them, with its frame."""
+
 SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
 """Name -> dotted name of the function that builds a teacher of features per second, for stores that need one."""

@@ -10,13 +10,14 @@ import typer
 
 from avloc.cli import app
 from avloc.modes import MODES
-from avloc.registry import SECONDS_TEACHERS, SPECS, resolve
+from avloc.registry import SECONDS_TEACHERS, SPECS, VIDEO_READERS, resolve
 
 ALL_MODES = [(command, mode) for command, of in MODES.items() for modes in of.values() for mode in modes.values()]
 NAMES = {
     *(name for spec in SPECS.values() for name in (spec.network, spec.task)),
     *(mode.run for _, mode in ALL_MODES if mode.run),
     *SECONDS_TEACHERS.values(),
+    *VIDEO_READERS.values(),
 }
 
 

@@ -122,7 +122,7 @@ class RunScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class SelectionScores:
     """The selected epoch of every run, or the last."""
 
     selection: str
@@ -142,7 +142,7 @@ class RunsSummary:
     box_rule: str
     n_scored: int
     n_expected: int
-    blocks: dict[str, Block]
+    blocks: dict[str, SelectionScores]
     """How the epochs were selected (`EvalReport.selection`) -> scores."""
     unfinished: list[str]
     """Runs with fewer epochs than configured."""
@@ -242,9 +242,9 @@ def _check_group(reports: Sequence[EvalReport]) -> None:
         hashes[other.model_hash] = other.model
 
 
-def _block(reports: Sequence[EvalReport], selection: str = "") -> Block:
+def _block(reports: Sequence[EvalReport], selection: str = "") -> SelectionScores:
     stated = str(reports[0].model_card.get("selection") or NOT_STATED)
-    return Block(
+    return SelectionScores(
         selection=selection or stated,
         runs=[_score(report) for report in reports],
         maps={
