@@ -7,6 +7,7 @@ PyTorch port (harritaylor/torchvggish), whose weights these systems start from.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,22 @@ class VGGish(nn.Module):
         return self.embed(log_mel_patches(whole, MEL_RATE)).reshape(len(sound_BN), -1, WIDTH)
 
 
+class SoundVectors(NamedTuple):
+    """Unit vectors of sounds: `joint` [B, 512] in the space of the cells, and VGGish's `embedding` [B, 128]."""
+
+    joint: Tensor
+    embedding: Tensor
+
+    def packed(self) -> Tensor:
+        """Both as one tensor [B, 512 + 128]."""
+        return torch.cat(self, 1)
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> Self:
+        """The inverse of `packed`; the fields are views."""
+        return cls(*torch.split(packed, [JOINT_WIDTH, WIDTH], 1))
+
+
 class VGGishWithMLP(VGGish):
     """VGGish, and two layers that project its embedding to the cells' 512 channels."""
 
@@ -73,10 +90,10 @@ class VGGishWithMLP(VGGish):
         embedded = self.embed(patches)
         return embedded, self.fc(embedded)
 
-    def vectors(self, patches: Tensor) -> Tensor:
-        """Mean projection and mean embedding of a sound's patches, each of unit length, [B, 512 + 128]."""
+    def vectors(self, patches: Tensor) -> SoundVectors:
+        """Mean projection and mean embedding of a sound's patches, each of unit length."""
         embedded, projected = self(patches)
-        return torch.cat((mean_unit(projected), mean_unit(embedded)), 1)
+        return SoundVectors(mean_unit(projected), mean_unit(embedded))
 
 
 def load_vggish(path: Path) -> VGGish:
