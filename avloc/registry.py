@@ -1,4 +1,4 @@
-"""What is plugged into the commands: published methods, and the modes, layouts and teachers of other packages.
+"""What is plugged into the commands: published methods, teachers, and the modes and layouts of other packages.
 
 Everything is data. Code is given by dotted name and imported on first use (`resolve`), so that the library and worker
 processes find it as the command line does. No torch here.
@@ -170,10 +170,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
         "lvs": MethodSpec(
             network="avloc.methods.lvs.LVS",
             store=_TEN_SECONDS,
-            settings={
-                "model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000},
-                "loss": _WITHOUT_HINTS,
-            },
+            settings={"model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000}, "loss": _WITHOUT_HINTS},
             own={
                 "positive": Setting(0.65, -1.0, 1.0),
                 "negative": Setting(0.4, -1.0, 1.0),
@@ -286,5 +283,17 @@ MODES: Mapping[str, Mapping[str, Mode]] = {
 }
 """Command -> name -> mode: layouts of `prepare`, test sets of `eval`, `localize --events`."""
 
+AUDIO_TEACHERS: Mapping[str, str] = {
+    "panns": "avloc.teachers.panns.PannsTeacher",
+    "yamnet": "avloc.teachers.yamnet.YamnetTeacher",
+    "vggish": "avloc.teachers.vggish.VggishTeacher",
+}
+"""Name -> class of an audio teacher: one hint vector per clip."""
+VISUAL_TEACHERS: Mapping[str, str] = {
+    "detr": "avloc.teachers.detr.DetrTeacher",
+    "lite0": "avloc.teachers.lite0.Lite0Teacher",
+}
+"""Name -> class of a visual teacher: hint maps over the frame, with a number or a vector per cell."""
 SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
-"""Name -> dotted name of the function that builds a teacher of features per second, for stores that need one."""
+"""Name -> function of an `avloc.teachers.base.TeacherContext`: a teacher of features per second, or None for stores
+that do not need one."""

@@ -9,12 +9,12 @@ import pytest
 import typer
 
 from avloc.cli import app
-from avloc.registry import MODES, SECONDS_TEACHERS, SPECS, resolve
+from avloc.registry import AUDIO_TEACHERS, MODES, SECONDS_TEACHERS, SPECS, VISUAL_TEACHERS, resolve
 
 NAMES = {
     *(name for spec in SPECS.values() for name in (spec.network, spec.task)),
     *(mode.run for modes in MODES.values() for mode in modes.values()),
-    *SECONDS_TEACHERS.values(),
+    *(name for table in (AUDIO_TEACHERS, VISUAL_TEACHERS, SECONDS_TEACHERS) for name in table.values()),
 }
 
 
@@ -22,6 +22,11 @@ NAMES = {
 def test_dotted_names_are_found(name):
     found = resolve(name)
     assert f"{found.__module__}.{found.__name__}" == name
+
+
+def test_teachers_are_registered_under_their_names():
+    table = {**AUDIO_TEACHERS, **VISUAL_TEACHERS}
+    assert [resolve(dotted).name for dotted in table.values()] == list(table)
 
 
 @pytest.mark.parametrize("command", MODES)

@@ -5,9 +5,10 @@ Shape letters: B batch, C channels, H W pixels or cells, T seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,12 +23,12 @@ from avloc.media.video_frames import read_frames
 from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.networks.vggish import WIDTH
 from avloc.registry import StoreSpec
-from avloc.store import Clip, Store
-from avloc.teachers.base import Hint, Teacher
+from avloc.store import Clip
+from avloc.teachers.base import Hint, Teacher, TeacherContext
 from avloc.teachers.panns import source_is_there
 from avloc.teachers.vggish import VggishTeacher
 from avloc.transforms import normalise_frames
-from avloc.weights import Located, Weight, imagenet_weights
+from avloc.weights import Located, imagenet_weights
 
 FRAMES = 16
 """Frames of a second whose features are averaged (Tian et al., 2018)."""
@@ -52,10 +53,10 @@ class Vgg19Teacher(Teacher[nn.Module]):
         settings = {"frames": FRAMES, "side": SIDE, "seconds": self.seconds}
         super().__init__(weights, device, shape=(self.seconds, *SHAPE), settings=settings)
 
-    @staticmethod
-    def weight() -> Weight:
-        """IMAGENET1K_V1."""
-        return imagenet_weights(Vgg19Teacher.name)
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """It has no options."""
+        return cls(context.store.spec, context.find(imagenet_weights(cls.name)), context.device)
 
     @staticmethod
     def load(path: Path) -> nn.Module:
@@ -100,20 +101,17 @@ class VggishSecondsTeacher(VggishTeacher):
         return list(self.model.seconds(batch[:, : int(self.spec.seconds) * self.rate]).cpu().numpy())
 
 
-def vgg19_teacher(store: Store, find: Callable[[Weight], Located], device: torch.device) -> Vgg19Teacher:
-    """VGG19 for a store of events, else a UsageError; `find` locates its weights."""
-    if not EventTable.is_in(store.folder):
-        raise UsageError(f"--teacher vgg19 needs a store of events; {store.folder} has no {EVENTS}")
-    return Vgg19Teacher(store.spec, find(imagenet_weights(Vgg19Teacher.name)), device)
+def vgg19_teacher(context: TeacherContext) -> Vgg19Teacher:
+    """VGG19 for a store of events. Raises UsageError for other stores."""
+    folder = context.store.folder
+    if not EventTable.is_in(folder):
+        raise UsageError(f"--teacher vgg19 needs a store of events; {folder} has no {EVENTS}")
+    return Vgg19Teacher.build(context)
 
 
-def vggish_teacher(
-    store: Store, find: Callable[[Weight], Located], device: torch.device
-) -> VggishSecondsTeacher | None:
+def vggish_teacher(context: TeacherContext) -> VggishSecondsTeacher | None:
     """VGGish per second for a store of events; None for other stores, for which `avloc.teachers` has one."""
-    if not EventTable.is_in(store.folder):
-        return None
-    return VggishSecondsTeacher(store.spec, find(VggishSecondsTeacher.weight), device)
+    return VggishSecondsTeacher.build(context) if EventTable.is_in(context.store.folder) else None
 
 
 def read_seconds(source: MediaSource, start_s: float, seconds: int) -> Iterator[NDArray[np.uint8]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from statistics import NormalDist
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from avloc.media.pictures import decode_picture, square
 from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concepts_hash, strongest
 from avloc.networks.lite0 import Lite0, load_lite0
 from avloc.store import Clip
-from avloc.teachers.base import Hint, Teacher, unit_concepts
+from avloc.teachers.base import Hint, Teacher, TeacherContext, unit_concepts
 from avloc.transforms import normalise_frames
 from avloc.weights import LITE0, Located
 
@@ -70,6 +71,11 @@ class Lite0Teacher(Teacher[Lite0]):
             "side": SIDE,
         }
         super().__init__(weights, device, shape=(DIM, CELLS, CELLS), settings=settings)
+
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """It has no options."""
+        return cls(context.find(cls.weight), context.device)
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
         """The frame, stretched to [224, 224, 3].
