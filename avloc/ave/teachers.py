@@ -21,13 +21,13 @@ from avloc.media.containers import MediaSource
 from avloc.media.pictures import square
 from avloc.media.video_frames import read_frames
 from avloc.networks.builder import build_backbone, load_pretrained
-from avloc.networks.vggish import WIDTH
+from avloc.networks.vggish import WIDTH, VGGish, log_mel_patches
 from avloc.registry import StoreSpec
 from avloc.store import Clip
 from avloc.teachers.base import Hint, Teacher, TeacherContext
 from avloc.teachers.panns import source_is_there
 from avloc.teachers.vggish import VggishTeacher
-from avloc.transforms import normalise_frames
+from avloc.transforms import MEL_RATE, normalise_frames
 from avloc.weights import Located, imagenet_weights
 
 FRAMES = 16
@@ -98,7 +98,14 @@ class VggishSecondsTeacher(VggishTeacher):
 
     def predict(self, batch: Tensor) -> list[Hint]:
         """The embeddings of each waveform."""
-        return list(self.model.seconds(batch[:, : int(self.spec.seconds) * self.rate]).cpu().numpy())
+        whole = batch[:, : int(self.spec.seconds) * self.rate]
+        return list(embed_seconds(self.model, whole).cpu().numpy())
+
+
+def embed_seconds(network: VGGish, sound_BN: Tensor) -> Tensor:
+    """Embeddings [B, T, 128] of the first 0.96 s of each of T whole seconds of waveforms at 16 kHz."""
+    seconds = sound_BN.reshape(-1, MEL_RATE)
+    return network.embed(log_mel_patches(seconds, MEL_RATE)).reshape(len(sound_BN), -1, WIDTH)
 
 
 def vgg19_teacher(context: TeacherContext) -> Vgg19Teacher:

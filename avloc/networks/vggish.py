@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.networks.base import load_weights
-from avloc.transforms import MEL_BANDS, MEL_RATE, log_mel
+from avloc.transforms import MEL_BANDS, log_mel
 from avloc.weights.torch_files import load_plain
 
 WIDTH = 128
@@ -55,11 +55,6 @@ class VGGish(nn.Module):
         flat = features.permute(0, 2, 3, 1).flatten(1)
         embedded: Tensor = self.embeddings(flat)
         return embedded.reshape(*patches.shape[:2], WIDTH)
-
-    def seconds(self, sound_BN: Tensor) -> Tensor:
-        """Embeddings [B, T, 128] of the first 0.96 s of each of T whole seconds of waveforms at 16 kHz."""
-        whole = sound_BN.reshape(-1, MEL_RATE)
-        return self.embed(log_mel_patches(whole, MEL_RATE)).reshape(len(sound_BN), -1, WIDTH)
 
 
 class SoundVectors(NamedTuple):
