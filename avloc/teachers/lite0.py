@@ -24,8 +24,8 @@ from avloc.weights import LITE0, Located
 
 SIDE = 224
 """Side in pixels of the square that the frame is stretched to, as in training."""
-CELLS = SIDE // 32
-"""Cells of a hint per side."""
+HINT_SIDE = SIDE // 32
+"""Cells per side of a hint."""
 DEVIATION = 2.5
 """Standard deviation over cells of a concept's highest class logit, relative to the mean of all classes."""
 _BASE, _SLOPE = 0.2, 1.81
@@ -70,7 +70,7 @@ class Lite0Teacher(Teacher[Lite0]):
             "nothing": IMAGE_BIAS,
             "side": SIDE,
         }
-        super().__init__(weights, device, shape=(DIM, CELLS, CELLS), settings=settings)
+        super().__init__(weights, device, shape=(DIM, HINT_SIDE, HINT_SIDE), settings=settings)
 
     @classmethod
     def build(cls, context: TeacherContext) -> Self:
