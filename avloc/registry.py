@@ -150,6 +150,18 @@ class MethodSpec:
         return [changes for name, changes in self.without.items() if not given.get(name, self.own[name].default)]
 
 
+AUDIO_TEACHERS: Mapping[str, str] = {
+    "panns": "avloc.teachers.panns.PannsTeacher",
+    "yamnet": "avloc.teachers.yamnet.YamnetTeacher",
+    "vggish": "avloc.teachers.vggish.VggishTeacher",
+}
+"""Name -> class of an audio teacher: one hint vector per clip."""
+VISUAL_TEACHERS: Mapping[str, str] = {
+    "detr": "avloc.teachers.detr.DetrTeacher",
+    "lite0": "avloc.teachers.lite0.Lite0Teacher",
+}
+"""Name -> class of a visual teacher: hint maps over the frame, with a number or a vector per cell."""
+
 _TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
 _WITHOUT_HINTS = {"audio_hint": 0.0, "visual_hint": 0.0}
 _VGG = {"vision_trunk": "vgg16", "audio_trunk": "vggish", "dim": 512, "rate": 16_000}
@@ -283,17 +295,6 @@ MODES: Mapping[str, Mapping[str, Mode]] = {
 }
 """Command -> name -> mode: layouts of `prepare`, test sets of `eval`, `localize --events`."""
 
-AUDIO_TEACHERS: Mapping[str, str] = {
-    "panns": "avloc.teachers.panns.PannsTeacher",
-    "yamnet": "avloc.teachers.yamnet.YamnetTeacher",
-    "vggish": "avloc.teachers.vggish.VggishTeacher",
-}
-"""Name -> class of an audio teacher: one hint vector per clip."""
-VISUAL_TEACHERS: Mapping[str, str] = {
-    "detr": "avloc.teachers.detr.DetrTeacher",
-    "lite0": "avloc.teachers.lite0.Lite0Teacher",
-}
-"""Name -> class of a visual teacher: hint maps over the frame, with a number or a vector per cell."""
 SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
 """Name -> function of an `avloc.teachers.base.TeacherContext`: a teacher of features per second, or None for stores
 that do not need one."""
