@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from avloc.store import HintStamp, Store
     from avloc.teachers import Hint, Teacher, TeacherContext
-    from avloc.weights import Located, Weight
 
 HintResults = Generator[tuple[str, "Hint | InputError"], None, None]
 """Clip id and its hint or error."""
@@ -42,19 +41,17 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
 
     Raises:
         UsageError: an invalid option.
+        Refused: the sounds of the store do not fit a teacher.
         WeightsError: weights are absent or invalid.
     """
     from avloc.teachers import TeacherContext
     from avloc.weights import locate
 
-    def find(weight: Weight) -> Located:
-        instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
-        return locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
-
+    instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
     context = TeacherContext(
         store=store,
         device=teacher_device(options.device),
-        find=find,
+        find=partial(locate, weights_dir=options.weights_dir, listener=listener, instead=instead),
         listener=listener,
         sound=options.sound,
         normalise=options.normalise,

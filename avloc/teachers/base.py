@@ -76,13 +76,7 @@ class Teacher(ABC, Generic[Network]):
     @classmethod
     @abstractmethod
     def build(cls, context: TeacherContext) -> Self:
-        """The teacher of a store; its weights are located, not loaded.
-
-        Raises:
-            UsageError: an invalid option.
-            Refused: the store does not fit.
-            WeightsError: the weights are absent or invalid.
-        """
+        """The teacher for a store, with its weights located; errors are those of `avloc.distill.sources`."""
 
     @staticmethod
     @abstractmethod
