@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError, nearest
 from avloc.modes import check_applies
-from avloc.registry import FASTEST_HZ, LONGEST_S, SPECS, check_setting, merged
+from avloc.registry import AUDIO_TEACHERS, FASTEST_HZ, LONGEST_S, SPECS, VISUAL_TEACHERS, check_setting, merged
 
 T = TypeVar("T")
 
@@ -25,11 +25,8 @@ _WIDEST, _LARGEST_FRAME = 1 << 16, 1 << 13
 TRAIN_SHORTER_SIDE = 256
 """Shorter side of the frames of a training store in pixels, unless `prepare --side` sets it."""
 
-AUDIO_TEACHERS = ("panns", "yamnet", "vggish")
-"""Audio teachers: one hint vector per clip."""
-PANNS_SOUNDS = ("auto", "source", "store")  # input of PANNs: `avloc.teachers.panns.choose_sound`
-VISUAL_TEACHERS = ("detr", "lite0")
-"""Visual teachers: hint maps over the frame, with a number or a vector per cell."""
+PANNS_SOUNDS = ("auto", "source", "store")
+"""Input of PANNs: `avloc.teachers.panns.choose_sound`."""
 
 LAST_EPOCH = "last epoch"
 """`selection` in the card of a model without validation."""

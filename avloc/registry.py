@@ -1,4 +1,4 @@
-"""What is plugged into the commands: published methods, and the teachers of other packages.
+"""What is plugged into the commands: published methods and teachers, those of other packages too.
 
 Everything is data. Code is given by dotted name and imported on first use (`resolve`), so that the library and worker
 processes find it as the command line does. No torch here.
@@ -150,6 +150,18 @@ class MethodSpec:
         return [changes for name, changes in self.without.items() if not given.get(name, self.own[name].default)]
 
 
+AUDIO_TEACHERS: Mapping[str, str] = {
+    "panns": "avloc.teachers.panns.PannsTeacher",
+    "yamnet": "avloc.teachers.yamnet.YamnetTeacher",
+    "vggish": "avloc.teachers.vggish.VggishTeacher",
+}
+"""Name -> class of an audio teacher: one hint vector per clip."""
+VISUAL_TEACHERS: Mapping[str, str] = {
+    "detr": "avloc.teachers.detr.DetrTeacher",
+    "lite0": "avloc.teachers.lite0.Lite0Teacher",
+}
+"""Name -> class of a visual teacher: hint maps over the frame, with a number or a vector per cell."""
+
 _TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
 _WITHOUT_HINTS = {"audio_hint": 0.0, "visual_hint": 0.0}
 _VGG = {"vision_trunk": "vgg16", "audio_trunk": "vggish", "dim": 512, "rate": 16_000}
@@ -170,10 +182,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
         "lvs": MethodSpec(
             network="avloc.methods.lvs.LVS",
             store=_TEN_SECONDS,
-            settings={
-                "model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000},
-                "loss": _WITHOUT_HINTS,
-            },
+            settings={"model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000}, "loss": _WITHOUT_HINTS},
             own={
                 "positive": Setting(0.65, -1.0, 1.0),
                 "negative": Setting(0.4, -1.0, 1.0),
@@ -266,4 +275,5 @@ VIDEO_READERS: Mapping[str, str] = {
 """Seconds of a video that `prepare` stores -> dotted name of the function that reads them, with its frame."""
 
 SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
-"""Name -> dotted name of the function that builds a teacher of features per second, for stores that need one."""
+"""Name -> function of an `avloc.teachers.base.TeacherContext`: a teacher of features per second, or None for stores
+that do not need one."""

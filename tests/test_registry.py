@@ -10,14 +10,14 @@ import typer
 
 from avloc.cli import app
 from avloc.modes import MODES
-from avloc.registry import SECONDS_TEACHERS, SPECS, VIDEO_READERS, resolve
+from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, SPECS, VIDEO_READERS, VISUAL_TEACHERS, resolve
 
 ALL_MODES = [(command, mode) for command, of in MODES.items() for modes in of.values() for mode in modes.values()]
 NAMES = {
     *(name for spec in SPECS.values() for name in (spec.network, spec.task)),
     *(mode.run for _, mode in ALL_MODES if mode.run),
-    *SECONDS_TEACHERS.values(),
     *VIDEO_READERS.values(),
+    *(name for table in (AUDIO_TEACHERS, VISUAL_TEACHERS, SECONDS_TEACHERS) for name in table.values()),
 }
 
 
@@ -27,6 +27,12 @@ def test_dotted_names_are_found(name):
     assert f"{found.__module__}.{found.__name__}" == name
 
 
+def test_teachers_are_registered_under_their_names():
+    table = {**AUDIO_TEACHERS, **VISUAL_TEACHERS}
+    assert [resolve(dotted).name for dotted in table.values()] == list(table)
+
+
+@pytest.mark.parametrize("command", MODES)
 def test_modes_name_options_of_their_command():
     commands = typer.main.get_command(app).commands
     known = {command: {option.name for option in commands[command].params} for command in MODES}

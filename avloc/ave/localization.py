@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from avloc.ave.inference import EventPredictor, model_classes
-from avloc.ave.teachers import Vgg19Teacher
+from avloc.ave.teachers import Vgg19Teacher, embed_seconds
 from avloc.ave.timeline import Timeline, write_timeline, write_timeline_video
 from avloc.ave.video_seconds import FRAMES_PER_SECOND, LATE_S, frames_by_second, sound_by_second
 from avloc.checkpoint import load_model
@@ -163,7 +163,7 @@ class TimelinePredictor:
         with torch.inference_mode(), closing(sound_by_second(source, seconds, MEL_RATE)) as windows:
             for window in windows:
                 waveform = torch.from_numpy(window.waveform)[None].to(self.model.device)
-                features.append(self.vggish.seconds(waveform).cpu())
+                features.append(embed_seconds(self.vggish, waveform).cpu())
                 is_silent.append(window.silent)
         return torch.cat(features, 1), np.array(is_silent)
 

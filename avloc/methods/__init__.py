@@ -24,7 +24,7 @@ def build(config: ModelConfig) -> Method:
     """The networks of a localizer, with initial weights.
 
     Raises:
-        UsageError: unknown method or trunk, a size or rate that the method does not have, or a method without maps.
+        UsageError: unknown method or backbone, a size or rate that the method does not have, or a method without maps.
     """
     found = any_class(config.method)
     if not issubclass(found, Method):

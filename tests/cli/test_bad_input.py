@@ -227,7 +227,7 @@ NEEDS_TORCH = [
     ((*TRAIN, "--device", "abacus"), "--device abacus is not usable here"),
     ((*TRAIN, "--val", "3"), "--val 3 is impossible; valid: a share between 0 and 1, a store, or a split's name"),
     ((*TRAIN, "--val", "nosuch"), "--val nosuch: no such store or split"),
-    ((*TRAIN, "--vision-trunk", "nosuch"), "unknown trunk 'nosuch'; valid: resnet18,"),
+    ((*TRAIN, "--vision-trunk", "nosuch"), "unknown backbone 'nosuch'; valid: resnet18,"),
     ((*TRAIN, "--init", "absent.pth"), "no model at absent.pth"),
     ((*EVAL, "--device", "abacus"), "--device abacus is not usable here"),
     ((*EVAL, "--model", "absent.pth"), "no model at absent.pth"),

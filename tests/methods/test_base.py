@@ -83,7 +83,7 @@ def test_invalid_settings_are_named(settings, method, words):
 @pytest.mark.parametrize(
     ("settings", "method", "words"),
     [
-        (["model.dim=64"], "lvs", "no projections; valid: the width of both trunks, here 512 and 512"),
+        (["model.dim=64"], "lvs", "no projections; valid: the width of both backbones, here 512 and 512"),
         (["model.vision_trunk=vgg16"], "lvs", "cannot keep its resolution; valid: a whole ResNet"),
         (["model.dim=64"], "sspl", "model.dim = 64 is impossible for sspl; valid: 512"),
         (["model.vision_trunk=resnet18"], "sspl", "valid: 'vgg16'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from PIL import Image
 from avloc.annotations.boxes import read_annotations
 from avloc.annotations.labels import parse_label
 from avloc.config import TrainConfig, from_dict, read_toml
+from avloc.engine import ClipCells, Fusion
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from avloc.media.pictures import decode_picture
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
-from tests.recipe.measure import calibrated
+from tests.recipe.measure import ClipMaps, calibrated, class_means
 from tests.recipe.pictures import SIDE, around, on_another, pasted, plain, side_by_side
 from tests.recipe.sounds import RATE, SAMPLES, in_a_room, only_noise
 from tests.recipe.split import Classes, by_class, class_of, recording_of
@@ -247,6 +249,15 @@ def test_what_is_calibrated_follows_the_peaks():
     assert card["verdict"] == {"least_effect": 0.04, "least_similarity": 0.3}
     AdaptiveWeights(**card["fusion"])
     VerdictRule(**card["verdict"])
+
+
+def test_shares_are_means_over_classes():
+    left = np.tile(np.linspace(1, 0, 4, dtype=np.float32), (4, 1))
+    maps = dict.fromkeys(("av", "own", "shipped"), left)
+    cells = ClipCells(id="one", boxes=np.array([[0, 0, 0.5, 1]]), maps=maps)
+    clips = [ClipMaps(f"{row}", "dog | dog", cells) for row in range(3)]
+    clips.append(ClipMaps("3", "cat | cat", replace(cells, maps=dict.fromkeys(maps, left[:, ::-1].copy()))))
+    assert class_means(clips, Fusion(own=AdaptiveWeights()))["av"] == [0.5, 0.5, 0.5]
 
 
 def test_the_recipe_is_a_configuration():
