@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,9 +28,11 @@ from avloc.heatmap import heat_maps
 from avloc.localize import Localization, LocalizeOptions, localize
 from avloc.localize.outputs import plan_outputs
 from avloc.localize.result import peak_and_box, peak_of
+from avloc.localize.run import prefetch
 from avloc.media.video_frames import read_frame, read_moment
 from avloc.methods import build
 from avloc.transforms import log_spectrogram
+from tests.json_output import json_lines
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 from tests.parity import drawing
 from tests.processes import start
@@ -56,10 +59,6 @@ def video(path: Path, **changes) -> Path:
 def run(model: Path, *inputs: Path | str, **options) -> list[Localization]:
     made = localize(LocalizeOptions(inputs=tuple(map(str, inputs)), model=model, device="cpu", **options))
     return [one for one in made if isinstance(one, Localization)]
-
-
-def json_lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def timeless(line: dict) -> dict:
@@ -575,3 +574,45 @@ def test_a_closed_pipe_causes_no_traceback(model, clip):
     assert process.wait(timeout=120) != 70
     assert b"Traceback" not in err
     assert b"Error" not in err
+
+
+def test_prefetching_keeps_order_and_is_bounded():
+    made = []
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    for taken, number in enumerate(prefetch(items(), depth=2)):
+        assert number == taken
+        assert len(made) <= taken + 3
+    assert made == list(range(20))
+
+
+def test_prefetching_raises_errors_in_order():
+    def items():
+        yield 1
+        yield 2
+        raise OSError("disk gone")
+
+    coming = prefetch(items())
+    assert [next(coming), next(coming)] == [1, 2]
+    with pytest.raises(OSError, match="disk gone"):
+        next(coming)
+
+
+def test_closing_stops_prefetching():
+    made = []
+
+    def items():
+        for number in range(100):
+            made.append(threading.current_thread().name)
+            yield number
+
+    coming = prefetch(items())
+    next(coming)
+    coming.close()
+    assert len(made) <= 4
+    assert all(name.startswith("avloc-read") for name in made)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("avloc-read")]
