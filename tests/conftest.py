@@ -36,6 +36,12 @@ def offline(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def no_hash_in_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of Lite0's file contains its hash, which random weights cannot match."""
+    monkeypatch.setattr("avloc.weights.lookup.hash_in_name", lambda _file: "")
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """A folder for `--weights-dir` with all teachers, of random weights."""
