@@ -57,3 +57,11 @@ def test_a_second_writer_is_refused(tmp_path):
             pass
     with folder_lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "a" * 244, "x.png"])
+def test_longest_file_name_can_be_written(tmp_path, name):
+    with atomic_path(tmp_path / name) as part:
+        part.write_bytes(b"1")
+    assert (tmp_path / name).read_bytes() == b"1"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,10 @@ import pytest
 from avloc.errors import UsageError
 from avloc.localize.inputs import expand_inputs
 from tests.clip_folder import write_clips
+from tests.json_output import json_lines
+from tests.media_makers import make_sound, tone
+from tests.processes import start
+from tests.timed_video import film, without_length
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +72,57 @@ def test_invalid_inputs(tmp_path, monkeypatch, typed, words):
     Path("empty.txt").write_text("# nothing\n")
     with pytest.raises(UsageError, match=words):
         expand_inputs(typed, pictures=False)
+
+
+def written_to_a_pipe(pipe: Path, data: bytes) -> threading.Thread:
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    return writer
+
+
+def test_a_named_pipe_is_read_like_a_file(here, model, picture, tmp_path):
+    sound = make_sound(tmp_path / "a.wav", tone(4, 16_000), 16_000)
+    video = film(tmp_path / "a.mp4")
+    run = ("localize", "--model", model, "--json")
+    for files, piped in (((picture, "--audio", sound), 2), ((video,), 0)):
+        (expected,) = json_lines(here(*run, *files).out)
+        pipe = tmp_path / f"pipe{piped}"
+        writer = written_to_a_pipe(pipe, files[piped].read_bytes())
+        (line,) = json_lines(here(*run, *files[:piped], pipe, *files[piped + 1 :]).out)
+        writer.join(timeout=10)
+        assert {**line, "seconds": 0} == {**expected, "seconds": 0, "input": line["input"]}
+
+
+def test_pipe_is_named_as_typed(here, model, picture, tmp_path):
+    writer = written_to_a_pipe(tmp_path / "pipe", b"no sound at all")
+    done = here("localize", picture, "--audio", tmp_path / "pipe", "--model", model)
+    writer.join(timeout=10)
+    assert done.code == 3
+    assert f"--audio {tmp_path / 'pipe'}: cannot be decoded" in done.err
+
+
+def test_named_pipe_in_a_folder_does_not_block(here, model, tmp_path):
+    film(tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "b.mp4")
+    done = here("localize", tmp_path, "--model", model, "--json", "--out", f"{tmp_path}/out/")
+    assert done.code == 1
+    assert "b.mp4: is not a regular file" in done.err
+
+
+def test_the_sound_can_come_from_standard_input(model, picture, tmp_path):
+    sound = make_sound(tmp_path / "a.wav", tone(4, 16_000), 16_000)
+    command = ("localize", picture, "--audio", "-", "--model", model, "--json")
+    with sound.open("rb") as stdin:
+        out, _ = start(*command, stdin=stdin).communicate(timeout=120)
+    assert json_lines(out.decode())[0]["window_s"] == [0.5, 3.5]
+    _, err = start("localize", "-", "--audio", "-", "--model", model, stdin=subprocess.DEVNULL).communicate(timeout=120)
+    assert "standard input (-) can be read once" in err.decode()
+
+
+def test_a_live_webm_on_standard_input_has_its_middle(model, tmp_path):
+    with without_length(tmp_path, "live.webm").open("rb") as stdin:
+        out, _ = start("localize", "-", "--model", model, "--json", stdin=stdin).communicate(timeout=120)
+    (line,) = json_lines(out.decode())
+    assert line["input"] == "-"
+    assert line["time_s"] == pytest.approx(2.0, abs=0.03)

@@ -13,6 +13,7 @@ from avloc.errors import InputError, UsageError
 from avloc.localize import LocalizeOptions, Times, localize
 from avloc.localize.outputs import plan_outputs, write_picture
 from tests.media_makers import make_video, tone
+from tests.timed_video import film
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,14 @@ def test_invalid_outputs(inputs, out, every, words):
     with pytest.raises(UsageError) as caught:
         plan_outputs(inputs, out, every=every)
     assert words in str(caught.value)
+
+
+def test_too_long_output_name_fails_only_its_input(here, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "a.mp4")
+    for length in (240, 250):
+        film(tmp_path / "short.mp4").rename(tmp_path / f"{length * 'b'}.mp4")
+    done = here("localize", f"{250 * 'b'}.mp4", f"{240 * 'b'}.mp4", "a.mp4", "--model", model)
+    assert done.code == 1
+    assert "its output name is too long" in done.err
+    assert sorted(path.name for path in tmp_path.glob("*.heat.png")) == ["a.heat.png", f"{240 * 'b'}.heat.png"]

@@ -15,6 +15,7 @@ from avloc.media.probing import probe
 from avloc.media.video_frames import read_frame
 from avloc.media.video_stream import stream_frames, stream_sound
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
+from tests.timed_video import FPS, film
 
 RATE = 16_000
 CENTRES = [0.0, 0.4, 1.5, 2.2, 3.9, 4.0, 7.5]
@@ -156,3 +157,16 @@ def test_truncated_video_is_distinguished_from_a_short_one(tmp_path):
     path.write_bytes(data[: len(data) * 6 // 10])
     assert "is cut off: it should have pictures until 4.000 s" in probe(path).cut_off
     assert 5 < len(list(stream_frames(path))) < 30
+
+
+def test_frames_before_damage_are_returned(tmp_path):
+    """Without a key frame in between, and with several frames buffered in the decoder."""
+    path = film(tmp_path / "a.mp4", video_codec="libx264", options={"bf": "3"}, faststart=True)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    times = []
+    with pytest.raises(InputError, match="cannot be decoded"):
+        for shown in stream_frames(path):
+            times.append(float(shown.start))
+    assert times == pytest.approx(np.arange(len(times)) / FPS)
+    assert len(times) > 10
