@@ -63,3 +63,11 @@ def model(tmp_path_factory) -> Path:
     from tests.small_models import save_small
 
     return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Videos, a broken one, and files that are no videos: see `write_clips`."""
+    from tests.clip_folder import write_clips
+
+    return write_clips(tmp_path_factory.mktemp("clips"))

@@ -24,6 +24,11 @@ def tone(seconds: float, rate: int, *, hz: float = 1000.0, span: tuple[float, fl
     return (0.5 * np.sin(2 * np.pi * hz * t) * ((t >= start) & (t < stop))).astype(np.float32)
 
 
+def noise(seconds: float, rate: int) -> NDArray:
+    """[samples] white noise, always the same."""
+    return (0.3 * np.random.default_rng(0).standard_normal(round(seconds * rate))).clip(-1, 1).astype(np.float32)
+
+
 def disc(size: tuple[int, int], centre: tuple[float, float], *, radius: float = 0.2, colour=(230, 40, 40)) -> NDArray:
     """[H, W, 3] a coloured disc on grey; `centre` (x, y) and `radius` in fractions."""
     width, height = size

@@ -16,7 +16,7 @@ from avloc.media.probing import probe
 from avloc.media.video_frames import read_frame
 from avloc.progress import Notice, Progress
 from tests import program
-from tests.clip_folder import make_clip, write_clips
+from tests.clip_folder import make_clip
 from tests.json_output import json_lines
 from tests.media_makers import make_sound, tone
 from tests.responsive_model import RATE, save_responsive
@@ -26,11 +26,6 @@ from tests.responsive_model import RATE, save_responsive
 def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     return save_responsive(path, verdict={"least_effect": 0.001})
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    return write_clips(tmp_path_factory.mktemp("clips"))
 
 
 def test_a_folder_with_one_bad_clip(here, clips, model, tmp_path):

@@ -18,6 +18,7 @@ from avloc.networks.concepts import CONCEPTS
 from avloc.progress import Event, Progress
 from avloc.store import Hints, Store, StoreWriter
 from avloc.weights import CNN14, DETR, cache_folder
+from tests.folder_contents import folder_contents
 from tests.teacher_makers import CONCEPT_TEACHERS, concept_teacher, hints_of, make_clip, make_store
 
 CLIPS = 6
@@ -46,10 +47,6 @@ def hint_bytes(store: Path, teacher: str) -> dict[str, bytes | None]:
     hints = Hints(store, teacher)
     values = {clip_id: hints.read(clip_id) for clip_id in hints.shards.ids}
     return {clip_id: None if value is None else value.tobytes() for clip_id, value in values.items()}
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def failures(store: Path, teacher: str) -> dict[str, str]:
@@ -82,10 +79,10 @@ def test_both_teachers(finished: tuple[Path, DistillReport]) -> None:
 
 def test_second_run_changes_nothing(finished: tuple[Path, DistillReport], options: DistillOptions) -> None:
     folder, _ = finished
-    before = snapshot(folder)
+    before = folder_contents(folder)
     report = distill_cache(folder, options)
     assert [(one.done, one.already) for one in report.teachers] == [(0, CLIPS), (0, CLIPS)]
-    assert snapshot(folder) == before
+    assert folder_contents(folder) == before
 
 
 def test_no_confident_query_is_recorded_as_no_hint(store: Path, options: DistillOptions) -> None:
@@ -118,11 +115,11 @@ def test_interrupt_and_batch_leave_no_trace(
 def test_other_stamp_is_refused(
     change: dict[str, object], finished: tuple[Path, DistillReport], options: DistillOptions
 ) -> None:
-    before = snapshot(finished[0])
+    before = folder_contents(finished[0])
     with pytest.raises(Refused, match="settings differ") as caught:
         distill_cache(finished[0], replace(options, **change))  # type: ignore[arg-type]
     assert caught.value.exit_code == 5
-    assert snapshot(finished[0]) == before
+    assert folder_contents(finished[0]) == before
 
 
 def test_other_weights_are_refused(

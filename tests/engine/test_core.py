@@ -17,9 +17,9 @@ from avloc.losses import contrastive
 from avloc.methods import HintBatch
 from avloc.networks.builder import build_backbone
 from avloc.transforms import normalise_frames
+from tests.small_models import SMALL
 
 CPU = torch.device("cpu")
-SMALL = ModelConfig(dim=16, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
 
 
 @pytest.fixture

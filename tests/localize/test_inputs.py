@@ -11,16 +11,10 @@ import pytest
 
 from avloc.errors import UsageError
 from avloc.localize.inputs import expand_inputs
-from tests.clip_folder import write_clips
 from tests.json_output import json_lines
 from tests.media_makers import make_sound, tone
 from tests.processes import start
 from tests.timed_video import film, without_length
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    return write_clips(tmp_path_factory.mktemp("clips"))
 
 
 @pytest.mark.parametrize(

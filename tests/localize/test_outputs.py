@@ -12,14 +12,7 @@ from PIL import Image
 from avloc.errors import InputError, UsageError
 from avloc.localize import LocalizeOptions, Times, localize
 from avloc.localize.outputs import plan_outputs, write_picture
-from tests.media_makers import make_video, tone
 from tests.timed_video import film
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return make_video(path, seconds=3, fps=5, sound=tone(3, 22_050))
 
 
 def overlay_of(model: Path, clip: Path) -> np.ndarray:

@@ -46,11 +46,6 @@ FIELDS = (
 )
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    return video(tmp_path_factory.mktemp("clip") / "clip.mp4")
-
-
 def video(path: Path, **changes) -> Path:
     """Three seconds, 64 x 48, with a tone."""
     return make_video(path, **{"seconds": 3, "fps": 5, "sound": tone(3, RATE), "rate": RATE, **changes})

@@ -19,6 +19,7 @@ from avloc.config import TrainConfig, from_dict, read_toml
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from avloc.media.pictures import decode_picture
+from tests.folder_contents import folder_contents
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
 from tests.recipe.measure import calibrated
@@ -70,10 +71,6 @@ def made(data, tmp_path_factory) -> Path:
 
 def entries(folder: Path) -> dict[str, dict]:
     return json.loads((folder / "boxes.json").read_text())
-
-
-def whole(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_no_file_and_no_recording_is_in_two_parts(data):
@@ -158,17 +155,17 @@ def test_wrong_pairs_share_their_picture(made):
 
 def test_the_same_seed_gives_the_same_bytes(data, made, tmp_path):
     recipe.compose_training(data, tmp_path / "again", 60, 3)
-    assert whole(tmp_path / "again") == whole(made / "train")
+    assert folder_contents(tmp_path / "again") == folder_contents(made / "train")
     recipe.compose_training(data, tmp_path / "other", 12, 4)
-    assert whole(tmp_path / "other") != {
-        k: v for k, v in whole(made / "train").items() if k in whole(tmp_path / "other")
+    assert folder_contents(tmp_path / "other") != {
+        k: v for k, v in folder_contents(made / "train").items() if k in folder_contents(tmp_path / "other")
     }
 
 
 def test_what_is_composed_is_not_composed_again(data, made):
-    before = whole(made)
+    before = folder_contents(made)
     composed(data, made, clips=60, seed=3)
-    assert whole(made) == before
+    assert folder_contents(made) == before
     with pytest.raises(ValueError, match="60 clips of seed 3"):
         composed(data, made, clips=61, seed=3)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,12 +77,8 @@ assert not [name for name in sys.modules if name.startswith("panns_inference")]
     subprocess.run([sys.executable, "-c", script], env=env, check=True)
 
 
-def test_models_load_without_a_connection(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*address: object) -> None:
-        raise AssertionError(f"tried to connect: {address}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+@pytest.mark.usefixtures("no_connections")
+def test_models_load_without_a_connection(weights: Path) -> None:
     for model in (load_cnn14(CNN14.under(weights)), load_detr(DETR.under(weights))):
         assert not model.training
         assert not any(weight.requires_grad for weight in model.parameters())
@@ -245,11 +240,8 @@ def test_wrong_cnn14_files(tmp_path: Path, weights: Path) -> None:
         load_cnn14(path)
 
 
-def test_older_detr_settings(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*address: object) -> None:
-        raise AssertionError(f"tried to connect: {address}")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+@pytest.mark.usefixtures("no_connections")
+def test_older_detr_settings(tmp_path: Path, weights: Path) -> None:
     folder = Path(shutil.copytree(DETR.under(weights), tmp_path / "detr"))
     stated = json.loads((folder / "config.json").read_text())
     blank = {"use_timm_backbone": False, "backbone": None, "dilation": None, "use_pretrained_backbone": None}
