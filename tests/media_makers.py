@@ -134,7 +134,7 @@ def hdr_frame(
         signal: [H, W, 3] RGB of BT.2020 in [0, 1].
         transfer: FFmpeg's code of what the signal means: 16 is PQ, 18 HLG.
         pix_fmt: `yuv444p10le`, `yuv420p10le` or `gbrp10le`.
-        matrix: FFmpeg's code as the frame tells it; luma and chroma are always those of BT.2020.
+        matrix: FFmpeg's code as in the frame; luma and chroma are always those of BT.2020.
         full: full range; RGB always is.
     """
     height, width = signal.shape[:2]

@@ -100,9 +100,9 @@ def test_the_deprecated_flag_of_map_weights_works_with_a_notice(here, clips, mod
         assert done.code == 0, done.err
         return done.err, out.read_bytes()
 
-    (old_said, old), (said, new) = arrays("--weights"), arrays("--map-weights")
-    assert "avloc: --weights is deprecated; use --map-weights\n" in old_said
-    assert "deprecated" not in said
+    (old_messages, old), (messages, new) = arrays("--weights"), arrays("--map-weights")
+    assert "avloc: --weights is deprecated; use --map-weights\n" in old_messages
+    assert "deprecated" not in messages
     assert old == new
     both = here("localize", clips / "a.mp4", "--model", model, "--weights", "av=1", "--map-weights", "av=1")
     assert (both.code, "--weights is the old spelling of --map-weights" in both.err) == (2, True)

@@ -299,9 +299,9 @@ def test_import_of_one_kind_and_of_none(store: Path, arrays: Path, tmp_path: Pat
 
 
 def test_import_for_other_clips(tmp_path: Path, arrays: Path) -> None:
-    make_store(tmp_path / "strangers", 2, sources=False, start=60)
+    make_store(tmp_path / "others", 2, sources=False, start=60)
     with pytest.raises(NoInputLeft, match="no clip of"):
-        distill_cache(tmp_path / "strangers", DistillOptions(import_npy=arrays))
+        distill_cache(tmp_path / "others", DistillOptions(import_npy=arrays))
 
 
 @pytest.mark.usefixtures("no_hash_in_names")

@@ -133,7 +133,7 @@ def test_a_device_that_is_there_and_does_not_work_is_refused_in_one_line(monkeyp
 def test_precision_is_taken_at_its_word():
     assert pick_precision("auto", CPU) in ("fp32", "bf16")
     if platform.machine() == "x86_64":
-        assert "cpu_name" in torch.cpu.get_capabilities(), "by which Intel's processors are told"
+        assert "cpu_name" in torch.cpu.get_capabilities(), "which identify Intel's processors"
     assert pick_precision("fp32", CPU) == "fp32"
     assert pick_precision("bf16", CPU) == "bf16"
 

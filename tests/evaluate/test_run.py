@@ -122,7 +122,7 @@ def test_each_clips_score_equals_its_definition(model, store):
 
 
 class _Known:
-    """An engine whose map is hot in the left half, whatever is seen and heard."""
+    """An engine whose map is hot in the left half, whatever the input."""
 
     def embed(self, frames, sound, rate):
         return Embeddings(torch.linspace(1, 0, 224).repeat(len(frames), 224, 1), sound)

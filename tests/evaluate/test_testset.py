@@ -55,8 +55,8 @@ def test_silent_pairs_take_the_frame_of_one_clip_and_the_sound_of_another(model,
     opened, engine = Store(store), Engine.from_file(load_model(model), torch.device("cpu"))
     there = [pair for pair in silent_pairs("flickr-ext") if {pair.video, pair.audio} <= set(ids)]
 
-    def heights(seen, heard):
-        batches = load(ClipSet(opened, seen, SMALL, sound_ids=heard))
+    def heights(frame_ids, sound_ids):
+        batches = load(ClipSet(opened, frame_ids, SMALL, sound_ids=sound_ids))
         return [grown(cells.maps["av"]) for cells in predict_cells(engine, batches)]
 
     def grown(cells):

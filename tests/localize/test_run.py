@@ -312,15 +312,15 @@ def reference_peak_and_box(heat: np.ndarray) -> tuple[list[int], list[int]]:
     )
     if heat[y, x] < 0.5:
         return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
-    seen, front = {(y, x)}, [(y, x)]
+    reached, front = {(y, x)}, [(y, x)]
     while front:
         y0, x0 = front.pop()
         for cell in ((y0 - 1, x0), (y0 + 1, x0), (y0, x0 - 1), (y0, x0 + 1)):
             inside = 0 <= cell[0] < heat.shape[0] and 0 <= cell[1] < heat.shape[1]
-            if inside and cell not in seen and heat[cell] >= 0.5:
-                seen.add(cell)
+            if inside and cell not in reached and heat[cell] >= 0.5:
+                reached.add(cell)
                 front.append(cell)
-    rows, columns = zip(*seen, strict=True)
+    rows, columns = zip(*reached, strict=True)
     return [x, y], [min(columns), min(rows), max(columns) + 1, max(rows) + 1]
 
 
@@ -432,13 +432,17 @@ def test_every_input_bad(here, model, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("deaf.mp4", "has no sound"), ("blind.wav", "has no picture"), ("frame.jpg", "has no sound; add one with")],
+    [
+        ("no-sound.mp4", "has no sound"),
+        ("no-picture.wav", "has no picture"),
+        ("frame.jpg", "has no sound; add one with"),
+    ],
 )
 def test_errors_name_missing_streams(here, model, tmp_path, name, words):
     path = tmp_path / name
-    if name == "deaf.mp4":
+    if name == "no-sound.mp4":
         video(path, sound=None)
-    elif name == "blind.wav":
+    elif name == "no-picture.wav":
         make_sound(path, tone(3, RATE), RATE)
     else:
         make_picture(path, disc((64, 48), (0.5, 0.5)))

@@ -1,6 +1,6 @@
 """The extent of a file: no length in the header, an estimated one, an end that is missing.
 
-Every file shows grey that says the time, 20 + 20 t, and has a tone from 2 to 2.5 s, both counted from its own start.
+The grey level of every picture encodes the time, 20 + 20 t, and a tone sounds from 2 to 2.5 s, from the file's start.
 """
 
 from __future__ import annotations

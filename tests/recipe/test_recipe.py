@@ -1,4 +1,4 @@
-"""The recipe's clips: split before anything else, labelled as said, the same bytes for the same seed."""
+"""The recipe's clips: split before anything else, labelled by what is in them, the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def test_scenes_are_of_two_objects_one_of_which_sounds(made):
     assert min(shares["on"]) < 0.26  # what is pasted sounds
     assert max(shares["on"]) > 0.74  # what it is pasted on
     assert max(shares["crowded"]) < 0.3
-    heard = {parse_label(entry["label"]).sounding for entry in clips.values()}
-    assert heard == {*KINDS} - {"lion"}  # lions have no test
+    audio_classes = {parse_label(entry["label"]).sounding for entry in clips.values()}
+    assert audio_classes == {*KINDS} - {"lion"}  # lions have no test
 
 
 def test_boxed_pictures_are_as_they_were_with_three_sounds(data, made):
@@ -196,7 +196,7 @@ def test_what_is_pasted_lies_where_its_box_says(data):
     album.pool, album.grounds = {"dog": [boxed]}, [path for path in album.grounds if class_of(path) == "violin"]
     for seed in range(6):
         scene = pasted(album, ["dog"], np.random.default_rng(seed))
-        assert scene.seen == ["dog", "violin"]
+        assert scene.visible == ["dog", "violin"]
         assert dark(scene.picture, scene.boxes["dog"][0]) > 0.8
 
 

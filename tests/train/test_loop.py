@@ -184,7 +184,7 @@ def test_teachers_can_be_left_out(store, tmp_path):
 
 
 def test_hints_of_vectors_in_cells_teach_too(store, tmp_path):
-    """A student that sees what a teacher of its own space says of each cell comes nearer to it."""
+    """With hints in its own embedding space for every cell, a model comes closer to them."""
     store = Path(shutil.copytree(store, tmp_path / "store"))
     random = np.random.default_rng(4)
     with HintWriter(store, HintStamp(teacher="lite0", shape=(HINT_WIDTH, 3, 3))) as writer:
@@ -347,9 +347,9 @@ def test_every_epoch_is_a_permutation_in_full_batches(clips, batch, seed, epochs
     assert all(len(positions) == size for positions in stream)
     steps = clips // size
     for epoch in range(epochs):
-        seen = [place for positions in stream[epoch * steps : (epoch + 1) * steps] for place in positions]
-        assert len(set(seen)) == len(seen)
-        assert set(seen) <= set(range(clips))
+        positions_of_epoch = [place for positions in stream[epoch * steps : (epoch + 1) * steps] for place in positions]
+        assert len(set(positions_of_epoch)) == len(positions_of_epoch)
+        assert set(positions_of_epoch) <= set(range(clips))
 
 
 @given(st.integers(2, 30), st.integers(2, 12), st.integers(0, 5), st.data())

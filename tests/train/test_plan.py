@@ -159,7 +159,7 @@ def test_what_a_frozen_head_depends_on_cannot_thaw(store, tmp_path, published, n
 
 
 def test_what_thaws_is_what_learns():
-    """SACL says by itself which of its parts learn."""
+    """`groups` of SACL lists the thawed parts."""
     config = resolve_config({"init": "random", "freeze": True, "thaw": "frame"}, "sacl")
     model = build(config.model)
     model.freeze_backbones()
@@ -194,8 +194,8 @@ def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch
     (begun,) = started
     names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")
     assert all(torch.equal(begun[name], part) for name, part in zip(names, concept_projections(), strict=True))
-    seen = torch.load(published[LITE0.name].path, weights_only=True)
-    assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in seen.items())
+    state = torch.load(published[LITE0.name].path, weights_only=True)
+    assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in state.items())
     yamnet = read_yamnet(published[YAMNET.name].path)
     assert torch.equal(begun["audnet.block13.pointwise.weight"], yamnet["trunk.block13.pointwise.weight"])
     assert torch.equal(begun["audnet._fc.bias"], yamnet["head.bias"])
@@ -235,9 +235,9 @@ def test_published_weights_go_into_an_audio_network(store, tmp_path, published):
     yamnet, ours = read_yamnet(published[YAMNET.name].path), trunks(tmp_path / "run")
     assert torch.equal(ours["audnet.block5.pointwise.weight"], yamnet["trunk.block5.pointwise.weight"])
     assert load_model(tmp_path / "run").card["init"]["audio"]["sha256"] == "b"
-    seen = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
-    train(TrainOptions(store=store, out=tmp_path / "seen"), seen)
-    assert "audio" not in load_model(tmp_path / "seen").card["init"]
+    plain = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
+    train(TrainOptions(store=store, out=tmp_path / "plain"), plain)
+    assert "audio" not in load_model(tmp_path / "plain").card["init"]
 
 
 def test_absent_sound_weights_are_named_and_never_replaced(store, tmp_path, published, monkeypatch, offline):
