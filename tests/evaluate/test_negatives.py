@@ -47,7 +47,7 @@ def pairs(seed: int, count: int, name: str) -> list[ClipCells]:
     ]
 
 
-def confidence_twin(cells: ClipCells, weights, how: str, side: int) -> float:
+def confidence_reference(cells: ClipCells, weights, how: str, side: int) -> float:
     """Mean of the hottest quarter, a cosine c counted as (c + 1) / 2 and an activation x as x / 2.5."""
     total = [[0.0] * side for _ in range(side)]
     for name, weight in weights.items():
@@ -71,7 +71,7 @@ def test_extended_scores_equal_plain_loops(name, seed, n_sounding, n_silent, sid
     ours = score_extended(result.rows, sounding, silent, protocol, kinds)
     assert list(ours) == ["av", "object", "fused"], "attention has no range that is known beforehand"
     for kind, weights in (("av", {"av": 1.0}), ("object", {"object": 1.0}), ("fused", rule.weights)):
-        heights = [confidence_twin(cells, weights, rule.resize, side) for cells in [*sounding, *silent]]
+        heights = [confidence_reference(cells, weights, rule.resize, side) for cells in [*sounding, *silent]]
         assume(np.diff(sorted(heights)).min() > 1e-5)
         cious = [row.scores[kind].ciou for row in result.rows] + [math.nan] * n_silent
         assert asdict(ours[kind]) == pytest.approx(asdict(extended_scores(heights, cious)), nan_ok=True)

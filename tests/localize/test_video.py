@@ -536,8 +536,8 @@ def test_the_command_writes_a_video_and_prints_its_path(model, tmp_path):
     np.testing.assert_array_equal(sound, decoded(source)[2])
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_leaves_no_partial_video(model, tmp_path, blow):
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_leaves_no_partial_video(model, tmp_path, stop_signal):
     source = make_video(tmp_path / "in.mp4", seconds=60, fps=30, size=(320, 240), sound=tone(60, 22_050), rate=22_050)
     folder = tmp_path / "maps"
     folder.mkdir()
@@ -546,9 +546,9 @@ def test_an_interrupted_command_leaves_no_partial_video(model, tmp_path, blow):
     while running.poll() is None and not list(folder.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert running.poll() is None, "it ended before it could be stopped"
-    running.send_signal(blow)
+    running.send_signal(stop_signal)
     _, err = running.communicate(timeout=100)
-    assert running.returncode == 128 + blow, err
+    assert running.returncode == 128 + stop_signal, err
     assert not list(folder.iterdir())
 
 

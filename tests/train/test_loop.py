@@ -63,15 +63,17 @@ def eight_epochs(store, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(store, eight_epochs, tmp_path, blow):
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(store, eight_epochs, tmp_path, stop_signal):
     """Through the real entry point: 8 epochs in one go equal 2 or more, a kill, and the rest."""
     epochs, stopped = 8, tmp_path / "stopped"
     process = subprocess.Popen(command(store, stopped, epochs), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     wait_for_epochs(process, stopped, 2)
-    process.send_signal(blow)
+    process.send_signal(stop_signal)
     process.communicate()
-    assert process.returncode == (-9 if blow == signal.SIGKILL else 128 + blow), "it was stopped, not finished"
+    assert process.returncode == (-9 if stop_signal == signal.SIGKILL else 128 + stop_signal), (
+        "it was stopped, not finished"
+    )
     subprocess.run(command(store, stopped, epochs), check=True, capture_output=True)
     assert same_run(eight_epochs, stopped)
 
