@@ -32,7 +32,6 @@ def test_teachers_are_registered_under_their_names():
     assert [resolve(dotted).name for dotted in table.values()] == list(table)
 
 
-@pytest.mark.parametrize("command", MODES)
 def test_modes_name_options_of_their_command():
     commands = typer.main.get_command(app).commands
     known = {command: {option.name for option in commands[command].params} for command in MODES}

@@ -39,7 +39,7 @@ def test_a_method_comes_with_what_its_authors_set(method: str):
     assert (config.model.seconds, config.model.rate) == (spec.store.seconds, spec.store.rate)
     assert bool(config.loss.audio_hint) == spec.hints
     assert from_dict(TrainConfig, to_dict(config)) == config
-    assert resolve_config(to_dict(config)) == config, "the settings of a run folder say which method it is"
+    assert resolve_config(to_dict(config)) == config, "the settings of a run folder name its method"
 
 
 def test_what_is_typed_goes_over_what_the_authors_set():

@@ -1,4 +1,4 @@
-"""The recipe's clips: split before anything else, labelled as said, the same bytes for the same seed."""
+"""The recipe's clips: split before anything else, labelled by what is in them, the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from avloc.engine import ClipCells, Fusion
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from avloc.media.pictures import decode_picture
+from tests.folder_contents import folder_contents
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
 from tests.recipe.measure import ClipMaps, calibrated, class_means
@@ -72,10 +73,6 @@ def made(data, tmp_path_factory) -> Path:
 
 def entries(folder: Path) -> dict[str, dict]:
     return json.loads((folder / "boxes.json").read_text())
-
-
-def whole(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_no_file_and_no_recording_is_in_two_parts(data):
@@ -132,8 +129,8 @@ def test_scenes_are_of_two_objects_one_of_which_sounds(made):
     assert min(shares["on"]) < 0.26  # what is pasted sounds
     assert max(shares["on"]) > 0.74  # what it is pasted on
     assert max(shares["crowded"]) < 0.3
-    heard = {parse_label(entry["label"]).sounding for entry in clips.values()}
-    assert heard == {*KINDS} - {"lion"}  # lions have no test
+    audio_classes = {parse_label(entry["label"]).sounding for entry in clips.values()}
+    assert audio_classes == {*KINDS} - {"lion"}  # lions have no test
 
 
 def test_boxed_pictures_are_as_they_were_with_three_sounds(data, made):
@@ -160,17 +157,17 @@ def test_wrong_pairs_share_their_picture(made):
 
 def test_the_same_seed_gives_the_same_bytes(data, made, tmp_path):
     recipe.compose_training(data, tmp_path / "again", 60, 3)
-    assert whole(tmp_path / "again") == whole(made / "train")
+    assert folder_contents(tmp_path / "again") == folder_contents(made / "train")
     recipe.compose_training(data, tmp_path / "other", 12, 4)
-    assert whole(tmp_path / "other") != {
-        k: v for k, v in whole(made / "train").items() if k in whole(tmp_path / "other")
+    assert folder_contents(tmp_path / "other") != {
+        k: v for k, v in folder_contents(made / "train").items() if k in folder_contents(tmp_path / "other")
     }
 
 
 def test_what_is_composed_is_not_composed_again(data, made):
-    before = whole(made)
+    before = folder_contents(made)
     composed(data, made, clips=60, seed=3)
-    assert whole(made) == before
+    assert folder_contents(made) == before
     with pytest.raises(ValueError, match="60 clips of seed 3"):
         composed(data, made, clips=61, seed=3)
 
@@ -201,7 +198,7 @@ def test_what_is_pasted_lies_where_its_box_says(data):
     album.pool, album.grounds = {"dog": [boxed]}, [path for path in album.grounds if class_of(path) == "violin"]
     for seed in range(6):
         scene = pasted(album, ["dog"], np.random.default_rng(seed))
-        assert scene.seen == ["dog", "violin"]
+        assert scene.visible == ["dog", "violin"]
         assert dark(scene.picture, scene.boxes["dog"][0]) > 0.8
 
 
