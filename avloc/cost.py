@@ -105,7 +105,7 @@ def model_cost(config: ModelConfig) -> Cost:
 
 
 @cache
-def object_prior_cost(trunk: str = "resnet18") -> Cost:
+def object_prior_cost(backbone: str = "resnet18") -> Cost:
     """`avloc.priors.ObjectPrior`: its backbone.
 
     Raises:
@@ -119,7 +119,7 @@ def object_prior_cost(trunk: str = "resnet18") -> Cost:
     def forward(network: nn.Module) -> None:
         network(torch.empty((1, 3, SIDE, SIDE)))
 
-    parameters, multiply_adds = measured(lambda: build_backbone(trunk), forward)
+    parameters, multiply_adds = measured(lambda: build_backbone(backbone), forward)
     return Cost(parameters=parameters, multiply_adds=multiply_adds)
 
 

@@ -37,7 +37,7 @@ class ObjectPrior:
     `efficientnet_b0` after the last 1x1 convolution.
 
     Args:
-        trunk: one of `avloc.networks.backbones.CONVNETS`.
+        backbone: one of `avloc.networks.backbones.CONVNETS`.
         weights_dir: folder searched first for the ImageNet weights.
         device: runs the network.
         listener: receives the progress of a download.
@@ -52,19 +52,19 @@ class ObjectPrior:
 
     def __init__(
         self,
-        trunk: str,
+        backbone: str,
         weights_dir: Path | None,
         device: torch.device,
         listener: Listener = silent,
         precision: str = "fp32",
     ) -> None:
-        if trunk not in CONVNETS:
+        if backbone not in CONVNETS:
             valid = ", ".join(CONVNETS)
-            raise UsageError(f"unknown object prior {trunk!r}; valid: {valid}", hint=nearest(trunk, CONVNETS))
-        located = locate(imagenet_weights(trunk), weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
-        self.trunk, self.sha256, self.device = trunk, located.sha256, device
-        self.network = build_backbone(trunk)
-        load_pretrained(self.network, trunk, located.path)
+            raise UsageError(f"unknown object prior {backbone!r}; valid: {valid}", hint=nearest(backbone, CONVNETS))
+        located = locate(imagenet_weights(backbone), weights_dir=weights_dir, listener=listener, instead=_INSTEAD)
+        self.backbone, self.sha256, self.device = backbone, located.sha256, device
+        self.network = build_backbone(backbone)
+        load_pretrained(self.network, backbone, located.path)
         self.network.eval().to(device).to(memory_format=torch.channels_last)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         if precision == "bf16":

@@ -1,4 +1,4 @@
-"""What is plugged into the commands: published methods, and the modes, layouts and teachers of other packages.
+"""What is plugged into the commands: published methods and teachers, those of other packages too.
 
 Everything is data. Code is given by dotted name and imported on first use (`resolve`), so that the library and worker
 processes find it as the command line does. No torch here.
@@ -110,7 +110,7 @@ class MethodSpec:
     without: Mapping[str, WhenDisabled] = field(default_factory=dict)
     """Own setting -> the authors' other settings when it is disabled."""
     unused: tuple[str, ...] = ()
-    """Settings that have no effect on it."""
+    """Settings, and parameters of `train`, that have no effect on it."""
     protocol: str = "avloc"
     """The protocol of its authors; avloc's own for AVC, whose code scores against the first box alone; '' for a method
     without maps."""
@@ -150,6 +150,18 @@ class MethodSpec:
         return [changes for name, changes in self.without.items() if not given.get(name, self.own[name].default)]
 
 
+AUDIO_TEACHERS: Mapping[str, str] = {
+    "panns": "avloc.teachers.panns.PannsTeacher",
+    "yamnet": "avloc.teachers.yamnet.YamnetTeacher",
+    "vggish": "avloc.teachers.vggish.VggishTeacher",
+}
+"""Name -> class of an audio teacher: one hint vector per clip."""
+VISUAL_TEACHERS: Mapping[str, str] = {
+    "detr": "avloc.teachers.detr.DetrTeacher",
+    "lite0": "avloc.teachers.lite0.Lite0Teacher",
+}
+"""Name -> class of a visual teacher: hint maps over the frame, with a number or a vector per cell."""
+
 _TEN_SECONDS = StoreSpec(seconds=10.0, rate=16_000)
 _WITHOUT_HINTS = {"audio_hint": 0.0, "visual_hint": 0.0}
 _VGG = {"vision_trunk": "vgg16", "audio_trunk": "vggish", "dim": 512, "rate": 16_000}
@@ -170,10 +182,7 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
         "lvs": MethodSpec(
             network="avloc.methods.lvs.LVS",
             store=_TEN_SECONDS,
-            settings={
-                "model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000},
-                "loss": _WITHOUT_HINTS,
-            },
+            settings={"model": {"method": "lvs", "dim": 512, "seconds": 10.0, "rate": 16_000}, "loss": _WITHOUT_HINTS},
             own={
                 "positive": Setting(0.65, -1.0, 1.0),
                 "negative": Setting(0.4, -1.0, 1.0),
@@ -228,7 +237,7 @@ _FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seco
 _SMALL = {"loss": _WITHOUT_HINTS, "optim": {"lr": 1e-3}, "init": "random", "precision": "fp32"}
 _MEDIA_SETTINGS = (
     *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
-    *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers"),
+    *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers", "weights_dir"),
 )
 """Unused by methods that are trained on features in the store."""
 
@@ -259,32 +268,12 @@ SPECS: Mapping[str, MethodSpec] = types.MappingProxyType({**METHOD_SPECS, **EVEN
 """All methods."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mode:
-    """A mode of a command: the code that runs it, and the options that apply to it."""
-
-    flag: str
-    """How it is selected on the command line."""
-    run: str
-    """Dotted name of the function that runs it."""
-    takes: tuple[str, ...]
-    """Parameters of the command that apply to it."""
-    own: tuple[str, ...] = ()
-    """Parameters that apply to no other mode."""
-
-
-_PREPARE = ("sources", "out", "layout", "method", "workers", "shard", "dry_run", "as_json")
-_EVAL = ("testset", "store", "run", "model", "clean_split", "max_missing", "device", "as_json")
-_LOCALIZE = ("inputs", "out", "model", "weights_dir", "device", "as_json")
-MODES: Mapping[str, Mapping[str, Mode]] = {
-    "prepare": {"ave": Mode(flag="--layout ave", run="avloc.ave.prepare.prepare_events", takes=_PREPARE)},
-    "eval": {
-        name: Mode(flag=f"--testset {name}", run="avloc.ave.commands.evaluate", takes=_EVAL, own=("clean_split",))
-        for name in ("ave", "ave-weak", "ave-match")
-    },
-    "localize": {"events": Mode(flag="--events", run="avloc.ave.commands.localize", takes=_LOCALIZE, own=("events",))},
+VIDEO_READERS: Mapping[str, str] = {
+    "middle": "avloc.media.video_frames.read_moment",
+    "first": "avloc.ave.video_seconds.read_first_seconds",
 }
-"""Command -> name -> mode: layouts of `prepare`, test sets of `eval`, `localize --events`."""
+"""Seconds of a video that `prepare` stores -> dotted name of the function that reads them, with its frame."""
 
 SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
-"""Name -> dotted name of the function that builds a teacher of features per second, for stores that need one."""
+"""Name -> function of an `avloc.teachers.base.TeacherContext`: a teacher of features per second, or None for stores
+that do not need one."""

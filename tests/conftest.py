@@ -36,6 +36,12 @@ def offline(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def no_hash_in_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of Lite0's file contains its hash, which random weights cannot match."""
+    monkeypatch.setattr("avloc.weights.lookup.hash_in_name", lambda _file: "")
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """A folder for `--weights-dir` with all teachers, of random weights."""
@@ -57,3 +63,11 @@ def model(tmp_path_factory) -> Path:
     from tests.small_models import save_small
 
     return save_small(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Videos, a broken one, and files that are no videos: see `write_clips`."""
+    from tests.clip_folder import write_clips
+
+    return write_clips(tmp_path_factory.mktemp("clips"))

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
+from avloc.config import AugmentConfig, LossWeights, TrainConfig
 from avloc.dataset import Batch
 from avloc.distributed import Peers, joined
 from avloc.engine import Engine, weighted_total
 from avloc.methods import HintBatch
+from tests.small_models import SMALL
 
 CLIPS = 7
-SMALL = ModelConfig(dim=16, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
 LOSS = LossWeights(audio_hint=3.0, visual_hint=50.0, box=1.0, peak=0.5, same_class="masked")
 
 

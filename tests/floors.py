@@ -19,10 +19,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = (
-    *("distill", "engine/test_core.py", "evaluate/test_run.py", "cli/test_hostile_files.py", "localize/test_model.py"),
-    *("localize/test_run.py", "localize/test_video.py", "media/test_video_frames.py", "methods/test_base.py"),
-    *("metrics/test_localization.py", "prepare", "report", "store", "teachers/test_base.py", "test_checkpoint.py"),
-    *("test_config.py", "test_docs.py", "test_transforms.py", "train/test_run.py"),
+    *("annotations/test_xml_boxes.py", "distill", "engine/test_core.py", "evaluate/test_run.py"),
+    *("localize/test_model.py", "localize/test_run.py", "localize/test_video.py", "media/test_video_frames.py"),
+    *("methods/test_base.py", "metrics/test_localization.py", "prepare", "report", "store", "teachers/test_base.py"),
+    *("test_checkpoint.py", "test_config.py", "test_docs.py", "test_transforms.py", "train/test_loop.py"),
+    "weights/test_torch_files.py",
 )
 """Tests that use every requirement, without the slow ones."""
 

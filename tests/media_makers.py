@@ -24,6 +24,11 @@ def tone(seconds: float, rate: int, *, hz: float = 1000.0, span: tuple[float, fl
     return (0.5 * np.sin(2 * np.pi * hz * t) * ((t >= start) & (t < stop))).astype(np.float32)
 
 
+def noise(seconds: float, rate: int) -> NDArray:
+    """[samples] white noise, always the same."""
+    return (0.3 * np.random.default_rng(0).standard_normal(round(seconds * rate))).clip(-1, 1).astype(np.float32)
+
+
 def disc(size: tuple[int, int], centre: tuple[float, float], *, radius: float = 0.2, colour=(230, 40, 40)) -> NDArray:
     """[H, W, 3] a coloured disc on grey; `centre` (x, y) and `radius` in fractions."""
     width, height = size
@@ -129,7 +134,7 @@ def hdr_frame(
         signal: [H, W, 3] RGB of BT.2020 in [0, 1].
         transfer: FFmpeg's code of what the signal means: 16 is PQ, 18 HLG.
         pix_fmt: `yuv444p10le`, `yuv420p10le` or `gbrp10le`.
-        matrix: FFmpeg's code as the frame tells it; luma and chroma are always those of BT.2020.
+        matrix: FFmpeg's code as in the frame; luma and chroma are always those of BT.2020.
         full: full range; RGB always is.
     """
     height, width = signal.shape[:2]

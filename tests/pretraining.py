@@ -1,6 +1,6 @@
-"""Pretraining of the trunks of SSPL and SACL as image and audio classifiers.
+"""Pretraining of the backbones of SSPL and SACL as image and audio classifiers.
 
-Both methods start from published pretrained trunks, and SSPL keeps its own frozen; random trunks do not separate
+Both methods start from published pretrained backbones, and SSPL keeps its own frozen; random backbones do not separate
 classes. The labels are the classes in an image and the class of a sound, never a position or which object sounds.
 """
 
@@ -54,12 +54,12 @@ class PretrainingData:
 
 
 def pretrained_model(path: Path, method: str, data: PretrainingData, *settings: str) -> Path:
-    """Write a model file of SSPL or SACL with pretrained trunks; its other weights are random.
+    """Write a model file of SSPL or SACL with pretrained backbones; its other weights are random.
 
     Args:
         path: path of the file.
         method: `sspl` or `sacl`.
-        data: the data to pretrain its trunks on.
+        data: the data to pretrain its backbones on.
         settings: settings as in `avloc train --set`.
     """
     torch.manual_seed(0)
@@ -125,7 +125,7 @@ def _train_image_classifier(network: nn.Module, data: PretrainingData) -> None:
             cells = network(normalise_frames(frames).contiguous(memory_format=torch.channels_last))
         return F.binary_cross_entropy_with_logits(head(F.relu(cells.float()).mean((2, 3))), truth)
 
-    _fit("image trunk", nn.ModuleList((network, head)), loss, data.steps[0], data.lr)
+    _fit("image backbone", nn.ModuleList((network, head)), loss, data.steps[0], data.lr)
 
 
 def _pretrained_vggish(data: PretrainingData) -> VGGish:
@@ -142,7 +142,7 @@ def _pretrained_vggish(data: PretrainingData) -> VGGish:
             vectors = network.embed(patches)
         return F.cross_entropy(head(vectors.float().mean(1)), kinds)
 
-    _fit("audio trunk", nn.ModuleList((network, head)), loss, data.steps[1], PretrainingData.lr)
+    _fit("audio backbone", nn.ModuleList((network, head)), loss, data.steps[1], PretrainingData.lr)
     return network
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from avloc.config import ModelConfig, TrainConfig
+from avloc.config import TrainConfig
+from tests.small_models import SMALL
 from tests.synthetic_scenes import HINT_WIDTH
 
-SMALL = ModelConfig(dim=HINT_WIDTH, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
 CONFIG = TrainConfig(model=SMALL, init="random", batch=4, epochs=2, workers=0, precision="fp32")
 SMALL_FLAGS = [
     *("--dim", str(HINT_WIDTH), "--vision-trunk", "shufflenet_v2_x0_5", "--audio-trunk", "shufflenet_v2_x0_5"),

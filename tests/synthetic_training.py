@@ -42,11 +42,11 @@ def run(*arguments: str) -> str:
 
 def train_on_synthetic_scenes(folder: Path, *, method: str = "avc", clips: int = 384, epochs: int = 16) -> dict:
     """Prepare, train and score on synthetic scenes; return the report on unseen combinations of colours."""
-    seen = write_media(folder / "seen", clips=clips, held_out=False, seed=1)
+    media = write_media(folder / "seen", clips=clips, held_out=False, seed=1)
     unseen = write_media(folder / "unseen", clips=len(pairs(held_out=True)) * 6, held_out=True, seed=2)
     sound = ("--rate", "22050" if method in ("avc", "ezvsl") else "16000")
     boxes = ("--annotations", str(unseen / "boxes.json"))
-    run("prepare", str(seen), "--out", str(folder / "train"), *sound)
+    run("prepare", str(media), "--out", str(folder / "train"), *sound)
     run("prepare", str(unseen), *boxes, "--out", str(folder / "test"), *sound)
     init = _pretrained(folder, method) if method in ("sspl", "sacl") else "random"
     flags = ("--method", method, "--epochs", str(epochs), "--init", str(init), *_FLAGS[method], *_FAST)

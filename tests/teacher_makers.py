@@ -13,12 +13,14 @@ from avloc.media.pictures import encode_jpeg
 from avloc.networks.cnn14 import build_cnn14
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
-from avloc.weights import CNN14, DETR, LITE0, YAMNET
+from avloc.teachers import Lite0Teacher, Teacher, YamnetTeacher
+from avloc.weights import CNN14, DETR, LITE0, YAMNET, locate
 from tests.recipe_makers import save_lite0, save_yamnet, yamnet_layers
 
 SECONDS = 1.0
 RATE = 22_050
 SOURCE_RATE = 44_100
+CONCEPT_TEACHERS = ("yamnet", "lite0")
 
 
 def saved_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -147,3 +149,23 @@ def save_decided_lite0(path: Path) -> None:
     """Write EfficientNet-Lite0 in the published format, with a classifier that is confident for some cells."""
     state = save_lite0(path)
     torch.save({**state, "_fc.weight": 4 * state["_fc.weight"]}, path)
+
+
+def hints_of(teacher: Teacher, store: Store) -> list[np.ndarray | None]:
+    """Hints of all clips of a store."""
+    return teacher.hints([teacher.read(store.read(clip_id)) for clip_id in store.ids])
+
+
+def concept_teacher(name: str, weights: Path) -> Teacher:
+    """The YAMNet or Lite0 teacher with the weights of `saved_teachers`."""
+    if name == "yamnet":
+        return YamnetTeacher(
+            StoreSpec(seconds=SECONDS, rate=RATE), locate(YAMNET, weights_dir=weights), torch.device("cpu")
+        )
+    return Lite0Teacher(locate(LITE0, weights_dir=weights), torch.device("cpu"))
+
+
+def unit_reference(strengths: list[float], *nothing: float) -> np.ndarray:
+    """A vector of length 1 by plain sums: strengths of the concepts, then the constants for none of them."""
+    whole = np.array([*strengths, *nothing])
+    return whole / np.sqrt(sum(value**2 for value in whole))

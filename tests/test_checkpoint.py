@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from avloc.checkpoint import default_model, load_model, put_weights, save_model
 from avloc.config import ModelConfig
 from avloc.engine import Engine
 from avloc.errors import UsageError, WeightsError
+from avloc.files import read_json, write_json
 from tests.parity import drawing
+from tests.small_models import save_small
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(dim=8, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", tau=0.05)
@@ -160,3 +164,50 @@ def test_the_shipped_model_describes_itself():
     assert {"scenes", "boxed", "auc"} <= set(model.card["score"])
     assert not [word for word in json.dumps(model.card).split('"') if word.startswith("/")], "a path of one machine"
     Engine.from_file(model, CPU)
+
+
+def _with_header(data: bytes, change: Callable[[dict], None]) -> bytes:
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def _tensor(header: dict, **changes) -> None:
+    header[next(name for name in header if name != "__metadata__")].update(changes)
+
+
+MODELS: dict[str, Callable[[bytes], bytes]] = {
+    "header of an exabyte": lambda data: struct.pack("<Q", 1 << 60) + data[8:],
+    "header beyond the end": lambda data: struct.pack("<Q", len(data)) + data[8:],
+    "absurd shape": lambda data: _with_header(data, lambda head: _tensor(head, shape=[1 << 40, 1 << 40])),
+    "negative shape": lambda data: _with_header(data, lambda head: _tensor(head, shape=[-1])),
+    "offsets outside": lambda data: _with_header(data, lambda head: _tensor(head, data_offsets=[0, 1 << 50])),
+    "offsets backwards": lambda data: _with_header(data, lambda head: _tensor(head, data_offsets=[9, 1])),
+    "unknown type": lambda data: _with_header(data, lambda head: _tensor(head, dtype="X9")),
+    "deep description": lambda data: _with_header(data, lambda head: head["__metadata__"].update(avloc="[" * 100_000)),
+    "absurd network": lambda data: _with_header(data, _absurd),
+    "cut off": lambda data: data[: len(data) // 2],
+}
+
+
+def _absurd(header: dict) -> None:
+    about = json.loads(header["__metadata__"]["avloc"])
+    about["config"]["dim"] = 1 << 50
+    header["__metadata__"]["avloc"] = json.dumps(about)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_a_malformed_model_file_is_refused(tmp_path, case):
+    path = save_small(tmp_path / "model.safetensors")
+    path.write_bytes(MODELS[case](path.read_bytes()))
+    with pytest.raises(WeightsError, match=r"model\.safetensors"):
+        load_model(path)
+
+
+def test_an_undecodable_path_can_be_written_to_json(tmp_path):
+    save_model(tmp_path / "a.safetensors", SMALL, {}, {"name": "a", "store": "/no\udcff/text"})
+    assert load_model(tmp_path / "a.safetensors").card["store"] == "/no\udcff/text"
+    write_json(tmp_path / "a.json", {"path": "/no\udcff/text \u00e4"})
+    assert read_json(tmp_path / "a.json") == {"path": "/no\udcff/text \u00e4"}

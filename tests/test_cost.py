@@ -188,7 +188,7 @@ def test_counting_has_no_side_effects():
 
 
 def test_unknown_trunks_are_named():
-    with pytest.raises(UsageError, match="unknown trunk 'nonesuch'"):
+    with pytest.raises(UsageError, match="unknown backbone 'nonesuch'"):
         model_cost(replace(SMALL, audio_trunk="nonesuch"))
-    with pytest.raises(UsageError, match="unknown trunk 'nonesuch'"):
+    with pytest.raises(UsageError, match="unknown backbone 'nonesuch'"):
         object_prior_cost("nonesuch")

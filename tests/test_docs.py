@@ -264,7 +264,7 @@ def foreign_imports() -> dict[str, set[str]]:
 
 
 EXTRAS = {"avloc/media/superpixels.py": "sacl"}
-"""File -> the extra that it needs, which it says where it is not installed."""
+"""File -> the extra that it needs, which its error names where it is not installed."""
 
 
 def named(requirements: list[str]) -> set[str]:

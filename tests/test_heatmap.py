@@ -104,8 +104,8 @@ def test_fusion_is_the_normalised_weighted_sum():
     mixed = 0.6 * one + 0.4 * other
     fused = fuse([one, other], [0.6, 0.4])
     for row in range(2):
-        twin = (mixed[row] - mixed[row].min()) / (mixed[row].max() - mixed[row].min())
-        assert torch.allclose(fused[row], twin)
+        reference = (mixed[row] - mixed[row].min()) / (mixed[row].max() - mixed[row].min())
+        assert torch.allclose(fused[row], reference)
 
 
 def test_a_flat_fusion_follows_the_rule_for_flat_maps():

@@ -95,7 +95,7 @@ def complaints(text: str) -> list[str]:
 
 
 def unparsed(name: str, arguments: list[str]) -> list[str]:
-    """What the command's parser says against the arguments; their values are not judged."""
+    """The errors of the command's parser for the arguments; their values are not judged."""
     context = COMMANDS[name].context_class(COMMANDS[name], info_name=name)
     try:
         COMMANDS[name].make_parser(context).parse_args(list(arguments))

@@ -108,7 +108,7 @@ def test_maps_are_the_mean_absolute_activation(trunk: str, tmp_path: Path, monke
         reference = sum(channel.abs() for channel in features) / len(features)
         torch.testing.assert_close(found, reference, rtol=1e-4, atol=1e-6)
         assert found.std() > 0
-    assert (prior.trunk, prior.side, located) == (trunk, 224, [imagenet_weights(trunk)])
+    assert (prior.backbone, prior.side, located) == (trunk, 224, [imagenet_weights(trunk)])
     assert prior.sha256 == hashlib.sha256((tmp_path / f"{trunk}.pth").read_bytes()).hexdigest()
 
 

@@ -9,12 +9,15 @@ import pytest
 import typer
 
 from avloc.cli import app
-from avloc.registry import MODES, SECONDS_TEACHERS, SPECS, resolve
+from avloc.modes import MODES
+from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, SPECS, VIDEO_READERS, VISUAL_TEACHERS, resolve
 
+ALL_MODES = [(command, mode) for command, of in MODES.items() for modes in of.values() for mode in modes.values()]
 NAMES = {
     *(name for spec in SPECS.values() for name in (spec.network, spec.task)),
-    *(mode.run for modes in MODES.values() for mode in modes.values()),
-    *SECONDS_TEACHERS.values(),
+    *(mode.run for _, mode in ALL_MODES if mode.run),
+    *VIDEO_READERS.values(),
+    *(name for table in (AUDIO_TEACHERS, VISUAL_TEACHERS, SECONDS_TEACHERS) for name in table.values()),
 }
 
 
@@ -24,11 +27,17 @@ def test_dotted_names_are_found(name):
     assert f"{found.__module__}.{found.__name__}" == name
 
 
-@pytest.mark.parametrize("command", MODES)
-def test_modes_take_options_of_their_command(command):
-    known = {option.name for option in typer.main.get_command(app).commands[command].params}
-    for mode in MODES[command].values():
-        assert {*mode.takes, *mode.own} <= known
+def test_teachers_are_registered_under_their_names():
+    table = {**AUDIO_TEACHERS, **VISUAL_TEACHERS}
+    assert [resolve(dotted).name for dotted in table.values()] == list(table)
+
+
+def test_modes_name_options_of_their_command():
+    commands = typer.main.get_command(app).commands
+    known = {command: {option.name for option in commands[command].params} for command in MODES}
+    assert all(MODES[command].keys() <= known[command] for command in MODES)
+    for command, mode in ALL_MODES:
+        assert {*mode.takes, *mode.own, *mode.fixed} <= known[command]
 
 
 def test_the_registry_imports_nothing_that_it_names():

@@ -117,7 +117,7 @@ def _row(fields: list[str]) -> AveRow:
     return AveRow(video=video, category=category, quality=quality, start=start, end=end)
 
 
-def class_names(rows: Sequence[AveRow]) -> tuple[str, ...]:
+def categories(rows: Sequence[AveRow]) -> tuple[str, ...]:
     """The events in order of first appearance, which is the order of the published class numbers."""
     return tuple(dict.fromkeys(row.category for row in rows))
 

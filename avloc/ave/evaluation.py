@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from avloc import __version__
 from avloc.ave import metrics
 from avloc.ave.event_table import BACKGROUND, EventTable
 from avloc.ave.features import EventSet
-from avloc.ave.inference import EventPredictor, class_names
-from avloc.ave.networks import Features
+from avloc.ave.inference import EventPredictor, model_classes
 from avloc.checkpoint import ModelFile, load_model
 from avloc.errors import NoInputLeft, UsageError
 from avloc.evaluate.testset import find_store
-from avloc.progress import Listener, Notice, Progress, silent
+from avloc.progress import Listener, Notice, silent
 
-AVE, WEAK, MATCH = "ave", "ave-weak", "ave-match"
+AVE_TESTSET, WEAK_TESTSET, MATCH_TESTSET = "ave", "ave-weak", "ave-match"
 """Test sets: models trained with labels per second, models trained with labels per clip, cross-modal matching."""
 SCHEMA = "avloc.eval-events/1"
-_BATCH = 64
+_TRAINED_FOR = {("ave", False): AVE_TESTSET, ("ave", True): WEAK_TESTSET, ("ave-match", None): MATCH_TESTSET}
+"""Method and its setting `weak` -> test set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +99,17 @@ def evaluate_events(
     loaded = [load_model(path) for path in models]
     for model in loaded:
         _check_method(model, testset)
-    test = _test_part(find_store(AVE, store), clean_split, listener, match=testset == MATCH)
+    test = _test_part(find_store(AVE_TESTSET, store), clean_split, listener, match=testset == MATCH_TESTSET)
     return [_report(model, test, testset, device, listener) for model in loaded]
 
 
 def _check_method(model: ModelFile, testset: str) -> None:
     """Refuse a model that was not trained for the test set."""
     method, weak = model.config.method, model.config.own.get("weak")
-    fitting = {("ave", False): AVE, ("ave", True): WEAK, ("ave-match", None): MATCH}.get((method, weak))
+    fitting = _TRAINED_FOR.get((method, weak))
     if fitting != testset:
         valid = f"--testset {fitting}" if fitting else "a model of --method ave or ave-match"
-        labels = " trained with weak labels" if fitting == WEAK else ""
+        labels = " trained with weak labels" if fitting == WEAK_TESTSET else ""
         raise UsageError(f"{model.path} is a model of {method}{labels}, not for --testset {testset}; valid: {valid}")
 
 
@@ -152,7 +152,7 @@ def _report(model: ModelFile, test: _TestPart, testset: str, device: str, listen
         teacher = hints.stamp["teacher"]
         if not isinstance(trained, dict) or trained.get(teacher) != hints.stamp:
             listener(Notice(f"{model.name} was not trained on the features of {teacher} in {test.folder}"))
-    score = _score_matching if testset == MATCH else _score_events
+    score = _score_matching if testset == MATCH_TESTSET else _score_events
     return EventReport(
         testset=testset,
         store=str(test.folder),
@@ -171,11 +171,11 @@ def _report(model: ModelFile, test: _TestPart, testset: str, device: str, listen
 
 def _score_events(model: ModelFile, test: _TestPart, device: str, listener: Listener) -> dict[str, Any]:
     classes = (*test.table.classes, BACKGROUND)
-    if class_names(model) != classes:
+    if model_classes(model) != classes:
         raise UsageError(f"{model.path} predicts other events than {test.folder} has, or in another order")
     predictor, truth = EventPredictor(model, device), test.rows.labels.numpy()
     predicted = np.zeros_like(truth)
-    for rows, batch in _batches(test.rows, listener):
+    for rows, batch in test.rows.batches(listener):
         predicted[rows] = predictor.predict(batch.visual, batch.audio).scores.argmax(2).cpu().numpy()
     counts = metrics.confusion(predicted, truth, len(classes))
     return {
@@ -194,7 +194,7 @@ def _score_events(model: ModelFile, test: _TestPart, device: str, listener: List
 def _score_matching(model: ModelFile, test: _TestPart, device: str, listener: Listener) -> dict[str, Any]:
     predictor, correct = EventPredictor(model, device), []
     events = (test.rows.labels != test.rows.background).numpy()
-    for rows, batch in _batches(test.rows, listener):
+    for rows, batch in test.rows.batches(listener):
         for distance, event in zip(predictor.distances(batch).cpu().numpy(), events[rows], strict=True):
             if (sums := metrics.window_sums(distance, event)) is not None:
                 correct.append(metrics.matched(sums, event))
@@ -207,10 +207,3 @@ def _score_matching(model: ModelFile, test: _TestPart, device: str, listener: Li
         "skipped": len(events) - len(correct),
         "baselines": {"window at random": metrics.chance_of_match(events)},
     }
-
-
-def _batches(rows: EventSet, listener: Listener) -> Iterator[tuple[slice, Features]]:
-    for start in range(0, len(rows), _BATCH):
-        stop = min(start + _BATCH, len(rows))
-        yield slice(start, stop), rows.batch(range(start, stop))
-        listener(Progress(task="eval", done=stop, total=len(rows)))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avloc.ave.annotations import LABELS_KEY, SECONDS, AveRow, presence
 from avloc.errors import Refused
 from avloc.files import atomic_path, json_text, read_json_object, write_json
-from avloc.store import FIRST, WINDOW, StoreHeader
+from avloc.store import WINDOW_KEY, StoreHeader
 
 EVENTS = "events.json"
 AUDIO_HINTS, VISUAL_HINTS, POOLED_HINTS = "vggish", "vgg19", "vgg19-pooled"
@@ -27,6 +27,8 @@ BACKGROUND = "background"
 NOISE = "noise"
 """Split of the rows of noise, which weakly supervised training uses as negatives."""
 SPLITS = ("train", "val", "test", NOISE, "")
+FIRST_SECONDS = "first"
+"""Value of `WINDOW_KEY` in a store of events: annotations count from the start of the video."""
 _SCHEMA = 1
 
 
@@ -88,7 +90,7 @@ class EventTable:
         """
         if (folder / EVENTS).is_file():
             return True
-        if StoreHeader.read(folder).provenance.get(WINDOW) == FIRST:
+        if StoreHeader.read(folder).provenance.get(WINDOW_KEY) == FIRST_SECONDS:
             reason = f"{folder} has the clips of events, but no {EVENTS} yet"
             raise Refused(reason, hint="Run `avloc prepare --layout ave` again: it continues where it was stopped.")
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,11 @@ import torch
 from avloc.ave.event_table import AUDIO_HINTS, POOLED_HINTS, VISUAL_HINTS, EventRow, EventTable
 from avloc.ave.networks import Features
 from avloc.errors import Refused
+from avloc.progress import Listener, Progress, silent
 from avloc.store import Hints, Store
 from avloc.store.hints import hint_folder
+
+_BATCH = 64  # rows of a batch of evaluation
 
 
 class EventSet:
@@ -39,7 +42,9 @@ class EventSet:
             if len(hints.stamp["shape"]) != axes:
                 reason = f"the hints of {hints.stamp['teacher']} in {folder} are not per second"
                 raise Refused(reason, hint=f"Delete {hints.folder}, and run avloc distill-cache again.")
-        _check_finished(folder, (self.audio, self.visual), rows)
+        stored = set(Store(folder).ids)
+        for hints in (self.audio, self.visual):  # released features are of all rows, others of the videos in the store
+            hints.check_finished([row.clip for row in rows if hints.imported or row.clip in stored])
         self.rows = [row for row in rows if row.clip in self.audio.shards and row.clip in self.visual.shards]
         self.n_missing = len(rows) - len(self.rows)
         self.classes, self.labels = map(torch.from_numpy, (table.clip_classes(self.rows), table.labels(self.rows)))
@@ -63,6 +68,13 @@ class EventSet:
             background=self.background,
         )
 
+    def batches(self, listener: Listener = silent) -> Iterator[tuple[slice, Features]]:
+        """All rows in batches: their positions and features; `listener` receives progress."""
+        for start in range(0, len(self), _BATCH):
+            stop = min(start + _BATCH, len(self))
+            yield slice(start, stop), self.batch(range(start, stop))
+            listener(Progress(task="eval", done=stop, total=len(self)))
+
 
 def _stacked(hints: Hints, clips: Sequence[str]) -> torch.Tensor:
     values = []
@@ -72,16 +84,3 @@ def _stacked(hints: Hints, clips: Sequence[str]) -> torch.Tensor:
             raise Refused(reason, hint="Delete the folder and compute them again.")
         values.append(value)
     return torch.from_numpy(np.stack(values)).float()
-
-
-def _check_finished(folder: Path, both: Sequence[Hints], rows: Sequence[EventRow]) -> None:
-    """Check that only clips that could not be decoded lack features."""
-    stored = set(Store(folder).ids)
-    for hints in both:
-        absent = [row.clip for row in rows if row.clip not in hints.shards]
-        unexplained = [clip for clip in absent if clip not in hints.failed and (hints.imported or clip in stored)]
-        if unexplained:
-            teacher = hints.stamp["teacher"]
-            command = f"avloc distill-cache {folder} --teacher {teacher}"
-            reason = f"{len(unexplained)} of {len(rows)} rows have no hints of {teacher}, first {unexplained[0]}"
-            raise Refused(reason, hint=f"Finish them: {'prepare the folder again' if hints.imported else command}.")

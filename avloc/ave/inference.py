@@ -16,7 +16,7 @@ from avloc.engine.core import pick_device
 from avloc.errors import WeightsError
 
 
-def class_names(model: ModelFile) -> tuple[str, ...]:
+def model_classes(model: ModelFile) -> tuple[str, ...]:
     """Names of the classes of a model of AVE, background last; a published file has those of `AVE_CLASSES`.
 
     Raises:

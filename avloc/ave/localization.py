@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avloc.ave.inference import EventPredictor, class_names
-from avloc.ave.teachers import FRAMES, Vgg19Teacher, read_seconds
+from avloc.ave.inference import EventPredictor, model_classes
+from avloc.ave.teachers import Vgg19Teacher, embed_seconds
 from avloc.ave.timeline import Timeline, write_timeline, write_timeline_video
+from avloc.ave.video_seconds import FRAMES_PER_SECOND, LATE_S, frames_by_second, sound_by_second
 from avloc.checkpoint import load_model
 from avloc.errors import InputError, UsageError
 from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
 from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_inputs_kept, plan_outputs
 from avloc.media.pictures import square
 from avloc.media.probing import probe
-from avloc.media.video_frames import LATE_S, read_frame
-from avloc.media.video_stream import stream_seconds
+from avloc.media.video_frames import read_frame
 from avloc.networks.vggish import load_vggish
 from avloc.progress import Listener, Progress, silent
 from avloc.registry import StoreSpec
@@ -35,7 +35,7 @@ from avloc.transforms import MEL_RATE
 from avloc.weights import VGGISH, imagenet_weights, locate
 
 SCHEMA = "avloc.events/1"
-WINDOW, STEP = 10, 5
+WINDOW_S, STEP_S = 10, 5
 """Length of a window of the model, and the step between windows, in seconds."""
 _SHOWN_SIDE = 112
 
@@ -117,7 +117,7 @@ class TimelinePredictor:
         model = load_model(path)
         if model.config.method != "ave":
             raise UsageError(f"{path} is a model of {model.config.method}; --events takes one of --method ave")
-        self.name, self.classes = model.name, class_names(model)
+        self.name, self.classes = model.name, model_classes(model)
         self.model = EventPredictor(model, device)
         instead = "Maps need no download: the model in the package predicts them, without --events and --model."
         audio, visual = (
@@ -125,7 +125,7 @@ class TimelinePredictor:
             for weight in (VGGISH, imagenet_weights(Vgg19Teacher.name))
         )
         self.vggish = load_vggish(audio.path).to(self.model.device)
-        self.vgg19 = Vgg19Teacher(StoreSpec(seconds=WINDOW, rate=MEL_RATE), visual, self.model.device)
+        self.vgg19 = Vgg19Teacher(StoreSpec(seconds=WINDOW_S, rate=MEL_RATE), visual, self.model.device)
 
     def timeline(self, source: Path, listener: Listener = silent) -> Timeline:
         """Predict every second of a video; as in `prepare`, the last may be up to half a second short.
@@ -142,7 +142,7 @@ class TimelinePredictor:
         attention: list[NDArray[np.float32]] = []
         counts = np.zeros((seconds, 1), np.float32)
         for start in window_starts(seconds):
-            window = slice(start, start + WINDOW)
+            window = slice(start, start + WINDOW_S)
             prediction = self.model.predict(torch.from_numpy(visual[window])[None], audio[:, window])
             probabilities[window] += prediction.probabilities[0].cpu().numpy()
             counts[window] += 1
@@ -160,10 +160,10 @@ class TimelinePredictor:
     def _audio_features(self, source: Path, seconds: int) -> tuple[torch.Tensor, NDArray[np.bool_]]:
         """Features of every second [1, T, 128], in step with the frames, and which seconds are silent [T]."""
         features, is_silent = [], []
-        with torch.inference_mode(), closing(stream_seconds(source, seconds, MEL_RATE)) as windows:
+        with torch.inference_mode(), closing(sound_by_second(source, seconds, MEL_RATE)) as windows:
             for window in windows:
                 waveform = torch.from_numpy(window.waveform)[None].to(self.model.device)
-                features.append(self.vggish.seconds(waveform).cpu())
+                features.append(embed_seconds(self.vggish, waveform).cpu())
                 is_silent.append(window.silent)
         return torch.cat(features, 1), np.array(is_silent)
 
@@ -172,13 +172,13 @@ class TimelinePredictor:
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Features and the middle frame of every second; the frames of one second are in memory at a time."""
         features, middles, second = [], [], []
-        for picture in read_seconds(source, 0.0, seconds):
+        for picture in frames_by_second(source, 0.0, seconds):
             second.append(picture)
-            if len(second) == FRAMES:
+            if len(second) == FRAMES_PER_SECOND:
                 (hint,) = self.vgg19.hints([np.stack(second)])
                 assert hint is not None, "every frame has features"
                 features.append(hint[0])
-                middles.append(square(second[FRAMES // 2], _SHOWN_SIDE))
+                middles.append(square(second[FRAMES_PER_SECOND // 2], _SHOWN_SIDE))
                 second = []
                 listener(Progress(task="seconds", done=len(features), total=seconds, detail=source.name))
         return np.stack(features), np.stack(middles)
@@ -186,5 +186,5 @@ class TimelinePredictor:
 
 def window_starts(seconds: int) -> list[int]:
     """Starts of the windows: every five seconds, and one that ends with the video; a short video is one window."""
-    last = max(0, seconds - WINDOW)
-    return sorted({*range(0, last, STEP), last})
+    last = max(0, seconds - WINDOW_S)
+    return sorted({*range(0, last, STEP_S), last})

@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avloc.ave.networks import AUDIO, VISUAL, EventMethod, Features
+from avloc.ave.networks import AUDIO_CHANNELS, VISUAL_CHANNELS, EventMethod, Features
 from avloc.config import ModelConfig
 from avloc.methods.base import Published
 from avloc.registry import EVENT_SPECS
@@ -38,7 +38,7 @@ class AveMatch(EventMethod):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.visual, self.audio = _tower(VISUAL), _tower(AUDIO)
+        self.visual, self.audio = _tower(VISUAL_CHANNELS), _tower(AUDIO_CHANNELS)
 
     def losses(self, features: Features) -> dict[str, Tensor]:
         """Term `contrastive`, over all seconds of the batch: d^2 for an event, else max(margin - d, 0)^2."""

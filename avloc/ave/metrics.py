@@ -75,7 +75,7 @@ def window_sums(distance: NDArray[np.floating], event: NDArray[np.bool_]) -> NDA
     return sums
 
 
-def window_starts(sums: NDArray[np.float64]) -> NDArray[np.int64]:
+def nearest_windows(sums: NDArray[np.float64]) -> NDArray[np.int64]:
     """Second [2] in which the nearest window starts, the earliest of several; `sums` as `window_sums` returns them."""
     starts: NDArray[np.int64] = np.where(np.isnan(sums), np.inf, sums).argmin(1)
     return starts
@@ -83,7 +83,7 @@ def window_starts(sums: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def matched(sums: NDArray[np.float64], event: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether the nearest window of `window_sums` starts with the event [2]; False if its distance is not finite."""
-    starts = window_starts(sums)
+    starts = nearest_windows(sums)
     found: NDArray[np.bool_] = (starts == np.argmax(event)) & np.isfinite(sums[[0, 1], starts])
     return found
 

@@ -26,14 +26,14 @@ from avloc.methods import any_class
 from avloc.methods.base import Published, PublishedModel, tensors_of
 from avloc.registry import EVENT_SPECS
 
-CELLS = 7
+CELLS_PER_SIDE = 7
 """Cells along each side of the visual features."""
-VISUAL, AUDIO = 512, 128
+VISUAL_CHANNELS, AUDIO_CHANNELS = 512, 128
 """Channels of the last pooling layer of VGG19, averaged over the frames of a second, and of VGGish."""
 _HIDDEN = 128
 """Width of each LSTM in each direction."""
 _JOINT = 64
-_PLACES = CELLS * CELLS
+_CELLS = CELLS_PER_SIDE * CELLS_PER_SIDE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,9 @@ class Features:
 class EventMethod(PublishedModel):
     """A network on features per second."""
 
+    predicts = "events"
+    usage = "Valid with it: avloc localize --events, and avloc eval --testset ave, ave-weak or ave-match."
+
     @abstractmethod
     def losses(self, features: Features) -> dict[str, Tensor]:
         """Named loss terms, each the mean over the batch."""
@@ -68,7 +71,7 @@ def build_network(config: ModelConfig) -> EventMethod:
     """The network of a configuration, with initial weights; a UsageError for a localizer or an unknown method."""
     found = any_class(config.method)
     if not issubclass(found, EventMethod):
-        raise UsageError(f"{config.method} predicts maps, not events; valid: {', '.join(EVENT_SPECS)}")
+        raise UsageError(f"{config.method} predicts {found.predicts}, not events; valid: {', '.join(EVENT_SPECS)}")
     return found(config)
 
 
@@ -97,13 +100,13 @@ class AVE(EventMethod):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         own = config.own
-        self.lstm_audio = nn.LSTM(AUDIO, _HIDDEN, batch_first=True, bidirectional=True)
-        self.lstm_video = nn.LSTM(VISUAL, _HIDDEN, batch_first=True, bidirectional=True)
-        self.affine_audio = nn.Linear(AUDIO, VISUAL)
-        self.affine_video = nn.Linear(VISUAL, VISUAL)
-        self.affine_v = nn.Linear(VISUAL, _PLACES, bias=False)
-        self.affine_g = nn.Linear(VISUAL, _PLACES, bias=False)
-        self.affine_h = nn.Linear(_PLACES, 1, bias=False)
+        self.lstm_audio = nn.LSTM(AUDIO_CHANNELS, _HIDDEN, batch_first=True, bidirectional=True)
+        self.lstm_video = nn.LSTM(VISUAL_CHANNELS, _HIDDEN, batch_first=True, bidirectional=True)
+        self.affine_audio = nn.Linear(AUDIO_CHANNELS, VISUAL_CHANNELS)
+        self.affine_video = nn.Linear(VISUAL_CHANNELS, VISUAL_CHANNELS)
+        self.affine_v = nn.Linear(VISUAL_CHANNELS, _CELLS, bias=False)
+        self.affine_g = nn.Linear(VISUAL_CHANNELS, _CELLS, bias=False)
+        self.affine_h = nn.Linear(_CELLS, 1, bias=False)
         if own["dmrn"]:
             self.U_v, self.U_a = _residual(), _residual()
             self.L2 = nn.Linear(2 * _HIDDEN, own["classes"] + 1)
@@ -129,7 +132,7 @@ class AVE(EventMethod):
         scores_BTP = self.affine_h(torch.tanh(visual_BTPH + audio_BTP[..., None])).squeeze(-1)
         attention_BTP = scores_BTP.softmax(-1)
         attended = torch.einsum("btp,btpc->btc", attention_BTP, cells_BTPC)
-        return attended, attention_BTP.unflatten(-1, (CELLS, CELLS))
+        return attended, attention_BTP.unflatten(-1, (CELLS_PER_SIDE, CELLS_PER_SIDE))
 
     def encode_time(self, attended: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [B, T, 256] of the bidirectional LSTMs, forward then backward: audio, visual."""

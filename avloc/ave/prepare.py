@@ -9,23 +9,24 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from avloc.annotations.testsets import IdList, media_id
-from avloc.ave.annotations import AveRow, class_names, read_order, read_rows
-from avloc.ave.event_table import EVENTS, NOISE, EventRow, EventTable
+from avloc.ave.annotations import AveRow, categories, read_order, read_rows
+from avloc.ave.event_table import EVENTS, FIRST_SECONDS, NOISE, EventRow, EventTable
 from avloc.ave.released_features import FeatureFile, count_noise, find_features
 from avloc.errors import Refused, UsageError
 from avloc.media.pictures import VIDEO_SUFFIXES
+from avloc.modes import MODES, check_applies
 from avloc.prepare import PrepareOptions, PrepareReport, prepare
 from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent
-from avloc.registry import MODES, SPECS
+from avloc.registry import SPECS
 from avloc.sharding import lock_shard
-from avloc.store import FIRST, WINDOW, StoreHeader
+from avloc.store import WINDOW_KEY, StoreHeader
 
-LABELS = "labels.h5"
+LABELS_FILE = "labels.h5"
 _ANNOTATIONS = "Annotations.txt"
 _METHOD = "ave"
 _FEATURES = "features"
@@ -56,7 +57,7 @@ def prepare_events(
     rows = read_rows(files[_ANNOTATIONS])
     released = find_features(files)
     annotated = _table_rows(rows, files, repeated=bool(released))
-    table = EventTable(classes=class_names(rows), rows=(*annotated, *_noise_rows(count_noise(released, listener))))
+    table = EventTable(classes=categories(rows), rows=(*annotated, *_noise_rows(count_noise(released, listener))))
     _check_table(table, out, bool(released))
     if released:
         if any(path.suffix.lower() in VIDEO_SUFFIXES for path in files.values()):
@@ -64,22 +65,19 @@ def prepare_events(
         report = _take_features(released, table, out, options, listener)
     else:
         named = IdList(ids=tuple(dict.fromkeys(row.clip for row in table.rows)), name="", is_test=False)
-        how = replace(options, layout="videos", method=_METHOD, whole=True)
+        how = replace(options, layout="videos", method=_METHOD, window=FIRST_SECONDS)
         report = prepare(sources, out, how, listener, named)
     if not options.dry_run:
         table.write(out)
-        table.write_labels(out / LABELS)
+        table.write_labels(out / LABELS_FILE)
     return report
 
 
 def _check_options(options: PrepareOptions) -> None:
-    """Refuse options that do not apply, as the command line does, where the library passes them."""
-    default, takes = PrepareOptions(layout=options.layout), MODES["prepare"][options.layout].takes
-    for name in (field.name for field in fields(options) if field.name not in takes):
-        if getattr(options, name) != getattr(default, name):
-            raise UsageError(f"--{name.replace('_', '-')} does not apply to --layout ave")
-    if options.method not in (default.method, _METHOD):
-        raise UsageError(f"--for {options.method} does not apply to --layout ave")
+    """Refuse options that do not apply. The library does not know which were given: those with another value count."""
+    values, default = vars(options), vars(PrepareOptions(layout=options.layout))
+    given = {name: f"{name} = {value!r}" for name, value in values.items() if value != default[name]}
+    check_applies(given, MODES["prepare"]["layout"][options.layout].unused(values), "does not apply to --layout ave")
 
 
 def _check_table(table: EventTable, out: Path, released: bool) -> None:
@@ -157,7 +155,7 @@ def _take_features(
     else:
         with lock_shard(out, options.shard, "prepare"):
             out.mkdir(parents=True, exist_ok=True)
-            provenance = {"method": _METHOD, WINDOW: FIRST, _FEATURES: "released by the authors of AVE"}
+            provenance = {"method": _METHOD, WINDOW_KEY: FIRST_SECONDS, _FEATURES: "released by the authors of AVE"}
             StoreHeader(spec=SPECS[_METHOD].store, provenance=provenance).write(out, {"clips": 0})
             stored = max(one.take(clips, noise, out, listener) for one in released)
     return PrepareReport(

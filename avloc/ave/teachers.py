@@ -5,9 +5,9 @@ Shape letters: B batch, C channels, H W pixels or cells, T seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,26 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avloc.ave.event_table import EVENTS, EventTable
+from avloc.ave.networks import CELLS_PER_SIDE, VISUAL_CHANNELS
+from avloc.ave.video_seconds import FRAME_SIDE, FRAMES_PER_SECOND, frames_by_second
 from avloc.errors import InputError, UsageError
-from avloc.media.containers import MediaSource
-from avloc.media.pictures import square
-from avloc.media.video_frames import read_frames
 from avloc.networks.builder import build_backbone, load_pretrained
-from avloc.networks.vggish import WIDTH
+from avloc.networks.vggish import WIDTH, VGGish, log_mel_patches
 from avloc.registry import StoreSpec
-from avloc.store import Clip, Store
-from avloc.teachers.base import Hint, Teacher
+from avloc.store import Clip
+from avloc.teachers.base import Hint, Teacher, TeacherContext
 from avloc.teachers.panns import source_is_there
 from avloc.teachers.vggish import VggishTeacher
-from avloc.transforms import normalise_frames
-from avloc.weights import Located, Weight, imagenet_weights
-
-FRAMES = 16
-"""Frames of a second whose features are averaged (Tian et al., 2018)."""
-SIDE = 224
-"""Side in pixels of the square that frames are stretched to."""
-SHAPE = (7, 7, 512)
-"""Rows, columns and channels of the features of a second."""
+from avloc.transforms import MEL_RATE, normalise_frames
+from avloc.weights import Located, imagenet_weights
 
 
 class Vgg19Teacher(Teacher[nn.Module]):
@@ -49,13 +41,14 @@ class Vgg19Teacher(Teacher[nn.Module]):
 
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         self.seconds = int(spec.seconds)
-        settings = {"frames": FRAMES, "side": SIDE, "seconds": self.seconds}
-        super().__init__(weights, device, shape=(self.seconds, *SHAPE), settings=settings)
+        settings = {"frames": FRAMES_PER_SECOND, "side": FRAME_SIDE, "seconds": self.seconds}
+        shape = (self.seconds, CELLS_PER_SIDE, CELLS_PER_SIDE, VISUAL_CHANNELS)
+        super().__init__(weights, device, shape=shape, settings=settings)
 
-    @staticmethod
-    def weight() -> Weight:
-        """IMAGENET1K_V1."""
-        return imagenet_weights(Vgg19Teacher.name)
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """It has no options."""
+        return cls(context.store.spec, context.find(imagenet_weights(cls.name)), context.device)
 
     @staticmethod
     def load(path: Path) -> nn.Module:
@@ -72,14 +65,14 @@ class Vgg19Teacher(Teacher[nn.Module]):
         """
         if not source_is_there(clip.sound_source, clip.source_bytes):
             raise InputError(f"its video {clip.sound_source} is missing or has changed")
-        return np.stack(list(read_seconds(Path(clip.sound_source), clip.window_s, self.seconds)))
+        return np.stack(list(frames_by_second(Path(clip.sound_source), clip.window_s, self.seconds)))
 
     def predict(self, batch: Tensor) -> list[Hint]:
         """[T, 7, 7, 512] of T * 16 frames [1, T * 16, H, W, 3].
 
         One second is computed at a time: its features do not depend on the others.
         """
-        seconds = torch.split(batch[0].permute(0, 3, 1, 2), FRAMES)
+        seconds = torch.split(batch[0].permute(0, 3, 1, 2), FRAMES_PER_SECOND)
         features_TCHW = torch.stack([self.model(normalise_frames(frames)).features.mean(0) for frames in seconds])
         return [features_TCHW.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
@@ -97,30 +90,24 @@ class VggishSecondsTeacher(VggishTeacher):
 
     def predict(self, batch: Tensor) -> list[Hint]:
         """The embeddings of each waveform."""
-        return list(self.model.seconds(batch[:, : int(self.spec.seconds) * self.rate]).cpu().numpy())
+        whole = batch[:, : int(self.spec.seconds) * self.rate]
+        return list(embed_seconds(self.model, whole).cpu().numpy())
 
 
-def vgg19_teacher(store: Store, find: Callable[[Weight], Located], device: torch.device) -> Vgg19Teacher:
-    """VGG19 for a store of events, else a UsageError; `find` locates its weights."""
-    if not EventTable.is_in(store.folder):
-        raise UsageError(f"--teacher vgg19 needs a store of events; {store.folder} has no {EVENTS}")
-    return Vgg19Teacher(store.spec, find(imagenet_weights(Vgg19Teacher.name)), device)
+def embed_seconds(network: VGGish, sound_BN: Tensor) -> Tensor:
+    """Embeddings [B, T, 128] of the first 0.96 s of each of T whole seconds of waveforms at 16 kHz."""
+    seconds = sound_BN.reshape(-1, MEL_RATE)
+    return network.embed(log_mel_patches(seconds, MEL_RATE)).reshape(len(sound_BN), -1, WIDTH)
 
 
-def vggish_teacher(
-    store: Store, find: Callable[[Weight], Located], device: torch.device
-) -> VggishSecondsTeacher | None:
+def vgg19_teacher(context: TeacherContext) -> Vgg19Teacher:
+    """VGG19 for a store of events. Raises UsageError for other stores."""
+    folder = context.store.folder
+    if not EventTable.is_in(folder):
+        raise UsageError(f"--teacher vgg19 needs a store of events; {folder} has no {EVENTS}")
+    return Vgg19Teacher.build(context)
+
+
+def vggish_teacher(context: TeacherContext) -> VggishSecondsTeacher | None:
     """VGGish per second for a store of events; None for other stores, for which `avloc.teachers` has one."""
-    if not EventTable.is_in(store.folder):
-        return None
-    return VggishSecondsTeacher(store.spec, find(VggishSecondsTeacher.weight), device)
-
-
-def read_seconds(source: MediaSource, start_s: float, seconds: int) -> Iterator[NDArray[np.uint8]]:
-    """16 frames of each second [224, 224, 3], from the middles of its sixteenths, stretched to a square.
-
-    Raises:
-        InputError: the video cannot be decoded.
-    """
-    times = [start_s + (number + 0.5) / FRAMES for number in range(seconds * FRAMES)]
-    return (square(picture, SIDE) for picture in read_frames(source, times))
+    return VggishSecondsTeacher.build(context) if EventTable.is_in(context.store.folder) else None

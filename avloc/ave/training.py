@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from avloc import __version__
 from avloc.ave.event_table import NOISE, EventRow, EventTable
 from avloc.ave.features import EventSet
+from avloc.ave.metrics import accuracy
 from avloc.ave.networks import AVE, EventMethod, Features, build_network
 from avloc.checkpoint import load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, TrainConfig, check_used, to_dict
@@ -25,8 +26,6 @@ from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
-
-_BATCH = 64  # rows of a validation batch
 
 
 class EventTask:
@@ -125,18 +124,18 @@ class EventTask:
         if self.held_out is None:
             return None
         self.model.eval()
-        total = 0.0
-        for start in range(0, len(self.held_out), _BATCH):
-            batch = self._moved(self.held_out.batch(range(start, min(start + _BATCH, len(self.held_out)))))
+        predicted, loss = torch.zeros_like(self.held_out.labels), 0.0
+        for rows, features in self.held_out.batches():
+            batch = self._moved(features)
             if isinstance(self.model, AVE):
-                scores = self.model.predict(batch.visual, batch.audio).scores
-                score = (scores.argmax(2) == batch.labels).float().mean()
+                predicted[rows] = self.model.predict(batch.visual, batch.audio).scores.argmax(2).cpu()
             else:
-                score = self.model.losses(batch)["contrastive"]
-            total += score.item() * len(batch.labels)
+                loss += self.model.losses(batch)["contrastive"].item() * len(batch.labels)
         self.model.train()
-        value = total / len(self.held_out)
-        return (-value if self.is_match else value), value
+        if self.is_match:
+            return -loss / len(self.held_out), loss / len(self.held_out)
+        value = accuracy(predicted.numpy(), self.held_out.labels.numpy())
+        return value, value
 
     def card(self, init: dict[str, Any]) -> dict[str, Any]:
         """Provenance of the model, and the names of its classes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from avloc.config import AUDIO_TEACHERS, PANNS_SOUNDS, VISUAL_TEACHERS
+from avloc.config import PANNS_SOUNDS
 from avloc.errors import UsageError, nearest
-from avloc.registry import SECONDS_TEACHERS
+from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS
 from avloc.sharding import UNSHARDED, JobShard
 
 TEACHERS = tuple(dict.fromkeys((*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)))

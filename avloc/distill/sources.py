@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from avloc.distill.plan import DistillOptions
 from avloc.errors import InputError
-from avloc.progress import Listener, Notice
-from avloc.registry import SECONDS_TEACHERS, resolve
+from avloc.progress import Listener
+from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS, resolve
 
 if TYPE_CHECKING:
     import torch
 
     from avloc.store import HintStamp, Store
-    from avloc.teachers import Hint, Teacher
-    from avloc.weights import Located, Weight
+    from avloc.teachers import Hint, Teacher, TeacherContext
 
 HintResults = Generator[tuple[str, "Hint | InputError"], None, None]
 """Clip id and its hint or error."""
@@ -42,43 +41,35 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
 
     Raises:
         UsageError: an invalid option.
+        Refused: the sounds of the store do not fit a teacher.
         WeightsError: weights are absent or invalid.
     """
-    teachers = [_build(name, store, options, listener) for name in dict.fromkeys(options.teachers)]
+    from avloc.teachers import TeacherContext
+    from avloc.weights import locate
+
+    instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
+    context = TeacherContext(
+        store=store,
+        device=teacher_device(options.device),
+        find=partial(locate, weights_dir=options.weights_dir, listener=listener, instead=instead),
+        listener=listener,
+        sound=options.sound,
+        normalise=options.normalise,
+        confidence=options.confidence,
+    )
+    teachers = [_build(name, context) for name in dict.fromkeys(options.teachers)]
     return [
         HintSource(stamp=teacher.stamp, hints=partial(_run_teacher, teacher, store, options)) for teacher in teachers
     ]
 
 
-def _build(name: str, store: Store, options: DistillOptions, listener: Listener) -> Teacher[Any]:
-    from avloc import teachers
-    from avloc.weights import locate
-
-    device = teacher_device(options.device)
-
-    def found(weight: Weight) -> Located:
-        instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
-        return locate(weight, weights_dir=options.weights_dir, listener=listener, instead=instead)
-
+def _build(name: str, context: TeacherContext) -> Teacher[Any]:
     if name in SECONDS_TEACHERS:
-        of_seconds: Teacher[Any] | None = resolve(SECONDS_TEACHERS[name])(store, found, device)
+        of_seconds: Teacher[Any] | None = resolve(SECONDS_TEACHERS[name])(context)
         if of_seconds is not None:
             return of_seconds
-    if name == "detr":
-        detr = teachers.DetrSettings(confidence=options.confidence)
-        return teachers.DetrTeacher(detr, found(teachers.DetrTeacher.weight), device)
-    if name == "lite0":
-        return teachers.Lite0Teacher(found(teachers.Lite0Teacher.weight), device)
-    if name == "yamnet":
-        return teachers.YamnetTeacher(store.spec, found(teachers.YamnetTeacher.weight), device)
-    if name == "vggish":
-        return teachers.VggishTeacher(store.spec, found(teachers.VggishTeacher.weight), device)
-    assert name == "panns", f"teacher {name} is listed in avloc.config, but not built here"
-    sound = teachers.choose_sound(store, options.sound)
-    panns = teachers.PannsSettings(normalise=options.normalise, sound=sound)
-    weights = found(teachers.PannsTeacher.weight)
-    listener(Notice(f"PANNs input: the {'source files' if sound == 'source' else 'sound in the store'}"))
-    return teachers.PannsTeacher(panns, store.spec, weights, device)
+    found: type[Teacher[Any]] = resolve({**AUDIO_TEACHERS, **VISUAL_TEACHERS}[name])
+    return found.build(context)
 
 
 def teacher_device(name: str) -> torch.device:

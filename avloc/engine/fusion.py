@@ -31,7 +31,7 @@ from avloc.priors import DetrPrior, ObjectPrior
 from avloc.progress import Listener, silent
 from avloc.protocols import RESIZES, Protocol, valid_weights
 
-DETR, OWN, CENTRE, SHIPPED = "detr", "own", "centre", "shipped"
+_DETR, OWN, CENTRE, SHIPPED = "detr", "own", "centre", "shipped"
 _MAX_SMOOTH = 5.0
 _RANGES = {"av": (-1.0, 2.0), "object": (0.0, 2.5)}
 """Map -> lowest value and span for `fixed` fusion; DETR's attention has no common range."""
@@ -152,7 +152,7 @@ def load_fusion(
     if names == OWN or (not names and CARD_KEY in card):
         return _own_fusion(weights, card)
     networks = [name for name in names.split(",") if name and name != "none"]
-    kinds = {DETR if name == DETR else "object": name for name in networks}
+    kinds = {_DETR if name == _DETR else "object": name for name in networks}
     if len(kinds) != len(networks):
         raise UsageError(
             f"--object-prior {names}: valid are own, none, one network, detr, or the last two with a comma"
@@ -199,7 +199,7 @@ def _checked(names: set[str], weights: dict[str, float]) -> dict[str, float]:
 def _load_prior(
     name: str, weights_dir: Path | None, device: torch.device, listener: Listener
 ) -> Callable[[Frame], Cells]:
-    is_detr = name == DETR
+    is_detr = name == _DETR
     prior = DetrPrior(weights_dir, device, listener) if is_detr else ObjectPrior(name, weights_dir, device, listener)
 
     def cells(frame: Frame) -> Cells:
@@ -282,7 +282,7 @@ class HeatMaps:
 
     def _single(self, name: str, protocol: Protocol) -> Tensor:
         size = (protocol.side, protocol.side)
-        if name == DETR and name not in self.maps:
+        if name == _DETR and name not in self.maps:
             return torch.full((1, *size), 0.0 if protocol.no_query == "zeros" else float("nan"))
         how = self._shipped_resize if name == SHIPPED else protocol.resize
         key = (name, protocol.side, how, protocol.flat)

@@ -76,7 +76,7 @@ def load_priors(options: EvalOptions, listener: Listener) -> Priors:
             not_run = dict.fromkeys(left_out, "weights absent")
     if "detr" in needed:
         detr = DetrPrior(options.weights_dir, device, listener)
-    names = {"object": {"network": prior.trunk, "sha256": prior.sha256}} if prior else {}
+    names = {"object": {"network": prior.backbone, "sha256": prior.sha256}} if prior else {}
     names |= {"detr": {"network": "detr-resnet-50", "sha256": detr.sha256}} if detr else {}
     return Priors(object=prior, detr=detr, not_run=not_run, names=names)
 

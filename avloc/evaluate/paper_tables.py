@@ -14,7 +14,7 @@ from typing import Any
 
 from avloc import __version__
 from avloc.annotations.testsets import testset_ids
-from avloc.config import TrainConfig, to_dict
+from avloc.config import TrainConfig, dotted, to_dict
 from avloc.errors import UsageError, nearest
 from avloc.evaluate.records import EvalReport
 from avloc.evaluate.seed_groups import group_key, spread
@@ -236,14 +236,7 @@ def _notes(row: PaperRow, report: EvalReport) -> list[str]:
 
 def _deviations(row: PaperRow, config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(name, value, paper value) of settings that differ from the paper's, avloc's defaults; unused hints aside."""
-    paper = _flat(to_dict(TrainConfig()))
+    paper = dotted(to_dict(TrainConfig()))
     without = {f"loss.{name}_hint" for name in ("audio", "visual") if name not in row.hints}
-    ours = {name: value for name, value in _flat(config).items() if name not in without and name not in _FREE}
+    ours = {name: value for name, value in dotted(config).items() if name not in without and name not in _FREE}
     return [(name, ours[name], paper[name]) for name in sorted(ours) if name in paper and ours[name] != paper[name]]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in config.items():
-        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return out

@@ -183,5 +183,5 @@ def _cost(model: ModelFile | None, testset: TestSet, priors: Priors) -> list[dic
     if model is None or testset.store is None:
         return []
     config = replace(model.config, rate=model.config.rate or testset.store.spec.rate)
-    prior = {"prior": priors.object.trunk} if priors.object else {}
+    prior = {"prior": priors.object.backbone} if priors.object else {}
     return [asdict(row) for row in cost_rows(config, **prior)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from avloc import __version__
-from avloc.config import LAST_EPOCH
+from avloc.config import LAST_EPOCH, dotted
 from avloc.errors import Refused, UsageError
 from avloc.evaluate.records import NOT_STATED, EvalReport
 from avloc.metrics.intervals import METRICS
@@ -104,12 +104,8 @@ def _by_number(folder: Path) -> tuple[int, str]:
 
 
 def settings_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The training settings of a card, flat, without those that may differ within a group."""
-    flat: dict[str, Any] = {}
-    for name, value in card.items():
-        entries = {f"{name}.{key}": entry for key, entry in value.items()} if name == "config" else {name: value}
-        flat |= {key: entry for key, entry in entries.items() if key not in _OWN_TO_A_RUN}
-    return flat
+    """The training settings of a card, with dotted names, without those that may differ within a group."""
+    return {name: value for name, value in dotted(card).items() if name not in _OWN_TO_A_RUN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +122,7 @@ class RunScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class SelectionScores:
     """The selected epoch of every run, or the last."""
 
     selection: str
@@ -146,7 +142,7 @@ class RunsSummary:
     box_rule: str
     n_scored: int
     n_expected: int
-    blocks: dict[str, Block]
+    blocks: dict[str, SelectionScores]
     """How the epochs were selected (`EvalReport.selection`) -> scores."""
     unfinished: list[str]
     """Runs with fewer epochs than configured."""
@@ -246,9 +242,9 @@ def _check_group(reports: Sequence[EvalReport]) -> None:
         hashes[other.model_hash] = other.model
 
 
-def _block(reports: Sequence[EvalReport], selection: str = "") -> Block:
+def _block(reports: Sequence[EvalReport], selection: str = "") -> SelectionScores:
     stated = str(reports[0].model_card.get("selection") or NOT_STATED)
-    return Block(
+    return SelectionScores(
         selection=selection or stated,
         runs=[_score(report) for report in reports],
         maps={

@@ -48,7 +48,7 @@ def load(
         path: a run folder, an avloc `.safetensors`, or a published `.pth` of AVC or EZ-VSL; None is the bundled model.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `fp32` or `bf16`.
-        prior: object prior fused with the similarity map: `own` (the model's own trunk), `resnet18` or another trunk,
+        prior: object prior fused with the similarity map: `own` (the model's own backbone), `resnet18` or another,
             `detr`, the last two separated by a comma, or `none`; empty is the default in the model's card.
         weights: weight of each map by name, such as `{"av": 0.6, "object": 0.4}`.
         weights_dir: folder searched first for a prior's published weights.

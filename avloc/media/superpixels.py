@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from avloc.errors import UsageError
 from avloc.media.pictures import square
 
-SIDE = 256
+_SIDE = 256
 """Side in pixels of the square that is segmented, as SACL stores its frames."""
 _SCALE, _SIGMA, _MIN_SIZE = 1_000, 0.5, 1_000
 
@@ -36,9 +36,9 @@ def segments(rgb: NDArray[np.uint8], grid: int = 0) -> NDArray[np.uint8]:
         ImportError: scikit-image is not installed (`check_segments`).
     """
     if grid:
-        rows = np.arange(SIDE) * grid // SIDE
+        rows = np.arange(_SIDE) * grid // _SIDE
         return (rows[:, None] * grid + rows).astype(np.uint8)
     from skimage.segmentation import felzenszwalb
 
-    labels = felzenszwalb(square(rgb, SIDE), scale=_SCALE, sigma=_SIGMA, min_size=_MIN_SIZE)
+    labels = felzenszwalb(square(rgb, _SIDE), scale=_SCALE, sigma=_SIGMA, min_size=_MIN_SIZE)
     return np.asarray(labels, np.uint8)

@@ -19,8 +19,6 @@ from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S, frames_at
 from avloc.media.layout import Layout
 from avloc.media.probing import probe
 
-LATE_S = 0.5
-"""Tolerated shortfall of the last second of a video labelled per second: AVE's clips are not cut to the frame."""
 _STILL_LEVELS = 4
 """Largest change of a thumbnail in grey levels that counts as still; above compression noise."""
 _STILL_GRID = (32, 32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
@@ -129,20 +128,6 @@ def stream_sound(
         tracks = _stretches(source, layout, starts, seconds)
     for centre, track_around in tracks:
         yield make_window(track_around, extent, seconds=seconds, rate=rate, centre_s=centre, clip_end_s=clip_end_s)
-
-
-def stream_seconds(source: Path, count: int, rate: int) -> Generator[SoundWindow]:
-    """The first `count` seconds of a clip as windows of one second, zero-padded.
-
-    Raises:
-        InputError: less than a second of audio, or it cannot be decoded.
-    """
-    start_s, end_s = probe(source).sound_extent
-    if end_s - start_s < 1:
-        raise InputError("has less than a second of sound")
-    centres = (second + 0.5 for second in range(count))
-    with closing(stream_sound(source, centres, seconds=1.0, rate=rate, clip_end_s=float(count))) as windows:
-        yield from windows
 
 
 def _stretches(

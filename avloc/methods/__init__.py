@@ -24,12 +24,12 @@ def build(config: ModelConfig) -> Method:
     """The networks of a localizer, with initial weights.
 
     Raises:
-        UsageError: unknown method or trunk, a size or rate that the method does not have, or a method without maps.
+        UsageError: unknown method or backbone, a size or rate that the method does not have, or a method without maps.
     """
     found = any_class(config.method)
     if not issubclass(found, Method):
-        hint = "Valid with it: avloc localize --events, and avloc eval --testset ave, ave-weak or ave-match."
-        raise UsageError(f"{config.method} predicts events, not maps; valid: {', '.join(METHOD_SPECS)}", hint=hint)
+        reason = f"{config.method} predicts {found.predicts}, not maps; valid: {', '.join(METHOD_SPECS)}"
+        raise UsageError(reason, hint=found.usage)
     return found(config)
 
 

@@ -76,6 +76,9 @@ Published = tuple[ModelConfig, dict[str, Tensor]]
 class PublishedModel(nn.Module, ABC):
     """A network of a published method."""
 
+    predicts = "maps"
+    usage = ""
+    """Error hint where maps are needed and it does not predict them: the commands that use it."""
     training_only: tuple[str, ...] = ()
     """Prefixes of the parameters that only training needs; a published model may come without them."""
 

@@ -43,7 +43,7 @@ class LVS(EZVSL):
         if {vision_width, audio_width} != {self.config.dim}:
             raise UsageError(
                 f"model.dim = {self.config.dim} is impossible for LVS, which has no projections; "
-                f"valid: the width of both trunks, here {vision_width} and {audio_width}"
+                f"valid: the width of both backbones, here {vision_width} and {audio_width}"
             )
         return nn.Identity(), nn.Identity()
 
@@ -77,14 +77,14 @@ class LVS(EZVSL):
             return None
         (content,) = files.values()
         state = tensors_of(content, "model_state_dict")
-        if not all(f"{trunk}.{stem}.weight" in state for trunk, stem in _STEMS.items()):
+        if not all(f"{backbone}.{stem}.weight" in state for backbone, stem in _STEMS.items()):
             return None
         kept = {}
         for key, value in state.items():
-            trunk, _, place = key.partition(".")
+            backbone, _, place = key.partition(".")
             part = place.partition(".")[0]
-            if part == _STEMS.get(trunk):
-                kept[f"{trunk}.conv1.weight"] = value
+            if part == _STEMS.get(backbone):
+                kept[f"{backbone}.conv1.weight"] = value
             elif not part.startswith(("conv1", "fc")):
                 kept[key] = value
         return ModelConfig(**METHOD_SPECS["lvs"].settings["model"]), kept

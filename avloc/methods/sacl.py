@@ -22,7 +22,7 @@ from avloc.methods.base import Embeddings, HintBatch, Published, Supervision, te
 from avloc.methods.vggish import VGGishMethod, attention
 from avloc.networks.base import BackboneOutput, mean_activation
 from avloc.networks.builder import build_backbone
-from avloc.networks.vggish import JOINT_WIDTH, VGGishWithMLP
+from avloc.networks.vggish import SoundVectors, VGGishWithMLP
 from avloc.registry import METHOD_SPECS
 
 _EXCLUDED = -10.0
@@ -49,7 +49,7 @@ class SACL(VGGishMethod):
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, 14, 14]: cosine of every cell with its own sound."""
-        return torch.einsum("bdhw,bd->bhw", embeddings.image, embeddings.audio[:, :JOINT_WIDTH])
+        return torch.einsum("bdhw,bd->bhw", embeddings.image, SoundVectors.unpack(embeddings.audio).joint)
 
     def losses(
         self,
@@ -61,24 +61,25 @@ class SACL(VGGishMethod):
     ) -> dict[str, Tensor]:
         """The contrastive loss of both views with the sounds; a single view counts twice."""
         views = [embeddings.image, embeddings.image if embeddings.second is None else embeddings.second]
+        sound = SoundVectors.unpack(embeddings.audio)
         labels = truth.segments if truth and truth.segments else None
         with torch.no_grad():
             maps = [self.similarity(Embeddings(view, embeddings.audio)) for view in views]
             maps = [binary_map(each, self.config.own["retained"]) for each in maps]
             masks = maps if labels is None else positive_masks(maps, [label[:, ::16, ::16] for label in labels])
-            sounds = peers.gather(embeddings.audio[:, JOINT_WIDTH:].contiguous())
+            sounds = peers.gather(sound.embedding.contiguous())
             alike = sounds[peers.rows] @ sounds.T
             kept = kept_columns(alike, self.config.own["negatives"], peers.rows.start or 0)
         total = embeddings.image.new_zeros(())
         own = torch.arange(len(kept), device=total.device) + (peers.rows.start or 0)
         for view, mask in zip(views, masks, strict=True):
-            scores = self.scores(view, mask, embeddings.audio, peers).masked_fill(~kept, _EXCLUDED)
+            scores = self.scores(view, mask, sound.joint, peers).masked_fill(~kept, _EXCLUDED)
             total = total + losses.row_cross_entropy(scores / self.config.own["temperature"], own, peers)
         return {"contrastive": total}
 
-    def scores(self, cells_nDHW: Tensor, mask_nHW: Tensor, audio_nD: Tensor, peers: Peers = ALONE) -> Tensor:
+    def scores(self, cells_nDHW: Tensor, mask_nHW: Tensor, joint_nD: Tensor, peers: Peers = ALONE) -> Tensor:
         """Maximum over masked cells of the cosine of each image with each sound, [n, B]; at least 0 by the masking."""
-        return losses.best_cells(cells_nDHW * mask_nHW[:, None], peers.gather(audio_nD[:, :JOINT_WIDTH].contiguous()))
+        return losses.best_cells(cells_nDHW * mask_nHW[:, None], peers.gather(joint_nD.contiguous()))
 
     def augment(self, frames_B3HW: Tensor, uniform_BK: Tensor) -> Tensor:
         """Colour jitter (probability 0.8), grey (0.2) and Gaussian blur (0.5), from eight draws for each clip."""

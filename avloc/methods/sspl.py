@@ -22,7 +22,7 @@ from avloc.methods.base import Embeddings, Group, HintBatch, Published, Supervis
 from avloc.methods.vggish import VGGishMethod, attention
 from avloc.networks.base import mean_activation
 from avloc.networks.predictive import PredictiveCoding
-from avloc.networks.vggish import JOINT_WIDTH, VGGishWithMLP
+from avloc.networks.vggish import JOINT_WIDTH, SoundVectors, VGGishWithMLP
 from avloc.registry import METHOD_SPECS
 
 _LAST_CONVOLUTION = 29
@@ -76,22 +76,24 @@ class SSPL(VGGishMethod):
         cells = self.frame(frames_B3HW)
         return cells.float(), mean_activation(cells)
 
-    def aligned(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
+    def aligned(self, cells_BDHW: Tensor, embedding_BD: Tensor) -> Tensor:
         """The cells to compare with the sound: outputs of the predictive coding module, unless `pcm` is false."""
         if self.pcm is None:
             return cells_BDHW
         dtype = self.pcm.b0[0].dtype  # bfloat16 in a model that predicts in bf16
-        out: Tensor = self.pcm(cells_BDHW.to(dtype), audio_BD[:, JOINT_WIDTH:].to(dtype))
+        out: Tensor = self.pcm(cells_BDHW.to(dtype), embedding_BD.to(dtype))
         return out.to(cells_BDHW.dtype)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosine of every aligned cell with its own sound."""
-        return cosines(self.aligned(embeddings.image, embeddings.audio), embeddings.audio)
+        sound = SoundVectors.unpack(embeddings.audio)
+        return cosines(self.aligned(embeddings.image, sound.embedding), sound.joint)
 
     def pooled(self, cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
         """Sum [B, 512] of the aligned cells, weighted by the min-max normalised cosine."""
-        aligned = self.aligned(cells_BDHW, audio_BD)
-        return torch.einsum("bdhw,bhw->bd", aligned, attention(cosines(aligned, audio_BD)))
+        sound = SoundVectors.unpack(audio_BD)  # for each view, because sharing it would reorder the sum of gradients
+        aligned = self.aligned(cells_BDHW, sound.embedding)
+        return torch.einsum("bdhw,bhw->bd", aligned, attention(cosines(aligned, sound.joint)))
 
     def losses(
         self,
@@ -145,6 +147,6 @@ class SSPL(VGGishMethod):
         return config, {f"{name}.{key}": value for name, state in found.items() for key, value in state.items()}
 
 
-def cosines(cells_BDHW: Tensor, audio_BD: Tensor) -> Tensor:
-    """Cosine [B, h, w] of every cell with the first 512 numbers of a sound's vector."""
-    return torch.einsum("bdhw,bd->bhw", F.normalize(cells_BDHW, dim=1), audio_BD[:, :JOINT_WIDTH])
+def cosines(cells_BDHW: Tensor, joint_BD: Tensor) -> Tensor:
+    """Cosine [B, h, w] of every cell with its own sound's unit vector."""
+    return torch.einsum("bdhw,bd->bhw", F.normalize(cells_BDHW, dim=1), joint_BD)

@@ -18,8 +18,7 @@ _SIDE = 224
 class VGGishMethod(Method):
     """A method whose audio network `sound` is VGGish with two layers.
 
-    `audio` of its `Embeddings` is the unit vector of 512 numbers that cells are compared with, then the unit embedding
-    of 128.
+    `audio` of its `Embeddings` is a packed `SoundVectors`, so that the engine handles one tensor for every method.
 
     Raises:
         UsageError: the configuration names other networks or sizes than the published ones.
@@ -44,8 +43,8 @@ class VGGishMethod(Method):
         return log_mel_patches(normalise_span(sound_BN), rate)
 
     def encode_audio(self, spectrograms: Tensor) -> Tensor:
-        """[B, 512 + 128]: see the class."""
-        return self.sound.vectors(spectrograms)
+        """A packed `SoundVectors`, [B, 512 + 128]."""
+        return self.sound.vectors(spectrograms).packed()
 
     def pretrained_vggish(self) -> tuple[nn.Module, str]:
         """VGGish without the two layers, and its name."""
@@ -53,6 +52,7 @@ class VGGishMethod(Method):
 
 
 def attention(map_BHW: Tensor) -> Tensor:
-    """Min-max normalised maps."""
+    """Min-max normalised maps; a constant map becomes 0."""
+    # Not `heatmap.min_max`: the floor changes the values of maps of small range, and keeps gradients finite.
     least = map_BHW.amin((1, 2), keepdim=True)
     return (map_BHW - least) / (map_BHW.amax((1, 2), keepdim=True) - least + _FLOOR)

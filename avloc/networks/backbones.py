@@ -56,11 +56,11 @@ class BackboneName:
             return cls(network=network, class_scores=True, frozen_head=additions.endswith("+published"))
         if "+classes" in name:
             known = ", ".join(WITH_CLASSES)
-            raise UsageError(f"no trunk {name!r}: class scores need a whole network that has them; valid: {known}")
+            raise UsageError(f"no backbone {name!r}: class scores need a whole network that has them; valid: {known}")
         whole = (*CONVNETS, *IMAGE_ONLY, *AUDIO_ONLY)
         if network not in whole:
             valid = (*whole, *WITH_CLASSES)
-            raise UsageError(f"unknown trunk {network!r}; valid: {', '.join(valid)}", hint=nearest(network, valid))
+            raise UsageError(f"unknown backbone {network!r}; valid: {', '.join(valid)}", hint=nearest(network, valid))
         if cut and network in IMAGE_ONLY:
             raise UsageError(f"{network} has no part {layer!r}: it cannot be cut")
         return cls(network=network, last_layer=layer if cut else None)

@@ -56,8 +56,8 @@ class InputScale(nn.Module):
         return frames_B3HW * scale + shift
 
 
-class Block(nn.Module):
-    """Inverted bottleneck: expand, depthwise convolution, project; with a residual where the shapes agree."""
+class MBConv(nn.Module):
+    """Inverted bottleneck (MBConv): expand, depthwise convolution, project; with a residual where the shapes agree."""
 
     def __init__(self, width: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ def frozen_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _head() -> nn.Sequential:
     """The last block and what follows it."""
     width, (_, kernel, stride, expansion, out) = _STAGES[-2][-1], _STAGES[-1]
-    block = Block(width, out, kernel, stride, expansion)
+    block = MBConv(width, out, kernel, stride, expansion)
     return nn.Sequential(OrderedDict([("_block", block), *_behind_blocks(out).items()]))
 
 
@@ -183,7 +183,7 @@ def layers(channels: int = 3) -> OrderedDict[str, nn.Module]:
     for repeats, kernel, first_stride, expansion, out in _STAGES:
         for number in range(repeats):
             stride = 1 if number else first_stride
-            blocks.append(Block(width, out, kernel, stride, expansion))
+            blocks.append(MBConv(width, out, kernel, stride, expansion))
             width = out
     parts["_blocks"] = nn.Sequential(*blocks)
     parts.update(_behind_blocks(width))

@@ -7,13 +7,14 @@ PyTorch port (harritaylor/torchvggish), whose weights these systems start from.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avloc.networks.base import load_weights
-from avloc.transforms import MEL_BANDS, MEL_RATE, log_mel
+from avloc.transforms import MEL_BANDS, log_mel
 from avloc.weights.torch_files import load_plain
 
 WIDTH = 128
@@ -55,10 +56,21 @@ class VGGish(nn.Module):
         embedded: Tensor = self.embeddings(flat)
         return embedded.reshape(*patches.shape[:2], WIDTH)
 
-    def seconds(self, sound_BN: Tensor) -> Tensor:
-        """Embeddings [B, T, 128] of the first 0.96 s of each of T whole seconds of waveforms at 16 kHz."""
-        whole = sound_BN.reshape(-1, MEL_RATE)
-        return self.embed(log_mel_patches(whole, MEL_RATE)).reshape(len(sound_BN), -1, WIDTH)
+
+class SoundVectors(NamedTuple):
+    """Unit vectors of sounds: `joint` [B, 512] in the space of the cells, and VGGish's `embedding` [B, 128]."""
+
+    joint: Tensor
+    embedding: Tensor
+
+    def packed(self) -> Tensor:
+        """Both as one tensor [B, 512 + 128]."""
+        return torch.cat(self, 1)
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> Self:
+        """The inverse of `packed`; the fields are views."""
+        return cls(*torch.split(packed, [JOINT_WIDTH, WIDTH], 1))
 
 
 class VGGishWithMLP(VGGish):
@@ -73,10 +85,10 @@ class VGGishWithMLP(VGGish):
         embedded = self.embed(patches)
         return embedded, self.fc(embedded)
 
-    def vectors(self, patches: Tensor) -> Tensor:
-        """Mean projection and mean embedding of a sound's patches, each of unit length, [B, 512 + 128]."""
+    def vectors(self, patches: Tensor) -> SoundVectors:
+        """Mean projection and mean embedding of a sound's patches, each of unit length."""
         embedded, projected = self(patches)
-        return torch.cat((mean_unit(projected), mean_unit(embedded)), 1)
+        return SoundVectors(mean_unit(projected), mean_unit(embedded))
 
 
 def load_vggish(path: Path) -> VGGish:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from avloc.files import read_input
 from avloc.media.audio import SoundWindow, cut_window, read_sound
 from avloc.media.pictures import decode_mask, decode_picture, encode_jpeg, encode_png, shrink
 from avloc.media.probing import probe
-from avloc.media.video_frames import LATE_S, read_frame, read_moment
-from avloc.media.video_stream import stream_seconds
+from avloc.media.video_frames import Moment
 from avloc.prepare.packed import PACKED_RATE, read_row
 from avloc.prepare.sources import Skip, Source
-from avloc.registry import StoreSpec
+from avloc.registry import VIDEO_READERS, StoreSpec, resolve
 from avloc.store import Clip
 
 _TRAIN_QUALITY = 90
@@ -37,8 +35,8 @@ class Job:
     """Time of the frame in a video in seconds; None is the middle."""
     track: int | None = None
     """Audio track, counted from 1; None is the main one."""
-    whole: bool = False
-    """Take the first seconds of a video, which must last that long; zero-padded where it has no audio."""
+    window: str = "middle"
+    """Which seconds of a video (`registry.VIDEO_READERS`)."""
     annotation: Annotation | None = None
     """Boxes, label and mask of the clip, if any."""
 
@@ -62,9 +60,8 @@ def make_clip(job: Job) -> PreparedClip | Skip:
 
 def _from_video(job: Job) -> PreparedClip:
     path, spec = job.source.path, job.spec
-    if job.whole:
-        return _from_whole(job)
-    moment = read_moment(path, seconds=spec.seconds, rate=spec.rate, at=job.at, track=job.track)
+    read = resolve(VIDEO_READERS[job.window])
+    moment: Moment = read(path, seconds=spec.seconds, rate=spec.rate, at=job.at, track=job.track)
     clip = _clip(job, _encoded(moment.picture, spec), moment.picture, moment.sound, _origin(path))
     flags = ("still", *clip.flags) if moment.still else clip.flags
     return _with_remarks(job, path, replace(clip, flags=flags, time_s=moment.time_s), moment.sound)
@@ -80,20 +77,6 @@ def _with_remarks(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Prepa
         remarks.append(f"{sound.lost_s:.2f} s of its sound cannot be decoded and are stored as silence")
     others = probe(path).other_tracks if job.track is None else ""
     return PreparedClip(clip=clip, remarks=(*remarks, f"{others}; --track chooses") if others else tuple(remarks))
-
-
-def _from_whole(job: Job) -> PreparedClip:
-    path, spec = job.source.path, job.spec
-    length_s = probe(path).picture_extent[1]
-    if length_s < spec.seconds - LATE_S:
-        raise InputError(f"lasts {length_s:.1f} s; events are labelled for {spec.seconds:g} s")
-    with closing(stream_seconds(path, int(spec.seconds), spec.rate)) as windows:
-        seconds = list(windows)
-    waveform = np.concatenate([second.waveform for second in seconds])
-    sound = replace(seconds[0], waveform=waveform, end_s=spec.seconds)
-    picture, time_s = read_frame(path, at=job.at)
-    clip = replace(_clip(job, _encoded(picture, spec), picture, sound, _origin(path)), time_s=time_s)
-    return _with_remarks(job, path, clip, sound)
 
 
 def _from_pair(job: Job) -> PreparedClip:

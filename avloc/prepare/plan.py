@@ -13,10 +13,11 @@ from avloc.annotations.boxes import Annotations, published_boxes, read_annotatio
 from avloc.annotations.testsets import IdList, published_list, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
+from avloc.modes import MODES
 from avloc.prepare.sources import LAYOUTS
-from avloc.registry import MODES, SPECS, StoreSpec
+from avloc.registry import SPECS, VIDEO_READERS, StoreSpec
 from avloc.sharding import UNSHARDED, JobShard
-from avloc.store import FIRST, TRACK, WINDOW, StoreHeader
+from avloc.store import TRACK, WINDOW_KEY, StoreHeader
 
 _LEAST_SIDE = 32
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s?", re.ASCII)
@@ -31,7 +32,7 @@ class PrepareOptions:
     """Options of `prepare`."""
 
     layout: str = "auto"
-    """`auto`, or the only kind of input to use: `videos`, `folders` (frame + sound), `hdf5`; `ave` is AVE's folder."""
+    """`auto`, the only kind of input (`videos`, `folders`: frame + sound, `hdf5`), or a layout of `registry.MODES`."""
     annotations: Path | None = None
     """Flickr-SoundNet XML folder, VGG-SS json, avloc's box format or a folder of masks."""
     ids: str = ""
@@ -48,8 +49,8 @@ class PrepareOptions:
     """Which frame of a video: `middle`, or a time as `5s` or `7.5`."""
     track: int | None = None
     """Audio track of a file, counted from 1; None is the main one."""
-    whole: bool = False
-    """Take the first seconds of a video, for labels per second, instead of those around its middle."""
+    window: str = "middle"
+    """Which seconds of a video: `middle`, those around the frame, or another of `registry.VIDEO_READERS`."""
     kind: str = ""
     """`train` or `test`; '' is test with annotations or a test list, else train."""
     allow_test_overlap: bool = False
@@ -62,9 +63,10 @@ class PrepareOptions:
     """Write nothing."""
 
     def __post_init__(self) -> None:
-        _check_choice("--layout", self.layout, (*LAYOUTS, *MODES["prepare"]))
+        _check_choice("--layout", self.layout, tuple(dict.fromkeys((*LAYOUTS, *MODES["prepare"]["layout"]))))
         _check_choice("--for", self.method, tuple(SPECS))
         _check_choice("--kind", self.kind, ("", "train", "test"))
+        _check_choice("window", self.window, tuple(VIDEO_READERS))
         if self.side and self.side < _LEAST_SIDE:
             raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels), or {_LEAST_SIDE} or more")
         if self.track is not None and self.track < 1:
@@ -113,8 +115,9 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> StorePlan
     if annotations is None and ids is not None and kind == "test":
         # Clips of the silent pairs have no annotation, so VGG-SS has all annotations of `vggss_ext`.
         annotations = published_boxes() if set(ids.ids).issubset(published_list("vggss_ext")) else None
-    if options.side and kind == "test":
-        raise UsageError("--side applies to training stores only: test stores keep the original pictures")
+    if kind == "test" and (options.side or options.allow_test_overlap):
+        flag = "--side" if options.side else "--allow-test-overlap"
+        raise UsageError(f"{flag} applies to training stores only: test stores keep all clips and full pictures")
     expected = ids.ids if ids else annotations.ids if annotations else ()
     header = StoreHeader(
         spec=replace(options.spec, shorter_side=(options.side or TRAIN_SHORTER_SIDE) if kind == "train" else 0),
@@ -126,7 +129,7 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> StorePlan
             "avloc": __version__,
             "method": options.method,
             "frame": "middle" if options.at is None else options.at,
-            **({WINDOW: FIRST} if options.whole else {}),
+            **({WINDOW_KEY: options.window} if options.window != "middle" else {}),
             **({TRACK: options.track} if options.track else {}),
             "annotations": _digest(annotations),
             "ids": (ids.name or Path(options.ids).name) if ids and options.ids else "",
@@ -188,7 +191,7 @@ def _identity(header: StoreHeader) -> dict[str, Any]:
         "testset": header.testset,
         "expected ids": header.expected,
         "frame": header.provenance.get("frame"),
-        "sound": header.provenance.get(WINDOW, "middle"),
+        "sound": header.provenance.get(WINDOW_KEY, "middle"),
         "sound track": header.provenance.get(TRACK, "main"),
         "annotations": header.provenance.get("annotations", ""),
     }

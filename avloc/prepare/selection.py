@@ -98,8 +98,8 @@ def _add_job(selection: Selection, source: Source, plan: StorePlan, options: Pre
     except InputError as error:
         selection.skips.append(Skip(id=source.id, input=source.input, reason=str(error)))
         return
-    spec, at, track, whole = plan.header.spec, options.at, options.track, options.whole
-    selection.jobs.append(Job(source=source, spec=spec, at=at, track=track, whole=whole, annotation=found))
+    spec, at, track, window = plan.header.spec, options.at, options.track, options.window
+    selection.jobs.append(Job(source=source, spec=spec, at=at, track=track, window=window, annotation=found))
 
 
 def emit_notices(selection: Selection, plan: StorePlan, options: PrepareOptions, listener: Listener) -> None:

@@ -8,14 +8,13 @@ store/hints-panns/          stamp.json + shards keyed by clip id
 ```
 """
 
-from avloc.store.clips import FIRST, FLAGS, TRACK, WINDOW, Clip, Sample, Store, StoreHeader, StoreWriter
+from avloc.store.clips import FLAGS, TRACK, WINDOW_KEY, Clip, Sample, Store, StoreHeader, StoreWriter
 from avloc.store.hints import Hints, HintStamp, HintWriter, hint_folder
 
 __all__ = [
-    "FIRST",
     "FLAGS",
     "TRACK",
-    "WINDOW",
+    "WINDOW_KEY",
     "Clip",
     "HintStamp",
     "HintWriter",

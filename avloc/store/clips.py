@@ -20,6 +20,8 @@ from avloc.store.shards import ROWS, Column, Shard, ShardFolder, ShardWriter, pu
 SCHEMA = 2
 TRACK = "sound track"
 """Key of the provenance with the selected sound track, if any."""
+WINDOW_KEY = "window"
+"""Key of the provenance with the seconds of each video, if not those around the frame (`registry.VIDEO_READERS`)."""
 _SHARD_BYTES = 1 << 27
 """Size limit of a shard, since it is buffered in memory."""
 FLAGS = ("silent", "still", "short", "narrowband")
@@ -84,10 +86,6 @@ def clip_digest(clip: Clip) -> bytes:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.digest()
-
-
-WINDOW, FIRST = "window", "first"
-"""In the provenance of a store that holds the first seconds of each video."""
 
 
 @dataclass(frozen=True, kw_only=True)

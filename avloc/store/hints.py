@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,17 @@ class Hints:
     def failed(self) -> set[str]:
         """Ids of the clips that failed (`failed.jsonl`)."""
         return {str(line["id"]) for line in read_json_lines(self.folder / FAILED) if "id" in line}
+
+    def check_finished(self, ids: Sequence[str]) -> None:
+        """Raise Refused if the teacher has not been run on one of the clips; it may have failed on them."""
+        absent = [clip_id for clip_id in ids if clip_id not in self.shards]
+        failed = self.failed if absent else set()
+        if unfinished := [clip_id for clip_id in absent if clip_id not in failed]:
+            teacher = self.stamp["teacher"]
+            command = f"avloc distill-cache {self.folder.parent} --teacher {teacher}"
+            hint = f"Finish them: {'repeat the command that imported them' if self.imported else command}"
+            reason = f"{len(unfinished)} of {len(ids)} clips have no hints of {teacher}, first {unfinished[0]}"
+            raise Refused(reason, hint=hint)
 
     def read(self, clip_id: str) -> NDArray[np.float16] | None:
         """Read the hint of one clip; None for "no hint" (no confident output).

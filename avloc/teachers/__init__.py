@@ -1,11 +1,10 @@
 """Frozen teachers that compute the hints of clips, one file each.
 
 Audio: PANNs Cnn14, YAMNet and VGGish. Image: DETR and EfficientNet-Lite0. YAMNet and Lite0 share one embedding
-space of concepts (`avloc.networks.concepts`). A new teacher has its file here, its name in `avloc.config`
-(`AUDIO_TEACHERS` or `VISUAL_TEACHERS`), its weights in `avloc.weights.catalog` and its line in `avloc.distill.sources`.
+space of concepts (`avloc.networks.concepts`). How to add a teacher: `avloc.teachers.base`.
 """
 
-from avloc.teachers.base import Hint, Teacher
+from avloc.teachers.base import Hint, Teacher, TeacherContext
 from avloc.teachers.detr import DetrSettings, DetrTeacher
 from avloc.teachers.lite0 import Lite0Teacher
 from avloc.teachers.panns import PannsSettings, PannsTeacher, choose_sound
@@ -20,6 +19,7 @@ __all__ = [
     "PannsSettings",
     "PannsTeacher",
     "Teacher",
+    "TeacherContext",
     "VggishTeacher",
     "YamnetTeacher",
     "choose_sound",

@@ -1,12 +1,20 @@
-"""The interface of teachers and what they share."""
+"""The interface of teachers and what they share.
+
+How to add a teacher:
+
+1. A file in this package with a subclass of `Teacher`, or of `SoundTeacher` if its input is the sound in the store. Its
+   `build` locates the weights, a `Weight` as in `avloc.weights.catalog`.
+2. An entry in `AUDIO_TEACHERS` or `VISUAL_TEACHERS` of `avloc.registry`: the name for `--teacher`, and the class.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import soxr
@@ -17,14 +25,29 @@ from torch import Tensor, nn
 
 from avloc.errors import Refused
 from avloc.networks.base import deterministic_inference
+from avloc.progress import Listener
 from avloc.registry import StoreSpec
-from avloc.store import Clip, HintStamp
+from avloc.store import Clip, HintStamp, Store
 from avloc.transforms import INT16_SCALE, MEL_RATE
-from avloc.weights import Located
+from avloc.weights import Located, Weight
 
 Network = TypeVar("Network", bound=nn.Module)
 Hint = NDArray[np.float32] | None
 """A teacher's output for one clip, float32; None is "no hint"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherContext:
+    """The store that a teacher is built for, and the options of `distill-cache` (`avloc.distill.DistillOptions`)."""
+
+    store: Store
+    device: torch.device
+    find: Callable[[Weight], Located]
+    """`avloc.weights.locate` with the options of the command."""
+    listener: Listener
+    sound: str
+    normalise: bool
+    confidence: float
 
 
 class Teacher(ABC, Generic[Network]):
@@ -41,6 +64,7 @@ class Teacher(ABC, Generic[Network]):
     """
 
     name: str
+    """Name in `avloc.registry`."""
     batch_size = 8
 
     def __init__(
@@ -48,6 +72,11 @@ class Teacher(ABC, Generic[Network]):
     ) -> None:
         self.weights, self.device = weights, device
         self.stamp = HintStamp(teacher=self.name, shape=shape, weights=weights.hashes, settings=settings)
+
+    @classmethod
+    @abstractmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """The teacher for a store, with its weights located; errors are those of `avloc.distill.sources`."""
 
     @staticmethod
     @abstractmethod

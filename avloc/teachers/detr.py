@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from avloc.errors import UsageError
 from avloc.media.pictures import decode_picture
 from avloc.networks.detr import CELL, CONFIDENCE, SIDE, attention_maps, check_confidence, load_detr, stretched
 from avloc.store import Clip
-from avloc.teachers.base import Hint, Teacher
+from avloc.teachers.base import Hint, Teacher, TeacherContext
 from avloc.weights import DETR, Located
 
 
@@ -48,6 +49,11 @@ class DetrTeacher(Teacher[nn.Module]):
         cells = settings.side // CELL
         super().__init__(weights, device, shape=(cells, cells), settings=asdict(settings))
         self.settings = settings
+
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """With the `confidence` of the options."""
+        return cls(DetrSettings(confidence=context.confidence), context.find(cls.weight), context.device)
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
         """The frame, stretched to [side, side, 3].

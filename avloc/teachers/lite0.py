@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from statistics import NormalDist
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,14 +18,14 @@ from avloc.media.pictures import decode_picture, square
 from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concepts_hash, strongest
 from avloc.networks.lite0 import Lite0, load_lite0
 from avloc.store import Clip
-from avloc.teachers.base import Hint, Teacher, unit_concepts
+from avloc.teachers.base import Hint, Teacher, TeacherContext, unit_concepts
 from avloc.transforms import normalise_frames
 from avloc.weights import LITE0, Located
 
 SIDE = 224
 """Side in pixels of the square that the frame is stretched to, as in training."""
-CELLS = SIDE // 32
-"""Cells of a hint per side."""
+HINT_SIDE = SIDE // 32
+"""Cells per side of a hint."""
 DEVIATION = 2.5
 """Standard deviation over cells of a concept's highest class logit, relative to the mean of all classes."""
 _BASE, _SLOPE = 0.2, 1.81
@@ -69,7 +70,12 @@ class Lite0Teacher(Teacher[Lite0]):
             "nothing": IMAGE_BIAS,
             "side": SIDE,
         }
-        super().__init__(weights, device, shape=(DIM, CELLS, CELLS), settings=settings)
+        super().__init__(weights, device, shape=(DIM, HINT_SIDE, HINT_SIDE), settings=settings)
+
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """It has no options."""
+        return cls(context.find(cls.weight), context.device)
 
     def read(self, clip: Clip) -> NDArray[np.uint8]:
         """The frame, stretched to [224, 224, 3].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from avloc.errors import InputError, UsageError
 from avloc.files import read_json_object
 from avloc.media.audio import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
+from avloc.progress import Notice
 from avloc.registry import StoreSpec
 from avloc.store import TRACK, Clip, Store, hint_folder
 from avloc.store.hints import STAMP
-from avloc.teachers.base import Hint, SoundTeacher
+from avloc.teachers.base import Hint, SoundTeacher, TeacherContext
 from avloc.weights import CNN14, Located
 
 
@@ -58,6 +60,15 @@ class PannsTeacher(SoundTeacher[nn.Module]):
             raise ValueError("sound is auto; see choose_sound")
         super().__init__(spec, weights, device, shape=(WIDTH,), settings=asdict(settings))
         self.settings = settings
+
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """With `sound` and `normalise` of the options; a notice names the input."""
+        sound = choose_sound(context.store, context.sound)
+        settings = PannsSettings(normalise=context.normalise, sound=sound)
+        weights = context.find(cls.weight)
+        context.listener(Notice(f"PANNs input: the {'source files' if sound == 'source' else 'sound in the store'}"))
+        return cls(settings, context.store.spec, weights, context.device)
 
     def read(self, clip: Clip) -> NDArray[np.float32]:
         """The waveform [seconds * 32000] in [-1, 1].

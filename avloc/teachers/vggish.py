@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
 from avloc.networks.vggish import PATCH_FRAMES, WIDTH, VGGish, load_vggish, log_mel_patches, mean_unit
 from avloc.registry import StoreSpec
-from avloc.teachers.base import Hint, SoundTeacher
+from avloc.teachers.base import Hint, SoundTeacher, TeacherContext
 from avloc.transforms import MEL_HOP, MEL_WINDOW
 from avloc.weights import VGGISH, Located
 
@@ -24,6 +26,11 @@ class VggishTeacher(SoundTeacher[VGGish]):
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         settings = {"pooling": "mean of patches, length 1"}
         super().__init__(spec, weights, device, shape=(WIDTH,), settings=settings)
+
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """It has no options."""
+        return cls(context.store.spec, context.find(cls.weight), context.device)
 
     def predict(self, batch: Tensor) -> list[Hint]:
         """Unit vectors; None for embeddings of zeros."""

@@ -5,13 +5,15 @@ Shape letters: B batch, D concepts and the two constants.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
 from avloc.networks.concepts import AUDIO_BIAS, CONCEPTS, DIM, concepts_hash, strongest
 from avloc.networks.yamnet import CLASS_OFFSET, YAMNet, load_yamnet
 from avloc.registry import StoreSpec
-from avloc.teachers.base import Hint, SoundTeacher, unit_concepts
+from avloc.teachers.base import Hint, SoundTeacher, TeacherContext, unit_concepts
 from avloc.transforms import MEL_WINDOW, log_mel
 from avloc.weights import YAMNET, Located
 
@@ -34,6 +36,11 @@ class YamnetTeacher(SoundTeacher[YAMNet]):
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:
         settings = {"concepts": concepts_hash(), "offset": CLASS_OFFSET, "nothing": AUDIO_BIAS}
         super().__init__(spec, weights, device, shape=(DIM,), settings=settings)
+
+    @classmethod
+    def build(cls, context: TeacherContext) -> Self:
+        """It has no options."""
+        return cls(context.store.spec, context.find(cls.weight), context.device)
 
     def predict(self, batch: Tensor) -> list[Hint]:
         """Unit vectors, also for silence; never None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from avloc.config import TrainConfig
+from avloc.config import ModelConfig, TrainConfig
 from avloc.dataset import ClipSet
 from avloc.errors import Refused, UsageError
 from avloc.registry import METHOD_SPECS
@@ -25,29 +25,20 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
     visual = Hints(store.folder, config.visual_teacher) if wants_hints and config.loss.visual_hint else None
     for hints, kind in ((audio, "audio"), (visual, "visual")):
         if hints is not None:
-            ids = _with_hints(store, hints, ids)
-            _check_width(hints, kind, config.model.dim)
+            if not hints.imported:  # an import may not cover all clips
+                hints.check_finished(ids)
+            ids = [clip_id for clip_id in ids if clip_id in hints.shards]
+            _check_width(hints, kind, config.model)
     least_side = int(config.model.frame * config.augment.scale)
     return ClipSet(store, ids, config.model, least_side=least_side, audio_hints=audio, visual_hints=visual)
 
 
-def _check_width(hints: Hints, kind: str, dim: int) -> None:
+def _check_width(hints: Hints, kind: str, model: ModelConfig) -> None:
     """Check that hints that are vectors, per clip or per cell, are as wide as the common space."""
     shape = hints.stamp["shape"]
     if kind == "audio" and len(shape) != 1:
-        reason = f"the hints of {hints.stamp['teacher']} are per second, for AVE"
-        raise Refused(reason, hint="Prepare the clips into a store of their own, without --layout ave.")
-    if len(shape) != 2 and shape[0] != dim:
+        reason = f"{hints.folder} has hints of shape {shape}, not one vector per clip"
+        raise Refused(reason, hint=f"Prepare another store: avloc prepare VIDEOS --for {model.method} --out STORE")
+    if len(shape) != 2 and shape[0] != model.dim:
         valid = f"--dim {shape[0]}, or --no-{kind}-hint"
-        raise UsageError(f"--dim {dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")
-
-
-def _with_hints(store: Store, hints: Hints, ids: Sequence[str]) -> list[str]:
-    teacher = hints.stamp["teacher"]
-    absent = [clip_id for clip_id in ids if clip_id not in hints.shards]
-    unexplained = [] if hints.imported else [clip_id for clip_id in absent if clip_id not in hints.failed]
-    if unexplained:
-        hint = f"Finish them: avloc distill-cache {store.folder} --teacher {teacher}"
-        reason = f"{len(unexplained)} of {len(ids)} clips have no hints of {teacher}, first {unexplained[0]}"
-        raise Refused(reason, hint=hint)
-    return [clip_id for clip_id in ids if clip_id in hints.shards]
+        raise UsageError(f"--dim {model.dim} does not fit the {kind} hints of width {shape[0]}; valid: {valid}")

@@ -13,7 +13,7 @@ import pytest
 from avloc.ave.annotations import (
     AVE_CLASSES,
     AveRow,
-    class_names,
+    categories,
     presence,
     read_order,
     read_rows,
@@ -47,7 +47,7 @@ def written(tmp_path, text: str | bytes):
 
 
 def table_of(rows) -> EventTable:
-    return EventTable(classes=class_names(rows), rows=tuple(EventRow(clip=row.video, annotation=row) for row in rows))
+    return EventTable(classes=categories(rows), rows=tuple(EventRow(clip=row.video, annotation=row) for row in rows))
 
 
 def _order(path, values) -> None:

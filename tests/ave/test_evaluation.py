@@ -47,6 +47,13 @@ def test_scores_equal_counting(store, tmp_path, here):
     assert (shown.code, "accuracy per second" in shown.out, "commonest class, no model" in shown.out) == (0, True, True)
 
 
+def test_the_accuracy_of_training_is_that_of_eval(store, tmp_path, here):
+    run = make_run(store, tmp_path / "run", epochs=1, val="test")
+    (line,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    report = json.loads(here("eval", run, "--testset", "ave", "--store", store, "--json").out)
+    assert line["val"] == report["accuracy"]
+
+
 def test_matches_equal_a_search_by_loops(store, tmp_path, here):
     """The event of one modality is laid over every window of the other; which is given is in the name."""
     run = make_run(store, tmp_path / "run", method="ave-match", epochs=3)
@@ -74,7 +81,7 @@ def test_matches_equal_a_search_by_loops(store, tmp_path, here):
 
 
 def test_rows_that_are_missing_or_cannot_be_matched_are_counted(store, tmp_path, here, monkeypatch):
-    monkeypatch.setattr("avloc.ave.features._check_finished", lambda *_: None)  # as if a teacher had failed on it
+    monkeypatch.setattr("avloc.store.Hints.check_finished", lambda *_: None)  # as if a teacher had failed on it
     run = make_run(store, tmp_path / "run", method="ave-match", epochs=1)
     table = EventTable.of(store)
     first, second, third, *_ = table.part("test", match=True)

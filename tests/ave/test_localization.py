@@ -59,7 +59,7 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
             ave / f"vid-{number}.mp4", seconds=10.0, fps=4, sound=tone(10.0, 16_000) * (number + 1) / 4, rate=16_000
         )
     make_video(ave / "vid-2.mp4", seconds=3.0, fps=4, sound=tone(3.0, 16_000), rate=16_000)
-    make_video(ave / "stranger.mp4", seconds=1.0, sound=tone(1.0, 22_050))
+    make_video(ave / "other.mp4", seconds=1.0, sound=tone(1.0, 22_050))
     lines = [f"Bell&vid-{n}&good&{n}&{n + 4}\n" for n in range(3)] + ["Dog&vid-0&good&5&7\n", "Dog&gone&good&0&10\n"]
     (ave / "Annotations.txt").write_text("Category&VideoID&Quality&StartTime&EndTime\n" + "".join(lines))
     data = tmp_path / "store"
@@ -77,15 +77,15 @@ def test_videos_become_features_and_a_timeline(tmp_path, here, tiny_teachers):
     flags = ("--set", "ave.classes=2", "--epochs", "1", "--batch", "2")
     done = here("train", data, "--method", "ave", "--out", tmp_path / "run", *flags)
     assert (done.code, "2 rows are left out" in done.err) == (0, True), done.err
-    videos = [ave / "vid-0.mp4", ave / "stranger.mp4", ave / "Annotations.txt"]
+    videos = [ave / "vid-0.mp4", ave / "other.mp4", ave / "Annotations.txt"]
     done = here("localize", *videos, "--events", "--model", tmp_path / "run", "--out", f"{tmp_path}/lines/", "--json")
     assert done.code == 1, done.err
     first, second, third = map(json.loads, done.out.splitlines())
     assert (first["seconds"], second["seconds"], third["seconds"]) == (10, 1, None)
     assert third["error"]
     assert {line["event"] for line in first["per_second"]} <= {"Bell", "Dog", "background"}
-    assert sorted(path.name for path in (tmp_path / "lines").iterdir()) == ["stranger.png", "vid-0.png"]
-    done = here("localize", ave / "stranger.mp4", "--events", "--model", tmp_path / "run", "--out", tmp_path / "o.mp4")
+    assert sorted(path.name for path in (tmp_path / "lines").iterdir()) == ["other.png", "vid-0.png"]
+    done = here("localize", ave / "other.mp4", "--events", "--model", tmp_path / "run", "--out", tmp_path / "o.mp4")
     assert (done.code, done.out.strip()) == (0, str(tmp_path / "o.mp4")), done.err
     (data / "events.json").unlink()
     done = here("distill-cache", data, "--teacher", "vggish")

@@ -16,7 +16,7 @@ from avloc.ave.metrics import (
     confusion,
     majority_accuracy,
     matched,
-    window_starts,
+    nearest_windows,
     window_sums,
 )
 
@@ -64,7 +64,7 @@ def test_windows_equal_loops(search):
         assert ours[: len(starts)].tolist() == slow
         assert np.isnan(ours[len(starts) :]).all()
     best = [sums.index(min(sums)) for sums in (picture, sound)]
-    assert window_starts(sums).tolist() == best
+    assert nearest_windows(sums).tolist() == best
     assert matched(sums, event).tolist() == [start == first for start in best]
     assert chance_of_match(np.array([event, event])) == pytest.approx(1 / len(starts))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.media_makers import make_video, tone
-from tests.program import ROOT
+from tests.program import ROOT, avloc
 from tests.small_models import save_small
 
 COMMANDS = ("prepare", "distill-cache", "train", "eval", "localize")
@@ -142,3 +142,20 @@ def test_a_locale_that_cannot_encode_a_path_is_named(clips, tmp_path):
     done = run("prepare", clips / "日é.mp4", "--out", store, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert done.returncode == 3
     assert b"set PYTHONUTF8=1" in done.stderr
+
+
+ESC = "\x1b"
+
+
+def test_control_characters_in_names_are_escaped(tmp_path):
+    """The name of a broken file sets the title and colour of the terminal and moves the cursor."""
+    name = f"{ESC}]0;owned\x07{ESC}[31mred{ESC}[H.mp4"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"no video")
+    done = avloc("prepare", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
+    assert done.returncode
+    assert ESC not in done.stderr + done.stdout
+    assert "\x07" not in done.stderr + done.stdout
+    assert "\\x1b[31mred" in done.stderr
+    done = avloc("localize", str(tmp_path / "in" / name), "--model", str(save_small(tmp_path / "m.safetensors")))
+    assert ESC not in done.stderr + done.stdout

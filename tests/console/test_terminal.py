@@ -6,12 +6,8 @@ import pytest
 
 from avloc.console.terminal import live
 from avloc.progress import Notice, Progress
+from tests.command_lines import SMALL_TRAINING
 from tests.synthetic_scenes import write_store
-
-SMALL = (
-    *("--no-audio-hint", "--no-visual-hint", "--init", "random", "--dim", "8", "--batch", "2"),
-    *("--vision-trunk", "shufflenet_v2_x0_5", "--audio-trunk", "shufflenet_v2_x0_5", "--set", "model.frame=64"),
-)
 
 
 class Clock:
@@ -53,7 +49,7 @@ def test_short_tasks_print_only_notices_and_milestones(capsys):
 @pytest.mark.parametrize("val", [(), ("--val", "0.5")])
 def test_train_prints_a_line_per_epoch_without_a_terminal(tmp_path, here, val):
     store = write_store(tmp_path / "store", 8)
-    done = here("train", store, "--out", tmp_path / "run", *SMALL, "--epochs", "3", *val, "--json")
+    done = here("train", store, "--out", tmp_path / "run", *SMALL_TRAINING, "--epochs", "3", *val, "--json")
     assert done.code == 0
     lines = [line for line in done.err.splitlines() if line.startswith("avloc: training ")]
     assert [line.split("  ")[1] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]

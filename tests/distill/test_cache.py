@@ -13,10 +13,13 @@ import pytest
 from avloc.distill import DistillOptions, DistillReport, distill_cache
 from avloc.errors import NoInputLeft, Refused, StoreNotFound, UsageError, WeightsError
 from avloc.files import folder_lock
+from avloc.networks import concepts
+from avloc.networks.concepts import CONCEPTS
 from avloc.progress import Event, Progress
 from avloc.store import Hints, Store, StoreWriter
 from avloc.weights import CNN14, DETR, cache_folder
-from tests.teacher_makers import make_clip, make_store
+from tests.folder_contents import folder_contents
+from tests.teacher_makers import CONCEPT_TEACHERS, concept_teacher, hints_of, make_clip, make_store
 
 CLIPS = 6
 
@@ -44,10 +47,6 @@ def hint_bytes(store: Path, teacher: str) -> dict[str, bytes | None]:
     hints = Hints(store, teacher)
     values = {clip_id: hints.read(clip_id) for clip_id in hints.shards.ids}
     return {clip_id: None if value is None else value.tobytes() for clip_id, value in values.items()}
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def failures(store: Path, teacher: str) -> dict[str, str]:
@@ -80,10 +79,10 @@ def test_both_teachers(finished: tuple[Path, DistillReport]) -> None:
 
 def test_second_run_changes_nothing(finished: tuple[Path, DistillReport], options: DistillOptions) -> None:
     folder, _ = finished
-    before = snapshot(folder)
+    before = folder_contents(folder)
     report = distill_cache(folder, options)
     assert [(one.done, one.already) for one in report.teachers] == [(0, CLIPS), (0, CLIPS)]
-    assert snapshot(folder) == before
+    assert folder_contents(folder) == before
 
 
 def test_no_confident_query_is_recorded_as_no_hint(store: Path, options: DistillOptions) -> None:
@@ -116,11 +115,11 @@ def test_interrupt_and_batch_leave_no_trace(
 def test_other_stamp_is_refused(
     change: dict[str, object], finished: tuple[Path, DistillReport], options: DistillOptions
 ) -> None:
-    before = snapshot(finished[0])
+    before = folder_contents(finished[0])
     with pytest.raises(Refused, match="settings differ") as caught:
         distill_cache(finished[0], replace(options, **change))  # type: ignore[arg-type]
     assert caught.value.exit_code == 5
-    assert snapshot(finished[0]) == before
+    assert folder_contents(finished[0]) == before
 
 
 def test_other_weights_are_refused(
@@ -300,6 +299,41 @@ def test_import_of_one_kind_and_of_none(store: Path, arrays: Path, tmp_path: Pat
 
 
 def test_import_for_other_clips(tmp_path: Path, arrays: Path) -> None:
-    make_store(tmp_path / "strangers", 2, sources=False, start=60)
+    make_store(tmp_path / "others", 2, sources=False, start=60)
     with pytest.raises(NoInputLeft, match="no clip of"):
-        distill_cache(tmp_path / "strangers", DistillOptions(import_npy=arrays))
+        distill_cache(tmp_path / "others", DistillOptions(import_npy=arrays))
+
+
+@pytest.mark.usefixtures("no_hash_in_names")
+def test_hints_of_concepts_in_a_store(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "store", 5)
+    options = DistillOptions(teachers=CONCEPT_TEACHERS, weights_dir=weights, device="cpu", batch=2)
+    report = distill_cache(store.folder, options)
+    assert [(one.teacher, one.done, one.no_hint, one.failed) for one in report.teachers] == [
+        ("yamnet", 5, 0, {}),
+        ("lite0", 5, 0, {}),
+    ]
+    for name in CONCEPT_TEACHERS:
+        hints = Hints(store.folder, name)
+        for clip_id, expected in zip(store.ids, hints_of(concept_teacher(name, weights), store), strict=True):
+            value = hints.read(clip_id)
+            assert value is not None
+            np.testing.assert_array_equal(value, expected.astype(np.float16))
+    monkeypatch.setattr(concepts, "CONCEPTS", CONCEPTS[:-1])
+    with pytest.raises(Refused, match="settings differ"):
+        distill_cache(store.folder, options)
+
+
+def test_teachers_of_concepts_run_by_name_only(tmp_path: Path) -> None:
+    assert DistillOptions().teachers == ("panns", "detr")
+    with pytest.raises(UsageError, match="--import-npy cannot import hints of lite0"):
+        DistillOptions(teachers=("detr", "lite0"), import_npy=tmp_path)
+
+
+@pytest.mark.usefixtures("offline")
+def test_absent_weights_are_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", 1, sources=False)
+    with pytest.raises(WeightsError, match=r"yamnet\.safetensors") as caught:
+        distill_cache(store.folder, DistillOptions(teachers=("yamnet",), device="cpu"))
+    assert caught.value.exit_code == 4
+    assert not list(store.folder.glob("hints-*"))

@@ -17,9 +17,9 @@ from avloc.losses import contrastive
 from avloc.methods import HintBatch
 from avloc.networks.builder import build_backbone
 from avloc.transforms import normalise_frames
+from tests.small_models import SMALL
 
 CPU = torch.device("cpu")
-SMALL = ModelConfig(dim=16, vision_trunk="shufflenet_v2_x0_5", audio_trunk="shufflenet_v2_x0_5", frame=64)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_device_that_is_there_and_does_not_work_is_refused_in_one_line(monkeyp
 def test_precision_is_taken_at_its_word():
     assert pick_precision("auto", CPU) in ("fp32", "bf16")
     if platform.machine() == "x86_64":
-        assert "cpu_name" in torch.cpu.get_capabilities(), "by which Intel's processors are told"
+        assert "cpu_name" in torch.cpu.get_capabilities(), "which identify Intel's processors"
     assert pick_precision("fp32", CPU) == "fp32"
     assert pick_precision("bf16", CPU) == "bf16"
 

@@ -34,7 +34,7 @@ from tests.responsive_model import save_responsive
 GRIDS = hnp.arrays(np.float32, st.tuples(st.integers(2, 5), st.integers(2, 5)), elements=st.floats(-8, 8, width=16))
 
 
-def stretched_twin(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def stretched_reference(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Cell by cell between the corners, then by its own minimum and maximum; flat is zero."""
     out = np.zeros(grid)
     for y in range(grid[0]):
@@ -56,8 +56,8 @@ def test_fused_cells_equal_their_definition(av, objects, weight):
     grid = (max(av.shape[0], objects.shape[0]), max(av.shape[1], objects.shape[1]))
     ours = fuse_cells({"av": av, "object": objects}, weights)
     assert (ours.dtype, ours.shape) == (np.float32, grid)
-    twin = weight * stretched_twin(av, grid) + (1 - weight) * stretched_twin(objects, grid)
-    np.testing.assert_allclose(ours, twin, atol=2e-3)
+    reference = weight * stretched_reference(av, grid) + (1 - weight) * stretched_reference(objects, grid)
+    np.testing.assert_allclose(ours, reference, atol=2e-3)
 
 
 @given(GRIDS, st.integers(1, 50), st.integers(-20, 20))
@@ -86,10 +86,10 @@ def test_the_weight_rises_with_the_peak_between_its_limits(peak, least, more):
     adaptive = AdaptiveWeights(least=least, most=least + more * (1 - least), unsure=0.2, sure=0.6)
     weights = adaptive.weights(np.array([[-1, peak]], np.float32))
     peak = float(np.float32(peak))
-    twin = (
+    reference = (
         least if peak <= 0.2 else adaptive.most if peak >= 0.6 else least + (peak - 0.2) / 0.4 * (adaptive.most - least)
     )
-    assert weights["av"] == pytest.approx(twin, abs=1e-6)
+    assert weights["av"] == pytest.approx(reference, abs=1e-6)
     assert weights["av"] + weights[OWN] == pytest.approx(1)
     centred = AdaptiveWeights(least=least, most=adaptive.most, unsure=0.2, sure=0.6, centre=0.3)
     shares = centred.weights(np.array([[-1, peak]], np.float32))
@@ -142,15 +142,15 @@ def test_the_card_decides_and_the_activation_is_the_trunks(plain, carded, scene)
     with torch.inference_mode():
         activation = engine.model.imgnet(normalise_frames(small)).features.abs().mean(1)[0].numpy()
     share = 0.25 + min(1, max(0, float(result.similarity.max()) + 0.5)) * 0.5
-    twin = share * scaled(result.similarity) + (1 - share) * scaled(activation)
-    np.testing.assert_allclose(result.cells, twin, atol=1e-5)
+    reference = share * scaled(result.similarity) + (1 - share) * scaled(activation)
+    np.testing.assert_allclose(result.cells, reference, atol=1e-5)
     assert "0.25-0.75 av + rest own" in model.protocol
     cells, silent = model.cells_at(frame, waveform, 22_050)
     np.testing.assert_allclose(cells, result.cells, atol=1e-6)
     assert not silent
 
 
-def gauss_twin(cells, deviation):
+def gauss_reference(cells, deviation):
     """A weighted mean over cells up to four deviations away; borders are padded with the nearest cell."""
     reach, out = int(4 * deviation + 0.5), np.zeros_like(cells, np.float64)
     weights = {step: np.exp(-0.5 * (step / deviation) ** 2) for step in range(-reach, reach + 1)}
@@ -194,8 +194,8 @@ def test_a_card_can_set_the_smoothing(carded, fused_model, scene):
     assert fixed.protocol.endswith("0.25 av + rest own, smoothed by 0.7 cells")
     share = 0.25 + min(1, max(0, float(sharp.similarity.max()) + 0.5)) * 0.5
     activation = (sharp.cells - share * scaled(sharp.similarity)) / (1 - share)
-    twins = [scaled(gauss_twin(cells, 0.7)) for cells in (sharp.similarity, activation)]
-    np.testing.assert_allclose(result.cells, share * twins[0] + (1 - share) * twins[1], atol=1e-4)
+    references = [scaled(gauss_reference(cells, 0.7)) for cells in (sharp.similarity, activation)]
+    np.testing.assert_allclose(result.cells, share * references[0] + (1 - share) * references[1], atol=1e-4)
 
 
 @given(st.integers(1, 12), st.integers(1, 12))

@@ -57,7 +57,7 @@ def scored(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str):
     return score_heat(heat, truth_of(cells, protocol, box_rule), protocol, is_mask=bool(cells.mask))
 
 
-def twin(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str, mask=None) -> slow.ReferenceScore:
+def reference(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str, mask=None) -> slow.ReferenceScore:
     rule = slow.RULES[protocol.name]
     weights = {"fused": rule.weights, "fused-detr": rule.weights_detr}.get(kind, {kind: 1.0})
     return against(cells, weights, rule, protocol.side, box_rule, mask)
@@ -90,7 +90,7 @@ def test_maps_with_ties_are_scored_as_by_loops(name, data, these, box_rule):
     side, cells = data.draw(exact_cells(slow.RULES[name].resize))
     clip = ClipCells(id="a", boxes=these, maps={"av": cells})
     protocol = replace(PROTOCOLS[name], side=side)
-    assert_equal(scored(clip, "av", protocol, box_rule), twin(clip, "av", protocol, box_rule))
+    assert_equal(scored(clip, "av", protocol, box_rule), reference(clip, "av", protocol, box_rule))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,7 +100,7 @@ def test_drawn_truths_are_scored_as_by_loops(name, data, mask):
     side, cells = data.draw(exact_cells(slow.RULES[name].resize))
     clip = ClipCells(id="a", mask=encode_png(mask), maps={"av": cells})
     protocol = replace(PROTOCOLS[name], side=side)
-    assert_equal(scored(clip, "av", protocol, "mask"), twin(clip, "av", protocol, "mask", mask), is_mask=True)
+    assert_equal(scored(clip, "av", protocol, "mask"), reference(clip, "av", protocol, "mask", mask), is_mask=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,7 +112,7 @@ def test_a_map_with_a_value_that_is_no_number_marks_nothing(name, data, strange,
     clip = ClipCells(id="a", boxes=these, maps={"av": cells})
     protocol = replace(PROTOCOLS[name], side=side)
     ours = scored(clip, "av", protocol, "union")
-    assert_equal(ours, twin(clip, "av", protocol, "union"))
+    assert_equal(ours, reference(clip, "av", protocol, "union"))
     assert not ours.mask.any()
     assert (ours.score.ciou, ours.score.area_ciou, ours.score.hit) == (0.0, 0.0, False)
 
@@ -141,7 +141,7 @@ def test_maps_of_any_size_are_scored_as_by_loops(name, data, these, box_rule):
     clip = ClipCells(id="a", boxes=these, maps=maps)
     protocol = replace(PROTOCOLS[name], side=side)
     for kind in ("av", "object", "detr", "fused", "fused-detr"):
-        theirs = twin(clip, kind, protocol, box_rule)
+        theirs = reference(clip, kind, protocol, box_rule)
         if kind.startswith("fused") and theirs.ties:  # of sums; those that are exact have a test of their own
             continue
         assume(theirs.gap > ROUNDING)
@@ -362,7 +362,7 @@ def test_a_clip_more_or_less_changes_no_other_row(drawn):
         assert all(json.dumps(asdict(row)) == whole[row.id] for row in rows)
 
 
-def summary_twin(scores, success) -> tuple[float, float, float]:
+def summary_reference(scores, success) -> tuple[float, float, float]:
     n = len(scores)
     shares = [sum(value >= bar for value in scores) / n for bar in AUC_THRESHOLDS]
     auc = sum((shares[i] + shares[i + 1]) / 2 * (AUC_THRESHOLDS[i + 1] - AUC_THRESHOLDS[i]) for i in range(20))
@@ -372,7 +372,7 @@ def summary_twin(scores, success) -> tuple[float, float, float]:
 
 def assert_summary(ours, scores, strictly) -> None:
     assert ours.n == len(scores)
-    assert (ours.ciou_50, ours.auc, ours.mean_ciou) == pytest.approx(summary_twin(scores, strictly), abs=1e-9)
+    assert (ours.ciou_50, ours.auc, ours.mean_ciou) == pytest.approx(summary_reference(scores, strictly), abs=1e-9)
 
 
 def class_of_size(weight: float) -> str:

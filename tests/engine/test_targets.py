@@ -64,9 +64,9 @@ def test_relations_follow_the_rule_pair_by_pair(drawn):
     texts = [text if isinstance(text, str) else f"{text[0]} | {', '.join(sorted(text[1]))}" for text in drawn]
     parts = [({text}, text) if isinstance(text, str) else (text[1], text[0]) for text in drawn]
     found = relations(texts)
-    for n, (seen, own) in enumerate(parts):
-        for m, (_, heard) in enumerate(parts):
-            wrong = bool(own) and bool(heard) and heard not in seen
+    for n, (visible, own) in enumerate(parts):
+        for m, (_, sounding) in enumerate(parts):
+            wrong = bool(own) and bool(sounding) and sounding not in visible
             assert found[n, m] == (-1 if wrong else n == m)
 
 
@@ -85,10 +85,10 @@ def painted(boxes):
 def counted(pixels, window, grid):
     """Pixel by pixel: what share of a cell's pixels is set; cells must hold whole pixels."""
     x0, y0, x1, y1 = (round(value * 240) for value in window)
-    seen = pixels[y0:y1, x0:x1]
-    high, wide = seen.shape[0] // grid[0], seen.shape[1] // grid[1]
+    inside = pixels[y0:y1, x0:x1]
+    high, wide = inside.shape[0] // grid[0], inside.shape[1] // grid[1]
     return [
-        [seen[r * high : r * high + high, c * wide : c * wide + wide].mean() for c in range(grid[1])]
+        [inside[r * high : r * high + high, c * wide : c * wide + wide].mean() for c in range(grid[1])]
         for r in range(grid[0])
     ]
 

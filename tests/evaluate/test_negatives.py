@@ -47,7 +47,7 @@ def pairs(seed: int, count: int, name: str) -> list[ClipCells]:
     ]
 
 
-def confidence_twin(cells: ClipCells, weights, how: str, side: int) -> float:
+def confidence_reference(cells: ClipCells, weights, how: str, side: int) -> float:
     """Mean of the hottest quarter, a cosine c counted as (c + 1) / 2 and an activation x as x / 2.5."""
     total = [[0.0] * side for _ in range(side)]
     for name, weight in weights.items():
@@ -71,7 +71,7 @@ def test_extended_scores_equal_plain_loops(name, seed, n_sounding, n_silent, sid
     ours = score_extended(result.rows, sounding, silent, protocol, kinds)
     assert list(ours) == ["av", "object", "fused"], "attention has no range that is known beforehand"
     for kind, weights in (("av", {"av": 1.0}), ("object", {"object": 1.0}), ("fused", rule.weights)):
-        heights = [confidence_twin(cells, weights, rule.resize, side) for cells in [*sounding, *silent]]
+        heights = [confidence_reference(cells, weights, rule.resize, side) for cells in [*sounding, *silent]]
         assume(np.diff(sorted(heights)).min() > 1e-5)
         cious = [row.scores[kind].ciou for row in result.rows] + [math.nan] * n_silent
         assert asdict(ours[kind]) == pytest.approx(asdict(extended_scores(heights, cious)), nan_ok=True)
@@ -102,7 +102,7 @@ def test_a_map_keeps_its_height_among_the_maps_of_others():
 
 
 @st.composite
-def heard_wrongly(draw, how: str) -> tuple[int, list[ClipCells]]:
+def clips_with_wrong_sounds(draw, how: str) -> tuple[int, list[ClipCells]]:
     """Clips whose maps single precision resizes exactly."""
     side, shapes = slow.EXACT_SIZES[how]
     shape = draw(st.sampled_from(shapes))
@@ -134,7 +134,7 @@ def quartile(values) -> float:
 @settings(max_examples=12, deadline=None)
 def test_wrong_sounds_are_scored_as_by_loops(name, data):
     rule = slow.RULES[name]
-    side, clips = data.draw(heard_wrongly(rule.resize))
+    side, clips = data.draw(clips_with_wrong_sounds(rule.resize))
     protocol = replace(PROTOCOLS[name], side=side)
 
     def grown(grid) -> slow.Grid:
@@ -167,7 +167,7 @@ def test_wrong_sounds_are_scored_as_by_loops(name, data):
 @given(st.data(), st.randoms())
 @settings(max_examples=15, deadline=None)
 def test_the_order_of_clips_changes_no_negative_score(data, chance):
-    side, clips = data.draw(heard_wrongly("corners"))
+    side, clips = data.draw(clips_with_wrong_sounds("corners"))
     protocol = replace(Protocol(), side=side)
     plain = repr(score_negatives(clips, protocol, "union"))
     assert repr(score_negatives(chance.sample(clips, len(clips)), protocol, "union")) == plain
@@ -212,11 +212,11 @@ def test_silence_alone_is_no_set_of_negatives():
     assert not has_negatives([])
 
 
-# --- which sounds are heard --------------------------------------------------------------------------------------
+# --- which sounds are drawn --------------------------------------------------------------------------------------
 
 
-class Ear:
-    """Stands in for a model whose vector of a sound is its first and its last sample."""
+class EndsEncoder:
+    """A model whose embedding of a sound is its first and its last sample."""
 
     def __init__(self, rate: int = RATE) -> None:
         self.config = ModelConfig(seconds=SECONDS, rate=rate)
@@ -229,7 +229,7 @@ class Ear:
 
 
 class Sounds:
-    """Stands in for a store in which each clip sounds like its number."""
+    """A store in which every sample of a clip is the number of the clip."""
 
     def __init__(self, names) -> None:
         self.spec = SimpleNamespace(rate=RATE, seconds=SECONDS)
@@ -242,10 +242,10 @@ class Sounds:
 
 
 def drawn_sounds(labels, draws: int) -> dict[str, list[str]]:
-    """LabelledCells -> the clips whose sounds it is shown with."""
+    """Clip -> the clips whose sounds it is scored with."""
     store = Sounds(labels)
     names = {number: name for name, number in store.numbers.items()}
-    sounds = wrong_sounds(Ear(), store, labels, draws)
+    sounds = wrong_sounds(EndsEncoder(), store, labels, draws)
     assert {name: names[int(vector[0, 0])] for name, vector in sounds.of_clips.items()} == {
         n: n for n in sounds.of_clips
     }
@@ -310,20 +310,20 @@ def test_no_sound_is_used_for_most_clips():
 
 def test_each_sound_is_encoded_once_and_noise_is_the_same_for_all():
     labels = {f"clip{index}": f"class {index % 2}" for index in range(12)}
-    ear, store = Ear(), Sounds(labels)
-    sounds = wrong_sounds(ear, store, labels, 5)
+    encoder, store = EndsEncoder(), Sounds(labels)
+    sounds = wrong_sounds(encoder, store, labels, 5)
     assert sorted(set(store.read_ids)) == sorted(store.read_ids)
-    assert len(ear.lengths) == len(store.read_ids) + 5
-    assert set(ear.lengths) == {int(RATE * SECONDS)}
+    assert len(encoder.lengths) == len(store.read_ids) + 5
+    assert set(encoder.lengths) == {int(RATE * SECONDS)}
     assert sounds.silence is None, "silence is filled in where the pictures are"
     assert sounds.noise.shape == (5, 2)
     assert len({tuple(draw) for draw in sounds.noise.tolist()}) == 5
-    fewer = wrong_sounds(Ear(), Sounds({}), {}, 2)
+    fewer = wrong_sounds(EndsEncoder(), Sounds({}), {}, 2)
     assert torch.equal(fewer.noise, sounds.noise[:2])
     assert (fewer.of_clips, fewer.others) == ({}, {})
 
 
 def test_noise_for_a_model_without_a_fixed_rate_has_the_rate_of_the_store():
-    ear = Ear(rate=0)
-    wrong_sounds(ear, Sounds({}), {}, 1)
-    assert ear.lengths == [int(RATE * SECONDS)]
+    encoder = EndsEncoder(rate=0)
+    wrong_sounds(encoder, Sounds({}), {}, 1)
+    assert encoder.lengths == [int(RATE * SECONDS)]

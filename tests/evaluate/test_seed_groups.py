@@ -1,4 +1,4 @@
-"""Many runs: what a path means, means and spreads that say how their epochs were chosen, differences clip by clip."""
+"""Many runs: what a path means, means and spreads with the selection of their epochs, differences clip by clip."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_runs_that_do_not_belong_together_are_refused():
 
 
 def test_runs_find_those_they_belong_to():
-    """By what their cards say, in the order of their first run; a copy counts once; a model without a past is alone."""
+    """By their cards, in the order of their first run; a copy counts once; a model without a past is alone."""
     first, third = seeds({1: LOW, 3: HIGH})
     other = report("other", {"av": HIGH}, model_card=card(2, hints={}))
     copy = replace(first, model="copy")

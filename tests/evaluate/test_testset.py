@@ -55,8 +55,8 @@ def test_silent_pairs_take_the_frame_of_one_clip_and_the_sound_of_another(model,
     opened, engine = Store(store), Engine.from_file(load_model(model), torch.device("cpu"))
     there = [pair for pair in silent_pairs("flickr-ext") if {pair.video, pair.audio} <= set(ids)]
 
-    def heights(seen, heard):
-        batches = load(ClipSet(opened, seen, SMALL, sound_ids=heard))
+    def heights(frame_ids, sound_ids):
+        batches = load(ClipSet(opened, frame_ids, SMALL, sound_ids=sound_ids))
         return [grown(cells.maps["av"]) for cells in predict_cells(engine, batches)]
 
     def grown(cells):
@@ -66,12 +66,12 @@ def test_silent_pairs_take_the_frame_of_one_clip_and_the_sound_of_another(model,
         return confidence(((big[0, 0] + 1) / 2).numpy())
 
     own = [row.id for row in report.clips]
-    twin = extended_scores(
+    reference = extended_scores(
         [*heights(own, own), *heights([p.video for p in there], [p.audio for p in there])],
         [*(row.scores["av"].ciou for row in report.clips), *[float("nan")] * len(there)],
     )
     assert (scores.n_sounding, scores.n_silent) == (len(own), len(there)) == (len(ids), len(there))
-    assert vars(scores) == pytest.approx(vars(twin), nan_ok=True)
+    assert vars(scores) == pytest.approx(vars(reference), nan_ok=True)
     assert len(report.missing_pairs) == 250 - len(there)
     assert all(" with the sound of " in name for name in report.missing_pairs)
     assert not any(" with the sound of " in name for name in report.missing)
@@ -142,9 +142,9 @@ def test_pictures_with_several_sources_need_all_of_them(model, all_scenes, tmp_p
     cious = {row.id: row.scores["av"].ciou for row in report.clips}
     duets = [name for name in cious if name.startswith("duet")]
     at_area = {row.id: row.scores["av"].area_ciou for row in report.clips}
-    twin = source_scores([n[:5] for n in duets], [cious[n] for n in duets], [at_area[n] for n in duets])
-    assert report.sources == {"av": twin}
-    assert twin.n_pictures == 2
+    reference = source_scores([n[:5] for n in duets], [cious[n] for n in duets], [at_area[n] for n in duets])
+    assert report.sources == {"av": reference}
+    assert reference.n_pictures == 2
 
 
 # --- lists and rules --------------------------------------------------------------------------------------------

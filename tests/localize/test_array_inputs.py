@@ -74,9 +74,9 @@ def test_pillow_images_equal_pictures_decoded_by_avloc(small, tmp_path):
     tag[0x0112] = 5
     path = make_picture(tmp_path / "turned.jpg", FRAME, exif=tag)
     with Image.open(path) as image:
-        seen = small.localize(image, WAVE, RATE).frame
-    assert seen.shape == (64, 48, 3)
-    np.testing.assert_array_equal(seen, decode_picture(path.read_bytes()))
+        frame = small.localize(image, WAVE, RATE).frame
+    assert frame.shape == (64, 48, 3)
+    np.testing.assert_array_equal(frame, decode_picture(path.read_bytes()))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Output files of `avloc localize`: folders and picture formats."""
+"""Output files of `avloc localize`: their paths, folders and picture formats."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avloc.errors import InputError
+from avloc.errors import InputError, UsageError
 from avloc.localize import LocalizeOptions, Times, localize
-from avloc.localize.outputs import write_picture
-from tests.media_makers import make_video, tone
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return make_video(path, seconds=3, fps=5, sound=tone(3, 22_050))
+from avloc.localize.outputs import plan_outputs, write_picture
+from tests.timed_video import film
 
 
 def overlay_of(model: Path, clip: Path) -> np.ndarray:
@@ -75,3 +69,61 @@ def test_pictures_too_large_for_their_format_are_refused(tmp_path, name, largest
     with pytest.raises(InputError, match=rf"{largest + 1} x 1 pixels, more than \w+ supports .*\.png"):
         write_picture(tmp_path / "new" / name, np.zeros((1, largest + 1, 3), np.uint8))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "every", "expected"),
+    [
+        (["a.mp4"], "", True, ["a.heat/{time}.png"]),
+        (["a.mp4"], "new/", True, ["new/a-{time}.png"]),
+        (["a.mp4"], "new", True, ["new/a-{time}.png"]),
+        (["a.mp4"], "h.npy", True, ["h.npy"]),
+        (["a.mp4"], "h.mp4", True, ["h.mp4"]),
+        (["a.mp4"], "h-{time}.jpg", True, ["h-{time}.jpg"]),
+        (["a.mp4"], "h-{time}.jpg", False, ["h-{time}.jpg"]),
+        (["a.mp4", "b.mp4"], "{stem}.JPEG", False, ["a.JPEG", "b.JPEG"]),
+        (["x/a.mp4", "y/a.mp4"], "deep/{stem}/{stem}.mp4", False, ["deep/a/a.mp4", "deep/a-2/a-2.mp4"]),
+        (["x/a.mp4", "y/a.mp4"], "m/{stem}.npy", True, ["m/a.npy", "m/a-2.npy"]),
+        (["a.mp4"], "{stem}.npy", False, ["a.npy"]),
+        (["-", "a.mp4"], "{stem}/", False, ["stdin/stdin.png", "a/a.png"]),
+    ],
+)
+def test_outputs_from_arguments(tmp_path, monkeypatch, inputs, out, every, expected):
+    monkeypatch.chdir(tmp_path)
+    assert plan_outputs(inputs, out, every=every) == [Path(name) for name in expected]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "every", "words"),
+    [
+        (["a.mp4"], "h.png", True, "is one picture for several times; valid: a folder, a name with {time}, or .npy"),
+        (["a.mp4"], "{stem}.png", True, "is one picture for several times"),
+        (["a.mp4"], "{time}.mp4", True, "a video contains all times"),
+        (
+            ["a.mp4", "b.mp4"],
+            "h.npy",
+            True,
+            "one file for 2 inputs; valid: a folder, as in --out h/, or a name with {stem}",
+        ),
+        (["a.mp4", "b.mp4"], "{time}.png", True, "one file for 2 inputs"),
+        (["a.mp4"], "{stem}.tiff", False, "unknown suffix"),
+        (["a.mp4"], "h.webp", True, "is one picture for several times"),
+        (["a.mp4"], "{foo}-{time}.png", True, "{foo} is unknown; valid: {stem}, {time}"),
+    ],
+)
+def test_invalid_outputs(inputs, out, every, words):
+    with pytest.raises(UsageError) as caught:
+        plan_outputs(inputs, out, every=every)
+    assert words in str(caught.value)
+
+
+def test_too_long_output_name_fails_only_its_input(here, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "a.mp4")
+    for length in (240, 250):
+        film(tmp_path / "short.mp4").rename(tmp_path / f"{length * 'b'}.mp4")
+    done = here("localize", f"{250 * 'b'}.mp4", f"{240 * 'b'}.mp4", "a.mp4", "--model", model)
+    assert done.code == 1
+    assert "its output name is too long" in done.err
+    assert sorted(path.name for path in tmp_path.glob("*.heat.png")) == ["a.heat.png", f"{240 * 'b'}.heat.png"]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,9 +28,11 @@ from avloc.heatmap import heat_maps
 from avloc.localize import Localization, LocalizeOptions, localize
 from avloc.localize.outputs import plan_outputs
 from avloc.localize.result import peak_and_box, peak_of
+from avloc.localize.run import prefetch
 from avloc.media.video_frames import read_frame, read_moment
 from avloc.methods import build
 from avloc.transforms import log_spectrogram
+from tests.json_output import json_lines
 from tests.media_makers import disc, make_picture, make_sound, make_video, tone
 from tests.parity import drawing
 from tests.processes import start
@@ -43,11 +46,6 @@ FIELDS = (
 )
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    return video(tmp_path_factory.mktemp("clip") / "clip.mp4")
-
-
 def video(path: Path, **changes) -> Path:
     """Three seconds, 64 x 48, with a tone."""
     return make_video(path, **{"seconds": 3, "fps": 5, "sound": tone(3, RATE), "rate": RATE, **changes})
@@ -56,10 +54,6 @@ def video(path: Path, **changes) -> Path:
 def run(model: Path, *inputs: Path | str, **options) -> list[Localization]:
     made = localize(LocalizeOptions(inputs=tuple(map(str, inputs)), model=model, device="cpu", **options))
     return [one for one in made if isinstance(one, Localization)]
-
-
-def json_lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def timeless(line: dict) -> dict:
@@ -318,15 +312,15 @@ def reference_peak_and_box(heat: np.ndarray) -> tuple[list[int], list[int]]:
     )
     if heat[y, x] < 0.5:
         return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
-    seen, front = {(y, x)}, [(y, x)]
+    reached, front = {(y, x)}, [(y, x)]
     while front:
         y0, x0 = front.pop()
         for cell in ((y0 - 1, x0), (y0 + 1, x0), (y0, x0 - 1), (y0, x0 + 1)):
             inside = 0 <= cell[0] < heat.shape[0] and 0 <= cell[1] < heat.shape[1]
-            if inside and cell not in seen and heat[cell] >= 0.5:
-                seen.add(cell)
+            if inside and cell not in reached and heat[cell] >= 0.5:
+                reached.add(cell)
                 front.append(cell)
-    rows, columns = zip(*seen, strict=True)
+    rows, columns = zip(*reached, strict=True)
     return [x, y], [min(columns), min(rows), max(columns) + 1, max(rows) + 1]
 
 
@@ -438,13 +432,17 @@ def test_every_input_bad(here, model, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("deaf.mp4", "has no sound"), ("blind.wav", "has no picture"), ("frame.jpg", "has no sound; add one with")],
+    [
+        ("no-sound.mp4", "has no sound"),
+        ("no-picture.wav", "has no picture"),
+        ("frame.jpg", "has no sound; add one with"),
+    ],
 )
 def test_errors_name_missing_streams(here, model, tmp_path, name, words):
     path = tmp_path / name
-    if name == "deaf.mp4":
+    if name == "no-sound.mp4":
         video(path, sound=None)
-    elif name == "blind.wav":
+    elif name == "no-picture.wav":
         make_sound(path, tone(3, RATE), RATE)
     else:
         make_picture(path, disc((64, 48), (0.5, 0.5)))
@@ -575,3 +573,45 @@ def test_a_closed_pipe_causes_no_traceback(model, clip):
     assert process.wait(timeout=120) != 70
     assert b"Traceback" not in err
     assert b"Error" not in err
+
+
+def test_prefetching_keeps_order_and_is_bounded():
+    made = []
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    for taken, number in enumerate(prefetch(items(), depth=2)):
+        assert number == taken
+        assert len(made) <= taken + 3
+    assert made == list(range(20))
+
+
+def test_prefetching_raises_errors_in_order():
+    def items():
+        yield 1
+        yield 2
+        raise OSError("disk gone")
+
+    coming = prefetch(items())
+    assert [next(coming), next(coming)] == [1, 2]
+    with pytest.raises(OSError, match="disk gone"):
+        next(coming)
+
+
+def test_closing_stops_prefetching():
+    made = []
+
+    def items():
+        for number in range(100):
+            made.append(threading.current_thread().name)
+            yield number
+
+    coming = prefetch(items())
+    next(coming)
+    coming.close()
+    assert len(made) <= 4
+    assert all(name.startswith("avloc-read") for name in made)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("avloc-read")]

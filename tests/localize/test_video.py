@@ -26,7 +26,7 @@ from avloc.media.video_frames import read_frame
 from avloc.media.video_stream import stream_frames
 from avloc.media.video_writer import VideoWriter
 from avloc.progress import Notice, Progress
-from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
+from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, noise, tone
 from tests.processes import ROOT, start
 from tests.program import avloc
 
@@ -50,10 +50,6 @@ class FakeMapper:
     def cells(call: int) -> np.ndarray:
         left = np.linspace(1, -1, 5, dtype=np.float32)[None].repeat(4, axis=0)
         return left if call % 2 else left[:, ::-1].copy()
-
-
-def noise(seconds: float, rate: int = RATE) -> np.ndarray:
-    return (0.3 * np.random.default_rng(0).standard_normal(round(seconds * rate))).clip(-1, 1).astype(np.float32)
 
 
 def decoded(path: Path) -> tuple[list[Fraction], np.ndarray, np.ndarray]:
@@ -109,7 +105,7 @@ def test_every_frame_keeps_its_time(tmp_path, ending):
 
 def test_variable_frame_rates_are_kept(tmp_path):
     times = [0.0, 0.04, 0.31, 0.32, 1.0, 1.25, 1.9]
-    source = make_video(tmp_path / "in.mkv", times=times, sound=noise(2), rate=RATE)
+    source = make_video(tmp_path / "in.mkv", times=times, sound=noise(2, RATE), rate=RATE)
     write_video(source, tmp_path / "out.mp4", FakeMapper())
     assert [round(float(t), 3) for t in decoded(tmp_path / "out.mp4")[0]] == times
     assert [round(float(one.end), 2) for one in stream_frames(tmp_path / "out.mp4")][:-1] == [
@@ -124,12 +120,14 @@ def test_odd_sizes_are_padded_by_a_pixel(tmp_path):
         tmp_path / "in.mp4",
         seconds=1,
         frame_fn=lambda _t: picture,
-        sound=noise(1),
+        sound=noise(1, RATE),
         rate=RATE,
         pixel_aspect=Fraction(33, 32),
     )
     assert read_frame(source)[0].shape == (48, 66, 3)
-    odd = make_video(tmp_path / "odd.mkv", seconds=1, size=(63, 47), video_codec="ffv1", sound=noise(1), rate=RATE)
+    odd = make_video(
+        tmp_path / "odd.mkv", seconds=1, size=(63, 47), video_codec="ffv1", sound=noise(1, RATE), rate=RATE
+    )
     write_video(odd, tmp_path / "out.mp4", FakeMapper(), style=PLAIN)
     pictures = decoded(tmp_path / "out.mp4")[1]
     assert pictures.shape[1:] == (48, 64, 3)
@@ -140,9 +138,14 @@ def test_pixel_aspect_and_rotation_are_applied_once(tmp_path):
     picture = np.full((48, 64, 3), 20, np.uint8)
     picture[:24, :32] = 220
     wide = make_video(
-        tmp_path / "w.mp4", seconds=1, frame_fn=lambda _t: picture, sound=noise(1), rate=RATE, pixel_aspect=Fraction(2)
+        tmp_path / "w.mp4",
+        seconds=1,
+        frame_fn=lambda _t: picture,
+        sound=noise(1, RATE),
+        rate=RATE,
+        pixel_aspect=Fraction(2),
     )
-    turned = make_video(tmp_path / "t.mp4", seconds=1, frame_fn=lambda _t: picture, sound=noise(1), rate=RATE)
+    turned = make_video(tmp_path / "t.mp4", seconds=1, frame_fn=lambda _t: picture, sound=noise(1, RATE), rate=RATE)
     data = bytearray(turned.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
     quarter = (0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000)
@@ -175,7 +178,7 @@ def test_colours_and_their_tags_equal_the_source(tmp_path, matrix):
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        piece = av.AudioFrame.from_ndarray(noise(1)[None], format="fltp", layout="mono")
+        piece = av.AudioFrame.from_ndarray(noise(1, RATE)[None], format="fltp", layout="mono")
         piece.sample_rate = RATE
         container.mux(sound.encode(piece))
         container.mux(sound.encode(None))
@@ -190,7 +193,7 @@ def test_colours_and_their_tags_equal_the_source(tmp_path, matrix):
 
 
 def test_strips_wider_than_players_support_are_shrunk(tmp_path):
-    source = make_video(tmp_path / "in.mp4", seconds=0.3, size=(1600, 320), sound=noise(1), rate=RATE)
+    source = make_video(tmp_path / "in.mp4", seconds=0.3, size=(1600, 320), sound=noise(1, RATE), rate=RATE)
     write_video(source, tmp_path / "out.mp4", FakeMapper(), style=Style(strip=True, legend=True))
     height, width = read_frame(tmp_path / "out.mp4")[0].shape[:2]
     assert width == 4096
@@ -203,7 +206,12 @@ def test_strips_wider_than_players_support_are_shrunk(tmp_path):
 
 def test_maps_are_computed_from_frame_and_sound_of_their_time(tmp_path):
     source = make_video(
-        tmp_path / "in.mp4", seconds=3, fps=10, frame_fn=grey_ramp((64, 48), per_second=60), sound=noise(3), rate=RATE
+        tmp_path / "in.mp4",
+        seconds=3,
+        fps=10,
+        frame_fn=grey_ramp((64, 48), per_second=60),
+        sound=noise(3, RATE),
+        rate=RATE,
     )
     mapper = FakeMapper(seconds=1.0, rate=22_050)
     events = []
@@ -233,7 +241,7 @@ def test_maps_are_prefetched_in_one_background_thread(tmp_path, monkeypatch):
 
     threads, counts, mapper = set(), [], Watched()
     monkeypatch.setattr(video, "draw_overlay", drawing)
-    source = make_video(tmp_path / "in.mp4", seconds=6, fps=10, sound=noise(6), rate=RATE)
+    source = make_video(tmp_path / "in.mp4", seconds=6, fps=10, sound=noise(6, RATE), rate=RATE)
     write_video(source, tmp_path / "out.mp4", mapper, every=0.5)
     assert len(threads) == 1
     assert threading.current_thread() not in threads
@@ -275,7 +283,7 @@ def reference_video(source: Path, every: float, style: Style, resize: str) -> li
     ("every", "resize"), [(0.4, "bilinear-corners"), (0.5, "bilinear-halfpixel"), (7.0, "bilinear-corners")]
 )
 def test_heat_is_interpolated_linearly_and_fades_towards_silence(tmp_path, every, resize):
-    sound = noise(5) * (np.abs(np.arange(5 * RATE) / RATE - 2.5) > 1.2)  # silent in the middle
+    sound = noise(5, RATE) * (np.abs(np.arange(5 * RATE) / RATE - 2.5) > 1.2)  # silent in the middle
     source = make_video(
         tmp_path / "in.mp4", seconds=5, fps=20, size=(128, 96), frame_fn=grey_ramp((128, 96)), sound=sound, rate=RATE
     )
@@ -290,7 +298,7 @@ def test_heat_is_interpolated_linearly_and_fades_towards_silence(tmp_path, every
 
 def test_frames_that_do_not_fit_in_memory_are_decoded_twice(tmp_path, monkeypatch):
     """Compared before they are encoded: x264 does not give the same bytes for the same pictures every time."""
-    source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3), rate=RATE)
+    source = make_video(tmp_path / "in.mp4", seconds=3, sound=noise(3, RATE), rate=RATE)
     opened, shown, write = [], [], video.VideoWriter.write
     monkeypatch.setattr(
         video, "stream_frames", lambda *given, **how: opened.append(given) or stream_frames(*given, **how)
@@ -313,7 +321,7 @@ def test_a_flat_map_has_neither_peak_nor_box(tmp_path):
             return np.full((4, 5), 0.3, np.float32)
 
     source = make_video(
-        tmp_path / "in.mp4", seconds=1, size=(128, 96), frame_fn=grey_ramp((128, 96)), sound=noise(1), rate=RATE
+        tmp_path / "in.mp4", seconds=1, size=(128, 96), frame_fn=grey_ramp((128, 96)), sound=noise(1, RATE), rate=RATE
     )
     write_video(source, tmp_path / "out.mp4", Flat(), style=Style(box=True))
     assert closeness(decoded(tmp_path / "out.mp4")[1][3], read_frame(source, at=0.35)[0]) < 2
@@ -414,14 +422,14 @@ def test_a_separate_sound_is_model_input_and_cut_at_the_last_frame(tmp_path):
 
 def test_a_shorter_separate_sound_is_followed_by_silence(tmp_path):
     source = make_video(tmp_path / "in.mp4", seconds=4)
-    sound = make_sound(tmp_path / "short.wav", noise(2), RATE)
+    sound = make_sound(tmp_path / "short.wav", noise(2, RATE), RATE)
     mapper = FakeMapper()
     write_video(source, tmp_path / "out.mp4", mapper, sound=SoundSource(file=sound), every=1.0)
     assert [bool(np.abs(waveform).max()) for _, waveform, _ in mapper.calls] == [True, True, True, False]
 
 
 def test_sound_longer_than_the_frames_is_kept(tmp_path):
-    source = make_video(tmp_path / "in.mp4", seconds=2, sound=noise(5), rate=RATE)
+    source = make_video(tmp_path / "in.mp4", seconds=2, sound=noise(5, RATE), rate=RATE)
     summary = write_video(source, tmp_path / "out.mp4", FakeMapper())
     assert summary.duration_s == pytest.approx(2)
     np.testing.assert_array_equal(decoded(source)[2], decoded(tmp_path / "out.mp4")[2])
@@ -446,7 +454,7 @@ def test_errors_of_invalid_times(tmp_path, wrong, words):
 
 
 def broken(tmp_path: Path, kind: str) -> Path:
-    sound, path = noise(6), tmp_path / "in.mp4"
+    sound, path = noise(6, RATE), tmp_path / "in.mp4"
     if kind == "has no sound":
         return make_video(path)
     if kind == "has no picture":
@@ -484,7 +492,7 @@ def test_an_interrupt_leaves_no_partial_file(tmp_path):
                 raise KeyboardInterrupt
             return super().cells_at(frame, waveform, rate)
 
-    source = make_video(tmp_path / "in.mp4", seconds=6, sound=noise(6), rate=RATE)
+    source = make_video(tmp_path / "in.mp4", seconds=6, sound=noise(6, RATE), rate=RATE)
     with pytest.raises(KeyboardInterrupt):
         write_video(source, tmp_path / "out.mp4", Interrupted())
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
@@ -494,7 +502,7 @@ def test_a_full_disk_is_not_an_input_error(tmp_path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    source = make_video(tmp_path / "in.mp4", seconds=2, sound=noise(2), rate=RATE)
+    source = make_video(tmp_path / "in.mp4", seconds=2, sound=noise(2, RATE), rate=RATE)
     shown = next(stream_frames(source))
     with pytest.raises(OSError, match="space"), VideoWriter(full, shown, (48, 64)) as writer:
         for one in stream_frames(source):
@@ -503,7 +511,7 @@ def test_a_full_disk_is_not_an_input_error(tmp_path):
 
 def test_without_h264_the_video_is_mpeg4_with_a_notice(tmp_path, monkeypatch):
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
-    source = make_video(tmp_path / "in.mp4", seconds=1, sound=noise(1), rate=RATE)
+    source = make_video(tmp_path / "in.mp4", seconds=1, sound=noise(1, RATE), rate=RATE)
     events = []
     write_video(source, tmp_path / "out.mp4", FakeMapper(), listener=events.append)
     assert any(isinstance(event, Notice) and "MPEG-4 part 2" in event.text for event in events)
@@ -528,8 +536,8 @@ def test_the_command_writes_a_video_and_prints_its_path(model, tmp_path):
     np.testing.assert_array_equal(sound, decoded(source)[2])
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_leaves_no_partial_video(model, tmp_path, blow):
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_leaves_no_partial_video(model, tmp_path, stop_signal):
     source = make_video(tmp_path / "in.mp4", seconds=60, fps=30, size=(320, 240), sound=tone(60, 22_050), rate=22_050)
     folder = tmp_path / "maps"
     folder.mkdir()
@@ -538,9 +546,9 @@ def test_an_interrupted_command_leaves_no_partial_video(model, tmp_path, blow):
     while running.poll() is None and not list(folder.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert running.poll() is None, "it ended before it could be stopped"
-    running.send_signal(blow)
+    running.send_signal(stop_signal)
     _, err = running.communicate(timeout=100)
-    assert running.returncode == 128 + blow, err
+    assert running.returncode == 128 + stop_signal, err
     assert not list(folder.iterdir())
 
 

@@ -14,14 +14,11 @@ from avloc.media.audio import read_sound
 from avloc.media.probing import probe
 from avloc.media.video_frames import read_frame
 from avloc.media.video_stream import stream_frames, stream_sound
-from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, tone
+from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, noise, tone
+from tests.timed_video import FPS, film
 
 RATE = 16_000
 CENTRES = [0.0, 0.4, 1.5, 2.2, 3.9, 4.0, 7.5]
-
-
-def noise(seconds: float, rate: int = RATE) -> np.ndarray:
-    return (0.3 * np.random.default_rng(0).standard_normal(round(seconds * rate))).clip(-1, 1).astype(np.float32)
 
 
 def assert_same_windows(path, centres, **how):
@@ -37,7 +34,7 @@ def assert_same_windows(path, centres, **how):
 @pytest.mark.parametrize("ending", ["wav", "flac", "mp4", "mkv", "webm"])
 @pytest.mark.parametrize("rate", [0, 22_050])
 def test_streamed_windows_equal_single_reads(tmp_path, ending, rate):
-    sound, path = noise(4), tmp_path / f"a.{ending}"
+    sound, path = noise(4, RATE), tmp_path / f"a.{ending}"
     if ending in ("wav", "flac"):
         make_sound(path, sound, RATE)
     elif ending == "webm":
@@ -48,7 +45,7 @@ def test_streamed_windows_equal_single_reads(tmp_path, ending, rate):
 
 
 def test_short_audio_is_tiled(tmp_path):
-    assert_same_windows(make_sound(tmp_path / "a.wav", noise(1), RATE), CENTRES, seconds=3, rate=22_050)
+    assert_same_windows(make_sound(tmp_path / "a.wav", noise(1, RATE), RATE), CENTRES, seconds=3, rate=22_050)
 
 
 @given(
@@ -64,7 +61,7 @@ def test_long_audio_is_streamed_in_chunks(tmp_path_factory, centres, seconds, ra
 
 
 def test_seek_into_long_compressed_audio(tmp_path):
-    sound = tone(90, RATE, span=(71.0, 72.0)) + 0.1 * noise(90)
+    sound = tone(90, RATE, span=(71.0, 72.0)) + 0.1 * noise(90, RATE)
     for name, codec in (("a.mp3", "libmp3lame"), ("a.m4a", "aac"), ("a.opus", "libopus")):
         path = make_coded_sound(tmp_path / name, sound, 48_000 if "opus" in name else RATE, codec)
         (window,) = stream_sound(path, [24.0 if "opus" in name else 71.5], seconds=3)
@@ -90,7 +87,7 @@ def test_streaming_long_audio_bounds_memory(tmp_path, monkeypatch):
 
 
 def test_windows_past_the_end_of_audio_are_silent(tmp_path):
-    path = make_sound(tmp_path / "a.wav", noise(4), RATE)
+    path = make_sound(tmp_path / "a.wav", noise(4, RATE), RATE)
     windows = list(islice(stream_sound(path, count(0, 4), seconds=3, clip_end_s=20), 5))
     assert [window.silent for window in windows] == [False, False, True, True, True]
 
@@ -156,3 +153,16 @@ def test_truncated_video_is_distinguished_from_a_short_one(tmp_path):
     path.write_bytes(data[: len(data) * 6 // 10])
     assert "is cut off: it should have pictures until 4.000 s" in probe(path).cut_off
     assert 5 < len(list(stream_frames(path))) < 30
+
+
+def test_frames_before_damage_are_returned(tmp_path):
+    """Without a key frame in between, and with several frames buffered in the decoder."""
+    path = film(tmp_path / "a.mp4", video_codec="libx264", options={"bf": "3"}, faststart=True)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    times = []
+    with pytest.raises(InputError, match="cannot be decoded"):
+        for shown in stream_frames(path):
+            times.append(float(shown.start))
+    assert times == pytest.approx(np.arange(len(times)) / FPS)
+    assert len(times) > 10

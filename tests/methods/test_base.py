@@ -39,7 +39,7 @@ def test_a_method_comes_with_what_its_authors_set(method: str):
     assert (config.model.seconds, config.model.rate) == (spec.store.seconds, spec.store.rate)
     assert bool(config.loss.audio_hint) == spec.hints
     assert from_dict(TrainConfig, to_dict(config)) == config
-    assert resolve_config(to_dict(config)) == config, "the settings of a run folder say which method it is"
+    assert resolve_config(to_dict(config)) == config, "the settings of a run folder name its method"
 
 
 def test_what_is_typed_goes_over_what_the_authors_set():
@@ -66,11 +66,11 @@ def test_what_is_typed_goes_over_what_the_authors_set():
         (["sspl.head_lr=-1"], "sspl", "head_lr = -1.0"),
         (["sacl.grid=20"], "sacl", "0 to 14"),
         (["lvs.temperature=0"], "lvs", "temperature = 0.0"),
-        (["loss.audio_hint=1000"], "ezvsl", "loss.audio_hint, which ezvsl does not use, = 1000"),
-        (["audio_teacher=vggish"], "sspl", "audio_teacher, which sspl does not use"),
-        (["model.tau=0.1"], "sacl", "model.tau, which sacl does not use"),
-        (["loss.same_class=masked"], "sacl", "loss.same_class, which sacl does not use"),
-        (["loss.box=1"], "sspl", "loss.box, which sspl does not use"),
+        (["loss.audio_hint=1000"], "ezvsl", "loss.audio_hint = 1000.0 does not apply to --method ezvsl"),
+        (["audio_teacher=vggish"], "sspl", "audio_teacher = 'vggish' does not apply to --method sspl"),
+        (["model.tau=0.1"], "sacl", "model.tau = 0.1 does not apply to --method sacl"),
+        (["loss.same_class=masked"], "sacl", "loss.same_class = 'masked' does not apply to --method sacl"),
+        (["loss.box=1"], "sspl", "loss.box = 1.0 does not apply to --method sspl"),
         (["loss.agreement=0"], "sspl", "loss.agreement = 0.0 is impossible; valid: more than 0"),
         ([], "lvz", "unknown method 'lvz'; valid: avc"),
     ],
@@ -83,7 +83,7 @@ def test_invalid_settings_are_named(settings, method, words):
 @pytest.mark.parametrize(
     ("settings", "method", "words"),
     [
-        (["model.dim=64"], "lvs", "no projections; valid: the width of both trunks, here 512 and 512"),
+        (["model.dim=64"], "lvs", "no projections; valid: the width of both backbones, here 512 and 512"),
         (["model.vision_trunk=vgg16"], "lvs", "cannot keep its resolution; valid: a whole ResNet"),
         (["model.dim=64"], "sspl", "model.dim = 64 is impossible for sspl; valid: 512"),
         (["model.vision_trunk=resnet18"], "sspl", "valid: 'vgg16'"),

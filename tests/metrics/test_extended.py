@@ -45,7 +45,7 @@ def test_a_map_with_a_nan_or_without_pixels_has_no_confidence():
     assert math.isnan(confidence(np.zeros((0, 4), np.float32)))
 
 
-def exact_twin(pairs) -> tuple[float, float, float]:
+def exact_reference(pairs) -> tuple[float, float, float]:
     n_sounding = sum(not math.isnan(ciou) for _, ciou in pairs)
     if not n_sounding:
         return NAN, NAN, NAN
@@ -82,7 +82,7 @@ def slavc_point(pairs, bar) -> tuple[float, float]:
     return (tally["true"] / sure if sure else 1.0), (tally["true"] / due if due else 1.0)
 
 
-def slavc_twin(pairs) -> tuple[float, float, float]:
+def slavc_reference(pairs) -> tuple[float, float, float]:
     if not pairs:
         return NAN, NAN, NAN
     rising = sorted(height for height, _ in pairs if not math.isnan(height))
@@ -109,8 +109,8 @@ def check(pairs) -> None:
     assert result.n_sounding + result.n_silent == len(pairs)
     exact = (result.ap, result.max_f1, result.loc_acc)
     slavc = (result.slavc_ap, result.slavc_max_f1, result.slavc_loc_acc)
-    assert exact == pytest.approx(exact_twin(pairs), abs=1e-12, nan_ok=True)
-    assert slavc == pytest.approx(slavc_twin(pairs), abs=1e-12, nan_ok=True)
+    assert exact == pytest.approx(exact_reference(pairs), abs=1e-12, nan_ok=True)
+    assert slavc == pytest.approx(slavc_reference(pairs), abs=1e-12, nan_ok=True)
 
 
 @given(pair_lists)

@@ -32,7 +32,7 @@ def redrawn(values, success) -> dict[str, list[float]]:
     return {name: [getattr(summary, name) for summary in drawn] for name in METRICS}
 
 
-def percentile_twin(numbers, percent) -> float:
+def percentile_reference(numbers, percent) -> float:
     ordered, rank = sorted(numbers), percent / 100 * (len(numbers) - 1)
     low, high = ordered[math.floor(rank)], ordered[math.ceil(rank)]
     return low + (high - low) * (rank - math.floor(rank))
@@ -46,7 +46,7 @@ def test_the_interval_equals_scoring_the_drawn_clips_again(values, success):
     result = interval(values, success)
     assert list(result) == list(METRICS)
     for name, numbers in redrawn(values, success).items():
-        expected = [percentile_twin(numbers, 2.5), percentile_twin(numbers, 97.5)]
+        expected = [percentile_reference(numbers, 2.5), percentile_reference(numbers, 97.5)]
         assert result[name] == pytest.approx(expected, abs=1e-12)
 
 
@@ -64,8 +64,8 @@ def test_the_paired_difference_equals_scoring_the_drawn_clips_again(pairs, succe
         at_most, at_least = sum(number <= 0 for number in numbers), sum(number >= 0 for number in numbers)
         apart = getattr(summarise(a, success), name) - getattr(summarise(b, success), name)
         assert found["difference"] == pytest.approx(apart, abs=1e-12)
-        assert found["low"] == pytest.approx(percentile_twin(numbers, 2.5), abs=1e-11)
-        assert found["high"] == pytest.approx(percentile_twin(numbers, 97.5), abs=1e-11)
+        assert found["low"] == pytest.approx(percentile_reference(numbers, 2.5), abs=1e-11)
+        assert found["high"] == pytest.approx(percentile_reference(numbers, 97.5), abs=1e-11)
         assert found["p"] == min(1.0, 2 * (min(at_most, at_least) + 1) / (RESAMPLES + 1))
 
 

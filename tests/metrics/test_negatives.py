@@ -28,15 +28,15 @@ def area_under(heights) -> float:
     return sum((heights[i] + heights[i + 1]) / 2 * (bars[i + 1] - bars[i]) for i in range(20))
 
 
-def auc_n_twin(pias) -> float:
+def auc_n_reference(pias) -> float:
     return area_under([sum(pia <= bar for pia in pias) / len(pias) for bar in bars]) if pias else NAN
 
 
-def mean_twin(numbers) -> float:
+def mean_reference(numbers) -> float:
     return sum(numbers) / len(numbers) if numbers else NAN
 
 
-def harmonic_twin(a, b) -> float:
+def harmonic_reference(a, b) -> float:
     return 0.0 if a == b == 0 else 2 / (1 / a + 1 / b) if a and b else a * b
 
 
@@ -70,7 +70,7 @@ def test_a_map_of_nan_marks_nothing_and_neither_does_a_threshold_of_nan():
 @given(share_lists)
 @settings(max_examples=150, deadline=None)
 def test_the_area_under_the_negative_curve_equals_its_definition(pias):
-    assert negative_auc(pias) == pytest.approx(auc_n_twin(pias), abs=1e-12, nan_ok=True)
+    assert negative_auc(pias) == pytest.approx(auc_n_reference(pias), abs=1e-12, nan_ok=True)
 
 
 def test_the_negative_curve_at_its_ends():
@@ -109,7 +109,7 @@ def test_no_negative_is_marked_at_the_largest_peak(negatives):
 @example(0.0, 1.0)
 @settings(max_examples=60, deadline=None)
 def test_the_harmonic_mean_equals_its_definition(a, b):
-    assert harmonic(a, b) == pytest.approx(harmonic_twin(a, b), rel=1e-9, abs=1e-300)
+    assert harmonic(a, b) == pytest.approx(harmonic_reference(a, b), rel=1e-9, abs=1e-300)
 
 
 def test_the_harmonic_mean_of_an_unknown_is_unknown():
@@ -139,24 +139,26 @@ def test_the_scores_equal_their_definition(own, silence, noise, other):
     result = negative_scores("maxq3", 0.4, own, pias, overlaps)
     assert (result.threshold_rule, result.threshold, result.n) == ("maxq3", 0.4, len(own))
     close = {"abs": 1e-9, "nan_ok": True}
-    pia = {kind: mean_twin(these) for kind, these in pias.items()}
-    auc_n = {kind: auc_n_twin(these) for kind, these in pias.items()}
+    pia = {kind: mean_reference(these) for kind, these in pias.items()}
+    auc_n = {kind: auc_n_reference(these) for kind, these in pias.items()}
     assert result.pia == pytest.approx(pia, **close)
     assert result.auc_n == pytest.approx(auc_n, **close)
-    assert result.overlap == pytest.approx({kind: mean_twin(these) for kind, these in overlaps.items()}, **close)
+    assert result.overlap == pytest.approx({kind: mean_reference(these) for kind, these in overlaps.items()}, **close)
     there = [kind for kind, these in pias.items() if these]
     if not (own and there):
         assert all(math.isnan(score) for score in (result.f_loc, result.f_auc, result.f_loc_mean))
         return
-    stillness = 1 - mean_twin([pia[kind] for kind in there])
+    stillness = 1 - mean_reference([pia[kind] for kind in there])
     half = sum(ciou >= 0.5 for ciou in own) / len(own)
     area = area_under([sum(ciou >= bar for ciou in own) / len(own) for bar in bars])
     assert (result.ciou_50, result.auc) == pytest.approx((half, area), **close)
-    assert result.mean_ciou == pytest.approx(mean_twin(own), **close)
+    assert result.mean_ciou == pytest.approx(mean_reference(own), **close)
     # rounding may leave 1e-17 of a stillness of 0, which no reader of a harmonic mean would see
-    assert result.f_loc == pytest.approx(harmonic_twin(half, stillness), **close)
-    assert result.f_loc_mean == pytest.approx(harmonic_twin(mean_twin(own), stillness), **close)
-    assert result.f_auc == pytest.approx(harmonic_twin(area, mean_twin([auc_n[kind] for kind in there])), **close)
+    assert result.f_loc == pytest.approx(harmonic_reference(half, stillness), **close)
+    assert result.f_loc_mean == pytest.approx(harmonic_reference(mean_reference(own), stillness), **close)
+    assert result.f_auc == pytest.approx(
+        harmonic_reference(area, mean_reference([auc_n[kind] for kind in there])), **close
+    )
 
 
 def test_a_kind_weighs_as_much_as_another_however_many_pictures_it_has():

@@ -30,7 +30,7 @@ pictures = shapes.flatmap(
 )
 
 
-def iou_twin(mask, truth) -> float:
+def iou_reference(mask, truth) -> float:
     both = either = 0
     for marked, drawn in zip(mask.ravel(), truth.ravel(), strict=True):
         both += marked and drawn
@@ -38,7 +38,7 @@ def iou_twin(mask, truth) -> float:
     return both / either if either else 1.0
 
 
-def f_twin(heat, truth, bar) -> float:
+def f_reference(heat, truth, bar) -> float:
     hit = marked = drawn = 0
     for value, inside in zip(heat.ravel(), truth.ravel(), strict=True):
         drawn += inside
@@ -56,7 +56,7 @@ def test_intersection_over_union_equals_counting(pair):
     masks, truths = pair
     result = intersection_over_union(masks, truths)
     assert result.dtype == np.float64
-    assert result.tolist() == [iou_twin(mask, truth) for mask, truth in zip(masks, truths, strict=True)]
+    assert result.tolist() == [iou_reference(mask, truth) for mask, truth in zip(masks, truths, strict=True)]
 
 
 def test_empty_masks():
@@ -81,7 +81,7 @@ def test_the_f_curve_equals_its_definition_at_every_threshold(these):
     result = f_curves(*these)
     assert result.shape == (len(these[0]), 255)
     for curve, heat, truth in zip(result, *these, strict=True):
-        expected = [f_twin(heat, truth, bar) for bar in F_THRESHOLDS] if truth.any() else [NAN] * 255
+        expected = [f_reference(heat, truth, bar) for bar in F_THRESHOLDS] if truth.any() else [NAN] * 255
         assert curve.tolist() == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
@@ -110,7 +110,7 @@ def test_one_pixel():
 @settings(max_examples=60, deadline=None)
 def test_max_f_is_the_best_point_of_the_mean_over_pictures_with_a_truth(these):
     drawn = [(heat, truth) for heat, truth in zip(*these, strict=True) if truth.any()]
-    means = [sum(f_twin(heat, truth, bar) for heat, truth in drawn) / len(drawn) for bar in F_THRESHOLDS if drawn]
+    means = [sum(f_reference(heat, truth, bar) for heat, truth in drawn) / len(drawn) for bar in F_THRESHOLDS if drawn]
     assert max_f(f_curves(*these)) == pytest.approx(max(means, default=NAN), abs=1e-12, nan_ok=True)
 
 

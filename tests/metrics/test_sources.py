@@ -17,7 +17,7 @@ cious = st.one_of(st.sampled_from([0.0, 0.5, math.nextafter(0.5, 0), 0.05 * 3, 1
 source_lists = st.lists(st.tuples(st.sampled_from(["a", "a\0", "", "b", "photo"]), cious), max_size=25)
 
 
-def twin(sources) -> tuple[int, float, float]:
+def reference(sources) -> tuple[int, float, float]:
     names = [name for name, _ in sources]
     pictures = [name for place, name in enumerate(names) if name in names[:place] and names[:place].count(name) == 1]
     if not pictures:
@@ -39,7 +39,7 @@ def twin(sources) -> tuple[int, float, float]:
 def test_a_picture_counts_if_all_its_sources_do(sources):
     doubled = [(name, min(1.0, 2 * ciou)) for name, ciou in sources]
     result = source_scores([name for name, _ in sources], [c for _, c in sources], [c for _, c in doubled])
-    expected, at_area = twin(sources), twin(doubled)
+    expected, at_area = reference(sources), reference(doubled)
     assert result.n_pictures == expected[0]
     assert (result.iiou_50, result.iauc) == pytest.approx(expected[1:], abs=1e-12, nan_ok=True)
     assert (result.area_iiou_50, result.area_iauc) == pytest.approx(at_area[1:], abs=1e-12, nan_ok=True)

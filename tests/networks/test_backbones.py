@@ -160,15 +160,15 @@ def test_every_tensor_of_the_file_is_taken(files):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("resnet18+classes", r"no trunk 'resnet18\+classes'.*yamnet\+classes"),
+        ("resnet18+classes", r"no backbone 'resnet18\+classes'.*yamnet\+classes"),
         ("yamnet:block5+classes", "class scores need a whole network"),
         ("yamnet+classes:block5", "class scores need a whole network"),
         ("efficientnet_lite0+classes+classes", "class scores need a whole network"),
         ("yamnet+classes", "yamnet takes audio input only; valid for images: resnet18"),
-        ("yamnet+class", "no part|unknown trunk"),
-        ("yamnet+classes+published", r"no trunk 'yamnet\+classes\+published'.*lite0\+classes\+published"),
+        ("yamnet+class", "no part|unknown backbone"),
+        ("yamnet+classes+published", r"no backbone 'yamnet\+classes\+published'.*lite0\+classes\+published"),
         ("resnet18+classes+published", "class scores need a whole network"),
-        ("efficientnet_lite0+published", r"unknown trunk.*lite0\+classes\+published"),
+        ("efficientnet_lite0+published", r"unknown backbone.*lite0\+classes\+published"),
         ("efficientnet_lite0+published+classes", "class scores need a whole network"),
     ],
 )

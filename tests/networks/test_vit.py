@@ -77,8 +77,8 @@ def test_other_sizes_are_refused_with_the_one_that_is_valid(trunk):
     [
         ({"audio_trunk": "vit_b_16"}, "vit_b_16 takes image input only; valid for audio: resnet18"),
         ({"vision_trunk": "vit_b_16:encoder"}, "unknown|no part"),
-        ({"vision_trunk": "vit_b_16+classes"}, "no trunk 'vit_b_16.classes'"),
-        ({"method": "lvs", "vision_trunk": "vit_b_16", "dim": 512}, "valid: the width of both trunks"),
+        ({"vision_trunk": "vit_b_16+classes"}, "no backbone 'vit_b_16.classes'"),
+        ({"method": "lvs", "vision_trunk": "vit_b_16", "dim": 512}, "valid: the width of both backbones"),
     ],
 )
 def test_what_it_cannot_be_is_named(settings, words):

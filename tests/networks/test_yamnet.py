@@ -1,4 +1,4 @@
-"""YAMNet and its bands: against slow twins with random weights, and with the real ones where they are at hand."""
+"""YAMNet and its bands: against slow references with random weights, and with the real ones where they are at hand."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avloc.ave.matching import AveMatch, distance
-from avloc.ave.metrics import matched, window_starts, window_sums
+from avloc.ave.metrics import matched, nearest_windows, window_sums
 from avloc.ave.networks import AVE, Features, of_clip
 from avloc.weights.keras_files import load_keras
 from tests.parity import drawing, drawing_events
@@ -94,5 +94,5 @@ def check_search(distances, event, theirs) -> None:
     for clip, sums in enumerate(map(window_sums, distances, event)):
         assert np.array_equal(np.isnan(sums), np.isnan(theirs["window_sums"][clip]))
         close(np.nan_to_num(sums), np.nan_to_num(theirs["window_sums"][clip]), TOLERANCE)
-        assert np.array_equal(window_starts(sums), theirs["window_start"][clip])
+        assert np.array_equal(nearest_windows(sums), theirs["window_start"][clip])
         assert np.array_equal(matched(sums, event[clip]), theirs["correct"][clip])

@@ -6,7 +6,8 @@
     OUT/test/boxed    pictures with boxes, each with three sounds of its class
     OUT/wrong         pictures, each with its own sound, one of another class, and silence
 
-Each is a folder for `avloc prepare`: frames/ID.jpg, audio/ID.wav, boxes.json with labels (`heard | seen, seen`).
+Each is a folder for `avloc prepare`: frames/ID.jpg, audio/ID.wav, boxes.json with labels
+(`audible | visible, visible`).
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ class Clip:
     picture: Image.Image | Path
     """A file is taken as it is."""
     sound: Waveform
-    heard: str
-    seen: Sequence[str]
+    audio_class: str
+    visible: Sequence[str]
     boxes: Sequence[Box] = field(default_factory=tuple)
 
     @property
     def annotation(self) -> dict:
         """Its entry in boxes.json."""
         boxes = [[round(float(value), 5) for value in box] for box in self.boxes]
-        return {"boxes": boxes, "label": f"{self.heard} | {', '.join(self.seen)}"}
+        return {"boxes": boxes, "label": f"{self.audio_class} | {', '.join(self.visible)}"}
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class Part:
         return sorted(self.album.pool)
 
 
-def seen_with(kinds: Sequence[str]) -> list[str]:
-    """The classes and those that may well be seen where these are."""
+def visible_with(kinds: Sequence[str]) -> list[str]:
+    """The classes and those that are often visible where these are."""
     bands = ("street_music",) if set(kinds) & set(BANDS) else ()
     return list(dict.fromkeys([*kinds, *(other for kind in kinds for other in ALIKE.get(kind, ())), *bands]))
 
@@ -99,13 +100,13 @@ def training_clip(part: Part, plain_pictures: Sequence[str], seed: int, index: i
     else:
         scene = _training_scene(part, rng)
         scene.picture = roughened(scene.picture, rng)
-    seen = seen_with(scene.seen)
+    visible = visible_with(scene.visible)
     if rng.random() < WRONG_SHARE:
-        heard, sound = _wrong_sound(part.sounds, seen, rng)
-        return Clip(scene.picture, sound, heard, seen)
-    heard = list(scene.places)[rng.integers(len(scene.places))]
-    sound = in_a_room(part.sounds.any_of(heard, rng), part.sounds, rng)
-    return Clip(scene.picture, sound, heard, seen, scene.boxes.get(heard, []))
+        audio_class, sound = _wrong_sound(part.sounds, visible, rng)
+        return Clip(scene.picture, sound, audio_class, visible)
+    audio_class = list(scene.places)[rng.integers(len(scene.places))]
+    sound = in_a_room(part.sounds.any_of(audio_class, rng), part.sounds, rng)
+    return Clip(scene.picture, sound, audio_class, visible, scene.boxes.get(audio_class, []))
 
 
 def _training_scene(part: Part, rng: np.random.Generator) -> Scene:
@@ -115,7 +116,7 @@ def _training_scene(part: Part, rng: np.random.Generator) -> Scene:
     return LAYOUTS[layout](part.album, kinds, rng)
 
 
-def _wrong_sound(sounds: Sounds, seen: Sequence[str], rng: np.random.Generator) -> tuple[str, Waveform]:
+def _wrong_sound(sounds: Sounds, visible: Sequence[str], rng: np.random.Generator) -> tuple[str, Waveform]:
     way = rng.random()
     if way < 0.15:
         return SILENCE, np.zeros(SAMPLES, np.float32)
@@ -123,22 +124,24 @@ def _wrong_sound(sounds: Sounds, seen: Sequence[str], rng: np.random.Generator) 
         return NOISE, only_noise(rng)
     pictured = way < 0.5
     with_pictures = {kind for kind, paths in sounds.pool.items() if paths[0].startswith("sounds/")}
-    others = sorted(kind for kind in sounds.pool if kind not in seen and (kind in with_pictures) == pictured)
-    heard = others[rng.integers(len(others))]
-    return heard, in_a_room(sounds.any_of(heard, rng), sounds, rng)
+    others = sorted(kind for kind in sounds.pool if kind not in visible and (kind in with_pictures) == pictured)
+    audio_class = others[rng.integers(len(others))]
+    return audio_class, in_a_room(sounds.any_of(audio_class, rng), sounds, rng)
 
 
 def scored_scene(part: Part, layout: str, seed: int, index: int) -> Clip:
     """Two objects; the boxes are the part of the one that sounds."""
     rng = np.random.default_rng((seed, index))
-    heard = part.kinds[index % len(part.kinds)]
-    others = [kind for kind in part.kinds if kind != heard]
-    kinds = [heard, others[rng.integers(len(others))]]
+    audio_class = part.kinds[index % len(part.kinds)]
+    others = [kind for kind in part.kinds if kind != audio_class]
+    kinds = [audio_class, others[rng.integers(len(others))]]
     rng.shuffle(kinds)
     make = LAYOUTS[layout]
     scene = next(scene for _ in range(_TRIES) if len((scene := make(part.album, kinds, rng)).places) == 2)
-    sound = part.sounds.any_of(heard, rng)
-    return Clip(roughened(scene.picture, rng), sound, heard, seen_with(scene.seen), scene.places[heard])
+    sound = part.sounds.any_of(audio_class, rng)
+    return Clip(
+        roughened(scene.picture, rng), sound, audio_class, visible_with(scene.visible), scene.places[audio_class]
+    )
 
 
 def scored_scenes(part: Part, seed: int) -> Iterator[tuple[str, Clip]]:
@@ -157,7 +160,7 @@ def boxed_clips(part: Part, seed: int) -> Iterator[Clip]:
         again = len(choice) < SOUNDS_A_PICTURE
         for k in rng.choice(len(choice), SOUNDS_A_PICTURE, replace=again):
             sound = part.sounds.whole(choice[k])
-            yield Clip(classes.folder / path, sound, kind, seen_with([kind]), part.album.boxes(path))
+            yield Clip(classes.folder / path, sound, kind, visible_with([kind]), part.album.boxes(path))
 
 
 def wrong_pairs(part: Part, seed: int) -> Iterator[Clip]:
@@ -167,16 +170,16 @@ def wrong_pairs(part: Part, seed: int) -> Iterator[Clip]:
     chosen = [paths[k] for k in rng.permutation(len(paths))[:WRONG_PICTURES]]
     for path in chosen:
         kind = class_of(path)
-        seen = seen_with([kind])
-        others = [other for other in part.kinds if other not in seen]
+        visible = visible_with([kind])
+        others = [other for other in part.kinds if other not in visible]
         other = others[rng.integers(len(others))]
         silence = np.zeros(SAMPLES, np.float32)
-        for heard, sound in (
+        for audio_class, sound in (
             (kind, part.sounds.any_of(kind, rng)),
             (other, part.sounds.any_of(other, rng)),
             (SILENCE, silence),
         ):
-            yield Clip(part.album.picture(path), sound, heard, seen)
+            yield Clip(part.album.picture(path), sound, audio_class, visible)
 
 
 def write_clip(folder: Path, name: str, clip: Clip) -> tuple[str, dict]:

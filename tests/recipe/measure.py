@@ -19,6 +19,7 @@ from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
 from avloc.localize.verdict import VerdictRule
 from avloc.media.pictures import decode_picture
+from avloc.metrics import ClipScore, summarise
 from avloc.protocols import Protocol
 from avloc.store import Store
 from tests.recipe.compose import SILENCE
@@ -72,39 +73,47 @@ def heats_of(clip: ClipMaps, fusion: Fusion) -> dict[str, np.ndarray]:
     return {name: heats.heat({name: 1.0}, PROTOCOL) for name in ("av", "shipped", OWN, "deaf")} | {"disc": disc}
 
 
-def rules(heat: np.ndarray, cells: ClipCells) -> list[float]:
-    """Success (cIoU of 0.5 or more) with half of the picture, and with as many pixels as the truth; peak in a box."""
+def score_of(heat: np.ndarray, cells: ClipCells) -> ClipScore:
+    """The scores of `eval`, but `hit` is for the peak that `localize` reports.
+
+    The half-pixel resize makes borders constant; of equal pixels `localize` takes the one nearest to the centre.
+    """
     truth = truth_of(cells, PROTOCOL, "union")
-    score = score_heat(heat, truth, PROTOCOL).score
     x, y = peak_of(heat)
-    return [float(score.ciou >= 0.5), float(score.area_ciou >= 0.5), float(truth.holds(y * PROTOCOL.side + x))]
+    return replace(score_heat(heat, truth, PROTOCOL).score, hit=truth.holds(y * PROTOCOL.side + x))
 
 
-def by_class(clips: list[ClipMaps], fusion: Fusion) -> dict[str, list[float]]:
-    """Kind of map -> the three rules, averaged over classes."""
-    table: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+def shares(scores: list[ClipScore]) -> list[float]:
+    """cIoU@0.5 with half of the picture, and with as many pixels as the truth; share of peaks in a box."""
+    half, area = (summarise([getattr(score, name) for score in scores]) for name in ("ciou", "area_ciou"))
+    return [half.ciou_50, area.ciou_50, float(np.mean([score.hit for score in scores]))]
+
+
+def class_means(clips: list[ClipMaps], fusion: Fusion) -> dict[str, list[float]]:
+    """Kind of map -> `shares`, averaged over classes."""
+    table: dict[str, dict[str, list[ClipScore]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
         for kind, heat in heats_of(clip, fusion).items():
-            table[kind][clip.label.split(" | ")[0]].append(rules(heat, clip.cells))
+            table[kind][clip.label.split(" | ")[0]].append(score_of(heat, clip.cells))
     return {
-        kind: np.mean([np.mean(rows, 0) for rows in classes.values()], 0).round(4).tolist()
+        kind: np.mean([shares(scores) for scores in classes.values()], 0).round(4).tolist()
         for kind, classes in table.items()
     }
 
 
-def auc(right: list[float], wrong: list[float]) -> float:
-    """How often a right sound beats a wrong one; ties count half."""
+def roc_auc(right: list[float], wrong: list[float]) -> float:
+    """Share of pairs in which the right sound has the higher peak; ties count half."""
     difference = np.subtract.outer(np.array(right), np.array(wrong))
     return round(float((difference > 0).mean() + (difference == 0).mean() / 2), 4)
 
 
 def scenes(clips: list[ClipMaps], fusion: Fusion) -> dict[str, dict[str, float]]:
     """Two-object scenes by layout, the end of their names: the share whose peak lies on the object that sounds."""
-    hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
         layout = clip.id.rpartition("-")[2]
         for kind, heat in heats_of(clip, fusion).items():
-            hits[layout][kind].append(rules(heat, clip.cells)[2])
+            hits[layout][kind].append(score_of(heat, clip.cells).hit)
     return {
         name: {"n": len(kinds["av"]), **{kind: round(float(np.mean(values)), 4) for kind, values in kinds.items()}}
         for name, kinds in hits.items()
@@ -117,7 +126,7 @@ def wrong_sounds(clips: list[ClipMaps]) -> dict[str, float]:
     for clip in clips:
         peaks[clip.id.rpartition("-")[2]].append(clip.peak)
     right, wrong, silent = (peaks[kind] for kind in ("right", "wrong", "silent"))
-    return {"wrong": auc(right, wrong), "silent": auc(right, silent), "both": auc(right, wrong + silent)}
+    return {"wrong": roc_auc(right, wrong), "silent": roc_auc(right, silent), "both": roc_auc(right, wrong + silent)}
 
 
 def peaks_of(clips: list[ClipMaps]) -> tuple[list[float], list[float]]:
@@ -175,7 +184,7 @@ def measured(file: ModelFile, out: Path) -> dict[str, object]:
         "boxed": {
             "n": len(boxed),
             "rules": "half image, truth area, peak; mean over classes",
-            **by_class(boxed, fusion),
+            **class_means(boxed, fusion),
         },
         "auc": {"n": len(pairs) // 3, **wrong_sounds(pairs)},
         "verdicts": follows(load(file.path), out / "store-wrong"),

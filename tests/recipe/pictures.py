@@ -37,8 +37,8 @@ class Scene:
     """Class of each object that may sound -> the part of the picture that is its own, in fractions."""
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     """Class of each object -> boxes of the objects in that part: known ones, else the whole part."""
-    seen: list[str] = field(default_factory=list)
-    """Classes of all that can be seen, the background included."""
+    visible: list[str] = field(default_factory=list)
+    """Classes of everything in the picture, the background included."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ def plain(album: Album, path: str) -> Scene:
 
 def side_by_side(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
     """Two pictures, left and right or one above the other."""
-    scene = Scene(Image.new("RGB", (SIDE, SIDE)), seen=list(kinds))
+    scene = Scene(Image.new("RGB", (SIDE, SIDE)), visible=list(kinds))
     upright, cut = rng.random() < 0.5, rng.uniform(0.4, 0.6)
     cut = round(SIDE * cut) / SIDE
     for kind, (low, high) in zip(kinds, ((0.0, cut), (cut, 1.0)), strict=True):
@@ -146,7 +146,7 @@ def on_another(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> 
     scene.boxes[under] = [
         _shared(part, box) for part in scene.places[under] for box in boxes or [WHOLE] if _meet(part, box)
     ]
-    scene.seen = list(scene.places)
+    scene.visible = list(scene.places)
     return scene
 
 
@@ -176,7 +176,7 @@ def pasted(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scen
     taken = np.zeros((SIDE, SIDE), bool)
     for kind in kinds:
         _paste(album, scene, kind, taken, rng.uniform(0.06, 0.28), rng)
-    scene.seen = [*scene.places, class_of(path)]
+    scene.visible = [*scene.places, class_of(path)]
     return scene
 
 

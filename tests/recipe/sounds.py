@@ -1,4 +1,4 @@
-"""Sounds as a microphone in a room hears them: shifted, reverberant, under other sounds and noise, quiet."""
+"""Sounds as a microphone in a room records them: shifted, reverberant, under other sounds and noise, quiet."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def noise(rng: np.random.Generator) -> Waveform:
 
 
 def only_noise(rng: np.random.Generator) -> Waveform:
-    """Noise of any loudness that can be heard."""
+    """Audible noise of any loudness."""
     return np.clip(noise(rng) * _gain(-rng.uniform(10, 60)), -1, 1).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """Which pictures and sounds are for training and which for testing, decided by file and recording before anything else.
 
 The folder holds `images/CLASS/*.jpg`, `sounds/CLASS/*`, `sounds_only/CLASS/*` and `boxes.json`: path -> boxes in
-fractions. The beginning of a file's name says where it is from.
+fractions. The beginning of a file's name is its source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 MACHINE_MADE = "hc"
 """Source whose pictures look machine-made: never tested on."""
 THRESHOLDED = "ins"
-"""Source whose boxes are thresholded backgrounds: their fit says little."""
+"""Source whose boxes are thresholded backgrounds: how well they fit means little."""
 UNBOXED_TEST, BOXED_TEST = 0.35, 0.5
 """Shares of the pictures for testing: of boxed ones many, since few pictures have boxes made by people."""
 FEW_BOXES = 10

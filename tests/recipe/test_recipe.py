@@ -1,8 +1,9 @@
-"""The recipe's clips: split before anything else, labelled as said, the same bytes for the same seed."""
+"""The recipe's clips: split before anything else, labelled by what is in them, the same bytes for the same seed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from PIL import Image
 from avloc.annotations.boxes import read_annotations
 from avloc.annotations.labels import parse_label
 from avloc.config import TrainConfig, from_dict, read_toml
+from avloc.engine import ClipCells, Fusion
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from avloc.media.pictures import decode_picture
+from tests.folder_contents import folder_contents
 from tests.recipe import compose as recipe
 from tests.recipe.compose import ALIKE, compose
-from tests.recipe.measure import calibrated
+from tests.recipe.measure import ClipMaps, calibrated, class_means
 from tests.recipe.pictures import SIDE, around, on_another, pasted, plain, side_by_side
 from tests.recipe.sounds import RATE, SAMPLES, in_a_room, only_noise
 from tests.recipe.split import Classes, by_class, class_of, recording_of
@@ -70,10 +73,6 @@ def made(data, tmp_path_factory) -> Path:
 
 def entries(folder: Path) -> dict[str, dict]:
     return json.loads((folder / "boxes.json").read_text())
-
-
-def whole(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_no_file_and_no_recording_is_in_two_parts(data):
@@ -130,8 +129,8 @@ def test_scenes_are_of_two_objects_one_of_which_sounds(made):
     assert min(shares["on"]) < 0.26  # what is pasted sounds
     assert max(shares["on"]) > 0.74  # what it is pasted on
     assert max(shares["crowded"]) < 0.3
-    heard = {parse_label(entry["label"]).sounding for entry in clips.values()}
-    assert heard == {*KINDS} - {"lion"}  # lions have no test
+    audio_classes = {parse_label(entry["label"]).sounding for entry in clips.values()}
+    assert audio_classes == {*KINDS} - {"lion"}  # lions have no test
 
 
 def test_boxed_pictures_are_as_they_were_with_three_sounds(data, made):
@@ -158,17 +157,17 @@ def test_wrong_pairs_share_their_picture(made):
 
 def test_the_same_seed_gives_the_same_bytes(data, made, tmp_path):
     recipe.compose_training(data, tmp_path / "again", 60, 3)
-    assert whole(tmp_path / "again") == whole(made / "train")
+    assert folder_contents(tmp_path / "again") == folder_contents(made / "train")
     recipe.compose_training(data, tmp_path / "other", 12, 4)
-    assert whole(tmp_path / "other") != {
-        k: v for k, v in whole(made / "train").items() if k in whole(tmp_path / "other")
+    assert folder_contents(tmp_path / "other") != {
+        k: v for k, v in folder_contents(made / "train").items() if k in folder_contents(tmp_path / "other")
     }
 
 
 def test_what_is_composed_is_not_composed_again(data, made):
-    before = whole(made)
+    before = folder_contents(made)
     composed(data, made, clips=60, seed=3)
-    assert whole(made) == before
+    assert folder_contents(made) == before
     with pytest.raises(ValueError, match="60 clips of seed 3"):
         composed(data, made, clips=61, seed=3)
 
@@ -199,7 +198,7 @@ def test_what_is_pasted_lies_where_its_box_says(data):
     album.pool, album.grounds = {"dog": [boxed]}, [path for path in album.grounds if class_of(path) == "violin"]
     for seed in range(6):
         scene = pasted(album, ["dog"], np.random.default_rng(seed))
-        assert scene.seen == ["dog", "violin"]
+        assert scene.visible == ["dog", "violin"]
         assert dark(scene.picture, scene.boxes["dog"][0]) > 0.8
 
 
@@ -247,6 +246,15 @@ def test_what_is_calibrated_follows_the_peaks():
     assert card["verdict"] == {"least_effect": 0.04, "least_similarity": 0.3}
     AdaptiveWeights(**card["fusion"])
     VerdictRule(**card["verdict"])
+
+
+def test_shares_are_means_over_classes():
+    left = np.tile(np.linspace(1, 0, 4, dtype=np.float32), (4, 1))
+    maps = dict.fromkeys(("av", "own", "shipped"), left)
+    cells = ClipCells(id="one", boxes=np.array([[0, 0, 0.5, 1]]), maps=maps)
+    clips = [ClipMaps(f"{row}", "dog | dog", cells) for row in range(3)]
+    clips.append(ClipMaps("3", "cat | cat", replace(cells, maps=dict.fromkeys(maps, left[:, ::-1].copy()))))
+    assert class_means(clips, Fusion(own=AdaptiveWeights()))["av"] == [0.5, 0.5, 0.5]
 
 
 def test_the_recipe_is_a_configuration():

@@ -296,14 +296,14 @@ def test_only_what_is_near_the_window_is_painted(chromium, tmp_path) -> None:
 def test_the_slider_redraws_the_maps_and_its_button_goes_back(page) -> None:
     own = page.painted()
     assert len(set(own)) == 1 + len(KINDS)
-    seen = [own]
+    painted = [own]
     for value in (0.1, 0.55, 0.9):
         page.slide(value)
         assert page.find("threshold-value").text == f"{value:.2f}"
-        seen.append(page.painted(state=str(value)))
-    assert {pictures[0] for pictures in seen} == {own[0]}  # the frame stays
+        painted.append(page.painted(state=str(value)))
+    assert {pictures[0] for pictures in painted} == {own[0]}  # the frame stays
     for place in range(1, 1 + len(KINDS)):
-        assert len({pictures[place] for pictures in seen}) == 4
+        assert len({pictures[place] for pictures in painted}) == 4
     page.find("threshold-rule").click()
     assert page.painted() == own
     assert page.find("threshold-value").text == "median"

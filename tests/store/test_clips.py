@@ -1,4 +1,4 @@
-"""Round trips of clips and hints; incomplete files are never read."""
+"""Stores of clips: round trips, resuming, damaged headers; incomplete files are never read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avloc.errors import Refused, StoreNotFound
-from avloc.files import atomic_path, folder_lock, remove_leftovers
 from avloc.registry import StoreSpec
 from avloc.store import (
     FLAGS,
@@ -67,30 +66,6 @@ def test_clips_round_trip(tmp_path_factory, names, shard_clips):
     store = fill(tmp_path_factory.mktemp("store"), sorted(names, reverse=True), shard_clips=shard_clips)
     assert store.ids == sorted(names)
     assert all(same(store.read(name), clip(name)) for name in names)
-
-
-def test_temporary_file_of_a_killed_writer_is_removed_by_the_next_write(tmp_path):
-    mine, other = tmp_path / ".a.png.0123abcd.part", tmp_path / ".b.png.0123abcd.part"
-    for path in (mine, other):
-        path.touch()
-    with atomic_path(tmp_path / "a.png") as part:
-        part.write_bytes(b"whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.png"]
-
-
-def test_temporary_file_of_a_running_writer_is_kept(tmp_path):
-    with atomic_path(tmp_path / "a") as mine:
-        mine.write_bytes(b"first")
-        writer = multiprocessing.get_context("spawn").Process(target=_write_second, args=(tmp_path / "a",))
-        writer.start()
-        writer.join()
-        assert (writer.exitcode, (tmp_path / "a").read_bytes()) == (0, b"second")
-    assert (tmp_path / "a").read_bytes() == b"first"
-
-
-def _write_second(path):
-    with atomic_path(path) as part:
-        part.write_bytes(b"second")
 
 
 def test_every_field_round_trips(tmp_path):
@@ -250,64 +225,6 @@ def test_handles_do_not_cross_a_fork_or_a_pickle(tmp_path):
     assert pickle.loads(pickle.dumps(store)).read("b").picture == expected
 
 
-STAMP = HintStamp(teacher="panns", shape=(4,), weights={"file": "hash"}, settings={"normalise": True})
-
-
-def test_hints_and_their_absence_round_trip(tmp_path):
-    values = {"a": np.arange(4.0), "b": None, "c": np.full(4, 0.5)}
-    with HintWriter(tmp_path, STAMP, shard_clips=2) as writer:
-        for name, value in values.items():
-            writer.add(name, value)
-    hints = Hints(tmp_path, "panns")
-    assert hints.read("a").tolist() == [0, 1, 2, 3]
-    assert hints.read("a").dtype == np.float16
-    assert hints.read("b") is None
-    assert hints.stamp["weights"] == {"file": "hash"}
-    with pytest.raises(KeyError):
-        hints.read("never run")
-
-
-def test_other_stamp_is_refused_and_the_difference_named(tmp_path):
-    with HintWriter(tmp_path, STAMP):
-        pass
-    with HintWriter(tmp_path, STAMP):
-        pass
-    other = HintStamp(teacher="panns", shape=(4,), weights={"file": "other"}, settings={"normalise": True})
-    with pytest.raises(Refused, match="weights differ"), HintWriter(tmp_path, other):
-        pass
-
-
-def test_error_for_absent_hints_names_the_command(tmp_path):
-    with pytest.raises(Refused) as caught:
-        Hints(tmp_path, "detr")
-    assert "distill-cache" in caught.value.hint
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(path) as part:
-        part.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
-    (tmp_path / ".shard-00000.h5.123.part").write_bytes(b"half")
-    (tmp_path / "kept.h5").write_bytes(b"")
-    remove_leftovers(tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.h5"]
-
-
-def test_a_second_writer_is_refused(tmp_path):
-    with folder_lock(tmp_path):
-        with pytest.raises(Refused, match="another avloc process"), folder_lock(tmp_path):
-            pass
-    with folder_lock(tmp_path):
-        pass
-
-
 def test_shards_hold_plain_hdf5(tmp_path):
     """Readable by other programs: one data set per field, aligned rows."""
     fill(tmp_path, "abc", shard_clips=3)
@@ -323,3 +240,21 @@ def test_few_shards_are_open_at_a_time_and_every_clip_is_found(tmp_path, monkeyp
         assert clip_digest(store.read(name)) == expected[name]
         assert len(store.shards._open) <= 2
     assert len(set(expected.values())) == 8
+
+
+HEADERS = {
+    "deep": b'{"schema": ' + b"[" * 100_000,
+    "a list": b"[]",
+    "another kind of spec": b'{"schema": 1, "spec": 3, "expected": []}',
+    "impossible spec": b'{"schema": 1, "spec": {"seconds": -1, "rate": 1, "shorter_side": 1}, "expected": []}',
+    "a number too long": b'{"schema": 1, "expected": ' + b"9" * 10_000 + b"}",
+    "no UTF-8": b'{"schema": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_malformed_store_header_is_refused(intact_store, tmp_path, case):
+    shutil.copytree(intact_store, tmp_path / "store")
+    (tmp_path / "store" / "store.json").write_bytes(HEADERS[case])
+    with pytest.raises(Refused, match=r"store\.json"):
+        Store(tmp_path / "store")

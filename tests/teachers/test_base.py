@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,15 +24,10 @@ from avloc.registry import StoreSpec
 from avloc.store import Store
 from avloc.teachers import DetrSettings, DetrTeacher, PannsSettings, PannsTeacher, Teacher, choose_sound
 from avloc.weights import CNN14, DETR, locate
-from tests.teacher_makers import RATE, SECONDS, make_store
+from tests.teacher_makers import RATE, SECONDS, concept_teacher, hints_of, make_store
 
 CPU = torch.device("cpu")
 SMALL = 128
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.mktemp("teachers") / "store", 7)
 
 
 def panns(weights: Path, spec: StoreSpec, **settings: object) -> PannsTeacher:
@@ -44,10 +38,6 @@ def panns(weights: Path, spec: StoreSpec, **settings: object) -> PannsTeacher:
 def detr(weights: Path, **settings: object) -> DetrTeacher:
     chosen = DetrSettings(**{"side": SMALL, **settings})  # type: ignore[arg-type]
     return DetrTeacher(chosen, locate(DETR, weights_dir=weights), CPU)
-
-
-def hints_of(teacher: Teacher, store: Store) -> list[np.ndarray | None]:
-    return teacher.hints([teacher.read(store.read(clip_id)) for clip_id in store.ids])
 
 
 def test_teachers_come_without_side_effects(tmp_path: Path, weights: Path) -> None:
@@ -87,12 +77,8 @@ assert not [name for name in sys.modules if name.startswith("panns_inference")]
     subprocess.run([sys.executable, "-c", script], env=env, check=True)
 
 
-def test_models_load_without_a_connection(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*address: object) -> None:
-        raise AssertionError(f"tried to connect: {address}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+@pytest.mark.usefixtures("no_connections")
+def test_models_load_without_a_connection(weights: Path) -> None:
     for model in (load_cnn14(CNN14.under(weights)), load_detr(DETR.under(weights))):
         assert not model.training
         assert not any(weight.requires_grad for weight in model.parameters())
@@ -154,10 +140,11 @@ def test_published_size(store: Store, weights: Path) -> None:
     assert hint.shape == teacher.stamp.shape == (25, 25)
 
 
-@pytest.mark.parametrize("name", ["panns", "detr"])
+@pytest.mark.usefixtures("no_hash_in_names")
+@pytest.mark.parametrize("name", ["panns", "detr", "yamnet", "lite0"])
 def test_hints_do_not_depend_on_the_batch(name: str, store: Store, weights: Path) -> None:
     makers = {"panns": lambda: panns(weights, store.spec), "detr": lambda: detr(weights)}
-    teacher: Teacher = makers[name]()
+    teacher: Teacher = makers[name]() if name in makers else concept_teacher(name, weights)
     material = [teacher.read(store.read(clip_id)) for clip_id in store.ids]
     together = teacher.hints(material)
     alone = [teacher.hints([one])[0] for one in material]
@@ -253,11 +240,8 @@ def test_wrong_cnn14_files(tmp_path: Path, weights: Path) -> None:
         load_cnn14(path)
 
 
-def test_older_detr_settings(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*address: object) -> None:
-        raise AssertionError(f"tried to connect: {address}")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+@pytest.mark.usefixtures("no_connections")
+def test_older_detr_settings(tmp_path: Path, weights: Path) -> None:
     folder = Path(shutil.copytree(DETR.under(weights), tmp_path / "detr"))
     stated = json.loads((folder / "config.json").read_text())
     blank = {"use_timm_backbone": False, "backbone": None, "dilation": None, "use_pretrained_backbone": None}

@@ -1,29 +1,34 @@
-"""Initial weights of a training run, and frozen backbones."""
+"""Before the first step: clips and their hints, initial weights, frozen backbones, and the card."""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from avloc import weights
+from avloc.annotations.testsets import published_list
 from avloc.checkpoint import load_model
-from avloc.config import LossWeights, ModelConfig, TrainConfig, read_toml, resolve_config
+from avloc.config import LossWeights, ModelConfig, OptimConfig, TrainConfig, read_toml, resolve_config
 from avloc.errors import Refused, UsageError, WeightsError
 from avloc.methods import build
 from avloc.networks.concepts import CONCEPTS, concept_projections, concepts_hash
 from avloc.networks.lite0 import frozen_head
 from avloc.networks.yamnet import read_yamnet
-from avloc.store import Store
+from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train import TrainOptions, plan, train
 from avloc.weights import LITE0, YAMNET, Located, Weight
 from tests.processes import Here
 from tests.recipe_makers import save_lite0, save_yamnet
 from tests.run_folders import same_run, tensors
 from tests.small_models import SMALL
-from tests.synthetic_scenes import write_store
+from tests.small_training import CONFIG, changed
+from tests.synthetic_scenes import HINT_WIDTH, write_store
 
 NO_HINTS = LossWeights(audio_hint=0, visual_hint=0)
 SHARED_WORDS = ModelConfig(
@@ -37,11 +42,6 @@ FROZEN = TrainConfig(
     model=SMALL, loss=NO_HINTS, init="random", freeze=True, batch=4, epochs=2, workers=0, precision="fp32"
 )
 CONCEPTUAL = replace(FROZEN, model=SHARED_WORDS, init="concepts")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    return write_store(tmp_path_factory.mktemp("starts") / "store", 10)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_only_what_is_frozen_can_thaw():
     with pytest.raises(UsageError, match=r"thaw = 'imgnet\.conv5' is impossible; valid: empty, unless freeze = true"):
         replace(FROZEN, freeze=False, thaw="imgnet.conv5")
     for method in ("lvs", "sspl"):
-        with pytest.raises(UsageError, match=f"thaw, which {method} does not use"):
+        with pytest.raises(UsageError, match=f"thaw = 'frame' does not apply to --method {method}"):
             resolve_config({"freeze": True, "thaw": "frame"}, method)
 
 
@@ -152,14 +152,14 @@ def test_what_a_frozen_head_depends_on_cannot_thaw(store, tmp_path, published, n
         train(options, frozen)
     assert "Valid are imgnet._blocks.15, imgnet._conv_head, imgnet._bn1, imgnet._fc, audnet." in caught.value.hint
     assert f"{name}," not in caught.value.hint
-    for changed in ({"freeze": False, "thaw": ""}, {"init": "random"}):
+    for settings in ({"freeze": False, "thaw": ""}, {"init": "random"}):
         with pytest.raises(UsageError, match="needs pretrained weights and frozen layers before it") as caught:
-            train(options, replace(frozen, **changed))
+            train(options, replace(frozen, **settings))
         assert "--set freeze=true" in caught.value.hint
 
 
 def test_what_thaws_is_what_learns():
-    """SACL says by itself which of its parts learn."""
+    """`groups` of SACL lists the thawed parts."""
     config = resolve_config({"init": "random", "freeze": True, "thaw": "frame"}, "sacl")
     model = build(config.model)
     model.freeze_backbones()
@@ -194,8 +194,8 @@ def test_concepts_are_where_a_run_begins(store, tmp_path, published, monkeypatch
     (begun,) = started
     names = ("img_proj.weight", "img_proj.bias", "aud_proj.weight", "aud_proj.bias")
     assert all(torch.equal(begun[name], part) for name, part in zip(names, concept_projections(), strict=True))
-    seen = torch.load(published[LITE0.name].path, weights_only=True)
-    assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in seen.items())
+    state = torch.load(published[LITE0.name].path, weights_only=True)
+    assert all(torch.equal(begun[f"imgnet.{key}"], value) for key, value in state.items())
     yamnet = read_yamnet(published[YAMNET.name].path)
     assert torch.equal(begun["audnet.block13.pointwise.weight"], yamnet["trunk.block13.pointwise.weight"])
     assert torch.equal(begun["audnet._fc.bias"], yamnet["head.bias"])
@@ -235,9 +235,9 @@ def test_published_weights_go_into_an_audio_network(store, tmp_path, published):
     yamnet, ours = read_yamnet(published[YAMNET.name].path), trunks(tmp_path / "run")
     assert torch.equal(ours["audnet.block5.pointwise.weight"], yamnet["trunk.block5.pointwise.weight"])
     assert load_model(tmp_path / "run").card["init"]["audio"]["sha256"] == "b"
-    seen = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
-    train(TrainOptions(store=store, out=tmp_path / "seen"), seen)
-    assert "audio" not in load_model(tmp_path / "seen").card["init"]
+    plain = replace(config, model=replace(model, audio_trunk="shufflenet_v2_x0_5"))
+    train(TrainOptions(store=store, out=tmp_path / "plain"), plain)
+    assert "audio" not in load_model(tmp_path / "plain").card["init"]
 
 
 def test_absent_sound_weights_are_named_and_never_replaced(store, tmp_path, published, monkeypatch, offline):
@@ -274,3 +274,93 @@ def test_what_nothing_in_the_store_can_teach_is_refused(loss, words, tmp_path):
     with pytest.raises(UsageError, match=words) as caught:
         train(TrainOptions(store=bare, out=tmp_path / "run", dry_run=True), replace(FROZEN, loss=loss))
     assert "--kind train" in caught.value.hint
+
+
+def test_hints_of_another_width_are_a_usage_error(store, tmp_path):
+    wide = changed(CONFIG, model=ModelConfig(**{**vars(SMALL), "dim": 512}))
+    with pytest.raises(UsageError, match="--dim 16, or --no-audio-hint"):
+        train(TrainOptions(store=store, out=tmp_path), wide)
+
+
+def test_clips_on_which_a_teacher_failed_are_left_out_and_counted(tmp_path):
+    store = write_store(tmp_path / "store", 6)
+    with HintWriter(store, HintStamp(teacher="panns", shape=(HINT_WIDTH,))) as writer:
+        for name in Store(store).ids[1:]:
+            writer.add(name, np.ones(HINT_WIDTH))
+    config = changed(CONFIG, epochs=1, loss=LossWeights(visual_hint=0))
+    with pytest.raises(Refused, match="1 of 6 clips have no hints of panns"):
+        train(TrainOptions(store=store, out=tmp_path / "run"), config)
+    failed = json.dumps({"id": Store(store).ids[0], "reason": "too short"})
+    (store / "hints-panns" / "failed.jsonl").write_text(failed + "\n")
+    events = []
+    report = train(TrainOptions(store=store, out=tmp_path / "run"), config, events.append)
+    assert report.clips == 5
+    assert any("1 clips are left out" in getattr(event, "text", "") for event in events)
+    assert load_model(tmp_path / "run").card["clips_without_hints"] == 1
+
+
+def test_a_dry_run_refuses_a_start_that_is_not_there(store, tmp_path):
+    options = TrainOptions(store=store, out=tmp_path / "run", dry_run=True)
+    with pytest.raises(UsageError, match=r"gone\.safetensors"):
+        train(options, replace(CONFIG, init=str(tmp_path / "gone.safetensors")))
+
+
+def test_dry_run_writes_nothing(store, tmp_path):
+    report = train(TrainOptions(store=store, out=tmp_path / "run", dry_run=True), CONFIG)
+    assert (report.clips, report.steps_per_epoch, report.epochs_done) == (14, 3, 0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("offline")
+def test_absent_imagenet_weights_are_named_and_never_replaced(store, tmp_path):
+    with pytest.raises(WeightsError, match="shufflenetv2") as caught:
+        train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init="imagenet"))
+    assert "--init random" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "start.txt"])
+def test_an_absent_start_is_answered_with_what_init_takes(store, tmp_path, name):
+    (tmp_path / "start.txt").write_text("no model")
+    with pytest.raises(UsageError, match=re.escape(name)) as caught:
+        train(TrainOptions(store=store, out=tmp_path / "run"), changed(CONFIG, init=str(tmp_path / name)))
+    assert caught.value.hint.startswith("--init takes imagenet, concepts, random, a run folder")
+    assert "--model" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_model_can_be_the_start(store, tmp_path):
+    train(TrainOptions(store=store, out=tmp_path / "first"), changed(CONFIG, epochs=1))
+    slow = changed(CONFIG, epochs=1, init=str(tmp_path / "first"), optim=OptimConfig(lr=1e-12))
+    train(TrainOptions(store=store, out=tmp_path / "second"), slow)
+    one, other = (tensors(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert torch.allclose(one["img_proj.weight"], other["img_proj.weight"], atol=1e-6)
+    with pytest.raises(UsageError, match=r"is a model with dim 16 \(here 8\)"):
+        none = LossWeights(audio_hint=0, visual_hint=0)
+        wide = changed(slow, model=ModelConfig(**{**vars(SMALL), "dim": 8}), loss=none)
+        train(TrainOptions(store=store, out=tmp_path / "third"), wide)
+
+
+@pytest.mark.parametrize(
+    ("ids", "clips", "listed"),
+    [
+        ("flickr_10k", "flickr_10k", "flickr_10k"),
+        ("flickr_10k.txt", "flickr_10k", "flickr_10k"),
+        ("flickr-10k.csv", "flickr_10k", "flickr_10k"),
+        ("mine.txt", "flickr_10k", ""),
+        ("", "flickr_10k", ""),
+        ("flickr_10k.txt", "vggss_10k", ""),
+        ("flickr_10k, vggss_10k", "flickr_10k", ""),
+    ],
+)
+def test_the_card_names_the_published_list_that_was_trained_on(store, tmp_path, ids, clips, listed):
+    """The name counts only if the clips are on the list."""
+    source = Store(store)
+    header = StoreHeader(spec=source.spec, provenance={"ids": ids})
+    with StoreWriter(tmp_path / "store", header) as writer:
+        for name, clip_id in zip(source.ids[:4], published_list(clips), strict=False):
+            writer.add(Clip(**{**vars(source.read(name)), "id": clip_id}))
+    config = changed(CONFIG, epochs=1, loss=LossWeights(audio_hint=0, visual_hint=0))
+    train(TrainOptions(store=tmp_path / "store", out=tmp_path / "run"), config)
+    card = load_model(tmp_path / "run").card
+    assert (card["ids"], card["training_list"]) == (ids, listed)
+    assert (card["clips"], card["training_list_clips"]) == (4, 10_000 if listed else 0)
+    assert (card["config"]["seed"], card["hints"]) == (CONFIG.seed, {})

@@ -1,10 +1,8 @@
-"""Several inputs and times: expansion, output paths, skipping and prefetching."""
+"""`avloc localize` with several inputs and times: output paths, skipping, progress, and what it imports."""
 
 from __future__ import annotations
 
 import errno
-import json
-import threading
 from pathlib import Path
 
 import av
@@ -13,15 +11,14 @@ import pytest
 from PIL import Image
 
 import avloc
-from avloc.errors import UsageError
 from avloc.localize import InputDone, LocalizeOptions, Times, localize
-from avloc.localize.inputs import expand_inputs
-from avloc.localize.outputs import plan_outputs
-from avloc.localize.run import prefetch
 from avloc.media.probing import probe
 from avloc.media.video_frames import read_frame
 from avloc.progress import Notice, Progress
-from tests.media_makers import disc, make_picture, make_sound, make_video, tone
+from tests import program
+from tests.clip_folder import make_clip
+from tests.json_output import json_lines
+from tests.media_makers import make_sound, tone
 from tests.responsive_model import RATE, save_responsive
 
 
@@ -29,83 +26,6 @@ from tests.responsive_model import RATE, save_responsive
 def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     return save_responsive(path, verdict={"least_effect": 0.001})
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    """a.mp4 and b.mkv, four seconds each, the second half of b silent; a broken c.avi; files that are not videos."""
-    folder = tmp_path_factory.mktemp("clips")
-    video(folder / "a.mp4")
-    video(folder / "b.mkv", sound=tone(4, RATE, span=(0, 0.5)), audio_codec="flac")
-    (folder / "c.avi").write_text("no video")
-    (folder / "notes.txt").write_text("none either")
-    (folder / ".hidden.mp4").write_text("nor this")
-    make_picture(folder / "p.png", disc((64, 48), (0.3, 0.5)))
-    (folder / "deeper.mp4").mkdir()
-    video(folder / "deeper.mp4" / "d.mp4")
-    return folder
-
-
-def video(path: Path, **changes) -> Path:
-    return make_video(path, **{"seconds": 4, "fps": 5, "sound": tone(4, RATE), "rate": RATE, **changes})
-
-
-def lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-# --- inputs -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
-        (["a.mp4", "-", "a.mp4"], ["a.mp4", "-", "a.mp4"]),
-        (["*.m*"], ["a.mp4", "b.mkv"]),
-        (["b.mkv", "?.mp4"], ["b.mkv", "a.mp4"]),
-        (["**/*.mp4"], ["a.mp4", "deeper.mp4/d.mp4"]),
-        (["."], ["a.mp4", "b.mkv", "c.avi"]),
-        (["deeper.mp4/"], ["deeper.mp4/d.mp4"]),
-        (["@list.txt", "a.mp4"], ["b.mkv", "notes.txt", "a.mp4"]),
-        (["[odd].mp4"], ["[odd].mp4"]),
-    ],
-)
-def test_arguments_expand_to_inputs(clips, tmp_path, monkeypatch, typed, expected):
-    for path in clips.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    if "[odd].mp4" in typed:
-        (tmp_path / "[odd].mp4").symlink_to(clips / "a.mp4")
-    (tmp_path / "list.txt").write_text("# mine\nb.mkv\n\n  notes.txt  \n")
-    monkeypatch.chdir(tmp_path)
-    assert expand_inputs(typed, pictures=False) == expected
-
-
-def test_a_folder_includes_pictures_if_a_sound_is_given(clips):
-    names = [Path(name).name for name in expand_inputs([str(clips)], pictures=True)]
-    assert names == ["a.mp4", "b.mkv", "c.avi", "p.png"]
-
-
-@pytest.mark.parametrize(
-    ("typed", "words"),
-    [
-        (["absent.mp4"], "no such file: absent.mp4"),
-        (["x*.mp4"], r"no such file: x\*\.mp4 matches nothing"),
-        (["deeper*"], "matches nothing"),
-        (["@absent.txt"], "no such list: absent.txt"),
-        (["@short.txt"], "no such file: gone.mp4, in the list short.txt"),
-        (["@empty.txt"], "the list empty.txt is empty"),
-        (["empty"], "empty contains no video"),
-        (["-", "-"], "can be read once"),
-    ],
-)
-def test_invalid_inputs(tmp_path, monkeypatch, typed, words):
-    monkeypatch.chdir(tmp_path)
-    for name in ("empty", "deeper"):
-        Path(name).mkdir()
-    Path("short.txt").write_text("gone.mp4\n")
-    Path("empty.txt").write_text("# nothing\n")
-    with pytest.raises(UsageError, match=words):
-        expand_inputs(typed, pictures=False)
 
 
 def test_a_folder_with_one_bad_clip(here, clips, model, tmp_path):
@@ -136,7 +56,9 @@ def test_a_folder_with_one_bad_clip(here, clips, model, tmp_path):
 def test_one_json_line_per_time(here, clips, model, flags, times):
     done = here("localize", clips / "a.mp4", "--model", model, "--json", *flags)
     assert (done.code, done.err) == (0, "")
-    assert [line["time_s"] for line in lines(done.out)] == pytest.approx(times), "when the picture then shown appeared"
+    assert [line["time_s"] for line in json_lines(done.out)] == pytest.approx(times), (
+        "when the picture then shown appeared"
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,9 +100,9 @@ def test_the_deprecated_flag_of_map_weights_works_with_a_notice(here, clips, mod
         assert done.code == 0, done.err
         return done.err, out.read_bytes()
 
-    (old_said, old), (said, new) = arrays("--weights"), arrays("--map-weights")
-    assert "avloc: --weights is deprecated; use --map-weights\n" in old_said
-    assert "deprecated" not in said
+    (old_messages, old), (messages, new) = arrays("--weights"), arrays("--map-weights")
+    assert "avloc: --weights is deprecated; use --map-weights\n" in old_messages
+    assert "deprecated" not in messages
     assert old == new
     both = here("localize", clips / "a.mp4", "--model", model, "--weights", "av=1", "--map-weights", "av=1")
     assert (both.code, "--weights is the old spelling of --map-weights" in both.err) == (2, True)
@@ -190,7 +112,7 @@ def test_the_deprecated_flag_of_map_weights_works_with_a_notice(here, clips, mod
 def test_a_picture_has_no_times(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--json", "--every", 1)
-    assert (done.code, lines(done.out)[0]["error"]) == (
+    assert (done.code, json_lines(done.out)[0]["error"]) == (
         *(3, "is a picture; --every, --start and --end apply to videos only"),
     )
 
@@ -199,13 +121,13 @@ def test_a_picture_without_suffix_is_recognized_by_its_bytes(here, clips, model,
     sound = make_sound(tmp_path / "s.wav", tone(3, RATE), RATE)
     (tmp_path / "picture").write_bytes((clips / "p.png").read_bytes())
     done = here("localize", tmp_path / "picture", "--audio", sound, "--model", model, "--json")
-    assert (done.code, lines(done.out)[0]["frame_hw"]) == (0, [48, 64])
+    assert (done.code, json_lines(done.out)[0]["frame_hw"]) == (0, [48, 64])
 
 
 def test_a_video_with_another_sound(here, clips, model, tmp_path):
     sound = make_sound(tmp_path / "s.wav", tone(4, RATE, hz=300), RATE)
-    (own,) = lines(here("localize", clips / "a.mp4", "--model", model, "--json").out)
-    (line,) = lines(here("localize", clips / "a.mp4", "--audio", sound, "--model", model, "--json").out)
+    (own,) = json_lines(here("localize", clips / "a.mp4", "--model", model, "--json").out)
+    (line,) = json_lines(here("localize", clips / "a.mp4", "--audio", sound, "--model", model, "--json").out)
     assert (line["time_s"], line["frame_hw"]) == (own["time_s"], own["frame_hw"])
     frame, time_s = read_frame(clips / "a.mp4")
     start = round((time_s - 1.5) * RATE)
@@ -215,53 +137,6 @@ def test_a_video_with_another_sound(here, clips, model, tmp_path):
 
 
 # --- outputs of several times -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("inputs", "out", "every", "expected"),
-    [
-        (["a.mp4"], "", True, ["a.heat/{time}.png"]),
-        (["a.mp4"], "new/", True, ["new/a-{time}.png"]),
-        (["a.mp4"], "new", True, ["new/a-{time}.png"]),
-        (["a.mp4"], "h.npy", True, ["h.npy"]),
-        (["a.mp4"], "h.mp4", True, ["h.mp4"]),
-        (["a.mp4"], "h-{time}.jpg", True, ["h-{time}.jpg"]),
-        (["a.mp4"], "h-{time}.jpg", False, ["h-{time}.jpg"]),
-        (["a.mp4", "b.mp4"], "{stem}.JPEG", False, ["a.JPEG", "b.JPEG"]),
-        (["x/a.mp4", "y/a.mp4"], "deep/{stem}/{stem}.mp4", False, ["deep/a/a.mp4", "deep/a-2/a-2.mp4"]),
-        (["x/a.mp4", "y/a.mp4"], "m/{stem}.npy", True, ["m/a.npy", "m/a-2.npy"]),
-        (["a.mp4"], "{stem}.npy", False, ["a.npy"]),
-        (["-", "a.mp4"], "{stem}/", False, ["stdin/stdin.png", "a/a.png"]),
-    ],
-)
-def test_outputs_from_arguments(tmp_path, monkeypatch, inputs, out, every, expected):
-    monkeypatch.chdir(tmp_path)
-    assert plan_outputs(inputs, out, every=every) == [Path(name) for name in expected]
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("inputs", "out", "every", "words"),
-    [
-        (["a.mp4"], "h.png", True, "is one picture for several times; valid: a folder, a name with {time}, or .npy"),
-        (["a.mp4"], "{stem}.png", True, "is one picture for several times"),
-        (["a.mp4"], "{time}.mp4", True, "a video contains all times"),
-        (
-            ["a.mp4", "b.mp4"],
-            "h.npy",
-            True,
-            "one file for 2 inputs; valid: a folder, as in --out h/, or a name with {stem}",
-        ),
-        (["a.mp4", "b.mp4"], "{time}.png", True, "one file for 2 inputs"),
-        (["a.mp4"], "{stem}.tiff", False, "unknown suffix"),
-        (["a.mp4"], "h.webp", True, "is one picture for several times"),
-        (["a.mp4"], "{foo}-{time}.png", True, "{foo} is unknown; valid: {stem}, {time}"),
-    ],
-)
-def test_invalid_outputs(inputs, out, every, words):
-    with pytest.raises(UsageError) as caught:
-        plan_outputs(inputs, out, every=every)
-    assert words in str(caught.value)
 
 
 def test_one_picture_per_time(here, clips, model, tmp_path):
@@ -276,7 +151,7 @@ def test_one_picture_per_time(here, clips, model, tmp_path):
 
 def test_all_times_in_one_array(here, clips, model, tmp_path):
     done = here("localize", clips / "b.mkv", "--model", model, "--every", 1, "--out", tmp_path / "h.npy", "--json")
-    maps, each = np.load(tmp_path / "h.npy"), lines(done.out)
+    maps, each = np.load(tmp_path / "h.npy"), json_lines(done.out)
     assert (maps.dtype, maps.shape, len(each)) == (np.float32, (4, 48, 64), 4)
     for heat, line, reference in zip(maps, each, avloc.load(model).localize_video(clips / "b.mkv"), strict=True):
         np.testing.assert_array_equal(heat, reference.heatmap)
@@ -286,11 +161,11 @@ def test_all_times_in_one_array(here, clips, model, tmp_path):
 
 
 def test_an_array_of_a_truncated_video_holds_the_decoded_times(here, model, tmp_path):
-    whole = video(tmp_path / "whole.mp4", seconds=12, sound=tone(12, RATE), faststart=True)
+    whole = make_clip(tmp_path / "whole.mp4", seconds=12, sound=tone(12, RATE), faststart=True)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
     done = here("localize", cut, "--model", model, "--every", 1, "--out", tmp_path / "h.npy", "--json")
-    *fine, failed = lines(done.out)
+    *fine, failed = json_lines(done.out)
     assert done.code == 1
     assert len(fine) == 8
     assert all(line["error"] is None for line in fine)
@@ -328,8 +203,8 @@ def test_the_verdict_of_an_overlay_video_is_from_five_times(here, clips, model, 
 
 def test_json_of_an_overlay_video_has_the_times_of_the_verdict(here, clips, model, tmp_path):
     command = ("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / "h.mp4", "--json")
-    assert [line["time_s"] for line in lines(here(*command).out)] == Times(count=5).within(probe(clips / "a.mp4"))
-    assert len(lines(here(*command, "--every", 2).out)) == 2
+    assert [line["time_s"] for line in json_lines(here(*command).out)] == Times(count=5).within(probe(clips / "a.mp4"))
+    assert len(json_lines(here(*command, "--every", 2).out)) == 2
 
 
 def test_every_frame_of_an_overlay_video_has_the_verdict_if_it_ignores_the_sound(here, clips, tmp_path):
@@ -357,7 +232,7 @@ def test_a_picture_is_not_overwritten_by_its_time(here, clips, model, tmp_path):
 def test_videos_of_several_inputs(here, clips, model, tmp_path):
     out = f"{tmp_path}/{{stem}}.mp4"
     done = here("localize", clips, "--model", model, "--out", out, "--every", 1, "--json")
-    each = lines(done.out)
+    each = json_lines(done.out)
     assert done.code == 1
     assert [Path(line["input"]).name for line in each] == ["a.mp4"] * 4 + ["b.mkv"] * 4 + ["c.avi"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
@@ -368,7 +243,7 @@ def test_a_video_of_a_picture_is_refused(here, clips, model, tmp_path):
     done = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4")
     assert (done.code, done.err.count("is a picture; an overlay video needs a video")) == (3, 1)
     again = here("localize", clips / "p.png", "--audio", sound, "--model", model, "--out", tmp_path / "h.mp4", "--json")
-    assert [line["peak_xy"] for line in lines(again.out)] == [None]  # refused before anything was localized
+    assert [line["peak_xy"] for line in json_lines(again.out)] == [None]  # refused before anything was localized
 
 
 def test_styles_change_the_overlay(here, clips, model, tmp_path):
@@ -424,49 +299,7 @@ def test_times_with_existing_outputs_are_skipped(here, clips, model, tmp_path):
     assert "skipped" in here(*command).err
 
 
-# --- prefetching, progress -------------------------------------------------------------------------------------
-
-
-def test_prefetching_keeps_order_and_is_bounded():
-    made = []
-
-    def items():
-        for number in range(20):
-            made.append(number)
-            yield number
-
-    for taken, number in enumerate(prefetch(items(), depth=2)):
-        assert number == taken
-        assert len(made) <= taken + 3
-    assert made == list(range(20))
-
-
-def test_prefetching_raises_errors_in_order():
-    def items():
-        yield 1
-        yield 2
-        raise OSError("disk gone")
-
-    coming = prefetch(items())
-    assert [next(coming), next(coming)] == [1, 2]
-    with pytest.raises(OSError, match="disk gone"):
-        next(coming)
-
-
-def test_closing_stops_prefetching():
-    made = []
-
-    def items():
-        for number in range(100):
-            made.append(threading.current_thread().name)
-            yield number
-
-    coming = prefetch(items())
-    next(coming)
-    coming.close()
-    assert len(made) <= 4
-    assert all(name.startswith("avloc-read") for name in made)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("avloc-read")]
+# --- progress, imports --------------------------------------------------------------------------------------------
 
 
 def test_progress_counts_times_up_to_the_total(clips, model):
@@ -482,3 +315,18 @@ def test_progress_counts_times_up_to_the_total(clips, model):
         "the map follows the sound",
         "the map follows the sound (at 2 of 4 times); silent: no source (at 2 of 4 times)",
     ]
+
+
+MEDIA = program.ROOT / "tests" / "data"
+NEEDLESS = {"torchvision", "torch._dynamo", "transformers", "librosa", "panns_inference", "matplotlib", "scipy"}
+
+
+def test_a_picture_imports_no_unneeded_packages(tmp_path: Path) -> None:
+    """Each of these imports takes as long as inference, torchvision as long as torch."""
+    inputs = (str(MEDIA / "frame.jpg"), "--audio", str(MEDIA / "sound.wav"))
+    result = program.avloc("localize", *inputs, "--out", str(tmp_path / "heat.png"), loaded=tmp_path / "loaded.txt")
+    assert result.returncode == 0, result.stderr
+    assert "follows the sound" not in result.stderr, "a caption was drawn, which needs a font"
+    loaded = set((tmp_path / "loaded.txt").read_text().split())
+    assert "torch" in loaded
+    assert not NEEDLESS & loaded

@@ -16,7 +16,7 @@ from tests.program import avloc
 from tests.synthetic_scenes import write_media
 
 METHOD = '''
-"""Newcomer: the mean of all cells against the sound, with trunks of its own."""
+"""Newcomer: the mean of all cells against the sound, with backbones of its own."""
 
 import torch.nn.functional as F
 from torch import nn
