@@ -265,26 +265,35 @@ class Mode:
 
     flag: str
     """How it is selected on the command line."""
-    run: str
-    """Dotted name of the function that runs it."""
+    run: str = ""
+    """Dotted name of the function that runs it; empty if the command runs it itself."""
     takes: tuple[str, ...]
     """Parameters of the command that apply to it."""
     own: tuple[str, ...] = ()
     """Parameters that apply to no other mode."""
 
 
+EVENT_TESTSETS = ("ave", "ave-weak", "ave-match")
+"""Test sets of event localization, scored per second."""
+MAPS_DIR = "--maps-dir"
+"""Name of the mode of `eval` that scores maps of other programs; no test set has this name."""
+
 _PREPARE = ("sources", "out", "layout", "method", "workers", "shard", "dry_run", "as_json")
 _EVAL = ("testset", "store", "run", "model", "clean_split", "max_missing", "device", "as_json")
+_EVAL_MAPS = ("testset", "store", "protocol", "report", "max_missing", "as_json")
 _LOCALIZE = ("inputs", "out", "model", "weights_dir", "device", "as_json")
 MODES: Mapping[str, Mapping[str, Mode]] = {
     "prepare": {"ave": Mode(flag="--layout ave", run="avloc.ave.prepare.prepare_events", takes=_PREPARE)},
     "eval": {
-        name: Mode(flag=f"--testset {name}", run="avloc.ave.commands.evaluate", takes=_EVAL, own=("clean_split",))
-        for name in ("ave", "ave-weak", "ave-match")
+        MAPS_DIR: Mode(flag=MAPS_DIR, takes=_EVAL_MAPS, own=("maps_dir",)),
+        **{
+            name: Mode(flag=f"--testset {name}", run="avloc.ave.commands.evaluate", takes=_EVAL, own=("clean_split",))
+            for name in EVENT_TESTSETS
+        },
     },
     "localize": {"events": Mode(flag="--events", run="avloc.ave.commands.localize", takes=_LOCALIZE, own=("events",))},
 }
-"""Command -> name -> mode: layouts of `prepare`, test sets of `eval`, `localize --events`."""
+"""Command -> name -> mode: layouts of `prepare`, test sets of `eval`, `eval --maps-dir`, `localize --events`."""
 
 SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
 """Name -> dotted name of the function that builds a teacher of features per second, for stores that need one."""

@@ -13,7 +13,7 @@ from avloc.registry import MODES, SECONDS_TEACHERS, SPECS, resolve
 
 NAMES = {
     *(name for spec in SPECS.values() for name in (spec.network, spec.task)),
-    *(mode.run for modes in MODES.values() for mode in modes.values()),
+    *(mode.run for modes in MODES.values() for mode in modes.values() if mode.run),
     *SECONDS_TEACHERS.values(),
 }
 

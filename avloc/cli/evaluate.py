@@ -13,7 +13,7 @@ import typer
 from avloc.cli.options import Device, Json, Precision, WeightsDir, mode_of, renamed
 from avloc.errors import MissingClips, NoInputLeft, UsageError
 from avloc.malloc import keep_freed_memory
-from avloc.registry import resolve
+from avloc.registry import EVENT_TESTSETS, MAPS_DIR, resolve
 
 if TYPE_CHECKING:
     from avloc.evaluate import EvalReport
@@ -47,6 +47,10 @@ def evaluate(
             "commas.  [default: shipped if the card has a fusion, and av,object,fused]"
         ),
     ] = "",
+    maps_dir: Annotated[
+        Path | None,
+        typer.Option(help="Score the maps of another program instead of a model: a folder of ID.npy, [h, w] each."),
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,7 +77,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score models on a prepared test set; every number comes with its protocol and the missing clips."""
-    if mode := mode_of(ctx, testset):
+    mode = mode_of(ctx, MAPS_DIR if maps_dir is not None and testset not in EVENT_TESTSETS else testset)
+    if mode and mode.run:
         resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes})
         return
     from avloc.console.score_tables import print_session
@@ -87,6 +92,7 @@ def evaluate(
         testset=testset,
         store=store,
         maps=tuple(name.strip() for name in maps.split(",") if name.strip()),
+        maps_dir=maps_dir,
         protocols=tuple(protocol or ()),
         prior=object_prior,
         negatives=negatives,

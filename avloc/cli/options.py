@@ -44,7 +44,7 @@ def mode_of(ctx: typer.Context, name: str) -> Mode | None:
         applies = key in (*mode.takes, *mode.own) if mode else not owners
         source = ctx.get_parameter_source(key)
         if not applies and source is not None and source.name == "COMMANDLINE":
-            flag = max(option.opts, key=len)
+            flag = key.upper() if option.param_type_name == "argument" else max(option.opts, key=len)
             raise UsageError(
                 f"{flag} does not apply to {mode.flag}" if mode else f"{flag} applies to {', '.join(owners)}"
             )

@@ -21,7 +21,7 @@ from avloc.errors import Refused, StoreNotFound, UsageError, nearest, normal_for
 from avloc.evaluate.options import EvalOptions
 from avloc.progress import Listener, Notice, silent
 from avloc.protocols import Protocol
-from avloc.registry import MODES
+from avloc.registry import EVENT_TESTSETS
 from avloc.store import FLAGS, Store
 
 _RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union": "1 inside any box"}
@@ -62,14 +62,14 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
 
     Raises:
         UsageError: see `find_store`.
-        StoreNotFound: it is not prepared, and the evaluation needs more than VGG-SS's boxes.
+        StoreNotFound: it is not prepared, and the evaluation needs more than the boxes of VGG-SS.
         Refused: the store's box rule is not that of the test set.
     """
     try:
         store = Store(find_store(options.testset, options.store))
     except StoreNotFound:
         known = TESTSETS.get(options.testset, "")
-        if not (options.baselines_only and known.startswith("vggss") and options.store is None):
+        if not (options.without_model and known.startswith("vggss") and options.store is None):
             raise
         return _from_package(options)
     options = replace(options, testset=options.testset or _prepared_for(store))
@@ -122,7 +122,7 @@ def _check_rule(testset: str, store: Store) -> None:
 
 
 def _from_package(options: EvalOptions) -> TestSet:
-    """VGG-SS without a store, for baselines: its boxes are in the package."""
+    """VGG-SS without a store, if no model is run: its boxes are in the package."""
     known = published_boxes()
     boxed = sorted(known.by_id)
     return TestSet(
@@ -147,7 +147,7 @@ def find_store(testset: str, store: Path | None) -> Path:
         UsageError: neither a test set nor a store was named, or a published set is misspelled.
         StoreNotFound: no store was found; the hint has the `prepare` command.
     """
-    known = (*TESTSETS, *MODES["eval"])
+    known = (*TESTSETS, *EVENT_TESTSETS)
     similar = nearest(testset, known)
     if testset not in known and normal_form(testset) in map(normal_form, known):
         raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=similar)
