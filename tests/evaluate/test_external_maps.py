@@ -29,10 +29,11 @@ from avloc.media.pictures import decode_picture, encode_png
 from avloc.progress import Notice, silent
 from avloc.protocols import PROTOCOLS
 from avloc.store import Store
+from tests import readme
 from tests.eval_makers import to_clip, write
 from tests.processes import ROOT
 from tests.responsive_model import save_responsive
-from tests.synthetic_scenes import RATE, Scene, scenes
+from tests.synthetic_scenes import RATE, SIDE, Scene, scenes
 
 pytestmark = pytest.mark.usefixtures("offline")
 COUNT = 6
@@ -399,6 +400,22 @@ def test_the_table_names_the_folder_the_hash_and_what_is_not_run(here, maps, sto
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_example_of_the_page_writes_maps_that_are_scored(here, tmp_path, monkeypatch, all_scenes):
+    monkeypatch.chdir(tmp_path)
+    made = write(tmp_path / "data" / "mine", [to_clip(scene) for scene in all_scenes[:2]])
+    page = (ROOT / "avloc" / "evaluate" / "README.md").read_text(encoding="utf-8")
+    given = []
+
+    def my_model(picture: bytes, sound: np.ndarray) -> np.ndarray:
+        given.append((decode_picture(picture).shape, sound.dtype, len(sound)))
+        return np.eye(7)
+
+    exec(readme.block(page, "write the maps of a model"), {"my_model": my_model})
+    assert given == [((SIDE, SIDE, 3), np.int16, Store(made).spec.samples)] * 2
+    done = here("eval", "--testset", "mine", "--maps-dir", "maps")
+    assert (done.code, "scored 2 of 2 expected clips, 0 missing" in done.out) == (0, True)
 
 
 def test_missing_maps_give_the_exit_codes_of_missing_clips(here, maps, store):
