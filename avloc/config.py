@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError, nearest
+from avloc.modes import check_applies
 from avloc.registry import FASTEST_HZ, LONGEST_S, SPECS, check_setting, merged
 
 T = TypeVar("T")
@@ -192,11 +193,11 @@ def from_dict(kind: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
     Raises:
         UsageError: an unknown key, or a value of the wrong type.
     """
-    types = get_type_hints(kind)
-    if (unknown := next((name for name in data if name not in types), None)) is not None:
-        valid = ", ".join(prefix + name for name in types)
-        raise UsageError(f"unknown setting {prefix}{unknown}; valid: {valid}", hint=nearest(unknown, types))
-    return kind(**{name: _converted(types[name], value, prefix + name) for name, value in data.items()})
+    known = get_type_hints(kind)
+    if (unknown := next((name for name in data if name not in known), None)) is not None:
+        valid = ", ".join(prefix + name for name in known)
+        raise UsageError(f"unknown setting {prefix}{unknown}; valid: {valid}", hint=nearest(unknown, known))
+    return kind(**{name: _converted(known[name], value, prefix + name) for name, value in data.items()})
 
 
 def _converted(kind: Any, value: Any, name: str) -> Any:
@@ -213,10 +214,19 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
     return value
 
 
-def resolve_config(table: Mapping[str, Any], method: str = "") -> TrainConfig:
+def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one table with dotted names."""
+    out: dict[str, Any] = {}
+    for name, value in table.items():
+        out |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return out
+
+
+def resolve_config(table: Mapping[str, Any], method: str = "", given: Mapping[str, str] | None = None) -> TrainConfig:
     """A configuration from nested settings (keys as in `to_dict`), over the defaults of the method.
 
     A table named after the method holds its own settings. Without `method`, `model.method` names it, by default AVC.
+    `given` is as in `check_used`.
 
     Raises:
         UsageError: an unknown method or setting, or a setting that the method does not use.
@@ -238,19 +248,21 @@ def resolve_config(table: Mapping[str, Any], method: str = "") -> TrainConfig:
     rest = {name: value for name, value in table.items() if name != spec.name}
     rest = merged(rest, {"model": {"method": method, "own": own}})
     config = from_dict(TrainConfig, merged(spec.defaults(rest["model"]["own"]), rest))
-    check_used(config)
+    check_used(config, given)
     return config
 
 
-def check_used(config: TrainConfig) -> None:
-    """Raise a UsageError for a setting that the method does not use, or if all loss weights are 0."""
+def check_used(config: TrainConfig, given: Mapping[str, str] | None = None) -> None:
+    """Raise a UsageError for a setting that the method does not use, or if all loss weights are 0.
+
+    `given` are the settings on the command line, each with its spelling there. Their values do not matter.
+    """
     spec = SPECS[config.model.method]
-    defaults = to_dict(from_dict(TrainConfig, spec.defaults(config.model.own)))
-    ours = to_dict(config)
-    for name in spec.unused:
-        table, _, key = name.rpartition(".")
-        value, default = (part[table][key] if table else part[key] for part in (ours, defaults))
-        check_setting(value == default, f"{name}, which {spec.name} does not use,", value, repr(default))
+    default = from_dict(TrainConfig, spec.defaults(config.model.own))
+    ours, defaults = (dotted(to_dict(each)) for each in (config, default))
+    # Files written by avloc list every setting, and Python code does not say which were given: another value counts.
+    changed = {name: f"{name} = {value!r}" for name, value in ours.items() if value != defaults[name]}
+    check_applies({**changed, **(given or {})}, spec.unused, f"does not apply to --method {config.model.method}")
     weight = getattr(config.loss, spec.term)
     total = weight or config.loss.boxes or config.loss.audio_hint or config.loss.visual_hint
     check_setting(bool(total), f"loss.{spec.term}", weight, f"more than 0, or {spec.name} has no loss")

@@ -1,4 +1,4 @@
-"""What is plugged into the commands: published methods, and the modes, layouts and teachers of other packages.
+"""What is plugged into the commands: published methods, and the teachers of other packages.
 
 Everything is data. Code is given by dotted name and imported on first use (`resolve`), so that the library and worker
 processes find it as the command line does. No torch here.
@@ -110,7 +110,7 @@ class MethodSpec:
     without: Mapping[str, WhenDisabled] = field(default_factory=dict)
     """Own setting -> the authors' other settings when it is disabled."""
     unused: tuple[str, ...] = ()
-    """Settings that have no effect on it."""
+    """Settings, and parameters of `train`, that have no effect on it."""
     protocol: str = "avloc"
     """The protocol of its authors; avloc's own for AVC, whose code scores against the first box alone; '' for a method
     without maps."""
@@ -228,7 +228,7 @@ _FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seco
 _SMALL = {"loss": _WITHOUT_HINTS, "optim": {"lr": 1e-3}, "init": "random", "precision": "fp32"}
 _MEDIA_SETTINGS = (
     *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
-    *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers"),
+    *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers", "weights_dir"),
 )
 """Unused by methods that are trained on features in the store."""
 
@@ -258,42 +258,6 @@ EVENT_SPECS: Mapping[str, MethodSpec] = {
 SPECS: Mapping[str, MethodSpec] = types.MappingProxyType({**METHOD_SPECS, **EVENT_SPECS})
 """All methods."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Mode:
-    """A mode of a command: the code that runs it, and the options that apply to it."""
-
-    flag: str
-    """How it is selected on the command line."""
-    run: str = ""
-    """Dotted name of the function that runs it; empty if the command runs it itself."""
-    takes: tuple[str, ...]
-    """Parameters of the command that apply to it."""
-    own: tuple[str, ...] = ()
-    """Parameters that apply to no other mode."""
-
-
-EVENT_TESTSETS = ("ave", "ave-weak", "ave-match")
-"""Test sets of event localization, scored per second."""
-MAPS_DIR = "--maps-dir"
-"""Name of the mode of `eval` that scores maps of other programs; no test set has this name."""
-
-_PREPARE = ("sources", "out", "layout", "method", "workers", "shard", "dry_run", "as_json")
-_EVAL = ("testset", "store", "run", "model", "clean_split", "max_missing", "device", "as_json")
-_EVAL_MAPS = ("testset", "store", "protocol", "report", "max_missing", "as_json")
-_LOCALIZE = ("inputs", "out", "model", "weights_dir", "device", "as_json")
-MODES: Mapping[str, Mapping[str, Mode]] = {
-    "prepare": {"ave": Mode(flag="--layout ave", run="avloc.ave.prepare.prepare_events", takes=_PREPARE)},
-    "eval": {
-        MAPS_DIR: Mode(flag=MAPS_DIR, takes=_EVAL_MAPS, own=("maps_dir",)),
-        **{
-            name: Mode(flag=f"--testset {name}", run="avloc.ave.commands.evaluate", takes=_EVAL, own=("clean_split",))
-            for name in EVENT_TESTSETS
-        },
-    },
-    "localize": {"events": Mode(flag="--events", run="avloc.ave.commands.localize", takes=_LOCALIZE, own=("events",))},
-}
-"""Command -> name -> mode: layouts of `prepare`, test sets of `eval`, `eval --maps-dir`, `localize --events`."""
 
 SECONDS_TEACHERS: Mapping[str, str] = {name: f"avloc.ave.teachers.{name}_teacher" for name in ("vgg19", "vggish")}
 """Name -> dotted name of the function that builds a teacher of features per second, for stores that need one."""

@@ -1,4 +1,4 @@
-"""What `eval --testset ave` and `localize --events` run (`avloc.registry.MODES`), and what they print."""
+"""What `eval --testset ave` and `localize --events` run (`avloc.modes`), and what they print."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from avloc.ave.evaluation import EventReport, evaluate_events
 from avloc.ave.localization import VideoEvents, localize_events
 from avloc.console.terminal import live, print_json, print_lines, print_path, shorten
-from avloc.errors import MissingClips, NoInputLeft
+from avloc.evaluate import check_missing
 from avloc.progress import Listener, Notice
+from avloc.report.tables import percent
 
 _CONFUSIONS = 5
 
@@ -41,12 +42,8 @@ def evaluate(
             print_json(report.as_json())
         else:
             print_lines(_report_lines(report))
-    if not reports[0].n_scored:
-        raise NoInputLeft(f"none of {reports[0].n_expected} rows could be scored: there are no features of their clips")
-    missing = len(reports[0].missing)
-    if missing > max_missing:
-        hint = f"Allow it with --max-missing {missing}."
-        raise MissingClips(f"{missing} rows are missing; --max-missing allows {max_missing}", hint=hint)
+    missing = [f"{clip}: it has no features" for clip in reports[0].missing]
+    check_missing(missing, reports[0].n_scored, max_missing, unit="row")
 
 
 def localize(
@@ -125,4 +122,4 @@ def _matching_lines(report: EventReport) -> Iterator[str]:
 
 
 def _percent(value: float) -> str:
-    return "    -" if math.isnan(value) else f"{100 * value:5.1f}"
+    return f"{percent(value, 1, '-'):>5}"

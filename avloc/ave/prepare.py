@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from avloc.annotations.testsets import IdList, media_id
@@ -18,10 +18,11 @@ from avloc.ave.event_table import EVENTS, NOISE, EventRow, EventTable
 from avloc.ave.released_features import FeatureFile, count_noise, find_features
 from avloc.errors import Refused, UsageError
 from avloc.media.pictures import VIDEO_SUFFIXES
+from avloc.modes import MODES, check_applies
 from avloc.prepare import PrepareOptions, PrepareReport, prepare
 from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent
-from avloc.registry import MODES, SPECS
+from avloc.registry import SPECS
 from avloc.sharding import lock_shard
 from avloc.store import FIRST, WINDOW, StoreHeader
 
@@ -73,13 +74,10 @@ def prepare_events(
 
 
 def _check_options(options: PrepareOptions) -> None:
-    """Refuse options that do not apply, as the command line does, where the library passes them."""
-    default, takes = PrepareOptions(layout=options.layout), MODES["prepare"][options.layout].takes
-    for name in (field.name for field in fields(options) if field.name not in takes):
-        if getattr(options, name) != getattr(default, name):
-            raise UsageError(f"--{name.replace('_', '-')} does not apply to --layout ave")
-    if options.method not in (default.method, _METHOD):
-        raise UsageError(f"--for {options.method} does not apply to --layout ave")
+    """Refuse options that do not apply. The library does not know which were given: those with another value count."""
+    values, default = vars(options), vars(PrepareOptions(layout=options.layout))
+    given = {name: f"{name} = {value!r}" for name, value in values.items() if value != default[name]}
+    check_applies(given, MODES["prepare"]["layout"][options.layout].unused(values), "does not apply to --layout ave")
 
 
 def _check_table(table: EventTable, out: Path, released: bool) -> None:

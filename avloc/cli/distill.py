@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.options import Device, Json, Shard, WeightsDir
+from avloc.cli.options import Device, Json, Shard, WeightsDir, mode_of
 
 
 def distill_cache(
+    ctx: typer.Context,
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     teacher: Annotated[
         list[str] | None,
@@ -36,6 +37,7 @@ def distill_cache(
     as_json: Json = False,
 ) -> None:
     """Run the frozen teachers once and store their hints beside the clips; resumable."""
+    mode_of(ctx)
     from avloc.console import terminal
     from avloc.distill import PUBLISHED_TEACHERS, DistillOptions
     from avloc.distill import distill_cache as run

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from avloc.cli.options import Device, Json, Precision, WeightsDir, mode_of, renamed
-from avloc.errors import MissingClips, NoInputLeft, UsageError
 from avloc.malloc import keep_freed_memory
-from avloc.registry import EVENT_TESTSETS, MAPS_DIR, resolve
-
-if TYPE_CHECKING:
-    from avloc.evaluate import EvalReport
+from avloc.registry import resolve
 
 
 def evaluate(
@@ -77,13 +72,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score models on a prepared test set; every number comes with its protocol and the missing clips."""
-    mode = mode_of(ctx, MAPS_DIR if maps_dir is not None and testset not in EVENT_TESTSETS else testset)
-    if mode and mode.run:
+    if mode := mode_of(ctx):
         resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes})
         return
     from avloc.console.score_tables import print_session
     from avloc.console.terminal import live
-    from avloc.evaluate import EvalOptions, evaluate_runs, evaluate_table, report_session
+    from avloc.evaluate import EvalOptions, check_missing, evaluate_runs, evaluate_table, report_session
     from avloc.report import prepare_folder
 
     object_prior = renamed(ctx, "prior", "object_prior")
@@ -102,8 +96,6 @@ def evaluate(
         batch=batch,
         max_missing=max_missing,
     )
-    if paper_table and (compare or report):
-        raise UsageError("--paper-table cannot be combined with --compare or --report")
     if report is not None:
         prepare_folder(report)
     keep_freed_memory()
@@ -115,18 +107,8 @@ def evaluate(
     print_session(session, as_json=as_json)
     if report is not None:
         report_session(report, session, shlex.join(["avloc", *sys.argv[1:]]))
-    _check_missing(session.evaluation.reports, max_missing)
-
-
-def _check_missing(reports: Sequence[EvalReport], max_missing: int) -> None:
-    """Fail if nothing was scored, or more is missing than allowed; the scores have been printed."""
-    if reports and not any(report.n_scored for report in reports):
-        clip_id, reason = next(iter(reports[0].missing.items()))
-        raise NoInputLeft(f"none of {reports[0].n_expected} clips could be scored; the first: {clip_id}: {reason}")
-    clips = max((len(report.missing) for report in reports), default=0)
-    pairs = max((len(report.missing_pairs) for report in reports), default=0)
-    if clips + pairs > max_missing:
-        hint = f"Allow it with --max-missing {clips + pairs}."
-        kinds = f"{clips} clips and {pairs} silent pairs" if pairs else f"{clips} clip{'s' * (clips != 1)}"
-        verb = "is" if clips + pairs == 1 else "are"
-        raise MissingClips(f"{kinds} {verb} missing; --max-missing allows {max_missing}", hint=hint)
+    if reports := session.evaluation.reports:
+        least = max(reports, key=lambda report: len(report.missing))
+        reasons = [f"{clip_id}: {reason}" for clip_id, reason in least.missing.items()]
+        pairs = max(len(report.missing_pairs) for report in reports)
+        check_missing(reasons, sum(report.n_scored for report in reports), max_missing, pairs=pairs)

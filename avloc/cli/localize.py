@@ -54,7 +54,7 @@ def localize(
     weights: Annotated[str, typer.Option("--weights", hidden=True)] = "",  # noqa: ARG001 (read by `renamed`)
     weights_dir: WeightsDir = None,
     style: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Style of overlays; may repeat.")] = None,
-    events: Annotated[
+    events: Annotated[  # noqa: ARG001 (read by `mode_of`)
         bool,
         typer.Option(
             "--events",
@@ -67,7 +67,7 @@ def localize(
     as_json: Json = False,
 ) -> None:
     """Show where in a picture its sound comes from."""
-    if mode := mode_of(ctx, "events" if events else ""):
+    if mode := mode_of(ctx):
         _check_failures(*resolve(mode.run)(**{name: ctx.params[name] for name in mode.takes}))
         return
     map_weights = renamed(ctx, "weights", "map_weights")

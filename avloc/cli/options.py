@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from avloc.errors import UsageError
-from avloc.registry import MODES, Mode
+from avloc.modes import MODES, Mode, check_applies
 
 WeightsDir = Annotated[
     Path | None,
@@ -30,25 +30,36 @@ Shard = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done; write nothing.")]
 
 
-def mode_of(ctx: typer.Context, name: str) -> Mode | None:
-    """The mode `name` of the running command; None for its default one.
+def given_options(ctx: typer.Context) -> dict[str, str]:
+    """The parameters on the command line, each with its flag, or an argument's placeholder."""
+    flags = {str(option.name): option.opts[0] for option in ctx.command.params if option.name in ctx.params}
+    sources = {name: ctx.get_parameter_source(name) for name in flags if ctx.params[name] is not None}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    return {name: flags[name] if flags[name].startswith("-") else name.upper() for name in given}
+
+
+def mode_of(ctx: typer.Context) -> Mode | None:
+    """The selected mode of the running command that other code runs; None if the command does.
 
     Raises:
-        UsageError: an option on the command line does not apply to it, whatever its value.
+        UsageError: an option on the command line does not apply to what other options select, whatever its value.
     """
-    modes = MODES[str(ctx.command.name)]
-    mode = modes.get(name)
-    for option in ctx.command.params:
-        key = str(option.name)
-        owners = [other.flag for other in modes.values() if key in other.own]
-        applies = key in (*mode.takes, *mode.own) if mode else not owners
-        source = ctx.get_parameter_source(key)
-        if not applies and source is not None and source.name == "COMMANDLINE":
-            flag = key.upper() if option.param_type_name == "argument" else max(option.opts, key=len)
-            raise UsageError(
-                f"{flag} does not apply to {mode.flag}" if mode else f"{flag} applies to {', '.join(owners)}"
-            )
-    return mode
+    given, run = given_options(ctx), None
+    for option, modes in MODES[str(ctx.command.name)].items():
+        flag, value = f"--{option.replace('_', '-')}", ctx.params[option]
+        names = value if isinstance(value, list) else str(value).split(",") if value else []
+        found = [modes.get(name, modes.get("", Mode())) for name in names]
+        found = found or [mode for mode in modes.values() if mode.default]
+        # With several values, as of --maps or --teacher, it is enough that an option applies to one of them.
+        unused = set.intersection(*(set(mode.unused(ctx.params)) for mode in found)) if found else set()
+        selected = flag if "" in modes else f"{flag} {','.join(names)}"
+        check_applies(given, unused - {option}, f"does not apply to {selected}")
+        owned = {key for mode in modes.values() for key in mode.own}
+        for key in sorted(owned.difference(*(mode.own for mode in found))):
+            owners = ", ".join(name for name, mode in modes.items() if key in mode.own)
+            check_applies(given, [key], f"applies only to {flag} {owners}")
+        run = next((mode for mode in found if mode.run and len(found) == 1), run)
+    return run
 
 
 def renamed(ctx: typer.Context, old: str, new: str) -> str:
@@ -60,8 +71,7 @@ def renamed(ctx: typer.Context, old: str, new: str) -> str:
     old_flag, new_flag = (f"--{name.replace('_', '-')}" for name in (old, new))
     if not ctx.params[old]:
         return str(ctx.params[new])
-    source = ctx.get_parameter_source(new)
-    if source is not None and source.name == "COMMANDLINE":
+    if new in given_options(ctx):
         raise UsageError(f"{old_flag} is the old spelling of {new_flag}; valid: one of them")
     typer.echo(f"avloc: {old_flag} is deprecated; use {new_flag}", err=True)
     return str(ctx.params[old])

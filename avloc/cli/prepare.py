@@ -49,7 +49,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Turn videos, frame and sound folders, or packed sets into a store."""
-    mode_of(ctx, layout)
+    mode_of(ctx)
     from avloc.console import terminal
     from avloc.prepare import PrepareOptions
     from avloc.prepare import prepare as run

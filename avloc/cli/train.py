@@ -11,16 +11,22 @@ import typer
 
 from avloc import config as configs
 from avloc.cli.exit_codes import StopRequest
-from avloc.cli.options import Device, DryRun, Json, WeightsDir
+from avloc.cli.options import Device, DryRun, Json, WeightsDir, given_options
 from avloc.errors import UsageError
 from avloc.malloc import keep_freed_memory
 from avloc.progress import Notice, silent
 from avloc.registry import EVENT_SPECS, METHOD_SPECS, merged
 
 _SEED = re.compile(r"[0-9]{1,19}")
+_SETTINGS = {
+    **{name: f"model.{name}" for name in ("dim", "vision_trunk", "audio_trunk")},
+    **{f"no_{name}": f"loss.{name}" for name in ("audio_hint", "visual_hint")},
+}
+"""Parameter -> the setting that it sets, if its name is another."""
 
 
 def train(
+    ctx: typer.Context,
     store: Annotated[Path, typer.Argument(help="Prepared store.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing run is resumed.")],
     method: Annotated[
@@ -79,7 +85,9 @@ def train(
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
-    resolved = configs.resolve_config(merged(merged(settings_table, _given(options_table)), assigned), method)
+    given = {_SETTINGS.get(name, name): flag for name, flag in given_options(ctx).items()}
+    given |= {name: f"--set {name}" for name in configs.dotted(assigned)}
+    resolved = configs.resolve_config(merged(merged(settings_table, _given(options_table)), assigned), method, given)
     if print_config:
         # Not typer.echo, which writes UTF-8 even if the stream's encoding is ASCII.
         print(configs.write_toml(configs.to_dict(resolved)), end="", flush=True)  # noqa: T201

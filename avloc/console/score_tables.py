@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avloc.console.terminal import console, print_json, shorten
-from avloc.report.tables import METRIC_LABELS
+from avloc.report.tables import METRIC_LABELS, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from avloc.evaluate.seed_groups import RunsSummary
 
 _LEGEND = "percent; mean: mean cIoU; @area: cIoU@0.5 with as many pixels as the ground truth; peak: hottest pixel in it"
+_percent = partial(percent, absent="-")
 _WIDEST = 10_000  # columns, more than any table has
 _MAP_LABELS = {"shipped": "as shipped", "av": "audio-visual", "object": "object prior", "detr": "DETR attention"}
 
@@ -184,10 +186,6 @@ def _cells(scores: MapScores) -> list[str]:
     values = (scores.overall.auc, scores.overall.mean_ciou, scores.area.ciou_50, scores.pointing)
     interval = "-" if math.isnan(low) else f"{100 * low:.1f}-{100 * high:.1f}"
     return [_percent(scores.overall.ciou_50), interval, *map(_percent, values), str(scores.overall.n)]
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _map_name(kind: str, report: EvalReport) -> str:

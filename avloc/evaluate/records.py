@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from avloc import __version__
 from avloc.config import LAST_EPOCH, TEST_SELECTED
+from avloc.errors import MissingClips, NoInputLeft
 from avloc.metrics import ClipScore, ExtendedScores, NegativeScores, SourceScores, Summary
 from avloc.protocols import Protocol
 
@@ -127,3 +129,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def check_missing(
+    missing: Sequence[str], n_scored: int, max_missing: int, *, pairs: int = 0, unit: str = "clip"
+) -> None:
+    """Raise NoInputLeft if nothing was scored, MissingClips if more is missing than allowed; for after the printing.
+
+    `missing` names each missing clip and why; `pairs` counts missing silent pairs.
+    """
+    if not n_scored:
+        raise NoInputLeft(f"none of {len(missing)} {unit}s could be scored; the first: {missing[0]}")
+    count = len(missing) + pairs
+    if count > max_missing:
+        what = f"{len(missing)} {unit}{'s' * (len(missing) != 1)}" + (f" and {pairs} silent pairs" if pairs else "")
+        reason = f"{what} {'is' if count == 1 else 'are'} missing; --max-missing allows {max_missing}"
+        raise MissingClips(reason, hint=f"Allow it with --max-missing {count}.")

@@ -19,9 +19,9 @@ from avloc.annotations.testsets import (
 )
 from avloc.errors import Refused, StoreNotFound, UsageError, nearest, normal_form
 from avloc.evaluate.options import EvalOptions
+from avloc.modes import MODES
 from avloc.progress import Listener, Notice, silent
 from avloc.protocols import Protocol
-from avloc.registry import EVENT_TESTSETS
 from avloc.store import FLAGS, Store
 
 _RULES_IN_WORDS = {"consensus": "two annotators must agree for a full 1", "union": "1 inside any box"}
@@ -147,7 +147,7 @@ def find_store(testset: str, store: Path | None) -> Path:
         UsageError: neither a test set nor a store was named, or a published set is misspelled.
         StoreNotFound: no store was found; the hint has the `prepare` command.
     """
-    known = (*TESTSETS, *EVENT_TESTSETS)
+    known = (*TESTSETS, *MODES["eval"]["testset"])
     similar = nearest(testset, known)
     if testset not in known and normal_form(testset) in map(normal_form, known):
         raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=similar)

@@ -13,8 +13,9 @@ from avloc.annotations.boxes import Annotations, published_boxes, read_annotatio
 from avloc.annotations.testsets import IdList, published_list, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
+from avloc.modes import MODES
 from avloc.prepare.sources import LAYOUTS
-from avloc.registry import MODES, SPECS, StoreSpec
+from avloc.registry import SPECS, StoreSpec
 from avloc.sharding import UNSHARDED, JobShard
 from avloc.store import FIRST, TRACK, WINDOW, StoreHeader
 
@@ -62,7 +63,7 @@ class PrepareOptions:
     """Write nothing."""
 
     def __post_init__(self) -> None:
-        _check_choice("--layout", self.layout, (*LAYOUTS, *MODES["prepare"]))
+        _check_choice("--layout", self.layout, tuple(dict.fromkeys((*LAYOUTS, *MODES["prepare"]["layout"]))))
         _check_choice("--for", self.method, tuple(SPECS))
         _check_choice("--kind", self.kind, ("", "train", "test"))
         if self.side and self.side < _LEAST_SIDE:
@@ -113,8 +114,9 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> StorePlan
     if annotations is None and ids is not None and kind == "test":
         # Clips of the silent pairs have no annotation, so VGG-SS has all annotations of `vggss_ext`.
         annotations = published_boxes() if set(ids.ids).issubset(published_list("vggss_ext")) else None
-    if options.side and kind == "test":
-        raise UsageError("--side applies to training stores only: test stores keep the original pictures")
+    if kind == "test" and (options.side or options.allow_test_overlap):
+        flag = "--side" if options.side else "--allow-test-overlap"
+        raise UsageError(f"{flag} applies to training stores only: test stores keep all clips and full pictures")
     expected = ids.ids if ids else annotations.ids if annotations else ()
     header = StoreHeader(
         spec=replace(options.spec, shorter_side=(options.side or TRAIN_SHORTER_SIDE) if kind == "train" else 0),

@@ -11,6 +11,7 @@ from pathlib import Path
 from avloc.annotations.testsets import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.files import real_path
+from avloc.modes import MODES
 from avloc.prepare import packed
 from avloc.prepare.clips import make_clip
 from avloc.prepare.plan import PrepareOptions, StorePlan, make_plan, merge_header
@@ -18,7 +19,7 @@ from avloc.prepare.selection import MAX_LISTED, SKIPPED, Selection, emit_notices
 from avloc.prepare.sources import FoundInputs, Skip, Source, classify, files_in
 from avloc.prepare.workers import make_clips, worker_count
 from avloc.progress import Listener, Notice, Progress, silent
-from avloc.registry import MODES, resolve
+from avloc.registry import resolve
 from avloc.sharding import JobShard, lock_shard, lock_shared_files, remove_partial_files
 from avloc.store import Store, StoreWriter
 from avloc.store.shards import shard_paths
@@ -85,8 +86,8 @@ def prepare(
         Refused: another process that is not a shard of this job writes to `out`, or its store has other settings.
         OSError: the disk is full or not writable.
     """
-    if options.layout in MODES["prepare"]:
-        report: PrepareReport = resolve(MODES["prepare"][options.layout].run)(sources, out, options, listener)
+    if (mode := MODES["prepare"]["layout"].get(options.layout)) and mode.run:
+        report: PrepareReport = resolve(mode.run)(sources, out, options, listener)
         return report
     started = time.monotonic()
     if out.exists() and not out.is_dir():

@@ -87,9 +87,9 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
-def percent(value: float | None, digits: int = 2) -> str:
-    """A fraction in percent; a dash for None and NaN."""
-    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
+def percent(value: float | None, digits: int = 2, absent: str = DASH) -> str:
+    """A fraction in percent; `absent` for None and NaN."""
+    return absent if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
 
 
 def flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:

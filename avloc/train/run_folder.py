@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
-from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, from_dict, read_toml, to_dict, write_toml
+from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, dotted, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
 from avloc.files import atomic_path, read_json_lines, write_bytes
 
@@ -37,7 +37,12 @@ class RunFolder:
         if "train" not in table or "run" not in table:
             raise Refused(f"{path} is not the configuration of a run", hint="Take another --out.")
         stored = from_dict(TrainConfig, table["train"])
-        differ = _differences(to_dict(stored), to_dict(config))
+        theirs, ours = (dotted(to_dict(each)) for each in (stored, config))
+        differ = [
+            f"{name} was {value!r}, now {ours.get(name)!r}"
+            for name, value in theirs.items()
+            if name not in FREE_TO_CHANGE and value != ours.get(name)
+        ]
         if config.optim.schedule != "constant" and stored.epochs != config.epochs:
             differ.append(
                 f"epochs was {stored.epochs}, now {config.epochs}, and the learning rate falls until the last"
@@ -81,16 +86,6 @@ class RunFolder:
         save_model(self.path / LAST_NAME, config, model.state_dict(), {**card, "selection": LAST_EPOCH})
         if select:
             save_model(self.path / MODEL_NAME, config, model.state_dict(), card)
-
-
-def _differences(stored: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
-    out: list[str] = []
-    for name, value in stored.items():
-        if isinstance(value, dict):
-            out += _differences(value, ours[name], f"{prefix}{name}.")
-        elif prefix + name not in FREE_TO_CHANGE and value != ours[name]:
-            out.append(f"{prefix}{name} was {value!r}, now {ours[name]!r}")
-    return out
 
 
 def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -45,7 +45,7 @@ def test_an_inconsistent_folder_is_refused(folder, tmp_path, here, spoil, words)
         (("--shard", "1/2"), "--shard 1/2 does not apply to released features"),
         (("--rate", "8000"), "--rate does not apply to --layout ave"),
         (("--side", "0"), "--side does not apply to --layout ave"),
-        (("--for", "lvs"), "--for lvs does not apply to --layout ave"),
+        (("--for", "lvs"), "--for does not apply to --layout ave"),
     ],
 )
 def test_options_that_do_not_apply_to_ave_are_refused(folder, tmp_path, here, flags, words):

@@ -82,7 +82,7 @@ def test_compared_models_are_paired_clip_by_clip(here, runs, store):
     [
         (["--compare", "absent"], "--compare needs a model to compare with"),
         (["absent"], "no model at absent"),
-        (["--paper-table", "2", "--report", "r"], "--paper-table cannot be combined"),
+        (["--paper-table", "2", "--report", "r"], "--report does not apply to --paper-table"),
         (["--paper-table", "9"], "known: flickr, vggss, cross, 2 (ablation)"),
     ],
 )

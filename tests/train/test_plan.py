@@ -122,7 +122,7 @@ def test_only_what_is_frozen_can_thaw():
     with pytest.raises(UsageError, match=r"thaw = 'imgnet\.conv5' is impossible; valid: empty, unless freeze = true"):
         replace(FROZEN, freeze=False, thaw="imgnet.conv5")
     for method in ("lvs", "sspl"):
-        with pytest.raises(UsageError, match=f"thaw, which {method} does not use"):
+        with pytest.raises(UsageError, match=f"thaw = 'frame' does not apply to --method {method}"):
             resolve_config({"freeze": True, "thaw": "frame"}, method)
 
 

@@ -1,0 +1,190 @@
+"""An option that does not apply to what the others select is refused by its name, whether or not it has its default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+
+from avloc.cli import app
+from avloc.config import TrainConfig, check_used, dotted, from_dict, resolve_config, to_dict, write_toml
+from avloc.errors import Refused, UsageError
+from avloc.prepare import PrepareOptions, prepare
+from avloc.registry import SPECS
+from avloc.train.run_folder import RunFolder
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
+BASE = {
+    "prepare": ("absent", "--out", "out"),
+    "distill-cache": ("absent",),
+    "train": ("absent", "--out", "out"),
+    "eval": ("--store", "absent"),
+    "localize": ("absent.mp4",),
+}
+"""Arguments with which a command ends early: its input does not exist."""
+
+MODEL_OPTIONS = ("--object-prior", "--prior", "--negatives", "--compare", "--paper-table", "--batch")
+OF_PICTURES = (*MODEL_OPTIONS, "--maps", "--maps-dir", "--protocol", "--report", "--weights-dir", "--precision")
+NOT_RUN = (*MODEL_OPTIONS, "--model", "--weights-dir", "--device", "--precision", "--clean-split")
+OF_MAPS = ("--audio", "--track", "--at", "--every", "--start", "--end", "--object-prior", "--map-weights", "--weights")
+HINTS = ("--no-audio-hint", "--no-visual-hint")
+OF_NETWORKS = ("--dim", "--vision-trunk", "--audio-trunk", "--weights-dir", *HINTS)
+OF_CLIPS = (
+    "--annotations",
+    "--ids",
+    "--for",
+    "--rate",
+    "--side",
+    "--kind",
+    "--frame",
+    "--track",
+    "--allow-test-overlap",
+)
+OF_TEACHERS = ("--sound", "--raw-embedding", "--confidence")
+
+REFUSED = {
+    ("prepare",): (),
+    ("prepare", "--layout", "folders"): ("--frame",),
+    ("prepare", "--layout", "hdf5"): ("--frame", "--track"),
+    ("prepare", "--layout", "ave"): OF_CLIPS,
+    ("prepare", "--kind", "test"): ("--side", "--allow-test-overlap"),
+    ("distill-cache",): (),
+    ("distill-cache", "--teacher", "panns"): ("--confidence",),
+    ("distill-cache", "--teacher", "detr"): ("--sound", "--raw-embedding"),
+    ("distill-cache", "--teacher", "yamnet"): OF_TEACHERS,
+    ("distill-cache", "--teacher", "vgg19", "--teacher", "vggish"): OF_TEACHERS,
+    ("distill-cache", "--teacher", "lite0", "--teacher", "panns"): ("--confidence",),
+    ("distill-cache", "--import-npy", "absent"): (*OF_TEACHERS, "--batch", "--weights-dir", "--device"),
+    ("train",): (),
+    **{("train", "--method", name): HINTS for name in ("ezvsl", "lvs", "sspl", "sacl")},
+    **{("train", "--method", name): OF_NETWORKS for name in ("ave", "ave-match")},
+    ("eval",): ("--clean-split",),
+    ("eval", "--testset", "vggss"): ("--clean-split",),
+    **{("eval", "--testset", name): OF_PICTURES for name in ("ave", "ave-weak", "ave-match")},
+    ("eval", "absent", "absent-too"): ("--clean-split",),
+    ("eval", "--paper-table", "2"): ("--compare", "--report", "--clean-split"),
+    ("eval", "--maps-dir", "absent"): (*NOT_RUN, "--maps"),
+    ("eval", "--maps", "baselines"): NOT_RUN,
+    ("eval", "--maps", "av"): ("--object-prior", "--prior", "--clean-split"),
+    ("eval", "--maps", "shipped,baselines"): ("--object-prior", "--prior", "--clean-split"),
+    ("eval", "--maps", "av,sweep"): ("--clean-split",),
+    ("localize",): (),
+    ("localize", "--events"): (*OF_MAPS, "--style", "--skip-existing", "--precision"),
+}
+"""A command with what selects a mode of it -> the other options that have no effect then."""
+
+
+def flag_of(option: Any) -> str:
+    return max(option.opts, key=len)
+
+
+def given(option: Any) -> tuple[str, ...]:
+    """The option with its default, or with 1 if it has none."""
+    if option.is_flag:
+        return (flag_of(option),)
+    return flag_of(option), "1" if option.default in (None, "") else str(option.default)
+
+
+@pytest.mark.parametrize("command", REFUSED, ids=" ".join)
+def test_options_that_do_not_apply_are_refused_by_name_and_all_others_are_not(command, here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, *selection = command
+    options = [option for option in COMMANDS[name].params if option.param_type_name == "option"]
+    others = [option for option in options if flag_of(option) not in (*selection, *BASE[name])]
+    assert {flag_of(option) for option in others} >= set(REFUSED[command])
+    for option in others:
+        done = here(name, *BASE[name], *selection, *given(option))
+        flag = flag_of(option)
+        refused = any(f"avloc: {flag} {verb}" in done.err for verb in ("does not apply to", "applies only to"))
+        assert (refused, done.code == 2 and refused) == (flag in REFUSED[command],) * 2, (flag, done.err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_refused_as_an_argument_too(here):
+    done = here("eval", "absent", "--maps", "baselines", "--testset", "vggss")
+    assert (done.code, done.err) == (2, "avloc: RUN does not apply to --maps baselines\n")
+
+
+def test_the_method_of_a_layout_may_be_named(here, tmp_path):
+    for method, words in (
+        ("ave", "no such file or folder"),
+        ("avc", "--for does not apply"),
+        ("lvs", "--for does not"),
+    ):
+        done = here("prepare", tmp_path / "absent", "--layout", "ave", "--for", method, "--out", tmp_path / "out")
+        assert (done.code, words in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "lvs"}, "method = 'lvs' does not"),
+        ({"rate": 8000}, "rate = 8000"),
+        ({"method": "ave"}, "no such file"),
+    ],
+)
+def test_the_library_refuses_options_of_prepare_that_have_another_value(tmp_path, changes, words):
+    with pytest.raises(UsageError, match=words):
+        prepare([str(tmp_path / "absent")], tmp_path / "out", PrepareOptions(layout="ave", **changes))
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", SPECS)
+def test_unused_settings_are_refused_on_the_command_line_even_at_their_defaults(method, here, tmp_path):
+    defaults = dotted(to_dict(resolve_config({}, method)))
+    for name in SPECS[method].unused:
+        if name not in defaults:
+            assert name == "weights_dir"
+            continue
+        value = str(defaults[name]).lower()
+        done = here("train", tmp_path, "--out", tmp_path / "run", "--method", method, "--set", f"{name}={value}")
+        assert (done.code, done.err) == (2, f"avloc: --set {name} does not apply to --method {method}\n")
+
+
+def test_a_table_of_settings_is_looked_into(here):
+    done = here("train", "absent", "--out", "out", "--method", "ave", "--set", "model={tau = 0.03}")
+    assert (done.code, done.err) == (2, "avloc: --set model.tau does not apply to --method ave\n")
+
+
+@pytest.mark.parametrize("method", SPECS)
+def test_printed_settings_and_those_of_a_run_folder_are_taken_as_they_are(method, here, tmp_path):
+    command = ("train", "absent", "--out", tmp_path / "run", "--print-config")
+    printed = here(*command, "--method", method).out
+    (tmp_path / "printed.toml").write_text(printed)
+    assert here(*command, "--config", tmp_path / "printed.toml").out == printed
+    written = {"run": {"precision": "fp32"}, "train": to_dict(resolve_config({}, method))}
+    (tmp_path / "run.toml").write_text(write_toml(written))
+    for options in ((), ("--method", method)):
+        done = here(*command, "--config", tmp_path / "run.toml", *options)
+        assert (done.code, done.out) == (0, printed), done.err
+
+
+def test_a_file_that_gives_an_unused_setting_another_value_is_refused(here, tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("[model]\nmethod = 'ave'\ntau = 0.5\n")
+    command = ("train", "absent", "--out", tmp_path / "run", "--config", file)
+    done = here(*command)
+    assert (done.code, done.err) == (2, "avloc: model.tau = 0.5 does not apply to --method ave\n")
+    file.write_text("[model]\nmethod = 'ave'\ndim = 64\n")
+    done = here(*command, "--dim", "64")
+    assert (done.code, done.err) == (2, "avloc: --dim does not apply to --method ave\n")
+
+
+def test_a_configuration_built_in_python_is_checked_by_its_values():
+    table = to_dict(resolve_config({}, "ezvsl"))
+    check_used(from_dict(TrainConfig, table))
+    table["audio_teacher"] = "vggish"
+    with pytest.raises(UsageError, match="audio_teacher = 'vggish' does not apply to --method ezvsl"):
+        check_used(from_dict(TrainConfig, table))
+
+
+@pytest.mark.parametrize(("one", "other"), [("lvs", "sspl"), ("avc", "lvs")])
+def test_a_run_of_another_method_is_refused_with_what_differs(tmp_path, one, other):
+    folder = RunFolder(tmp_path)
+    folder.write_config(resolve_config({}, one), {})
+    folder.check_config(resolve_config({}, one), {})
+    with pytest.raises(Refused, match=f"model.method was '{one}', now '{other}'"):
+        folder.check_config(resolve_config({}, other), {})
