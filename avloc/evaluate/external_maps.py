@@ -1,4 +1,4 @@
-"""`avloc eval --maps-dir`: maps made by other programs, one `.npy` file per clip.
+"""`avloc eval --maps-dir DIR`: maps made by other programs, one `.npy` file per clip.
 
 Only paths and hashes are kept: each map is read once to check it and again when it is scored, since the maps of a test
 set may be larger than the memory.
