@@ -46,6 +46,7 @@ _EVENT_INPUTS = ("inputs", "out", "model", "weights_dir", "device", "as_json")
 _EVAL = ("testset", "store", "run", "model", "max_missing", "device", "as_json")
 _EVENT_TESTSET = Mode(run="avloc.ave.commands.evaluate", takes=(*_EVAL, "clean_split"), own=("clean_split",))
 _MAPS = ("maps", "protocol", "object_prior", "prior", "negatives", "batch", "weights_dir", "precision")
+_WITHOUT_MODEL = Mode(takes=("testset", "store", "protocol", "report", "max_missing", "as_json"))
 _OBJECT_MAP = Mode(own=("object_prior", "prior"), default=True)
 MODES: Mapping[str, Mapping[str, Mapping[str, Mode]]] = {
     "prepare": {
@@ -65,9 +66,10 @@ MODES: Mapping[str, Mapping[str, Mapping[str, Mode]]] = {
     },
     "eval": {
         "testset": dict.fromkeys(("ave", "ave-weak", "ave-match"), _EVENT_TESTSET),
+        "maps_dir": {"": _WITHOUT_MODEL},
         "paper_table": {"": Mode(takes=(*_EVAL, *_MAPS))},
         "maps": {
-            "baselines": Mode(takes=("testset", "store", "protocol", "report", "max_missing", "as_json")),
+            "baselines": _WITHOUT_MODEL,
             **dict.fromkeys(("object", "fused", "detr", "sweep"), _OBJECT_MAP),
         },
     },

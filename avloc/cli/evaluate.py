@@ -42,6 +42,10 @@ def evaluate(
             "commas.  [default: shipped if the card has a fusion, and av,object,fused]"
         ),
     ] = "",
+    maps_dir: Annotated[
+        Path | None,
+        typer.Option(help="Score the maps of another program instead of a model: a folder of ID.npy, [h, w] each."),
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,6 +86,7 @@ def evaluate(
         testset=testset,
         store=store,
         maps=tuple(name.strip() for name in maps.split(",") if name.strip()),
+        maps_dir=maps_dir,
         protocols=tuple(protocol or ()),
         prior=object_prior,
         negatives=negatives,

@@ -192,7 +192,7 @@ def _map_name(kind: str, report: EvalReport) -> str:
     weights = {"fused": report.protocol.fused, "fused-detr": report.protocol.fused_detr}.get(kind)
     if weights is None:
         network = report.priors.get(kind, {}).get("network", "")
-        return f"object ({network})" if kind == "object" and network else _MAP_LABELS[kind]
+        return f"object ({network})" if kind == "object" and network else _MAP_LABELS.get(kind, kind)
     short = {"av": "AV", "object": "object", "detr": "DETR"}
     if len(set(weights.values())) == 1:
         return " + ".join(short[name] for name in weights)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from avloc.annotations.boxes import published_boxes
 from avloc.annotations.testsets import SilentPair
-from avloc.errors import WeightsAbsent
+from avloc.errors import InputError, WeightsAbsent
+from avloc.evaluate.external_maps import with_external_maps
 from avloc.evaluate.options import DEFAULT_MAPS, EvalOptions
 from avloc.evaluate.testset import TestSet, pairs_of
+from avloc.media.pictures import decode_mask
 from avloc.progress import Listener, Notice
 
 if TYPE_CHECKING:
@@ -149,12 +151,35 @@ def _pair_name(pair: SilentPair) -> str:
     return f"{pair.video} with the sound of {pair.audio}"
 
 
-def truths_only(testset: TestSet) -> list[ClipCells]:
-    """Clips with their truths and no maps, from the store or from the boxes in the package."""
+def maps_without_model(testset: TestSet, options: EvalOptions, listener: Listener) -> tuple[ModelMaps, str]:
+    """The annotated clips with the maps of `--maps-dir`, or without maps; no model is needed.
+
+    Returns:
+        The clips, and the hash of the maps; '' without maps.
+    """
+    clips, digest = [_checked_mask(clip) for clip in _truths(testset)], ""
+    if options.maps_dir is not None:
+        clips, digest = with_external_maps(options.maps_dir, clips, listener)
+    valid = [clip for clip in clips if not clip.reason]
+    return ModelMaps(cells=valid, failures={clip.id: clip.reason for clip in clips if clip.reason}), digest
+
+
+def _truths(testset: TestSet) -> Iterator[ClipCells]:
+    """The annotated clips from the store, or from the boxes in the package."""
     from avloc.engine import ClipCells
 
     if testset.store is not None:
-        clips = map(testset.store.read, testset.wanted)
-        return [ClipCells(id=clip.id, boxes=clip.boxes, mask=clip.mask) for clip in clips]
-    known = published_boxes().by_id
-    return [ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in testset.wanted]
+        for clip in map(testset.store.read, testset.wanted):
+            yield ClipCells(id=clip.id, boxes=clip.boxes, mask=clip.mask)
+    else:
+        known = published_boxes().by_id
+        yield from (ClipCells(id=clip_id, boxes=known[clip_id].boxes) for clip_id in testset.wanted)
+
+
+def _checked_mask(clip: ClipCells) -> ClipCells:
+    try:
+        if clip.mask:
+            decode_mask(clip.mask)
+    except InputError as error:
+        return replace(clip, reason=str(error))
+    return clip

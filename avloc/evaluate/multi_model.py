@@ -116,9 +116,10 @@ def evaluate_runs(
         UsageError: no model at a path, or `against` is not one model.
         Refused: see `evaluate` and `avloc.evaluate.seed_groups`.
     """
-    if options.baselines_only:
+    if options.without_model:
         if paths or against or options.negatives:
-            raise UsageError("--maps baselines takes no model, no --compare and no --negatives: it scores no model")
+            flag = "--maps baselines" if options.maps_dir is None else "--maps-dir"
+            raise UsageError(f"{flag} takes no model, no --compare and no --negatives: it scores no model")
         evaluation = evaluate(options, listener)
         return Session(evaluation=evaluation, chosen=evaluation.reports)
     if against is not None and not paths:

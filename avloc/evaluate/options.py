@@ -30,6 +30,8 @@ class EvalOptions:
     maps: tuple[str, ...] = ()
     """Empty: `shipped` for a model whose card has a fusion, `av`, and, if the prior's weights are available, `object`
     and `fused`. Baselines are always scored."""
+    maps_dir: Path | None = None
+    """Folder of `.npy` maps to score instead of models (`avloc.evaluate.external_maps`)."""
     protocols: tuple[str, ...] = ()
     """Empty: `avloc` and the protocols of the models' methods."""
     prior: str = "resnet18"
@@ -54,6 +56,8 @@ class EvalOptions:
         ):
             if value < least:
                 raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
+        if self.maps_dir is not None and not self.maps_dir.is_dir():
+            raise UsageError(f"--maps-dir {self.maps_dir} is not a folder")
         self.protocol_records()
         if row := _OTHER_PRIORS.get(self.prior):
             reason = "it names the network of the row object"
@@ -79,6 +83,6 @@ class EvalOptions:
         return replace(self, protocols=tuple(dict.fromkeys((next(iter(PROTOCOLS)), *own))))
 
     @property
-    def baselines_only(self) -> bool:
-        """Whether only boxes are needed: no pictures and no model."""
-        return self.maps == ("baselines",)
+    def without_model(self) -> bool:
+        """Whether no model is run, so that the annotations of a test set suffice: no pictures, no sound."""
+        return self.maps_dir is not None or self.maps == ("baselines",)

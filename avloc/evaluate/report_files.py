@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avloc import __version__
+from avloc.errors import InputError
 from avloc.evaluate.multi_model import Session
 from avloc.evaluate.records import ClipRow
 from avloc.evaluate.run import Evaluation
@@ -61,7 +62,10 @@ def _pictures(evaluation: Evaluation) -> list[ReportPicture]:
             for model, cells in zip(kinds, by_id, strict=True)
             if clip_id in cells
         }
-        out.append(_picture(evaluation.store, clip_id, maps))
+        try:
+            out.append(_picture(evaluation.store, clip_id, maps))
+        except InputError:  # without a model the picture was not decoded before; the table of the page has the clip
+            continue
     return out
 
 

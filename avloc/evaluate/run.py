@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from avloc.errors import Refused
-from avloc.evaluate.maps import ModelMaps, Priors, load_priors, predict_maps, truths_only
+from avloc.evaluate.external_maps import EXTERNAL, NEEDS_MODEL
+from avloc.evaluate.maps import ModelMaps, Priors, load_priors, maps_without_model, predict_maps
 from avloc.evaluate.options import DEFAULT_MAPS, EvalOptions
 from avloc.evaluate.records import EvalReport
-from avloc.evaluate.testset import TestSet, open_testset
+from avloc.evaluate.testset import TestSet, open_testset, pairs_of
 from avloc.progress import Listener, silent
 from avloc.protocols import Protocol
 from avloc.store import Store
@@ -44,7 +45,7 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         WeightsError: a model or the prior's weights cannot be read, or the weights of a requested map are absent.
     """
     models: list[ModelFile] = []
-    if not options.baselines_only:
+    if not options.without_model:
         from avloc.checkpoint import default_model, load_model
 
         models = [load_model(path) for path in options.models or (default_model(),)]
@@ -55,9 +56,8 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
         n = len(testset.store or ())
         hint = "Prepare it with --annotations, or with --ids naming a published test list."
         raise Refused(f"no clip to score in {place}: none of {n} clips has boxes and is in the test set", hint=hint)
-    if options.baselines_only:
-        reports = _reports(None, testset, ModelMaps(cells=truths_only(testset)), Priors(), options)
-        return Evaluation(reports=reports, store=testset.store)
+    if options.without_model:
+        return _without_model(testset, options, listener)
     priors = load_priors(options, listener)
     reports, cells_of = [], []
     maps: ModelMaps | None = None
@@ -69,13 +69,24 @@ def evaluate(options: EvalOptions, listener: Listener = silent) -> Evaluation:
     return Evaluation(reports=reports, store=testset.store, cells=cells_of)
 
 
+def _without_model(testset: TestSet, options: EvalOptions, listener: Listener) -> Evaluation:
+    maps, digest = maps_without_model(testset, options, listener)
+    if options.maps_dir is None:
+        return Evaluation(reports=_reports(None, testset, maps, Priors(), options), store=testset.store)
+    sounds = ["sound ignored", *(["silent pairs"] if pairs_of(testset.known) else [])]
+    reports = _reports(None, testset, maps, Priors(not_run=dict.fromkeys(sounds, NEEDS_MODEL)), options)
+    name = options.maps_dir.resolve().name
+    reports = [replace(report, model=name, model_hash=digest) for report in reports]
+    return Evaluation(reports=reports, store=testset.store, cells=[maps.cells])
+
+
 def _reports(
     model: ModelFile | None, testset: TestSet, maps: ModelMaps, priors: Priors, options: EvalOptions
 ) -> list[EvalReport]:
     from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 
     protocols = testset.protocols
-    kinds = [] if model is None else _kinds(options, priors, shipped=maps.fusion is not None)
+    kinds = _kinds(options, priors, shipped=maps.fusion is not None)
     sweep = "sweep" in options.maps and priors.object is not None
     same_clips: dict[tuple[str, ...], list[Protocol]] = {}  # each group shares the heat maps of its clips
     for protocol in protocols:
@@ -98,6 +109,8 @@ def _reports(
 
 
 def _kinds(options: EvalOptions, priors: Priors, *, shipped: bool) -> list[str]:
+    if options.without_model:
+        return [EXTERNAL] if options.maps_dir else []
     requested = options.maps or DEFAULT_MAPS
     first = ["shipped"] if shipped else []
     kinds = [name for name in DEFAULT_MAPS if name in requested and name not in priors.not_run]

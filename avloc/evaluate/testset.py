@@ -62,14 +62,14 @@ def open_testset(options: EvalOptions, listener: Listener = silent) -> TestSet:
 
     Raises:
         UsageError: see `find_store`.
-        StoreNotFound: it is not prepared, and the evaluation needs more than VGG-SS's boxes.
+        StoreNotFound: it is not prepared, and the evaluation needs more than the boxes of VGG-SS.
         Refused: the store's box rule is not that of the test set.
     """
     try:
         store = Store(find_store(options.testset, options.store))
     except StoreNotFound:
         known = TESTSETS.get(options.testset, "")
-        if not (options.baselines_only and known.startswith("vggss") and options.store is None):
+        if not (options.without_model and known.startswith("vggss") and options.store is None):
             raise
         return _from_package(options)
     options = replace(options, testset=options.testset or _prepared_for(store))
@@ -122,7 +122,7 @@ def _check_rule(testset: str, store: Store) -> None:
 
 
 def _from_package(options: EvalOptions) -> TestSet:
-    """VGG-SS without a store, for baselines: its boxes are in the package."""
+    """VGG-SS without a store, if no model is run: its boxes are in the package."""
     known = published_boxes()
     boxed = sorted(known.by_id)
     return TestSet(

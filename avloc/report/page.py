@@ -22,7 +22,7 @@ from avloc.report.tables import DASH, flatten, multi_model_tables, number, repor
 
 SCRIPTS = ("dom.js", "curves.js", "overlay.js", "gallery.js", "page.js")
 """Files of the inlined script, in this order."""
-MAP_KINDS = ("shipped", "av", "object", "detr", "fused", "fused-detr")
+MAP_KINDS = ("shipped", "av", "object", "detr", "fused", "fused-detr", "external")
 """Columns of the gallery after the frame; the order of the paper's Figure 3."""
 OUTCOMES = ("found", "peak inside", "elsewhere")
 """cIoU of 0.5 or more; otherwise whether the hottest pixel is inside the truth."""

@@ -29,7 +29,7 @@ BASE = {
 """Arguments with which a command ends early: its input does not exist."""
 
 MODEL_OPTIONS = ("--object-prior", "--prior", "--negatives", "--compare", "--paper-table", "--batch")
-OF_PICTURES = (*MODEL_OPTIONS, "--maps", "--protocol", "--report", "--weights-dir", "--precision")
+OF_PICTURES = (*MODEL_OPTIONS, "--maps", "--maps-dir", "--protocol", "--report", "--weights-dir", "--precision")
 NOT_RUN = (*MODEL_OPTIONS, "--model", "--weights-dir", "--device", "--precision", "--clean-split")
 OF_MAPS = ("--audio", "--track", "--at", "--every", "--start", "--end", "--object-prior", "--map-weights", "--weights")
 HINTS = ("--no-audio-hint", "--no-visual-hint")
@@ -68,6 +68,7 @@ REFUSED = {
     **{("eval", "--testset", name): OF_PICTURES for name in ("ave", "ave-weak", "ave-match")},
     ("eval", "absent", "absent-too"): ("--clean-split",),
     ("eval", "--paper-table", "2"): ("--compare", "--report", "--clean-split"),
+    ("eval", "--maps-dir", "absent"): (*NOT_RUN, "--maps"),
     ("eval", "--maps", "baselines"): NOT_RUN,
     ("eval", "--maps", "av"): ("--object-prior", "--prior", "--clean-split"),
     ("eval", "--maps", "shipped,baselines"): ("--object-prior", "--prior", "--clean-split"),

@@ -276,7 +276,7 @@ def test_import_names_invalid_arrays(store: Path, arrays: Path) -> None:
     np.save(sounds / "clip004_000010.flac.npy", np.full(2048, 1e6, np.float32))
     np.save(sounds / "clip001_000010.wav.npy", np.zeros(2048, np.float32))
     np.save(sounds / "clip005_000010.flac.npy", np.array([{}] * 2048), allow_pickle=True)
-    (sounds / "clip002_000010.flac.npy").write_bytes(b"\x93NUMPY")
+    (sounds / "clip002_000010.flac.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + 118 * b"(")
     report = distill_cache(store, DistillOptions(import_npy=arrays, teachers=("panns",)))
     reasons = {clip_id.removesuffix("_000010"): reason for clip_id, reason in report.teachers[0].failed.items()}
     assert report.exit_code == 1
