@@ -93,10 +93,10 @@ def test_readme_links_every_page() -> None:
 
 
 def test_the_help_of_a_command_names_its_page() -> None:
-    for command, package in PAGE_OF.items():
+    for command, folder in PAGE_OF.items():
         *_, last = avloc(command, "--help").stdout.strip().splitlines()
-        assert last.strip() == f"Reference: {ROOT}/avloc/{package}/README.md"
-        assert f"{command} --help" in pages.shown(pages.text(package))
+        assert last.strip() == f"Reference: {ROOT}/avloc/{folder}/README.md"
+        assert f"{command} --help" in pages.shown(pages.text(folder))
 
 
 def test_no_sentence_is_in_two_pages() -> None:

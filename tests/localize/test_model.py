@@ -135,7 +135,7 @@ def test_the_page_names_the_fields_of_results_and_styles():
     public = [name for name in dir(avloc.Result) if not name.startswith("_")]
     fields = [field.name for kind in (avloc.Result, Style) for field in dataclasses.fields(kind)]
     assert [name for name in (*fields, *public) if not re.search(rf"`{name}(\(\w*\))?`", PAGE)] == []
-    section = PAGE.partition("## Styles\n")[2].partition("\n## ")[0]
+    section = PAGE.partition("## Overlay style\n")[2].partition("\n## ")[0]
     keys = re.findall(r"^\| `(\w+)` \|.*\| `(.+)` \|$", section, re.MULTILINE)
     assert parse_style([f"{key}={value}" for key, value in keys]) == Style()
     assert [key for key, _ in keys] == [field.name for field in dataclasses.fields(Style)]
