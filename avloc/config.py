@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError, nearest
-from avloc.modes import check_applies
+from avloc.option_rules import check_applies
 from avloc.registry import AUDIO_TEACHERS, FASTEST_HZ, LONGEST_S, SPECS, VISUAL_TEACHERS, check_setting, merged
 
 T = TypeVar("T")
