@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from avloc.errors import UsageError, nearest
-from avloc.modes import check_applies
+from avloc.option_rules import check_applies
 from avloc.registry import AUDIO_TEACHERS, FASTEST_HZ, LONGEST_S, SPECS, VISUAL_TEACHERS, check_setting, merged
 
 T = TypeVar("T")
@@ -257,7 +257,8 @@ def check_used(config: TrainConfig, given: Mapping[str, str] | None = None) -> N
     spec = SPECS[config.model.method]
     default = from_dict(TrainConfig, spec.defaults(config.model.own))
     ours, defaults = (dotted(to_dict(each)) for each in (config, default))
-    # Files written by avloc list every setting, and Python code does not say which were given: another value counts.
+    # Files written by avloc list every setting, and Python code does not record which were given. There an unused
+    # setting is refused only if it differs from its default.
     changed = {name: f"{name} = {value!r}" for name, value in ours.items() if value != defaults[name]}
     check_applies({**changed, **(given or {})}, spec.unused, f"does not apply to --method {config.model.method}")
     weight = getattr(config.loss, spec.term)

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from avloc.cli import app
-from avloc.modes import MODES
+from avloc.option_rules import MODES
 from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, SPECS, VIDEO_READERS, VISUAL_TEACHERS, resolve
 
 ALL_MODES = [(command, mode) for command, of in MODES.items() for modes in of.values() for mode in modes.values()]

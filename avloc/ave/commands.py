@@ -1,4 +1,4 @@
-"""What `eval --testset ave` and `localize --events` run (`avloc.modes`), and what they print."""
+"""What `eval --testset ave` and `localize --events` run (`avloc.option_rules`), and what they print."""
 
 from __future__ import annotations
 

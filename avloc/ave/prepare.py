@@ -18,7 +18,7 @@ from avloc.ave.event_table import EVENTS, FIRST_SECONDS, NOISE, EventRow, EventT
 from avloc.ave.released_features import FeatureFile, count_noise, find_features
 from avloc.errors import Refused, UsageError
 from avloc.media.pictures import VIDEO_SUFFIXES
-from avloc.modes import MODES, check_applies
+from avloc.option_rules import MODES, check_applies
 from avloc.prepare import PrepareOptions, PrepareReport, prepare
 from avloc.prepare.sources import files_in
 from avloc.progress import Listener, Notice, silent

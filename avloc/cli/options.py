@@ -1,4 +1,4 @@
-"""Options that several commands share, and the check that an option applies to the selected mode of its command."""
+"""Options that several commands share; which ones exclude each other is data in `avloc.option_rules`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from avloc.errors import UsageError
-from avloc.modes import MODES, Mode, check_applies
+from avloc.option_rules import MODES, Mode, check_applies
 
 WeightsDir = Annotated[
     Path | None,

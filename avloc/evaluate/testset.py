@@ -19,7 +19,7 @@ from avloc.annotations.testsets import (
 )
 from avloc.errors import Refused, StoreNotFound, UsageError, nearest, normal_form
 from avloc.evaluate.options import EvalOptions
-from avloc.modes import MODES
+from avloc.option_rules import MODES
 from avloc.progress import Listener, Notice, silent
 from avloc.protocols import Protocol
 from avloc.store import FLAGS, Store

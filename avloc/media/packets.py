@@ -1,7 +1,8 @@
 """Demux the packets of one stream, with time stamps relative to the start of the file.
 
 In files with time stamp jumps (concatenated MPEG-TS recordings) each segment is shifted to follow the one before it.
-A packet without a time stamp follows the previous packet.
+A packet without a time stamp follows the previous packet. `avloc.media.frame_decoder` corrects the times of decoded
+frames, where a codec states them wrongly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Write an MP4 from RGB frames, with the audio of another file copied or encoded as AAC."""
+"""Write an MP4 from RGB frames, with the audio of another file copied or encoded as AAC.
+
+`avloc.localize.video` computes and draws the frames of overlay videos.
+"""
 
 from __future__ import annotations
 

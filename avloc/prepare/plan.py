@@ -13,7 +13,7 @@ from avloc.annotations.boxes import Annotations, published_boxes, read_annotatio
 from avloc.annotations.testsets import IdList, published_list, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
-from avloc.modes import MODES
+from avloc.option_rules import MODES
 from avloc.prepare.sources import LAYOUTS
 from avloc.registry import SPECS, VIDEO_READERS, StoreSpec
 from avloc.sharding import UNSHARDED, JobShard

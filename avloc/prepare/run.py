@@ -11,7 +11,7 @@ from pathlib import Path
 from avloc.annotations.testsets import IdList
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.files import real_path
-from avloc.modes import MODES
+from avloc.option_rules import MODES
 from avloc.prepare import packed
 from avloc.prepare.clips import make_clip
 from avloc.prepare.plan import PrepareOptions, StorePlan, make_plan, merge_header

@@ -17,7 +17,8 @@ from avloc.weights.catalog import (
     backbone_weights,
     imagenet_weights,
 )
-from avloc.weights.lookup import Located, cache_folder, locate
+from avloc.weights.download import cache_folder
+from avloc.weights.lookup import Located, locate
 
 __all__ = [
     "CNN14",

@@ -1,4 +1,4 @@
-"""Downloading one published file, and checking its hash against the published one.
+"""The cache folder of downloads; downloading one published file, and checking its hash against the published one.
 
 A published hash is written `<algorithm>:<hex digits>`, where the digits may be the leading ones; '' is none.
 """
@@ -6,6 +6,7 @@ A published hash is written `<algorithm>:<hex digits>`, where the digits may be 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avloc import __version__
-from avloc.errors import WeightsError
+from avloc.errors import WeightsAbsent, WeightsError
 from avloc.files import atomic_path, parse_json
 from avloc.progress import Listener, Notice, Progress
 from avloc.weights.catalog import WeightFile
@@ -21,6 +22,18 @@ from avloc.weights.catalog import WeightFile
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60.0
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")
+
+
+OTHER_CACHE = "Set XDG_CACHE_HOME to a folder that can be written, or name a folder that has them with --weights-dir."
+
+
+def cache_folder() -> Path:
+    """Folder of downloads: `$XDG_CACHE_HOME` or `~/.cache`, then `avloc/weights`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "avloc" / "weights"
+    except RuntimeError as error:
+        raise WeightsAbsent(f"the cache folder is not known: {error}", hint=OTHER_CACHE) from error
 
 
 def hash_in_name(file: WeightFile) -> str:

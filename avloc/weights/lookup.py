@@ -14,11 +14,10 @@ from avloc.errors import UsageError, WeightsAbsent
 from avloc.files import sha256_of
 from avloc.progress import Listener, Notice, silent
 from avloc.weights.catalog import Weight
-from avloc.weights.download import check, download, hash_in_name
+from avloc.weights.download import OTHER_CACHE, cache_folder, check, download, hash_in_name
 
 SOURCE_HASH = "source_sha256"
 """Metadata key of a converted file: SHA-256 of the published file."""
-_OTHER_CACHE = "Set XDG_CACHE_HOME to a folder that can be written, or name a folder that has them with --weights-dir."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +43,6 @@ class Located:
             return next(iter(self.hashes.values()))
         lines = "".join(f"{value}  {name}\n" for name, value in sorted(self.hashes.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def cache_folder() -> Path:
-    """Folder of downloads: `$XDG_CACHE_HOME` or `~/.cache`, then `avloc/weights`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "avloc" / "weights"
-    except RuntimeError as error:
-        raise WeightsAbsent(f"the cache folder is not known: {error}", hint=_OTHER_CACHE) from error
 
 
 def locate(
@@ -152,7 +142,7 @@ def _make_writable(folder: Path, weight: Weight) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         reason = f"the cache folder {folder} cannot be used: {error.strerror}"
-        raise WeightsAbsent(f"weights {weight.label} are absent, and {reason}", hint=_OTHER_CACHE) from error
+        raise WeightsAbsent(f"weights {weight.label} are absent, and {reason}", hint=OTHER_CACHE) from error
 
 
 def _downloaded(weight: Weight, searched: str, listener: Listener) -> Located:
