@@ -25,6 +25,7 @@ OTHER_PROGRAMS = {
     "--nproc-per-node": "torchrun",
     "--dependency": "sbatch",
     "--row": "tests.bench",
+    "--from": "uvx",
 }
 PAGES = [*pages.PAGES, *(ROOT / name for name in ("CHANGELOG.md", "avloc/models/LICENCE.md"))]
 GROUP: Any = typer.main.get_command(app)
