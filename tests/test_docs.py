@@ -87,6 +87,12 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("path", pages.PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_file_of_the_project_that_is_named_exists(path: Path) -> None:
+    names = re.findall(r"`((?:avloc|tests)/[\w./-]+)`", path.read_text(encoding="utf-8"))
+    assert [name for name in names if "NAME" not in name and not (ROOT / name).exists()] == []
+
+
 def test_readme_links_every_page() -> None:
     linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", README)}
     assert {path.relative_to(ROOT).as_posix() for path in pages.PAGES} - {"README.md"} <= linked
