@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from avloc.cli import main
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.program import ROOT
 
 
 def start(*arguments: object, **popen) -> subprocess.Popen:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processes import ROOT
+from tests.program import ROOT
 from tests.small_models import save_small
 from tests.synthetic_scenes import write_store
 

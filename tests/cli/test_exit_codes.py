@@ -22,8 +22,8 @@ from avloc.files import folder_lock
 from avloc.store import HintStamp, HintWriter, Store, hint_folder
 from tests.command_lines import EVAL, LOCALIZE, NO_HINTS, SMALL_TRAINING, TRAIN, check_exit
 from tests.media_makers import disc, make_picture, make_sound, tone
-from tests.processes import ROOT, start
-from tests.program import avloc
+from tests.processes import start
+from tests.program import ROOT, avloc
 from tests.small_models import SMALL, save_small
 from tests.synthetic_scenes import write_store
 

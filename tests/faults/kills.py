@@ -17,7 +17,8 @@ from typing import Any
 
 from tests.faults.changes import EMPTY_SPAN, ChangeLog, Span, changed, rest, startup, unsafe_writes
 from tests.faults.scenarios import SCENARIOS, Inputs, Scenario, unreadable
-from tests.processes import ROOT, restore_sigint
+from tests.processes import restore_sigint
+from tests.program import ROOT
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _TRIES = 8

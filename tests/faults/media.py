@@ -20,7 +20,7 @@ from avloc.console.terminal import escape
 from avloc.store import Store
 from tests.faults.corpus import damaged, odd_paths, odd_pictures, odd_sounds, odd_videos, originals
 from tests.media_makers import disc, make_picture, make_sound, tone
-from tests.processes import ROOT
+from tests.program import ROOT
 from tests.small_models import save_small
 
 _PICTURES, _SOUNDS = (".jpg", ".png", ".webp", ".bmp"), (".wav", ".flac", ".ogg", ".mp3")

@@ -19,7 +19,7 @@ import numpy as np
 from avloc.store import Store
 from avloc.store.shards import Shard, shard_paths
 from tests.media_makers import disc, make_picture, make_sound, tone
-from tests.processes import ROOT
+from tests.program import ROOT
 from tests.small_models import save_small
 
 _DISTINCT = 64

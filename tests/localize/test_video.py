@@ -27,8 +27,8 @@ from avloc.media.video_stream import stream_frames
 from avloc.media.video_writer import VideoWriter
 from avloc.progress import Notice, Progress
 from tests.media_makers import grey_ramp, make_coded_sound, make_sound, make_video, noise, tone
-from tests.processes import ROOT, start
-from tests.program import avloc
+from tests.processes import start
+from tests.program import ROOT, avloc
 
 RATE = 16_000
 CLIPS = ROOT.parent / "shared" / "clips"
