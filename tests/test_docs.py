@@ -228,8 +228,8 @@ def test_each_of_the_two_commands_is_one_line_that_starts_from_nothing() -> None
 def test_the_main_job_needs_nothing_but_what_is_shipped() -> None:
     last = pages.block(README, "run the main job").strip().rpartition("&& ")[2]
     _, _, *arguments = shlex.split(last)
-    assert arguments[0] == "tests/data/frame.jpg"
-    assert arguments[arguments.index("--audio") + 1] == "tests/data/sound.wav"
+    assert arguments[0] == "tests/data/room.jpg"
+    assert arguments[arguments.index("--audio") + 1] == "tests/data/guitar.flac"
 
 
 # --- the package
