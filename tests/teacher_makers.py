@@ -13,7 +13,9 @@ from avloc.media.pictures import encode_jpeg
 from avloc.networks.cnn14 import build_cnn14
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Store, StoreHeader, StoreWriter
-from avloc.teachers import Lite0Teacher, Teacher, YamnetTeacher
+from avloc.teachers.base import Teacher
+from avloc.teachers.lite0 import Lite0Teacher
+from avloc.teachers.yamnet import YamnetTeacher
 from avloc.weights import CNN14, DETR, LITE0, YAMNET, locate
 from tests.recipe_makers import save_lite0, save_yamnet, yamnet_layers
 

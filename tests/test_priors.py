@@ -18,7 +18,7 @@ from avloc.networks.backbones import CONVNETS, TORCHVISION
 from avloc.networks.detr import stretched
 from avloc.networks.lite0 import Lite0
 from avloc.priors import SIDE, DetrPrior, ObjectPrior
-from avloc.teachers import DetrSettings, DetrTeacher
+from avloc.teachers.detr import DetrSettings, DetrTeacher
 from avloc.weights import DETR, Located, Weight, imagenet_weights, locate
 from tests.teacher_makers import save_detr
 

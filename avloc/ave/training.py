@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -124,18 +125,19 @@ class EventTask:
         if self.held_out is None:
             return None
         self.model.eval()
-        predicted, loss = torch.zeros_like(self.held_out.labels), 0.0
-        for rows, features in self.held_out.batches():
+        total = 0.0
+        for _, features in self.held_out.batches():
             batch = self._moved(features)
             if isinstance(self.model, AVE):
-                predicted[rows] = self.model.predict(batch.visual, batch.audio).scores.argmax(2).cpu()
+                predicted = self.model.predict(batch.visual, batch.audio).scores.argmax(2)
+                # In float32, as runs of version 0.1 recorded it: a resumed run compares with their best epoch.
+                score = float(np.float32(accuracy(predicted.cpu().numpy(), features.labels.numpy())))
             else:
-                loss += self.model.losses(batch)["contrastive"].item() * len(batch.labels)
+                score = self.model.losses(batch)["contrastive"].item()
+            total += score * len(batch.labels)
         self.model.train()
-        if self.is_match:
-            return -loss / len(self.held_out), loss / len(self.held_out)
-        value = accuracy(predicted.numpy(), self.held_out.labels.numpy())
-        return value, value
+        value = total / len(self.held_out)
+        return (-value if self.is_match else value), value
 
     def card(self, init: dict[str, Any]) -> dict[str, Any]:
         """Provenance of the model, and the names of its classes."""

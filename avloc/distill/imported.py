@@ -20,7 +20,7 @@ from avloc.files import parse_npy, sha256_of
 from avloc.progress import Listener, Notice, Progress
 
 if TYPE_CHECKING:
-    from avloc.teachers import Hint
+    from avloc.teachers.base import Hint
 
 LAYOUT = {"panns": ("audio_feats", (2048,)), "detr": ("detr_dec_feats", (25, 25))}
 """Teacher -> folder, and shape of a hint after squeezing."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from avloc.store import HintStamp, Store
-    from avloc.teachers import Hint, Teacher, TeacherContext
+    from avloc.teachers.base import Hint, Teacher, TeacherContext
 
 HintResults = Generator[tuple[str, "Hint | InputError"], None, None]
 """Clip id and its hint or error."""
@@ -44,7 +44,7 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
         Refused: the sounds of the store do not fit a teacher.
         WeightsError: weights are absent or invalid.
     """
-    from avloc.teachers import TeacherContext
+    from avloc.teachers.base import TeacherContext
     from avloc.weights import locate
 
     instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."

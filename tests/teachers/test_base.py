@@ -22,7 +22,9 @@ from avloc.networks.cnn14 import build_cnn14, load_cnn14
 from avloc.networks.detr import load_detr
 from avloc.registry import StoreSpec
 from avloc.store import Store
-from avloc.teachers import DetrSettings, DetrTeacher, PannsSettings, PannsTeacher, Teacher, choose_sound
+from avloc.teachers.base import Teacher
+from avloc.teachers.detr import DetrSettings, DetrTeacher
+from avloc.teachers.panns import PannsSettings, PannsTeacher, choose_sound
 from avloc.weights import CNN14, DETR, locate
 from tests.teacher_makers import RATE, SECONDS, concept_teacher, hints_of, make_store
 

@@ -12,7 +12,7 @@ from avloc.errors import Refused, WeightsError
 from avloc.networks.vggish import VGGish, load_vggish, log_mel_patches
 from avloc.registry import StoreSpec
 from avloc.store import Store
-from avloc.teachers import VggishTeacher
+from avloc.teachers.vggish import VggishTeacher
 from avloc.transforms import MEL_RATE
 from avloc.weights import Located
 from tests.teacher_makers import RATE, SECONDS, hints_of

@@ -21,7 +21,7 @@ from avloc.networks.concepts import (
 from avloc.networks.yamnet import load_yamnet
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Store
-from avloc.teachers import YamnetTeacher
+from avloc.teachers.yamnet import YamnetTeacher
 from avloc.transforms import log_mel
 from avloc.weights import YAMNET, locate
 from tests.recipe_makers import real, sounds
