@@ -1,10 +1,10 @@
 """Make the example of the README: a picture of a guitar and a drum kit, a sound of each, and overlays.
 
     python -m tests.example            the sounds and the overlays
-    python -m tests.example --render   and the picture first: needs POV-Ray 3.7 (Debian: povray), takes minutes
+    python -m tests.example --render   and the picture first: needs POV-Ray 3.7 (Debian: povray), 7 minutes on two cores
 
-The picture is a rendering of `scene.pov`, the sounds are synthesised in `sounds.py`; both are original and under the
-licence of this repository.
+The picture is a rendering of `scene.pov`, whose pixels differ a little from run to run (radiosity in threads). The
+sounds are synthesised in `sounds.py`. Both are original and under the licence of this repository.
 """
 
 from __future__ import annotations
