@@ -48,31 +48,37 @@ _EVENT_TESTSET = Mode(run="avloc.ave.commands.evaluate", takes=(*_EVAL, "clean_s
 _MAPS = ("maps", "protocol", "object_prior", "prior", "negatives", "batch", "weights_dir", "precision")
 _WITHOUT_MODEL = Mode(takes=("testset", "store", "protocol", "report", "max_missing", "as_json"))
 _OBJECT_MAP = Mode(own=("object_prior", "prior"), default=True)
+COMMA_SEPARATED = ("maps",)
+"""Parameters with several values in one text, with commas."""
 MODES: Mapping[str, Mapping[str, Mapping[str, Mode]]] = {
     "prepare": {
         "layout": {
+            **dict.fromkeys(("auto", "videos"), Mode()),
             "folders": Mode(takes=(*_PREPARE_CLIPS, "side", "allow_test_overlap", "track")),
             "hdf5": Mode(takes=(*_PREPARE_CLIPS, "side", "allow_test_overlap")),
             "ave": Mode(run="avloc.ave.prepare.prepare_events", takes=_PREPARE, fixed={"method": "ave"}),
         },
-        "kind": {"test": Mode(takes=(*_PREPARE_CLIPS, "frame", "track"))},
+        "kind": {"train": Mode(), "test": Mode(takes=(*_PREPARE_CLIPS, "frame", "track"))},
     },
     "distill-cache": {
         "import_npy": {"": Mode(takes=("store", "teacher", "shard", "as_json"))},
         "teacher": {
             "panns": Mode(own=("sound", "raw_embedding"), default=True),
             "detr": Mode(own=("confidence",), default=True),
+            **dict.fromkeys(("yamnet", "vggish", "lite0", "vgg19"), Mode()),
         },
     },
     "eval": {
-        "testset": dict.fromkeys(("ave", "ave-weak", "ave-match"), _EVENT_TESTSET),
+        "testset": {"": Mode(), **dict.fromkeys(("ave", "ave-weak", "ave-match"), _EVENT_TESTSET)},
         "maps_dir": {"": _WITHOUT_MODEL},
         "paper_table": {"": Mode(takes=(*_EVAL, *_MAPS))},
         "maps": {
+            **dict.fromkeys(("shipped", "av"), Mode()),
+            **dict.fromkeys(("object", "fused", "detr"), _OBJECT_MAP),
             "baselines": _WITHOUT_MODEL,
-            **dict.fromkeys(("object", "fused", "detr", "sweep"), _OBJECT_MAP),
+            "sweep": _OBJECT_MAP,
         },
     },
     "localize": {"events": {"": Mode(run="avloc.ave.commands.localize", takes=_EVENT_INPUTS)}},
 }
-"""Command -> parameter -> its value, or '' for any -> mode."""
+"""Command -> parameter -> its valid values, with '' for any other -> mode."""

@@ -205,7 +205,11 @@ METHOD_SPECS: Mapping[str, MethodSpec] = types.MappingProxyType(
             },
             own={"pcm": _ENABLED, "head_lr": Setting(2.5)},
             without={"pcm": WhenDisabled(settings={"optim": {"lr": 5e-4}, "epochs": 100}, own={"head_lr": 4.0})},
-            unused=("model.tau", "thaw", "loss.contrastive", "loss.event", *_LABEL_SETTINGS, *_TEACHER_SETTINGS),
+            unused=(
+                *("model.tau", "freeze", "thaw", "loss.contrastive", "loss.event"),
+                *_LABEL_SETTINGS,
+                *_TEACHER_SETTINGS,
+            ),
             protocol="sspl",
             term="agreement",
         ),

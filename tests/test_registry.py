@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from avloc.cli import app
+from avloc.distill.plan import TEACHERS
 from avloc.option_rules import MODES
 from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, SPECS, VIDEO_READERS, VISUAL_TEACHERS, resolve
 
@@ -38,6 +39,10 @@ def test_modes_name_options_of_their_command():
     assert all(MODES[command].keys() <= known[command] for command in MODES)
     for command, mode in ALL_MODES:
         assert {*mode.takes, *mode.own, *mode.fixed} <= known[command]
+
+
+def test_every_teacher_has_a_mode():
+    assert MODES["distill-cache"]["teacher"].keys() == {*TEACHERS}
 
 
 def test_the_registry_imports_nothing_that_it_names():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.options import Device, Json, Shard, WeightsDir, mode_of
+from avloc.cli.options import Device, Json, ShardOption, WeightsDir, mode_of
 
 
 def distill_cache(
@@ -31,7 +31,7 @@ def distill_cache(
     ] = False,
     confidence: Annotated[float, typer.Option(help="Use DETR queries above this class probability.")] = 0.3,
     batch: Annotated[int, typer.Option(help="Clips per batch; the hints do not depend on it.")] = 8,
-    shard: Shard = None,
+    shard: ShardOption = None,
     weights_dir: WeightsDir = None,
     device: Device = "auto",
     as_json: Json = False,

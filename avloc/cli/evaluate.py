@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.options import Device, Json, Precision, WeightsDir, mode_of, renamed
+from avloc.cli.options import Device, Json, Precision, WeightsDir, comma_separated, mode_of, renamed
 from avloc.malloc import keep_freed_memory
 from avloc.registry import resolve
 
@@ -85,7 +85,7 @@ def evaluate(
     options = EvalOptions(
         testset=testset,
         store=store,
-        maps=tuple(name.strip() for name in maps.split(",") if name.strip()),
+        maps=tuple(comma_separated(maps)),
         maps_dir=maps_dir,
         protocols=tuple(protocol or ()),
         prior=object_prior,

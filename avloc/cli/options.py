@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from avloc.errors import UsageError
-from avloc.option_rules import MODES, Mode, check_applies
+from avloc.option_rules import COMMA_SEPARATED, MODES, Mode, check_applies
 
 WeightsDir = Annotated[
     Path | None,
@@ -19,7 +19,7 @@ WeightsDir = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16; part of the protocol.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Shard = Annotated[
+ShardOption = Annotated[
     str | None,
     typer.Option(
         metavar="<i/n>",
@@ -38,6 +38,11 @@ def given_options(ctx: typer.Context) -> dict[str, str]:
     return {name: flags[name] if flags[name].startswith("-") else name.upper() for name in given}
 
 
+def comma_separated(text: str) -> list[str]:
+    """The names in a text with commas, each once; spaces around them and empty ones are dropped."""
+    return list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+
+
 def mode_of(ctx: typer.Context) -> Mode | None:
     """The selected mode of the running command that other code runs; None if the command does.
 
@@ -47,12 +52,16 @@ def mode_of(ctx: typer.Context) -> Mode | None:
     given, run = given_options(ctx), None
     for option, modes in MODES[str(ctx.command.name)].items():
         flag, value = f"--{option.replace('_', '-')}", ctx.params[option]
-        names = value if isinstance(value, list) else str(value).split(",") if value else []
+        value = comma_separated(value) if option in COMMA_SEPARATED else value
+        names = value if isinstance(value, list) else [str(value)] if value else []
+        is_listed = set(names) <= modes.keys()
+        if not is_listed and "" not in modes:
+            continue  # an unknown value, which the command refuses
         found = [modes.get(name, modes.get("", Mode())) for name in names]
         found = found or [mode for mode in modes.values() if mode.default]
         # With several values, as of --maps or --teacher, it is enough that an option applies to one of them.
         unused = set.intersection(*(set(mode.unused(ctx.params)) for mode in found)) if found else set()
-        selected = flag if "" in modes else f"{flag} {','.join(names)}"
+        selected = f"{flag} {','.join(names)}" if is_listed else flag
         check_applies(given, unused - {option}, f"does not apply to {selected}")
         owned = {key for mode in modes.values() for key in mode.own}
         for key in sorted(owned.difference(*(mode.own for mode in found))):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from avloc.cli.options import DryRun, Json, Shard, mode_of
+from avloc.cli.options import DryRun, Json, ShardOption, mode_of
 
 
 def prepare(
@@ -36,7 +36,10 @@ def prepare(
     ] = "",
     method: Annotated[str, typer.Option("--for", help="Method that sets length and sample rate of the sound.")] = "avc",
     rate: Annotated[int, typer.Option(help="Sample rate in Hz; 0 is the method's (AVC: 22050).")] = 0,
-    side: Annotated[int, typer.Option(help="Shorter side of a training store's frames in pixels; 0 is 256.")] = 0,
+    side: Annotated[
+        int | None,
+        typer.Option(help="Shorter side of a training store's frames in pixels; 0 is 256.  [default: 0]"),
+    ] = None,
     kind: Annotated[str, typer.Option(help="train or test.  [default: test with --annotations or a test list]")] = "",
     frame: Annotated[str, typer.Option(help="middle, or a time in seconds as 5s.")] = "middle",
     track: Annotated[int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]")] = None,
@@ -44,7 +47,7 @@ def prepare(
         bool, typer.Option("--allow-test-overlap", help="Keep VGG-SS and Flickr test clips in a training store.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes; 0 is one per core.")] = 0,
-    shard: Shard = None,
+    shard: ShardOption = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:

@@ -82,6 +82,7 @@ def train(
     assigned = configs.parse_settings(settings or [])
     if many and (seed is not None or "seed" in assigned):
         raise UsageError("--seeds and --seed (or --set seed=N) contradict each other; valid: one of them")
+    _check_hints(options_table["loss"], configs.dotted(assigned))
     table = configs.read_toml(config) if config else {}
     # A run folder's config.toml also holds the hash of its data; its settings are under [train].
     settings_table = table["train"] if isinstance(table.get("train"), dict) else table
@@ -114,6 +115,15 @@ def train(
             signum = max(peers.objects(stop.signum))
             if report.interrupted or (left and signum):
                 raise typer.Exit(128 + signum)
+
+
+def _check_hints(disabled: dict[str, float | None], assigned: dict[str, Any]) -> None:
+    """Raise a UsageError for a hint term that one option disables and `--set` gives a weight."""
+    for name, weight in disabled.items():
+        value = assigned.get(f"loss.{name}", 0)
+        if weight is not None and value != weight:
+            flag, setting = f"--no-{name.replace('_', '-')}", f"--set loss.{name}={value}"
+            raise UsageError(f"{flag} and {setting} contradict each other; valid: one of them")
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,27 +47,31 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
     from avloc.teachers.base import TeacherContext
     from avloc.weights import locate
 
-    instead = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
+    find = partial(locate, weights_dir=options.weights_dir, listener=listener)
+    without_hints = "Training needs no hints: train --no-audio-hint --no-visual-hint --init random."
     context = TeacherContext(
         store=store,
         device=teacher_device(options.device),
-        find=partial(locate, weights_dir=options.weights_dir, listener=listener, instead=instead),
+        find=partial(find, instead=without_hints),
         listener=listener,
         sound=options.sound,
         normalise=options.normalise,
         confidence=options.confidence,
     )
-    teachers = [_build(name, context) for name in dict.fromkeys(options.teachers)]
+    released = "AVE's released features need no teacher: avloc prepare FOLDER --layout ave --out STORE."
+    of_seconds = replace(context, find=partial(find, instead=released))
+    teachers = [_build(name, context, of_seconds) for name in dict.fromkeys(options.teachers)]
     return [
         HintSource(stamp=teacher.stamp, hints=partial(_run_teacher, teacher, store, options)) for teacher in teachers
     ]
 
 
-def _build(name: str, context: TeacherContext) -> Teacher[Any]:
+def _build(name: str, context: TeacherContext, of_seconds: TeacherContext) -> Teacher[Any]:
+    """A teacher of features per second if the store needs one, else a teacher of hints."""
     if name in SECONDS_TEACHERS:
-        of_seconds: Teacher[Any] | None = resolve(SECONDS_TEACHERS[name])(context)
-        if of_seconds is not None:
-            return of_seconds
+        teacher: Teacher[Any] | None = resolve(SECONDS_TEACHERS[name])(of_seconds)
+        if teacher is not None:
+            return teacher
     found: type[Teacher[Any]] = resolve({**AUDIO_TEACHERS, **VISUAL_TEACHERS}[name])
     return found.build(context)
 

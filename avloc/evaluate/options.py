@@ -8,10 +8,11 @@ from pathlib import Path
 
 from avloc.errors import UsageError, nearest
 from avloc.networks.backbones import CONVNETS
+from avloc.option_rules import MODES
 from avloc.protocols import PROTOCOLS, Protocol, protocol_named
 from avloc.registry import SPECS
 
-MAPS = ("shipped", "av", "object", "fused", "detr", "baselines", "sweep")
+MAPS = tuple(MODES["eval"]["maps"])
 DEFAULT_MAPS = ("av", "object", "fused")
 _OTHER_PRIORS = {"own": "shipped", "detr": "detr", "none": "av"}
 """Values of `--object-prior` of `localize` that are not networks -> the value of `--maps` to use instead."""

@@ -147,7 +147,7 @@ def find_store(testset: str, store: Path | None) -> Path:
         UsageError: neither a test set nor a store was named, or a published set is misspelled.
         StoreNotFound: no store was found; the hint has the `prepare` command.
     """
-    known = (*TESTSETS, *MODES["eval"]["testset"])
+    known = (*TESTSETS, *filter(None, MODES["eval"]["testset"]))
     similar = nearest(testset, known)
     if testset not in known and normal_form(testset) in map(normal_form, known):
         raise UsageError(f"--testset {testset} is unknown; valid: {', '.join(known)}, or another name", hint=similar)

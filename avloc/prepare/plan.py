@@ -14,7 +14,6 @@ from avloc.annotations.testsets import IdList, published_list, read_ids
 from avloc.config import TRAIN_SHORTER_SIDE
 from avloc.errors import Refused, UsageError, nearest
 from avloc.option_rules import MODES
-from avloc.prepare.sources import LAYOUTS
 from avloc.registry import SPECS, VIDEO_READERS, StoreSpec
 from avloc.sharding import UNSHARDED, JobShard
 from avloc.store import TRACK, WINDOW_KEY, StoreHeader
@@ -32,7 +31,7 @@ class PrepareOptions:
     """Options of `prepare`."""
 
     layout: str = "auto"
-    """`auto`, the only kind of input (`videos`, `folders`: frame + sound, `hdf5`), or a layout of `registry.MODES`."""
+    """`auto`, the only kind of input (`videos`, `folders`: frame + sound, `hdf5`), or `ave` (`avloc.option_rules`)."""
     annotations: Path | None = None
     """Flickr-SoundNet XML folder, VGG-SS json, avloc's box format or a folder of masks."""
     ids: str = ""
@@ -43,8 +42,8 @@ class PrepareOptions:
     """Sample rate in Hz; 0 is the method's."""
     seconds: float = 0.0
     """Length of the audio; 0 is the method's."""
-    side: int = 0
-    """Shorter side of the frames of a training store in pixels, never enlarged; 0 is 256."""
+    side: int | None = None
+    """Shorter side of the frames of a training store in pixels, never enlarged; 0 and None are 256."""
     frame: str = "middle"
     """Which frame of a video: `middle`, or a time as `5s` or `7.5`."""
     track: int | None = None
@@ -63,9 +62,9 @@ class PrepareOptions:
     """Write nothing."""
 
     def __post_init__(self) -> None:
-        _check_choice("--layout", self.layout, tuple(dict.fromkeys((*LAYOUTS, *MODES["prepare"]["layout"]))))
+        _check_choice("--layout", self.layout, tuple(MODES["prepare"]["layout"]))
         _check_choice("--for", self.method, tuple(SPECS))
-        _check_choice("--kind", self.kind, ("", "train", "test"))
+        _check_choice("--kind", self.kind, ("", *MODES["prepare"]["kind"]))
         _check_choice("window", self.window, tuple(VIDEO_READERS))
         if self.side and self.side < _LEAST_SIDE:
             raise UsageError(f"--side {self.side} is impossible; valid: 0 (256 pixels), or {_LEAST_SIDE} or more")
@@ -115,8 +114,8 @@ def make_plan(options: PrepareOptions, named: IdList | None = None) -> StorePlan
     if annotations is None and ids is not None and kind == "test":
         # Clips of the silent pairs have no annotation, so VGG-SS has all annotations of `vggss_ext`.
         annotations = published_boxes() if set(ids.ids).issubset(published_list("vggss_ext")) else None
-    if kind == "test" and (options.side or options.allow_test_overlap):
-        flag = "--side" if options.side else "--allow-test-overlap"
+    if kind == "test" and (options.side is not None or options.allow_test_overlap):
+        flag = "--side" if options.side is not None else "--allow-test-overlap"
         raise UsageError(f"{flag} applies to training stores only: test stores keep all clips and full pictures")
     expected = ids.ids if ids else annotations.ids if annotations else ()
     header = StoreHeader(

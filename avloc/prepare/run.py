@@ -94,7 +94,7 @@ def prepare(
         raise UsageError(f"--out {out} is a file; valid: a new folder or an existing store")
     plan = make_plan(options, named)
     masks = options.annotations if plan.header.box_rule == "mask" else None
-    found = _find_inputs(sources, out, options.layout, masks, listener).within(options.shard)
+    found = _find_inputs(sources, out, options, masks, listener).within(options.shard)
     merge_header(out, plan.header, options.shard)
     if options.dry_run:
         return replace(_dry_run(found, out, plan, options, listener), seconds=time.monotonic() - started)
@@ -115,16 +115,25 @@ def prepare(
     return replace(report, seconds=time.monotonic() - started)
 
 
-def _find_inputs(sources: Sequence[str], out: Path, layout: str, masks: Path | None, listener: Listener) -> FoundInputs:
+def _find_inputs(
+    sources: Sequence[str], out: Path, options: PrepareOptions, masks: Path | None, listener: Listener
+) -> FoundInputs:
     """Find all inputs; PNG files in the folder of masks are no frames."""
     paths = files_in(sources, out)
     if masks is not None:
         folder = real_path(masks)
         paths = [path for path in paths if path.suffix.lower() != ".png" or folder not in real_path(path).parents]
-    found = classify(paths, layout, named=frozenset(Path(text) for text in sources))
+    found = classify(paths, options.layout, named=frozenset(Path(text) for text in sources))
     found.sources += packed.packed_sources(found.packed, found.skips)
     if not found.sources and not found.skips:
-        raise UsageError(f"nothing to prepare in {', '.join(sources)} (--layout {layout}, {len(paths)} files)")
+        raise UsageError(f"nothing to prepare in {', '.join(sources)} (--layout {options.layout}, {len(paths)} files)")
+    kinds = {source.kind for source in found.sources}
+    for flag, given, used_by, what in (
+        ("--frame", options.at, {"video"}, "video"),
+        ("--track", options.track, {"video", "pair"}, "video or sound file"),
+    ):
+        if kinds and given is not None and not kinds & used_by:
+            listener(Notice(f"{flag} has no effect: no input is a {what}"))
     if found.ignored:
         listener(Notice(f"{found.ignored} pictures and sounds are not part of a pair and are ignored"))
     if sharing := [source for source in found.sources if source.frame_id != source.id]:

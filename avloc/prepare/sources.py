@@ -19,7 +19,6 @@ from avloc.files import real_path, refuse_url
 from avloc.media.pictures import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avloc.sharding import JobShard
 
-LAYOUTS = ("auto", "videos", "folders", "hdf5")
 PACKED_SUFFIXES = frozenset({".h5", ".hdf5"})
 _MEDIA = PICTURE_SUFFIXES | SOUND_SUFFIXES | VIDEO_SUFFIXES | PACKED_SUFFIXES
 
@@ -132,7 +131,7 @@ def classify(paths: Iterable[Path], layout: str, *, named: frozenset[Path]) -> F
 
     Args:
         paths: the files, in order.
-        layout: one of `LAYOUTS`; other kinds are ignored.
+        layout: as in `PrepareOptions`; other kinds are ignored.
         named: files given one by one, which are videos if their suffix is unknown.
     """
     found = FoundInputs()

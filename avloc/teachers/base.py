@@ -5,6 +5,7 @@ How to add a teacher:
 1. A file in this package with a subclass of `Teacher`, or of `SoundTeacher` if its input is the sound in the store. Its
    `build` locates the weights, a `Weight` as in `avloc.weights.catalog`.
 2. An entry in `AUDIO_TEACHERS` or `VISUAL_TEACHERS` of `avloc.registry`: the name for `--teacher`, and the class.
+3. The name in `MODES` of `avloc.option_rules`, with the options that apply only to it.
 """
 
 from __future__ import annotations

@@ -105,6 +105,38 @@ def test_options_that_do_not_apply_are_refused_by_name_and_all_others_are_not(co
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("maps", ["av, object", " object,", ",,av,fused"])
+@pytest.mark.usefixtures("at_home")
+def test_an_option_of_one_map_applies_beside_others(here, maps):
+    done = here("eval", "--store", "absent", "--maps", maps, "--object-prior", "resnet18")
+    assert (done.code, "--object-prior" in done.err) == (5, False), done.err
+
+
+@pytest.mark.parametrize("maps", [" baselines", "baselines,", "baselines,baselines"])
+def test_spaces_and_empty_names_hide_no_map(here, maps):
+    done = here("eval", "--store", "absent", "--maps", maps, "--object-prior", "resnet18")
+    assert (done.code, done.err) == (2, "avloc: --object-prior does not apply to --maps baselines\n")
+
+
+def test_options_of_training_stores_are_refused_at_their_default_if_a_list_makes_a_test_store(here, tmp_path):
+    for options in ((), ("--side", "0")):
+        done = here("prepare", tmp_path / "absent", "--out", tmp_path / "out", "--ids", "vggss", *options)
+        refused = "--side applies to training stores only" in done.err
+        assert (done.code, refused) == (2, bool(options)), done.err
+
+
+@pytest.mark.parametrize("term", ["audio_hint", "visual_hint"])
+def test_a_hint_term_is_disabled_or_has_a_weight(here, tmp_path, term):
+    flag = f"--no-{term.replace('_', '-')}"
+    command = ("train", "absent", "--out", tmp_path / "run", flag, "--print-config", "--set")
+    done = here(*command, f"loss.{term}=5")
+    assert (done.code, done.err) == (
+        2,
+        f"avloc: {flag} and --set loss.{term}=5 contradict each other; valid: one of them\n",
+    )
+    assert f"{term} = 0.0" in here(*command, f"loss.{term}=0").out
+
+
 def test_a_model_is_refused_as_an_argument_too(here):
     done = here("eval", "absent", "--maps", "baselines", "--testset", "vggss")
     assert (done.code, done.err) == (2, "avloc: RUN does not apply to --maps baselines\n")
@@ -257,6 +289,10 @@ MISSPELT = [
     ((*PREPARE, "--ids", "VGGSS"), "Did you mean vggss?"),
     ((*PREPARE, "--for", "ez-vsl"), "Did you mean ezvsl?"),
     ((*DISTILL, "--teacher", "pans"), "Did you mean panns?"),
+    ((*DISTILL, "--teacher", "pann", "--sound", "source"), "Did you mean panns?"),
+    ((*PREPARE, "--layout", "folder", "--frame", "5s"), "Did you mean folders?"),
+    ((*EVAL, "--maps", "objekt", "--object-prior", "resnet18"), "Did you mean object?"),
+    ((*EVAL, "--object-prior", "resnet18", "--maps", "baseline"), "Did you mean baselines?"),
     ((*DISTILL, "--sound", "sauce"), "Did you mean source?"),
     ((*TRAIN, "--method", "EZVSL"), "Did you mean ezvsl?"),
     ((*TRAIN, "--set", "optim.rate=1"), ""),

@@ -337,3 +337,27 @@ def test_absent_weights_are_named(tmp_path: Path) -> None:
         distill_cache(store.folder, DistillOptions(teachers=("yamnet",), device="cpu"))
     assert caught.value.exit_code == 4
     assert not list(store.folder.glob("hints-*"))
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("teacher", "of_events", "advice"),
+    [
+        ("panns", False, "train --no-audio-hint"),
+        ("vggish", False, "train --no-audio-hint"),
+        ("vggish", True, "--layout ave"),
+        ("vgg19", True, "--layout ave"),
+    ],
+)
+def test_what_to_do_without_a_teacher_depends_on_what_is_trained(
+    tmp_path: Path, teacher: str, of_events: bool, advice: str
+) -> None:
+    store = make_store(tmp_path / "store", 1)
+    if of_events:
+        (store.folder / "events.json").touch()
+    with pytest.raises(WeightsError) as caught:
+        distill_cache(store.folder, DistillOptions(teachers=(teacher,), device="cpu"))
+    hint = str(caught.value.hint)
+    assert [text in hint for text in ("train --no-audio-hint", "--layout ave")] == [
+        text == advice for text in ("train --no-audio-hint", "--layout ave")
+    ]

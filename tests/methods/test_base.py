@@ -96,6 +96,17 @@ def test_networks_that_a_method_does_not_have_are_named(settings, method, words)
         build(resolve_config(parse_settings(settings), method).model)
 
 
+@pytest.mark.parametrize("method", [name for name in METHOD_SPECS if name != "lvs"])  # LVS refuses to freeze all it has
+def test_freezing_is_refused_where_it_would_change_nothing(method):
+    with narrowed():
+        model = build(resolve_config(parse_settings(TINY_METHODS[method]), method).model)
+    before = [weight.requires_grad for weight in model.parameters()]
+    model.freeze_backbones()
+    after = [weight.requires_grad for weight in model.parameters()]
+    assert (after == before) == ("freeze" in METHOD_SPECS[method].unused)
+    assert any(after)
+
+
 def test_what_finds_regions_is_looked_for_before_anything_is_written(tmp_path, here, monkeypatch):
     store = write_store(tmp_path / "store", 4)
     monkeypatch.setattr("avloc.media.superpixels.find_spec", lambda _name: None)
@@ -202,7 +213,7 @@ def test_a_step_teaches_everything_that_is_to_learn(method: str, settings: list[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in METHOD_SPECS if name != "avc"])  # `tests.train.test_run` has AVC's
+@pytest.mark.parametrize("method", [name for name in METHOD_SPECS if name != "avc"])  # AVC's: `tests.train.test_loop`
 def test_a_run_goes_on_in_the_middle_as_if_nothing_had_happened(method: str, tmp_path):
     """Weights, optimiser and log after two steps in one go, and after one, a stop and the other."""
     store = write_store(tmp_path / "store", 4)

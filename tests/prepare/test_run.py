@@ -91,6 +91,17 @@ def test_a_test_store_keeps_the_pictures_own_bytes(tmp_path):
     np.testing.assert_array_equal(decode_picture(store.read("b").picture), disc((80, 60), (0.3, 0.3)))
 
 
+def test_options_that_no_input_uses_are_named(tmp_path):
+    pair(tmp_path / "in", "a")
+    notices = []
+    run(tmp_path / "in", tmp_path / "out", replace(ONE, frame="5s", track=1), listener=notices.append)
+    texts = [n.text for n in notices if isinstance(n, Notice)]
+    assert texts == ["--frame has no effect: no input is a video"]
+    make_video(tmp_path / "in" / "b.mp4", sound=tone(4, RATE), rate=RATE)
+    run(tmp_path / "in", tmp_path / "both", replace(ONE, frame="2s"), listener=notices.append)
+    assert [n.text for n in notices if isinstance(n, Notice)] == texts
+
+
 def test_annotated_clips_can_make_a_training_store(tmp_path):
     for name in ("a", "b", "c"):
         make_picture(tmp_path / "in" / "frames" / f"{name}.jpg", disc((640, 480), (0.5, 0.5)), quality=92)
