@@ -29,9 +29,9 @@ from avloc.media.pictures import decode_picture, encode_png
 from avloc.progress import Notice, silent
 from avloc.protocols import PROTOCOLS
 from avloc.store import Store
-from tests import readme
+from tests import pages
 from tests.eval_makers import to_clip, write
-from tests.processes import ROOT
+from tests.program import ROOT
 from tests.responsive_model import save_responsive
 from tests.synthetic_scenes import RATE, SIDE, Scene, scenes
 
@@ -412,7 +412,7 @@ def test_the_example_of_the_page_writes_maps_that_are_scored(here, tmp_path, mon
         given.append((decode_picture(picture).shape, sound.dtype, len(sound)))
         return np.eye(7)
 
-    exec(readme.block(page, "write the maps of a model"), {"my_model": my_model})
+    exec(pages.block(page, "write the maps of a model"), {"my_model": my_model})
     assert given == [((SIDE, SIDE, 3), np.int16, Store(made).spec.samples)] * 2
     done = here("eval", "--testset", "mine", "--maps-dir", "maps")
     assert (done.code, "scored 2 of 2 expected clips, 0 missing" in done.out) == (0, True)
