@@ -100,7 +100,7 @@ def test_training_learns_which_object_sounds(tmp_path):
     assert found >= report["baselines"]["centre disc"]["overall"]["ciou_50"] + 0.5
 
 
-def test_the_shipped_model_runs_the_first_command_of_the_readme(tmp_path):
+def test_the_shipped_model_claims_no_match_for_drawn_shapes(tmp_path):
     """Offline, on the media in the repository: coloured shapes, which the model was not trained on."""
     media = ROOT / "tests" / "data"
     flags = ("--audio", str(media / "sound.wav"), "--out", str(tmp_path / "heat.png"), "--json")

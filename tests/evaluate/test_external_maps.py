@@ -405,14 +405,13 @@ def sha256(path: Path) -> str:
 def test_the_example_of_the_page_writes_maps_that_are_scored(here, tmp_path, monkeypatch, all_scenes):
     monkeypatch.chdir(tmp_path)
     made = write(tmp_path / "data" / "mine", [to_clip(scene) for scene in all_scenes[:2]])
-    page = (ROOT / "avloc" / "evaluate" / "README.md").read_text(encoding="utf-8")
     given = []
 
     def my_model(picture: bytes, sound: np.ndarray) -> np.ndarray:
         given.append((decode_picture(picture).shape, sound.dtype, len(sound)))
         return np.eye(7)
 
-    exec(pages.block(page, "write the maps of a model"), {"my_model": my_model})
+    exec(pages.block(pages.text("evaluate"), "write the maps of a model"), {"my_model": my_model})
     assert given == [((SIDE, SIDE, 3), np.int16, Store(made).spec.samples)] * 2
     done = here("eval", "--testset", "mine", "--maps-dir", "maps")
     assert (done.code, "scored 2 of 2 expected clips, 0 missing" in done.out) == (0, True)
