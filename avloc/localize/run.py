@@ -231,7 +231,7 @@ class _Worker:
         if sound.lost_s:
             warnings.append("some of its sound cannot be decoded, and is replaced by silence")
         if sound.source_rate < sound.rate and job.suffix != VIDEO:  # write_video has this warning itself
-            warnings.append(f"sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
+            warnings.append(f"its sound is sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
         others = probe(job.sound.path(job.source), job.sound.track).other_tracks
         if others and job.sound.track is None:
             warnings.append(f"{others}; --track chooses")

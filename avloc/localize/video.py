@@ -200,7 +200,8 @@ def _map_scenes(
         while (time_s := first_s + step * every) < float(shown.end) - _ON_TIME_S:
             window = next(windows)
             if not step and window.source_rate < window.rate:
-                listener(Notice(f"{source.name}: sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"))
+                rates = f"sampled at {window.source_rate} Hz; the model takes {window.rate} Hz"
+                listener(Notice(f"{source.name}: its sound is {rates}"))
             yield Scene(time_s=time_s, frame=shown.picture(), sound=window)
             step += 1
 

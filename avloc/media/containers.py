@@ -50,7 +50,7 @@ def _open(source: MediaSource) -> InputContainer:
     try:
         container: InputContainer = av.open(target, "r", options=_OPTIONS, **_TAGS)
     except InvalidDataError as error:
-        raise InputError("cannot be decoded (unknown format, or damaged at its start)") from error
+        raise InputError("cannot be decoded (unknown format, damaged, or cut off)") from error
     except OSError as error:
         if error.errno == errno.EIO:  # FFmpeg's error for both
             reason = "it ends before its first picture or sound, or the disk fails"

@@ -173,7 +173,7 @@ def _validation(store: Store, ids: Sequence[str], config: TrainConfig, label: st
     ids = annotated or ids
     least = 1 if annotated else 2
     if len(ids) < least:
-        raise UsageError(f"--val holds out {len(ids)} clips ({label}); valid: {least} or more")
+        raise UsageError(f"--val holds out {len(ids)} of the clips ({label}); valid: {least} or more")
     criterion = (
         f"cIoU@0.5, protocol {Protocol().name}" if annotated else f"{METHOD_SPECS[config.model.method].term} loss"
     )

@@ -145,6 +145,12 @@ def _make_writable(folder: Path, weight: Weight) -> None:
         raise WeightsAbsent(f"weights {weight.label} are absent, and {reason}", hint=OTHER_CACHE) from error
 
 
+def _reason(error: Exception) -> str:
+    """Why a request failed, without the connection objects that urllib3 names around it."""
+    cause = str(getattr(next(iter(error.args), None), "reason", error))
+    return cause.partition("): ")[2] or cause
+
+
 def _downloaded(weight: Weight, searched: str, listener: Listener) -> Located:
     import requests
 
@@ -156,7 +162,7 @@ def _downloaded(weight: Weight, searched: str, listener: Listener) -> Located:
         except requests.RequestException as error:
             raise WeightsAbsent(
                 f"weights {weight.label} are absent (looked in: {searched}) and cannot be downloaded from {file.url}: "
-                f"{error}",
+                f"{_reason(error)}",
                 hint=f"Get {file.name} from {file.url} and save it as {path}, or name its folder with --weights-dir.",
             ) from error
     if not all(published):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import soxr
 import torch
 import torch.nn.functional as F
@@ -125,7 +126,9 @@ def test_errors_of_loading(model, tmp_path, offline):
 def test_the_library_example_of_the_readme_runs(film, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday.mp4").symlink_to(film)
-    names = {"frame": FRAME, "waveform": WAVE, "rate": RATE}
+    Image.fromarray(FRAME).save("photo.jpg")
+    soundfile.write("bark.wav", np.stack([WAVE, WAVE], 1), RATE)
+    names: dict[str, object] = {}
     exec(pages.block(pages.README.read_text(encoding="utf-8"), "the library"), names)
     assert isinstance(names["result"], avloc.Result)
     assert len(capfd.readouterr().out.splitlines()) == 20

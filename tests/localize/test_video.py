@@ -225,7 +225,7 @@ def test_maps_are_computed_from_frame_and_sound_of_their_time(tmp_path):
     progress = [event for event in events if isinstance(event, Progress)]
     assert [(event.done, event.total) for event in progress] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [event for event in events if isinstance(event, Notice)] == [
-        Notice("in.mp4: sampled at 16000 Hz; the model takes 22050 Hz")
+        Notice("in.mp4: its sound is sampled at 16000 Hz; the model takes 22050 Hz")
     ]
 
 

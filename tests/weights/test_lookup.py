@@ -190,6 +190,7 @@ def test_failed_download_leaves_nothing(publisher: Publisher, kind: str, tmp_pat
     assert str(tmp_path) in text
     assert str(cache_folder()) in text
     assert weight.files[0].url in text
+    assert "Pool" not in text, "the connection objects of the HTTP library"
     assert "--weights-dir" in caught.value.hint
     assert leftovers(tmp_path) == []
 
