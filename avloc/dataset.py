@@ -239,7 +239,7 @@ def _leave_signals_to_parent(_worker: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def load(
+def clip_loader(
     clips: ClipSet, batches: Iterable[list[int]] | None = None, *, batch: int = 1, workers: int = 0
 ) -> DataLoader[_Item | _Failure]:
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time."""

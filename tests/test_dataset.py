@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avloc.config import LossWeights, ModelConfig, TrainConfig
-from avloc.dataset import ClipSet, check_fit, fit_sound, load, shrunk
+from avloc.dataset import ClipSet, check_fit, clip_loader, fit_sound, shrunk
 from avloc.errors import Refused, UsageError
 from avloc.prepare import PrepareOptions
 from avloc.registry import StoreSpec
@@ -45,17 +45,17 @@ def odd_store(folder):
 
 def test_a_damaged_picture_is_listed_and_not_replaced(tmp_path):
     store = odd_store(tmp_path)
-    (batch,) = load(ClipSet(store, store.ids, CONFIG), batch=3)
+    (batch,) = clip_loader(ClipSet(store, store.ids, CONFIG), batch=3)
     assert batch.ids == ["a", "c"]
     assert [name for name, _ in batch.failures] == ["b"]
     assert batch.frames.shape == (2, 3, 64, 64)
-    (alone,) = load(ClipSet(store, ["b"], CONFIG), batch=3)
+    (alone,) = clip_loader(ClipSet(store, ["b"], CONFIG), batch=3)
     assert (alone.ids, len(alone.failures)) == ([], 1)
 
 
 def test_training_frames_are_padded_and_keep_their_size(tmp_path):
     store = odd_store(tmp_path)
-    (batch,) = load(ClipSet(store, ["a", "c"], CONFIG, least_side=75), batch=2)
+    (batch,) = clip_loader(ClipSet(store, ["a", "c"], CONFIG, least_side=75), batch=2)
     assert batch.sizes.tolist() == [[90, 120], [150, 75]], "the one is nearly as small, the other shrunk"
     assert batch.frames.shape == (2, 3, 150, 120)
     assert batch.frames[0, :, 90:].max() == 0
@@ -71,7 +71,7 @@ def test_network_input_keeps_the_position_of_a_square(tmp_path):
     spec = StoreSpec()
     with StoreWriter(tmp_path, StoreHeader(spec=spec)) as writer:
         writer.add(Clip(id="x", picture=picture(rgb), sound=np.zeros(spec.samples, np.int16), frame_hw=(120, 200)))
-    (batch,) = load(ClipSet(Store(tmp_path), ["x"], CONFIG))
+    (batch,) = clip_loader(ClipSet(Store(tmp_path), ["x"], CONFIG))
     rows, columns = np.nonzero(batch.frames[0, 0].numpy() > 127)
     assert abs(rows.mean() / 64 - 30 / 120) < 0.02
     assert abs(columns.mean() / 64 - 150 / 200) < 0.02
@@ -80,7 +80,7 @@ def test_network_input_keeps_the_position_of_a_square(tmp_path):
 def test_hints_are_loaded_with_their_clips(tmp_path):
     store = Store(write_store(tmp_path, 4, hints=True))
     clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
-    (batch,) = load(clips, batch=4)
+    (batch,) = clip_loader(clips, batch=4)
     assert batch.hints.audio.shape == (4, 16)
     assert batch.hints.visual.shape == (4, 25, 25)
     assert batch.hints.visual_present.tolist() == [True, True, True, False]
@@ -109,7 +109,7 @@ def test_hints_are_those_of_the_configured_teachers(tmp_path):
     assert "--teacher yamnet" in caught.value.hint
     concept_hints(tmp_path, store.ids)
     clips = training_set(store, store.ids, config)
-    (batch,) = load(clips, batch=4)
+    (batch,) = clip_loader(clips, batch=4)
     assert batch.hints.audio.shape == (4, 16)
     assert batch.hints.visual.shape == (4, 16, 7, 7)
     assert batch.hints.visual_present.tolist() == [True, True, True, False]
@@ -131,7 +131,7 @@ def test_vector_hints_must_have_the_dimension_of_the_model(tmp_path):
 def test_a_weight_of_zero_needs_no_hints(tmp_path):
     store = Store(write_store(tmp_path, 2))
     off = TrainConfig(model=CONFIG, loss=LossWeights(audio_hint=0, visual_hint=0))
-    (batch,) = load(training_set(store, store.ids, off), batch=2)
+    (batch,) = clip_loader(training_set(store, store.ids, off), batch=2)
     assert batch.hints.audio is None
     assert batch.hints.visual is None
     with pytest.raises(Refused, match="no hints of panns"):
@@ -196,7 +196,7 @@ def test_fine_patterns_are_averaged_when_reduced():
 def test_a_batch_is_the_same_with_loader_processes(tmp_path):
     store = Store(write_store(tmp_path, 4, hints=True))
     clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
-    stream = [list(load(clips, EpochBatches(4, 2, 0, 2), workers=workers)) for workers in (0, 2)]
+    stream = [list(clip_loader(clips, EpochBatches(4, 2, 0, 2), workers=workers)) for workers in (0, 2)]
     for alone, worked in zip(*stream, strict=True):
         assert alone.ids == worked.ids
         assert torch.equal(alone.frames, worked.frames)
@@ -210,5 +210,5 @@ def test_labels_are_loaded_with_their_clips(tmp_path):
             sound, data = np.zeros(spec.samples, np.int16), picture(np.zeros((80, 90, 3), np.uint8))
             writer.add(Clip(id=name, picture=data, sound=sound, frame_hw=(80, 90), label=label))
     store = Store(tmp_path)
-    (batch,) = load(ClipSet(store, store.ids, CONFIG), batch=2)
+    (batch,) = clip_loader(ClipSet(store, store.ids, CONFIG), batch=2)
     assert batch.labels == ["dog | dog, cat", ""]

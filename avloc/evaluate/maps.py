@@ -95,7 +95,7 @@ def predict_maps(
 
     `known` are the maps of another model on the same clips; those of the priors are reused.
     """
-    from avloc.dataset import ClipSet, load
+    from avloc.dataset import ClipSet, clip_loader
     from avloc.engine import Engine, WrongSounds, card_fusion, pick_device, predict_cells
     from avloc.engine.fusion import CARD_KEY, SHIPPED
     from avloc.evaluate.negatives import wrong_sounds
@@ -111,7 +111,7 @@ def predict_maps(
 
     def run(task: str, ids: Sequence[str], sound_ids: Sequence[str] | None, wrong: WrongSounds) -> list[ClipCells]:
         clips = ClipSet(store, ids, engine.config, prior_side=sides[0], detr_side=sides[1], sound_ids=sound_ids)
-        batches = load(clips, batch=options.batch, workers=options.workers)
+        batches = clip_loader(clips, batch=options.batch, workers=options.workers)
         return list(predict(batches, wrong=wrong, total=len(ids), task=task))
 
     labels = {clip_id: testset.labels[clip_id] for clip_id in testset.boxed}

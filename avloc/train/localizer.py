@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avloc.config import TrainConfig, to_dict
-from avloc.dataset import Batch, load
+from avloc.dataset import Batch, clip_loader
 from avloc.distributed import Peers
 from avloc.engine import pick_device, pick_precision
 from avloc.methods.base import Group
@@ -62,7 +62,7 @@ class LocalizerTask:
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
         """Frames, audio and hints of each batch, decoded in advance."""
-        return load(self.plan.clips, batches, workers=self.config.workers)
+        return clip_loader(self.plan.clips, batches, workers=self.config.workers)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch."""

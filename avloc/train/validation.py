@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from avloc.config import TrainConfig
-from avloc.dataset import Batch, load
+from avloc.dataset import Batch, clip_loader
 from avloc.engine import Engine, HeatMaps, predict_cells, score_heat, supervise, truth_of
 from avloc.errors import Refused
 from avloc.metrics import summarise
@@ -27,7 +27,7 @@ def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tup
     positions = range(len(validation.clips))
     # No batch of one clip: its loss would have no negatives and be zero.
     parts = np.array_split(positions, max(1, len(positions) // config.batch))
-    loader = load(validation.clips, [part.tolist() for part in parts])
+    loader = clip_loader(validation.clips, [part.tolist() for part in parts])
     if validation.annotated:
         score = value = _score(engine, loader, validation.box_rule)
     else:

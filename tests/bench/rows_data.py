@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from avloc.config import LossWeights, ModelConfig, TrainConfig
-from avloc.dataset import load
+from avloc.dataset import clip_loader
 from avloc.engine import Engine
 from avloc.store import Store
 from avloc.train.clips import training_set
@@ -184,7 +184,7 @@ def _drained(clips: ReferenceClips, batch: int) -> None:
 
 def _ours(opened: Store, config: TrainConfig, inputs: _InputsOnly | None = None) -> None:
     clips = training_set(opened, opened.ids, config)
-    for batch in load(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0):
+    for batch in clip_loader(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0):
         if inputs is not None:
             with contextlib.suppress(_Reached):
                 inputs.training_step(batch, config, torch.Generator())

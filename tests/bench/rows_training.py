@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from avloc.config import TrainConfig, resolve_config
-from avloc.dataset import Batch, load
+from avloc.dataset import Batch, clip_loader
 from avloc.engine import Engine, pick_precision, weighted_total
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
@@ -155,7 +155,7 @@ class _Data:
 def our_batch(store: Store, config: TrainConfig) -> Batch:
     """The first batch of a training run."""
     clips = training_set(store, store.ids, config)
-    return next(iter(load(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0)))
+    return next(iter(clip_loader(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0)))
 
 
 def our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], float]:

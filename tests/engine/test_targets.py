@@ -15,7 +15,7 @@ from PIL import Image
 from avloc import losses
 from avloc.annotations.labels import parse_label, relations
 from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
-from avloc.dataset import Batch, ClipSet, load
+from avloc.dataset import Batch, ClipSet, clip_loader
 from avloc.engine import Engine, supervise
 from avloc.engine.targets import box_cells, box_cover, mask_cover
 from avloc.media.pictures import encode_png
@@ -133,7 +133,7 @@ def annotated(folder, *, as_mask):
 @pytest.mark.parametrize("as_mask", [False, True])
 def test_boxes_are_cropped_and_flipped_with_their_picture(tmp_path, as_mask):
     store = annotated(tmp_path, as_mask=as_mask)
-    (batch,) = load(ClipSet(store, store.ids, ModelConfig(frame=64, dim=16), least_side=96), batch=6)
+    (batch,) = clip_loader(ClipSet(store, store.ids, ModelConfig(frame=64, dim=16), least_side=96), batch=6)
     crops = draw_crops(batch.sizes, 64, 1.5, 0.5, torch.rand((6, 3), generator=torch.Generator().manual_seed(1)))
     assert 0 < int(crops.flip.sum()) < 6
     cover, boxed = box_cells(batch, crops, (4, 4))

@@ -18,7 +18,7 @@ import avloc
 from avloc.annotations.testsets import published_list, silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
-from avloc.dataset import ClipSet, load
+from avloc.dataset import ClipSet, clip_loader
 from avloc.engine import Engine, HeatMaps, predict_cells, score_heat, truth_of
 from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate, evaluate_runs, find_store
@@ -138,7 +138,7 @@ def test_known_maps_get_known_scores(tmp_path, all_scenes):
     boxes = {"left": [0, 0, 0.5, 1], "right": [0.5, 0, 1, 1], "all": [0, 0, 1, 1], "quarter": [0, 0, 0.25, 1]}
     clips = [to_clip(all_scenes[0], id=name, boxes=np.array([box])) for name, box in boxes.items()]
     opened = Store(write(tmp_path / "store", clips))
-    batches = load(ClipSet(opened, opened.ids, SMALL), batch=3)
+    batches = clip_loader(ClipSet(opened, opened.ids, SMALL), batch=3)
     assert av_scores(_Known(), batches) == {"left": 1.0, "right": 0.0, "all": 0.5, "quarter": 0.5}
 
 
@@ -153,7 +153,7 @@ def test_batch_order_and_shards_change_nothing(model, store, all_scenes, tmp_pat
     opened, engine = Store(store), Engine.from_file(load_model(model), CPU)
 
     def by_id(order):
-        return av_scores(engine, load(ClipSet(opened, order, SMALL), batch=4))
+        return av_scores(engine, clip_loader(ClipSet(opened, order, SMALL), batch=4))
 
     assert by_id(opened.ids) == by_id(opened.ids[::-1])
 

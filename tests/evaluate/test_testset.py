@@ -13,7 +13,7 @@ from torchvision.models import resnet34
 
 from avloc.annotations.testsets import silent_pairs
 from avloc.checkpoint import load_model, save_model
-from avloc.dataset import ClipSet, load
+from avloc.dataset import ClipSet, clip_loader
 from avloc.engine import ClipCells, predict_cells
 from avloc.engine.core import Engine
 from avloc.engine.inference import NOT_FINITE
@@ -56,7 +56,7 @@ def test_silent_pairs_take_the_frame_of_one_clip_and_the_sound_of_another(model,
     there = [pair for pair in silent_pairs("flickr-ext") if {pair.video, pair.audio} <= set(ids)]
 
     def heights(frame_ids, sound_ids):
-        batches = load(ClipSet(opened, frame_ids, SMALL, sound_ids=sound_ids))
+        batches = clip_loader(ClipSet(opened, frame_ids, SMALL, sound_ids=sound_ids))
         return [grown(cells.maps["av"]) for cells in predict_cells(engine, batches)]
 
     def grown(cells):

@@ -8,7 +8,7 @@ import torch
 
 from avloc.checkpoint import load_model, save_model
 from avloc.config import TrainConfig, from_dict, parse_settings, resolve_config, to_dict
-from avloc.dataset import Batch, ClipSet, load
+from avloc.dataset import Batch, ClipSet, clip_loader
 from avloc.engine import Engine, weighted_total
 from avloc.errors import UsageError, WeightsError
 from avloc.media.superpixels import segments
@@ -197,7 +197,7 @@ def test_a_step_teaches_everything_that_is_to_learn(method: str, settings: list[
     config = resolve_config(parse_settings(settings), method)
     store = Store(write_store(tmp_path / "store", 4))
     model = resolve_config(parse_settings([*settings, "model.seconds=3"]), method).model
-    batch: Batch = next(iter(load(ClipSet(store, store.ids, model, least_side=96), batch=4)))
+    batch: Batch = next(iter(clip_loader(ClipSet(store, store.ids, model, least_side=96), batch=4)))
     assert (batch.segments is not None) == METHOD_SPECS[method].segments
     torch.manual_seed(0)
     engine = Engine(model, CPU)

@@ -11,8 +11,7 @@ import torch
 
 from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
-from avloc.dataset import ClipSet
-from avloc.dataset import load as load_batches
+from avloc.dataset import ClipSet, clip_loader
 from avloc.engine import ClipCells, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heat, truth_of
 from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
@@ -51,7 +50,7 @@ def predict_clips(
     """Maps of every clip of a store, or of the first ones."""
     store = Store(folder)
     labels = dict(zip(store.ids, store.column("label"), strict=True))
-    batches = load_batches(ClipSet(store, store.ids[:first], engine.config), batch=16, workers=1)
+    batches = clip_loader(ClipSet(store, store.ids[:first], engine.config), batch=16, workers=1)
     seen = [ClipMaps(cells.id, labels[cells.id], cells) for cells in predict_cells(engine, batches, fusion=fusion)]
     assert not any(clip.cells.reason for clip in seen)
     return seen
