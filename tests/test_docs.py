@@ -76,6 +76,14 @@ def test_every_relative_link_resolves(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("path", pages.REFERENCE, ids=lambda path: path.parent.name)
+def test_a_link_to_what_the_wheel_lacks_says_that_it_is_in_the_repository(path: Path) -> None:
+    for sentence in re.split(r"(?<=[.:;])\s+|\n", prose(path)):
+        links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", sentence) if "://" not in link]
+        outside = [link for link in links if not (path.parent / link).resolve().is_relative_to(ROOT / "avloc")]
+        assert not outside or "repository" in sentence, sentence
+
+
 def prose(path: Path) -> str:
     """A page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
