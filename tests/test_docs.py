@@ -113,14 +113,22 @@ def test_the_help_of_a_command_names_its_page() -> None:
         assert f"{command} --help" in pages.shown(pages.text(folder))
 
 
+def sentences(path: Path) -> set[str]:
+    """Sentences of more than five words, and those of more than eight in the cells of tables."""
+    out = set()
+    for line in prose(path).splitlines():
+        is_row = line.startswith("|")
+        parts = re.split(r"(?<=[.:;])\s+|\s*\|\s*" if is_row else r"(?<=[.:])\s+", line)
+        out |= {part.strip() for part in parts if len(part.split()) > (8 if is_row else 5)}
+    return out
+
+
 def test_no_sentence_is_in_two_pages() -> None:
-    seen: dict[str, str] = {}
+    seen: dict[str, Path] = {}
     for path in pages.PAGES:
-        text = re.sub(r"^\|.*$", "", prose(path), flags=re.MULTILINE)
-        for sentence in {each.strip() for each in re.split(r"(?<=[.:])\s+|\n", text)}:
-            if len(sentence.split()) > 5:
-                assert sentence not in seen, f"{path} and {seen[sentence]}"
-                seen[sentence] = str(path)
+        for sentence in sentences(path):
+            assert sentence not in seen, f"{path} and {seen[sentence]}"
+            seen[sentence] = path
 
 
 def test_every_published_list_is_named() -> None:
