@@ -131,6 +131,11 @@ def test_no_sentence_is_in_two_pages() -> None:
             seen[sentence] = path
 
 
+@pytest.mark.parametrize("path", pages.PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_has_nothing_to_fill_in(path: Path) -> None:
+    assert not re.search(r"TODO|FIXME|TBD|XXX", path.read_text(encoding="utf-8"))
+
+
 def test_every_published_list_is_named() -> None:
     data = ROOT / "avloc" / "annotations" / "data"
     lists = [path.name.removesuffix(".txt.xz") for path in data.glob("*.txt.xz")]
