@@ -58,11 +58,16 @@ def named(project: dict) -> list[str]:
     return [re.match(r"[\w.-]+", one)[0] for one in wanted]
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="python -m tests.floors", description=__doc__)
+    out.add_argument("tests", nargs="*", help="test files to run instead of the quick ones")
+    out.add_argument("--python", default=sys.executable, help="Python interpreter to use")
+    return out
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.floors", description=__doc__)
-    parser.add_argument("tests", nargs="*", help="test files to run instead of the quick ones")
-    parser.add_argument("--python", default=sys.executable, help="Python interpreter to use")
-    given = parser.parse_args()
+    given = parser().parse_args()
     tests = given.tests or [f"tests/{name}" for name in QUICK]
     with tempfile.TemporaryDirectory() as folder:
         bin_ = create_environment(Path(folder), given.python)

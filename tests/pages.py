@@ -6,6 +6,7 @@ fenced block after any other comment, such as `<!-- run the tests -->`, can be r
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 
@@ -60,8 +61,26 @@ def block(page: str, comment: str) -> str:
     return match[1]
 
 
+def rows(page: str, header: str) -> list[list[str]]:
+    """Cells of each row of the table whose header row starts so.
+
+    Raises:
+        ValueError: there is no such table, or more than one.
+    """
+    tables = re.findall(rf"^{re.escape(header)}.*\n\|[-:| ]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)
+    if len(tables) != 1:
+        raise ValueError(f"there are {len(tables)} tables with {header}")
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in tables[0].splitlines()]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return argparse.ArgumentParser(prog="python -m tests.pages", description="Update the output that the pages show.")
+
+
 def main() -> None:
     """Rewrite the pages."""
+    parser().parse_args()
     for path in PAGES:
         path.write_text(refreshed(path.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -9,9 +9,9 @@ classifiers on the training files (`tests.pretraining`).
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from avloc.registry import METHOD_SPECS
 from avloc.transforms import MEL_RATE
 from tests.pretraining import BATCH, SIDE, PretrainingData, pretrained_model
 from tests.recipe.compose import Part, boxed_clips, compose_training, scored_scenes, write_set
@@ -102,25 +103,35 @@ def _sounds(part: Part, kinds: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.from_numpy(sounds), torch.tensor([kinds.index(kind) for kind in chosen])
 
 
-def main() -> int:
-    method, data, folder, clips, *flags = sys.argv[1:]
-    place = Path(folder)
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="python -m tests.real_training", description=__doc__)
+    out.add_argument("method", metavar="METHOD", choices=METHOD_SPECS, help=", ".join(METHOD_SPECS))
+    out.add_argument("data", metavar="DATA", type=Path, help="pictures and sounds by class")
+    out.add_argument("folder", metavar="FOLDER", type=Path, help="folder for everything that is made")
+    out.add_argument("clips", metavar="CLIPS", type=int, help="training clips")
+    out.add_argument("flags", metavar="FLAGS", nargs=argparse.REMAINDER, help="flags of train")
+    return out
+
+
+def main() -> None:
+    given = parser().parse_args()
+    method, place, flags = given.method, given.folder, given.flags
     if not (place / "store-scenes").is_dir():
-        material(Path(data), place, int(clips))
+        material(given.data, place, given.clips)
         stores(place)
     if "taught" in flags:
         settings = [flag for flag in flags if flag.startswith((f"{method}.", "model."))]
         pretrained = place / f"taught-{'-'.join((method, *settings))}.safetensors"
         if not pretrained.is_file():
-            pretrained_model(pretrained, method, pretraining_data(Path(data), _STEPS[method]), *settings)
+            pretrained_model(pretrained, method, pretraining_data(given.data, _STEPS[method]), *settings)
         flags[flags.index("taught")] = str(pretrained)
     run("train", str(place / "store"), "--out", str(place / method), "--method", method, *flags)
     at = flags.index("--weights-dir") if "--weights-dir" in flags else len(flags)
     for name in ("heart", "boxed", "scenes"):
         found = scores(place / f"store-{name}", place / method, flags[at : at + 2])
         print(json.dumps({name: found}), flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

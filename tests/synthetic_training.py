@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -62,12 +63,22 @@ def _pretrained(folder: Path, method: str) -> Path:
     )
 
 
-def main() -> int:
-    method, folder, *numbers = sys.argv[1:]
-    clips, epochs = map(int, numbers or ("288", "16"))
-    print(json.dumps(train_on_synthetic_scenes(Path(folder), method=method, clips=clips, epochs=epochs)))
-    return 0
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="python -m tests.synthetic_training", description=__doc__)
+    out.add_argument("method", metavar="METHOD", choices=_FLAGS, help=", ".join(_FLAGS))
+    out.add_argument("folder", metavar="FOLDER", type=Path, help="folder for everything that is made")
+    out.add_argument("clips", metavar="CLIPS", type=int, nargs="?", default=288, help="training clips")
+    out.add_argument("epochs", metavar="EPOCHS", type=int, nargs="?", default=16)
+    return out
+
+
+def main() -> None:
+    given = parser().parse_args()
+    print(
+        json.dumps(train_on_synthetic_scenes(given.folder, method=given.method, clips=given.clips, epochs=given.epochs))
+    )
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -76,6 +76,14 @@ def test_every_relative_link_resolves(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("path", pages.REFERENCE, ids=lambda path: path.parent.name)
+def test_a_link_to_what_the_wheel_lacks_says_that_it_is_in_the_repository(path: Path) -> None:
+    for sentence in re.split(r"(?<=[.:;])\s+|\n", prose(path)):
+        links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", sentence) if "://" not in link]
+        outside = [link for link in links if not (path.parent / link).resolve().is_relative_to(ROOT / "avloc")]
+        assert not outside or "repository" in sentence, sentence
+
+
 def prose(path: Path) -> str:
     """A page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
@@ -105,14 +113,27 @@ def test_the_help_of_a_command_names_its_page() -> None:
         assert f"{command} --help" in pages.shown(pages.text(folder))
 
 
+def sentences(path: Path) -> set[str]:
+    """Sentences of more than five words, and those of more than eight in the cells of tables."""
+    out = set()
+    for line in prose(path).splitlines():
+        is_row = line.startswith("|")
+        parts = re.split(r"(?<=[.:;])\s+|\s*\|\s*" if is_row else r"(?<=[.:])\s+", line)
+        out |= {part.strip() for part in parts if len(part.split()) > (8 if is_row else 5)}
+    return out
+
+
 def test_no_sentence_is_in_two_pages() -> None:
-    seen: dict[str, str] = {}
+    seen: dict[str, Path] = {}
     for path in pages.PAGES:
-        text = re.sub(r"^\|.*$", "", prose(path), flags=re.MULTILINE)
-        for sentence in {each.strip() for each in re.split(r"(?<=[.:])\s+|\n", text)}:
-            if len(sentence.split()) > 5:
-                assert sentence not in seen, f"{path} and {seen[sentence]}"
-                seen[sentence] = str(path)
+        for sentence in sentences(path):
+            assert sentence not in seen, f"{path} and {seen[sentence]}"
+            seen[sentence] = path
+
+
+@pytest.mark.parametrize("path", pages.PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_has_nothing_to_fill_in(path: Path) -> None:
+    assert not re.search(r"TODO|FIXME|TBD|XXX", path.read_text(encoding="utf-8"))
 
 
 def test_every_published_list_is_named() -> None:

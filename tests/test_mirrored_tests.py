@@ -13,6 +13,8 @@ WHOLE_PROGRAM = {
     "test_docs.py": "README, CHANGELOG and the settings of the package against the program",
     "test_mirrored_tests.py": "the tests themselves",
     "test_new_method.py": "one more method goes through all commands",
+    "test_page_code.py": "Python code and scripts of the pages",
+    "test_page_figures.py": "numbers of the pages against the program, the lists and the shipped model",
     "test_pipeline.py": "all commands in sequence on synthetic clips",
     "test_printed_commands.py": "every command that any module or page prints",
     "test_real_clips.py": "all commands in sequence on recorded clips",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib
 import importlib.util
 import re
 import shlex
@@ -128,16 +130,16 @@ def test_a_command_that_does_not_exist_is_found(text: str) -> None:
     assert len(complaints(text)) == 1
 
 
-def shell_lines() -> list[str]:
-    """Every `avloc ...` of the shell blocks of the pages, backslash continuations joined."""
+def shell_lines(start: str) -> list[str]:
+    """Every command of the shell blocks of the pages that starts so, once, backslash continuations joined."""
     texts = "".join(path.read_text(encoding="utf-8") for path in PAGES)
     blocks = re.findall(r"^```bash\n(.*?)^```$", texts, re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     parts = [part.strip() for line in lines for part in re.split(r"&&|\|", line.partition(" #")[0])]
-    return [part.partition(">")[0] for part in parts if re.match(r"avloc\s", part)]
+    return list(dict.fromkeys(part.partition(">")[0] for part in parts if part.startswith(start)))
 
 
-@pytest.mark.parametrize("line", dict.fromkeys(shell_lines()))
+@pytest.mark.parametrize("line", shell_lines("avloc "))
 def test_every_command_line_parses_whole(line: str) -> None:
     """With its values; of `train` the settings too."""
     _, name, *arguments = shlex.split(line)
@@ -146,6 +148,61 @@ def test_every_command_line_parses_whole(line: str) -> None:
     if name == "train":  # settings are judged inside the command
         result = CliRunner().invoke(app, [name, *arguments, "--print-config"])
         assert result.exit_code == 0, result.output
+
+
+PROGRAMS = (
+    "bench",
+    "completions",
+    "example",
+    "faults",
+    "floors",
+    "pages",
+    "real_training",
+    "recipe",
+    "synthetic_training",
+)
+"""Modules of `tests` that are run by hand; each has a `parser()`."""
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    module = f"tests.{name}.__main__" if (ROOT / "tests" / name).is_dir() else f"tests.{name}"
+    return importlib.import_module(module).parser()
+
+
+@pytest.mark.parametrize("line", shell_lines("python -m tests."))
+def test_every_command_line_of_a_test_program_parses_whole(line: str) -> None:
+    _, _, module, *arguments = shlex.split(line)
+    given = parser_of(module.removeprefix("tests.")).parse_args(arguments)
+    if "flags" in given:  # of train
+        train = ["train", "store", "--out", "run", "--method", given.method, *given.flags, "--print-config"]
+        result = CliRunner().invoke(app, train)
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_test_program_refuses_what_it_does_not_know(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser_of(name).parse_args(["--no-such-flag"])
+    assert f"usage: python -m tests.{name} " in capsys.readouterr().err
+
+
+def test_every_test_program_that_is_printed_has_a_parser() -> None:
+    printed_names = {name for _, text in printed() for name in re.findall(r"python -m tests\.(\w+)", text)}
+    assert printed_names <= set(PROGRAMS)
+
+
+@pytest.mark.parametrize("line", shell_lines("python -m pytest "))
+def test_every_path_of_a_line_of_pytest_exists(line: str) -> None:
+    assert [word for word in shlex.split(line) if word.startswith("tests/") and not (ROOT / word).exists()] == []
+
+
+def test_every_row_of_the_benchmark_that_is_named_exists() -> None:
+    from tests.bench.run import ROWS
+
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"--row ('[^'`]+'|\w+)", page)
+    named += [row[1].strip("`") for row in pages.rows(page, "| work | `--row` |")]
+    assert [name for name in named if name.strip("'") not in ROWS] == []
 
 
 def test_readme_types_every_command() -> None:

@@ -1,4 +1,4 @@
-"""Rows, command line and table of `python -m tests.bench`."""
+"""Rows and table of `python -m tests.bench`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from avloc.registry import METHOD_SPECS
 from tests.bench import rows_data, rows_localize, rows_machine, rows_memory, rows_scoring, rows_training
 from tests.bench.timing import AVLOC, MACHINE, REFERENCE, Options, Row, header
 
@@ -33,29 +32,8 @@ _SIDES = (REFERENCE, AVLOC, MACHINE)
 _SHOWN = ("row", "what", "unit", *_SIDES, "ratio")
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=description)
-    parser.add_argument("--json", type=Path, help="also write all rows to this file, after every row")
-    parser.add_argument("--row", choices=ROWS, action="append", help="only this row; may repeat")
-    parser.add_argument("--repeats", type=int, default=3, help="measured rounds")
-    parser.add_argument("--clips", type=int, help="number of clips, in place of each row's default")
-    parser.add_argument("--batch", type=int, help="batch size, in place of each row's default")
-    parser.add_argument("--video-seconds", type=float, default=60.0, help="length of the overlay video")
-    parser.add_argument(
-        "--method",
-        choices=[name for name, spec in METHOD_SPECS.items() if not spec.hints],
-        action="append",
-        default=[],
-        help="only this method in the row about methods; may repeat",
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it runs")
-    return parser.parse_args()
-
-
-def main(description: str) -> None:
+def measure(arguments: argparse.Namespace) -> None:
     """Measure the requested rows, one at a time."""
-    arguments = parse_arguments(description)
     options = Options(
         repeats=arguments.repeats,
         clips=arguments.clips,

@@ -74,10 +74,15 @@ def _waveform(samples: np.ndarray, name: str) -> Image.Image:
     return strip
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.example", description="Make the example of the README.")
-    parser.add_argument("--render", action="store_true", help="render the picture too; needs POV-Ray")
-    if parser.parse_args(arguments).render:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="python -m tests.example", description="Make the example of the README.")
+    out.add_argument("--render", action="store_true", help="render the picture too; needs POV-Ray")
+    return out
+
+
+def main() -> None:
+    if parser().parse_args().render:
         render()
     synthesise()
     draw_overlays(OVERLAYS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 
 from avloc import Model, Result, load
 from avloc.localize.verdict import Verdict, VerdictRule
+from tests import pages
 from tests.example import OVERLAYS, PICTURE, SOUNDS
 from tests.example.__main__ import draw_overlays
 from tests.program import ROOT, avloc
@@ -64,6 +67,21 @@ def test_the_program_finds_what_sounds(sound: Path, precision: str, tmp_path: Pa
     assert line["verdict"] == "follows"
     assert inside(line["peak_xy"], sound.stem)
     assert out.exists()
+
+
+def test_the_main_job_of_the_readme_prints_what_the_readme_shows(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "data").symlink_to(ROOT / "tests" / "data")
+    monkeypatch.chdir(tmp_path)
+    readme = pages.README.read_text(encoding="utf-8")
+    _, *arguments = shlex.split(pages.block(readme, "run the main job").rpartition("&& ")[2])
+    shown = re.search(
+        r"^```text\n(.*?)^```$", readme.partition("<!-- run the main job -->")[2], re.DOTALL | re.MULTILINE
+    )
+    done = avloc(*arguments)
+    assert shown
+    assert done.stdout + done.stderr == shown[1]
+    assert Path(arguments[-1]).is_file()
 
 
 def compressed(image: Image.Image, quality: int) -> Image.Image:

@@ -19,9 +19,10 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.soak import Soak, soaked
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    kinds = out.add_subparsers(dest="kind", required=True)
     kill = kinds.add_parser(
         "kills", help="Kill every command at seeded moments, resume it, compare with an uninterrupted run."
     )
@@ -47,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     fuzz.add_argument("--target", action="append", default=[], choices=list(TARGETS))
     for one in (kill, disk, media, soak, fuzz):
         one.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    return out
 
 
 def results(options: argparse.Namespace, work: Path) -> Iterable[Tally | Corpus | Soak | Fuzzed]:
@@ -67,7 +68,7 @@ def results(options: argparse.Namespace, work: Path) -> Iterable[Tally | Corpus 
 
 
 def main() -> int:
-    options, wrong = parse_arguments(), 0
+    options, wrong = parser().parse_args(), 0
     with tempfile.TemporaryDirectory() as folder:
         for one in results(options, Path(folder)):
             print(json.dumps(asdict(one)), flush=True)

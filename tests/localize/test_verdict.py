@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 import avloc
 from avloc.errors import UsageError, WeightsError
 from avloc.localize.verdict import Verdict, VerdictRule, judge, summary, warning
+from tests import pages
 from tests.media_makers import disc, tone
 from tests.responsive_model import RATE, save_responsive
 
 NUMBERS = ("sound_effect", "sound_effect_noise", "peak_similarity")
 FRAME = disc((64, 48), (0.3, 0.5))
+
+
+@pytest.mark.parametrize("page", [pages.README, *(path for path in pages.REFERENCE if path.parent.name == "localize")])
+def test_the_tables_of_the_pages_have_exactly_the_verdicts_and_their_sentences(page):
+    rows = pages.rows(page.read_text(encoding="utf-8"), "| verdict |")
+    assert {name: sentence for name, sentence, _ in rows} == {f"`{verdict}`": verdict.sentence for verdict in Verdict}
 
 
 def judged(*values: float, silent: bool = False, **rule: float) -> str:

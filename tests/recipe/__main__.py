@@ -15,9 +15,10 @@ from tests.recipe.train import train
 from tests.recipe.yamnet import convert_yamnet
 
 
-def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.recipe", description="Make the shipped model.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="python -m tests.recipe", description="Make the shipped model.")
+    commands = out.add_subparsers(dest="command", required=True)
     for name, words in (("compose", "Compose clips."), ("train", "Compose, prepare, distill and train.")):
         command = commands.add_parser(name, help=words)
         command.add_argument("--data", type=Path, required=True, help="pictures and sounds by class")
@@ -31,11 +32,11 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     command = commands.add_parser("yamnet", help="Convert the published YAMNet to the file that avloc reads.")
     command.add_argument("file", type=Path, metavar="FILE.tflite")
     command.add_argument("--out", type=Path, help="the file to write  [default: yamnet.safetensors beside FILE.tflite]")
-    return parser.parse_args(arguments)
+    return out
 
 
 def main(given: list[str] | None = None) -> None:
-    arguments = parsed(given)
+    arguments = parser().parse_args(given)
     out = arguments.out
     if arguments.command == "yamnet":
         try:

@@ -1,0 +1,158 @@
+"""Numbers and names in the pages are those of the shipped model, of the published lists and of the program."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import avloc
+from avloc.annotations import testsets
+from avloc.annotations.testsets import published_list
+from avloc.localize.verdict import VerdictRule
+from tests import pages
+from tests.program import ROOT
+
+README = pages.README.read_text(encoding="utf-8")
+
+
+def numbers(cell: str) -> list[int]:
+    """Integers of a cell, with a space between thousands."""
+    return [int(each.replace(" ", "")) for each in re.findall(r"\d+(?: \d{3})*", cell)]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([\w-]+)`", cell)
+
+
+# --- the shipped model
+
+CARD: dict[str, Any] = dict(avloc.load().card)
+MODEL = pages.text("models")
+MAPS = {
+    "shipped": "shipped",
+    "similarity map alone": "av",
+    "shipped map without its similarity map": "deaf",
+    "object prior alone": "own",
+    "centred disc": "disc",
+}
+"""Row of the table of scores -> key of the card."""
+SOUNDS = {"of the object": "right", "of another class": "wrong", "silence": "silent"}
+"""Row of the table of verdicts -> key of the card."""
+
+
+def percent(text: str) -> Any:
+    """A number in percent with one decimal, as a share; it equals what rounds to it."""
+    return pytest.approx(float(text) / 100, abs=0.00051)
+
+
+def test_scores_of_scenes_and_pictures_are_those_of_the_card() -> None:
+    score = CARD["score"]
+    rows = {name: cells for name, *cells in pages.rows(MODEL, "| map | side by side |") if cells[0]}
+    assert rows.keys() == MAPS.keys()
+    for name, (*scenes, pictures) in rows.items():
+        key = MAPS[name]
+        assert [score["scenes"][layout][key] for layout in ("side", "on", "crowded")] == [*map(percent, scenes)]
+        assert score["boxed"][key] == [*map(percent, pictures.split(" / "))]
+    assert {layout["n"] for layout in score["scenes"].values()} == {320}
+    assert "320 of each layout" in MODEL
+    assert f"*Pictures* are {score['boxed']['n']} pairs" in MODEL
+
+
+def test_verdicts_are_those_of_the_card() -> None:
+    rows = pages.rows(MODEL, "| sound | `follows` | `unmatched` | `ignores` | `silent` |")
+    verdicts = {
+        key: [found.get(name, 0) for name in ("follows", "unmatched", "ignores", "silent")]
+        for key, found in CARD["score"]["verdicts"].items()
+    }
+    assert {SOUNDS[name]: [*map(int, cells)] for name, *cells in rows} == verdicts
+    assert f"Verdicts for {sum(verdicts['right'])} of these pictures" in MODEL
+
+
+def test_the_areas_under_the_curve_are_those_of_the_card() -> None:
+    auc = CARD["score"]["auc"]
+    text = re.search(r"on (\d+) pictures: ROC AUC ([\d.]+) .+ class, ([\d.]+) .+ silence, ([\d.]+) against both", MODEL)
+    assert text
+    assert text.groups() == (str(auc["n"]), *(f"{auc[kind]:.3f}" for kind in ("wrong", "silent", "both")))
+
+
+def test_thresholds_fusion_and_settings_are_those_of_the_card() -> None:
+    verdict, fusion, config = CARD["verdict"], CARD["fusion"], CARD["config"]
+    model = config["model"]
+    for text in (
+        f"`least_effect` {verdict['least_effect']} and `least_similarity` {verdict['least_similarity']}.",
+        f"{1 - fusion['centre']} of the similarity map and the object prior",
+        f"a Gaussian of {fusion['smooth']} cells, and {fusion['centre']} of a map that falls from the centre",
+        f"a weight of {fusion['least']} where its peak cosine is {fusion['unsure']} or less",
+        f"{fusion['most']:.0f} where it is {fusion['sure']} or more",
+        f"(`{CARD['resize']}`)",
+        f"{model['frame']}×{model['frame']} pixels; {model['seconds']:.0f} s of mono",
+        f"sound at {model['rate'] // 1000} kHz",
+        f"into {model['dim']} dimensions",
+        f"{CARD['clips']} clips were composed",
+        f"({config['loss']['visual_hint']:.0f} in `recipe.toml`)",
+        f"weights {config['loss']['peak']:.0f} and {config['loss']['box']:.0f} |",
+        f"{config['epochs']} epochs |",
+    ):
+        assert text in MODEL, text
+
+
+def test_the_default_thresholds_are_those_of_the_rule() -> None:
+    rule = VerdictRule()
+    assert f"The defaults are {rule.least_effect} and {rule.least_similarity:g}," in pages.text("localize")
+
+
+def test_the_share_of_scenes_in_the_readme_is_that_of_the_card() -> None:
+    scenes = CARD["score"]["scenes"].values()
+    stated = re.search(r"(\d+) % of held-out scenes, and a centred disc's in half of them", README)
+    assert stated
+    assert int(stated[1]) == round(100 * sum(each["shipped"] for each in scenes) / len(scenes))
+    assert 0.45 < sum(each["disc"] for each in scenes) / len(scenes) < 0.55
+
+
+# --- published lists and test sets
+
+
+def test_sizes_of_the_lists() -> None:
+    stated = {
+        name: size
+        for lists, sizes, _ in pages.rows(pages.text("prepare"), "| list | clips |")
+        for name, size in zip(names(lists), numbers(sizes), strict=True)
+    }
+    assert stated == {name: len(published_list(name)) for name in testsets.list_names()}
+    silent = len(published_list("vggss_ext")) - len(published_list("vggss_test"))
+    assert f"`vggss_test` and {silent} clips of the silent pairs" in pages.text("prepare")
+
+
+def test_sizes_of_the_test_sets() -> None:
+    rows = pages.rows(pages.text("evaluate"), "| `--testset` | clips |")
+    assert sorted(name for sets, *_ in rows for name in names(sets)) == sorted(testsets.TESTSETS)
+    for sets, sizes, _ in rows:
+        expected = [len(testsets.testset_ids(name)) for name in names(sets)]
+        for name in {*names(sets)} & {*testsets.EXTENDED}:
+            more = len(published_list(testsets.TESTSETS[name])) - len(testsets.testset_ids(name))
+            expected += [len(testsets.silent_pairs(name))] + [more] * (more > 0)
+        assert numbers(sizes) == expected
+
+
+# --- names of formats, and a score that is in two pages
+
+
+def test_the_schemas_of_the_pages_are_those_of_the_program() -> None:
+    found = {
+        name
+        for path in (ROOT / "avloc").rglob("*.py")
+        for name in re.findall(r'SCHEMA = "(avloc\.[\w-]+/\d+)"', path.read_text(encoding="utf-8"))
+    }
+    described = {name for page in pages.REFERENCE for name in re.findall(r"`(avloc\.[\w-]+/\d+)`", page.read_text())}
+    assert described == found
+
+
+def test_the_disc_of_the_readme_has_the_score_of_the_table() -> None:
+    table = pages.shown(pages.text("evaluate"))["eval --testset vggss --maps baselines"]
+    row = re.search(r"^centre disc +([\d.]+) ", table, re.MULTILINE)
+    stated = re.search(r"centred disc, [^.]+ cIoU@0\.5 ([\d.]+) on VGG-SS", README)
+    assert row
+    assert stated
+    assert stated[1] == f"{float(row[1]):.1f}"
