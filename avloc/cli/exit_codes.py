@@ -48,7 +48,7 @@ def run(app: Callable[[], object]) -> None:
 def _report(error: Exception) -> int:
     """Print an error and return its exit code."""
     known = (
-        (str(error), error.hint) if isinstance(error, AvlocError) else _memory_trouble(error) or _disk_trouble(error)
+        (str(error), error.hint) if isinstance(error, AvlocError) else _memory_error(error) or _disk_error(error)
     )
     if known is None:
         traceback.print_exception(error)
@@ -72,7 +72,7 @@ def _release_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _disk_trouble(error: Exception) -> tuple[str, str] | None:
+def _disk_error(error: Exception) -> tuple[str, str] | None:
     """Reason and next step; None for an error of another kind."""
     if not isinstance(error, OSError):
         return None
@@ -91,7 +91,7 @@ def _disk_trouble(error: Exception) -> tuple[str, str] | None:
     return None
 
 
-def _memory_trouble(error: Exception) -> tuple[str, str] | None:
+def _memory_error(error: Exception) -> tuple[str, str] | None:
     """Reason and next step; None for an error of another kind."""
     lines = str(error).strip().split("\n")
     text = lines[0] or type(error).__name__

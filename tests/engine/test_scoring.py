@@ -297,7 +297,7 @@ SIDE = 24
 
 
 def some_clips(count: int, *, drawn: bool = False) -> list[LabelledCells]:
-    """Clips with every kind of trouble among them."""
+    """Clips with every kind of fault among them."""
     draw = np.random.default_rng(count)
     out = []
     for index in range(count):

@@ -1,4 +1,4 @@
-"""Full fault-injection runs: `python -m tests.faults kills`, `trouble`, `media`, `soak` or `fuzz`."""
+"""Full fault-injection runs: `python -m tests.faults kills`, `disk`, `media`, `soak` or `fuzz`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     kill.add_argument(
         "--twice", type=float, default=0.75, help="share of the interrupted runs that are interrupted a second time"
     )
-    disk = kinds.add_parser("trouble", help="Full disks, deleted files, second writers, wrong clocks.")
+    disk = kinds.add_parser("disk", help="Full disks, deleted files, second writers, wrong clocks.")
     disk.add_argument("--rounds", type=int, default=5, help="rounds of each fault for each command")
     for one in (kill, disk):
         one.add_argument("--command", action="append", default=[], choices=[one.name for one in SCENARIOS])
@@ -57,7 +57,7 @@ def results(options: argparse.Namespace, work: Path) -> Iterable[Tally | Corpus 
     match options.kind:
         case "kills":
             return kills(work, points=options.points, seed=options.seed, twice=options.twice, **chosen)
-        case "trouble":
+        case "disk":
             return disk_faults(work, rounds=options.rounds, seed=options.seed, **chosen)
         case "media":
             return [malformed(work, flips=options.flips, cuts=options.cuts, seed=options.seed)]
