@@ -388,7 +388,7 @@ def test_the_table_names_the_folder_the_hash_and_what_is_not_run(here, maps, sto
     lines = "".join(f"{sha256(maps / name)}  {name}\n" for name in names)
     expected = hashlib.sha256(lines.encode()).hexdigest()
     head, _, row, ignored, *rest = done.out.splitlines()
-    assert head == f"store: maps (sha256 {expected[:12]}), epoch chosen by: not stated"
+    assert head == f"store: maps (sha256 {expected[:12]})"
     assert row.startswith("external ")
     assert ignored.split() == ["sound", "ignored", "not", "run", "needs", "a", "model"]
     assert [line for line in rest if line.startswith("centre disc")]
