@@ -459,6 +459,7 @@ def test_several_sources_and_the_report_have_the_maps(here, tmp_path, all_scenes
         (["--maps", "av"], "--maps does not apply to --maps-dir"),
         (["--paper-table", "2"], "--paper-table does not apply to --maps-dir"),
         (["--testset", "ave"], "--maps-dir does not apply to --testset ave"),
+        (["--maps-dir", ""], "--maps-dir is empty; valid: a folder"),
         (["--maps-dir", "absent"], "--maps-dir absent is not a folder"),
         (["--maps-dir", "store/store.json"], "--maps-dir store/store.json is not a folder"),
         (["--protocol", "abacus"], "--protocol abacus is unknown"),
