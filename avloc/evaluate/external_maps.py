@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, Refused
-from avloc.files import check_regular_file, parse_npy, read_input, real_path
+from avloc.files import check_regular_file, read_input, real_path
+from avloc.npy import parse_npy
 from avloc.progress import Listener, Notice, Progress
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def parse_map(data: bytes) -> NDArray[np.float32]:
         InputError: not a `.npy` of real numbers [h, w], or values that are not finite or too large for float32.
     """
     try:
-        values: NDArray[Any] = parse_npy(data)
+        values = parse_npy(data)
     except ValueError as error:
         raise InputError(f"is not a readable .npy array ({error})") from error
     if values.ndim != 2 or not values.size:
@@ -136,7 +137,7 @@ def parse_map(data: bytes) -> NDArray[np.float32]:
     if not np.isfinite(values).all():
         raise InputError("has a NaN or infinite value")
     with np.errstate(over="ignore"):
-        cells = np.ascontiguousarray(values, np.float32)
+        cells = np.array(values, np.float32, order="C")
         if not np.isfinite(_MARGIN * cells).all():
             raise InputError("has values too large for float32")
     return cells
