@@ -29,6 +29,8 @@ EXTERNAL = "external"
 NEEDS_MODEL = "needs a model"
 """Why scores of other sounds are not run on them."""
 _MAX_BYTES = 1 << 28
+_MAX_CELLS = 1 << 25
+"""A map of an 8K picture has fewer."""
 _MARGIN = 4
 """A bicubic resize overshoots: neither its result nor the range of it exceeds this multiple of the largest value."""
 
@@ -124,7 +126,8 @@ def parse_map(data: bytes) -> NDArray[np.float32]:
     """Decode a `.npy` file to a map [h, w].
 
     Raises:
-        InputError: not a `.npy` of real numbers [h, w], or values that are not finite or too large for float32.
+        InputError: not a `.npy` of real numbers [h, w], more than 2^25 values, or values that are not finite or
+            too large for float32.
     """
     try:
         values = parse_npy(data)
@@ -132,6 +135,8 @@ def parse_map(data: bytes) -> NDArray[np.float32]:
         raise InputError(f"is not a readable .npy array ({error})") from error
     if values.ndim != 2 or not values.size:
         raise InputError(f"has shape {list(values.shape)}; valid: [h, w]")
+    if values.size > _MAX_CELLS:
+        raise InputError(f"has {values.size} values; at most {_MAX_CELLS} are read")
     if values.dtype.kind not in "biuf":
         raise InputError(f"has type {values.dtype}; valid: integers, floats or bool")
     if not np.isfinite(values).all():

@@ -201,10 +201,10 @@ def npy(value, **more) -> bytes:
     return file.getvalue()
 
 
-def claiming(shape: tuple[int, ...]) -> bytes:
+def claiming(shape: tuple[int, ...], kind: str = "<f4", payload: int = 64) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return file.getvalue() + bytes(64)
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(payload)
 
 
 def zipped() -> bytes:
@@ -221,6 +221,7 @@ BAD = {
     "vector": (npy(np.arange(4.0)), "has shape [4]; valid: [h, w]"),
     "batch": (npy(np.ones((1, 4, 4))), "has shape [1, 4, 4]; valid: [h, w]"),
     "empty": (npy(np.ones((0, 4))), "has shape [0, 4]; valid: [h, w]"),
+    "many cells": (claiming((1 << 12, (1 << 13) + 1), "|b1", 1 << 26), "has 33558528 values; at most 33554432"),
     "complex": (npy(np.ones((2, 2), np.complex64)), "has type complex64; valid: integers, floats or bool"),
     "texts": (npy(np.array([["a", "b"]])), "has type <U1"),
     "objects": (npy(np.array([[None, 1]]), allow_pickle=True), "is not a readable .npy array (Object arrays cannot"),
