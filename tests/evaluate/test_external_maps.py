@@ -180,6 +180,37 @@ def test_a_map_of_one_pixel_marks_the_whole_picture_or_nothing_as_the_protocol_s
         assert report.maps["external"].pointing == 0
 
 
+NINTHS = np.arange(9).reshape(3, 3)
+CLOSE = {
+    "offset": 1e9 + NINTHS,
+    "tiny range": 0.5 + NINTHS * 2.0**-40,
+    "subnormal": NINTHS * 5e-324,
+    "big-endian": (1e9 + NINTHS).astype(">f8"),
+    "long double": np.longdouble(1e15) + NINTHS,
+    "int32": np.int32(2**31 - 9) + NINTHS.astype(np.int32),
+    "int64": 2**53 + NINTHS,
+    "lowest int64": -(2**63) + NINTHS,
+    "highest uint64": np.uint64(2**64 - 9) + NINTHS.astype(np.uint64),
+}
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("kind", CLOSE)
+def test_values_that_are_equal_in_float32_stay_different(kind, transposed):
+    value = np.asfortranarray(CLOSE[kind]) if transposed else CLOSE[kind]
+    expected = HeatMaps({"external": parse_map(npy(NINTHS))})
+    read = HeatMaps({"external": parse_map(npy(value))})
+    for protocol in PROTOCOLS.values():
+        heats = [maps.heat({"external": 1.0}, protocol) for maps in (read, expected)]
+        np.testing.assert_allclose(*heats, atol=1e-6)
+
+
+def test_integers_from_end_to_end_are_scaled_and_large_constants_are_constant():
+    np.testing.assert_array_equal(parse_map(npy(np.array([[-(2**63), 2**63 - 1]]))), [[0, 1]])
+    for constant in (1e9 + 1, 2**53 + 1, 0.1):
+        assert np.ptp(parse_map(npy(np.full((2, 2), constant)))) == 0
+
+
 @pytest.mark.parametrize("largest", [8e37, -8e37, 1e-38])
 def test_no_range_that_is_accepted_overflows_in_a_protocol(largest):
     cells = np.zeros((5, 5))
