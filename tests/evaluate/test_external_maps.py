@@ -434,9 +434,15 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_the_clip_that_the_page_names_is_in_vggss():
+    (name,) = re.findall(r"as in `(\S+)\.npy`", pages.text("evaluate"))
+    assert name in published_list("vggss_test")
+
+
 def test_the_example_of_the_page_writes_maps_that_are_scored(here, tmp_path, monkeypatch, all_scenes):
     monkeypatch.chdir(tmp_path)
-    made = write(tmp_path / "data" / "mine", [to_clip(scene) for scene in all_scenes[:2]])
+    clips = [to_clip(all_scenes[0]), to_clip(all_scenes[1], id="part/two")]
+    made = write(tmp_path / "data" / "mine", clips)
     given = []
 
     def my_model(picture: bytes, sound: np.ndarray) -> np.ndarray:
