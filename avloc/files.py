@@ -1,4 +1,4 @@
-"""Atomic file writes, validated reads, JSON, arrays and folder locks."""
+"""Atomic file writes, validated reads, JSON and folder locks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 from avloc.errors import InputError, Refused, UsageError
@@ -191,16 +190,6 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-
-
-def parse_npy(data: bytes) -> Any:
-    """Parse a `.npy` file to an array. Raises ValueError if it is not one, is pickled, or does not fit into memory."""
-    import numpy as np
-
-    try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (EOFError, MemoryError, RecursionError, SyntaxError, TokenError) as error:  # NumPy evaluates the header
-        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def read_json(path: Path) -> Any:

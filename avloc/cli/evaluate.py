@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from avloc.cli.options import Device, Json, Precision, WeightsDir, comma_separated, mode_of, renamed
+from avloc.errors import UsageError
 from avloc.malloc import keep_freed_memory
 from avloc.registry import resolve
 
@@ -42,9 +43,12 @@ def evaluate(
             "commas.  [default: shipped if the card has a fusion, and av,object,fused]"
         ),
     ] = "",
-    maps_dir: Annotated[
-        Path | None,
-        typer.Option(help="Score the maps of another program instead of a model: a folder of ID.npy, [h, w] each."),
+    maps_dir: Annotated[  # text, because an empty path would be the working folder
+        str | None,
+        typer.Option(
+            metavar="<path>",
+            help="Score the maps of another program instead of a model: a folder of ID.npy, [h, w] each.",
+        ),
     ] = None,
     protocol: Annotated[
         list[str] | None,
@@ -80,13 +84,15 @@ def evaluate(
     from avloc.evaluate import EvalOptions, check_missing, evaluate_runs, evaluate_table, report_session
     from avloc.report import prepare_folder
 
+    if maps_dir == "":
+        raise UsageError("--maps-dir is empty; valid: a folder")
     object_prior = renamed(ctx, "prior", "object_prior")
     paths = [*(run or ()), *(model or ())]
     options = EvalOptions(
         testset=testset,
         store=store,
         maps=tuple(comma_separated(maps)),
-        maps_dir=maps_dir,
+        maps_dir=None if maps_dir is None else Path(maps_dir),
         protocols=tuple(protocol or ()),
         prior=object_prior,
         negatives=negatives,

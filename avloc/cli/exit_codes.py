@@ -47,9 +47,7 @@ def run(app: Callable[[], object]) -> None:
 
 def _report(error: Exception) -> int:
     """Print an error and return its exit code."""
-    known = (
-        (str(error), error.hint) if isinstance(error, AvlocError) else _memory_error(error) or _disk_error(error)
-    )
+    known = (str(error), error.hint) if isinstance(error, AvlocError) else _memory_error(error) or _disk_error(error)
     if known is None:
         traceback.print_exception(error)
         print("avloc: this is a bug in avloc; please report it with the lines above.", file=sys.stderr)  # noqa: T201

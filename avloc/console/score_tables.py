@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avloc.console.terminal import console, print_json, shorten
+from avloc.evaluate.external_maps import EXTERNAL
 from avloc.report.tables import METRIC_LABELS, percent
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def print_session(session: Session, *, as_json: bool) -> None:
 
 def _print_scores(out: Console, report: EvalReport) -> None:
     title = f"{shorten(report.model)} (sha256 {report.model_hash[:12]})" if report.model else "baselines alone"
-    epoch = f", epoch chosen by: {report.selection}" if report.model else ""
+    has_epochs = report.model and EXTERNAL not in report.maps
+    epoch = f", epoch chosen by: {report.selection}" if has_epochs else ""
     out.print(f"{shorten(report.testset)}: {title}{epoch}")
     out.print(_score_table(out, report))
     out.print(_LEGEND)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avloc.annotations.testsets import canonical_id, media_id
 from avloc.distill.sources import HintResults, HintSource
 from avloc.errors import InputError, UsageError
-from avloc.files import parse_npy, sha256_of
+from avloc.files import sha256_of
+from avloc.npy import parse_npy
 from avloc.progress import Listener, Notice, Progress
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def read_hint(paths: Sequence[Path], shape: tuple[int, ...]) -> Hint:
         raise InputError(f"several files have its id: {', '.join(sorted(path.name for path in paths))}")
     (path,) = paths
     try:
-        value: NDArray[Any] = parse_npy(path.read_bytes())
+        value = parse_npy(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path.name} is not a readable array: {error}") from error
     squeezed = value.squeeze()

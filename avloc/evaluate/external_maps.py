@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avloc.errors import InputError, Refused
-from avloc.files import check_regular_file, parse_npy, read_input, real_path
+from avloc.files import check_regular_file, read_input, real_path
+from avloc.npy import parse_npy
 from avloc.progress import Listener, Notice, Progress
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ EXTERNAL = "external"
 NEEDS_MODEL = "needs a model"
 """Why scores of other sounds are not run on them."""
 _MAX_BYTES = 1 << 28
+_MAX_CELLS = 1 << 25
+"""A map of an 8K picture has fewer."""
+_EXACT = 1 << 24
+"""float32 represents all integers up to this."""
 _MARGIN = 4
 """A bicubic resize overshoots: neither its result nor the range of it exceeds this multiple of the largest value."""
 
@@ -120,23 +125,43 @@ def _read(path: Path) -> bytes:
 
 
 def parse_map(data: bytes) -> NDArray[np.float32]:
-    """Decode a `.npy` file to a map [h, w].
+    """Decode a `.npy` file to a map [h, w]; one that float32 cannot represent exactly is scaled to [0, 1].
 
     Raises:
-        InputError: not a `.npy` of real numbers [h, w], or values that are not finite or too large for float32.
+        InputError: not a `.npy` of real numbers [h, w], more than 2^25 values, or values that are not finite or
+            too large for float32.
     """
     try:
-        values: NDArray[Any] = parse_npy(data)
+        values = parse_npy(data)
     except ValueError as error:
         raise InputError(f"is not a readable .npy array ({error})") from error
     if values.ndim != 2 or not values.size:
         raise InputError(f"has shape {list(values.shape)}; valid: [h, w]")
+    if values.size > _MAX_CELLS:
+        raise InputError(f"has {values.size} values; at most {_MAX_CELLS} are read")
     if values.dtype.kind not in "biuf":
         raise InputError(f"has type {values.dtype}; valid: integers, floats or bool")
     if not np.isfinite(values).all():
         raise InputError("has a NaN or infinite value")
     with np.errstate(over="ignore"):
-        cells = np.ascontiguousarray(values, np.float32)
+        cells = np.array(values, np.float32, order="C")
         if not np.isfinite(_MARGIN * cells).all():
             raise InputError("has values too large for float32")
-    return cells
+    return cells if _equal(cells, values) else _scaled(values)
+
+
+def _equal(cells: NDArray[np.float32], values: NDArray[Any]) -> bool:
+    if values.dtype.kind in "iu":  # NumPy compares large integers with floats inexactly
+        return bool(values.min() >= -_EXACT and values.max() <= _EXACT)
+    return bool((cells == values).all())
+
+
+def _scaled(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Integers or floats to [0, 1] by their minimum and maximum; constant ones to zeros.
+
+    The protocols do this with float32, in which values that differ little, such as 1e9 and 1e9 + 1, are equal.
+    """
+    # The difference of two integers may not fit into their type; modulo 2^64 it is exact.
+    shifted = values.astype(np.uint64 if values.dtype.kind in "iu" else np.promote_types(values.dtype, np.float64))
+    shifted -= shifted.flat[values.argmin()]
+    return np.ascontiguousarray(shifted / (shifted.max() or 1), np.float32)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -23,8 +23,17 @@ Stream = TypeVar("Stream", AudioStream, VideoStream)
 MediaSource = Path | BinaryIO
 """A path, or a seekable binary file object, read from its start."""
 
-# A disguised playlist must not make FFmpeg open URLs.
-_OPTIONS = {"protocol_whitelist": "file"}
+_OPENS_OTHERS = {
+    *("concat", "dash", "hls", "imf"),  # playlists
+    *("avisynth", "lavfi", "vapoursynth"),  # scripts
+    *("dvdvideo", "image2", "mlv", "vobsub"),  # split over files
+    *("rtp", "rtsp", "sap", "sdp"),  # network
+}
+"""FFmpeg's demuxers that open further files or addresses."""
+
+# FFmpeg compares the format with its whitelist before the demuxer reads anything. MP4 files can name other files too,
+# which are opened only with `enable_drefs`, off by default. The protocols are a second barrier: no URLs.
+_OPTIONS = {"format_whitelist": ",".join(sorted(av.formats_available - _OPENS_OTHERS)), "protocol_whitelist": "file"}
 
 # Tags, which are not used here, are often not UTF-8; PyAV 19 accepts them and has no such argument.
 _TAGS: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
@@ -51,6 +60,9 @@ def _open(source: MediaSource) -> InputContainer:
         container: InputContainer = av.open(target, "r", options=_OPTIONS, **_TAGS)
     except InvalidDataError as error:
         raise InputError("cannot be decoded (unknown format, damaged, or cut off)") from error
+    except ArgumentError as error:  # FFmpeg's error for a format that is not on the whitelist, and for some damage
+        reason = "a playlist or another format that opens other files, or damaged"
+        raise InputError(f"cannot be decoded ({reason}); give the files themselves") from error
     except OSError as error:
         if error.errno == errno.EIO:  # FFmpeg's error for both
             reason = "it ends before its first picture or sound, or the disk fails"

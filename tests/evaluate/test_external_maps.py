@@ -180,6 +180,37 @@ def test_a_map_of_one_pixel_marks_the_whole_picture_or_nothing_as_the_protocol_s
         assert report.maps["external"].pointing == 0
 
 
+NINTHS = np.arange(9).reshape(3, 3)
+CLOSE = {
+    "offset": 1e9 + NINTHS,
+    "tiny range": 0.5 + NINTHS * 2.0**-40,
+    "subnormal": NINTHS * 5e-324,
+    "big-endian": (1e9 + NINTHS).astype(">f8"),
+    "long double": np.longdouble(1e15) + NINTHS,
+    "int32": np.int32(2**31 - 9) + NINTHS.astype(np.int32),
+    "int64": 2**53 + NINTHS,
+    "lowest int64": -(2**63) + NINTHS,
+    "highest uint64": np.uint64(2**64 - 9) + NINTHS.astype(np.uint64),
+}
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("kind", CLOSE)
+def test_values_that_are_equal_in_float32_stay_different(kind, transposed):
+    value = np.asfortranarray(CLOSE[kind]) if transposed else CLOSE[kind]
+    expected = HeatMaps({"external": parse_map(npy(NINTHS))})
+    read = HeatMaps({"external": parse_map(npy(value))})
+    for protocol in PROTOCOLS.values():
+        heats = [maps.heat({"external": 1.0}, protocol) for maps in (read, expected)]
+        np.testing.assert_allclose(*heats, atol=1e-6)
+
+
+def test_integers_from_end_to_end_are_scaled_and_large_constants_are_constant():
+    np.testing.assert_array_equal(parse_map(npy(np.array([[-(2**63), 2**63 - 1]]))), [[0, 1]])
+    for constant in (1e9 + 1, 2**53 + 1, 0.1):
+        assert np.ptp(parse_map(npy(np.full((2, 2), constant)))) == 0
+
+
 @pytest.mark.parametrize("largest", [8e37, -8e37, 1e-38])
 def test_no_range_that_is_accepted_overflows_in_a_protocol(largest):
     cells = np.zeros((5, 5))
@@ -201,10 +232,10 @@ def npy(value, **more) -> bytes:
     return file.getvalue()
 
 
-def claiming(shape: tuple[int, ...]) -> bytes:
+def claiming(shape: tuple[int, ...], kind: str = "<f4", payload: int = 64) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return file.getvalue() + bytes(64)
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(payload)
 
 
 def zipped() -> bytes:
@@ -221,6 +252,7 @@ BAD = {
     "vector": (npy(np.arange(4.0)), "has shape [4]; valid: [h, w]"),
     "batch": (npy(np.ones((1, 4, 4))), "has shape [1, 4, 4]; valid: [h, w]"),
     "empty": (npy(np.ones((0, 4))), "has shape [0, 4]; valid: [h, w]"),
+    "many cells": (claiming((1 << 12, (1 << 13) + 1), "|b1", 1 << 26), "has 33558528 values; at most 33554432"),
     "complex": (npy(np.ones((2, 2), np.complex64)), "has type complex64; valid: integers, floats or bool"),
     "texts": (npy(np.array([["a", "b"]])), "has type <U1"),
     "objects": (npy(np.array([[None, 1]]), allow_pickle=True), "is not a readable .npy array (Object arrays cannot"),
@@ -388,7 +420,7 @@ def test_the_table_names_the_folder_the_hash_and_what_is_not_run(here, maps, sto
     lines = "".join(f"{sha256(maps / name)}  {name}\n" for name in names)
     expected = hashlib.sha256(lines.encode()).hexdigest()
     head, _, row, ignored, *rest = done.out.splitlines()
-    assert head == f"store: maps (sha256 {expected[:12]}), epoch chosen by: not stated"
+    assert head == f"store: maps (sha256 {expected[:12]})"
     assert row.startswith("external ")
     assert ignored.split() == ["sound", "ignored", "not", "run", "needs", "a", "model"]
     assert [line for line in rest if line.startswith("centre disc")]
@@ -402,9 +434,15 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_the_clip_that_the_page_names_is_in_vggss():
+    (name,) = re.findall(r"as in `(\S+)\.npy`", pages.text("evaluate"))
+    assert name in published_list("vggss_test")
+
+
 def test_the_example_of_the_page_writes_maps_that_are_scored(here, tmp_path, monkeypatch, all_scenes):
     monkeypatch.chdir(tmp_path)
-    made = write(tmp_path / "data" / "mine", [to_clip(scene) for scene in all_scenes[:2]])
+    clips = [to_clip(all_scenes[0]), to_clip(all_scenes[1], id="part/two")]
+    made = write(tmp_path / "data" / "mine", clips)
     given = []
 
     def my_model(picture: bytes, sound: np.ndarray) -> np.ndarray:
@@ -459,6 +497,7 @@ def test_several_sources_and_the_report_have_the_maps(here, tmp_path, all_scenes
         (["--maps", "av"], "--maps does not apply to --maps-dir"),
         (["--paper-table", "2"], "--paper-table does not apply to --maps-dir"),
         (["--testset", "ave"], "--maps-dir does not apply to --testset ave"),
+        (["--maps-dir", ""], "--maps-dir is empty; valid: a folder"),
         (["--maps-dir", "absent"], "--maps-dir absent is not a folder"),
         (["--maps-dir", "store/store.json"], "--maps-dir store/store.json is not a folder"),
         (["--protocol", "abacus"], "--protocol abacus is unknown"),

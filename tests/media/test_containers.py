@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
 from pathlib import Path
 
 import av
@@ -12,6 +15,19 @@ from avloc.errors import InputError
 from avloc.media.audio import read_sound
 from avloc.media.video_frames import read_frame, read_moment
 from tests.timed_video import film, loud_span
+
+_REFUSED = r"cannot be decoded \(a playlist or another format that opens other files, or damaged\)"
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}\n#EXT-X-ENDLIST\n"
+SDP = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+PLAYLISTS = {
+    "ffconcat": ("evil.mp4", "ffconcat version 1.0\nfile {}\n", "secret.mp4"),
+    "HLS": ("evil.m3u8", HLS, "secret.ts"),
+    "MLV": ("evil.mp4", "MLVI4\0\0\0v2.0" + "\0" * 64 + "{}", "evil.m00"),
+    "SDP": ("evil.mp4", SDP, "secret.mp4"),
+    "VobSub": ("evil.idx", "# VobSub index file, v7 {}\nid: en, index: 0\n", "evil.sub"),
+    "planes": ("evil.Y", "no planes: {}", "evil.U"),
+    "numbered": ("evil%01d.jpg", "no picture: {}", "evil1.jpg"),
+}
 
 
 def unknown(path: Path, kind: bytes, count: int = 1) -> Path:
@@ -67,3 +83,35 @@ def test_file_without_data_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:110])
     with pytest.raises(InputError, match="ends before its first picture or sound"):
         read_moment(path, seconds=1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("secret", ["video", "absent", "fifo"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_formats_that_name_other_files_are_refused_before_those_are_opened(tmp_path, kind, secret):
+    """A named pipe would block if it were opened, and the reason would be another if an absent file were."""
+    name, text, other = PLAYLISTS[kind]
+    (tmp_path / name).write_text(text.format(other))
+    if secret == "video":
+        shutil.copy(film(tmp_path / "good.mp4"), tmp_path / other)
+    elif secret == "fifo":
+        os.mkfifo(tmp_path / other)
+    with pytest.raises(InputError, match=_REFUSED):
+        read_frame(tmp_path / name)
+    with (tmp_path / name).open("rb") as file, pytest.raises(InputError, match=_REFUSED):
+        read_frame(file)
+
+
+def test_a_playlist_opens_no_connection_and_is_one_without_a_name_too(here, model, tmp_path):
+    path = tmp_path / "list.m3u8"
+    path.write_text(HLS.format("http://127.0.0.1:9/a.ts"))
+    with pytest.raises(InputError, match=_REFUSED):
+        read_frame(path)
+    film(tmp_path / "secret.mp4")
+    text = PLAYLISTS["ffconcat"][1].format(tmp_path / "secret.mp4")
+    with pytest.raises(InputError, match=_REFUSED):
+        read_frame(io.BytesIO(text.encode()))
+    (tmp_path / "evil.mp4").write_text(text)
+    done = here("localize", tmp_path / "evil.mp4", "--model", model, "--json")
+    assert done.code != 0
+    assert "a playlist or another format that opens other files" in done.err
