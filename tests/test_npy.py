@@ -69,6 +69,8 @@ BAD = {
     "no truth": header(fortran_order=1),
     "missing key": "{'descr': '<f4', 'shape': (2, 2)}",
     "nested": "(" * 4000,
+    "nested signs": "-" * 9000 + "1",
+    "nested sums": "1+" * 4000 + "1",
     "unfinished": "{'descr': '<f4",
     "NUL": "{'descr': '\0'}",
     "long": header() + " " * 60_000,
