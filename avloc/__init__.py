@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from avloc.localize.model import Model, load
     from avloc.localize.result import Result
+    from avloc.localize.verdict import clip_match
 
 __version__ = "0.2.0"
-__all__ = ["Model", "Result", "__version__", "load"]
+__all__ = ["Model", "Result", "__version__", "clip_match", "load"]
 
-_HOMES = {"Model": "avloc.localize.model", "load": "avloc.localize.model", "Result": "avloc.localize.result"}
+_HOMES = {
+    "Model": "avloc.localize.model",
+    "load": "avloc.localize.model",
+    "Result": "avloc.localize.result",
+    "clip_match": "avloc.localize.verdict",
+}
 
 
 def __getattr__(name: str) -> object:

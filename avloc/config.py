@@ -11,7 +11,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from avloc.errors import UsageError, nearest
 from avloc.option_rules import check_applies
@@ -198,6 +199,8 @@ def from_dict(kind: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def _converted(kind: Any, value: Any, name: str) -> Any:
+    if get_origin(kind) is UnionType:  # `float | None`: given as a float, or left out
+        kind = get_args(kind)[0]
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UsageError(f"{name} is a table of settings, not {value!r}")

@@ -15,7 +15,7 @@ from avloc.errors import InputError, UsageError
 from avloc.localize.array_inputs import to_frame, to_waveform
 from avloc.localize.result import Result, check_fork_safe, heat_of
 from avloc.localize.scenes import Scene, SoundSource, Times, check_complete, read_scenes, scene_times
-from avloc.localize.verdict import VerdictRule, judge
+from avloc.localize.verdict import VerdictRule
 from avloc.media.audio import SoundWindow, cut_window
 from avloc.media.pictures import square
 from avloc.progress import Listener, silent
@@ -79,6 +79,7 @@ class Model:
         seconds: length of the sound window.
         rate: sample rate of the sound in Hz; 0 is each sound's own rate.
         resize: resize from cells to pixels, one of `avloc.protocols.RESIZES`.
+        rule: calibration and thresholds of the verdict.
         protocol: resize, precision and weights of the fused maps, in one line.
     """
 
@@ -90,7 +91,8 @@ class Model:
         self.resize = fusion.resize
         own = "" if self.resize == Protocol().resize else self.resize
         self.protocol = "/".join(filter(None, (Protocol().name, own, engine.precision, fusion.label)))
-        self._engine, self._fusion, self._rule = engine, fusion, VerdictRule.from_card(file.card)
+        self.rule = VerdictRule.from_card(file.card)
+        self._engine, self._fusion = engine, fusion
         self._silence_cache: dict[tuple[int, int], Tensor] = {}
 
     def __repr__(self) -> str:
@@ -163,10 +165,9 @@ class Model:
             controls = [replace(embeddings, audio=audio) for audio in (self._silence(sound), self._noise(sound))]
             grids = [self._similarity(pair) for pair in (embeddings, *controls)]
         cells = [self._fusion.cells(grid, prior_maps) for grid in grids]
-        _check_finite(*cells)
+        _check_finite(grids[0], *cells)
         effects = [0.0, 0.0] if sound.silent else _effects(cells, self.resize)
-        verdict = judge(
-            self._rule,
+        judgement = self.rule.judge(
             silent=sound.silent,
             sound_effect=effects[0],
             sound_effect_noise=effects[1],
@@ -177,7 +178,7 @@ class Model:
             similarity=grids[0],
             cells=cells[0],
             resize=self.resize,
-            verdict=verdict,
+            judgement=judgement,
             sound_effect=effects[0],
             sound_effect_noise=effects[1],
             time_s=scene.time_s,

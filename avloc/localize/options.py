@@ -87,7 +87,7 @@ class InputDone:
     written: Path | None = None
     """The file with all its times, if there is one."""
     summary: str = ""
-    """Summary of the verdicts, see `avloc.localize.verdict.summary`."""
+    """Match and verdict over all times, see `avloc.localize.verdict.summary`."""
 
 
 def parse_weights(text: str) -> dict[str, float]:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.localize.overlay import draw_overlay, draw_silent
 from avloc.localize.style import HALF, Style, make_style
-from avloc.localize.verdict import Verdict
+from avloc.localize.verdict import Judgement, Verdict
 from avloc.protocols import Protocol
 
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = "avloc.localize/2"
+SCHEMA = "avloc.localize/3"
 FIELDS = (
     *("time_s", "window_s", "tiled", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity", "mean_similarity"),
-    *("silent", "sound_effect", "sound_effect_noise", "verdict", "model", "protocol", "seconds"),
+    *("silent", "sound_effect", "sound_effect_noise", "match", "verdict", "model", "protocol", "seconds"),
 )
 """Keys of `Result.as_json` after the schema, in order."""
 _ROUNDING = 1e-5
@@ -42,8 +42,8 @@ class Result:
     """[h, w] the heat map before resize: the similarity map alone, or fused with an object prior."""
     resize: str = Protocol.resize
     """Resize from cells to pixels, one of `avloc.protocols.RESIZES`."""
-    verdict: Verdict
-    """`follows`, `unmatched`, `ignores` or `silent`; `verdict.sentence` explains it."""
+    judgement: Judgement
+    """Match and verdict, and whether the map depends on the sound; `judgement.sentence` is the text that is printed."""
     sound_effect: float
     """Mean absolute difference, in [0, 1], to the heat map of the same frame with digital silence."""
     sound_effect_noise: float
@@ -59,6 +59,16 @@ class Result:
     """Resize, precision and weights of the fused maps, in one line."""
     seconds: float = 0.0
     """Computing time in seconds."""
+
+    @property
+    def match(self) -> float | None:
+        """Probability that the source of the sound is in the picture; None for silence and without calibration."""
+        return self.judgement.match
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """`matches`, `unsure`, `no_match` or `silent`; None for a sound if the model has no calibration."""
+        return self.judgement.verdict
 
     @property
     def silent(self) -> bool:
@@ -110,9 +120,8 @@ class Result:
         if not isinstance(style, Style):
             style = make_style(style or {})
         if self.silent:
-            return draw_silent(self.frame, style=style, caption=self.verdict.sentence)
-        caption = "" if self.verdict is Verdict.FOLLOWS else self.verdict.sentence
-        box = self.box_xyxy if style.box else None
+            return draw_silent(self.frame, style=style, caption=Verdict.SILENT.sentence)
+        caption, box = self.judgement.caption, self.box_xyxy if style.box else None
         return draw_overlay(self.frame, self.heatmap, style=style, box_xyxy=box, peak_xy=self.peak_xy, caption=caption)
 
     def __repr__(self) -> str:
@@ -129,7 +138,7 @@ class Result:
         """Plain data of a line of `avloc localize --json`; pixel coordinates refer to the displayed frame."""
         values = {name: getattr(self, name) for name in FIELDS if name != "frame_hw"}
         values |= {"frame_hw": list(self.frame.shape[:2]), "window_s": list(self.window_s)}
-        values["verdict"] = str(self.verdict)
+        values["verdict"] = None if self.verdict is None else str(self.verdict)
         return {"schema": SCHEMA, **dict.fromkeys(FIELDS), **values}
 
 

@@ -29,7 +29,7 @@ from avloc.localize.outputs import (
 )
 from avloc.localize.result import Result
 from avloc.localize.scenes import Scene, SoundSource, Times, WindowSpec, check_complete, read_scenes, scene_times
-from avloc.localize.verdict import Verdict, summary, warning
+from avloc.localize.verdict import Judgement, summary
 from avloc.media.audio import SoundWindow
 from avloc.media.pictures import is_picture
 from avloc.media.probing import probe
@@ -186,7 +186,7 @@ class _Worker:
 
     def process(self, job: _Job, items: Iterator[_Decoded]) -> Iterator[Localization | InputDone]:
         """Yield the results of one input, then its final record."""
-        verdicts: list[Verdict] = []
+        judgements: list[Judgement] = []
         missing: list[str] = []
         warned: set[str] = set()
         try:
@@ -197,14 +197,15 @@ class _Worker:
                     if item.scene is not None:
                         self._warn(item.scene.sound, job, warned)
                         result = self.model.localize_scene(item.scene)
-                        verdicts.append(result.verdict)
+                        judgements.append(result.judgement)
                         written = self._write(job, item, result, stack)
                         yield Localization(input=job.name, result=result, written=written)
                     self._report_progress(job, item)
                     if item.error and not number:
                         raise InputError(item.error)
                     missing += [item.error] if item.error else []
-                combined = self._finish(job, stack, verdicts, missing) if verdicts else None
+                clip = self.model.rule.judge_clip(judgements)
+                combined = self._finish(job, stack, clip, missing) if judgements else None
         except InputError as error:
             yield self._failure(job, str(error))
             yield InputDone(input=job.name, failed=True)
@@ -214,9 +215,9 @@ class _Worker:
         yield InputDone(
             input=job.name,
             incomplete=bool(missing),
-            skipped=not verdicts,
+            skipped=not judgements,
             written=combined,
-            summary=summary(verdicts),
+            summary=summary(clip, judgements) if judgements else "",
         )
 
     def _failure(self, job: _Job, reason: str) -> Localization:
@@ -254,9 +255,7 @@ class _Worker:
             write_picture(path, result.overlay(self.options.style))
         return path
 
-    def _finish(
-        self, job: _Job, stack: HeatMapStack | None, verdicts: Sequence[Verdict], missing: list[str]
-    ) -> Path | None:
+    def _finish(self, job: _Job, stack: HeatMapStack | None, clip: Judgement, missing: list[str]) -> Path | None:
         """Write or finish the file of all times, if there is one; appends to `missing` why a video is incomplete."""
         if stack is not None:
             stack.finish()
@@ -275,7 +274,7 @@ class _Worker:
             end=times.end,
             sound=job.sound,
             style=self.options.style,
-            caption=warning(verdicts),
+            caption=clip.caption,
             listener=self.listener,
         )
         missing += [video.missing] if video.missing else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import combinations
 from pathlib import Path
 
 import av
@@ -21,18 +22,22 @@ from tests.json_output import json_lines
 from tests.media_makers import make_sound, tone
 from tests.responsive_model import RATE, save_responsive
 
+FLAT = {"slope": 1e-9}
+"""A match that depends on the offset alone."""
+MATCHES = "match 0.88: the source of the sound is in the picture"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    return save_responsive(path, verdict={"least_effect": 0.001})
+    return save_responsive(path, verdict={**FLAT, "offset": 2.0, "least_effect": 0.001})
 
 
 def test_a_folder_with_one_bad_clip(here, clips, model, tmp_path):
     done = here("localize", clips, "--model", model, "--out", tmp_path)
     assert (done.code, done.out) == (1, f"{tmp_path}/a.png\n{tmp_path}/b.png\n")
     assert f"{clips}/c.avi: cannot be decoded" in done.err
-    assert f"{clips}/a.mp4: the map follows the sound" in done.err
+    assert f"{clips}/a.mp4: {MATCHES}\n" in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
@@ -189,7 +194,7 @@ def test_an_unfinished_array_is_removed(model, clips, tmp_path, monkeypatch):
 def test_an_overlay_video(here, clips, model, tmp_path):
     done = here("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / "h.mp4", "--style", "peak=off")
     assert (done.code, done.out) == (0, f"{tmp_path}/h.mp4\n")
-    assert "a.mp4: the map follows the sound" in done.err
+    assert f"a.mp4: {MATCHES}\n" in done.err
     with av.open(str(tmp_path / "h.mp4")) as movie:
         assert (len(movie.streams.video), len(movie.streams.audio)) == (1, 1)
         assert sum(1 for _ in movie.decode(video=0)) == 20
@@ -197,7 +202,7 @@ def test_an_overlay_video(here, clips, model, tmp_path):
 
 def test_the_verdict_of_an_overlay_video_is_from_five_times(here, clips, model, tmp_path):
     done = here("localize", clips / "b.mkv", "--model", model, "--out", tmp_path / "h.mp4")
-    assert "b.mkv: silent: no source (at 3 of 5 times); the map follows the sound (at 2 of 5 times)" in done.err
+    assert f"b.mkv: {MATCHES}; silent at 3 of 5 times\n" in done.err
     assert Times(start=1, end=3, count=4).within(probe(clips / "a.mp4")) == [1.25, 1.75, 2.25, 2.75]
 
 
@@ -207,17 +212,24 @@ def test_json_of_an_overlay_video_has_the_times_of_the_verdict(here, clips, mode
     assert len(json_lines(here(*command, "--every", 2).out)) == 2
 
 
-def test_every_frame_of_an_overlay_video_has_the_verdict_if_it_ignores_the_sound(here, clips, tmp_path):
+def test_every_frame_of_an_overlay_video_has_its_verdict_unless_it_matches(here, clips, tmp_path):
     frames = []
-    for name, rule in (("ignores", {"least_effect": 1.0}), ("unmatched", {"least_similarity": 1.0}), ("follows", {})):
-        model = save_responsive(tmp_path / f"{name}.safetensors", verdict={"least_effect": 0.0, **rule})
+    for name, card, line in (
+        ("matches", {**FLAT, "offset": 2.0}, MATCHES),
+        ("unsure", {**FLAT, "offset": 0.0}, "match 0.50: unsure whether"),
+        ("no_match", {**FLAT, "offset": -2.0}, "match 0.12: no source of this sound"),
+        ("uncalibrated", {}, "the map depends on the sound"),
+        ("constant", {"least_effect": 1.0}, "the map hardly depends on the sound"),
+    ):
+        model = save_responsive(tmp_path / f"{name}.safetensors", verdict={"least_effect": 0.0, **card})
         done = here("localize", clips / "a.mp4", "--model", model, "--out", tmp_path / f"{name}.mp4")
         assert done.code == 0
+        assert f"a.mp4: {line}" in done.err
         frames.append(read_frame(tmp_path / f"{name}.mp4", at=2.0)[0].astype(int))
-    ignores, unmatched, follows = frames
-    for captioned in (ignores, unmatched):
-        assert np.abs(captioned - follows).max() > 100
-    assert np.abs(ignores - unmatched).max() > 100
+    matches, unsure, no_match, uncalibrated, constant = frames
+    np.testing.assert_array_equal(uncalibrated, matches, "no caption")
+    for one, other in combinations((matches, unsure, no_match, constant), 2):
+        assert np.abs(one - other).max() > 100
 
 
 def test_a_picture_is_not_overwritten_by_its_time(here, clips, model, tmp_path):
@@ -312,8 +324,8 @@ def test_progress_counts_times_up_to_the_total(clips, model):
     assert steps == [(number, 8) for number in range(1, 9)]
     assert not [event for event in events if isinstance(event, Notice)]
     assert [one.summary for one in done] == [
-        "the map follows the sound",
-        "the map follows the sound (at 2 of 4 times); silent: no source (at 2 of 4 times)",
+        MATCHES,
+        f"{MATCHES}; silent at 2 of 4 times",
     ]
 
 
@@ -326,7 +338,7 @@ def test_a_picture_imports_no_unneeded_packages(tmp_path: Path) -> None:
     inputs = (str(MEDIA / "frame.jpg"), "--audio", str(MEDIA / "sound.wav"))
     result = program.avloc("localize", *inputs, "--out", str(tmp_path / "heat.png"), loaded=tmp_path / "loaded.txt")
     assert result.returncode == 0, result.stderr
-    assert "follows the sound" not in result.stderr, "a caption was drawn, which needs a font"
+    assert ": the source of the sound is in the picture" not in result.stderr, "a caption was drawn, which needs a font"
     loaded = set((tmp_path / "loaded.txt").read_text().split())
     assert "torch" in loaded
     assert not NEEDLESS & loaded

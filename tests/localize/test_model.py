@@ -154,8 +154,8 @@ def test_library_and_command_have_equal_results(small, model, film):
     result = small.localize(read_frame(film)[0], sound.waveform, RATE)
     for name in ("frame", "similarity", "cells", "heatmap"):
         np.testing.assert_array_equal(getattr(result, name), getattr(commanded, name))
-    assert (result.verdict, result.sound_effect, result.peak_xy) == (
-        *(commanded.verdict, commanded.sound_effect, commanded.peak_xy),
+    assert (result.judgement, result.sound_effect, result.peak_xy) == (
+        *(commanded.judgement, commanded.sound_effect, commanded.peak_xy),
     )
 
 
@@ -401,7 +401,8 @@ def test_a_prior_is_fused_by_its_weight(model, small, monkeypatch):
     plain = small.localize(frame, WAVE, RATE)
     assert plain.protocol == "avloc/fp32"
     object_only = avloc.load(model, prior="resnet18", weights={"av": 0.0, "object": 1.0}).localize(frame, WAVE, RATE)
-    assert (object_only.verdict, object_only.sound_effect, object_only.sound_effect_noise) == ("ignores", 0.0, 0.0)
+    assert (object_only.sound_effect, object_only.sound_effect_noise) == (0.0, 0.0)
+    assert not object_only.judgement.depends_on_sound
     assert object_only.heatmap[:12].min() > object_only.heatmap[-12:].max(), "where it is bright"
     only_av = avloc.load(model, prior="resnet18", weights={"av": 1.0, "object": 0.0}).localize(frame, WAVE, RATE)
     np.testing.assert_allclose(only_av.heatmap, plain.heatmap, atol=0.05)

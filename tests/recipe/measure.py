@@ -28,6 +28,10 @@ RESIZE = "bilinear-halfpixel"
 PROTOCOL = replace(Protocol(), resize=RESIZE)
 SMOOTH = 0.85  # cells
 CENTRE_SHARE = 0.2
+CONVERGED = 1e-9
+"""Largest change of a logit in the last step of the calibration."""
+MATCHES, NO_MATCH = 0.6, 0.3
+"""Thresholds of the verdict."""
 
 
 @dataclass(frozen=True)
@@ -143,28 +147,49 @@ def peaks_of(clips: list[ClipMaps]) -> tuple[list[float], list[float]]:
 
 
 def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, float]]:
-    """How the shipped fusion weighs and when nothing fits the sound, from training clips.
+    """How the shipped fusion weighs and the calibration of the match, from training clips.
 
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
     usually reach. The limits of its weight and the weight of the centre were chosen on files that were kept out of a
     training of their own, among forms of which one was left out by what is scored (README.md); the smoothing is set by
-    hand. Nothing fits where the peak is below what nine in ten wrong sounds stay under. Right sounds do not decide
-    that: on the clips that taught them their peaks are higher than on others. The centre's share of a map cannot move,
-    so that much less effect is asked for.
+    hand. The centre's share of a map cannot move, so that much less effect is asked for.
     """
     unsure, sure = (round(float(np.median(peaks)), 3) for peaks in (wrong, right))
-    limit = round(float(np.quantile(wrong, 0.9)), 3)
+    slope, offset = fit_calibration(right, wrong)
     return {
         "fusion": {"least": 0.6, "most": 1.0, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
         "verdict": {
+            "slope": round(slope, 3),
+            "offset": round(offset, 3),
+            "matches": MATCHES,
+            "no_match": NO_MATCH,
             "least_effect": round(VerdictRule().least_effect * (1 - CENTRE_SHARE), 3),
-            "least_similarity": limit,
         },
     }
 
 
-def follows(model: Model, folder: Path, count: int = 150) -> dict[str, object]:
-    """How often the verdict on an unseen picture is that the map follows the sound, by kind of sound."""
+def fit_calibration(right: list[float], wrong: list[float]) -> tuple[float, float]:
+    """Slope and offset of the match over the peak cosine: logistic regression by Newton's method.
+
+    Right and wrong sounds have equal total weight. The targets are those of Platt (1999), (n + 1) / (n + 2) and
+    1 / (m + 2) for n right and m wrong sounds, so that separable peaks have a finite slope.
+    """
+    n, m = len(right), len(wrong)
+    inputs = np.stack([[*right, *wrong], np.ones(n + m)], 1)
+    targets = np.repeat([(n + 1) / (n + 2), 1 / (m + 2)], [n, m])
+    weights = np.repeat([1 / n, 1 / m], [n, m])
+    fitted, step = np.zeros(2), np.ones(2)
+    while np.abs(inputs @ step).max() > CONVERGED:
+        match = 1 / (1 + np.exp(-inputs @ fitted))
+        curvature = inputs.T @ (inputs * (weights * match * (1 - match))[:, None])
+        step = np.linalg.solve(curvature, inputs.T @ (weights * (targets - match)))
+        step /= max(1, np.abs(inputs @ step).max())  # no logit moves by more than 1, so that it cannot overshoot
+        fitted += step
+    return float(fitted[0]), float(fitted[1])
+
+
+def verdicts(model: Model, folder: Path, count: int = 150) -> dict[str, object]:
+    """How often each verdict is given on unseen pictures, by kind of sound."""
     store, found = Store(folder), defaultdict(list)
     for clip_id in store.ids[: 3 * count]:
         clip = store.read(clip_id)
@@ -186,5 +211,5 @@ def measured(file: ModelFile, out: Path) -> dict[str, object]:
             **class_means(boxed, fusion),
         },
         "auc": {"n": len(pairs) // 3, **wrong_sounds(pairs)},
-        "verdicts": follows(load(file.path), out / "store-wrong"),
+        "verdicts": verdicts(load(file.path), out / "store-wrong"),
     }
