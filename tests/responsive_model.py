@@ -19,7 +19,7 @@ CONFIG = replace(SMALL, frame=128)
 
 
 def save_responsive(path: Path, *, constant_audio: bool = False, **card: object) -> Path:
-    """Write a model whose map follows the sound: its normalisation statistics are those of real inputs.
+    """Write a model whose map depends on the sound: its normalisation statistics are those of real inputs.
 
     Args:
         path: a `.safetensors`.

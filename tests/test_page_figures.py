@@ -98,9 +98,8 @@ def test_thresholds_fusion_and_settings_are_those_of_the_card() -> None:
         assert text in MODEL, text
 
 
-def test_the_default_thresholds_are_those_of_the_rule() -> None:
-    rule = VerdictRule()
-    assert f"The defaults are {rule.least_effect} and {rule.least_similarity:g}," in pages.text("localize")
+def test_the_default_of_the_least_effect_is_that_of_the_rule() -> None:
+    assert f"less than `least_effect`, by default {VerdictRule().least_effect}," in pages.text("localize")
 
 
 def test_the_share_of_scenes_in_the_readme_is_that_of_the_card() -> None:

@@ -106,5 +106,5 @@ def test_the_shipped_model_claims_no_match_for_drawn_shapes(tmp_path):
     flags = ("--audio", str(media / "sound.wav"), "--out", str(tmp_path / "heat.png"), "--json")
     line = json.loads(ran("localize", str(media / "frame.jpg"), *flags, https_proxy="http://127.0.0.1:9"))
     assert (line["model"], line["error"]) == ("avloc-lite", None)
-    assert line["verdict"] in ("unmatched", "ignores"), "it does not claim a match"
+    assert line["verdict"] != "matches"
     assert size_of(tmp_path / "heat.png") == (SIDE, SIDE)

@@ -35,8 +35,8 @@ class Verdict(StrEnum):
 
 
 _SENTENCES = {
-    Verdict.MATCHES: "the source of the sound is in the picture",
-    Verdict.UNSURE: "unsure whether the source of the sound is in the picture",
+    Verdict.MATCHES: "the source is in the picture",
+    Verdict.UNSURE: "unsure whether the source is in the picture",
     Verdict.NO_MATCH: "no source of this sound in the picture",
     Verdict.SILENT: "silent: no source",
 }

@@ -24,7 +24,7 @@ from tests.responsive_model import RATE, save_responsive
 
 FLAT = {"slope": 1e-9}
 """A match that depends on the offset alone."""
-MATCHES = "match 0.88: the source of the sound is in the picture"
+MATCHES = "match 0.88: the source is in the picture"
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +338,7 @@ def test_a_picture_imports_no_unneeded_packages(tmp_path: Path) -> None:
     inputs = (str(MEDIA / "frame.jpg"), "--audio", str(MEDIA / "sound.wav"))
     result = program.avloc("localize", *inputs, "--out", str(tmp_path / "heat.png"), loaded=tmp_path / "loaded.txt")
     assert result.returncode == 0, result.stderr
-    assert ": the source of the sound is in the picture" not in result.stderr, "a caption was drawn, which needs a font"
+    assert ": the source is in the picture" not in result.stderr, "a caption was drawn, which needs a font"
     loaded = set((tmp_path / "loaded.txt").read_text().split())
     assert "torch" in loaded
     assert not NEEDLESS & loaded

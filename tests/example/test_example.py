@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avloc import Model, Result, load
-from avloc.localize.verdict import Verdict, VerdictRule
+from avloc.localize.verdict import Verdict
 from tests import pages
 from tests.example import OVERLAYS, PICTURE, SOUNDS
 from tests.example.__main__ import draw_overlays
@@ -24,7 +24,7 @@ from tests.program import ROOT, avloc
 PLACES = {"guitar": (60, 46, 202, 376), "drums": (300, 66, 634, 402)}
 """Name of a sound -> the box [x0, y0, x1, y1] of its source in the picture, in pixels."""
 MARGIN = 0.1
-"""The largest cosine lies at least this far above the least for a visible source."""
+"""The match lies at least this far above the threshold."""
 RATE = 16_000
 
 
@@ -51,10 +51,9 @@ def inside(peak_xy: tuple[float, float] | list[int], name: str) -> bool:
 
 
 def found(result: Result, model: Model) -> bool:
-    """The verdict is that the map follows the sound, by a margin."""
-    rule = VerdictRule.from_card(model.card)
-    similar = result.peak_similarity is not None and result.peak_similarity >= rule.least_similarity + MARGIN
-    return result.verdict is Verdict.FOLLOWS and similar and result.sound_effect >= 2 * rule.least_effect
+    """The verdict is that the source is in the picture, by a margin, and the map depends on the sound."""
+    is_clear = result.match is not None and result.match >= model.rule.matches + MARGIN
+    return result.verdict is Verdict.MATCHES and is_clear and result.sound_effect >= 2 * model.rule.least_effect
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -64,7 +63,7 @@ def test_the_program_finds_what_sounds(sound: Path, precision: str, tmp_path: Pa
     done = avloc("localize", str(PICTURE), "--audio", str(sound), "--out", str(out), "--precision", precision, "--json")
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
-    assert line["verdict"] == "follows"
+    assert line["verdict"] == "matches"
     assert inside(line["peak_xy"], sound.stem)
     assert out.exists()
 
@@ -116,13 +115,13 @@ def test_level_noise_and_place_of_the_sound_change_nothing(name: str, shipped: M
         assert inside(result.peak_xy or [-1, -1], name)
 
 
-def test_a_wrong_sound_does_not_follow(shipped: Model, picture: Image.Image) -> None:
+def test_a_wrong_sound_has_no_match(shipped: Model, picture: Image.Image) -> None:
     time_s = np.arange(3 * RATE) / RATE
     silence = np.zeros(3 * RATE, np.float32)
     noise = (0.2 * np.random.default_rng(0).standard_normal(3 * RATE)).astype(np.float32)
     whistle = (0.4 * np.sin(2 * np.pi * 3000 * time_s + 8 * np.sin(20 * time_s))).astype(np.float32)
     verdicts = [shipped.localize(picture, wrong, RATE).verdict for wrong in (silence, noise, whistle)]
-    assert verdicts == [Verdict.SILENT, Verdict.IGNORES, Verdict.UNMATCHED]  # noise is what it is compared with
+    assert verdicts == [Verdict.SILENT, Verdict.NO_MATCH, Verdict.NO_MATCH]
 
 
 @pytest.mark.parametrize(("path", "make"), SOUNDS.items(), ids=lambda value: getattr(value, "stem", ""))

@@ -13,7 +13,7 @@ from avloc.localize.style import COLOUR_MAPS, Style
 
 BARE = Style(contour=0, peak=False, caption=False)
 SIZES = [(144, 176), (176, 144), (360, 640), (480, 854), (2160, 3840)]
-SENTENCE = "unsure whether the source of the sound is in the picture"
+SENTENCE = "unsure whether the source is in the picture"
 
 
 def bump(height: int, width: int, *, y: float = 0.5, x: float = 0.5, spread: float = 0.2) -> np.ndarray:

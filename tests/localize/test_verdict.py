@@ -147,14 +147,12 @@ def test_slope_and_offset_need_each_other(name):
 
 def test_the_sentences():
     assert [judged_clip(match).sentence for match in (0.871, 0.5, 0.2)] == [
-        "match 0.87: the source of the sound is in the picture",
-        "match 0.50: unsure whether the source of the sound is in the picture",
+        "match 0.87: the source is in the picture",
+        "match 0.50: unsure whether the source is in the picture",
         "match 0.20: no source of this sound in the picture",
     ]
     assert SILENT.sentence == "silent: no source"
-    assert (
-        judged_clip(0.9, depends=False).sentence == f"match 0.90: the source of the sound is in the picture; {HARDLY}"
-    )
+    assert judged_clip(0.9, depends=False).sentence == f"match 0.90: the source is in the picture; {HARDLY}"
     assert judged().sentence == "the map depends on the sound"
     assert judged(effects=(0.2, 0.01)).sentence == judged(effects=(0.01, 0.2)).sentence == HARDLY
 
@@ -162,7 +160,7 @@ def test_the_sentences():
 def test_a_caption_states_doubt_about_the_map():
     assert [judged_clip(match).caption for match in (0.9, 0.5, 0.2)] == [
         "",
-        "unsure whether the source of the sound is in the picture",
+        "unsure whether the source is in the picture",
         "no source of this sound in the picture",
     ]
     assert judged_clip(0.9, depends=False).caption == ""
