@@ -149,7 +149,7 @@ def test_repr_of_results_and_models_is_one_short_line(small):
     result = small.localize(FRAME, WAVE, RATE)
     x, y = result.peak_xy
     place = f"peak_xy=[{x}, {y}], box_xyxy={result.box_xyxy}"
-    assert repr(result) == (f"Result(frame_hw=[48, 64], time_s=0.0, verdict=None, {place}, model='small')")
+    assert repr(result) == f"Result(frame_hw=[48, 64], time_s=0.0, verdict=None, {place}, model='small')"
     silent = repr(small.localize(FRAME, np.zeros_like(WAVE), RATE))
     assert "verdict='silent', peak_xy=None, box_xyxy=None" in silent
     assert repr(small) == "Model('small', seconds=3, rate=22050, device='cpu', protocol='avloc/fp32')"
