@@ -2,7 +2,8 @@
 
 `python -m tests.real_training METHOD DATA FOLDER CLIPS [FLAGS of train]` composes clips like the recipe of the shipped
 model, trains, and prints cIoU@0.5 under protocol `ezvsl` and that of the centre disc: on training clips (`heart`), on
-boxed pictures and on scenes of two objects, both from unseen files. DATA is a folder as in `tests.recipe.split`;
+boxed pictures and on scenes of two objects, both from unseen files. DATA is a folder as in `tests.recipe.split`, of
+which `classes` is used;
 `--weights-dir` is passed to scoring too. `--init taught`, for `sspl` and `sacl` only, starts from trunks pretrained as
 classifiers on the training files (`tests.pretraining`).
 """
@@ -24,9 +25,11 @@ from torch import Tensor
 from avloc.registry import METHOD_SPECS
 from avloc.transforms import MEL_RATE
 from tests.pretraining import BATCH, SIDE, PretrainingData, pretrained_model
-from tests.recipe.compose import Part, boxed_clips, compose_training, scored_scenes, write_set
+from tests.recipe.clips import Part, write_set
+from tests.recipe.compose import compose_training
+from tests.recipe.scored import boxed_clips, scored_scenes
 from tests.recipe.sounds import RATE
-from tests.recipe.split import Classes, class_of
+from tests.recipe.split import CLASSES, Classes, class_of
 from tests.synthetic_training import run
 
 SCENES = 150
@@ -39,8 +42,9 @@ _STEPS = {"sacl": (1_000, 200), "sspl": (300, 200)}
 
 def material(data: Path, folder: Path, clips: int) -> None:
     """Write training clips, boxed pictures of unseen files with one sound of their class, and scenes of two objects."""
-    compose_training(data, folder / "train", clips, SEED)
-    part = Part.of(Classes(data), "test")
+    classes = Classes(data, (CLASSES,))
+    compose_training(classes, {}, folder / "train", clips, SEED)
+    part = Part.test(classes)
     boxed = itertools.islice(boxed_clips(part, SEED), 0, None, 3)
     write_set(folder / "boxed", ((f"boxed-{index:04d}", clip) for index, clip in enumerate(boxed)))
     write_set(folder / "scenes", itertools.islice(scored_scenes(part, SEED), SCENES))
@@ -71,7 +75,7 @@ def scores(store: Path, model: Path, weights: list[str]) -> dict[str, float]:
 
 def pretraining_data(data: Path, steps: tuple[int, int]) -> PretrainingData:
     """Labelled pictures and sounds of the training files."""
-    part = Part.of(Classes(data), "train")
+    part = Part.train(Classes(data, (CLASSES,)), {})
     kinds = sorted({*part.kinds, *part.sounds.pool})
     pictures, sounds = _pictures(part, kinds), _sounds(part, kinds)
     return PretrainingData(kinds=len(kinds), pictures=pictures, sounds=sounds, steps=steps, lr=1e-3, precision="auto")

@@ -1,4 +1,4 @@
-"""`python -m tests.recipe yamnet`, `compose`, `train` and `ship`: the model in the package, from material to file."""
+"""`python -m tests.recipe yamnet`, `faces`, `compose`, `train` and `ship`: the shipped model, from material to file."""
 
 from __future__ import annotations
 
@@ -9,24 +9,33 @@ from pathlib import Path
 
 from avloc.errors import WeightsError
 from avloc.weights import YAMNET
-from tests.recipe.compose import compose
+from tests.recipe.boxes import FACES, faces_of
 from tests.recipe.ship import ship
-from tests.recipe.train import train
+from tests.recipe.train import composed, train
 from tests.recipe.yamnet import convert_yamnet
+
+LITE, OPEN = "avloc-lite", "avloc-open"
+OPEN_HELP = "train only on material that may be used for any purpose"
+WEIGHT_FILES = "yamnet.safetensors, pnet.pt, rnet.pt and onet.pt"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     out = argparse.ArgumentParser(prog="python -m tests.recipe", description="Make the shipped model.")
     commands = out.add_subparsers(dest="command", required=True)
-    for name, words in (("compose", "Compose clips."), ("train", "Compose, prepare, distill and train.")):
+    for name, words in (
+        ("faces", "Find faces in the pictures of people."),
+        ("compose", "Find faces and compose clips."),
+        ("train", "Find faces, compose, prepare, distill and train."),
+    ):
         command = commands.add_parser(name, help=words)
-        command.add_argument("--data", type=Path, required=True, help="pictures and sounds by class")
+        command.add_argument("--data", type=Path, required=True, help="folder with classes/ and everyday/")
+        command.add_argument("--weights", type=Path, required=True, help=f"folder with {WEIGHT_FILES}")
         command.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
-        command.add_argument("--clips", type=int, default=7500, help="training clips")
-        command.add_argument("--seed", type=int, default=0)
-        if name == "train":
-            command.add_argument("--weights", type=Path, required=True, help="folder with yamnet.safetensors")
+        if name != "faces":
+            command.add_argument("--model", choices=(LITE, OPEN), default=LITE, help=f"{OPEN}: {OPEN_HELP}")
+            command.add_argument("--clips", type=int, default=7500, help="training clips")
+            command.add_argument("--seed", type=int, default=0)
     command = commands.add_parser("ship", help="Measure a run on unseen files and put it into the package.")
     command.add_argument("--out", type=Path, required=True, help="the folder of `train`")
     command = commands.add_parser("yamnet", help="Convert the published YAMNet to the file that avloc reads.")
@@ -48,11 +57,20 @@ def main(given: list[str] | None = None) -> None:
     if arguments.command == "ship":
         print(json.dumps(ship(out / "run", out), indent=2))
         return
-    data, how = arguments.data, {"clips": arguments.clips, "seed": arguments.seed}
+    where = (arguments.data, arguments.weights, out)
+    if arguments.command == "faces":
+        try:
+            found = faces_of(arguments.data, out, arguments.weights)
+        except WeightsError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(error.exit_code) from error
+        print(f"{out / FACES}: {sum(map(len, found.values()))} faces in {len(found)} pictures")
+        return
+    how = {"clips": arguments.clips, "seed": arguments.seed, "open_only": arguments.model == OPEN}
     if arguments.command == "compose":
-        compose(data, out, **how)
+        composed(*where, **how)
     else:
-        print(train(data, arguments.weights, out, **how))
+        print(train(*where, **how))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from avloc.media.pictures import decode_picture
 from avloc.metrics import ClipScore, summarise
 from avloc.protocols import Protocol
 from avloc.store import Store
-from tests.recipe.compose import SILENCE
+from tests.recipe.clips import SILENCE
 
 RESIZE = "bilinear-halfpixel"
 """Cells are areas, as in training."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from tests.recipe.boxes import Box, HumanBoxes
 from tests.recipe.split import THRESHOLDED, Classes, class_of, source_of
 
 SIDE = 448
 LARGEST = 512
 """Longer side in pixels of the pictures that scenes are made of."""
-Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _LEAST_CUT = 24
 """A box of fewer pixels a side is too small to be cut out."""
@@ -36,9 +36,14 @@ class Scene:
     places: dict[str, list[Box]] = field(default_factory=dict)
     """Class of each object that may sound -> the part of the picture that is its own, in fractions."""
     boxes: dict[str, list[Box]] = field(default_factory=dict)
-    """Class of each object -> boxes of the objects in that part: known ones, else the whole part."""
-    visible: list[str] = field(default_factory=list)
-    """Classes of everything in the picture, the background included."""
+    """Class of each object -> boxes in that part that its sounds come from: known ones, else the whole part."""
+    shown: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Class of each picture put in, the background included -> sound classes that it may show."""
+
+    @property
+    def visible(self) -> list[str]:
+        """Sound classes of everything that may be in the picture, each once."""
+        return list(dict.fromkeys(name for names in self.shown.values() for name in names))
 
 
 @dataclass
@@ -50,19 +55,16 @@ class Album:
     """Class -> pictures of which scenes are made."""
     grounds: Sequence[str]
     """Pictures to paste on."""
+    boxes: HumanBoxes
     _kept: dict[str, Image.Image] = field(default_factory=dict)
 
     def picture(self, path: str) -> Image.Image:
         """A picture whose longer side has `LARGEST` pixels at most."""
         if path not in self._kept:
-            image = Image.open(self.classes.folder / path).convert("RGB")
+            image = Image.open(self.classes.data / path).convert("RGB")
             image.thumbnail((LARGEST, LARGEST))
             self._kept[path] = image
         return self._kept[path]
-
-    def boxes(self, path: str) -> list[Box]:
-        """Known boxes of the picture's class; none where nobody drew any."""
-        return [tuple(row) for row in self.classes.boxes.get(path, [])]
 
     def any_of(self, kind: str, rng: np.random.Generator) -> str:
         """A picture of a class."""
@@ -73,19 +75,21 @@ def plain(album: Album, path: str) -> Scene:
     """A picture as it is, square."""
     kind = class_of(path)
     picture = album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    known = album.boxes(path)
-    return Scene(picture, {kind: [WHOLE]}, {kind: known} if known else {}, [kind])
+    known = album.boxes.sources(path)
+    return Scene(picture, {kind: [WHOLE]}, {kind: known} if known else {}, {kind: album.classes.shown(path)})
 
 
 def side_by_side(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scene:
     """Two pictures, left and right or one above the other."""
-    scene = Scene(Image.new("RGB", (SIDE, SIDE)), visible=list(kinds))
+    scene = Scene(Image.new("RGB", (SIDE, SIDE)))
     upright, cut = rng.random() < 0.5, rng.uniform(0.4, 0.6)
     cut = round(SIDE * cut) / SIDE
     for kind, (low, high) in zip(kinds, ((0.0, cut), (cut, 1.0)), strict=True):
         place = (low, 0.0, high, 1.0) if upright else (0.0, low, 1.0, high)
         x0, y0, x1, y1 = (round(SIDE * value) for value in place)
-        image, boxes = _cut(album, album.any_of(kind, rng), _MARGIN)
+        path = album.any_of(kind, rng)
+        image, boxes = _cut(album, path, _MARGIN)
+        scene.shown[kind] = album.classes.shown(path)
         scene.picture.paste(image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
         scene.places[kind] = [place]
         scene.boxes[kind] = [_within(place, box) for box in boxes or [WHOLE]]
@@ -107,12 +111,13 @@ def _cut(album: Album, path: str, margin: float) -> tuple[Image.Image, list[Box]
         margin: in widths and heights of the object.
 
     Returns:
-        The picture, and the boxes in its fractions; none where nobody drew any.
+        The picture, and the boxes that its sounds come from in its fractions; none where they are not known.
     """
-    image, known = album.picture(path), album.boxes(path)
-    if not known:
-        return image, []
-    x0, y0, x1, y1 = max(known, key=_area)
+    image, known = album.picture(path), album.boxes.sources(path)
+    objects = album.boxes.objects(path)
+    if not objects:
+        return image, known
+    x0, y0, x1, y1 = max(objects, key=_area)
     around_x, around_y = margin * (x1 - x0), margin * (y1 - y0)
     cut = (max(0.0, x0 - around_x), max(0.0, y0 - around_y), min(1.0, x1 + around_x), min(1.0, y1 + around_y))
     wide, high = cut[2] - cut[0], cut[3] - cut[1]
@@ -136,8 +141,9 @@ def on_another(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> 
     One that finds no free place is left out.
     """
     over, under = kinds
-    image, boxes = _cut(album, album.any_of(under, rng), _MARGIN)
-    scene = Scene(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    path = album.any_of(under, rng)
+    image, boxes = _cut(album, path, _MARGIN)
+    scene = Scene(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), shown={under: album.classes.shown(path)})
     middle = slice(round(SIDE * _MIDDLE[0]), round(SIDE * _MIDDLE[1]))
     taken = np.zeros((SIDE, SIDE), bool)
     taken[middle, middle] = True
@@ -146,7 +152,6 @@ def on_another(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> 
     scene.boxes[under] = [
         _shared(part, box) for part in scene.places[under] for box in boxes or [WHOLE] if _meet(part, box)
     ]
-    scene.visible = list(scene.places)
     return scene
 
 
@@ -172,17 +177,17 @@ def pasted(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> Scen
     picture = album.picture(path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(1, 5)))
-    scene = Scene(picture)
+    scene = Scene(picture, shown={class_of(path): album.classes.shown(path)})
     taken = np.zeros((SIDE, SIDE), bool)
     for kind in kinds:
         _paste(album, scene, kind, taken, rng.uniform(0.06, 0.28), rng)
-    scene.visible = [*scene.places, class_of(path)]
     return scene
 
 
 def _paste(album: Album, scene: Scene, kind: str, taken: np.ndarray, area: float, rng: np.random.Generator) -> None:
     """An object of a class that covers a share of the picture, in a place that is not taken; where none is, nothing."""
-    image, mask = _cut_out(album, album.any_of(kind, rng), rng)
+    path = album.any_of(kind, rng)
+    image, mask, boxes = _cut_out(album, path, rng)
     size = _size(image, area * SIDE * SIDE, rng)
     corner = _free_place(taken, size, rng)
     if corner is None:
@@ -190,8 +195,9 @@ def _paste(album: Album, scene: Scene, kind: str, taken: np.ndarray, area: float
     (wide, high), (x, y) = size, corner
     scene.picture.paste(image.resize(size, Image.Resampling.BICUBIC), corner, mask.resize(size))
     taken[y : y + high, x : x + wide] = True
-    scene.places[kind] = [(x / SIDE, y / SIDE, (x + wide) / SIDE, (y + high) / SIDE)]
-    scene.boxes[kind] = scene.places[kind]
+    place = (x / SIDE, y / SIDE, (x + wide) / SIDE, (y + high) / SIDE)
+    scene.places[kind], scene.shown[kind] = [place], album.classes.shown(path)
+    scene.boxes[kind] = [_within(place, box) for box in boxes or [WHOLE]]
 
 
 def _ground(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> str:
@@ -199,15 +205,15 @@ def _ground(album: Album, kinds: Sequence[str], rng: np.random.Generator) -> str
     return others[rng.integers(len(others))]
 
 
-def _cut_out(album: Album, path: str, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """The largest boxed object of a picture, or all of it, and how opaque: a plain background is taken off."""
-    image, _ = _cut(album, path, 0.0)
+def _cut_out(album: Album, path: str, rng: np.random.Generator) -> tuple[Image.Image, Image.Image, list[Box]]:
+    """The largest boxed object of a picture, or all of it, how opaque, and the boxes in it: a plain background goes."""
+    image, boxes = _cut(album, path, 0.0)
     mask = _without_ground(image) if source_of(path) == THRESHOLDED and rng.random() < 0.8 else None
     mask = Image.new("L", image.size, 255) if mask is None else mask
     if rng.random() < 0.5:
         turn = Image.Transpose.FLIP_LEFT_RIGHT
-        return image.transpose(turn), mask.transpose(turn)
-    return image, mask
+        return image.transpose(turn), mask.transpose(turn), [(1 - x1, y0, 1 - x0, y1) for x0, y0, x1, y1 in boxes]
+    return image, mask, boxes
 
 
 def _without_ground(image: Image.Image) -> Image.Image | None:

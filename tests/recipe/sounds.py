@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from tests.recipe.pairs import read_pairs
 from tests.recipe.split import Classes
 
 RATE = 22_050
@@ -26,7 +27,7 @@ class Sounds:
 
     classes: Classes
     pool: Mapping[str, Sequence[str]]
-    """Class -> sounds."""
+    """Sound class -> sounds."""
     _kept: dict[str, Waveform] = field(default_factory=dict)
 
     def whole(self, path: str) -> Waveform:
@@ -36,7 +37,7 @@ class Sounds:
             ValueError: it has another rate.
         """
         if path not in self._kept:
-            samples, rate = soundfile.read(self.classes.folder / path, dtype="float32", always_2d=True)
+            samples, rate = soundfile.read(self.classes.data / path, dtype="float32", always_2d=True)
             if rate != RATE:
                 raise ValueError(f"{path} has {rate} Hz; {RATE} are wanted")
             mono = samples.mean(1)
@@ -49,8 +50,19 @@ class Sounds:
         start = rng.integers(len(whole) - SAMPLES + 1)
         return whole[start : start + SAMPLES]
 
+    def fitting(self, kind: str) -> list[str]:
+        """Sound classes of this part that pictures of a class are paired with."""
+        return [name for name in read_pairs().fits[kind] if name in self.pool]
+
+    def draw(self, names: Sequence[str], rng: np.random.Generator) -> str:
+        """One of some sound classes, as likely as the square root of the number of its sounds."""
+        if len(names) == 1:
+            return names[0]
+        weights = np.sqrt([len(self.pool[name]) for name in names])
+        return names[rng.choice(len(names), p=weights / weights.sum())]
+
     def any_kind(self, rng: np.random.Generator) -> str:
-        """A class, each as likely as the others."""
+        """A sound class, each as likely as the others."""
         kinds = sorted(self.pool)
         return kinds[rng.integers(len(kinds))]
 
@@ -74,12 +86,12 @@ def in_a_room(sound: Waveform, sounds: Sounds, rng: np.random.Generator) -> Wave
     samples: NDArray[np.floating] = np.roll(sound, rng.integers(SAMPLES)) if rng.random() < 0.5 else sound
     if rng.random() < 0.4:
         samples = _echoing(samples, rng)
-    loudness = _loudness(samples)
+    level = loudness(samples)
     if rng.random() < 0.5:
         other = sounds.any_of(sounds.any_kind(rng), rng)
-        samples = samples + other / _loudness(other) * loudness * _gain(-rng.uniform(6, 20))
+        samples = samples + other / loudness(other) * level * _gain(-rng.uniform(6, 20))
     if rng.random() < 0.5:
-        samples = samples + noise(rng) * loudness * _gain(-rng.uniform(8, 30))
+        samples = samples + noise(rng) * level * _gain(-rng.uniform(8, 30))
     loudest = np.abs(samples).max() + _TINY
     return (samples / loudest * _gain(-rng.uniform(0, 30))).astype(np.float32)
 
@@ -91,7 +103,14 @@ def _echoing(samples: NDArray[np.floating], rng: np.random.Generator) -> NDArray
     return np.fft.irfft(np.fft.rfft(samples, _FFT) * np.fft.rfft(response, _FFT))[:SAMPLES]
 
 
-def _loudness(samples: NDArray[np.floating]) -> float:
+def together(one: Waveform, other: Waveform) -> Waveform:
+    """Two sounds at once, equally loud."""
+    samples = one / loudness(one) + other / loudness(other)
+    return (0.9 * samples / (np.abs(samples).max() + _TINY)).astype(np.float32)
+
+
+def loudness(samples: NDArray[np.floating]) -> float:
+    """Root mean square; never 0."""
     return float(np.sqrt(np.square(samples).mean())) + _TINY
 
 

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 from tests.program import avloc
+from tests.recipe.boxes import faces_of
 from tests.recipe.compose import compose
 from tests.recipe.pictures import SIDE
 
 RECIPE = Path(__file__).with_name("recipe.toml")
 TEACHERS = ("yamnet", "lite0")
+TEST_SETS = ("scenes", "scenes-everyday", "mixed", "boxed")
 _LONGEST_S = 6 * 3600
 
 
@@ -22,34 +24,35 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def composed(data: Path, out: Path, *, clips: int, seed: int) -> None:
-    """Compose, unless the same clips are there.
+def composed(data: Path, weights: Path, out: Path, *, clips: int, seed: int, open_only: bool = False) -> None:
+    """Find faces and compose, unless the same clips are there.
 
     Raises:
         ValueError: others are there.
     """
     record = out / "split.json"
     if not record.is_file():
-        compose(data, out, clips=clips, seed=seed)
+        faces = faces_of(data, out, weights)
+        compose(data, out, faces, clips=clips, seed=seed, open_only=open_only)
         return
     there = json.loads(record.read_text(encoding="utf-8"))
-    if (there["clips"], there["seed"]) != (clips, seed):
-        raise ValueError(f"{out} holds {there['clips']} clips of seed {there['seed']}; take another --out")
+    if (there["clips"], there["seed"], there["open_only"]) != (clips, seed, open_only):
+        material = "open" if there["open_only"] else "all"
+        raise ValueError(
+            f"{out} holds {there['clips']} clips of seed {there['seed']} from {material} material; take another --out"
+        )
 
 
-def train(data: Path, weights: Path, out: Path, *, clips: int, seed: int) -> Path:
+def train(data: Path, weights: Path, out: Path, *, clips: int, seed: int, open_only: bool = False) -> Path:
     """Compose, prepare, let the teachers speak, train; the run folder. Stopped, it goes on where it was."""
-    composed(data, out, clips=clips, seed=seed)
+    composed(data, weights, out, clips=clips, seed=seed, open_only=open_only)
     train_set, store, folder = out / "train", out / "store", out / "run"
     boxes = ("--kind", "train", "--annotations", str(train_set / "boxes.json"))
     run("prepare", str(train_set), *boxes, "--side", str(SIDE), "--out", str(store))
     teachers = [part for name in TEACHERS for part in ("--teacher", name)]
     where = ("--weights-dir", str(weights))
-    for name, place in (
-        ("scenes", out / "test" / "scenes"),
-        ("boxed", out / "test" / "boxed"),
-        ("wrong", out / "wrong"),
-    ):
+    for place in (*(out / "test" / name for name in TEST_SETS), out / "wrong"):
+        name = place.name
         run("prepare", str(place), "--annotations", str(place / "boxes.json"), "--out", str(out / f"store-{name}"))
     run("distill-cache", str(store), *teachers, *where)
     run("train", str(store), "--config", str(RECIPE), "--out", str(folder), *where)
