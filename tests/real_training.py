@@ -3,9 +3,8 @@
 `python -m tests.real_training METHOD DATA FOLDER CLIPS [FLAGS of train]` composes clips like the recipe of the shipped
 model, trains, and prints cIoU@0.5 under protocol `ezvsl` and that of the centre disc: on training clips (`heart`), on
 boxed pictures and on scenes of two objects, both from unseen files. DATA is a folder as in `tests.recipe.split`, of
-which `classes` is used;
-`--weights-dir` is passed to scoring too. `--init taught`, for `sspl` and `sacl` only, starts from trunks pretrained as
-classifiers on the training files (`tests.pretraining`).
+which `classes` is used; `--weights-dir` is passed to scoring too. `--init taught`, for `sspl` and `sacl` only, starts
+from trunks pretrained as classifiers on the training files (`tests.pretraining`).
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ def material(data: Path, folder: Path, clips: int) -> None:
     classes = Classes(data, (CLASSES,))
     compose_training(classes, {}, folder / "train", clips, SEED)
     part = Part.test(classes)
-    boxed = itertools.islice(boxed_clips(part, SEED), 0, None, 3)
-    write_set(folder / "boxed", ((f"boxed-{index:04d}", clip) for index, clip in enumerate(boxed)))
+    write_set(folder / "boxed", itertools.islice(boxed_clips(part, SEED), 0, None, 3))
     write_set(folder / "scenes", itertools.islice(scored_scenes(part, SEED), SCENES))
 
 

@@ -16,9 +16,9 @@ Box = tuple[float, float, float, float]
 FACES = "faces.json"
 FACE_SCORE, OBJECT_SCORE = 0.95, 0.4
 """Scores above which faces and automatic boxes are used."""
-PERSON, CROWD = "person", "crowd"
-FEWEST_HEADS = 3
-"""With fewer heads found it is not known where in the picture a crowd is."""
+SMALLEST_FACE = 0.3
+"""Height of faces that are used, in heights of the largest one in the picture."""
+PERSON, FACE, CROWD = "person", "face", "crowd"
 _BESIDE, _ABOVE, _BELOW = 0.35, 0.35, 0.8
 """From a face to head and shoulders, in widths and heights of the face."""
 
@@ -49,18 +49,17 @@ class TrainingBoxes(HumanBoxes):
         kind = class_of(path)
         if kind not in read_pairs().kinds["people"]:
             return super().sources(path) or self._detected(path, read_pairs().boxes.get(kind, ()))
-        heads = [head_and_shoulders(face) for face in self.faces.get(path, ())]
         if kind == CROWD:
-            return [hull(heads)] if len(heads) >= FEWEST_HEADS else []
-        return heads or [upper_half(body) for body in self._bodies(path)]
+            return []  # faces are found in its front rows, but all of it sounds
+        heads = [head_and_shoulders(face) for face in near(self.faces.get(path, ()))]
+        bodies = self._bodies(path)
+        return heads or (bodies if kind == FACE else [upper_half(body) for body in bodies])
 
     def objects(self, path: str) -> list[Box]:
-        sources, kind = self.sources(path), class_of(path)
-        if kind not in read_pairs().kinds["people"]:
+        sources = self.sources(path)
+        if class_of(path) not in read_pairs().kinds["people"]:
             return sources
-        return (
-            [] if kind == CROWD else [body for body in self._bodies(path) if any(_centre_in(s, body) for s in sources)]
-        )
+        return [body for body in self._bodies(path) if any(_centre_in(source, body) for source in sources)]
 
     def _bodies(self, path: str) -> list[Box]:
         return super().sources(path) or self._detected(path, (PERSON,))
@@ -88,10 +87,10 @@ def upper_half(body: Box) -> Box:
     return (x0, y0, x1, (y0 + y1) / 2)
 
 
-def hull(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all boxes."""
-    x0s, y0s, x1s, y1s = zip(*boxes, strict=True)
-    return (min(x0s), min(y0s), max(x1s), max(y1s))
+def near(faces: Sequence[Box]) -> list[Box]:
+    """Faces without those that are much smaller than the largest one: behind it, or mistaken."""
+    largest = max((face[3] - face[1] for face in faces), default=0)
+    return [face for face in faces if face[3] - face[1] >= SMALLEST_FACE * largest]
 
 
 def _centre_in(box: Box, other: Box) -> bool:

@@ -96,10 +96,9 @@ def _write_json(folder: Path, boxes: dict, auto_boxes: dict) -> None:
 
 
 def faces_in(folder: Path) -> dict[str, list[tuple[float, float, float, float]]]:
-    """A face in the upper middle of every object in the pictures of faces, persons and crowds, three of crowds."""
+    """A face in the upper middle of every object in the pictures of faces, persons and crowds."""
     height = {path: len(np.asarray(Image.open(folder / path))) for path in _people(folder)}
-    face = {path: [(0.4, 22 / high, 0.5, 32 / high)] for path, high in height.items()}
-    return {path: found * (3 if "/crowd/" in path else 1) for path, found in face.items()}
+    return {path: [(0.4, 22 / high, 0.5, 32 / high)] for path, high in height.items()}
 
 
 def _people(folder: Path) -> list[str]:

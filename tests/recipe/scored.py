@@ -110,17 +110,18 @@ def write_mixed(folder: Path, part: Part, seed: int) -> None:
     (folder / MIXED_FILE).write_text(json.dumps(both, indent=0), encoding="utf-8")
 
 
-def boxed_clips(part: Part, seed: int) -> Iterator[Clip]:
-    """Every picture that can be scored by its boxes, as it is, with three sounds that fit it."""
+def boxed_clips(part: Part, seed: int) -> Iterator[tuple[str, Clip]]:
+    """Every picture that can be scored by its boxes, as it is, with three sounds that fit it; names have its class."""
     classes = part.album.classes
     paths = [path for kind in part.kinds for path in part.album.pool[kind] if classes.is_well_boxed(path)]
     for index, path in enumerate(sorted(paths)):
         rng, kind = np.random.default_rng((seed, index)), class_of(path)
         choice = [sound for name in part.sounds.fitting(kind) for sound in part.sounds.pool[name]]
         again = len(choice) < SOUNDS_A_PICTURE
-        for k in rng.choice(len(choice), SOUNDS_A_PICTURE, replace=again):
+        for letter, k in zip("abc", rng.choice(len(choice), SOUNDS_A_PICTURE, replace=again), strict=True):
             sound, boxes = part.sounds.whole(choice[k]), part.album.boxes.sources(path)
-            yield Clip(classes.data / path, sound, sound_class_of(choice[k]), classes.shown(path), boxes)
+            clip = Clip(classes.data / path, sound, sound_class_of(choice[k]), classes.shown(path), boxes)
+            yield f"boxed-{index:04d}-{kind}-{letter}", clip
 
 
 def wrong_pairs(part: Part, seed: int) -> Iterator[Clip]:
@@ -154,8 +155,7 @@ def write_scored(data: Path, out: Path, kinds: list[str], seed: int) -> None:
     seeds = [int(number) for number in np.random.SeedSequence((seed, 1)).generate_state(5)]
     write_set(out / "test" / "scenes", scored_scenes(Part.test(Classes(data, (CLASSES,))), seeds[0]))
     part = Part.test(Classes(data), kinds)
-    boxed = enumerate(boxed_clips(part, seeds[1]))
-    write_set(out / "test" / "boxed", ((f"boxed-{i // 3:04d}-{'abc'[i % 3]}", clip) for i, clip in boxed))
+    write_set(out / "test" / "boxed", boxed_clips(part, seeds[1]))
     names = ("right", "wrong", "silent")
     pairs = enumerate(wrong_pairs(part, seeds[2]))
     write_set(out / "wrong", ((f"pair-{i // 3:04d}-{names[i % 3]}", clip) for i, clip in pairs))

@@ -13,6 +13,7 @@ from tests.recipe.boxes import (
     TrainingBoxes,
     faces_of,
     head_and_shoulders,
+    near,
     pictures_of_people,
     upper_half,
 )
@@ -60,11 +61,24 @@ def test_a_person_is_cut_to_the_body_that_has_the_head(boxes):
     assert beside.objects(path) == []  # that head is of nobody with a box
 
 
-def test_a_crowd_is_where_its_heads_are(boxes):
-    (path, *_) = paths_of(boxes.classes, "crowd", "shtech")
-    assert boxes.sources(path) == [head_and_shoulders(boxes.faces[path][0])]
-    few = TrainingBoxes(boxes.classes, {path: boxes.faces[path][:2]})
-    assert few.sources(path) == few.objects(path) == []
+def test_where_in_a_crowd_sounds_come_from_is_not_known(boxes):
+    for path in paths_of(boxes.classes, "crowd", "shtech"):
+        assert boxes.faces[path]
+        assert boxes.sources(path) == boxes.objects(path) == []
+
+
+def test_portraits_without_a_face_are_whole(boxes):
+    (path, *_) = paths_of(boxes.classes, "face", "observ")
+    classes = Classes(boxes.classes.data)
+    classes.auto_boxes[path] = [(0.1, 0.2, 0.9, 1.0, 0.8, "person")]
+    assert TrainingBoxes(classes, {}).sources(path) == [(0.1, 0.2, 0.9, 1.0)]
+
+
+def test_faces_far_behind_the_largest_are_left_out():
+    large, small, smaller = (0.1, 0.1, 0.4, 0.5), (0.6, 0.1, 0.7, 0.23), (0.8, 0.1, 0.9, 0.2)
+    assert near([small, large, smaller]) == [small, large]
+    assert near([smaller]) == [smaller]
+    assert near([]) == []
 
 
 def test_other_things_have_boxes_of_people_else_of_the_detector(boxes):

@@ -18,7 +18,7 @@ from tests.recipe.material_makers import EVERYDAY_PICTURES, KINDS
 from tests.recipe.pairs import read_pairs
 from tests.recipe.scored import MIXED_FILE, everyday_kinds, two_things, write_mixed, write_scored
 from tests.recipe.sounds import loudness, together
-from tests.recipe.split import CLASSES, Classes
+from tests.recipe.split import CLASSES, Classes, class_of
 
 
 def entries(folder: Path) -> dict[str, dict]:
@@ -160,6 +160,7 @@ def test_boxed_pictures_are_as_they_were_with_three_sounds(data, made, part):
     for _, names in groupby(clips, key=lambda name: name[:-6]):
         frames = [made / "test" / "boxed" / name for name in names]
         (path,) = {sources[frame.read_bytes()] for frame in frames}
+        assert frames[0].stem.split("-")[2] == class_of(path)
         assert clips[f"frames/{frames[0].name}"]["boxes"] == [pytest.approx(boxes[path][0], abs=1e-5)]
         sounds = {(made / "test/boxed/audio" / f"{frame.stem}.wav").read_bytes() for frame in frames}
         assert len(sounds) == 3
