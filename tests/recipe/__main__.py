@@ -44,33 +44,28 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def main(given: list[str] | None = None) -> None:
-    arguments = parser().parse_args(given)
+def run(arguments: argparse.Namespace) -> None:
+    """One command; it prints what it made."""
     out = arguments.out
     if arguments.command == "yamnet":
-        try:
-            print(convert_yamnet(arguments.file, out or arguments.file.with_name(YAMNET.files[0].name)))
-        except WeightsError as error:
-            print(error, file=sys.stderr)
-            raise SystemExit(error.exit_code) from error
-        return
-    if arguments.command == "ship":
+        print(convert_yamnet(arguments.file, out or arguments.file.with_name(YAMNET.files[0].name)))
+    elif arguments.command == "ship":
         print(json.dumps(ship(out / "run", out), indent=2))
-        return
-    where = (arguments.data, arguments.weights, out)
-    if arguments.command == "faces":
-        try:
-            found = faces_of(arguments.data, out, arguments.weights)
-        except WeightsError as error:
-            print(error, file=sys.stderr)
-            raise SystemExit(error.exit_code) from error
+    elif arguments.command == "faces":
+        found = faces_of(arguments.data, out, arguments.weights)
         print(f"{out / FACES}: {sum(map(len, found.values()))} faces in {len(found)} pictures")
-        return
-    how = {"clips": arguments.clips, "seed": arguments.seed, "open_only": arguments.model == OPEN}
-    if arguments.command == "compose":
-        composed(*where, **how)
     else:
-        print(train(*where, **how))
+        make = composed if arguments.command == "compose" else train
+        how = {"clips": arguments.clips, "seed": arguments.seed, "open_only": arguments.model == OPEN}
+        print(make(arguments.data, arguments.weights, out, **how))
+
+
+def main(given: list[str] | None = None) -> None:
+    try:
+        run(parser().parse_args(given))
+    except WeightsError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
 
 
 if __name__ == "__main__":

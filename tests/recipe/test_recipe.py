@@ -1,8 +1,9 @@
-"""The scores of the model's card, the calibration, and the settings."""
+"""The command line, the scores of the model's card, the calibration, and the settings."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,25 @@ from avloc.config import TrainConfig, from_dict, read_toml
 from avloc.engine import ClipCells, Fusion
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
+from tests.recipe import __main__ as program
 from tests.recipe.measure import ClipMaps, calibrated, class_means, fit_calibration
 from tests.recipe.train import RECIPE
+
+
+@pytest.mark.parametrize(("model", "open_only"), [([], False), (["--model", "avloc-open"], True)])
+@pytest.mark.parametrize(("command", "function"), [("compose", "composed"), ("train", "train")])
+def test_a_model_is_made_of_its_own_material(command, function, model, open_only, monkeypatch):
+    given = []
+    monkeypatch.setattr(program, function, lambda *where, **how: given.append((where, how)))
+    program.main([command, "--data", "a", "--weights", "b", "--out", "c", "--clips", "7", "--seed", "2", *model])
+    assert given == [((Path("a"), Path("b"), Path("c")), {"clips": 7, "seed": 2, "open_only": open_only})]
+
+
+def test_absent_weights_of_the_face_detector_are_named(data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        program.main(["faces", "--data", str(data), "--weights", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert caught.value.code == 4
+    assert str(tmp_path / "pnet.pt") in capsys.readouterr().err
 
 
 def test_what_is_calibrated_follows_the_peaks():

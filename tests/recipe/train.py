@@ -24,8 +24,8 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def composed(data: Path, weights: Path, out: Path, *, clips: int, seed: int, open_only: bool = False) -> None:
-    """Find faces and compose, unless the same clips are there.
+def composed(data: Path, weights: Path, out: Path, *, clips: int, seed: int, open_only: bool = False) -> Path:
+    """Find faces and compose, unless the same clips are there; the record of what is in which part.
 
     Raises:
         ValueError: others are there.
@@ -34,13 +34,14 @@ def composed(data: Path, weights: Path, out: Path, *, clips: int, seed: int, ope
     if not record.is_file():
         faces = faces_of(data, out, weights)
         compose(data, out, faces, clips=clips, seed=seed, open_only=open_only)
-        return
+        return record
     there = json.loads(record.read_text(encoding="utf-8"))
     if (there["clips"], there["seed"], there["open_only"]) != (clips, seed, open_only):
         material = "open" if there["open_only"] else "all"
         raise ValueError(
             f"{out} holds {there['clips']} clips of seed {there['seed']} from {material} material; take another --out"
         )
+    return record
 
 
 def train(data: Path, weights: Path, out: Path, *, clips: int, seed: int, open_only: bool = False) -> Path:
