@@ -21,6 +21,7 @@ from avloc.media.pictures import decode_picture
 from avloc.metrics import ClipScore, summarise
 from avloc.protocols import Protocol
 from avloc.store import Store
+from tests.recipe.calibration import Scores, fit_calibration, roc_auc
 from tests.recipe.clips import SILENCE
 
 RESIZE = "bilinear-halfpixel"
@@ -28,8 +29,6 @@ RESIZE = "bilinear-halfpixel"
 PROTOCOL = replace(Protocol(), resize=RESIZE)
 SMOOTH = 0.85  # cells
 CENTRE_SHARE = 0.2
-CONVERGED = 1e-9
-"""Largest change of a logit in the last step of the calibration."""
 MATCHES, NO_MATCH = 0.6, 0.3
 """Thresholds of the verdict."""
 
@@ -104,12 +103,6 @@ def class_means(clips: list[ClipMaps], fusion: Fusion) -> dict[str, list[float]]
     }
 
 
-def roc_auc(right: list[float], wrong: list[float]) -> float:
-    """Share of pairs in which the right sound has the higher peak; ties count half."""
-    difference = np.subtract.outer(np.array(right), np.array(wrong))
-    return round(float((difference > 0).mean() + (difference == 0).mean() / 2), 4)
-
-
 def scenes(clips: list[ClipMaps], fusion: Fusion) -> dict[str, dict[str, float]]:
     """Two-object scenes by layout, the end of their names: the share whose peak lies on the object that sounds."""
     hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
@@ -129,7 +122,8 @@ def wrong_sounds(clips: list[ClipMaps]) -> dict[str, float]:
     for clip in clips:
         peaks[clip.id.rpartition("-")[2]].append(clip.peak)
     right, wrong, silent = (peaks[kind] for kind in ("right", "wrong", "silent"))
-    return {"wrong": roc_auc(right, wrong), "silent": roc_auc(right, silent), "both": roc_auc(right, wrong + silent)}
+    others = {"wrong": wrong, "silent": silent, "both": wrong + silent}
+    return {name: roc_auc(Scores.equal(right, other)) for name, other in others.items()}
 
 
 def peaks_of(clips: list[ClipMaps]) -> tuple[list[float], list[float]]:
@@ -155,7 +149,7 @@ def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, fl
     hand. The centre's share of a map cannot move, so that much less effect is asked for.
     """
     unsure, sure = (round(float(np.median(peaks)), 3) for peaks in (wrong, right))
-    slope, offset = fit_calibration(right, wrong)
+    slope, offset = fit_calibration(Scores.equal(right, wrong))
     return {
         "fusion": {"least": 0.6, "most": 1.0, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
         "verdict": {
@@ -166,26 +160,6 @@ def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, fl
             "least_effect": round(VerdictRule().least_effect * (1 - CENTRE_SHARE), 3),
         },
     }
-
-
-def fit_calibration(right: list[float], wrong: list[float]) -> tuple[float, float]:
-    """Slope and offset of the match over the peak cosine: logistic regression by Newton's method.
-
-    Right and wrong sounds have equal total weight. The targets are those of Platt (1999), (n + 1) / (n + 2) and
-    1 / (m + 2) for n right and m wrong sounds, so that separable peaks have a finite slope.
-    """
-    n, m = len(right), len(wrong)
-    inputs = np.stack([[*right, *wrong], np.ones(n + m)], 1)
-    targets = np.repeat([(n + 1) / (n + 2), 1 / (m + 2)], [n, m])
-    weights = np.repeat([1 / n, 1 / m], [n, m])
-    fitted, step = np.zeros(2), np.ones(2)
-    while np.abs(inputs @ step).max() > CONVERGED:
-        match = 1 / (1 + np.exp(-inputs @ fitted))
-        curvature = inputs.T @ (inputs * (weights * match * (1 - match))[:, None])
-        step = np.linalg.solve(curvature, inputs.T @ (weights * (targets - match)))
-        step /= max(1, np.abs(inputs @ step).max())  # no logit moves by more than 1, so that it cannot overshoot
-        fitted += step
-    return float(fitted[0]), float(fitted[1])
 
 
 def verdicts(model: Model, folder: Path, count: int = 150) -> dict[str, object]:

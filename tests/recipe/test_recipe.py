@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from avloc.config import TrainConfig, from_dict, read_toml
 from avloc.engine import ClipCells, Fusion
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from tests.recipe import __main__ as program
-from tests.recipe.measure import ClipMaps, calibrated, class_means, fit_calibration
+from tests.recipe.measure import ClipMaps, calibrated, class_means
 from tests.recipe.train import RECIPE
 
 
@@ -41,24 +39,6 @@ def test_what_is_calibrated_follows_the_peaks():
     assert card["verdict"].items() >= {"matches": 0.6, "no_match": 0.3, "least_effect": 0.04}.items()
     AdaptiveWeights(**card["fusion"])
     VerdictRule(**card["verdict"])
-
-
-def test_the_calibration_is_that_of_the_peaks():
-    rng = np.random.default_rng(0)
-    peaks = rng.uniform(-0.5, 1, 40_000)
-    is_right = rng.random(len(peaks)) < 1 / (1 + np.exp(-(8 * peaks - 2)))
-    right, wrong = peaks[is_right], peaks[~is_right]
-    slope, offset = fit_calibration([*right], [*wrong])
-    prior = np.log(len(wrong) / len(right))  # both have the same total weight
-    assert (slope, offset) == (pytest.approx(8, rel=0.05), pytest.approx(-2 + prior, abs=0.1))
-    assert fit_calibration([*right, *right], [*wrong]) == pytest.approx((slope, offset), abs=0.02)
-
-
-@given(st.lists(st.floats(0.51, 1), min_size=1, max_size=9), st.lists(st.floats(-1, 0.49), min_size=1, max_size=9))
-def test_separable_peaks_have_a_finite_calibration(right, wrong):
-    slope, offset = fit_calibration(right, wrong)
-    rule = VerdictRule(slope=slope, offset=offset)
-    assert min(map(rule.match, right)) > max(map(rule.match, wrong))
 
 
 def test_shares_are_means_over_classes():

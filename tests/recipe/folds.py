@@ -1,0 +1,204 @@
+"""Five-fold results on real clips: each is scored by a model that was fitted without its repository.
+
+A picture with its own sound is a right pair, a picture with a sound of another clip of another kind a wrong one. Only
+clips with their original sound take part, each with a weight of 1, which its moments share. Nothing is calibrated by
+itself: calibration and thresholds of a fold are fitted on the peaks of the other folds, which are out of fold too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from avloc.localize.verdict import VerdictRule
+from tests.recipe.calibration import (
+    LEVELS,
+    RIGHT_NO_MATCH,
+    WRONG_MATCH,
+    Numbers,
+    Scores,
+    calibration_error,
+    fit_rule,
+    match_of,
+    reliability,
+    roc_auc,
+    verdict_levels,
+    verdict_shares,
+)
+from tests.recipe.fit import Projections, fit
+from tests.recipe.material import Material
+from tests.recipe.real import FOLDS, RealClip, trained_on
+
+RESULTS = "folds.json"
+AGGREGATES: dict[str, Callable[[Numbers], float]] = {
+    "mean": lambda logits: float(_logistic(logits).mean()),
+    "max": lambda logits: float(_logistic(logits).max()),
+    "mean of logits": lambda logits: float(_logistic(logits.mean())),
+}
+"""From the logits of a clip's moments to its match; `avloc.clip_match` is the first."""
+RULES = (
+    f"matches: the least threshold that at most {WRONG_MATCH:.0%} of the wrong sounds of the other folds reach; "
+    f"no_match: the largest below which are at most {RIGHT_NO_MATCH:.0%} of their right sounds"
+)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Scored moments of one fold."""
+
+    clips: Sequence[RealClip]
+    peaks: Numbers
+    """[n, n] peak cosine of each picture with each sound."""
+
+    @cached_property
+    def weights(self) -> Numbers:
+        """[n] share of each moment in its clip."""
+        names = [clip.clip for clip in self.clips]
+        return np.array([1 / names.count(name) for name in names])
+
+    @cached_property
+    def wrong(self) -> np.ndarray:
+        """[n, n] whether picture and sound are a wrong pair."""
+        clips, kinds = (np.array([getattr(clip, name) for clip in self.clips]) for name in ("clip", "kind"))
+        return (clips[:, None] != clips) & (kinds[:, None] != kinds)
+
+    def scores(self, kind: str | None = None) -> Scores:
+        """Peaks of all pairs, or of those whose picture is of a kind."""
+        chosen = np.array([kind in (None, clip.kind) for clip in self.clips])
+        wrong = self.wrong & chosen[:, None]
+        weights = self.weights
+        return Scores(
+            self.peaks.diagonal()[chosen], self.peaks[wrong], weights[chosen], np.outer(weights, weights)[wrong]
+        )
+
+    def clip_scores(self, rule: VerdictRule, aggregate: Callable[[Numbers], float]) -> Scores:
+        """Matches of whole clips: each moment of one with a moment of the other's sound, in turn."""
+        logits = rule.slope * self.peaks + rule.offset
+        moments: dict[str, list[int]] = {}
+        for index, clip in enumerate(self.clips):
+            moments.setdefault(clip.clip, []).append(index)
+        right, wrong = [], []
+        for pictures in moments.values():
+            for sounds in moments.values():
+                if pictures is sounds or self.wrong[pictures[0], sounds[0]]:
+                    turns = [sounds[place % len(sounds)] for place in range(len(pictures))]
+                    (right if pictures is sounds else wrong).append(aggregate(logits[pictures, turns]))
+        return Scores.equal(right, wrong)
+
+
+def fit_folds(material: Material, seed: int) -> list[Projections]:
+    """One model for each fold, fitted without the clips in it."""
+    return [fit(material, trained_on(material.real.clips, but_fold=fold), seed) for fold in range(FOLDS)]
+
+
+def score_folds(material: Material, models: Sequence[Projections]) -> list[Fold]:
+    """The clips of each fold, scored by the model that was fitted without them."""
+    return [_score_fold(material, model, fold) for fold, model in enumerate(models)]
+
+
+@torch.inference_mode()
+def _score_fold(material: Material, model: Projections, fold: int) -> Fold:
+    real = material.real
+    chosen = [index for index, clip in enumerate(real.clips) if clip.fold == fold and clip.calibrates]
+    peaks = model.peaks(real.cells[chosen], real.sounds[chosen])
+    return Fold([real.clips[index] for index in chosen], peaks.double().numpy())
+
+
+def fold_results(folds: Sequence[Fold]) -> dict[str, Any]:
+    """All numbers of the folds; `card` is for the model that is fitted on all clips."""
+    scores = [fold.scores() for fold in folds]
+    rules = [fit_rule(Scores.joined(scores[:place] + scores[place + 1 :])) for place in range(len(folds))]
+    matches = [one.mapped(partial(match_of, rule)) for one, rule in zip(scores, rules, strict=True)]
+    kinds = sorted({clip.kind for fold in folds for clip in fold.clips})
+    rule = fit_rule(Scores.joined(scores))
+    return {
+        "rules": RULES,
+        "clips": len({clip.clip for fold in folds for clip in fold.clips}),
+        "moments": sum(len(fold.clips) for fold in folds),
+        "auc": roc_auc(Scores.joined(scores)),
+        "auc_by_fold": [roc_auc(one) for one in scores],
+        "auc_by_kind": {kind: _auc_of_kind(folds, kind) for kind in kinds},
+        **_match_results(rules, matches),
+        "reliability": [
+            {name: round(value, 4) for name, value in one.items()} for one in reliability(Scores.joined(matches))
+        ],
+        "clip_match": {
+            name: _match_results(rules, [fold.clip_scores(rule, how) for fold, rule in zip(folds, rules, strict=True)])
+            for name, how in AGGREGATES.items()
+        },
+        "card": {name: getattr(rule, name) for name in ("slope", "offset", "matches", "no_match")},
+    }
+
+
+def _auc_of_kind(folds: Sequence[Fold], kind: str) -> float:
+    return roc_auc(Scores.joined(fold.scores(kind) for fold in folds))
+
+
+def _match_results(rules: Sequence[VerdictRule], matches: Sequence[Scores]) -> dict[str, Any]:
+    """Of the matches of each fold by its own rule."""
+    pooled = Scores.joined(matches)
+    levels = Scores.joined(verdict_levels(rule, one) for rule, one in zip(rules, matches, strict=True))
+    return {
+        "match_auc": roc_auc(pooled),
+        "ece": round(calibration_error(reliability(pooled)), 4),
+        "ece_wrong_twice": round(calibration_error(reliability(pooled, wrong_weight=2)), 4),
+        "verdicts": verdict_shares(levels),
+    }
+
+
+def write_results(results: dict[str, Any], out: Path) -> Path:
+    """OUT/folds.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / RESULTS
+    path.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return path
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown, in percent but for AUC and calibration."""
+    head = f"{results['clips']} clips, {results['moments']} moments; AUC of the peak cosine {results['auc']:.3f}"
+    by_fold = ", ".join(f"{auc:.3f}" for auc in results["auc_by_fold"])
+    kinds = [f"| {kind} | {auc:.2f} |" for kind, auc in results["auc_by_kind"].items()]
+    rows = [_match_row(name, row) for name, row in {"one moment": results, **results["clip_match"]}.items()]
+    bins = [
+        f"| {one['match']:.2f} | {one['right']:.2f} | {100 * one['weight']:.1f} |" for one in results["reliability"]
+    ]
+    return "\n".join(
+        [
+            f"{head}; by fold {by_fold}.",
+            "",
+            "| kind | AUC |",
+            "|---|--:|",
+            *kinds,
+            "",
+            "| match | AUC | calibration error | same, wrong sounds twice as likely "
+            "| right: matches / unsure / no match | wrong: matches / unsure / no match |",
+            "|---|--:|--:|--:|--:|--:|",
+            *rows,
+            "",
+            "| mean match | share right | weight |",
+            "|--:|--:|--:|",
+            *bins,
+            "",
+        ]
+    )
+
+
+def _match_row(name: str, row: dict[str, Any]) -> str:
+    errors = f"{row['match_auc']:.3f} | {row['ece']:.3f} | {row['ece_wrong_twice']:.3f}"
+    shares = [
+        " / ".join(f"{100 * row['verdicts'][side][verdict]:.0f}" for verdict in reversed(LEVELS))
+        for side in ("right", "wrong")
+    ]
+    return f"| {name} | {errors} | {' | '.join(shares)} |"
+
+
+def _logistic(logits: Numbers) -> Numbers:
+    return 1 / (1 + np.exp(-logits))

@@ -1,0 +1,143 @@
+"""Five-fold results: which pairs count, how much, and that no score is calibrated by itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from avloc.localize.verdict import VerdictRule, clip_match
+from tests.recipe import folds as module
+from tests.recipe.folds import AGGREGATES, Fold, fit_folds, fold_results, score_folds, table, write_results
+from tests.recipe.real import RealClip
+
+KINDS = ("speech", "animal", "vehicle")
+
+
+def clips(fold: int, count: int = 12, moments: int = 2) -> list[RealClip]:
+    return [
+        RealClip(f"{fold}-{c}-{m}", f"{fold}-{c}", "", KINDS[c % 3], f"owner/{fold}", "original", fold)
+        for c in range(count)
+        for m in range(1 + c % moments)
+    ]
+
+
+def made(fold: int, rng: np.random.Generator, gap: float = 0.25) -> Fold:
+    found = clips(fold)
+    right = np.array([[one.clip == other.clip for other in found] for one in found])
+    return Fold(found, rng.normal(0.2, 0.15, right.shape) + gap * right)
+
+
+@pytest.fixture
+def five() -> list[Fold]:
+    rng = np.random.default_rng(0)
+    return [made(fold, rng) for fold in range(5)]
+
+
+def test_pairs_and_their_weights():
+    fold = made(0, np.random.default_rng(1))
+    found = fold.scores()
+    rows = range(len(fold.clips))
+    wrong = [
+        (fold.peaks[i, j], fold.weights[i] * fold.weights[j])
+        for i in rows
+        for j in rows
+        if fold.clips[i].clip != fold.clips[j].clip and fold.clips[i].kind != fold.clips[j].kind
+    ]
+    assert found.right.tolist() == [fold.peaks[i, i] for i in rows]
+    assert found.right_weights.sum() == pytest.approx(12)
+    assert np.stack([found.wrong, found.wrong_weights], 1) == pytest.approx(np.array(wrong))
+    speech = fold.scores("speech")
+    assert speech.right_weights.sum() == pytest.approx(4)
+    assert speech.wrong_weights.sum() == pytest.approx(4 * 8)
+    parts = [fold.scores(kind) for kind in KINDS]
+    assert sum(len(part.wrong) for part in parts) == len(found.wrong)
+
+
+def test_moments_of_a_clip_meet_those_of_another_in_turn():
+    rule = VerdictRule(slope=4.0, offset=-1.0)
+    fold = made(0, np.random.default_rng(2))
+    found = fold.clip_scores(rule, AGGREGATES["mean"])
+    assert (len(found.right), len(found.wrong)) == (12, 12 * 8)
+    assert found.right[1] == pytest.approx(clip_match([rule.match(fold.peaks[k, k]) for k in (1, 2)]))
+    assert fold.clips[2].clip == "0-1"  # of a clip of two moments with one of a single moment
+    sound_of_first = [rule.match(fold.peaks[k, 0]) for k in (1, 2)]
+    assert clip_match(sound_of_first) in [pytest.approx(value) for value in found.wrong]
+    highest = fold.clip_scores(rule, AGGREGATES["max"])
+    middle = fold.clip_scores(rule, AGGREGATES["mean of logits"])
+    assert (highest.wrong >= found.wrong - 1e-12).all()
+    assert (highest.wrong >= middle.wrong - 1e-12).all()
+
+
+def test_no_score_is_calibrated_by_its_own_fold(five, monkeypatch):
+    seen = []
+    fit_rule = module.fit_rule
+    monkeypatch.setattr(module, "fit_rule", lambda peaks: seen.append(peaks) or fit_rule(peaks))
+    results = fold_results(five)
+    own = [set(fold.peaks.diagonal()) for fold in five]
+    *nested, final = (set(peaks.right) for peaks in seen)
+    assert nested == [set.union(*own[:k], *own[k + 1 :]) for k in range(5)]
+    assert final == set.union(*own)
+    VerdictRule(**results["card"])
+    assert VerdictRule(**results["card"]).match(0.9) > results["card"]["matches"]
+
+
+def test_results_follow_the_separation(five):
+    results = fold_results(five)
+    rng = np.random.default_rng(3)
+    poor = fold_results([made(fold, rng, gap=0.05) for fold in range(5)])
+    assert results["auc"] > 0.8
+    assert poor["auc"] < 0.7
+    assert results["verdicts"]["wrong"]["matches"] < 0.1
+    assert results["verdicts"]["right"]["matches"] > poor["verdicts"]["right"]["matches"]
+    assert results["ece"] < 0.1
+    assert (results["clips"], results["moments"]) == (60, 90)
+    assert set(results["auc_by_kind"]) == set(KINDS)
+    assert results["clip_match"]["mean"]["match_auc"] >= results["auc"] - 0.02
+
+
+def test_a_fold_with_another_scale_is_rated_by_the_rule_of_the_others(five):
+    shifted = [replace(five[0], peaks=five[0].peaks + 5), *five[1:]]
+    assert fold_results(shifted)["verdicts"]["wrong"]["matches"] > 0.15  # all of the first fold
+    assert fold_results(five)["verdicts"]["wrong"]["matches"] < 0.1
+
+
+def test_results_are_written_and_shown(five, tmp_path):
+    results = fold_results(five)
+    assert json.loads(write_results(results, tmp_path / "out").read_text()) == results
+    shown = table(results)
+    assert f"{results['auc']:.3f}" in shown
+    assert "| mean of logits |" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert len(rows) == 3 * 2 + 3 + 4 + len(results["reliability"])
+
+
+def test_models_are_fitted_without_the_clips_that_they_score(monkeypatch):
+    rng = np.random.default_rng(4)
+    found = [clip for fold in range(5) for clip in clips(fold, count=3)]
+    found[1] = replace(found[1], sound="unknown")
+    found[2] = replace(found[2], sound="generated")
+    n = len(found)
+    cells, sounds = (torch.from_numpy(rng.standard_normal(shape)).float() for shape in ((n, 4, 6), (n, 6)))
+    material = SimpleNamespace(real=SimpleNamespace(clips=found, cells=cells, sounds=sounds))
+
+    class Model:
+        def __init__(self, indices):
+            self.indices = set(indices)
+
+        def peaks(self, pictures, given):
+            return torch.einsum("ncd,md->nmc", pictures, given).amax(2)
+
+    monkeypatch.setattr(module, "fit", lambda material, indices, seed: Model(indices))
+    models = fit_folds(material, 0)
+    scored = score_folds(material, models)
+    for number, (model, fold) in enumerate(zip(models, scored, strict=True)):
+        assert model.indices == {i for i, clip in enumerate(found) if clip.fold != number and clip.sound != "generated"}
+        assert {clip.fold for clip in fold.clips} == {number}
+        assert {clip.sound for clip in fold.clips} == {"original"}
+    place = found.index(scored[1].clips[2])
+    assert scored[1].peaks[2, 2] == pytest.approx(float((cells[place] @ sounds[place]).max()), rel=1e-5)
