@@ -46,7 +46,11 @@ class Sounds:
 
     def any_of(self, kind: str, rng: np.random.Generator) -> Waveform:
         """3 s of a sound of a class."""
-        whole = self.whole(self.pool[kind][rng.integers(len(self.pool[kind]))])
+        return self.part_of(self.pool[kind][rng.integers(len(self.pool[kind]))], rng)
+
+    def part_of(self, path: str, rng: np.random.Generator) -> Waveform:
+        """3 s of a sound, from anywhere in it."""
+        whole = self.whole(path)
         start = rng.integers(len(whole) - SAMPLES + 1)
         return whole[start : start + SAMPLES]
 
