@@ -86,6 +86,12 @@ def pooled(cells: Tensor) -> Tensor:
     return F.avg_pool2d(cells.transpose(1, 2).unflatten(2, (GRID, GRID)), GRID // POOLED).flatten(2).transpose(1, 2)
 
 
+def probabilities(sounds: Tensor) -> Tensor:
+    """[..., 1545] -> [..., 521]: of the classes of AudioSet; 0 below 0.7 %, where the class scores are 0."""
+    scores = sounds[..., yamnet.WIDTH :].float()
+    return torch.where(scores > 0, torch.sigmoid(scores - yamnet.CLASS_OFFSET), 0.0)
+
+
 @dataclass(frozen=True)
 class Cache:
     """A folder of features of one run.
