@@ -1,4 +1,4 @@
-"""`python -m tests.recipe yamnet`, `faces`, `compose`, `train` and `ship`: the shipped model, from material to file."""
+"""`python -m tests.recipe make`: the shipped model, from material to file; or its stages one by one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from avloc.errors import WeightsError
 from avloc.weights import YAMNET
 from tests.recipe.boxes import FACES, faces_of
-from tests.recipe.ship import ship
+from tests.recipe.fit import FITTED, fitted
+from tests.recipe.ship import LITE, OPEN, ship
 from tests.recipe.train import composed, train
 from tests.recipe.yamnet import convert_yamnet
 
-LITE, OPEN = "avloc-lite", "avloc-open"
 OPEN_HELP = "train only on material that may be used for any purpose"
 WEIGHT_FILES = "yamnet.safetensors, pnet.pt, rnet.pt and onet.pt"
 
@@ -27,21 +27,29 @@ def parser() -> argparse.ArgumentParser:
         ("faces", "Find faces in the pictures of people."),
         ("compose", "Find faces and compose clips."),
         ("train", "Find faces, compose, prepare, distill and train."),
+        ("fit", "Fit the projections of the run of `train` on its backbones' features."),
+        ("make", "All of it: train, fit and ship. Stopped, it goes on where it was."),
     ):
         command = commands.add_parser(name, help=words)
-        command.add_argument("--data", type=Path, required=True, help="folder with classes/ and everyday/")
+        command.add_argument("--data", type=Path, required=True, help="folder with classes/, everyday/ and real/")
         command.add_argument("--weights", type=Path, required=True, help=f"folder with {WEIGHT_FILES}")
         command.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
         if name != "faces":
-            command.add_argument("--model", choices=(LITE, OPEN), default=LITE, help=f"{OPEN}: {OPEN_HELP}")
-            command.add_argument("--clips", type=int, default=7500, help="training clips")
+            _add_model(command)
             command.add_argument("--seed", type=int, default=0)
-    command = commands.add_parser("ship", help="Measure a run on unseen files and put it into the package.")
-    command.add_argument("--out", type=Path, required=True, help="the folder of `train`")
+        if name not in ("faces", "fit"):
+            command.add_argument("--clips", type=int, default=7500, help="training clips")
+    command = commands.add_parser("ship", help="Measure a fitted model on unseen files and put it into the package.")
+    command.add_argument("--out", type=Path, required=True, help="the folder of `fit`")
+    _add_model(command)
     command = commands.add_parser("yamnet", help="Convert the published YAMNet to the file that avloc reads.")
     command.add_argument("file", type=Path, metavar="FILE.tflite")
     command.add_argument("--out", type=Path, help="the file to write  [default: yamnet.safetensors beside FILE.tflite]")
     return out
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", choices=(LITE, OPEN), default=LITE, help=f"{OPEN}: {OPEN_HELP}")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -49,15 +57,27 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     if arguments.command == "yamnet":
         print(convert_yamnet(arguments.file, out or arguments.file.with_name(YAMNET.files[0].name)))
-    elif arguments.command == "ship":
-        print(json.dumps(ship(out / "run", out), indent=2))
     elif arguments.command == "faces":
         found = faces_of(arguments.data, out, arguments.weights)
         print(f"{out / FACES}: {sum(map(len, found.values()))} faces in {len(found)} pictures")
+    elif arguments.command == "ship":
+        print(json.dumps(ship(out / FITTED, out, arguments.model), indent=2))
     else:
-        make = composed if arguments.command == "compose" else train
-        how = {"clips": arguments.clips, "seed": arguments.seed, "open_only": arguments.model == OPEN}
-        print(make(arguments.data, arguments.weights, out, **how))
+        _make(arguments)
+
+
+def _make(arguments: argparse.Namespace) -> None:
+    """`compose`, `train`, `fit` or, in `make`, all stages."""
+    where = arguments.data, arguments.weights, arguments.out
+    how = {"seed": arguments.seed, "open_only": arguments.model == OPEN}
+    if arguments.command == "compose":
+        print(composed(*where, clips=arguments.clips, **how))
+    if arguments.command in ("train", "make"):
+        print(train(*where, clips=arguments.clips, **how))
+    if arguments.command in ("fit", "make"):
+        print(fitted(*where, **how))
+    if arguments.command == "make":
+        print(json.dumps(ship(arguments.out / FITTED, arguments.out, arguments.model), indent=2))
 
 
 def main(given: list[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class HumanBoxes:
 
     def sources(self, path: str) -> list[Box]:
         """Where the sounds of the picture's class come from; none where it is not known."""
-        return [_corners(row) for row in self.classes.boxes.get(path, ())]
+        return [corners(row) for row in self.classes.boxes.get(path, ())]
 
     def objects(self, path: str) -> list[Box]:
         """Whole things that make these sounds; the picture may be cut to one of them."""
@@ -66,7 +66,7 @@ class TrainingBoxes(HumanBoxes):
 
     def _detected(self, path: str, names: Iterable[str]) -> list[Box]:
         rows = self.classes.auto_boxes.get(path, ())
-        return [_corners(row) for row in rows if row[5] in names and row[4] > OBJECT_SCORE]
+        return [corners(row) for row in rows if row[5] in names and row[4] > OBJECT_SCORE]
 
 
 def head_and_shoulders(face: Box) -> Box:
@@ -98,7 +98,8 @@ def _centre_in(box: Box, other: Box) -> bool:
     return other[0] <= x <= other[2] and other[1] <= y <= other[3]
 
 
-def _corners(row: Sequence) -> Box:
+def corners(row: Sequence) -> Box:
+    """The box of a row with more columns."""
     x0, y0, x1, y1 = row[:4]
     return (x0, y0, x1, y1)
 
@@ -122,10 +123,16 @@ def faces_of(data: Path, out: Path, weights: Path) -> dict[str, list[Box]]:
         out: the folder for the file.
         weights: folder with `pnet.pt`, `rnet.pt` and `onet.pt`.
     """
-    record = out / FACES
+    return recorded_faces(data, lambda: pictures_of_people(Classes(data)), out / FACES, weights, FACE_SCORE)
+
+
+def recorded_faces(
+    data: Path, paths: Callable[[], Sequence[str]], record: Path, weights: Path, least: float
+) -> dict[str, list[Box]]:
+    """Faces with a score above `least` in the pictures that `paths` names, from a file; found first without it."""
     if not record.is_file():
-        out.mkdir(parents=True, exist_ok=True)
+        record.parent.mkdir(parents=True, exist_ok=True)
         unfinished = record.with_suffix(".part")
-        write_faces(data, pictures_of_people(Classes(data)), load_faces(weights), unfinished).replace(record)
+        write_faces(data, paths(), load_faces(weights), unfinished).replace(record)
     found = json.loads(record.read_text(encoding="utf-8"))
-    return {path: [_corners(row) for row in rows if row[4] > FACE_SCORE] for path, rows in found.items()}
+    return {path: [corners(row) for row in rows if row[4] > least] for path, rows in found.items()}

@@ -46,10 +46,15 @@ WRONG_SHARE = 0.15
 """Share of the training clips with a wrong sound."""
 
 
+def is_plain(index: int) -> bool:
+    """Whether training clip number `index` is a picture as it is; the others are scenes."""
+    return index % 2 == 0
+
+
 def training_clip(part: Part, plain_pictures: Sequence[str], seed: int, index: int) -> Clip:
     """Clip number `index`: every other one a plain picture. It depends on nothing but seed and index."""
     rng = np.random.default_rng((seed, index))
-    if index % 2 == 0:
+    if is_plain(index):
         scene = plain(part.album, plain_pictures[index // 2])
     else:
         scene = _training_scene(part, rng)

@@ -14,9 +14,26 @@ from pathlib import Path
 
 from torch import Tensor
 
+from avloc.networks.concepts import CONCEPTS
+from tests.recipe.boxes import OBJECT_SCORE, Box, corners, head_and_shoulders, recorded_faces
+
 REAL = "real"
 FOLDS = 5
 GENERATED, ORIGINAL = "generated", "original"
+REAL_FACES = "faces-real.json"
+FACE_SCORE = 0.9
+"""Score above which faces are used: lower than for pictures of people, since speech is known to be there."""
+VOICE = (0, 1, 2, 3, 24, 27)
+"""Speech, singing and chant: rows of YAMNet's class map."""
+VOICE_LEAST, CONCEPT_LEAST = 0.3, 0.2
+"""Probabilities above which a voice, or the sound of an object, is in the clip."""
+OBJECTS = {
+    **{name: name for name in ("bird", "boat", "bus", "car", "cat", "cow", "dog", "horse", "motorcycle", "sheep")},
+    **{name: name for name in ("train", "truck")},
+    "airplane": "aircraft",
+}
+"""Object of the automatic boxes -> concept of its sounds."""
+AUDIOSET = {concept.name: list(concept.audioset) for concept in CONCEPTS}
 
 
 @dataclass(frozen=True)
@@ -98,3 +115,27 @@ def read_clips(data: Path) -> list[RealClip]:
 def trained_on(clips: Iterable[RealClip], but_fold: int | None = None) -> list[int]:
     """Indices of the moments that may be trained on, those of a fold left out."""
     return [index for index, clip in enumerate(clips) if clip.trains and clip.fold != but_fold]
+
+
+def faces_in(clips: Sequence[RealClip], data: Path, out: Path, weights: Path) -> dict[str, list[Box]]:
+    """Faces in the frames, from OUT/faces-real.json; found first if that is not there."""
+    return recorded_faces(data, lambda: [clip.frame for clip in clips], out / REAL_FACES, weights, FACE_SCORE)
+
+
+def detected_in(data: Path) -> dict[str, list[Sequence]]:
+    """Path of each frame, from DATA -> automatic boxes: corners, score, name."""
+    rows = json.loads((data / REAL / "auto_boxes.json").read_text(encoding="utf-8"))
+    return {f"{REAL}/{path}": boxes for path, boxes in rows.items()}
+
+
+def sources_in(probability: Tensor, faces: Iterable[Box], detected: Iterable[Sequence]) -> list[Box]:
+    """Boxes of what sounds in a clip: heads where there is a voice, objects where there is a sound of their kind.
+
+    Args:
+        probability: [521] of the classes of AudioSet.
+        faces: in the frame.
+        detected: automatic boxes of the frame.
+    """
+    heads = [head_and_shoulders(face) for face in faces] if probability[list(VOICE)].max() > VOICE_LEAST else []
+    sounding = {name for name, concept in OBJECTS.items() if probability[AUDIOSET[concept]].max() > CONCEPT_LEAST}
+    return heads + [corners(row) for row in detected if row[4] > OBJECT_SCORE and row[5] in sounding]

@@ -1,4 +1,4 @@
-"""The trained model becomes the one in the package: half precision, measured on unseen files, labelled."""
+"""The fitted model becomes the one in the package: half precision, measured on unseen files, labelled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from avloc.engine import Engine
 from avloc.engine.fusion import RESIZE_KEY
 from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, predict_clips
 
+LITE, OPEN = "avloc-lite", "avloc-open"
+LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OPEN: "Apache-2.0"}
 CARD = {
-    "name": "avloc-lite",
-    "licence": "non-commercial research use; see avloc/models/LICENCE.md",
     RESIZE_KEY: RESIZE,
     "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for the end of the first; that and the projections "
     "learned from concepts, hints and composed scenes of 32 kinds of things. Recipe: python -m tests.recipe",
@@ -21,13 +21,20 @@ CARD = {
 CALIBRATED_ON = 600  # training clips
 
 
-def ship(run_folder: Path, out: Path) -> dict[str, object]:
-    """Write the shipped file and score it as it lies there, numbers rounded to half precision; its scores."""
-    run, target = load_model(run_folder), default_model()
-    trained = Engine.from_file(run, torch.device("cpu"))
-    card = {**run.card, **CARD, **calibrated(*peaks_of(predict_clips(trained, out / "store", first=CALIBRATED_ON)))}
-    half = {key: value.half() if value.is_floating_point() else value for key, value in run.state.items()}
-    save_model(target, run.config, half, card)
+def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
+    """Write the shipped file and score it as it lies there, numbers rounded to half precision; its scores.
+
+    Args:
+        folder: of the fitted model.
+        out: the folder of everything that was made.
+        model: `avloc-lite`, which is written into the package, or `avloc-open`, which is written into `out`.
+    """
+    fitted, target = load_model(folder), default_model() if model == LITE else out / f"{model}.safetensors"
+    trained = Engine.from_file(fitted, torch.device("cpu"))
+    calibration = calibrated(*peaks_of(predict_clips(trained, out / "store", first=CALIBRATED_ON)))
+    card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD, **calibration}
+    half = {key: value.half() if value.is_floating_point() else value for key, value in fitted.state.items()}
+    save_model(target, fitted.config, half, card)
     score = measured(load_model(target), out)
-    save_model(target, run.config, half, {**card, "score": score})
+    save_model(target, fitted.config, half, {**card, "score": score})
     return score

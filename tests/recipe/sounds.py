@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -31,22 +32,18 @@ class Sounds:
     _kept: dict[str, Waveform] = field(default_factory=dict)
 
     def whole(self, path: str) -> Waveform:
-        """A sound as it is, at 22 050 Hz; a short one is repeated to 3 s.
-
-        Raises:
-            ValueError: it has another rate.
-        """
+        """A sound as `read_sound` returns it."""
         if path not in self._kept:
-            samples, rate = soundfile.read(self.classes.data / path, dtype="float32", always_2d=True)
-            if rate != RATE:
-                raise ValueError(f"{path} has {rate} Hz; {RATE} are wanted")
-            mono = samples.mean(1)
-            self._kept[path] = np.resize(mono, max(SAMPLES, len(mono)))
+            self._kept[path] = read_sound(self.classes.data / path)
         return self._kept[path]
 
     def any_of(self, kind: str, rng: np.random.Generator) -> Waveform:
         """3 s of a sound of a class."""
-        whole = self.whole(self.pool[kind][rng.integers(len(self.pool[kind]))])
+        return self.part_of(self.pool[kind][rng.integers(len(self.pool[kind]))], rng)
+
+    def part_of(self, path: str, rng: np.random.Generator) -> Waveform:
+        """3 s of a sound, from anywhere in it."""
+        whole = self.whole(path)
         start = rng.integers(len(whole) - SAMPLES + 1)
         return whole[start : start + SAMPLES]
 
@@ -65,6 +62,19 @@ class Sounds:
         """A sound class, each as likely as the others."""
         kinds = sorted(self.pool)
         return kinds[rng.integers(len(kinds))]
+
+
+def read_sound(path: Path) -> Waveform:
+    """A sound file at 22 050 Hz; a short one is repeated to 3 s.
+
+    Raises:
+        ValueError: it has another rate.
+    """
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    if rate != RATE:
+        raise ValueError(f"{path} has {rate} Hz; {RATE} are wanted")
+    mono: Waveform = samples.mean(1)
+    return np.resize(mono, max(SAMPLES, len(mono)))
 
 
 def noise(rng: np.random.Generator) -> Waveform:
