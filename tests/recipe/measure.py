@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.dataset import ClipSet, clip_loader
 from avloc.engine import ClipCells, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heat, truth_of
+from avloc.engine.concept_maps import LEAST_SHARE, ConceptMap, concept_maps
 from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
@@ -23,6 +28,7 @@ from avloc.protocols import Protocol
 from avloc.store import Store
 from tests.recipe.calibration import Scores, fit_calibration, roc_auc
 from tests.recipe.clips import SILENCE
+from tests.recipe.scored import ALONE, MIXED_FILE
 
 RESIZE = "bilinear-halfpixel"
 """Cells are areas, as in training."""
@@ -91,12 +97,17 @@ def shares(scores: list[ClipScore]) -> list[float]:
     return [half.ciou_50, area.ciou_50, float(np.mean([score.hit for score in scores]))]
 
 
+def picture_class(clip_id: str) -> str:
+    """Class in the name of a clip of `boxed`: boxed-NUMBER-CLASS-LETTER."""
+    return clip_id.split("-", 2)[2].rpartition("-")[0]
+
+
 def class_means(clips: list[ClipMaps], fusion: Fusion) -> dict[str, list[float]]:
-    """Kind of map -> `shares`, averaged over classes."""
+    """Kind of map -> `shares`, averaged over the classes of the pictures, which their names have."""
     table: dict[str, dict[str, list[ClipScore]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
         for kind, heat in heats_of(clip, fusion).items():
-            table[kind][clip.label.split(" | ")[0]].append(score_of(heat, clip.cells))
+            table[kind][picture_class(clip.id)].append(score_of(heat, clip.cells))
     return {
         kind: np.mean([shares(scores) for scores in classes.values()], 0).round(4).tolist()
         for kind, classes in table.items()
@@ -114,6 +125,80 @@ def scenes(clips: list[ClipMaps], fusion: Fusion) -> dict[str, dict[str, float]]
         name: {"n": len(kinds["av"]), **{kind: round(float(np.mean(values)), 4) for kind, values in kinds.items()}}
         for name, kinds in hits.items()
     }
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A scene of two things that both sound."""
+
+    id: str
+    image: Tensor
+    """[D, h, w] unit vectors of the cells."""
+    audio: Tensor
+    """[D] unit vector of both sounds at once."""
+    alone: Tensor
+    """[2, D] of each of the two sounds."""
+    boxes: Sequence[NDArray[np.float64]]
+    """Of each of the two things."""
+
+    def on_own_things(self, maps: Sequence[ConceptMap]) -> bool:
+        """Whether both things are found: each by a map of a concept of its own sound, with the peak in its boxes.
+
+        A concept is of the sound that is stronger in it.
+        """
+        return len(maps) == 2 and all(self._peak_on(one, self.owner(one)) for one in maps) and self.apart(maps)
+
+    def owner(self, found: ConceptMap) -> int:
+        """The sound that a map is of."""
+        return int(self.alone[:, found.dimension].argmax())
+
+    def apart(self, maps: Sequence[ConceptMap]) -> bool:
+        """Whether the two maps are of different sounds."""
+        return {self.owner(one) for one in maps} == {0, 1}
+
+    def _peak_on(self, found: ConceptMap, thing: int) -> bool:
+        cells = ClipCells(id=self.id, boxes=self.boxes[thing], maps={"av": found.cells_hw.numpy()})
+        return score_of(HeatMaps(cells.maps).heat({"av": 1.0}, PROTOCOL), cells).hit
+
+
+def predict_mixtures(engine: Engine, store_folder: Path, record: Path) -> list[Mixture]:
+    """Embeddings of the mixtures of `tests.recipe.scored.write_mixed`, and of their sounds alone.
+
+    Args:
+        engine: the model.
+        store_folder: the prepared clips.
+        record: their `MIXED_FILE`.
+    """
+    store, rows = Store(store_folder), {}
+    for batch in clip_loader(ClipSet(store, store.ids, engine.config), batch=16, workers=1):
+        embeddings = engine.embed(batch.frames, batch.sound, batch.rate)
+        rows |= {name: (embeddings.image[k], embeddings.audio[k]) for k, name in enumerate(batch.ids)}
+    found = []
+    for path, things in json.loads(record.read_text(encoding="utf-8")).items():
+        name = Path(path).stem
+        alone = torch.stack([rows[f"{name}-{letter}"][1] for letter in ALONE])
+        found.append(Mixture(name, *rows[name], alone, [np.array(thing["boxes"]) for thing in things]))
+    return found
+
+
+def mixture_scores(mixtures: Sequence[Mixture], named: int) -> dict[str, float]:
+    """Shares of the mixtures in which both things are found, each by a concept of its own sound.
+
+    `known_number` asks for two maps, `number_by_peaks` for as many as `concept_maps` finds. `without_sound` takes the
+    concepts that are strongest in the picture, whatever sounds. `one_sound_one_map` is the share of sounds alone with a
+    single map.
+    """
+
+    def maps(one: Mixture, audio_D: Tensor, least_share: float = 0.0) -> list[ConceptMap]:
+        return concept_maps(one.image, audio_D, 2, named=named, least_share=least_share)
+
+    shares = {
+        "known_number": [one.on_own_things(maps(one, one.audio)) for one in mixtures],
+        "number_by_peaks": [one.on_own_things(maps(one, one.audio, LEAST_SHARE)) for one in mixtures],
+        "without_sound": [one.on_own_things(maps(one, torch.ones_like(one.audio))) for one in mixtures],
+        "one_sound_one_map": [len(maps(one, audio, LEAST_SHARE)) == 1 for one in mixtures for audio in one.alone],
+    }
+    return {"n": len(mixtures), **{name: round(float(np.mean(flags)), 4) for name, flags in shares.items()}}
 
 
 def wrong_sounds(clips: list[ClipMaps]) -> dict[str, float]:
@@ -176,9 +261,14 @@ def verdicts(model: Model, folder: Path, count: int = 150) -> dict[str, object]:
 def measured(file: ModelFile, out: Path) -> dict[str, object]:
     """The scores; the stores are those that `tests.recipe train` prepares."""
     engine, fusion = Engine.from_file(file, torch.device("cpu")), card_fusion(file.card)
-    two, boxed, pairs = (predict_clips(engine, out / f"store-{name}", fusion) for name in ("scenes", "boxed", "wrong"))
+    two, everyday, boxed, pairs = (
+        predict_clips(engine, out / f"store-{name}", fusion) for name in ("scenes", "scenes-everyday", "boxed", "wrong")
+    )
+    mixtures = predict_mixtures(engine, out / "store-mixed", out / "test" / "mixed" / MIXED_FILE)
     return {
         "scenes": scenes(two, fusion),
+        "scenes_everyday": scenes(everyday, fusion),
+        "mixed": mixture_scores(mixtures, len(file.card["concepts"])),
         "boxed": {
             "n": len(boxed),
             "rules": "half image, truth area, peak; mean over classes",

@@ -21,6 +21,8 @@ WRONG_PICTURES = 700
 FEWEST_EVERYDAY = 5
 """Classes with fewer pictures of `everyday` to test with have no everyday scenes of their own."""
 MIXED_FILE = "mixed.json"
+ALONE = "ab"
+"""End of the names of clips with one of the two sounds of a mixture."""
 _TRIES = 200
 
 
@@ -93,9 +95,10 @@ def _scene(part: Part, layout: str, kinds: list[str], rng: np.random.Generator) 
 
 
 def write_mixed(folder: Path, part: Part, seed: int) -> None:
-    """Scenes of two things that both sound, equally loud.
+    """Scenes of two things that both sound, equally loud; then each of them alone in the same picture.
 
-    boxes.json has class and boxes of one of them; mixed.json those of both: path -> [{"audio_class", "boxes"}, ...].
+    The names of the latter end in the letters of `ALONE`. boxes.json has class and boxes of one thing, in mixtures the
+    first; mixed.json has those of both for each mixture: path -> [{"audio_class", "boxes"}, ...].
     """
     both: dict[str, list[dict]] = {}
 
@@ -109,8 +112,11 @@ def write_mixed(folder: Path, part: Part, seed: int) -> None:
             both[f"frames/{name}.jpg"] = [
                 {"audio_class": one, "boxes": rounded(boxes)} for one, boxes in zip(audio, places, strict=True)
             ]
-            sound = together(*(part.sounds.any_of(one, rng) for one in audio))
-            yield name, Clip(roughened(scene.picture, rng), sound, audio[0], scene.visible, places[0])
+            sounds = [part.sounds.any_of(one, rng) for one in audio]
+            picture = roughened(scene.picture, rng)
+            yield name, Clip(picture, together(*sounds), audio[0], scene.visible, places[0])
+            for letter, *one in zip(ALONE, sounds, audio, places, strict=True):
+                yield f"{name}-{letter}", Clip(picture, one[0], one[1], scene.visible, one[2])
 
     write_set(folder, clips())
     (folder / MIXED_FILE).write_text(json.dumps(both, indent=0), encoding="utf-8")

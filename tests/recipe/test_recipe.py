@@ -45,8 +45,10 @@ def test_shares_are_means_over_classes():
     left = np.tile(np.linspace(1, 0, 4, dtype=np.float32), (4, 1))
     maps = dict.fromkeys(("av", "own", "shipped"), left)
     cells = ClipCells(id="one", boxes=np.array([[0, 0, 0.5, 1]]), maps=maps)
-    clips = [ClipMaps(f"{row}", "dog | dog", cells) for row in range(3)]
-    clips.append(ClipMaps("3", "cat | cat", replace(cells, maps=dict.fromkeys(maps, left[:, ::-1].copy()))))
+    clips = [ClipMaps(f"boxed-{row}-dog-a", "speech | dog", cells) for row in range(3)]
+    clips.append(
+        ClipMaps("boxed-3-big-cat-a", "speech | dog", replace(cells, maps=dict.fromkeys(maps, left[:, ::-1].copy())))
+    )
     assert class_means(clips, Fusion(own=AdaptiveWeights()))["av"] == [0.5, 0.5, 0.5]
 
 

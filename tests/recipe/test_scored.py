@@ -16,7 +16,7 @@ from tests.recipe import scored
 from tests.recipe.clips import Part, composed_kinds
 from tests.recipe.material_makers import EVERYDAY_PICTURES, KINDS
 from tests.recipe.pairs import read_pairs
-from tests.recipe.scored import MIXED_FILE, everyday_kinds, two_things, write_mixed, write_scored
+from tests.recipe.scored import ALONE, MIXED_FILE, everyday_kinds, two_things, write_mixed, write_scored
 from tests.recipe.sounds import loudness, together
 from tests.recipe.split import CLASSES, Classes, class_of
 
@@ -111,8 +111,9 @@ def test_two_things_need_two_kinds(part):
 def test_mixed_scenes_have_both_things(made):
     folder = made / "test" / "mixed"
     clips, both = entries(folder), json.loads((folder / MIXED_FILE).read_text())
-    assert list(both) == list(clips)
-    assert {name: len(found) for name, found in layouts(clips).items()} == {"side": 4, "on": 4, "crowded": 4}
+    mixtures = {name: entry for name, entry in clips.items() if Path(name).stem[-1] not in ALONE}
+    assert list(both) == list(mixtures)
+    assert {name: len(found) for name, found in layouts(mixtures).items()} == {"side": 4, "on": 4, "crowded": 4}
     for name, (one, other) in both.items():
         label = parse_label(clips[name]["label"])
         assert (label.sounding, clips[name]["boxes"]) == (one["audio_class"], one["boxes"])
@@ -121,6 +122,21 @@ def test_mixed_scenes_have_both_things(made):
         overlap = [area([shared(a, b)]) for a in one["boxes"] for b in other["boxes"] if meet(a, b)]
         assert sum(overlap) < 0.03
         assert area(one["boxes"]) + area(other["boxes"]) < 1.03
+
+
+def test_each_sound_of_a_mixture_is_also_alone(made):
+    folder = made / "test" / "mixed"
+    clips, both = entries(folder), json.loads((folder / MIXED_FILE).read_text())
+    assert len(clips) == 3 * len(both)
+    for name, things in both.items():
+        stem = Path(name).stem
+        mixture, *alone = (soundfile.read(folder / f"audio/{stem}{end}.wav")[0] for end in ("", "-a", "-b"))
+        *_, (error,) = map(np.atleast_1d, np.linalg.lstsq(np.stack(alone, 1), mixture, rcond=None)[:2])
+        assert error < 1e-4 * (mixture**2).sum()
+        for letter, thing in zip(ALONE, things, strict=True):
+            entry = clips[f"frames/{stem}-{letter}.jpg"]
+            assert (parse_label(entry["label"]).sounding, entry["boxes"]) == (thing["audio_class"], thing["boxes"])
+            assert (folder / f"frames/{stem}-{letter}.jpg").read_bytes() == (folder / name).read_bytes()
 
 
 def shared(one, other):
