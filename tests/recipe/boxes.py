@@ -69,15 +69,15 @@ class TrainingBoxes(HumanBoxes):
         return [corners(row) for row in rows if row[5] in names and row[4] > OBJECT_SCORE]
 
 
-def head_and_shoulders(face: Box) -> Box:
-    """A face's box enlarged, within the picture."""
+def head_and_shoulders(face: Box, below: float = _BELOW) -> Box:
+    """A face's box enlarged, within the picture; downwards by `below` heights of the face."""
     x0, y0, x1, y1 = face
     wide, high = x1 - x0, y1 - y0
     return (
         max(0.0, x0 - _BESIDE * wide),
         max(0.0, y0 - _ABOVE * high),
         min(1.0, x1 + _BESIDE * wide),
-        min(1.0, y1 + _BELOW * high),
+        min(1.0, y1 + below * high),
     )
 
 

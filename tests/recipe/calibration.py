@@ -59,6 +59,16 @@ def roc_auc(scores: Scores) -> float:
     return round(float(scores.right_weights @ lower / scores.right_weights.sum() / below[-1]), 4)
 
 
+def medians(scores: Scores) -> tuple[float, float]:
+    """The least scores that half of the right, and half of the wrong sounds do not exceed."""
+
+    def median(values: Numbers, weights: Numbers) -> float:
+        levels, shares = _shares(values, weights)
+        return float(levels[shares >= 0.5 - 1e-12][0])
+
+    return median(scores.right, scores.right_weights), median(scores.wrong, scores.wrong_weights)
+
+
 def fit_calibration(scores: Scores) -> tuple[float, float]:
     """Slope and offset of the match over the peak cosine: logistic regression by Newton's method.
 
@@ -103,12 +113,12 @@ def _shares(values: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
     return levels, np.bincount(level, weights).cumsum() / weights.sum()
 
 
-def fit_rule(peaks: Scores, least_effect: float = VerdictRule.least_effect) -> VerdictRule:
+def fit_rule(peaks: Scores) -> VerdictRule:
     """Calibration and thresholds from peak cosines."""
     slope, offset = (round(number, DECIMALS) for number in fit_calibration(peaks))
     rule = VerdictRule(slope=slope, offset=offset)
     matches, no_match = thresholds(peaks.mapped(lambda values: match_of(rule, values)))
-    return VerdictRule(slope=slope, offset=offset, matches=matches, no_match=no_match, least_effect=least_effect)
+    return VerdictRule(slope=slope, offset=offset, matches=matches, no_match=no_match)
 
 
 def match_of(rule: VerdictRule, peaks: Numbers) -> Numbers:

@@ -34,6 +34,7 @@ from tests.recipe.calibration import (
 )
 from tests.recipe.fit import Projections, fit
 from tests.recipe.material import Material
+from tests.recipe.measure import calibrated
 from tests.recipe.real import FOLDS, RealClip, trained_on
 
 RESULTS = "folds.json"
@@ -112,12 +113,11 @@ def _score_fold(material: Material, model: Projections, fold: int) -> Fold:
 
 
 def fold_results(folds: Sequence[Fold]) -> dict[str, Any]:
-    """All numbers of the folds; `card` is for the model that is fitted on all clips."""
+    """All numbers of the folds; `card` has `calibrated` entries for the model that is fitted on all clips."""
     scores = [fold.scores() for fold in folds]
     rules = [fit_rule(Scores.joined(scores[:place] + scores[place + 1 :])) for place in range(len(folds))]
     matches = [one.mapped(partial(match_of, rule)) for one, rule in zip(scores, rules, strict=True)]
     kinds = sorted({clip.kind for fold in folds for clip in fold.clips})
-    rule = fit_rule(Scores.joined(scores))
     return {
         "rules": RULES,
         "clips": len({clip.clip for fold in folds for clip in fold.clips}),
@@ -133,7 +133,7 @@ def fold_results(folds: Sequence[Fold]) -> dict[str, Any]:
             name: _match_results(rules, [fold.clip_scores(rule, how) for fold, rule in zip(folds, rules, strict=True)])
             for name, how in AGGREGATES.items()
         },
-        "card": {name: getattr(rule, name) for name in ("slope", "offset", "matches", "no_match")},
+        "card": calibrated(Scores.joined(scores)),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,11 @@ from avloc.engine.concept_maps import LEAST_SHARE, ConceptMap, concept_maps
 from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
-from avloc.localize.verdict import VerdictRule
 from avloc.media.pictures import decode_picture
 from avloc.metrics import ClipScore, summarise
 from avloc.protocols import Protocol
 from avloc.store import Store
-from tests.recipe.calibration import Scores, fit_calibration, roc_auc
+from tests.recipe.calibration import Scores, fit_rule, medians, roc_auc
 from tests.recipe.clips import SILENCE
 from tests.recipe.scored import ALONE, MIXED_FILE
 
@@ -35,8 +34,6 @@ RESIZE = "bilinear-halfpixel"
 PROTOCOL = replace(Protocol(), resize=RESIZE)
 SMOOTH = 0.85  # cells
 CENTRE_SHARE = 0.2
-MATCHES, NO_MATCH = 0.6, 0.3
-"""Thresholds of the verdict."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +208,7 @@ def wrong_sounds(clips: list[ClipMaps]) -> dict[str, float]:
     return {name: roc_auc(Scores.equal(right, other)) for name, other in others.items()}
 
 
-def peaks_of(clips: list[ClipMaps]) -> tuple[list[float], list[float]]:
+def peaks_of(clips: list[ClipMaps]) -> Scores:
     """The peak cosines of training clips: with their own sound, and with one of nothing in the picture.
 
     Digital silence has a verdict of its own and is left out.
@@ -222,28 +219,22 @@ def peaks_of(clips: list[ClipMaps]) -> tuple[list[float], list[float]]:
         if label.sounding == SILENCE:
             continue
         peaks[label.sounding in label.visible].append(clip.peak)
-    return peaks[True], peaks[False]
+    return Scores.equal(peaks[True], peaks[False])
 
 
-def calibrated(right: list[float], wrong: list[float]) -> dict[str, dict[str, float]]:
-    """How the shipped fusion weighs and the calibration of the match, from training clips.
+def calibrated(peaks: Scores) -> dict[str, dict[str, float]]:
+    """`fusion` and `verdict` of the card, from the peak cosines of right and wrong sounds.
 
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
     usually reach. The limits of its weight and the weight of the centre were chosen on files that were kept out of a
     training of their own, among forms of which one was left out by what is scored (README.md); the smoothing is set by
     hand. The centre's share of a map cannot move, so that much less effect is asked for.
     """
-    unsure, sure = (round(float(np.median(peaks)), 3) for peaks in (wrong, right))
-    slope, offset = fit_calibration(Scores.equal(right, wrong))
+    sure, unsure = (round(median, 3) for median in medians(peaks))
+    rule = fit_rule(peaks)
     return {
         "fusion": {"least": 0.6, "most": 1.0, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
-        "verdict": {
-            "slope": round(slope, 3),
-            "offset": round(offset, 3),
-            "matches": MATCHES,
-            "no_match": NO_MATCH,
-            "least_effect": round(VerdictRule().least_effect * (1 - CENTRE_SHARE), 3),
-        },
+        "verdict": {**asdict(rule), "least_effect": round(rule.least_effect * (1 - CENTRE_SHARE), 3)},
     }
 
 

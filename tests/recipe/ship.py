@@ -31,7 +31,7 @@ def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
     """
     fitted, target = load_model(folder), default_model() if model == LITE else out / f"{model}.safetensors"
     trained = Engine.from_file(fitted, torch.device("cpu"))
-    calibration = calibrated(*peaks_of(predict_clips(trained, out / "store", first=CALIBRATED_ON)))
+    calibration = calibrated(peaks_of(predict_clips(trained, out / "store", first=CALIBRATED_ON)))
     card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD, **calibration}
     half = {key: value.half() if value.is_floating_point() else value for key, value in fitted.state.items()}
     save_model(target, fitted.config, half, card)

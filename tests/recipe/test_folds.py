@@ -13,6 +13,7 @@ import torch
 from avloc.localize.verdict import VerdictRule, clip_match
 from tests.recipe import folds as module
 from tests.recipe.folds import AGGREGATES, Fold, fit_folds, fold_results, score_folds, table, write_results
+from tests.recipe.measure import calibrated
 from tests.recipe.real import RealClip
 
 KINDS = ("speech", "animal", "vehicle")
@@ -77,13 +78,14 @@ def test_no_score_is_calibrated_by_its_own_fold(five, monkeypatch):
     seen = []
     fit_rule = module.fit_rule
     monkeypatch.setattr(module, "fit_rule", lambda peaks: seen.append(peaks) or fit_rule(peaks))
+    monkeypatch.setattr(module, "calibrated", lambda peaks: seen.append(peaks) or calibrated(peaks))
     results = fold_results(five)
     own = [set(fold.peaks.diagonal()) for fold in five]
     *nested, final = (set(peaks.right) for peaks in seen)
     assert nested == [set.union(*own[:k], *own[k + 1 :]) for k in range(5)]
     assert final == set.union(*own)
-    VerdictRule(**results["card"])
-    assert VerdictRule(**results["card"]).match(0.9) > results["card"]["matches"]
+    rule = VerdictRule(**results["card"]["verdict"])
+    assert rule.match(0.9) > rule.matches
 
 
 def test_results_follow_the_separation(five):

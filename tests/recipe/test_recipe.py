@@ -13,6 +13,7 @@ from avloc.engine import ClipCells, Fusion
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.localize.verdict import VerdictRule
 from tests.recipe import __main__ as program
+from tests.recipe.calibration import Scores
 from tests.recipe.measure import ClipMaps, calibrated, class_means
 from tests.recipe.train import RECIPE
 
@@ -34,11 +35,14 @@ def test_absent_weights_of_the_face_detector_are_named(data, tmp_path, capsys):
 
 
 def test_what_is_calibrated_follows_the_peaks():
-    card = calibrated([0.5, 0.6, 0.9], [0.1, *np.linspace(0.2, 0.3, 9), 0.4])
+    peaks = Scores.equal([0.3, 0.6, 0.9], [0.1, *np.linspace(0.2, 0.3, 9), 0.4])
+    card = calibrated(peaks)
     assert (card["fusion"]["unsure"], card["fusion"]["sure"]) == (0.25, 0.6)
-    assert card["verdict"].items() >= {"matches": 0.6, "no_match": 0.3, "least_effect": 0.04}.items()
+    assert card["verdict"]["least_effect"] == 0.04
     AdaptiveWeights(**card["fusion"])
-    VerdictRule(**card["verdict"])
+    rule = VerdictRule(**card["verdict"])
+    assert rule.match(0.4) < rule.matches < rule.match(0.6)
+    assert rule.no_match <= rule.match(0.3)
 
 
 def test_shares_are_means_over_classes():
