@@ -27,6 +27,25 @@ def test_a_model_is_made_of_its_own_material(command, function, model, open_only
     assert given == [((Path("a"), Path("b"), Path("c")), {"clips": 7, "seed": 2, "open_only": open_only})]
 
 
+@pytest.mark.parametrize(("model", "open_only"), [("avloc-lite", False), ("avloc-open", True)])
+def test_one_command_makes_everything(model, open_only, monkeypatch):
+    calls = []
+    for name in ("train", "fitted", "ship"):
+        monkeypatch.setattr(program, name, lambda *where, name=name, **how: calls.append((name, where, how)))
+    where = Path("a"), Path("b"), Path("c")
+    how = {"seed": 2, "open_only": open_only}
+    arguments = ["--data", "a", "--weights", "b", "--out", "c", "--seed", "2", "--model", model]
+    stages = [
+        ("train", where, {"clips": 9, **how}),
+        ("fitted", where, how),
+        ("ship", (Path("c/fit"), where[2], model), {}),
+    ]
+    program.main(["make", *arguments, "--clips", "9"])
+    program.main(["fit", *arguments])
+    program.main(["ship", "--out", "c", "--model", model])
+    assert calls == [*stages, *stages[1:]]
+
+
 def test_absent_weights_of_the_face_detector_are_named(data, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         program.main(["faces", "--data", str(data), "--weights", str(tmp_path), "--out", str(tmp_path / "out")])
