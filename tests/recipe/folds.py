@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from avloc.checkpoint import MODEL_NAME, ModelFile, load_model, save_model
+from avloc.engine.fusion import RESIZE_KEY
 from avloc.localize.verdict import VerdictRule
+from avloc.networks.concepts import concepts_hash
 from tests.recipe.calibration import (
     LEVELS,
     RIGHT_NO_MATCH,
@@ -32,12 +34,13 @@ from tests.recipe.calibration import (
     verdict_levels,
     verdict_shares,
 )
-from tests.recipe.fit import Projections, fit
-from tests.recipe.material import Material
-from tests.recipe.measure import calibrated
-from tests.recipe.real import FOLDS, RealClip, trained_on
+from tests.recipe.fit import Projections, fit, write_model
+from tests.recipe.material import Material, load_material
+from tests.recipe.measure import RESIZE, calibrated
+from tests.recipe.real import FOLDS, RealClip, RealClips, trained_on
+from tests.recipe.settings import read_settings
 
-RESULTS = "folds.json"
+MODELS, RESULTS = "folds", "folds.json"
 AGGREGATES: dict[str, Callable[[Numbers], float]] = {
     "mean": lambda logits: float(_logistic(logits).mean()),
     "max": lambda logits: float(_logistic(logits).max()),
@@ -94,22 +97,64 @@ class Fold:
         return Scores.equal(right, wrong)
 
 
-def fit_folds(material: Material, seed: int) -> list[Projections]:
-    """One model for each fold, fitted without the clips in it."""
-    return [fit(material, trained_on(material.real.clips, but_fold=fold), seed) for fold in range(FOLDS)]
+def fit_fold(material: Material, fold: int, seed: int) -> Projections:
+    """A model that is fitted without the clips of a fold."""
+    return fit(material, trained_on(material.real.clips, but_fold=fold), seed)
 
 
-def score_folds(material: Material, models: Sequence[Projections]) -> list[Fold]:
-    """The clips of each fold, scored by the model that was fitted without them."""
-    return [_score_fold(material, model, fold) for fold, model in enumerate(models)]
-
-
-@torch.inference_mode()
-def _score_fold(material: Material, model: Projections, fold: int) -> Fold:
-    real = material.real
-    chosen = [index for index, clip in enumerate(real.clips) if clip.fold == fold and clip.calibrates]
+def score_fold(real: RealClips, model: Projections, fold: int) -> Fold:
+    """The clips of a fold, scored by a model."""
+    chosen = _scored(real, fold)
     peaks = model.peaks(real.cells[chosen], real.sounds[chosen])
     return Fold([real.clips[index] for index in chosen], peaks.double().numpy())
+
+
+def _scored(real: RealClips, fold: int) -> list[int]:
+    return [index for index, clip in enumerate(real.clips) if clip.fold == fold and clip.calibrates]
+
+
+def five_folds(data: Path, weights: Path, out: Path, *, seed: int) -> dict[str, Any]:
+    """Fit and score every fold; the results, also in OUT/folds.json. Stopped, it goes on where it was.
+
+    The models stay in OUT/folds, with the calibrated card.
+
+    Args:
+        data: folder with `classes/`, `everyday/` and `real/`.
+        weights: folder with the face detector's files.
+        out: the folder of `tests.recipe.train.train`.
+        seed: of the fits.
+    """
+    run = load_model(out / "run")
+    material = load_material(data, weights, out, run, open_only=False)
+    results = fold_results([_made_fold(material, run, out, fold, seed) for fold in range(FOLDS)])
+    for fold in range(FOLDS):
+        made = load_model(fold_model(out, fold))
+        save_model(made.path, made.config, made.state, {**made.card, RESIZE_KEY: RESIZE, **results["card"]})
+    write_results(results, out)
+    return results
+
+
+def fold_model(out: Path, fold: int) -> Path:
+    """The model of a fold that `five_folds` leaves."""
+    return out / MODELS / str(fold) / MODEL_NAME
+
+
+def _made_fold(material: Material, run: ModelFile, out: Path, fold: int, seed: int) -> Fold:
+    """A fold from OUT/folds; fitted and scored first if it is not there."""
+    path, real = fold_model(out, fold), material.real
+    chosen = [real.clips[index] for index in _scored(real, fold)]
+    settings = asdict(read_settings())
+    ids = [clip.id for clip in chosen]
+    about = {"run": run.sha256, "seed": seed, "fold": ids, "concepts": concepts_hash(), "settings": settings}
+    record = path.with_name("peaks.npy")
+    if path.is_file() and load_model(path).card["fit"] == about:
+        return Fold(chosen, np.load(record))
+    model = fit_fold(material, fold, seed)
+    scored = score_fold(real, model, fold)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(record, scored.peaks)
+    write_model(run, model, path, {"fit": about})
+    return scored
 
 
 def fold_results(folds: Sequence[Fold]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from avloc.localize.model import Model
+from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
 from tests.recipe.boxes import PERSON, Box, corners, head_and_shoulders, upper_half
 from tests.recipe.features import picture
-from tests.recipe.real import RealClip
+from tests.recipe.folds import fold_model
+from tests.recipe.real import FOLDS, RealClip, detected_in, faces_in, read_clips
 
 SPEECH = "speech"
 CHEST = 1.2
@@ -116,6 +118,23 @@ def people_results(moments: Sequence[SpeechMoment]) -> dict[str, Any]:
         "beside": [one.clip.id for one in moments if one.on_person is False],
         "nobody_found": [one.clip.id for one in moments if one.on_person is None],
     }
+
+
+def score_people(data: Path, weights: Path, out: Path) -> dict[str, Any]:
+    """`people_results` of the models of `tests.recipe.folds.five_folds`; OUT/people.json, and the sheet OUT/people.png.
+
+    Args:
+        data: folder with `real/`.
+        weights: folder with the face detector's files.
+        out: the folder of `five_folds`.
+    """
+    clips = read_clips(data)
+    heat = localized([load(fold_model(out, fold)) for fold in range(FOLDS)], data)
+    moments = speech_moments(clips, faces_in(clips, data, out, weights), detected_in(data), heat)
+    results = people_results(moments)
+    (out / "people.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    contact_sheet(data, moments, out / "people.png")
+    return results
 
 
 def contact_sheet(data: Path, moments: Sequence[SpeechMoment], path: Path) -> None:

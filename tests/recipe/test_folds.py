@@ -10,10 +10,25 @@ import numpy as np
 import pytest
 import torch
 
+from avloc.checkpoint import load_model
+from avloc.engine import card_fusion
 from avloc.localize.verdict import VerdictRule, clip_match
 from tests.recipe import folds as module
-from tests.recipe.folds import AGGREGATES, Fold, fit_folds, fold_results, score_folds, table, write_results
-from tests.recipe.measure import calibrated
+from tests.recipe.features import AUDIO_WIDTH
+from tests.recipe.fit import Projections
+from tests.recipe.fit_makers import write_run
+from tests.recipe.folds import (
+    AGGREGATES,
+    Fold,
+    fit_fold,
+    five_folds,
+    fold_model,
+    fold_results,
+    score_fold,
+    table,
+    write_results,
+)
+from tests.recipe.measure import RESIZE, calibrated
 from tests.recipe.real import RealClip
 
 KINDS = ("speech", "animal", "vehicle")
@@ -118,28 +133,63 @@ def test_results_are_written_and_shown(five, tmp_path):
     assert len(rows) == 3 * 2 + 3 + 4 + len(results["reliability"])
 
 
-def test_models_are_fitted_without_the_clips_that_they_score(monkeypatch):
+class Model:
+    """Cosines are inner products."""
+
+    def __init__(self, indices):
+        self.indices = set(indices)
+
+    def peaks(self, pictures, given):
+        return torch.einsum("ncd,md->nmc", pictures, given).amax(2)
+
+
+@pytest.fixture
+def material():
     rng = np.random.default_rng(4)
-    found = [clip for fold in range(5) for clip in clips(fold, count=3)]
-    found[1] = replace(found[1], sound="unknown")
-    found[2] = replace(found[2], sound="generated")
-    n = len(found)
-    cells, sounds = (torch.from_numpy(rng.standard_normal(shape)).float() for shape in ((n, 4, 6), (n, 6)))
-    material = SimpleNamespace(real=SimpleNamespace(clips=found, cells=cells, sounds=sounds))
+    found = [clip for fold in range(5) for clip in clips(fold, count=6)]
+    found[1], found[2] = replace(found[1], sound="unknown"), replace(found[2], sound="generated")
+    shapes = (len(found), 4, 6), (len(found), 6)
+    cells, sounds = (torch.from_numpy(rng.standard_normal(shape)).float() for shape in shapes)
+    cells[:, 0] += sounds
+    return SimpleNamespace(real=SimpleNamespace(clips=found, cells=cells, sounds=sounds))
 
-    class Model:
-        def __init__(self, indices):
-            self.indices = set(indices)
 
-        def peaks(self, pictures, given):
-            return torch.einsum("ncd,md->nmc", pictures, given).amax(2)
-
+def test_models_are_fitted_without_the_clips_that_they_score(material, monkeypatch):
     monkeypatch.setattr(module, "fit", lambda material, indices, seed: Model(indices))
-    models = fit_folds(material, 0)
-    scored = score_folds(material, models)
-    for number, (model, fold) in enumerate(zip(models, scored, strict=True)):
-        assert model.indices == {i for i, clip in enumerate(found) if clip.fold != number and clip.sound != "generated"}
-        assert {clip.fold for clip in fold.clips} == {number}
-        assert {clip.sound for clip in fold.clips} == {"original"}
-    place = found.index(scored[1].clips[2])
-    assert scored[1].peaks[2, 2] == pytest.approx(float((cells[place] @ sounds[place]).max()), rel=1e-5)
+    real = material.real
+    for number in range(5):
+        model = fit_fold(material, number, 0)
+        trained = {i for i, clip in enumerate(real.clips) if clip.fold != number and clip.sound != "generated"}
+        assert model.indices == trained
+        fold = score_fold(real, model, number)
+        assert {(clip.fold, clip.sound) for clip in fold.clips} == {(number, "original")}
+        place = real.clips.index(fold.clips[1])
+        assert fold.peaks[1, 1] == pytest.approx(float((real.cells[place] @ real.sounds[place]).max()), rel=1e-5)
+
+
+class Fitted(Projections):
+    """A model that can be written, with what `Model` gives as cosines."""
+
+    def __init__(self):
+        super().__init__(0, torch.randn(3, AUDIO_WIDTH, generator=torch.Generator().manual_seed(0)))
+        self.requires_grad_(requires_grad=False)
+
+    def peaks(self, pictures, given):
+        return Model([]).peaks(pictures, given).div(10).tanh()
+
+
+def test_a_stopped_run_goes_on(material, tmp_path, monkeypatch):
+    write_run(tmp_path / "run")
+    fitted = []
+    monkeypatch.setattr(module, "fit", lambda material, indices, seed: fitted.append(seed) or Fitted())
+    monkeypatch.setattr(module, "load_material", lambda *where, **how: material)
+    first = five_folds(tmp_path, tmp_path, tmp_path, seed=7)
+    fold_model(tmp_path, 3).unlink()
+    assert five_folds(tmp_path, tmp_path, tmp_path, seed=7) == first
+    assert fitted == [7] * 6
+    assert json.loads((tmp_path / "folds.json").read_text()) == first
+    cards = [load_model(fold_model(tmp_path, fold)).card for fold in range(5)]
+    assert all(VerdictRule.from_card(card) == VerdictRule(**first["card"]["verdict"]) for card in cards)
+    assert all(card_fusion(card).resize == RESIZE for card in cards)
+    five_folds(tmp_path, tmp_path, tmp_path, seed=8)
+    assert fitted[6:] == [8] * 5

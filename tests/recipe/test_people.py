@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +11,13 @@ import pytest
 import soundfile
 from PIL import Image
 
+from tests.recipe import people as module
 from tests.recipe.people import (
     SpeechMoment,
     contact_sheet,
     localized,
     people_results,
+    score_people,
     speech_moments,
     upper_bodies,
 )
@@ -90,10 +93,27 @@ def test_each_clip_is_localized_by_the_model_of_its_fold(real):
     assert heat(CLIPS[2]) == ("second", 0.2)
 
 
+def test_results_and_sheet_are_written(real, tmp_path, monkeypatch):
+    def load(path):
+        number = int(path.parent.name)
+        return SimpleNamespace(localize=lambda *inputs: SimpleNamespace(heatmap=heat_at(0.45, 0.4 + number / 10)))
+
+    monkeypatch.setattr(module, "load", load)
+    monkeypatch.setattr(module, "read_clips", lambda data: CLIPS)
+    monkeypatch.setattr(module, "detected_in", lambda data: {})
+    monkeypatch.setattr(module, "faces_in", lambda clips, *where: {clip.frame: [FACE] for clip in clips})
+    results = score_people(real, real, tmp_path)
+    assert (results["share"], results["beside"]) == (0.6667, ["two-0"])
+    assert json.loads((tmp_path / "people.json").read_text()) == results
+    with Image.open(tmp_path / "people.png") as sheet:
+        assert sheet.size == (6 * 240, 266)
+
+
 def test_the_sheet_shows_every_peak(real, tmp_path):
     found = [SpeechMoment(CLIPS[k % 2], (0.5, 0.5), [FACE] if k else []) for k in range(7)]
     contact_sheet(real, found, tmp_path / "sheet.png")
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    with Image.open(tmp_path / "sheet.png") as image:
+        sheet = np.asarray(image)
     assert sheet.shape == (2 * 266, 6 * 240, 3)
     assert sheet[30, 40].tolist() == [255, 165, 0]  # pictures smaller than a tile keep their size
     assert sheet[30, 280].tolist() == [255, 0, 0]
