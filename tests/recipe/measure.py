@@ -139,19 +139,14 @@ class Mixture:
     """Of each of the two things."""
 
     def on_own_things(self, maps: Sequence[ConceptMap]) -> bool:
-        """Whether both things are found: each by a map of a concept of its own sound, with the peak in its boxes.
+        """Whether both things are found: each by a map of a concept of its own sound, with the peak in its boxes."""
+        things = [self._thing_of(one.dimension) for one in maps]
+        return sorted(things) == [0, 1] and all(map(self._peak_on, maps, things))
 
-        A concept is of the sound that is stronger in it.
-        """
-        return len(maps) == 2 and all(self._peak_on(one, self.owner(one)) for one in maps) and self.apart(maps)
-
-    def owner(self, found: ConceptMap) -> int:
-        """The sound that a map is of."""
-        return int(self.alone[:, found.dimension].argmax())
-
-    def apart(self, maps: Sequence[ConceptMap]) -> bool:
-        """Whether the two maps are of different sounds."""
-        return {self.owner(one) for one in maps} == {0, 1}
+    def _thing_of(self, concept: int) -> int:
+        """The thing whose sound is stronger in a concept; -1 if neither has it."""
+        strengths = self.alone[:, concept]
+        return int(strengths.argmax()) if strengths.max() > 0 else -1
 
     def _peak_on(self, found: ConceptMap, thing: int) -> bool:
         cells = ClipCells(id=self.id, boxes=self.boxes[thing], maps={"av": found.cells_hw.numpy()})

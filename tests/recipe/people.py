@@ -157,6 +157,6 @@ def _tile(data: Path, one: SpeechMoment) -> Image.Image:
     x, y = one.peak[0] * wide, one.peak[1] * high
     colour = _COLOURS[one.on_person]
     draw.ellipse((x - _MARK, y - _MARK, x + _MARK, y + _MARK), fill=colour, outline="black")
-    tile.paste(shown)
-    ImageDraw.Draw(tile).text((2, _TILE), f"{one.clip.id}\n{one.clip.title}", fill=colour, spacing=1)
+    tile.paste(shown, (0, _CAPTION))
+    ImageDraw.Draw(tile).text((2, 0), f"{one.clip.id}\n{one.clip.title}", fill=colour, spacing=1)
     return tile

@@ -115,7 +115,7 @@ def test_the_sheet_shows_every_peak(real, tmp_path):
     with Image.open(tmp_path / "sheet.png") as image:
         sheet = np.asarray(image)
     assert sheet.shape == (2 * 266, 6 * 240, 3)
-    assert sheet[30, 40].tolist() == [255, 165, 0]  # pictures smaller than a tile keep their size
-    assert sheet[30, 280].tolist() == [255, 0, 0]
-    assert sheet[266 + 30, 40].tolist() == [255, 0, 0]
+    assert sheet[56, 40].tolist() == [255, 165, 0]  # pictures smaller than a tile keep their size
+    assert sheet[56, 280].tolist() == [255, 0, 0]
+    assert sheet[266 + 56, 40].tolist() == [255, 0, 0]
     assert not sheet[266:, 240:].any()

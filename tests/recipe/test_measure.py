@@ -1,0 +1,88 @@
+"""Two sounds at once: when both things count as found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from avloc.checkpoint import load_model
+from avloc.engine import Engine
+from avloc.engine.concept_maps import ConceptMap
+from tests.program import avloc
+from tests.recipe.fit_makers import write_run
+from tests.recipe.measure import Mixture, mixture_scores, picture_class, predict_mixtures
+from tests.recipe.scored import MIXED_FILE
+
+DOG, BELL, WIND, CONSTANT = range(4)
+LEFT, RIGHT = np.array([[0, 0, 0.5, 1.0]]), np.array([[0.5, 0, 1.0, 1.0]])
+
+
+def vector(**strengths: float) -> torch.Tensor:
+    return torch.tensor([strengths.get(name, 0.0) for name in ("dog", "bell", "wind", "constant")])
+
+
+def scene(dog_sound=0.7, bell_sound=0.6) -> Mixture:
+    """A dog on the left, a bell on the right."""
+    image = torch.zeros(4, 4, 4)
+    image[DOG, 1, 0], image[BELL, 2, 3], image[CONSTANT] = 0.8, 0.9, 0.2
+    alone = torch.stack([vector(dog=0.9), vector(bell=0.9)])
+    return Mixture("scene", image, vector(dog=dog_sound, bell=bell_sound), alone, [LEFT, RIGHT])
+
+
+def at(dimension: int, x: int, y: int) -> ConceptMap:
+    cells = torch.zeros(4, 4)
+    cells[y, x] = 1.0
+    return ConceptMap(dimension, cells)
+
+
+@pytest.mark.parametrize(
+    ("maps", "found"),
+    [
+        ([at(DOG, 0, 1), at(BELL, 3, 2)], True),
+        ([at(BELL, 3, 2), at(DOG, 0, 1)], True),
+        ([at(DOG, 3, 1), at(BELL, 0, 2)], False),  # each on the other's thing
+        ([at(DOG, 0, 1), at(BELL, 0, 2)], False),
+        ([at(DOG, 0, 1), at(DOG, 3, 2)], False),  # both of the dog's sound
+        ([at(DOG, 0, 1)], False),
+        ([], False),
+    ],
+)
+def test_each_thing_needs_a_map_of_its_own_sound(maps, found):
+    assert scene().on_own_things(maps) == found
+
+
+def test_shares_of_mixtures():
+    both, weak = scene(), scene(bell_sound=0.05)
+    assert mixture_scores([both, weak], 3) == {
+        "n": 2,
+        "known_number": 1.0,
+        "number_by_peaks": 0.5,
+        "without_sound": 1.0,
+        "one_sound_one_map": 1.0,
+    }
+    third = both.image.clone()
+    third[WIND, 0, 0] = 1.0  # the strongest thing in the picture, which is silent
+    assert mixture_scores([replace(both, image=third)], 3)["known_number"] == 1
+    assert mixture_scores([replace(both, image=third)], 3)["without_sound"] == 0
+    assert mixture_scores([both], 1)["known_number"] == 0  # the bell has no named dimension
+
+
+def test_embeddings_are_those_of_the_prepared_mixtures(made, tmp_path):
+    mixed, store = made / "test" / "mixed", tmp_path / "store"
+    avloc("prepare", str(mixed), "--annotations", str(mixed / "boxes.json"), "--out", str(store)).check_returncode()
+    engine = Engine.from_file(load_model(write_run(tmp_path / "run")), torch.device("cpu"))
+    found = predict_mixtures(engine, store, mixed / MIXED_FILE)
+    assert len(found) == 12
+    for one in found:
+        assert torch.linalg.vector_norm(one.image, dim=0).numpy() == pytest.approx(1, abs=1e-5)
+        assert one.alone.shape == (2, len(one.audio))
+        assert [boxes.shape[1] for boxes in one.boxes] == [4, 4]
+    assert mixture_scores(found, 3)["n"] == 12
+
+
+def test_names_have_the_class_of_the_picture():
+    assert picture_class("boxed-0001-person-a") == "person"
+    assert picture_class("boxed-0001-steel-drum-c") == "steel-drum"
