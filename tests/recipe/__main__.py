@@ -11,7 +11,7 @@ from avloc.errors import WeightsError
 from avloc.weights import YAMNET
 from tests.recipe.boxes import FACES, faces_of
 from tests.recipe.fit import FITTED, fitted
-from tests.recipe.ship import LITE, OPEN, ship
+from tests.recipe.ship import LITE, OPEN, score_of_shipped, ship
 from tests.recipe.train import composed, train
 from tests.recipe.yamnet import convert_yamnet
 
@@ -77,7 +77,8 @@ def _make(arguments: argparse.Namespace) -> None:
     if arguments.command in ("fit", "make"):
         print(fitted(*where, **how))
     if arguments.command == "make":
-        print(json.dumps(ship(arguments.out / FITTED, arguments.out, arguments.model), indent=2))
+        made = arguments.out / FITTED, arguments.out, arguments.model
+        print(json.dumps(score_of_shipped(*made) or ship(*made), indent=2))
 
 
 def main(given: list[str] | None = None) -> None:

@@ -21,15 +21,27 @@ CARD = {
 CALIBRATED_ON = 600  # training clips
 
 
+def target_of(out: Path, model: str) -> Path:
+    """Where a model is written: `avloc-lite` into the package, `avloc-open` into `out`."""
+    return default_model() if model == LITE else out / f"{model}.safetensors"
+
+
+def score_of_shipped(folder: Path, out: Path, model: str) -> dict[str, object] | None:
+    """The scores of the shipped file if it was made of the fitted model in `folder`; else None."""
+    target = target_of(out, model)
+    card = load_model(target).card if target.is_file() else {}
+    return card.get("score") if card.get("fit") == load_model(folder).card["fit"] else None
+
+
 def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
     """Write the shipped file and score it as it lies there, numbers rounded to half precision; its scores.
 
     Args:
         folder: of the fitted model.
         out: the folder of everything that was made.
-        model: `avloc-lite`, which is written into the package, or `avloc-open`, which is written into `out`.
+        model: `avloc-lite` or `avloc-open`.
     """
-    fitted, target = load_model(folder), default_model() if model == LITE else out / f"{model}.safetensors"
+    fitted, target = load_model(folder), target_of(out, model)
     trained = Engine.from_file(fitted, torch.device("cpu"))
     calibration = calibrated(peaks_of(predict_clips(trained, out / "store", first=CALIBRATED_ON)))
     card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD, **calibration}

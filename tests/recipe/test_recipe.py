@@ -15,7 +15,9 @@ from avloc.localize.verdict import VerdictRule
 from tests.recipe import __main__ as program
 from tests.recipe.calibration import Scores
 from tests.recipe.measure import ClipMaps, calibrated, class_means
+from tests.recipe.ship import OPEN, score_of_shipped
 from tests.recipe.train import RECIPE
+from tests.small_models import save_small
 
 
 @pytest.mark.parametrize(("model", "open_only"), [([], False), (["--model", "avloc-open"], True)])
@@ -30,6 +32,7 @@ def test_a_model_is_made_of_its_own_material(command, function, model, open_only
 @pytest.mark.parametrize(("model", "open_only"), [("avloc-lite", False), ("avloc-open", True)])
 def test_one_command_makes_everything(model, open_only, monkeypatch):
     calls = []
+    monkeypatch.setattr(program, "score_of_shipped", lambda *made: None)
     for name in ("train", "fitted", "ship"):
         monkeypatch.setattr(program, name, lambda *where, name=name, **how: calls.append((name, where, how)))
     where = Path("a"), Path("b"), Path("c")
@@ -44,6 +47,20 @@ def test_one_command_makes_everything(model, open_only, monkeypatch):
     program.main(["fit", *arguments])
     program.main(["ship", "--out", "c", "--model", model])
     assert calls == [*stages, *stages[1:]]
+
+
+def test_the_model_that_is_shipped_already_is_not_measured_again(tmp_path):
+    shipped = tmp_path / f"{OPEN}.safetensors"
+    (tmp_path / "fit").mkdir()
+    save_small(tmp_path / "fit" / "model.safetensors", card={"fit": {"seed": 1}})
+    assert score_of_shipped(tmp_path / "fit", tmp_path, OPEN) is None
+    for card, score in (
+        ({"fit": {"seed": 1}}, None),  # stopped before it was measured
+        ({"fit": {"seed": 2}, "score": {"auc": 1}}, None),
+        ({"fit": {"seed": 1}, "score": {"auc": 1}}, {"auc": 1}),
+    ):
+        save_small(shipped, card=card)
+        assert score_of_shipped(tmp_path / "fit", tmp_path, OPEN) == score
 
 
 def test_absent_weights_of_the_face_detector_are_named(data, tmp_path, capsys):
