@@ -143,6 +143,11 @@ class Mixture:
         things = [self._thing_of(one.dimension) for one in maps]
         return sorted(things) == [0, 1] and all(map(self._peak_on, maps, things))
 
+    def on_two_things(self, maps: Sequence[ConceptMap]) -> bool:
+        """Whether the two maps have their peaks in the boxes of different things, whatever their concepts."""
+        hits = [[self._peak_on(one, thing) for thing in (0, 1)] for one in maps]
+        return len(hits) == 2 and any(hits[0][thing] and hits[1][1 - thing] for thing in (0, 1))
+
     def _thing_of(self, concept: int) -> int:
         """The thing whose sound is stronger in a concept; -1 if neither has it."""
         strengths = self.alone[:, concept]
@@ -174,22 +179,27 @@ def predict_mixtures(engine: Engine, store_folder: Path, record: Path) -> list[M
 
 
 def mixture_scores(mixtures: Sequence[Mixture], named: int) -> dict[str, float]:
-    """Shares of the mixtures in which both things are found, each by a concept of its own sound.
+    """Shares of the mixtures in which both things are found: `own` by concepts of their own sounds, `any` by any.
 
-    `known_number` asks for two maps, `number_by_peaks` for as many as `concept_maps` finds. `without_sound` takes the
-    concepts that are strongest in the picture, whatever sounds. `one_sound_one_map` is the share of sounds alone with a
-    single map.
+    `known` asks for two maps, `peaks` for as many as `concept_maps` finds. `image` takes the concepts that are
+    strongest in the picture, whatever sounds. `one_sound_one_map` is the share of sounds alone with a single map.
     """
 
     def maps(one: Mixture, audio_D: Tensor, least_share: float = 0.0) -> list[ConceptMap]:
         return concept_maps(one.image, audio_D, 2, named=named, least_share=least_share)
 
-    shares = {
-        "known_number": [one.on_own_things(maps(one, one.audio)) for one in mixtures],
-        "number_by_peaks": [one.on_own_things(maps(one, one.audio, LEAST_SHARE)) for one in mixtures],
-        "without_sound": [one.on_own_things(maps(one, torch.ones_like(one.audio))) for one in mixtures],
-        "one_sound_one_map": [len(maps(one, audio, LEAST_SHARE)) == 1 for one in mixtures for audio in one.alone],
+    found = {
+        "known": [maps(one, one.audio) for one in mixtures],
+        "peaks": [maps(one, one.audio, LEAST_SHARE) for one in mixtures],
+        "image": [maps(one, torch.ones_like(one.audio)) for one in mixtures],
     }
+    rules = {"own": Mixture.on_own_things, "any": Mixture.on_two_things}
+    shares = {
+        f"{name}_{rule}": [holds(*pair) for pair in zip(mixtures, those, strict=True)]
+        for name, those in found.items()
+        for rule, holds in rules.items()
+    }
+    shares["one_sound_one_map"] = [len(maps(one, audio, LEAST_SHARE)) == 1 for one in mixtures for audio in one.alone]
     return {"n": len(mixtures), **{name: round(float(np.mean(flags)), 4) for name, flags in shares.items()}}
 
 

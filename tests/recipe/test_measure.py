@@ -54,20 +54,29 @@ def test_each_thing_needs_a_map_of_its_own_sound(maps, found):
     assert scene().on_own_things(maps) == found
 
 
+@pytest.mark.parametrize(("x", "found"), [(0, False), (3, True)])
+def test_two_things_may_be_found_by_any_concepts(x, found):
+    assert scene().on_two_things([at(BELL, 0, 2), at(BELL, x, 1)]) == found
+    assert not scene().on_two_things([at(BELL, 0, 2)])
+
+
 def test_shares_of_mixtures():
     both, weak = scene(), scene(bell_sound=0.05)
     assert mixture_scores([both, weak], 3) == {
         "n": 2,
-        "known_number": 1.0,
-        "number_by_peaks": 0.5,
-        "without_sound": 1.0,
+        "known_own": 1.0,
+        "known_any": 1.0,
+        "peaks_own": 0.5,
+        "peaks_any": 0.5,
+        "image_own": 1.0,
+        "image_any": 1.0,
         "one_sound_one_map": 1.0,
     }
     third = both.image.clone()
     third[WIND, 0, 0] = 1.0  # the strongest thing in the picture, which is silent
-    assert mixture_scores([replace(both, image=third)], 3)["known_number"] == 1
-    assert mixture_scores([replace(both, image=third)], 3)["without_sound"] == 0
-    assert mixture_scores([both], 1)["known_number"] == 0  # the bell has no named dimension
+    found = mixture_scores([replace(both, image=third)], 3)
+    assert (found["known_own"], found["image_own"], found["image_any"]) == (1, 0, 1)
+    assert mixture_scores([both], 1)["known_any"] == 0  # the bell has no named dimension
 
 
 def test_embeddings_are_those_of_the_prepared_mixtures(made, tmp_path):
