@@ -11,6 +11,8 @@ from avloc.errors import WeightsError
 from avloc.weights import YAMNET
 from tests.recipe.boxes import FACES, faces_of
 from tests.recipe.fit import FITTED, fitted
+from tests.recipe.folds import five_folds, table
+from tests.recipe.people import score_people
 from tests.recipe.ship import LITE, OPEN, score_of_shipped, ship
 from tests.recipe.train import composed, train
 from tests.recipe.yamnet import convert_yamnet
@@ -28,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
         ("compose", "Find faces and compose clips."),
         ("train", "Find faces, compose, prepare, distill and train."),
         ("fit", "Fit the projections of the run of `train` on its backbones' features."),
-        ("make", "All of it: train, fit and ship. Stopped, it goes on where it was."),
+        ("folds", "Fit without each fifth of the real clips, and measure and calibrate on that."),
+        ("make", "All of it: train, fit, folds and ship. Stopped, it goes on where it was."),
     ):
         command = commands.add_parser(name, help=words)
         command.add_argument("--data", type=Path, required=True, help="folder with classes/, everyday/ and real/")
@@ -37,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         if name != "faces":
             _add_model(command)
             command.add_argument("--seed", type=int, default=0)
-        if name not in ("faces", "fit"):
+        if name not in ("faces", "fit", "folds"):
             command.add_argument("--clips", type=int, default=7500, help="training clips")
     command = commands.add_parser("ship", help="Measure a fitted model on unseen files and put it into the package.")
     command.add_argument("--out", type=Path, required=True, help="the folder of `fit`")
@@ -76,6 +79,9 @@ def _make(arguments: argparse.Namespace) -> None:
         print(train(*where, clips=arguments.clips, **how))
     if arguments.command in ("fit", "make"):
         print(fitted(*where, **how))
+    if arguments.command == "folds" or (arguments.command == "make" and arguments.model == LITE):
+        print(table(five_folds(*where, seed=arguments.seed)))
+        print(json.dumps(score_people(*where), indent=2))
     if arguments.command == "make":
         made = arguments.out / FITTED, arguments.out, arguments.model
         print(json.dumps(score_of_shipped(*made) or ship(*made), indent=2))

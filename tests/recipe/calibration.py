@@ -17,7 +17,7 @@ Numbers = NDArray[np.float64]
 CONVERGED = 1e-9
 """Largest change of a logit in the last step of the calibration."""
 BINS = 10
-WRONG_MATCH, RIGHT_NO_MATCH = 0.05, 0.1
+WRONG_MATCH, RIGHT_NO_MATCH = 0.08, 0.1
 """Largest shares of wrong sounds with verdict `matches`, and of right ones with `no_match`, to choose thresholds by."""
 LEVELS = (Verdict.NO_MATCH, Verdict.UNSURE, Verdict.MATCHES)
 """Verdicts of sounds that are not silent, by rising match."""

@@ -206,6 +206,12 @@ def write_results(results: dict[str, Any], out: Path) -> Path:
     return path
 
 
+def read_results(out: Path) -> dict[str, Any]:
+    """What `five_folds` wrote to OUT/folds.json."""
+    results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+    return results
+
+
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown, in percent but for AUC and calibration."""
     head = f"{results['clips']} clips, {results['moments']} moments; AUC of the peak cosine {results['auc']:.3f}"

@@ -13,6 +13,7 @@ from avloc.localize.verdict import VerdictRule
 from tests.recipe.calibration import (
     BINS,
     LEVELS,
+    WRONG_MATCH,
     Scores,
     calibration_error,
     fit_calibration,
@@ -88,10 +89,10 @@ def test_a_match_that_is_the_share_of_right_sounds_has_no_error():
 def test_thresholds_keep_their_shares(found):
     matches, no_match = thresholds(found)
     assert 0 <= no_match <= matches <= 1
-    assert found.wrong_weights @ (found.wrong >= matches) <= 0.05 * found.wrong_weights.sum() or matches == 1
+    assert found.wrong_weights @ (found.wrong >= matches) <= WRONG_MATCH * found.wrong_weights.sum() or matches == 1
     assert found.right_weights @ (found.right < no_match) <= 0.1 * found.right_weights.sum() + 1e-9
     lower = matches - 0.001
-    assert found.wrong_weights @ (found.wrong >= lower) > 0.05 * found.wrong_weights.sum()
+    assert found.wrong_weights @ (found.wrong >= lower) > WRONG_MATCH * found.wrong_weights.sum()
 
 
 def test_the_calibration_is_that_of_the_peaks():
@@ -137,6 +138,6 @@ def test_verdicts_and_matches_are_those_of_the_package():
             for peak in values
         ]
         assert shares[side] == {str(one): pytest.approx(given.count(one) / len(given), abs=1e-4) for one in LEVELS}
-    assert shares["wrong"]["matches"] <= 0.05
+    assert shares["wrong"]["matches"] <= WRONG_MATCH
     assert shares["right"]["no_match"] <= 0.1
     assert math.isclose(sum(shares["right"].values()), 1, abs_tol=1e-3)

@@ -33,7 +33,8 @@ def test_a_model_is_made_of_its_own_material(command, function, model, open_only
 def test_one_command_makes_everything(model, open_only, monkeypatch):
     calls = []
     monkeypatch.setattr(program, "score_of_shipped", lambda *made: None)
-    for name in ("train", "fitted", "ship"):
+    monkeypatch.setattr(program, "table", str)
+    for name in ("train", "fitted", "five_folds", "score_people", "ship"):
         monkeypatch.setattr(program, name, lambda *where, name=name, **how: calls.append((name, where, how)))
     where = Path("a"), Path("b"), Path("c")
     how = {"seed": 2, "open_only": open_only}
@@ -41,10 +42,13 @@ def test_one_command_makes_everything(model, open_only, monkeypatch):
     stages = [
         ("train", where, {"clips": 9, **how}),
         ("fitted", where, how),
+        *([] if open_only else [("five_folds", where, {"seed": 2}), ("score_people", where, {})]),
         ("ship", (Path("c/fit"), where[2], model), {}),
     ]
     program.main(["make", *arguments, "--clips", "9"])
     program.main(["fit", *arguments])
+    if not open_only:
+        program.main(["folds", *arguments])
     program.main(["ship", "--out", "c", "--model", model])
     assert calls == [*stages, *stages[1:]]
 
