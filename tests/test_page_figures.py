@@ -60,14 +60,46 @@ def test_scores_of_scenes_and_pictures_are_those_of_the_card() -> None:
     assert f"*Pictures* are {score['boxed']['n']} pairs" in MODEL
 
 
+VERDICTS = ("matches", "unsure", "no_match", "silent")
+
+
 def test_verdicts_are_those_of_the_card() -> None:
-    rows = pages.rows(MODEL, "| sound | `follows` | `unmatched` | `ignores` | `silent` |")
-    verdicts = {
-        key: [found.get(name, 0) for name in ("follows", "unmatched", "ignores", "silent")]
-        for key, found in CARD["score"]["verdicts"].items()
-    }
+    rows = pages.rows(MODEL, "| sound | `matches` | `unsure` | `no_match` | `silent` |")
+    verdicts = {key: [found.get(name, 0) for name in VERDICTS] for key, found in CARD["score"]["verdicts"].items()}
     assert {SOUNDS[name]: [*map(int, cells)] for name, *cells in rows} == verdicts
     assert f"Verdicts for {sum(verdicts['right'])} of these pictures" in MODEL
+
+
+def test_results_on_recorded_clips_are_those_of_the_card() -> None:
+    real = CARD["real"]
+    found = dict(pages.rows(MODEL, "| five folds | |"))
+    shares = {
+        side: " / ".join(f"{100 * one[name]:.1f}" for name in VERDICTS[:3]) for side, one in real["verdicts"].items()
+    }
+    assert found["of right sounds: `matches` / `unsure` / `no_match`"] == shares["right"]
+    assert found["of wrong sounds: `matches` / `unsure` / `no_match`"] == shares["wrong"]
+    assert found["right against wrong sound, peak cosine: ROC AUC"] == f"{real['auc']:.3f}"
+    assert found["expected calibration error of `match`"] == f"{real['ece']:.3f}"
+    assert found["the same if wrong sounds are twice as likely as right ones"] == f"{real['ece_wrong_twice']:.3f}"
+    bins = [[f"{one['match']:.2f}", f"{one['right']:.2f}", f"{100 * one['weight']:.1f}"] for one in real["reliability"]]
+    assert pages.rows(MODEL, "| mean `match` | share of right sounds |") == bins
+    kinds = ", ".join(f"{kind} {auc:.2f}" for kind, auc in real["auc_by_kind"].items())
+    assert f"ROC AUC by kind of picture: {kinds}." in MODEL
+    people = real["people"]
+    assert f"in {100 * people['share']:.0f} % of {people['clips']} clips of speech" in MODEL
+    assert f"{real['clips']} recorded clips ({real['moments']} moments)" in MODEL
+
+
+def test_scores_of_two_sounds_are_those_of_the_card() -> None:
+    mixed = CARD["score"]["mixed"]
+    text = re.search(
+        r"\*\*Two sounds at once\*\*, (\d+) scenes .+ things in ([\d.]+) %, .+ in ([\d.]+) %\..+ in ([\d.]+) %,", MODEL
+    )
+    assert text
+    assert text.groups() == (
+        str(mixed["n"]),
+        *(f"{100 * mixed[key]:.1f}" for key in ("known_any", "known_own", "image_any")),
+    )
 
 
 def test_the_areas_under_the_curve_are_those_of_the_card() -> None:
@@ -81,7 +113,9 @@ def test_thresholds_fusion_and_settings_are_those_of_the_card() -> None:
     verdict, fusion, config = CARD["verdict"], CARD["fusion"], CARD["config"]
     model = config["model"]
     for text in (
-        f"`least_effect` {verdict['least_effect']} and `least_similarity` {verdict['least_similarity']}.",
+        f"function of {verdict['slope']} times the peak cosine plus {verdict['offset']}.",
+        f"`matches` from {verdict['matches']}, and `no_match` below {verdict['no_match']}.",
+        f"`least_effect` is {verdict['least_effect']},",
         f"{1 - fusion['centre']} of the similarity map and the object prior",
         f"a Gaussian of {fusion['smooth']} cells, and {fusion['centre']} of a map that falls from the centre",
         f"a weight of {fusion['least']} where its peak cosine is {fusion['unsure']} or less",

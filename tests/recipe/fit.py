@@ -1,6 +1,8 @@
 """Projections fitted on the features of frozen backbones: the named dimensions of a common space, and unnamed ones.
 
-The named dimensions start as those of the concepts, whose own projections stay a hint. Unnamed ones start random.
+The named dimensions start as those of the run, which are the concepts trained further; the concepts' own projections
+stay a hint. Unnamed ones start random and small. The result is the mean of the fitted weights and of those at the start,
+which keeps more of what the run learned of scenes (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 
 Shape letters: n pictures, m sounds, D common space.
 """
@@ -36,6 +38,10 @@ AUDIO_START = 4.0
 """The start of sounds is divided by it, that of images by `IMAGE_BIAS`, so that both are near 1."""
 UNNAMED_SHARE = 0.5
 """The unnamed dimensions start with this share of the usual random weights."""
+UNNAMED_NORM = 0.08
+"""Mean norm of the unnamed dimensions at the start from a run, whose own have a mean norm of 1."""
+SCALED_ON = 20
+"""The scale of images is measured on one picture of so many."""
 FITTED = "fit"
 _AT_ONCE = 64
 
@@ -66,6 +72,34 @@ class Projections(nn.Module):
             self.image.bias[:DIM] = image_bias / IMAGE_BIAS
             self.audio.weight[:DIM] = audio * self.audio_sd / AUDIO_START
             self.audio.bias[:DIM] = (audio_bias + audio @ self.audio_mean) / AUDIO_START
+
+    @torch.no_grad()
+    def start_at(self, run: Mapping[str, Tensor], pictures: Tensor, sounds: Tensor) -> None:
+        """Take the named dimensions of a run.
+
+        Args:
+            run: its projections (`folded`), of the concepts alone.
+            pictures: [n, cells, 2280] outputs of the image backbone, for the scale.
+            sounds: [m, 1545] outputs of the audio backbone, for the scale.
+        """
+        audio = run["aud_proj.weight"].float()
+        self.image.weight[:DIM] = run["img_proj.weight"].float().flatten(1) * IMAGE_SCALE
+        self.image.bias[:DIM] = run["img_proj.bias"].float()
+        self.audio.weight[:DIM] = audio * self.audio_sd
+        self.audio.bias[:DIM] = run["aud_proj.bias"].float() + audio @ self.audio_mean
+        inputs = self.image_inputs(pictures.float()), self.audio_inputs(sounds.float())
+        for layer, values in zip((self.image, self.audio), inputs, strict=True):
+            vectors = layer(values)
+            for rows, norm in ((slice(DIM), 1.0), (slice(DIM, None), UNNAMED_NORM)):
+                scale = norm / vectors[..., rows].norm(dim=-1).mean()
+                layer.weight[rows] *= scale
+                layer.bias[rows] *= scale
+
+    @torch.no_grad()
+    def average_with(self, others: Sequence[Tensor], share: float) -> None:
+        """Move every weight to its weighted mean with another one, whose weight is `share`."""
+        for own, other in zip(self.parameters(), others, strict=True):
+            own.lerp_(other, share)
 
     def image_inputs(self, pictures: Tensor) -> Tensor:
         """Scaled outputs of the image backbone, [n, cells, 2280]."""
@@ -180,6 +214,11 @@ def fit(material: Material, clips: Sequence[int], seed: int, settings: FitSettin
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         projections = Projections(settings.unnamed, material.sounds.features[:, 0])
+        if material.start is not None:
+            projections.start_at(
+                material.start, material.pictures.features[::SCALED_ON], material.sounds.features[:, 0]
+            )
+        start = [weights.detach().clone() for weights in projections.parameters()]
         batches, step = Batches(material, clips, settings), _Step(projections, settings)
         optimizer = torch.optim.AdamW(
             projections.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -193,6 +232,7 @@ def fit(material: Material, clips: Sequence[int], seed: int, settings: FitSettin
             loss.backward()
             optimizer.step()
             schedule.step()
+    projections.average_with(start, settings.keep)
     return projections.eval().requires_grad_(requires_grad=False)
 
 

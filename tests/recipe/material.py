@@ -16,6 +16,7 @@ from torch import Tensor
 from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.engine.targets import box_cover
+from avloc.networks.concepts import DIM
 from tests.recipe.boxes import Box, TrainingBoxes, faces_of
 from tests.recipe.compose import is_plain
 from tests.recipe.features import (
@@ -36,6 +37,8 @@ from tests.recipe.sounds import Sounds, in_a_room, read_sound
 from tests.recipe.split import MACHINE_MADE, Classes, by_class, class_of, sound_class_of, source_of
 
 FEATURES = "features"
+PROJECTIONS = tuple(f"{side}_proj.{part}" for side in ("img", "aud") for part in ("weight", "bias"))
+"""Names of the projections in a model file."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Material:
     sounds: SoundFiles
     scenes: Scenes
     real: RealClips
+    start: Mapping[str, Tensor] | None = None
+    """The run's own projections, from which the named dimensions start; without, they start as the concepts."""
 
 
 def load_material(data: Path, weights: Path, out: Path, run: ModelFile, *, open_only: bool = False) -> Material:
@@ -98,7 +103,18 @@ def load_material(data: Path, weights: Path, out: Path, run: ModelFile, *, open_
         open_only: only files that may be used for any purpose; real clips are to measure with.
     """
     maker = _Maker(Classes(data, open_only=open_only), weights, out, run, read_settings())
-    return Material(maker.pictures(), maker.sound_files(), maker.scenes(), maker.real())
+    return Material(maker.pictures(), maker.sound_files(), maker.scenes(), maker.real(), start_of(run))
+
+
+def start_of(run: ModelFile) -> dict[str, Tensor]:
+    """The projections of a run into the concepts.
+
+    Raises:
+        ValueError: its common space is another one.
+    """
+    if run.config.dim != DIM:
+        raise ValueError(f"the run has {run.config.dim} dimensions, the concepts {DIM}; train it with their hints")
+    return {name: run.state[name] for name in PROJECTIONS}
 
 
 def covers_of(boxes: Sequence[Sequence[Box]]) -> Tensor:

@@ -21,6 +21,7 @@ from tests.recipe.folds import fold_model
 from tests.recipe.real import FOLDS, RealClip, detected_in, faces_in, read_clips
 
 SPEECH = "speech"
+RESULTS = "people.json"
 CHEST = 1.2
 """How far the upper body reaches below a face, in heights of the face."""
 PERSON_SCORE = 0.5
@@ -132,8 +133,14 @@ def score_people(data: Path, weights: Path, out: Path) -> dict[str, Any]:
     heat = localized([load(fold_model(out, fold)) for fold in range(FOLDS)], data)
     moments = speech_moments(clips, faces_in(clips, data, out, weights), detected_in(data), heat)
     results = people_results(moments)
-    (out / "people.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (out / RESULTS).write_text(json.dumps(results, indent=1), encoding="utf-8")
     contact_sheet(data, moments, out / "people.png")
+    return results
+
+
+def read_people(out: Path) -> dict[str, Any]:
+    """What `score_people` wrote to OUT/people.json."""
+    results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     return results
 
 

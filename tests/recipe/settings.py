@@ -22,6 +22,7 @@ class FitSettings:
     dropout: float
     tau: float
     hint: float
+    keep: float
     batch: int
     real_share: float
     alike: float

@@ -12,6 +12,7 @@ from avloc.engine import Engine
 from avloc.engine.fusion import RESIZE_KEY
 from tests.recipe.folds import read_results
 from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, predict_clips
+from tests.recipe.people import read_people
 
 LITE, OPEN = "avloc-lite", "avloc-open"
 LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OPEN: "Apache-2.0"}
@@ -24,6 +25,8 @@ CARD = {
 CALIBRATED_ON = 600  # training clips of avloc-open
 REAL = ("clips", "moments", "auc", "auc_by_kind", "match_auc", "ece", "ece_wrong_twice", "verdicts", "reliability")
 """Of the five-fold results, what the card has under `real`."""
+PEOPLE = ("clips", "moments", "share")
+"""The same of people who speak, under `people`."""
 
 
 def target_of(out: Path, model: str) -> Path:
@@ -60,5 +63,6 @@ def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:
     if model == OPEN:
         engine = Engine.from_file(fitted, torch.device("cpu"))
         return calibrated(peaks_of(predict_clips(engine, out / "store", first=CALIBRATED_ON)))
-    results = read_results(out)
-    return {**results["card"], "real": {name: results[name] for name in REAL}}
+    results, people = read_results(out), read_people(out)
+    real = {name: results[name] for name in REAL}
+    return {**results["card"], "real": {**real, "people": {name: people[name] for name in PEOPLE}}}

@@ -14,7 +14,7 @@ from avloc.engine import Engine
 from avloc.networks.concepts import CONCEPTS, DIM, concept_projections
 from tests.recipe import fit as module
 from tests.recipe.features import Networks
-from tests.recipe.fit import Projections, fit, fitted, write_model
+from tests.recipe.fit import UNNAMED_NORM, Projections, fit, fitted, write_model
 from tests.recipe.fit_makers import SMALL, audio, images, make_material, write_run
 from tests.recipe.sounds import RATE
 
@@ -38,6 +38,35 @@ def test_named_dimensions_start_as_the_concepts(material):
     for one, other in zip(found, expected, strict=True):
         assert one.shape[-1] == DIM + 7
         assert F.cosine_similarity(one[..., :DIM], other, dim=-1).min() > 1 - 1e-5
+
+
+def test_named_dimensions_start_as_those_of_a_run(material):
+    torch.manual_seed(0)
+    run = Projections(0, material.sounds.features[:, 0]).folded()
+    run = {name: value + 0.1 * torch.randn_like(value) for name, value in run.items()}
+    pictures, sounds = material.pictures.features, material.sounds.features[:, 0]
+    projections = Projections(7, sounds)
+    projections.start_at(run, pictures, sounds)
+    found = (
+        projections.image(projections.image_inputs(pictures.float())),
+        projections.audio(projections.audio_inputs(sounds.float())),
+    )
+    expected = (
+        F.linear(pictures.float(), run["img_proj.weight"].flatten(1), run["img_proj.bias"]),
+        F.linear(sounds.float(), run["aud_proj.weight"], run["aud_proj.bias"]),
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert F.cosine_similarity(one[..., :DIM], other, dim=-1).min() > 1 - 1e-4
+        assert float(one[..., :DIM].norm(dim=-1).mean()) == pytest.approx(1, abs=1e-4)
+        assert float(one[..., DIM:].norm(dim=-1).mean()) == pytest.approx(UNNAMED_NORM, abs=1e-4)
+
+
+def test_the_start_of_the_run_is_kept_by_its_share(material):
+    run = Projections(0, material.sounds.features[:, 0]).folded()
+    from_run = replace(material, start=run)
+    first, mean, last = (weights(fit(from_run, [], 0, replace(SMALL, keep=keep))) for keep in (1.0, 0.25, 0.0))
+    assert not torch.allclose(first, last, atol=1e-3)
+    assert torch.allclose(mean, 0.25 * first + 0.75 * last, atol=1e-4)
 
 
 def test_peaks_are_the_largest_cosines_of_any_cell(material):
