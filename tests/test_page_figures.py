@@ -125,7 +125,7 @@ def test_thresholds_fusion_and_settings_are_those_of_the_card() -> None:
         f"sound at {model['rate'] // 1000} kHz",
         f"into {model['dim']} dimensions",
         f"{CARD['clips']} clips were composed",
-        f"({config['loss']['visual_hint']:.0f} in `recipe.toml`)",
+        f"({config['loss']['visual_hint']:.0f} of 103 dimensions)",
         f"weights {config['loss']['peak']:.0f} and {config['loss']['box']:.0f} |",
         f"{config['epochs']} epochs |",
     ):

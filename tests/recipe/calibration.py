@@ -5,6 +5,7 @@ Pairs of a picture and a sound have weights, so that each clip counts as one how
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ Numbers = NDArray[np.float64]
 CONVERGED = 1e-9
 """Largest change of a logit in the last step of the calibration."""
 BINS = 10
-WRONG_MATCH, RIGHT_NO_MATCH = 0.08, 0.1
+RIGHT_TO_WRONG = 0.5**0.5
+"""Assumed ratio of right to wrong sounds: between one to one and one to two, so that the match is not far off at either."""
+WRONG_MATCH, RIGHT_NO_MATCH = 0.1, 0.1
 """Largest shares of wrong sounds with verdict `matches`, and of right ones with `no_match`, to choose thresholds by."""
 LEVELS = (Verdict.NO_MATCH, Verdict.UNSURE, Verdict.MATCHES)
 """Verdicts of sounds that are not silent, by rising match."""
@@ -114,8 +117,9 @@ def _shares(values: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def fit_rule(peaks: Scores) -> VerdictRule:
-    """Calibration and thresholds from peak cosines."""
-    slope, offset = (round(number, DECIMALS) for number in fit_calibration(peaks))
+    """Calibration and thresholds from peak cosines, for right and wrong sounds in the ratio `RIGHT_TO_WRONG`."""
+    slope, equal = fit_calibration(peaks)
+    slope, offset = round(slope, DECIMALS), round(equal + math.log(RIGHT_TO_WRONG), DECIMALS)
     rule = VerdictRule(slope=slope, offset=offset)
     matches, no_match = thresholds(peaks.mapped(lambda values: match_of(rule, values)))
     return VerdictRule(slope=slope, offset=offset, matches=matches, no_match=no_match)

@@ -125,6 +125,15 @@ def test_separable_peaks_have_a_finite_calibration(right, wrong):
     assert min(map(rule.match, right)) > max(map(rule.match, wrong))
 
 
+def test_the_rule_assumes_its_ratio_of_right_to_wrong_sounds():
+    rng = np.random.default_rng(3)
+    peaks = Scores.equal(rng.normal(0.6, 0.2, 300), rng.normal(0.3, 0.2, 400))
+    rule, (slope, offset) = fit_rule(peaks), fit_calibration(peaks)
+    assert rule.slope == pytest.approx(slope, abs=1e-3)
+    middle = rule.match(-offset / slope)  # where equally many sounds would be right and wrong
+    assert middle / (1 - middle) == pytest.approx(2**-0.5, rel=0.01)
+
+
 def test_verdicts_and_matches_are_those_of_the_package():
     rng = np.random.default_rng(2)
     peaks = Scores.equal(rng.normal(0.6, 0.2, 300), rng.normal(0.3, 0.2, 400))

@@ -45,7 +45,7 @@ def test_named_dimensions_start_as_those_of_a_run(material):
     run = Projections(0, material.sounds.features[:, 0]).folded()
     run = {name: value + 0.1 * torch.randn_like(value) for name, value in run.items()}
     pictures, sounds = material.pictures.features, material.sounds.features[:, 0]
-    projections = Projections(7, sounds)
+    projections = Projections(7, sounds).requires_grad_(requires_grad=False)
     projections.start_at(run, pictures, sounds)
     found = (
         projections.image(projections.image_inputs(pictures.float())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.recipe import material as module
 from tests.recipe.boxes import FACES
 from tests.recipe.features import AUDIO_WIDTH, CELLS, IMAGE_WIDTH
 from tests.recipe.fit_makers import CONFIG
-from tests.recipe.material import covers_of, load_material
+from tests.recipe.material import PROJECTIONS, covers_of, load_material, start_of
 from tests.recipe.material_makers import faces_in
 from tests.recipe.pairs import read_pairs
 from tests.recipe.real import REAL_FACES
@@ -74,7 +75,9 @@ def out(folder, made, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return ModelFile(config=CONFIG, state={}, path=tmp_path_factory.mktemp("run"), sha256="a")
+    return ModelFile(
+        config=CONFIG, state=dict.fromkeys(PROJECTIONS, torch.zeros(1)), path=tmp_path_factory.mktemp("run"), sha256="a"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,9 @@ def test_covers_are_shares_of_cells():
     assert covers[0, 0, :3].tolist() == pytest.approx([1, 0.5, 0])
     assert covers.sum() == pytest.approx(1.5)
     assert covers_of([]).shape == (0, 14, 14)
+
+
+def test_a_run_of_another_common_space_is_refused(run):
+    assert start_of(run).keys() == set(PROJECTIONS)
+    with pytest.raises(ValueError, match="the run has 7 dimensions"):
+        start_of(replace(run, config=replace(CONFIG, dim=7)))

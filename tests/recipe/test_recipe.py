@@ -75,13 +75,13 @@ def test_absent_weights_of_the_face_detector_are_named(data, tmp_path, capsys):
 
 
 def test_what_is_calibrated_follows_the_peaks():
-    peaks = Scores.equal([0.3, 0.6, 0.9], [0.1, *np.linspace(0.2, 0.3, 9), 0.4])
+    peaks = Scores.equal([0.3, 0.6, 0.9], [0.1, *np.linspace(0.2, 0.3, 18), 0.4])
     card = calibrated(peaks)
-    assert (card["fusion"]["unsure"], card["fusion"]["sure"]) == (0.25, 0.6)
+    assert (card["fusion"]["unsure"], card["fusion"]["sure"]) == (pytest.approx(0.25, abs=0.005), 0.6)
     assert card["verdict"]["least_effect"] == 0.04
     AdaptiveWeights(**card["fusion"])
     rule = VerdictRule(**card["verdict"])
-    assert rule.match(0.4) < rule.matches < rule.match(0.6)
+    assert rule.match(0.28) < rule.matches < rule.match(0.6)
     assert rule.no_match <= rule.match(0.3)
 
 
