@@ -19,7 +19,7 @@ CONVERGED = 1e-9
 """Largest change of a logit in the last step of the calibration."""
 BINS = 10
 RIGHT_TO_WRONG = 0.5**0.5
-"""Assumed ratio of right to wrong sounds: between one to one and one to two, so that the match is not far off at either."""
+"""Assumed ratio of right to wrong sounds, between one to one and one to two: the match is not far off at either."""
 WRONG_MATCH, RIGHT_NO_MATCH = 0.1, 0.1
 """Largest shares of wrong sounds with verdict `matches`, and of right ones with `no_match`, to choose thresholds by."""
 LEVELS = (Verdict.NO_MATCH, Verdict.UNSURE, Verdict.MATCHES)

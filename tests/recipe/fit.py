@@ -1,8 +1,9 @@
 """Projections fitted on the features of frozen backbones: the named dimensions of a common space, and unnamed ones.
 
 The named dimensions start as those of the run, which are the concepts trained further; the concepts' own projections
-stay a hint. Unnamed ones start random and small. The result is the mean of the fitted weights and of those at the start,
-which keeps more of what the run learned of scenes (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+stay a hint. Unnamed ones start random and small. The result is the mean of the fitted weights and of those at the
+start, which keeps more of what the run learned of scenes (Wortsman et al., "Robust fine-tuning of zero-shot models",
+CVPR 2022).
 
 Shape letters: n pictures, m sounds, D common space.
 """

@@ -18,8 +18,8 @@ LITE, OPEN = "avloc-lite", "avloc-open"
 LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OPEN: "Apache-2.0"}
 CARD = {
     RESIZE_KEY: RESIZE,
-    "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for the end of the first, which was trained on composed "
-    "scenes; projections fitted on labelled pictures and sounds, scenes and recorded clips. Recipe: python -m "
+    "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for the end of the first, which was trained on "
+    "composed scenes; projections fitted on labelled pictures and sounds, scenes and recorded clips. Recipe: python -m "
     "tests.recipe",
 }
 CALIBRATED_ON = 600  # training clips of avloc-open
