@@ -17,7 +17,6 @@ from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.dataset import ClipSet, clip_loader
 from avloc.engine import ClipCells, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heat, truth_of
-from avloc.engine.concept_maps import LEAST_SHARE, ConceptMap, concept_maps
 from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
@@ -27,6 +26,7 @@ from avloc.protocols import Protocol
 from avloc.store import Store
 from tests.recipe.calibration import Scores, fit_rule, medians, roc_auc
 from tests.recipe.clips import SILENCE
+from tests.recipe.concept_maps import LEAST_SHARE, ConceptMap, concept_maps
 from tests.recipe.scored import ALONE, MIXED_FILE
 
 RESIZE = "bilinear-halfpixel"

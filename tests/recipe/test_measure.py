@@ -10,8 +10,8 @@ import torch
 
 from avloc.checkpoint import load_model
 from avloc.engine import Engine
-from avloc.engine.concept_maps import ConceptMap
 from tests.program import avloc
+from tests.recipe.concept_maps import ConceptMap
 from tests.recipe.fit_makers import write_run
 from tests.recipe.measure import Mixture, mixture_scores, picture_class, predict_mixtures
 from tests.recipe.scored import MIXED_FILE

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avloc.engine.concept_maps import ALIKE, concept_maps
+from tests.recipe.concept_maps import ALIKE, concept_maps
 
 DOG, PUPPY, BELL, WIND, CONSTANT = range(5)
 NAMED = 4
