@@ -93,12 +93,13 @@ def test_results_on_recorded_clips_are_those_of_the_card() -> None:
 def test_scores_of_two_sounds_are_those_of_the_card() -> None:
     mixed = CARD["score"]["mixed"]
     text = re.search(
-        r"\*\*Two sounds at once\*\*, (\d+) scenes .+ things in ([\d.]+) %, .+ in ([\d.]+) %\..+ in ([\d.]+) %,", MODEL
+        r"\*\*Two sounds at once\*\*, (\d+) scenes .+ things in ([\d.]+) %, .+ in ([\d.]+) %\. .+ have ([\d.]+) and ([\d.]+) %:",
+        MODEL,
     )
     assert text
     assert text.groups() == (
         str(mixed["n"]),
-        *(f"{100 * mixed[key]:.1f}" for key in ("known_any", "known_own", "image_any")),
+        *(f"{100 * mixed[key]:.1f}" for key in ("known_any", "known_own", "image_any", "image_own")),
     )
 
 

@@ -38,7 +38,7 @@ class Style:
     legend: bool = False
     """A colour bar below the picture."""
     caption: bool = True
-    """Text at the lower edge: silence, or doubt about the map, see `avloc.localize.verdict.Judgement.caption`."""
+    """Text at the lower edge: silence, or doubt about the source, see `avloc.localize.verdict.Judgement.caption`."""
 
     def __post_init__(self) -> None:
         for key, read in _READERS.items():

@@ -67,7 +67,7 @@ class Judgement:
 
     @property
     def caption(self) -> str:
-        """Text drawn over a heat map; '' if there is no doubt about the map."""
+        """Text drawn over a heat map: doubt about the source, or without calibration about the map; else ''."""
         if self.verdict is None:
             return "" if self.depends_on_sound else _HARDLY_DEPENDS
         return self.verdict.sentence if self.verdict in (Verdict.UNSURE, Verdict.NO_MATCH) else ""

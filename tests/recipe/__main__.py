@@ -37,8 +37,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--data", type=Path, required=True, help="folder with classes/, everyday/ and real/")
         command.add_argument("--weights", type=Path, required=True, help=f"folder with {WEIGHT_FILES}")
         command.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
-        if name != "faces":
+        if name not in ("faces", "folds"):
             _add_model(command)
+        if name != "faces":
             command.add_argument("--seed", type=int, default=0)
         if name not in ("faces", "fit", "folds"):
             command.add_argument("--clips", type=int, default=7500, help="training clips")
@@ -70,8 +71,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    """`compose`, `train`, `fit` or, in `make`, all stages."""
+    """`compose`, `train`, `fit`, `folds` or, in `make`, all stages."""
     where = arguments.data, arguments.weights, arguments.out
+    if arguments.command == "folds":
+        _measure_folds(*where, seed=arguments.seed)
+        return
     how = {"seed": arguments.seed, "open_only": arguments.model == OPEN}
     if arguments.command == "compose":
         print(composed(*where, clips=arguments.clips, **how))
@@ -79,12 +83,16 @@ def _make(arguments: argparse.Namespace) -> None:
         print(train(*where, clips=arguments.clips, **how))
     if arguments.command in ("fit", "make"):
         print(fitted(*where, **how))
-    if arguments.command == "folds" or (arguments.command == "make" and arguments.model == LITE):
-        print(table(five_folds(*where, seed=arguments.seed)))
-        print(json.dumps(score_people(*where), indent=2))
     if arguments.command == "make":
+        if arguments.model == LITE:
+            _measure_folds(*where, seed=arguments.seed)
         made = arguments.out / FITTED, arguments.out, arguments.model
         print(json.dumps(score_of_shipped(*made) or ship(*made), indent=2))
+
+
+def _measure_folds(data: Path, weights: Path, out: Path, *, seed: int) -> None:
+    print(table(five_folds(data, weights, out, seed=seed)))
+    print(json.dumps(score_people(data, weights, out), indent=2))
 
 
 def main(given: list[str] | None = None) -> None:

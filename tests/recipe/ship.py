@@ -19,8 +19,11 @@ LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OP
 CARD = {
     RESIZE_KEY: RESIZE,
     "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for the end of the first, which was trained on "
-    "composed scenes; projections fitted on labelled pictures and sounds, scenes and recorded clips. Recipe: python -m "
-    "tests.recipe",
+    "composed scenes; projections fitted on {}. Recipe: python -m tests.recipe",
+}
+FITTED_ON = {
+    LITE: "labelled pictures and sounds, scenes and recorded clips",
+    OPEN: "labelled pictures and sounds and scenes",
 }
 CALIBRATED_ON = 600  # training clips of avloc-open
 REAL = ("clips", "moments", "auc", "auc_by_kind", "match_auc", "ece", "ece_wrong_twice", "verdicts", "reliability")
@@ -50,7 +53,9 @@ def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
         model: `avloc-lite` or `avloc-open`.
     """
     fitted, target = load_model(folder), target_of(out, model)
-    card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD, **_calibration(fitted, out, model)}
+    card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD}
+    card["about"] = CARD["about"].format(FITTED_ON[model])
+    card |= _calibration(fitted, out, model)
     half = {key: value.half() if value.is_floating_point() else value for key, value in fitted.state.items()}
     save_model(target, fitted.config, half, card)
     score = measured(load_model(target), out)
