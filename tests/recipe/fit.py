@@ -161,10 +161,6 @@ class _Hints:
         ).sum()
 
 
-def _distance(vectors: Tensor, hints: Tensor) -> Tensor:
-    return (1 - F.cosine_similarity(vectors, hints, dim=-1)).mean()
-
-
 class _Step:
     """The loss of one batch."""
 
