@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from avloc.errors import WeightsError
+from avloc.errors import AvlocError
 from avloc.weights import YAMNET
 from tests.recipe.boxes import FACES, faces_of
 from tests.recipe.fit import FITTED, fitted
@@ -98,8 +98,8 @@ def _measure_folds(data: Path, weights: Path, out: Path, *, seed: int) -> None:
 def main(given: list[str] | None = None) -> None:
     try:
         run(parser().parse_args(given))
-    except WeightsError as error:
-        print(error, file=sys.stderr)
+    except AvlocError as error:
+        print(error, error.hint, file=sys.stderr)
         raise SystemExit(error.exit_code) from error
 
 

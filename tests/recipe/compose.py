@@ -42,6 +42,7 @@ from tests.recipe.scored import makers, write_scored
 from tests.recipe.sounds import SAMPLES, Waveform, in_a_room, only_noise
 from tests.recipe.split import Classes
 
+SPLIT = "split.json"
 WRONG_SHARE = 0.15
 """Share of the training clips with a wrong sound."""
 
@@ -149,4 +150,4 @@ def compose(
     write_scored(data, out, composed_kinds(Classes(data)), seed)
     record = {"seed": seed, "clips": clips, "open_only": open_only}
     parts = {"pictures": classes.pictures, "sounds": classes.sounds}
-    (out / "split.json").write_text(json.dumps({**record, **parts}, indent=1), encoding="utf-8")
+    (out / SPLIT).write_text(json.dumps({**record, **parts}, indent=1), encoding="utf-8")

@@ -16,6 +16,7 @@ from torch import Tensor
 from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.engine.targets import box_cover
+from avloc.errors import Refused
 from avloc.networks.concepts import DIM
 from tests.recipe.boxes import Box, TrainingBoxes, faces_of
 from tests.recipe.compose import is_plain
@@ -110,10 +111,10 @@ def start_of(run: ModelFile) -> dict[str, Tensor]:
     """The projections of a run into the concepts.
 
     Raises:
-        ValueError: its common space is another one.
+        Refused: its common space is another one.
     """
     if run.config.dim != DIM:
-        raise ValueError(f"the run has {run.config.dim} dimensions, the concepts {DIM}; train it with their hints")
+        raise Refused(f"the run has {run.config.dim} dimensions, the concepts {DIM}", hint="train it with their hints")
     return {name: run.state[name] for name in PROJECTIONS}
 
 

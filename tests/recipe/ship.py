@@ -10,9 +10,12 @@ import torch
 from avloc.checkpoint import ModelFile, default_model, load_model, save_model
 from avloc.engine import Engine
 from avloc.engine.fusion import RESIZE_KEY
+from avloc.files import read_json_object
+from tests.recipe.compose import SPLIT
 from tests.recipe.folds import read_results
 from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, predict_clips
 from tests.recipe.people import read_people
+from tests.recipe.split import credits
 
 LITE, OPEN = "avloc-lite", "avloc-open"
 LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OPEN: "Apache-2.0"}
@@ -55,12 +58,18 @@ def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
     fitted, target = load_model(folder), target_of(out, model)
     card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD}
     card["about"] = CARD["about"].format(FITTED_ON[model])
-    card |= _calibration(fitted, out, model)
+    card |= _calibration(fitted, out, model) | {"sources": _sources(out)}
     half = {key: value.half() if value.is_floating_point() else value for key, value in fitted.state.items()}
     save_model(target, fitted.config, half, card)
     score = measured(load_model(target), out)
     save_model(target, fitted.config, half, {**card, "score": score})
     return score
+
+
+def _sources(out: Path) -> dict[str, dict[str, dict[str, object]]]:
+    """Sources of the files that OUT/train was composed of, with their licences."""
+    split = read_json_object(out / SPLIT)
+    return credits(split[name] for name in ("pictures", "sounds"))
 
 
 def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:

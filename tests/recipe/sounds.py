@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from avloc.errors import InputError
 from tests.recipe.pairs import read_pairs
 from tests.recipe.split import Classes
 
@@ -68,11 +69,11 @@ def read_sound(path: Path) -> Waveform:
     """A sound file at 22 050 Hz; a short one is repeated to 3 s.
 
     Raises:
-        ValueError: it has another rate.
+        InputError: it has another rate.
     """
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     if rate != RATE:
-        raise ValueError(f"{path} has {rate} Hz; {RATE} are wanted")
+        raise InputError(f"{path} has {rate} Hz; {RATE} are wanted")
     mono: Waveform = samples.mean(1)
     return np.resize(mono, max(SAMPLES, len(mono)))
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -85,15 +85,44 @@ def recording_of(path: str) -> str:
     return f"{source}_{found[found.lastindex or 0]}"
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where files come from."""
+
+    any_use: bool
+    """Whether all of them may be used for any purpose."""
+    name: str
+    licence: str
+
+
 @cache
-def is_open(folder: str, source: str) -> bool:
-    """Whether all files of a source may be used for any purpose.
+def read_sources() -> dict[str, dict[str, Source]]:
+    """The tables of licences.toml: folder -> beginning of a file's name -> its source."""
+    tables = tomllib.loads(LICENCES.read_text(encoding="utf-8"))
+    return {folder: {key: Source(**row) for key, row in rows.items()} for folder, rows in tables.items()}
+
+
+def source(path: str) -> Source:
+    """The source of a picture or sound.
 
     Raises:
-        KeyError: licences.toml does not name the source.
+        KeyError: licences.toml does not name it.
     """
-    licences = tomllib.loads(LICENCES.read_text(encoding="utf-8"))
-    return bool(licences[folder][source])
+    return read_sources()[path.split("/")[0]][source_of(path)]
+
+
+def credits(parts: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, dict[str, dict[str, object]]]:
+    """Folder -> beginning of a file's name -> name, licence and number of files of the source.
+
+    Args:
+        parts: part of the split -> paths, for pictures and for sounds; those for training count.
+    """
+    counts = Counter((path.split("/")[0], source_of(path)) for part in parts for path in part["train"])
+    out: dict[str, dict[str, dict[str, object]]] = {}
+    for (folder, key), count in sorted(counts.items()):
+        known = read_sources()[folder][key]
+        out.setdefault(folder, {})[key] = {"name": known.name, "licence": known.licence, "files": count}
+    return out
 
 
 @dataclass(frozen=True)
@@ -173,7 +202,7 @@ class Classes:
     def _by_part(self, parts: Mapping[str, str]) -> dict[str, list[str]]:
         out: dict[str, list[str]] = {"train": [], "test": []}
         for path, part in parts.items():
-            if not self.open_only or is_open(path.split("/")[0], source_of(path)):
+            if not self.open_only or source(path).any_use:
                 out.setdefault(part, []).append(path)
         return out
 

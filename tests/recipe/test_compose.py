@@ -11,6 +11,7 @@ import soundfile
 
 from avloc.annotations.boxes import read_annotations
 from avloc.annotations.labels import parse_label
+from avloc.errors import Refused
 from avloc.media.pictures import decode_picture
 from tests.folder_contents import folder_contents
 from tests.recipe.boxes import head_and_shoulders
@@ -133,10 +134,11 @@ def test_what_is_composed_is_not_composed_again(data, made, tmp_path):
     before = folder_contents(made)
     composed(data, tmp_path, made, clips=60, seed=3)
     assert folder_contents(made) == before
-    with pytest.raises(ValueError, match="60 clips of seed 3 from all material"):
+    with pytest.raises(Refused, match="60 clips of seed 3 from all material"):
         composed(data, tmp_path, made, clips=61, seed=3)
-    with pytest.raises(ValueError, match="take another --out"):
+    with pytest.raises(Refused) as caught:
         composed(data, tmp_path, made, clips=60, seed=3, open_only=True)
+    assert caught.value.hint == "take another --out"
 
 
 def test_the_record_names_the_files_of_each_part(data, made):

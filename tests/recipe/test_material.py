@@ -14,6 +14,7 @@ from PIL import Image
 
 from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
+from avloc.errors import Refused
 from tests.recipe import material as module
 from tests.recipe.boxes import FACES
 from tests.recipe.features import AUDIO_WIDTH, CELLS, IMAGE_WIDTH
@@ -23,7 +24,7 @@ from tests.recipe.material_makers import faces_in
 from tests.recipe.pairs import read_pairs
 from tests.recipe.real import REAL_FACES
 from tests.recipe.settings import read_settings
-from tests.recipe.split import Classes, is_open
+from tests.recipe.split import Classes, source
 
 
 class FakeNetworks:
@@ -147,7 +148,7 @@ def test_the_open_model_has_open_files_alone(folder, out, run, monkeypatch, tmp_
     for name in ("pictures", "sounds"):
         paths = json.loads((tmp_path / "features" / name / "names.json").read_text())["names"]
         assert paths
-        assert all(is_open(path.split("/")[0], path.split("/")[-1].split("_")[0]) for path in paths)
+        assert all(source(path).any_use for path in paths)
 
 
 def test_covers_are_shares_of_cells():
@@ -159,5 +160,5 @@ def test_covers_are_shares_of_cells():
 
 def test_a_run_of_another_common_space_is_refused(run):
     assert start_of(run).keys() == set(PROJECTIONS)
-    with pytest.raises(ValueError, match="the run has 7 dimensions"):
+    with pytest.raises(Refused, match="the run has 7 dimensions"):
         start_of(replace(run, config=replace(CONFIG, dim=7)))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import tomllib
 
 import pytest
 
 from tests.recipe.material_makers import KINDS, NUMBER
 from tests.recipe.split import (
     CLASSES,
-    LICENCES,
     TRAINING_ONLY,
     Classes,
     by_class,
     class_of,
-    is_open,
+    credits,
+    read_sources,
     recording_of,
+    source,
     source_of,
 )
 from tests.recipe_makers import DATA
@@ -108,24 +108,34 @@ def test_open_material_is_cleared_and_split_alike(data):
     every, cleared = Classes(data), Classes(data, open_only=True)
     for whole, part in ((every.pictures, cleared.pictures), (every.sounds, cleared.sounds)):
         for name, paths in part.items():
-            assert paths == [path for path in whole[name] if is_open(path.split("/")[0], source_of(path))]
+            assert paths == [path for path in whole[name] if source(path).any_use]
     sources = {source_of(path) for paths in [*cleared.pictures.values(), *cleared.sounds.values()] for path in paths}
     assert {"cal101", "libri"} <= sources
-    assert sources <= {name for table in tomllib.loads(LICENCES.read_text()).values() for name in table if table[name]}
     assert sources.isdisjoint({"voc07", "hc", "us8k", "shtech", "shoyo"})
     with pytest.raises(KeyError):
-        is_open("everyday", "new")
+        source("everyday/images/dog/new_1.jpg")
+
+
+def test_credits_count_the_files_of_each_source_to_train_on():
+    pictures = {"train": ["everyday/images/dog/cal101_1.jpg", "classes/images/dog/pet_1.jpg"], "test": []}
+    sounds = {"train": ["classes/sounds/dog/fsdd_1.ogg", "classes/sounds/dog/fsdd_2.ogg"], "test": ["new_1.ogg"]}
+    found = credits([pictures, sounds])
+    assert {folder: {key: row["files"] for key, row in rows.items()} for folder, rows in found.items()} == {
+        "classes": {"pet": 1, "fsdd": 2},
+        "everyday": {"cal101": 1},
+    }
+    assert found["classes"]["fsdd"]["licence"] == "CC BY-SA 4.0"
 
 
 @needs_material
 def test_every_source_has_a_licence_and_uncleared_words_are_not_cleared():
-    table = tomllib.loads(LICENCES.read_text())
+    table = read_sources()
     with (MATERIAL / "everyday" / "sources.csv").open(encoding="utf-8") as file:
         rows = {row["source"]: row["licence"] for row in csv.DictReader(file)}
     assert set(rows) == set(table["everyday"])
-    for source, licence in rows.items():
+    for key, licence in rows.items():
         if any(word in licence for word in ("none", "mixed", "NC", "research", "Pixabay", "not listed", "AGPL")):
-            assert not table["everyday"][source], f"{source}: {licence}"
+            assert not table["everyday"][key].any_use, f"{key}: {licence}"
     for folder in ("classes", "everyday"):
         found = {source_of(path.as_posix()) for path in (MATERIAL / folder).glob("*/*/*_*")}
         assert found == set(table[folder])

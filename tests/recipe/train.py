@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from avloc.errors import Refused
 from tests.program import avloc
 from tests.recipe.boxes import faces_of
-from tests.recipe.compose import compose
+from tests.recipe.compose import SPLIT, compose
 from tests.recipe.pictures import SIDE
 
 RECIPE = Path(__file__).with_name("recipe.toml")
@@ -17,10 +18,15 @@ _LONGEST_S = 6 * 3600
 
 
 def run(*arguments: str) -> str:
-    """One command of the project; its standard output."""
+    """One command of the project; its standard output.
+
+    Raises:
+        Refused: it failed; its own error is on standard error.
+    """
     done = avloc(*arguments, timeout=_LONGEST_S)
     print(done.stderr, end="", flush=True)
-    done.check_returncode()
+    if done.returncode:
+        raise Refused(f"avloc {arguments[0]} ended with {done.returncode}", hint="see above")
     return done.stdout
 
 
@@ -28,9 +34,9 @@ def composed(data: Path, weights: Path, out: Path, *, clips: int, seed: int, ope
     """Find faces and compose, unless the same clips are there; the record of what is in which part.
 
     Raises:
-        ValueError: others are there.
+        Refused: others are there.
     """
-    record = out / "split.json"
+    record = out / SPLIT
     if not record.is_file():
         faces = faces_of(data, out, weights)
         compose(data, out, faces, clips=clips, seed=seed, open_only=open_only)
@@ -38,8 +44,9 @@ def composed(data: Path, weights: Path, out: Path, *, clips: int, seed: int, ope
     there = json.loads(record.read_text(encoding="utf-8"))
     if (there["clips"], there["seed"], there["open_only"]) != (clips, seed, open_only):
         material = "open" if there["open_only"] else "all"
-        raise ValueError(
-            f"{out} holds {there['clips']} clips of seed {there['seed']} from {material} material; take another --out"
+        raise Refused(
+            f"{out} holds {there['clips']} clips of seed {there['seed']} from {material} material",
+            hint="take another --out",
         )
     return record
 
