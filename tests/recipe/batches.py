@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.recipe.features import CELLS, GRID, probabilities
+from tests.recipe.features import probabilities
 from tests.recipe.material import Material
 from tests.recipe.pairs import read_pairs
 from tests.recipe.settings import FitSettings
@@ -22,7 +22,6 @@ from tests.recipe.settings import FitSettings
 VOICES, VOICE_SHARES = ("speech", "singing", "laugh"), (2 / 3, 1 / 6, 1 / 6)
 """Sound classes of boxed pictures of people: those that come from the head, and that boxes of heads fit."""
 UNLABELLED = -1
-_FLIPPED = torch.arange(CELLS).view(GRID, GRID).flip(1).flatten()
 
 Members = dict[str, NDArray[np.int64]]
 Shown = NDArray[np.bool_]
@@ -34,7 +33,7 @@ class PairBatch:
     """Pictures and sounds of equal index belong together."""
 
     pictures: Tensor
-    """[B, 49, 2280]."""
+    """[B, 49, 2280] float16."""
     sounds: Tensor
     """[B, 1545]."""
     relation: Tensor
@@ -46,7 +45,7 @@ class BoxedBatch:
     """Pictures with a sound and the share of each cell under boxes of what makes it."""
 
     pictures: Tensor
-    """[B, 196, 2280]."""
+    """[B, 196, 2280] float16."""
     sounds: Tensor
     """[B, 1545]."""
     relation: Tensor
@@ -101,7 +100,7 @@ class Batches:
             alike(known, settings.alike),
         )
         pictures = torch.cat([self._material.pictures.features[rows], real.features[clips]])
-        return PairBatch(pictures.float(), torch.stack(sounds).float(), relation)
+        return PairBatch(pictures, torch.stack(sounds).float(), relation)
 
     def boxed(self, rng: np.random.Generator) -> BoxedBatch:
         """Scenes, labelled pictures and real clips with boxes; what there is none of is left out."""
@@ -111,15 +110,8 @@ class Batches:
         shares *= [len(self._material.scenes.cells) > 0, self._chances.sum() > 0, len(self._boxed_clips) > 0]
         chosen = rng.choice(len(makers), settings.boxed_batch, p=shares / shares.sum())
         pictures, sounds, covers, shown, classes = zip(*(makers[one](rng) for one in chosen), strict=True)
-        flips = rng.random(len(chosen)) < 0.5
-        return BoxedBatch(
-            torch.stack(
-                [cells[_FLIPPED] if flip else cells for cells, flip in zip(pictures, flips, strict=True)]
-            ).float(),
-            torch.stack(sounds).float(),
-            boxed_relation(np.stack(shown), np.array(classes)),
-            torch.stack([cover.flip(1) if flip else cover for cover, flip in zip(covers, flips, strict=True)]),
-        )
+        relation = boxed_relation(np.stack(shown), np.array(classes))
+        return BoxedBatch(torch.stack(pictures), torch.stack(sounds).float(), relation, torch.stack(covers))
 
     def _scene(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Shown, int]:
         scenes = self._material.scenes

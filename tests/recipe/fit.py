@@ -151,7 +151,7 @@ class _Hints:
 
     def distance(self, batch: PairBatch, image: Tensor, audio: Tensor) -> Tensor:
         """Of images [n, cells, D] plus that of sounds [n, D], neither normalised."""
-        scores = batch.pictures[..., lite0.WIDTH :]
+        scores = batch.pictures[..., lite0.WIDTH :].float()
         parts = (
             (image, F.linear(scores, self._image, self._image_bias)),
             (audio, F.linear(batch.sounds, self._audio, self._audio_bias)),
@@ -186,9 +186,10 @@ class _Step:
     def _project(self, pictures: Tensor, sounds: Tensor) -> tuple[Tensor, Tensor]:
         """[n, cells, D] and [n, D], not normalised, from inputs with dropout: of images, whole channels."""
         projections, rate = self._projections, self._settings.dropout
-        channels = F.dropout1d(projections.image_inputs(pictures).transpose(1, 2), rate).transpose(1, 2)
+        dtype = torch.bfloat16 if self._autocasts else torch.float32
+        kept = F.dropout(torch.ones(len(pictures), 1, IMAGE_WIDTH, dtype=dtype), rate)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._autocasts):
-            image = projections.image(channels)
+            image = projections.image(projections.image_inputs(pictures.to(dtype)) * kept)
         return image.float(), projections.audio(F.dropout(projections.audio_inputs(sounds), rate))
 
 

@@ -103,7 +103,7 @@ def test_clips_that_are_left_out_have_no_influence(material):
 
 
 def test_pairs_and_real_clips_and_boxes_are_learned(material):
-    settings = replace(SMALL, steps=80, batch=24, learning_rate=0.003, dropout=0.3)
+    settings = replace(SMALL, steps=160, batch=24, learning_rate=0.003, dropout=0.3)
     projections = fit(material, range(len(material.real.clips)), 0, settings)
     real, firsts = material.real, range(0, len(material.real.clips), 2)
     peaks = projections.peaks(real.features[firsts], real.sounds[firsts])
