@@ -131,6 +131,12 @@ class Projections(nn.Module):
         image = F.normalize(self.image(self.image_inputs(pictures.float())), dim=2)
         return torch.einsum("ncd,md->nmc", image, audio)
 
+    def usual_peaks(self, pictures: Tensor) -> list[float]:
+        """Root mean square over pictures [n, cells, 2280] of the largest value of each concept, of unit vectors."""
+        concepts = torch.eye(DIM + self.unnamed)[: len(CONCEPTS)]
+        peaks = torch.cat([self.cosines(some, concepts).amax(2) for some in pictures.split(_AT_ONCE)])
+        return [round(float(value), 4) for value in peaks.clamp(min=0).square().mean(0).sqrt()]
+
     def folded(self) -> dict[str, Tensor]:
         """Weights and biases of a model's projections, which take the backbones' outputs as they are."""
         image, audio = self.image.weight.detach() / IMAGE_SCALE, self.audio.weight.detach() / self.audio_sd
@@ -269,5 +275,6 @@ def fitted(data: Path, weights: Path, out: Path, *, seed: int, open_only: bool =
         return path.parent
     material = load_material(data, weights, out, run, open_only=open_only)
     clips = [] if open_only else trained_on(material.real.clips)
-    write_model(run, fit(material, clips, seed), path, {"fit": about})
+    projections = fit(material, clips, seed)
+    write_model(run, projections, path, {"fit": about, "usual": projections.usual_peaks(material.pictures.features)})
     return path.parent

@@ -178,7 +178,7 @@ def predict_mixtures(engine: Engine, store_folder: Path, record: Path) -> list[M
     return found
 
 
-def mixture_scores(mixtures: Sequence[Mixture], named: int) -> dict[str, float]:
+def mixture_scores(mixtures: Sequence[Mixture], usual_C: Tensor) -> dict[str, float]:
     """Shares of the mixtures in which both things are found: `own` by concepts of their own sounds, `any` by any.
 
     `known` asks for two maps, `peaks` for as many as `concept_maps` finds. `image` takes the concepts that are
@@ -186,7 +186,7 @@ def mixture_scores(mixtures: Sequence[Mixture], named: int) -> dict[str, float]:
     """
 
     def maps(one: Mixture, audio_D: Tensor, least_share: float = 0.0) -> list[ConceptMap]:
-        return concept_maps(one.image, audio_D, 2, named=named, least_share=least_share)
+        return concept_maps(one.image, audio_D, 2, usual_C=usual_C, least_share=least_share)
 
     found = {
         "known": [maps(one, one.audio) for one in mixtures],
@@ -264,7 +264,7 @@ def measured(file: ModelFile, out: Path) -> dict[str, object]:
     return {
         "scenes": scenes(two, fusion),
         "scenes_everyday": scenes(everyday, fusion),
-        "mixed": mixture_scores(mixtures, len(file.card["concepts"])),
+        "mixed": mixture_scores(mixtures, torch.tensor(file.card["usual"])),
         "boxed": {
             "n": len(boxed),
             "rules": "half image, truth area, peak; mean over classes",

@@ -133,6 +133,16 @@ def test_hints_keep_the_named_dimensions(material):
     assert distance(50.0) < distance(0.0)
 
 
+def test_usual_peaks_are_of_unit_vectors(material):
+    projections = fit(material, [], 0, replace(SMALL, steps=1))
+    pictures = material.pictures.features[:3]
+    squares = np.zeros(len(CONCEPTS))
+    for cells in pictures.float():
+        unit = F.normalize(projections.image(projections.image_inputs(cells)), dim=1)
+        squares += unit[:, : len(CONCEPTS)].amax(0).clamp(min=0).numpy() ** 2 / 3
+    assert projections.usual_peaks(pictures) == pytest.approx(np.sqrt(squares), abs=1e-4)
+
+
 def test_the_written_model_gives_the_cosines_of_the_projections(tmp_path):
     run = load_model(write_run(tmp_path / "run"))
     rng = np.random.default_rng(2)

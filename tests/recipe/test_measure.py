@@ -62,7 +62,7 @@ def test_two_things_may_be_found_by_any_concepts(x, found):
 
 def test_shares_of_mixtures():
     both, weak = scene(), scene(bell_sound=0.05)
-    assert mixture_scores([both, weak], 3) == {
+    assert mixture_scores([both, weak], torch.ones(3)) == {
         "n": 2,
         "known_own": 1.0,
         "known_any": 1.0,
@@ -74,9 +74,9 @@ def test_shares_of_mixtures():
     }
     third = both.image.clone()
     third[WIND, 0, 0] = 1.0  # the strongest thing in the picture, which is silent
-    found = mixture_scores([replace(both, image=third)], 3)
+    found = mixture_scores([replace(both, image=third)], torch.ones(3))
     assert (found["known_own"], found["image_own"], found["image_any"]) == (1, 0, 1)
-    assert mixture_scores([both], 1)["known_any"] == 0  # the bell has no named dimension
+    assert mixture_scores([both], torch.ones(1))["known_any"] == 0  # the bell has no named dimension
 
 
 def test_embeddings_are_those_of_the_prepared_mixtures(made, tmp_path):
@@ -89,7 +89,7 @@ def test_embeddings_are_those_of_the_prepared_mixtures(made, tmp_path):
         assert torch.linalg.vector_norm(one.image, dim=0).numpy() == pytest.approx(1, abs=1e-5)
         assert one.alone.shape == (2, len(one.audio))
         assert [boxes.shape[1] for boxes in one.boxes] == [4, 4]
-    assert mixture_scores(found, 3)["n"] == 12
+    assert mixture_scores(found, torch.ones(3))["n"] == 12
 
 
 def test_names_have_the_class_of_the_picture():
