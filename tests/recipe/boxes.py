@@ -43,7 +43,8 @@ class TrainingBoxes(HumanBoxes):
     """Heads and shoulders of people; of other things the boxes that people drew, else those of a detector."""
 
     faces: Mapping[str, Sequence[Box]]
-    """Picture -> faces."""
+    """Picture -> faces. Not used for files that may be used for any purpose: the weights of the face detector are under
+    the MIT licence, but the faces that they were trained on are probably for research alone."""
 
     def sources(self, path: str) -> list[Box]:
         kind = class_of(path)
@@ -51,7 +52,8 @@ class TrainingBoxes(HumanBoxes):
             return super().sources(path) or self._detected(path, read_pairs().boxes.get(kind, ()))
         if kind == CROWD:
             return []  # faces are found in its front rows, but all of it sounds
-        heads = [head_and_shoulders(face) for face in near(self.faces.get(path, ()))]
+        faces = () if self.classes.open_only else self.faces.get(path, ())
+        heads = [head_and_shoulders(face) for face in near(faces)]
         bodies = self._bodies(path)
         return heads or (bodies if kind == FACE else [upper_half(body) for body in bodies])
 

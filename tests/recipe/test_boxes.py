@@ -53,6 +53,14 @@ def test_people_without_a_face_speak_from_the_upper_half(data):
     assert all(boxes.sources(path) == [] for path in paths_of(boxes.classes, "face", "observ"))
 
 
+def test_faces_of_the_detector_have_no_part_in_what_may_be_used_for_any_purpose(data, boxes):
+    cleared = Classes(data, open_only=True)
+    paths = [path for path in boxes.faces if boxes.sources(path)]
+    assert paths
+    for path in paths:
+        assert TrainingBoxes(cleared, boxes.faces).sources(path) == TrainingBoxes(boxes.classes, {}).sources(path)
+
+
 def test_a_person_is_cut_to_the_body_that_has_the_head(boxes):
     (path, *_) = paths_of(boxes.classes, "person", "voc07")
     (body,) = boxes.classes.boxes[path]
