@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         if name != "faces":
             command.add_argument("--seed", type=int, default=0)
         if name not in ("faces", "fit", "folds"):
-            command.add_argument("--clips", type=int, default=7500, help="training clips")
+            command.add_argument("--clips", type=int, default=10000, help="training clips")
     command = commands.add_parser("ship", help="Measure a fitted model on unseen files and put it into the package.")
     command.add_argument("--out", type=Path, required=True, help="the folder of `fit`")
     _add_model(command)

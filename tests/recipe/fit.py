@@ -1,9 +1,9 @@
 """Projections fitted on the features of frozen backbones: the named dimensions of a common space, and unnamed ones.
 
 The named dimensions start as those of the run, which are the concepts trained further; the concepts' own projections
-stay a hint. Unnamed ones start random and small. The result is the mean of the fitted weights and of those at the
-start, which keeps more of what the run learned of scenes (Wortsman et al., "Robust fine-tuning of zero-shot models",
-CVPR 2022).
+stay a hint. Unnamed ones start random and small. The result is the mean of the weights of several runs (Wortsman et
+al., "Model soups", ICML 2022) and of those at the start, which keeps more of what the first training learned of scenes
+(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 
 Shape letters: n pictures, m sounds, D common space.
 """
@@ -11,6 +11,7 @@ Shape letters: n pictures, m sounds, D common space.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,10 @@ class Projections(nn.Module):
                 layer.bias[rows] *= scale
 
     @torch.no_grad()
-    def average_with(self, others: Sequence[Tensor], share: float) -> None:
-        """Move every weight to its weighted mean with another one, whose weight is `share`."""
-        for own, other in zip(self.parameters(), others, strict=True):
-            own.lerp_(other, share)
+    def average_with(self, other: Projections, share: float) -> None:
+        """Move every weight to its weighted mean with that of other projections, whose weight is `share`."""
+        for own, their in zip(self.parameters(), other.parameters(), strict=True):
+            own.lerp_(their, share)
 
     def image_inputs(self, pictures: Tensor) -> Tensor:
         """Scaled outputs of the image backbone, [n, cells, 2280]."""
@@ -214,30 +215,36 @@ def fit(material: Material, clips: Sequence[int], seed: int, settings: FitSettin
         settings: None is those of the recipe.
     """
     settings = settings or read_settings()
-    rng = np.random.default_rng(seed)
+    batches, rng = Batches(material, clips, settings), np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        projections = Projections(settings.unnamed, material.sounds.features[:, 0])
+        start = Projections(settings.unnamed, material.sounds.features[:, 0])
         if material.start is not None:
-            projections.start_at(
-                material.start, material.pictures.features[::SCALED_ON], material.sounds.features[:, 0]
-            )
-        start = [weights.detach().clone() for weights in projections.parameters()]
-        batches, step = Batches(material, clips, settings), _Step(projections, settings)
-        optimizer = torch.optim.AdamW(
-            projections.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-        for number in range(settings.steps):
-            loss = step.pair_loss(batches.pairs(rng))
-            if number % settings.boxed_every == 0:
-                loss = loss + step.boxed_loss(batches.boxed(rng))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    projections.average_with(start, settings.keep)
-    return projections.eval().requires_grad_(requires_grad=False)
+            start.start_at(material.start, material.pictures.features[::SCALED_ON], material.sounds.features[:, 0])
+        mean = _run(start, batches, rng, settings)
+        for others in range(1, settings.runs):
+            mean.average_with(_run(start, batches, rng, settings), 1 / (others + 1))
+    mean.average_with(start, settings.keep)
+    return mean.eval().requires_grad_(requires_grad=False)
+
+
+def _run(start: Projections, batches: Batches, rng: np.random.Generator, settings: FitSettings) -> Projections:
+    """All steps from a start, which stays as it is."""
+    projections = deepcopy(start)
+    step = _Step(projections, settings)
+    optimizer = torch.optim.AdamW(
+        projections.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    for number in range(settings.steps):
+        loss = step.pair_loss(batches.pairs(rng))
+        if number % settings.boxed_every == 0:
+            loss = loss + step.boxed_loss(batches.boxed(rng))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return projections
 
 
 def write_model(run_file: ModelFile, projections: Projections, path: Path, card: Mapping[str, Any]) -> None:

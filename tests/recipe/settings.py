@@ -17,6 +17,7 @@ class FitSettings:
 
     unnamed: int
     steps: int
+    runs: int
     learning_rate: float
     weight_decay: float
     dropout: float
