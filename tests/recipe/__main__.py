@@ -11,7 +11,7 @@ from avloc.errors import AvlocError
 from avloc.weights import YAMNET
 from tests.recipe.boxes import FACES, faces_of
 from tests.recipe.fit import FITTED, fitted
-from tests.recipe.folds import five_folds, table
+from tests.recipe.folds import five_folds, score_fitted, table
 from tests.recipe.people import score_people
 from tests.recipe.ship import LITE, OPEN, score_of_shipped, ship
 from tests.recipe.train import composed, train
@@ -30,16 +30,15 @@ def parser() -> argparse.ArgumentParser:
         ("compose", "Find faces and compose clips."),
         ("train", "Find faces, compose, prepare, distill and train."),
         ("fit", "Fit the projections of the run of `train` on its backbones' features."),
-        ("folds", "Fit without each fifth of the real clips, and measure and calibrate on that."),
+        ("folds", f"Fit without each fifth of the real clips, and measure and calibrate on that; {OPEN}: measure."),
         ("make", "All of it: train, fit, folds and ship. Stopped, it goes on where it was."),
     ):
         command = commands.add_parser(name, help=words)
         command.add_argument("--data", type=Path, required=True, help="folder with classes/, everyday/ and real/")
         command.add_argument("--weights", type=Path, required=True, help=f"folder with {WEIGHT_FILES}")
         command.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
-        if name not in ("faces", "folds"):
-            _add_model(command)
         if name != "faces":
+            _add_model(command)
             command.add_argument("--seed", type=int, default=0)
         if name not in ("faces", "fit", "folds"):
             command.add_argument("--clips", type=int, default=10000, help="training clips")
@@ -73,9 +72,6 @@ def run(arguments: argparse.Namespace) -> None:
 def _make(arguments: argparse.Namespace) -> None:
     """`compose`, `train`, `fit`, `folds` or, in `make`, all stages."""
     where = arguments.data, arguments.weights, arguments.out
-    if arguments.command == "folds":
-        _measure_folds(*where, seed=arguments.seed)
-        return
     how = {"seed": arguments.seed, "open_only": arguments.model == OPEN}
     if arguments.command == "compose":
         print(composed(*where, clips=arguments.clips, **how))
@@ -83,16 +79,15 @@ def _make(arguments: argparse.Namespace) -> None:
         print(train(*where, clips=arguments.clips, **how))
     if arguments.command in ("fit", "make"):
         print(fitted(*where, **how))
+    if arguments.command in ("folds", "make"):
+        if arguments.model == OPEN:
+            print(table(score_fitted(*where)))
+        else:
+            print(table(five_folds(*where, seed=arguments.seed)))
+            print(json.dumps(score_people(*where), indent=2))
     if arguments.command == "make":
-        if arguments.model == LITE:
-            _measure_folds(*where, seed=arguments.seed)
         made = arguments.out / FITTED, arguments.out, arguments.model
         print(json.dumps(score_of_shipped(*made) or ship(*made), indent=2))
-
-
-def _measure_folds(data: Path, weights: Path, out: Path, *, seed: int) -> None:
-    print(table(five_folds(data, weights, out, seed=seed)))
-    print(json.dumps(score_people(data, weights, out), indent=2))
 
 
 def main(given: list[str] | None = None) -> None:

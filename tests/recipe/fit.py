@@ -84,11 +84,7 @@ class Projections(nn.Module):
             pictures: [n, cells, 2280] outputs of the image backbone, for the scale.
             sounds: [m, 1545] outputs of the audio backbone, for the scale.
         """
-        audio = run["aud_proj.weight"].float()
-        self.image.weight[:DIM] = run["img_proj.weight"].float().flatten(1) * IMAGE_SCALE
-        self.image.bias[:DIM] = run["img_proj.bias"].float()
-        self.audio.weight[:DIM] = audio * self.audio_sd
-        self.audio.bias[:DIM] = run["aud_proj.bias"].float() + audio @ self.audio_mean
+        self.take(run)
         inputs = self.image_inputs(pictures.float()), self.audio_inputs(sounds.float())
         for layer, values in zip((self.image, self.audio), inputs, strict=True):
             vectors = layer(values)
@@ -96,6 +92,16 @@ class Projections(nn.Module):
                 scale = norm / vectors[..., rows].norm(dim=-1).mean()
                 layer.weight[rows] *= scale
                 layer.bias[rows] *= scale
+
+    @torch.no_grad()
+    def take(self, state: Mapping[str, Tensor]) -> None:
+        """Take the first dimensions, or all, from projections as in `folded`."""
+        image, audio = state["img_proj.weight"].float().flatten(1), state["aud_proj.weight"].float()
+        rows = slice(len(audio))
+        self.image.weight[rows] = image * IMAGE_SCALE
+        self.image.bias[rows] = state["img_proj.bias"].float()
+        self.audio.weight[rows] = audio * self.audio_sd
+        self.audio.bias[rows] = state["aud_proj.bias"].float() + audio @ self.audio_mean
 
     @torch.no_grad()
     def average_with(self, other: Projections, share: float) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from avloc.checkpoint import MODEL_NAME, ModelFile, load_model, save_model
 from avloc.engine.fusion import RESIZE_KEY
 from avloc.localize.verdict import VerdictRule
-from avloc.networks.concepts import concepts_hash
+from avloc.networks.concepts import DIM, concepts_hash
 from tests.recipe.calibration import (
     LEVELS,
     RIGHT_NO_MATCH,
@@ -34,7 +34,7 @@ from tests.recipe.calibration import (
     verdict_levels,
     verdict_shares,
 )
-from tests.recipe.fit import Projections, fit, write_model
+from tests.recipe.fit import FITTED, Projections, fit, write_model
 from tests.recipe.material import Material, load_material
 from tests.recipe.measure import RESIZE, calibrated
 from tests.recipe.real import FOLDS, RealClip, RealClips, trained_on
@@ -111,6 +111,20 @@ def score_fold(real: RealClips, model: Projections, fold: int) -> Fold:
 
 def _scored(real: RealClips, fold: int) -> list[int]:
     return [index for index, clip in enumerate(real.clips) if clip.fold == fold and clip.calibrates]
+
+
+def score_fitted(data: Path, weights: Path, out: Path) -> dict[str, Any]:
+    """Score the fitted model of `avloc-open`, which real clips have no part in, on every fold; as `five_folds`.
+
+    The card's calibration is not from here: each fold is rated by a rule that is fitted on the others.
+    """
+    model = load_model(out / FITTED)
+    real = load_material(data, weights, out, load_model(out / "run"), open_only=True).real
+    projections = Projections(model.config.dim - DIM, real.sounds)
+    projections.take(model.state)
+    results = fold_results([score_fold(real, projections, fold) for fold in range(FOLDS)])
+    write_results(results, out)
+    return results
 
 
 def five_folds(data: Path, weights: Path, out: Path, *, seed: int) -> dict[str, Any]:

@@ -73,10 +73,15 @@ def _sources(out: Path) -> dict[str, dict[str, dict[str, object]]]:
 
 
 def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:
-    """Entries of the card: from the five folds, or for `avloc-open`, which real clips have no part in, from its own."""
+    """Entries of the card: from real clips, or for `avloc-open`, which these have no part in, from training clips.
+
+    `real` is what was measured on real clips.
+    """
+    results = read_results(out)
+    real = {name: results[name] for name in REAL}
     if model == OPEN:
         engine = Engine.from_file(fitted, torch.device("cpu"))
-        return calibrated(peaks_of(predict_clips(engine, out / "store", first=CALIBRATED_ON)))
-    results, people = read_results(out), read_people(out)
-    real = {name: results[name] for name in REAL}
+        peaks = peaks_of(predict_clips(engine, out / "store", first=CALIBRATED_ON))
+        return {**calibrated(peaks), "real": real}
+    people = read_people(out)
     return {**results["card"], "real": {**real, "people": {name: people[name] for name in PEOPLE}}}

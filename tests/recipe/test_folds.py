@@ -16,8 +16,8 @@ from avloc.localize.verdict import VerdictRule, clip_match
 from tests.recipe import folds as module
 from tests.recipe.calibration import WRONG_MATCH
 from tests.recipe.features import AUDIO_WIDTH
-from tests.recipe.fit import Projections
-from tests.recipe.fit_makers import write_run
+from tests.recipe.fit import Projections, fit, write_model
+from tests.recipe.fit_makers import SMALL, make_material, write_run
 from tests.recipe.folds import (
     AGGREGATES,
     Fold,
@@ -25,6 +25,7 @@ from tests.recipe.folds import (
     five_folds,
     fold_model,
     fold_results,
+    score_fitted,
     score_fold,
     table,
     write_results,
@@ -177,6 +178,22 @@ class Fitted(Projections):
 
     def peaks(self, pictures, given):
         return Model([]).peaks(pictures, given).div(10).tanh()
+
+
+def test_a_model_that_real_clips_have_no_part_in_is_scored_on_every_fold(tmp_path, monkeypatch):
+    material = make_material(clips=30)
+    moments = [replace(moment, kind=KINDS[int(moment.clip) // 5 % 3]) for moment in material.real.clips]
+    material = replace(material, real=replace(material.real, clips=moments))
+    run = load_model(write_run(tmp_path / "run"))
+    settings = replace(SMALL, steps=60, batch=24, learning_rate=0.003, dropout=0.3)
+    projections = fit(material, range(len(moments)), 0, settings)
+    write_model(run, projections, tmp_path / "fit" / "model.safetensors", {"fit": 1})
+    monkeypatch.setattr(module, "load_material", lambda *where, open_only: material if open_only else None)
+    found = score_fitted(tmp_path, tmp_path, tmp_path)
+    expected = fold_results([score_fold(material.real, projections, fold) for fold in range(5)])
+    assert found["auc_by_fold"] == pytest.approx(expected["auc_by_fold"], abs=0.01)
+    assert found["card"]["verdict"]["slope"] == pytest.approx(expected["card"]["verdict"]["slope"], rel=0.01)
+    assert json.loads((tmp_path / "folds.json").read_text()) == found
 
 
 def test_a_stopped_run_goes_on(material, tmp_path, monkeypatch):

@@ -34,21 +34,23 @@ def test_one_command_makes_everything(model, open_only, monkeypatch):
     calls = []
     monkeypatch.setattr(program, "score_of_shipped", lambda *made: None)
     monkeypatch.setattr(program, "table", str)
-    for name in ("train", "fitted", "five_folds", "score_people", "ship"):
+    for name in ("train", "fitted", "five_folds", "score_people", "score_fitted", "ship"):
         monkeypatch.setattr(program, name, lambda *where, name=name, **how: calls.append((name, where, how)))
     where = Path("a"), Path("b"), Path("c")
     how = {"seed": 2, "open_only": open_only}
     arguments = ["--data", "a", "--weights", "b", "--out", "c", "--seed", "2", "--model", model]
+    folds = [("five_folds", where, {"seed": 2}), ("score_people", where, {})]
+    if open_only:
+        folds = [("score_fitted", where, {})]
     stages = [
         ("train", where, {"clips": 9, **how}),
         ("fitted", where, how),
-        *([] if open_only else [("five_folds", where, {"seed": 2}), ("score_people", where, {})]),
+        *folds,
         ("ship", (Path("c/fit"), where[2], model), {}),
     ]
     program.main(["make", *arguments, "--clips", "9"])
     program.main(["fit", *arguments])
-    if not open_only:
-        program.main(["folds", *arguments[:-2]])
+    program.main(["folds", *arguments])
     program.main(["ship", "--out", "c", "--model", model])
     assert calls == [*stages, *stages[1:]]
 
