@@ -1,9 +1,9 @@
 """Projections fitted on the features of frozen backbones: the named dimensions of a common space, and unnamed ones.
 
 The named dimensions start as those of the run, which are the concepts trained further; the concepts' own projections
-stay a hint. Unnamed ones start random and small. The result is the mean of the weights of several runs (Wortsman et
-al., "Model soups", ICML 2022) and of those at the start, which keeps more of what the first training learned of scenes
-(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+stay a hint. Unnamed ones start random and small. The result is the mean of the fitted weights and of those at the
+start, which keeps more of what the run learned of scenes (Wortsman et al., "Robust fine-tuning of zero-shot models",
+CVPR 2022).
 
 Shape letters: n pictures, m sounds, D common space.
 """
@@ -227,11 +227,9 @@ def fit(material: Material, clips: Sequence[int], seed: int, settings: FitSettin
         start = Projections(settings.unnamed, material.sounds.features[:, 0])
         if material.start is not None:
             start.start_at(material.start, material.pictures.features[::SCALED_ON], material.sounds.features[:, 0])
-        mean = _run(start, batches, rng, settings)
-        for others in range(1, settings.runs):
-            mean.average_with(_run(start, batches, rng, settings), 1 / (others + 1))
-    mean.average_with(start, settings.keep)
-    return mean.eval().requires_grad_(requires_grad=False)
+        fitted = _run(start, batches, rng, settings)
+    fitted.average_with(start, settings.keep)
+    return fitted.eval().requires_grad_(requires_grad=False)
 
 
 def _run(start: Projections, batches: Batches, rng: np.random.Generator, settings: FitSettings) -> Projections:

@@ -17,7 +17,7 @@ from tests.recipe.real import RealClip, RealClips
 from tests.recipe.settings import read_settings
 from tests.small_models import save_small
 
-SMALL = replace(read_settings(), steps=4, runs=1, batch=12, boxed_batch=8, unnamed=5, keep=0.0)
+SMALL = replace(read_settings(), steps=4, batch=12, boxed_batch=8, unnamed=5, keep=0.0)
 CONFIG = ModelConfig(
     vision_trunk="efficientnet_lite0+classes", audio_trunk="yamnet+classes", dim=DIM, rate=16_000, frame=448
 )

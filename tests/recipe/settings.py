@@ -17,7 +17,6 @@ class FitSettings:
 
     unnamed: int
     steps: int
-    runs: int
     learning_rate: float
     weight_decay: float
     dropout: float

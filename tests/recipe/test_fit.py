@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -121,20 +120,6 @@ def test_without_real_clips_pairs_by_class_are_learned():
     projections = fit(material, [], 0, replace(SMALL, steps=40, batch=24, learning_rate=0.003, dropout=0.3))
     dogs = projections.peaks(material.pictures.features[:2], material.sounds.features[:2, 0])
     assert (dogs.argmax(1) == torch.arange(2)).all()
-
-
-def test_the_result_is_the_mean_of_the_runs(material, monkeypatch):
-    values = iter([1.0, 2.0, 6.0])
-
-    def run(start, batches, rng, settings):
-        projections, value = deepcopy(start), next(values)
-        for one in projections.parameters():
-            one.data.fill_(value)
-        return projections
-
-    monkeypatch.setattr(module, "_run", run)
-    mean = fit(material, [], 0, replace(SMALL, runs=3))
-    assert {round(float(value), 5) for one in mean.parameters() for value in one.unique()} == {3.0}
 
 
 def test_hints_keep_the_named_dimensions(material):
