@@ -1,4 +1,4 @@
-"""Where in a picture its sounds come from: boxes by people for testing; for training also those of two detectors."""
+"""Where in a picture its sounds come from: boxes, for testing nearly all by people, for training also by detectors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BESIDE, _ABOVE, _BELOW = 0.35, 0.35, 0.8
 
 @dataclass(frozen=True)
 class HumanBoxes:
-    """Boxes that people drew."""
+    """Boxes of boxes.json: those that people drew, and of farm animals and some pets those of a detector."""
 
     classes: Classes
 

@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from avloc.errors import Refused
+from avloc.files import read_json_object
 from tests.recipe.boxes import Box
 from tests.recipe.clips import (
     LAYOUTS,
@@ -37,6 +39,7 @@ from tests.recipe.clips import (
     write_boxes,
     write_clip,
 )
+from tests.recipe.pairs import tables_hash
 from tests.recipe.pictures import Scene, plain, roughened
 from tests.recipe.scored import makers, write_scored
 from tests.recipe.sounds import SAMPLES, Waveform, in_a_room, only_noise
@@ -132,6 +135,23 @@ def compose_training(classes: Classes, faces: Mapping[str, Sequence[Box]], folde
     write_boxes(folder, sorted(entry for share in made for entry in share))
 
 
+def check_composed(out: Path, *, open_only: bool, **wanted: int) -> None:
+    """Refuse a folder that was composed for the other model, by other tables or with other settings.
+
+    Args:
+        out: the folder of `compose`.
+        open_only: as in `compose`.
+        wanted: `clips` and `seed`, where they matter.
+
+    Raises:
+        Refused: it was.
+    """
+    there = read_json_object(out / SPLIT)
+    for name, value in {"open_only": open_only, "tables": tables_hash(), **wanted}.items():
+        if there.get(name) != value:
+            raise Refused(f"{out} was composed with {name} {there.get(name)}, not {value}", hint="take another --out")
+
+
 def compose(
     data: Path, out: Path, faces: Mapping[str, Sequence[Box]], *, clips: int, seed: int, open_only: bool = False
 ) -> None:
@@ -148,6 +168,6 @@ def compose(
     classes = Classes(data, open_only=open_only)
     compose_training(classes, faces, out / "train", clips, seed)
     write_scored(data, out, composed_kinds(Classes(data)), seed)
-    record = {"seed": seed, "clips": clips, "open_only": open_only}
+    record = {"open_only": open_only, "tables": tables_hash(), "seed": seed, "clips": clips}
     parts = {"pictures": classes.pictures, "sounds": classes.sounds}
     (out / SPLIT).write_text(json.dumps({**record, **parts}, indent=1), encoding="utf-8")

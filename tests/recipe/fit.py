@@ -29,6 +29,7 @@ from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concept_projectio
 from tests.recipe.batches import Batches, BoxedBatch, PairBatch
 from tests.recipe.features import AUDIO_WIDTH, GRID, IMAGE_WIDTH, POOLED
 from tests.recipe.material import Material, load_material
+from tests.recipe.pairs import tables_hash
 from tests.recipe.real import trained_on
 from tests.recipe.settings import FitSettings, read_settings
 
@@ -264,6 +265,18 @@ def write_model(run_file: ModelFile, projections: Projections, path: Path, card:
     save_model(path, replace(run_file.config, dim=width), {**run_file.state, **projections.folded()}, about)
 
 
+def about_fit(run: ModelFile, seed: int, *, open_only: bool) -> dict[str, Any]:
+    """What a fit depends on."""
+    return {
+        "run": run.sha256,
+        "seed": seed,
+        "open_only": open_only,
+        "concepts": concepts_hash(),
+        "tables": tables_hash(),
+        "settings": asdict(read_settings()),
+    }
+
+
 def fitted(data: Path, weights: Path, out: Path, *, seed: int, open_only: bool = False) -> Path:
     """Fit projections on the features of OUT/run, unless the same are there; the folder of the model, OUT/fit.
 
@@ -275,13 +288,7 @@ def fitted(data: Path, weights: Path, out: Path, *, seed: int, open_only: bool =
         open_only: fit on files that may be used for any purpose, and on no real clips.
     """
     run, path = load_model(out / "run"), out / FITTED / MODEL_NAME
-    about = {
-        "run": run.sha256,
-        "seed": seed,
-        "open_only": open_only,
-        "concepts": concepts_hash(),
-        "settings": asdict(read_settings()),
-    }
+    about = about_fit(run, seed, open_only=open_only)
     if path.is_file() and load_model(path).card["fit"] == about:
         return path.parent
     material = load_material(data, weights, out, run, open_only=open_only)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from avloc.checkpoint import MODEL_NAME, ModelFile, load_model, save_model
 from avloc.engine.fusion import RESIZE_KEY
 from avloc.localize.verdict import VerdictRule
-from avloc.networks.concepts import DIM, concepts_hash
+from avloc.networks.concepts import DIM
 from tests.recipe.calibration import (
     LEVELS,
     RIGHT_NO_MATCH,
@@ -34,11 +34,10 @@ from tests.recipe.calibration import (
     verdict_levels,
     verdict_shares,
 )
-from tests.recipe.fit import FITTED, Projections, fit, write_model
+from tests.recipe.fit import FITTED, Projections, about_fit, fit, write_model
 from tests.recipe.material import Material, load_material
 from tests.recipe.measure import RESIZE, calibrated
 from tests.recipe.real import FOLDS, RealClip, RealClips, trained_on
-from tests.recipe.settings import read_settings
 
 MODELS, RESULTS = "folds", "folds.json"
 AGGREGATES: dict[str, Callable[[Numbers], float]] = {
@@ -123,14 +122,14 @@ def score_fitted(data: Path, weights: Path, out: Path) -> dict[str, Any]:
     projections = Projections(model.config.dim - DIM, real.sounds)
     projections.take(model.state)
     results = fold_results([score_fold(real, projections, fold) for fold in range(FOLDS)])
-    write_results(results, out)
-    return results
+    return write_results({**results, "fit": model.card["fit"]}, out)
 
 
 def five_folds(data: Path, weights: Path, out: Path, *, seed: int) -> dict[str, Any]:
     """Fit and score every fold; the results, also in OUT/folds.json. Stopped, it goes on where it was.
 
-    The models stay in OUT/folds, with the calibrated card.
+    The models stay in OUT/folds, each with a card that is calibrated on the other folds. `fit` in the results is what
+    they depend on.
 
     Args:
         data: folder with `classes/`, `everyday/` and `real/`.
@@ -140,12 +139,12 @@ def five_folds(data: Path, weights: Path, out: Path, *, seed: int) -> dict[str, 
     """
     run = load_model(out / "run")
     material = load_material(data, weights, out, run, open_only=False)
-    results = fold_results([_made_fold(material, run, out, fold, seed) for fold in range(FOLDS)])
+    folds = [_made_fold(material, run, out, fold, seed) for fold in range(FOLDS)]
     for fold in range(FOLDS):
         made = load_model(fold_model(out, fold))
-        save_model(made.path, made.config, made.state, {**made.card, RESIZE_KEY: RESIZE, **results["card"]})
-    write_results(results, out)
-    return results
+        card = calibrated(Scores.joined(other.scores() for other in folds if other is not folds[fold]))
+        save_model(made.path, made.config, made.state, {**made.card, RESIZE_KEY: RESIZE, **card})
+    return write_results({**fold_results(folds), "fit": about_fit(run, seed, open_only=False)}, out)
 
 
 def fold_model(out: Path, fold: int) -> Path:
@@ -157,9 +156,7 @@ def _made_fold(material: Material, run: ModelFile, out: Path, fold: int, seed: i
     """A fold from OUT/folds; fitted and scored first if it is not there."""
     path, real = fold_model(out, fold), material.real
     chosen = [real.clips[index] for index in _scored(real, fold)]
-    settings = asdict(read_settings())
-    ids = [clip.id for clip in chosen]
-    about = {"run": run.sha256, "seed": seed, "fold": ids, "concepts": concepts_hash(), "settings": settings}
+    about = {**about_fit(run, seed, open_only=False), "fold": [clip.id for clip in chosen]}
     record = path.with_name("peaks.npy")
     if path.is_file() and load_model(path).card["fit"] == about:
         return Fold(chosen, np.load(record))
@@ -212,12 +209,11 @@ def _match_results(rules: Sequence[VerdictRule], matches: Sequence[Scores]) -> d
     }
 
 
-def write_results(results: dict[str, Any], out: Path) -> Path:
-    """OUT/folds.json."""
+def write_results(results: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write OUT/folds.json; the results."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / RESULTS
-    path.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    return path
+    (out / RESULTS).write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return results
 
 
 def read_results(out: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from avloc.engine.targets import box_cover
 from avloc.errors import Refused
 from avloc.networks.concepts import DIM
 from tests.recipe.boxes import Box, TrainingBoxes, faces_of
-from tests.recipe.compose import is_plain
+from tests.recipe.compose import check_composed, is_plain
 from tests.recipe.features import (
     AUDIO_WIDTH,
     CELLS,
@@ -102,7 +102,11 @@ def load_material(data: Path, weights: Path, out: Path, run: ModelFile, *, open_
         out: folder with `train`.
         run: the model whose backbones are used.
         open_only: only files that may be used for any purpose; real clips are to measure with.
+
+    Raises:
+        Refused: `out` was composed for the other model or by other tables.
     """
+    check_composed(out, open_only=open_only)
     maker = _Maker(Classes(data, open_only=open_only), weights, out, run, read_settings())
     return Material(maker.pictures(), maker.sound_files(), maker.scenes(), maker.real(), start_of(run))
 

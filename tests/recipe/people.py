@@ -17,7 +17,7 @@ from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
 from tests.recipe.boxes import PERSON, Box, corners, head_and_shoulders, upper_half
 from tests.recipe.features import picture
-from tests.recipe.folds import fold_model
+from tests.recipe.folds import fold_model, read_results
 from tests.recipe.real import FOLDS, RealClip, detected_in, faces_in, read_clips
 
 SPEECH = "speech"
@@ -47,8 +47,11 @@ class SpeechMoment:
     @property
     def on_person(self) -> bool | None:
         """Whether the peak is in a box; None without boxes."""
-        x, y = self.peak
-        return any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in self.boxes) if self.boxes else None
+        return self.has(*self.peak) if self.boxes else None
+
+    def has(self, x: float, y: float) -> bool:
+        """Whether a point is in a box."""
+        return any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in self.boxes)
 
 
 def upper_bodies(faces: Sequence[Box], objects: Sequence[Sequence]) -> list[Box]:
@@ -104,18 +107,24 @@ def _peak(heat_HW: Heat) -> tuple[float, float]:
 
 
 def people_results(moments: Sequence[SpeechMoment]) -> dict[str, Any]:
-    """Share of the peaks on a person, each clip with a weight of 1; and which clips to look at.
+    """Share of the peaks on a person, each clip with a weight of 1; the same of the centre; and which clips to look at.
 
     Moments in which nobody was found are left out of the share.
     """
-    by_clip: dict[str, list[bool]] = {}
+    by_clip: dict[str, list[SpeechMoment]] = {}
     for one in moments:
-        if one.on_person is not None:
-            by_clip.setdefault(one.clip.clip, []).append(one.on_person)
+        if one.boxes:
+            by_clip.setdefault(one.clip.clip, []).append(one)
+
+    def share(hit: Callable[[SpeechMoment], bool | None]) -> float | None:
+        means = [np.mean([bool(hit(one)) for one in several]) for several in by_clip.values()]
+        return round(float(np.mean(means)), 4) if means else None
+
     return {
         "clips": len(by_clip),
         "moments": sum(map(len, by_clip.values())),
-        "share": round(float(np.mean([np.mean(hits) for hits in by_clip.values()])), 4) if by_clip else None,
+        "share": share(lambda one: one.on_person),
+        "centre": share(lambda one: one.has(0.5, 0.5)),
         "beside": [one.clip.id for one in moments if one.on_person is False],
         "nobody_found": [one.clip.id for one in moments if one.on_person is None],
     }
@@ -132,7 +141,7 @@ def score_people(data: Path, weights: Path, out: Path) -> dict[str, Any]:
     clips = read_clips(data)
     heat = localized([load(fold_model(out, fold)) for fold in range(FOLDS)], data)
     moments = speech_moments(clips, faces_in(clips, data, out, weights), detected_in(data), heat)
-    results = people_results(moments)
+    results = {**people_results(moments), "fit": read_results(out)["fit"]}
     (out / RESULTS).write_text(json.dumps(results, indent=1), encoding="utf-8")
     contact_sheet(data, moments, out / "people.png")
     return results

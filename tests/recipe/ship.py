@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import torch
 from avloc.checkpoint import ModelFile, default_model, load_model, save_model
 from avloc.engine import Engine
 from avloc.engine.fusion import RESIZE_KEY
+from avloc.errors import Refused
 from avloc.files import read_json_object
-from tests.recipe.compose import SPLIT
+from tests.recipe.compose import SPLIT, check_composed
+from tests.recipe.folds import RESULTS as FOLDS_FILE
 from tests.recipe.folds import read_results
 from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, predict_clips
+from tests.recipe.people import RESULTS as PEOPLE_FILE
 from tests.recipe.people import read_people
 from tests.recipe.split import credits
 
@@ -22,7 +26,7 @@ LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OP
 CARD = {
     RESIZE_KEY: RESIZE,
     "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for the end of the first, which was trained on "
-    "composed scenes; projections fitted on {}. Recipe: python -m tests.recipe",
+    "composed clips; projections fitted on {}. Recipe: python -m tests.recipe",
 }
 FITTED_ON = {
     LITE: "labelled pictures and sounds, scenes and recorded clips",
@@ -31,7 +35,9 @@ FITTED_ON = {
 CALIBRATED_ON = 600  # training clips of avloc-open
 REAL = ("clips", "moments", "auc", "auc_by_kind", "match_auc", "ece", "ece_wrong_twice", "verdicts", "reliability")
 """Of the five-fold results, what the card has under `real`."""
-PEOPLE = ("clips", "moments", "share")
+RATED = ("match_auc", "ece", "ece_wrong_twice", "verdicts", "reliability")
+"""Of these, what depends on a calibration on real clips."""
+PEOPLE = ("clips", "moments", "share", "centre")
 """The same of people who speak, under `people`."""
 
 
@@ -54,7 +60,11 @@ def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
         folder: of the fitted model.
         out: the folder of everything that was made.
         model: `avloc-lite` or `avloc-open`.
+
+    Raises:
+        Refused: what is in `out` was made for the other model, or its results are those of another fit.
     """
+    check_composed(out, open_only=model == OPEN)
     fitted, target = load_model(folder), target_of(out, model)
     card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD}
     card["about"] = CARD["about"].format(FITTED_ON[model])
@@ -67,7 +77,7 @@ def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
 
 
 def _sources(out: Path) -> dict[str, dict[str, dict[str, object]]]:
-    """Sources of the files that OUT/train was composed of, with their licences."""
+    """Sources of the labelled files that OUT/train was composed of, with their licences."""
     split = read_json_object(out / SPLIT)
     return credits(split[name] for name in ("pictures", "sounds"))
 
@@ -78,10 +88,18 @@ def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:
     `real` is what was measured on real clips.
     """
     results = read_results(out)
-    real = {name: results[name] for name in REAL}
+    _check_fit(results, fitted, out / FOLDS_FILE)
     if model == OPEN:
+        real = {name: results[name] for name in REAL if name not in RATED}
         engine = Engine.from_file(fitted, torch.device("cpu"))
         peaks = peaks_of(predict_clips(engine, out / "store", first=CALIBRATED_ON))
         return {**calibrated(peaks), "real": real}
     people = read_people(out)
+    _check_fit(people, fitted, out / PEOPLE_FILE)
+    real = {name: results[name] for name in REAL}
     return {**results["card"], "real": {**real, "people": {name: people[name] for name in PEOPLE}}}
+
+
+def _check_fit(results: Mapping[str, Any], fitted: ModelFile, path: Path) -> None:
+    if results["fit"] != fitted.card["fit"]:
+        raise Refused(f"{path} is of another fit than {fitted.path}", hint="run `fit` and `folds` again")

@@ -1,8 +1,8 @@
 """Which pictures and sounds are for training and which for testing, decided by file and recording before anything else.
 
 DATA holds `classes/` and `everyday/`, each with `images/CLASS/*.jpg`, `sounds/CLASS/*`, `sounds_only/CLASS/*`,
-`boxes.json` (path -> boxes in fractions, by people) and `auto_boxes.json` (path -> boxes with score and name, by a
-detector). The beginning of a file's name is its source. Paths are relative to DATA.
+`boxes.json` (path -> boxes in fractions, by people but for farm animals and some pets) and `auto_boxes.json` (path ->
+boxes with score and name, by a detector). The beginning of a file's name is its source. Paths are relative to DATA.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from avloc.annotations.labels import parse_label
 from avloc.errors import Refused
 from avloc.media.pictures import decode_picture
 from tests.folder_contents import folder_contents
+from tests.recipe import compose as module
 from tests.recipe.boxes import head_and_shoulders
 from tests.recipe.clips import SHARES, Part
 from tests.recipe.compose import compose_training, plain_order, sources_of
@@ -130,15 +131,18 @@ def test_the_same_seed_gives_the_same_bytes(data, made, tmp_path):
     }
 
 
-def test_what_is_composed_is_not_composed_again(data, made, tmp_path):
+def test_what_is_composed_is_not_composed_again(data, made, tmp_path, monkeypatch):
     before = folder_contents(made)
     composed(data, tmp_path, made, clips=60, seed=3)
     assert folder_contents(made) == before
-    with pytest.raises(Refused, match="60 clips of seed 3 from all material"):
+    with pytest.raises(Refused, match="with clips 60, not 61"):
         composed(data, tmp_path, made, clips=61, seed=3)
     with pytest.raises(Refused) as caught:
         composed(data, tmp_path, made, clips=60, seed=3, open_only=True)
     assert caught.value.hint == "take another --out"
+    with monkeypatch.context() as patch, pytest.raises(Refused, match="with tables"):
+        patch.setattr(module, "tables_hash", lambda: "other")
+        composed(data, tmp_path, made, clips=60, seed=3)
 
 
 def test_the_record_names_the_files_of_each_part(data, made):

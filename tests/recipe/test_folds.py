@@ -14,7 +14,7 @@ from avloc.checkpoint import load_model
 from avloc.engine import card_fusion
 from avloc.localize.verdict import VerdictRule, clip_match
 from tests.recipe import folds as module
-from tests.recipe.calibration import WRONG_MATCH
+from tests.recipe.calibration import WRONG_MATCH, Scores
 from tests.recipe.features import AUDIO_WIDTH
 from tests.recipe.fit import Projections, fit, write_model
 from tests.recipe.fit_makers import SMALL, make_material, write_run
@@ -127,7 +127,8 @@ def test_a_fold_with_another_scale_is_rated_by_the_rule_of_the_others(five):
 
 def test_results_are_written_and_shown(five, tmp_path):
     results = fold_results(five)
-    assert json.loads(write_results(results, tmp_path / "out").read_text()) == results
+    assert write_results(results, tmp_path / "out") is results
+    assert json.loads((tmp_path / "out" / "folds.json").read_text()) == results
     shown = table(results)
     assert f"{results['auc']:.3f}" in shown
     assert "| mean of logits |" in shown
@@ -207,7 +208,11 @@ def test_a_stopped_run_goes_on(material, tmp_path, monkeypatch):
     assert fitted == [7] * 6
     assert json.loads((tmp_path / "folds.json").read_text()) == first
     cards = [load_model(fold_model(tmp_path, fold)).card for fold in range(5)]
-    assert all(VerdictRule.from_card(card) == VerdictRule(**first["card"]["verdict"]) for card in cards)
+    peaks = [score_fold(material.real, Fitted(), fold).scores() for fold in range(5)]
+    for fold, card in enumerate(cards):  # calibrated on the others
+        others = calibrated(Scores.joined(peaks[:fold] + peaks[fold + 1 :]))
+        assert VerdictRule.from_card(card) == VerdictRule(**others["verdict"])
+        assert {**first["fit"], "fold": card["fit"]["fold"]} == card["fit"]
     assert all(card_fusion(card).resize == RESIZE for card in cards)
     five_folds(tmp_path, tmp_path, tmp_path, seed=8)
     assert fitted[6:] == [8] * 5

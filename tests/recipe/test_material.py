@@ -17,11 +17,12 @@ from avloc.checkpoint import ModelFile
 from avloc.errors import Refused
 from tests.recipe import material as module
 from tests.recipe.boxes import FACES
+from tests.recipe.compose import SPLIT
 from tests.recipe.features import AUDIO_WIDTH, CELLS, IMAGE_WIDTH
 from tests.recipe.fit_makers import CONFIG
 from tests.recipe.material import PROJECTIONS, covers_of, load_material, start_of
 from tests.recipe.material_makers import faces_in
-from tests.recipe.pairs import read_pairs
+from tests.recipe.pairs import read_pairs, tables_hash
 from tests.recipe.real import REAL_FACES
 from tests.recipe.settings import read_settings
 from tests.recipe.split import Classes, source
@@ -66,7 +67,8 @@ def folder(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def out(folder, made, tmp_path_factory):
     out = tmp_path_factory.mktemp("fit-out")
-    (out / "train").symlink_to(made / "train")
+    for name in ("train", SPLIT):
+        (out / name).symlink_to(made / name)
     faces = {path: [[*box, 0.99] for box in boxes] for path, boxes in faces_in(folder).items()}
     (out / FACES).write_text(json.dumps(faces))
     real = {f"real/frames/r{number}.jpg": [[0.2, 0.2, 0.4, 0.4, 0.95]] for number in range(3)}
@@ -144,6 +146,9 @@ def test_the_open_model_has_open_files_alone(folder, out, run, monkeypatch, tmp_
     monkeypatch.setattr(module, "Networks", FakeNetworks)
     for name in ("train", FACES, REAL_FACES):
         (tmp_path / name).symlink_to(out / name)
+    with pytest.raises(Refused, match="open_only False, not True"):
+        load_material(folder, folder, out, run, open_only=True)
+    (tmp_path / SPLIT).write_text(json.dumps({"open_only": True, "tables": tables_hash()}))
     load_material(folder, folder, tmp_path, run, open_only=True)
     for name in ("pictures", "sounds"):
         paths = json.loads((tmp_path / "features" / name / "names.json").read_text())["names"]

@@ -66,13 +66,14 @@ def test_a_face_is_enlarged_to_the_chest():
 def test_share_of_speech_on_people():
     places = {"one-0": (0.45, 0.4), "one-1": (0.45, 0.5), "two-0": (0.25, 0.5), "three-0": (0.5, 0.5)}
     faces = {f"real/frames/one-{number}.jpg": [FACE] for number in range(2)}
-    persons = [[0, 0.2, 0.5, 1.0, 0.6, "person"], [0, 0, 1, 1, 0.4, "person"], [0, 0, 1, 1, 0.9, "dog"]]
+    persons = [[0, 0.2, 0.52, 1.0, 0.6, "person"], [0, 0, 1, 1, 0.4, "person"], [0, 0, 1, 1, 0.9, "dog"]]
     found = speech_moments(CLIPS, faces, {"real/frames/two-0.jpg": persons}, lambda clip: heat_at(*places[clip.id]))
     assert [one.on_person for one in found] == [True, False, True, None]
     assert people_results(found) == {
         "clips": 2,
         "moments": 3,
         "share": 0.75,
+        "centre": 0.5,
         "beside": ["one-1"],
         "nobody_found": ["three-0"],
     }
@@ -102,7 +103,9 @@ def test_results_and_sheet_are_written(real, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "read_clips", lambda data: CLIPS)
     monkeypatch.setattr(module, "detected_in", lambda data: {})
     monkeypatch.setattr(module, "faces_in", lambda clips, *where: {clip.frame: [FACE] for clip in clips})
+    (tmp_path / "folds.json").write_text('{"fit": {"seed": 3}}')
     results = score_people(real, real, tmp_path)
+    assert results["fit"] == {"seed": 3}
     assert (results["share"], results["beside"]) == (0.6667, ["two-0"])
     assert json.loads((tmp_path / "people.json").read_text()) == results
     with Image.open(tmp_path / "people.png") as sheet:

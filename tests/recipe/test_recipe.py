@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from avloc.checkpoint import default_model
 from avloc.config import TrainConfig, from_dict, read_toml
 from avloc.engine import ClipCells, Fusion
 from avloc.engine.fusion import AdaptiveWeights
+from avloc.errors import Refused
 from avloc.localize.verdict import VerdictRule
 from tests.recipe import __main__ as program
 from tests.recipe.calibration import Scores
 from tests.recipe.measure import ClipMaps, calibrated, class_means
-from tests.recipe.ship import OPEN, score_of_shipped
+from tests.recipe.pairs import tables_hash
+from tests.recipe.ship import OPEN, score_of_shipped, ship
 from tests.recipe.train import RECIPE
 from tests.small_models import save_small
 
@@ -67,6 +71,33 @@ def test_the_model_that_is_shipped_already_is_not_measured_again(tmp_path):
     ):
         save_small(shipped, card=card)
         assert score_of_shipped(tmp_path / "fit", tmp_path, OPEN) == score
+
+
+def made_by(folder, **card):
+    """An OUT folder of `avloc-open` whose fitted model and results have these entries."""
+    (folder / "fit").mkdir()
+    save_small(folder / "fit" / "model.safetensors", card={"fit": {"seed": 1}, "concepts": []})
+    (folder / "split.json").write_text(json.dumps({"open_only": True, "tables": tables_hash()}))
+    (folder / "folds.json").write_text(json.dumps(card))
+
+
+def test_a_model_is_shipped_under_its_own_licence_alone(tmp_path, capsys):
+    made_by(tmp_path)
+    shipped = default_model().read_bytes()
+    with pytest.raises(SystemExit) as caught:
+        program.main(["ship", "--out", str(tmp_path)])
+    assert caught.value.code == 5
+    assert "open_only True, not False" in capsys.readouterr().err
+    assert default_model().read_bytes() == shipped
+
+
+def test_results_of_another_fit_are_not_shipped(tmp_path):
+    made_by(tmp_path, fit={"seed": 2})
+    split = json.loads((tmp_path / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps({**split, "pictures": {"train": []}, "sounds": {"train": []}}))
+    with pytest.raises(Refused, match=r"folds\.json is of another fit"):
+        ship(tmp_path / "fit", tmp_path, OPEN)
+    assert not (tmp_path / f"{OPEN}.safetensors").exists()
 
 
 def test_absent_weights_of_the_face_detector_are_named(data, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 
 import pytest
 
@@ -125,6 +126,15 @@ def test_credits_count_the_files_of_each_source_to_train_on():
         "everyday": {"cal101": 1},
     }
     assert found["classes"]["fsdd"]["licence"] == "CC BY-SA 4.0"
+
+
+def test_what_may_be_used_for_any_purpose_has_a_licence_that_says_so():
+    allowed = re.compile(r"CC0|CC BY|MIT|Apache-2\.0|public domain|ODbL")
+    cleared = [one for rows in read_sources().values() for one in rows.values() if one.any_use]
+    assert len(cleared) > 15
+    for one in cleared:
+        assert allowed.search(one.licence), one
+        assert not re.search(r"BY-N|none|mixed|not said|research", one.licence), one
 
 
 @needs_material

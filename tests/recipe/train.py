@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from avloc.errors import Refused
 from tests.program import avloc
 from tests.recipe.boxes import faces_of
-from tests.recipe.compose import SPLIT, compose
+from tests.recipe.compose import SPLIT, check_composed, compose
 from tests.recipe.pictures import SIDE
 
 RECIPE = Path(__file__).with_name("recipe.toml")
@@ -41,13 +40,7 @@ def composed(data: Path, weights: Path, out: Path, *, clips: int, seed: int, ope
         faces = faces_of(data, out, weights)
         compose(data, out, faces, clips=clips, seed=seed, open_only=open_only)
         return record
-    there = json.loads(record.read_text(encoding="utf-8"))
-    if (there["clips"], there["seed"], there["open_only"]) != (clips, seed, open_only):
-        material = "open" if there["open_only"] else "all"
-        raise Refused(
-            f"{out} holds {there['clips']} clips of seed {there['seed']} from {material} material",
-            hint="take another --out",
-        )
+    check_composed(out, open_only=open_only, clips=clips, seed=seed)
     return record
 
 
