@@ -94,7 +94,7 @@ def main(given: list[str] | None = None) -> None:
     try:
         run(parser().parse_args(given))
     except AvlocError as error:
-        print(error, error.hint, file=sys.stderr)
+        print(error, error.hint, sep="\n", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
 
 

@@ -39,11 +39,10 @@ from tests.recipe.clips import (
     write_boxes,
     write_clip,
 )
-from tests.recipe.pairs import tables_hash
 from tests.recipe.pictures import Scene, plain, roughened
 from tests.recipe.scored import makers, write_scored
 from tests.recipe.sounds import SAMPLES, Waveform, in_a_room, only_noise
-from tests.recipe.split import Classes
+from tests.recipe.split import Classes, tables_hash
 
 SPLIT = "split.json"
 WRONG_SHARE = 0.15

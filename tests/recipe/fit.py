@@ -29,9 +29,9 @@ from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concept_projectio
 from tests.recipe.batches import Batches, BoxedBatch, PairBatch
 from tests.recipe.features import AUDIO_WIDTH, GRID, IMAGE_WIDTH, POOLED
 from tests.recipe.material import Material, load_material
-from tests.recipe.pairs import tables_hash
 from tests.recipe.real import trained_on
 from tests.recipe.settings import FitSettings, read_settings
+from tests.recipe.split import tables_hash
 
 IMAGE_SCALE = 3.0
 """Outputs of the image backbone are divided by it; features are in [0, 6]."""

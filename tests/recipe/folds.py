@@ -18,6 +18,7 @@ import numpy as np
 
 from avloc.checkpoint import MODEL_NAME, ModelFile, load_model, save_model
 from avloc.engine.fusion import RESIZE_KEY
+from avloc.files import read_json_object
 from avloc.localize.verdict import VerdictRule
 from avloc.networks.concepts import DIM
 from tests.recipe.calibration import (
@@ -218,8 +219,7 @@ def write_results(results: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def read_results(out: Path) -> dict[str, Any]:
     """What `five_folds` wrote to OUT/folds.json."""
-    results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    return results
+    return read_json_object(out / RESULTS)
 
 
 def table(results: dict[str, Any]) -> str:

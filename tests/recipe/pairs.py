@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from avloc.files import sha256_of
-
 TABLES = Path(__file__).with_name("pairs.toml")
 Table = Mapping[str, tuple[str, ...]]
 
@@ -40,11 +38,6 @@ class Pairs:
         """Sound classes that a picture of a class with these objects in it may show, each once."""
         found = [*self.may[kind], *(name for thing in objects for name in self.objects.get(thing, ()))]
         return tuple(dict.fromkeys(found))
-
-
-def tables_hash() -> str:
-    """SHA-256 of the tables that say what is trained on: those of pairs.toml and licences.toml."""
-    return sha256_of(TABLES, TABLES.with_name("licences.toml"))
 
 
 @cache

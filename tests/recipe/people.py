@@ -13,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from avloc.files import read_json_object
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
 from tests.recipe.boxes import PERSON, Box, corners, head_and_shoulders, upper_half
@@ -149,8 +150,7 @@ def score_people(data: Path, weights: Path, out: Path) -> dict[str, Any]:
 
 def read_people(out: Path) -> dict[str, Any]:
     """What `score_people` wrote to OUT/people.json."""
-    results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    return results
+    return read_json_object(out / RESULTS)
 
 
 def contact_sheet(data: Path, moments: Sequence[SpeechMoment], path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.recipe.folds import read_results
 from tests.recipe.measure import RESIZE, calibrated, measured, peaks_of, predict_clips
 from tests.recipe.people import RESULTS as PEOPLE_FILE
 from tests.recipe.people import read_people
-from tests.recipe.split import credits
+from tests.recipe.split import credited
 
 LITE, OPEN = "avloc-lite", "avloc-open"
 LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OPEN: "Apache-2.0"}
@@ -79,7 +79,7 @@ def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
 def _sources(out: Path) -> dict[str, dict[str, dict[str, object]]]:
     """Sources of the labelled files that OUT/train was composed of, with their licences."""
     split = read_json_object(out / SPLIT)
-    return credits(split[name] for name in ("pictures", "sounds"))
+    return credited(split[name] for name in ("pictures", "sounds"))
 
 
 def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:
@@ -101,5 +101,5 @@ def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:
 
 
 def _check_fit(results: Mapping[str, Any], fitted: ModelFile, path: Path) -> None:
-    if results["fit"] != fitted.card["fit"]:
+    if results.get("fit") != fitted.card["fit"]:
         raise Refused(f"{path} is of another fit than {fitted.path}", hint="run `fit` and `folds` again")

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from tests.recipe.pairs import read_pairs
+from avloc.files import sha256_of
+from tests.recipe.pairs import TABLES, read_pairs
 
 CLASSES, EVERYDAY = "classes", "everyday"
 LICENCES = Path(__file__).with_name("licences.toml")
@@ -95,6 +96,11 @@ class Source:
     licence: str
 
 
+def tables_hash() -> str:
+    """SHA-256 of the tables that say what is trained on: those of pairs.toml and licences.toml."""
+    return sha256_of(TABLES, LICENCES)
+
+
 @cache
 def read_sources() -> dict[str, dict[str, Source]]:
     """The tables of licences.toml: folder -> beginning of a file's name -> its source."""
@@ -111,7 +117,7 @@ def source(path: str) -> Source:
     return read_sources()[path.split("/")[0]][source_of(path)]
 
 
-def credits(parts: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, dict[str, dict[str, object]]]:
+def credited(parts: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, dict[str, dict[str, object]]]:
     """Folder -> beginning of a file's name -> name, licence and number of files of the source.
 
     Args:

@@ -22,10 +22,10 @@ from tests.recipe.features import AUDIO_WIDTH, CELLS, IMAGE_WIDTH
 from tests.recipe.fit_makers import CONFIG
 from tests.recipe.material import PROJECTIONS, covers_of, load_material, start_of
 from tests.recipe.material_makers import faces_in
-from tests.recipe.pairs import read_pairs, tables_hash
+from tests.recipe.pairs import read_pairs
 from tests.recipe.real import REAL_FACES
 from tests.recipe.settings import read_settings
-from tests.recipe.split import Classes, source
+from tests.recipe.split import Classes, source, tables_hash
 
 
 class FakeNetworks:

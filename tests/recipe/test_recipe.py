@@ -18,8 +18,8 @@ from avloc.localize.verdict import VerdictRule
 from tests.recipe import __main__ as program
 from tests.recipe.calibration import Scores
 from tests.recipe.measure import ClipMaps, calibrated, class_means
-from tests.recipe.pairs import tables_hash
 from tests.recipe.ship import OPEN, score_of_shipped, ship
+from tests.recipe.split import tables_hash
 from tests.recipe.train import RECIPE
 from tests.small_models import save_small
 

@@ -15,7 +15,7 @@ from tests.recipe.split import (
     Classes,
     by_class,
     class_of,
-    credits,
+    credited,
     read_sources,
     recording_of,
     source,
@@ -117,10 +117,10 @@ def test_open_material_is_cleared_and_split_alike(data):
         source("everyday/images/dog/new_1.jpg")
 
 
-def test_credits_count_the_files_of_each_source_to_train_on():
+def test_credited_sources_count_the_files_of_each_source_to_train_on():
     pictures = {"train": ["everyday/images/dog/cal101_1.jpg", "classes/images/dog/pet_1.jpg"], "test": []}
     sounds = {"train": ["classes/sounds/dog/fsdd_1.ogg", "classes/sounds/dog/fsdd_2.ogg"], "test": ["new_1.ogg"]}
-    found = credits([pictures, sounds])
+    found = credited([pictures, sounds])
     assert {folder: {key: row["files"] for key, row in rows.items()} for folder, rows in found.items()} == {
         "classes": {"pet": 1, "fsdd": 2},
         "everyday": {"cal101": 1},
