@@ -30,6 +30,7 @@ MODEL_NAME = "model.safetensors"
 """The selected epoch, in a run folder."""
 LAST_NAME = "last.safetensors"
 """The last epoch, in a run folder."""
+_COHORT = "cohort."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class ModelFile:
     """Tensors under the published keys, without prefix."""
     card: dict[str, Any] = field(default_factory=dict)
     """Training record: data hash, epoch, seed, selection, licence and the like."""
+    cohort: dict[str, Tensor] = field(default_factory=dict)
+    """Vectors of `avloc.engine.Cohort`; empty for most models."""
     path: Path
     sha256: str
 
@@ -58,8 +61,14 @@ def default_model() -> Path:
     return Path(str(files("avloc") / "models" / "avloc-lite.safetensors"))
 
 
-def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: dict[str, Any]) -> None:
-    """Write one self-describing `.safetensors` file, atomically."""
+def save_model(
+    path: Path,
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+    card: dict[str, Any],
+    cohort: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write one self-describing `.safetensors` file, atomically. `cohort` is that of `ModelFile`."""
     protocol = SPECS[config.method].protocol
     about = {
         "schema": SCHEMA,
@@ -68,7 +77,8 @@ def save_model(path: Path, config: ModelConfig, state: dict[str, Tensor], card: 
         "protocol": PROTOCOLS[protocol].as_json() if protocol else None,
         "card": card,
     }
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    named = {**state, **{_COHORT + key: value for key, value in (cohort or {}).items()}}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in named.items()}
     # Serialised in memory: `save_file` raises the same error for a full disk as for everything else.
     write_bytes(path, save(tensors, metadata={METADATA_KEY: json_text(about)}))
 
@@ -118,7 +128,8 @@ def _load_own(path: Path) -> ModelFile:
     except (SafetensorError, ValueError, OSError, UsageError) as error:
         raise WeightsError(f"{path} cannot be read as a model: {error}") from error
     full = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    return ModelFile(config=config, state=full, card=card, path=path, sha256=sha256_of(path))
+    cohort = {key.removeprefix(_COHORT): full.pop(key) for key in list(full) if key.startswith(_COHORT)}
+    return ModelFile(config=config, state=full, card=card, cohort=cohort, path=path, sha256=sha256_of(path))
 
 
 def _table(about: dict[str, Any], name: str) -> dict[str, Any]:

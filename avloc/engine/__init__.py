@@ -1,5 +1,6 @@
 """The core: one model on one device, its maps, their fusion and their scores."""
 
+from avloc.engine.cohort import Cohort
 from avloc.engine.core import Engine, pick_device, pick_precision, weighted_total
 from avloc.engine.fusion import Fusion, HeatMaps, card_fusion, load_fusion, map_weights
 from avloc.engine.inference import OTHER_CLASS, SILENCE, WHITE_NOISE, ClipCells, WrongSounds, predict_cells
@@ -11,6 +12,7 @@ __all__ = [
     "SILENCE",
     "WHITE_NOISE",
     "ClipCells",
+    "Cohort",
     "Engine",
     "Fusion",
     "HeatMaps",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from avloc.checkpoint import ModelFile
-    from avloc.engine import Engine, Fusion
+    from avloc.engine import Cohort, Engine, Fusion
     from avloc.localize.array_inputs import Frame, Waveform
     from avloc.methods import Embeddings
 
@@ -60,14 +60,14 @@ def load(
         Refused: this process was forked after a model was loaded.
     """
     from avloc.checkpoint import default_model, load_model
-    from avloc.engine import Engine, load_fusion, pick_device
+    from avloc.engine import Cohort, Engine, load_fusion, pick_device
 
     Protocol(precision=precision)
     torch_device = pick_device(device)
     check_fork_safe(torch_device)
     file = load_model(default_model() if path is None else Path(path))
     fusion = load_fusion(prior, weights, file.card, weights_dir, torch_device, listener)
-    return Model(file, Engine.from_file(file, torch_device, precision), fusion)
+    return Model(file, Engine.from_file(file, torch_device, precision), fusion, Cohort.of(file))
 
 
 class Model:
@@ -83,7 +83,7 @@ class Model:
         protocol: resize, precision and weights of the fused maps, in one line.
     """
 
-    def __init__(self, file: ModelFile, engine: Engine, fusion: Fusion) -> None:
+    def __init__(self, file: ModelFile, engine: Engine, fusion: Fusion, cohort: Cohort | None = None) -> None:
         self.name = file.name
         self.card: Mapping[str, Any] = file.card
         self.seconds = engine.config.seconds
@@ -92,7 +92,7 @@ class Model:
         own = "" if self.resize == Protocol().resize else self.resize
         self.protocol = "/".join(filter(None, (Protocol().name, own, engine.precision, fusion.label)))
         self.rule = VerdictRule.from_card(file.card)
-        self._engine, self._fusion = engine, fusion
+        self._engine, self._fusion, self._cohort = engine, fusion, cohort
         self._silence_cache: dict[tuple[int, int], Tensor] = {}
 
     def __repr__(self) -> str:
@@ -167,11 +167,13 @@ class Model:
         cells = [self._fusion.cells(grid, prior_maps) for grid in grids]
         _check_finite(grids[0], *cells)
         effects = [0.0, 0.0] if sound.silent else _effects(cells, self.resize)
+        cohort_similarity = None if sound.silent else self._cohort_similarity(embeddings)
         judgement = self.rule.judge(
             silent=sound.silent,
             sound_effect=effects[0],
             sound_effect_noise=effects[1],
             peak_similarity=float(grids[0].max()),
+            cohort_similarity=cohort_similarity or 0.0,
         )
         return Result(
             frame=frame,
@@ -181,6 +183,7 @@ class Model:
             judgement=judgement,
             sound_effect=effects[0],
             sound_effect_noise=effects[1],
+            cohort_similarity=cohort_similarity,
             time_s=scene.time_s,
             window_s=(sound.start_s, sound.end_s),
             tiled=sound.short,
@@ -223,6 +226,9 @@ class Model:
     def _similarity(self, embeddings: Embeddings) -> NDArray[np.float32]:
         grid: NDArray[np.float32] = self._engine.similarity(embeddings)[0].float().cpu().numpy()
         return grid
+
+    def _cohort_similarity(self, embeddings: Embeddings) -> float | None:
+        return None if self._cohort is None else self._cohort.similarity(embeddings.image[0], embeddings.audio[0])
 
     def _silence(self, sound: SoundWindow) -> Tensor:
         """Audio embedding of silence of the sound's length, cached."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "avloc.localize/3"
 FIELDS = (
-    *("time_s", "window_s", "tiled", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity", "mean_similarity"),
+    *("time_s", "window_s", "tiled", "frame_hw", "peak_xy", "box_xyxy"),
+    *("peak_similarity", "mean_similarity", "cohort_similarity"),
     *("silent", "sound_effect", "sound_effect_noise", "match", "verdict", "model", "protocol", "seconds"),
 )
 """Keys of `Result.as_json` after the schema, in order."""
@@ -48,6 +49,9 @@ class Result:
     """Mean absolute difference, in [0, 1], to the heat map of the same frame with digital silence."""
     sound_effect_noise: float
     """The same with noise of the sound's RMS."""
+    cohort_similarity: float | None = None
+    """Cosine that sounds and pictures of the model's cohort reach (`avloc.engine.Cohort`); None for silence and for
+    models without a cohort."""
     time_s: float = 0.0
     """Time stamp of the frame in its video, in seconds."""
     window_s: tuple[float, float] = (0.0, 0.0)

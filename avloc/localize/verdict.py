@@ -80,8 +80,8 @@ _SILENT = Judgement(match=None, verdict=Verdict.SILENT, depends_on_sound=False)
 class VerdictRule:
     """Calibration and thresholds of the verdict, from a model's card.
 
-    The match is the logistic function of `slope * peak cosine + offset` (Platt scaling, 1999). Without slope and offset
-    the model has no calibration.
+    The match is the logistic function of `slope * (peak cosine - cohort's cosine) + offset` (Platt scaling, 1999).
+    Without slope and offset the model has no calibration.
     """
 
     slope: float | None = None
@@ -123,26 +123,39 @@ class VerdictRule:
         except UsageError as error:
             raise WeightsError(f"the model's card has an invalid verdict: {error}") from error
 
-    def match(self, peak_similarity: float) -> float | None:
-        """Probability that the source of a sound is in the picture, by the largest cosine; None without calibration.
+    def match(self, peak_similarity: float, cohort_similarity: float = 0.0) -> float | None:
+        """Probability that the source of a sound is in the picture; None without calibration.
+
+        Args:
+            peak_similarity: largest cosine.
+            cohort_similarity: of the model's cohort (`avloc.engine.Cohort`); 0 for a model without.
 
         Raises:
-            UsageError: the cosine is not finite.
+            UsageError: a cosine is not finite.
         """
-        if not math.isfinite(peak_similarity):
-            raise UsageError(f"peak_similarity = {peak_similarity} is impossible; valid: a finite number")
+        cosines = {"peak_similarity": peak_similarity, "cohort_similarity": cohort_similarity}
+        for name, value in cosines.items():
+            if not math.isfinite(value):
+                raise UsageError(f"{name} = {value} is impossible; valid: a finite number")
         if self.slope is None or self.offset is None:
             return None
-        return 1 / (1 + math.exp(min(-(self.slope * peak_similarity + self.offset), _STEEPEST)))
+        logit = self.slope * (peak_similarity - cohort_similarity) + self.offset
+        return 1 / (1 + math.exp(min(-logit, _STEEPEST)))
 
     def judge(
-        self, *, silent: bool, sound_effect: float, sound_effect_noise: float, peak_similarity: float
+        self,
+        *,
+        silent: bool,
+        sound_effect: float,
+        sound_effect_noise: float,
+        peak_similarity: float,
+        cohort_similarity: float = 0.0,
     ) -> Judgement:
         """The judgement on a map with these measurements, see `avloc.Result`."""
         if silent:
             return _SILENT
         depends = min(sound_effect, sound_effect_noise) >= self.least_effect
-        return self._judgement(self.match(peak_similarity), depends_on_sound=depends)
+        return self._judgement(self.match(peak_similarity, cohort_similarity), depends_on_sound=depends)
 
     def judge_clip(self, times: Sequence[Judgement]) -> Judgement:
         """The judgement on a clip, by `clip_match` and the same thresholds; silent if all of its times are."""

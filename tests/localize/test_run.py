@@ -41,9 +41,8 @@ from tests.small_models import SMALL, save_small
 RATE = 22_050
 FIELDS = (
     *("schema", "input", "time_s", "window_s", "tiled", "frame_hw", "peak_xy", "box_xyxy", "peak_similarity"),
-    *("mean_similarity", "silent", "sound_effect", "sound_effect_noise", "match", "verdict", "model", "protocol"),
-    "seconds",
-    "error",
+    *("mean_similarity", "cohort_similarity", "silent", "sound_effect", "sound_effect_noise", "match", "verdict"),
+    *("model", "protocol", "seconds", "error"),
 )
 
 

@@ -23,9 +23,17 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 HARDLY = "the map hardly depends on the sound"
 
 
-def judged(peak: float = 0.5, *, effects: tuple[float, float] = (0.2, 0.2), silent: bool = False, **rule: float):
+def judged(
+    peak: float = 0.5,
+    cohort: float = 0.0,
+    *,
+    effects: tuple[float, float] = (0.2, 0.2),
+    silent: bool = False,
+    **rule: float,
+):
+    measured = {"peak_similarity": peak, "cohort_similarity": cohort}
     effect, noise = effects
-    return VerdictRule(**rule).judge(silent=silent, sound_effect=effect, sound_effect_noise=noise, peak_similarity=peak)
+    return VerdictRule(**rule).judge(silent=silent, sound_effect=effect, sound_effect_noise=noise, **measured)
 
 
 def judged_clip(*matches: float | None, depends: bool = True, **rule: float) -> Judgement:
@@ -50,6 +58,14 @@ def test_the_match_is_the_logistic_function_of_the_peak(peak, logit):
     assert VerdictRule(**LINEAR).match(peak) == pytest.approx(1 / (1 + math.exp(-logit)), rel=1e-12)
 
 
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_the_match_is_that_of_the_peak_above_the_cohort(peak, cohort):
+    rule = VerdictRule(**LINEAR)
+    assert rule.match(peak, cohort) == pytest.approx(rule.match(peak - cohort), rel=1e-9)
+    judgement = judged(peak, cohort, **LINEAR)
+    assert judgement.match == rule.match(peak, cohort)
+
+
 @given(st.floats(min_value=0, exclude_min=True, allow_infinity=False), FINITE, st.lists(st.floats(-1, 1), min_size=2))
 def test_a_higher_peak_never_has_a_lower_match(slope, offset, peaks):
     rule = VerdictRule(slope=slope, offset=offset)
@@ -71,6 +87,8 @@ def test_an_extreme_calibration_does_not_overflow(slope, offset, matches):
 def test_a_peak_that_is_not_finite_is_refused(peak, rule):
     with pytest.raises(UsageError, match=f"peak_similarity = {peak}"):
         judged(peak, **rule)
+    with pytest.raises(UsageError, match=f"cohort_similarity = {peak}"):
+        judged(0.5, peak, **rule)
 
 
 def test_without_calibration_there_is_neither_match_nor_verdict():

@@ -16,7 +16,7 @@ from torch import Tensor
 from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.dataset import ClipSet, clip_loader
-from avloc.engine import ClipCells, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heat, truth_of
+from avloc.engine import ClipCells, Cohort, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heat, truth_of
 from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
@@ -27,7 +27,7 @@ from avloc.store import Store
 from tests.recipe.calibration import Scores, fit_rule, medians, roc_auc
 from tests.recipe.clips import SILENCE
 from tests.recipe.concept_maps import LEAST_SHARE, ConceptMap, concept_maps
-from tests.recipe.scored import ALONE, MIXED_FILE
+from tests.recipe.scored import ALONE, MIXED_FILE, RIGHT, SILENT, WRONG
 
 RESIZE = "bilinear-halfpixel"
 """Cells are areas, as in training."""
@@ -203,14 +203,23 @@ def mixture_scores(mixtures: Sequence[Mixture], usual_C: Tensor) -> dict[str, fl
     return {"n": len(mixtures), **{name: round(float(np.mean(flags)), 4) for name, flags in shares.items()}}
 
 
-def wrong_sounds(clips: list[ClipMaps]) -> dict[str, float]:
-    """ROC AUC of the peak cosine: right sound against wrong class, against silence, against both."""
-    peaks: dict[str, list[float]] = defaultdict(list)
-    for clip in clips:
-        peaks[clip.id.rpartition("-")[2]].append(clip.peak)
-    right, wrong, silent = (peaks[kind] for kind in ("right", "wrong", "silent"))
-    others = {"wrong": wrong, "silent": silent, "both": wrong + silent}
-    return {name: roc_auc(Scores.equal(right, other)) for name, other in others.items()}
+def wrong_sounds(engine: Engine, cohort: Cohort | None, folder: Path) -> dict[str, float]:
+    """ROC AUC of the match on the clips of `tests.recipe.scored.wrong_pairs`: right sounds against other classes.
+
+    `peak` is that of the peak cosine alone. Silence, which has a verdict of its own, is left out.
+    """
+    store = Store(folder)
+    chosen = [name for name in store.ids if not name.endswith(f"-{SILENT}")]
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for batch in clip_loader(ClipSet(store, chosen, engine.config), batch=16, workers=1):
+        embeddings = engine.embed(batch.frames, batch.sound, batch.rate)
+        peaks = engine.similarity(embeddings).amax((1, 2)).tolist()
+        for name, peak, image, audio in zip(batch.ids, peaks, embeddings.image, embeddings.audio, strict=True):
+            reached = cohort.similarity(image, audio) if cohort is not None else 0.0
+            found[name.rpartition("-")[2]].append((peak - reached, peak))
+    right, wrong = (np.array(found[kind]).T for kind in (RIGHT, WRONG))
+    match, peak = (roc_auc(Scores.equal(*pair)) for pair in zip(right, wrong, strict=True))
+    return {"n": len(found[RIGHT]), "match": match, "peak": peak}
 
 
 def peaks_of(clips: list[ClipMaps]) -> Scores:
@@ -227,8 +236,10 @@ def peaks_of(clips: list[ClipMaps]) -> Scores:
     return Scores.equal(peaks[True], peaks[False])
 
 
-def calibrated(peaks: Scores) -> dict[str, dict[str, float]]:
+def calibrated(peaks: Scores, compared: Scores) -> dict[str, dict[str, float]]:
     """`fusion` and `verdict` of the card, from the peak cosines of right and wrong sounds.
+
+    The verdict is from `compared`, the peaks above those of the model's cohort, or the peaks for a model without.
 
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
     usually reach. The limits of its weight and the weight of the centre were chosen on files that were kept out of a
@@ -236,7 +247,7 @@ def calibrated(peaks: Scores) -> dict[str, dict[str, float]]:
     hand. The centre's share of a map cannot move, so that much less effect is asked for.
     """
     sure, unsure = (round(median, 3) for median in medians(peaks))
-    rule = fit_rule(peaks)
+    rule = fit_rule(compared)
     return {
         "fusion": {"least": 0.6, "most": 1.0, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
         "verdict": {**asdict(rule), "least_effect": round(rule.least_effect * (1 - CENTRE_SHARE), 3)},
@@ -257,8 +268,8 @@ def verdicts(model: Model, folder: Path, count: int = 150) -> dict[str, object]:
 def measured(file: ModelFile, out: Path) -> dict[str, object]:
     """The scores; the stores are those that `tests.recipe train` prepares."""
     engine, fusion = Engine.from_file(file, torch.device("cpu")), card_fusion(file.card)
-    two, everyday, boxed, pairs = (
-        predict_clips(engine, out / f"store-{name}", fusion) for name in ("scenes", "scenes-everyday", "boxed", "wrong")
+    two, everyday, boxed = (
+        predict_clips(engine, out / f"store-{name}", fusion) for name in ("scenes", "scenes-everyday", "boxed")
     )
     mixtures = predict_mixtures(engine, out / "store-mixed", out / "test" / "mixed" / MIXED_FILE)
     return {
@@ -270,6 +281,6 @@ def measured(file: ModelFile, out: Path) -> dict[str, object]:
             "rules": "half image, truth area, peak; mean over classes",
             **class_means(boxed, fusion),
         },
-        "auc": {"n": len(pairs) // 3, **wrong_sounds(pairs)},
+        "auc": wrong_sounds(engine, Cohort.of(file), out / "store-wrong"),
         "verdicts": verdicts(load(file.path), out / "store-wrong"),
     }

@@ -23,6 +23,8 @@ FEWEST_EVERYDAY = 5
 MIXED_FILE = "mixed.json"
 ALONE = "ab"
 """End of the names of clips with one of the two sounds of a mixture."""
+RIGHT, WRONG, SILENT = "right", "wrong", "silent"
+"""Ends of the names of the clips of `wrong_pairs`."""
 _TRIES = 200
 
 
@@ -168,7 +170,7 @@ def write_scored(data: Path, out: Path, kinds: list[str], seed: int) -> None:
     write_set(out / "test" / "scenes", scored_scenes(Part.test(Classes(data, (CLASSES,))), seeds[0]))
     part = Part.test(Classes(data), kinds)
     write_set(out / "test" / "boxed", boxed_clips(part, seeds[1]))
-    names = ("right", "wrong", "silent")
+    names = (RIGHT, WRONG, SILENT)
     pairs = enumerate(wrong_pairs(part, seeds[2]))
     write_set(out / "wrong", ((f"pair-{i // 3:04d}-{names[i % 3]}", clip) for i, clip in pairs))
     write_set(out / "test" / "scenes-everyday", everyday_scenes(part, seeds[3]))

@@ -35,6 +35,8 @@ class FitSettings:
     people: float
     scenes: int
     variants: int
+    cohort: int
+    cohort_cells: int
 
 
 @cache

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avloc.checkpoint import ModelFile, default_model, load_model, save_model
 from avloc.engine import Engine
@@ -33,7 +34,10 @@ FITTED_ON = {
     OPEN: "labelled pictures and sounds and scenes",
 }
 CALIBRATED_ON = 600  # training clips of avloc-open
-REAL = ("clips", "moments", "auc", "auc_by_kind", "match_auc", "ece", "ece_wrong_twice", "verdicts", "reliability")
+REAL = (
+    *("clips", "moments", "auc", "auc_by_fold", "auc_by_kind", "peak_auc"),
+    *("match_auc", "ece", "ece_wrong_twice", "verdicts", "reliability"),
+)
 """Of the five-fold results, what the card has under `real`."""
 RATED = ("match_auc", "ece", "ece_wrong_twice", "verdicts", "reliability")
 """Of these, what depends on a calibration on real clips."""
@@ -69,11 +73,15 @@ def ship(folder: Path, out: Path, model: str = LITE) -> dict[str, object]:
     card = {**fitted.card, "name": model, "licence": LICENCES[model], **CARD}
     card["about"] = CARD["about"].format(FITTED_ON[model])
     card |= _calibration(fitted, out, model) | {"sources": _sources(out)}
-    half = {key: value.half() if value.is_floating_point() else value for key, value in fitted.state.items()}
-    save_model(target, fitted.config, half, card)
+    state, cohort = _half(fitted.state), _half(fitted.cohort)
+    save_model(target, fitted.config, state, card, cohort)
     score = measured(load_model(target), out)
-    save_model(target, fitted.config, half, {**card, "score": score})
+    save_model(target, fitted.config, state, {**card, "score": score}, cohort)
     return score
+
+
+def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
 
 
 def _sources(out: Path) -> dict[str, dict[str, dict[str, object]]]:
@@ -93,7 +101,7 @@ def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:
         real = {name: results[name] for name in REAL if name not in RATED}
         engine = Engine.from_file(fitted, torch.device("cpu"))
         peaks = peaks_of(predict_clips(engine, out / "store", first=CALIBRATED_ON))
-        return {**calibrated(peaks), "real": real}
+        return {**calibrated(peaks, peaks), "real": real}
     people = read_people(out)
     _check_fit(people, fitted, out / PEOPLE_FILE)
     real = {name: results[name] for name in REAL}
