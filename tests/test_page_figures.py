@@ -131,7 +131,7 @@ def test_thresholds_fusion_and_settings_are_those_of_the_card() -> None:
         f"sound at {model['rate'] // 1000} kHz",
         f"into {len(CARD['concepts']) + CARD['unnamed']} dimensions",
         f"{CARD['clips']} clips were composed",
-        f"({config['loss']['visual_hint']:.0f} of {model['dim']} dimensions)",
+        f"(`loss.visual_hint` {config['loss']['visual_hint']:.0f} at {model['dim']} dimensions)",
         f"weights {config['loss']['peak']:.0f} and {config['loss']['box']:.0f} |",
         f"{config['epochs']} epochs |",
     ):

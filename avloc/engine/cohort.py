@@ -1,7 +1,7 @@
-"""Cohort of a model: sounds and pictures that do not belong to an input, with which its similarity is compared.
+"""Cohort of a model: other sounds and pictures, some of the same kind, to compare the similarity of an input with.
 
 Some pictures have a high cosine with almost any sound, and some sounds with almost any picture. What the cohort reaches
-is subtracted from the peak cosine before it becomes a match. Speaker verification normalises its scores in the same way
+is subtracted from the peak cosine before it becomes a match. Speaker verification normalises scores in a similar way
 (Auckenthaler et al., "Score normalization for text-independent speaker verification systems", 2000). We subtract a
 quantile, and do not divide by the deviation, which was worse on clips kept out.
 
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from avloc.checkpoint import ModelFile
 from avloc.errors import WeightsError
+from avloc.methods import Method, any_class
 
-AUDIO_KEY, IMAGE_KEY = "audio", "image"
-"""Keys of `ModelFile.cohort`."""
-QUANTILE = 0.9
-"""One of ten sounds, or pictures, of the cohort reaches more."""
+KEYS = ("audio", "image")
+"""Of `ModelFile.cohort`."""
+QUANTILE = 0.98
+"""One of fifty sounds, or pictures, of the cohort reaches more. Part of the file format: calibrations depend on it."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +40,35 @@ class Cohort:
         """The cohort in a model file; None if there is none.
 
         Raises:
-            WeightsError: it is not complete, or does not fit the model's common space.
+            WeightsError: it is not complete, or does not fit the model's common space, or the model's similarity is not
+                that of one vector a sound (`sspl`, `sacl`).
         """
         if not model.cohort:
             return None
-        audio, image = (model.cohort.get(key, torch.empty(0)) for key in (AUDIO_KEY, IMAGE_KEY))
+        method = any_class(model.config.method)
+        if not issubclass(method, Method) or method.similarity is not Method.similarity:
+            raise WeightsError(f"{model.path} has a cohort; valid: none with method {model.config.method}")
+        audio, image = (model.cohort.get(key, torch.empty(0)) for key in KEYS)
         dim = model.config.dim
-        fits = audio.ndim == 2 and image.ndim == 3 and audio.shape[-1] == image.shape[-1] == dim
-        if not (fits and audio.numel() and image.numel() and audio.isfinite().all() and image.isfinite().all()):
-            raise WeightsError(
-                f"{model.path} has an unusable cohort; valid: finite audio [K, {dim}], image [L, c, {dim}]"
-            )
+        whole = model.cohort.keys() == {*KEYS} and all(one.numel() and one.isfinite().all() for one in (audio, image))
+        fits = (audio.ndim, image.ndim, audio.shape[-1], image.shape[-1]) == (2, 3, dim, dim)
+        if not (whole and fits):
+            valid = f"finite audio [K, {dim}] and image [L, c, {dim}]"
+            raise WeightsError(f"{model.path} has an unusable cohort; valid: {valid}")
         return cls(F.normalize(audio.float(), dim=-1), F.normalize(image.float(), dim=-1))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """For `save_model`."""
-        return {AUDIO_KEY: self.audio, IMAGE_KEY: self.image}
+        return dict(zip(KEYS, (self.audio, self.image), strict=True))
 
     def of_pictures(self, cells_NcD: Tensor) -> Tensor:
-        """[N] peak cosine that one of ten sounds of the cohort exceeds, for pictures of unit vectors."""
+        """[N] peak cosine that one of fifty sounds of the cohort exceeds, for pictures of unit vectors."""
         peaks = torch.einsum("ncd,kd->nck", cells_NcD.float(), self.audio.to(cells_NcD.device)).amax(1)
         return peaks.quantile(QUANTILE, dim=1)
 
     def of_sounds(self, audio_MD: Tensor) -> Tensor:
-        """[M] peak cosine that one of ten pictures of the cohort exceeds, for unit vectors of sounds."""
+        """[M] peak cosine that one of fifty pictures of the cohort exceeds, for unit vectors of sounds."""
         peaks = torch.einsum("lcd,md->mlc", self.image.to(audio_MD.device), audio_MD.float()).amax(2)
         return peaks.quantile(QUANTILE, dim=1)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avloc.errors import InputError, UsageError
+from avloc.errors import InputError, UsageError, WeightsError
 from avloc.localize.array_inputs import to_frame, to_waveform
 from avloc.localize.result import Result, check_fork_safe, heat_of
 from avloc.localize.scenes import Scene, SoundSource, Times, check_complete, read_scenes, scene_times
@@ -56,7 +56,8 @@ def load(
 
     Raises:
         UsageError: no such path, device or prior, or weights that do not match the maps.
-        WeightsError: the model's or a prior's weights are absent, damaged or of another kind.
+        WeightsError: the model's or a prior's weights are absent, damaged or of another kind, or the card's verdict
+            needs a cohort and the file has none.
         Refused: this process was forked after a model was loaded.
     """
     from avloc.checkpoint import default_model, load_model
@@ -67,7 +68,11 @@ def load(
     check_fork_safe(torch_device)
     file = load_model(default_model() if path is None else Path(path))
     fusion = load_fusion(prior, weights, file.card, weights_dir, torch_device, listener)
-    return Model(file, Engine.from_file(file, torch_device, precision), fusion, Cohort.of(file))
+    cohort = Cohort.of(file)
+    if VerdictRule.from_card(file.card).cohort != (cohort is not None):
+        with_it, without = ("file", "card's verdict") if cohort else ("card's verdict", "file")
+        raise WeightsError(f"{file.path}: the {with_it} has a cohort and the {without} none; valid: both or neither")
+    return Model(file, Engine.from_file(file, torch_device, precision), fusion, cohort)
 
 
 class Model:

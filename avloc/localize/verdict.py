@@ -92,6 +92,8 @@ class VerdictRule:
     """It is not in the picture if the match is below this."""
     least_effect: float = 0.05
     """A map depends on the sound if silence and noise each change it by this mean absolute difference, 0 to 1."""
+    cohort: bool = False
+    """Whether slope and offset are for peaks above the model's cohort (`avloc.engine.Cohort`), or for peaks alone."""
 
     def __post_init__(self) -> None:
         if (self.slope is None) != (self.offset is None):

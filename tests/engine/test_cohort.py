@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.responsive_model import save_responsive
 from tests.small_models import SMALL, save_small
 
 RATE = 22_050
-RULE = {"slope": 6.0, "offset": -1.0}
+RULE = {"slope": 6.0, "offset": -1.0, "cohort": True}
 
 
 def units(*shape: int, seed: int) -> torch.Tensor:
@@ -27,8 +28,8 @@ def units(*shape: int, seed: int) -> torch.Tensor:
 
 
 def quantile(values: list[float]) -> float:
-    """At nine tenths of the way from the least to the largest, linear between neighbours."""
-    ordered, place = sorted(values), 0.9 * (len(values) - 1)
+    """At 98 % of the way from the least to the largest, linear between neighbours."""
+    ordered, place = sorted(values), 0.98 * (len(values) - 1)
     low = math.floor(place)
     high = min(low + 1, len(values) - 1)
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
@@ -94,25 +95,49 @@ D = SMALL.dim
         {"audio": units(3, D + 1, seed=0), "image": units(2, 3, D + 1, seed=0)},
         {"audio": torch.full((3, D), math.nan), "image": units(2, 3, D, seed=0)},
         {"audio": units(0, D, seed=0), "image": units(2, 3, D, seed=0)},
+        {"audio": units(3, D, seed=0), "image": units(2, 3, D, seed=0), "other": units(2, D, seed=0)},
     ],
-    ids=["no pictures", "no sounds", "no cells", "another space", "not finite", "empty"],
+    ids=["no pictures", "no sounds", "no cells", "another space", "not finite", "empty", "unknown"],
 )
 def test_an_unusable_cohort_is_refused(tmp_path, cohort):
     model = load_model(save_small(tmp_path / "small.safetensors"))
     save_model(tmp_path / "bad.safetensors", model.config, model.state, {}, cohort)
-    with pytest.raises(WeightsError, match=rf"bad\.safetensors has an unusable cohort; valid: finite audio \[K, {D}\]"):
+    with pytest.raises(
+        WeightsError, match=rf"bad\.safetensors has an unusable cohort; valid: finite audio \[K, {D}\] and image"
+    ):
         avloc.load(tmp_path / "bad.safetensors", device="cpu")
 
 
-def test_the_match_is_that_of_the_peak_above_the_cohort(tmp_path):
+@pytest.mark.parametrize("method", ["sspl", "sacl"])
+def test_methods_with_another_similarity_have_no_cohort(tmp_path, method):
+    model = load_model(save_small(tmp_path / "small.safetensors"))
+    other = replace(model, config=replace(model.config, method=method), cohort={"audio": units(3, D, seed=0)})
+    with pytest.raises(WeightsError, match=f"small.safetensors has a cohort; valid: none with method {method}"):
+        Cohort.of(other)
+
+
+def test_card_and_file_have_a_cohort_or_neither(tmp_path):
+    path = with_cohort(tmp_path / "a.safetensors", Cohort(units(3, D, seed=0), units(2, 3, D, seed=1)).tensors)
+    model = load_model(path)
+    assert avloc.load(path, device="cpu").rule.cohort
+    save_model(path, model.config, model.state, model.card)
+    with pytest.raises(WeightsError, match="the card's verdict has a cohort and the file none; valid: both or neither"):
+        avloc.load(path, device="cpu")
+    save_model(path, model.config, model.state, {}, model.cohort)
+    with pytest.raises(WeightsError, match="the file has a cohort and the card's verdict none; valid: both or neither"):
+        avloc.load(path, device="cpu")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_match_is_that_of_the_peak_above_the_cohort(tmp_path, precision):
     draws = np.random.default_rng(3)
     frame = draws.integers(0, 256, (48, 64, 3), np.uint8)
     wave = draws.uniform(-0.5, 0.5, 3 * RATE).astype(np.float32)
     dim = load_model(save_responsive(tmp_path / "any.safetensors")).config.dim
     vectors = Cohort(units(9, dim, seed=0), units(8, 2, dim, seed=1)).tensors
     path = with_cohort(tmp_path / "a.safetensors", vectors)
-    result = avloc.load(path, device="cpu").localize(frame, wave, RATE)
-    plain = avloc.load(tmp_path / "plain.safetensors", device="cpu").localize(frame, wave, RATE)
+    result = avloc.load(path, device="cpu", precision=precision).localize(frame, wave, RATE)
+    plain = avloc.load(tmp_path / "plain.safetensors", device="cpu", precision=precision).localize(frame, wave, RATE)
     assert result.cohort_similarity is not None
     assert abs(result.cohort_similarity) > 0.01
     assert plain.cohort_similarity is None

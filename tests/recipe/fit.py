@@ -182,7 +182,7 @@ def fitted(data: Path, weights: Path, out: Path, *, seed: int, open_only: bool =
     material = load_material(data, weights, out, run, open_only=open_only)
     clips = [] if open_only else trained_on(material.real.clips)
     projections = fit(material, clips, seed)
-    cohort = None if open_only else make_cohort(projections, material.real, clips, seed)
+    cohort = None if open_only else make_cohort(projections, material, clips, seed)
     card = {"fit": about, "usual": projections.usual_peaks(material.pictures.features)}
     write_model(run, projections, path, card, cohort)
     return path.parent

@@ -67,7 +67,7 @@ class Fold:
     """[n, n] cosine that the model's cohort reaches with each picture and each sound; 0 without a cohort."""
 
     @cached_property
-    def compared(self) -> Numbers:
+    def above_cohort(self) -> Numbers:
         """[n, n] peaks above the cohort, from which the match follows."""
         return self.peaks - self.cohort
 
@@ -84,8 +84,8 @@ class Fold:
         return (clips[:, None] != clips) & (kinds[:, None] != kinds)
 
     def scores(self, kind: str | None = None) -> Scores:
-        """`compared` of all pairs, or of those whose picture is of a kind."""
-        return self._pairs(self.compared, kind)
+        """`above_cohort` of all pairs, or of those whose picture is of a kind."""
+        return self._pairs(self.above_cohort, kind)
 
     def peak_scores(self) -> Scores:
         """`peaks` of all pairs."""
@@ -99,7 +99,7 @@ class Fold:
 
     def clip_scores(self, rule: VerdictRule, aggregate: Callable[[Numbers], float]) -> Scores:
         """Matches of whole clips: each moment of one with a moment of the other's sound, in turn."""
-        logits = rule.slope * self.compared + rule.offset
+        logits = rule.slope * self.above_cohort + rule.offset
         moments: dict[str, list[int]] = {}
         for index, clip in enumerate(self.clips):
             moments.setdefault(clip.clip, []).append(index)
@@ -116,7 +116,7 @@ def fit_fold(material: Material, fold: int, seed: int) -> tuple[Projections, Coh
     """A model that is fitted without the clips of a fold, and its cohort, which has none of them either."""
     clips = trained_on(material.real.clips, but_fold=fold)
     model = fit(material, clips, seed)
-    return model, make_cohort(model, material.real, clips, seed)
+    return model, make_cohort(model, material, clips, seed)
 
 
 def score_fold(real: RealClips, model: Projections, fold: int, cohort: Cohort | None = None) -> Fold:

@@ -236,10 +236,10 @@ def peaks_of(clips: list[ClipMaps]) -> Scores:
     return Scores.equal(peaks[True], peaks[False])
 
 
-def calibrated(peaks: Scores, compared: Scores) -> dict[str, dict[str, float]]:
+def calibrated(peaks: Scores, above_cohort: Scores | None = None) -> dict[str, dict[str, float]]:
     """`fusion` and `verdict` of the card, from the peak cosines of right and wrong sounds.
 
-    The verdict is from `compared`, the peaks above those of the model's cohort, or the peaks for a model without.
+    The verdict is from `above_cohort`, the same above the model's cohort, if it has one.
 
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
     usually reach. The limits of its weight and the weight of the centre were chosen on files that were kept out of a
@@ -247,7 +247,7 @@ def calibrated(peaks: Scores, compared: Scores) -> dict[str, dict[str, float]]:
     hand. The centre's share of a map cannot move, so that much less effect is asked for.
     """
     sure, unsure = (round(median, 3) for median in medians(peaks))
-    rule = fit_rule(compared)
+    rule = replace(fit_rule(above_cohort or peaks), cohort=above_cohort is not None)
     return {
         "fusion": {"least": 0.6, "most": 1.0, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
         "verdict": {**asdict(rule), "least_effect": round(rule.least_effect * (1 - CENTRE_SHARE), 3)},

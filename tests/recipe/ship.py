@@ -101,7 +101,7 @@ def _calibration(fitted: ModelFile, out: Path, model: str) -> dict[str, Any]:
         real = {name: results[name] for name in REAL if name not in RATED}
         engine = Engine.from_file(fitted, torch.device("cpu"))
         peaks = peaks_of(predict_clips(engine, out / "store", first=CALIBRATED_ON))
-        return {**calibrated(peaks, peaks), "real": real}
+        return {**calibrated(peaks), "real": real}
     people = read_people(out)
     _check_fit(people, fitted, out / PEOPLE_FILE)
     real = {name: results[name] for name in REAL}

@@ -15,7 +15,7 @@ from avloc.networks.concepts import CONCEPTS, DIM, concept_projections
 from tests.recipe import fit as module
 from tests.recipe.features import Networks
 from tests.recipe.fit import fit, fitted, write_model
-from tests.recipe.fit_makers import SMALL, audio, images, make_material, write_run
+from tests.recipe.fit_makers import SMALL, SOUND_CLASSES, audio, images, make_material, write_run
 from tests.recipe.projections import UNNAMED_NORM, Projections
 from tests.recipe.sounds import RATE
 
@@ -190,7 +190,7 @@ def test_a_fitted_model_is_not_fitted_again(tmp_path, monkeypatch, material):
         assert fitted(tmp_path, tmp_path, tmp_path, seed=4) == tmp_path / "fit"
     assert calls == [(list(range(16)), 4)]
     made = load_model(tmp_path / "fit")
-    assert made.cohort["audio"].shape == (8, made.config.dim)
+    assert made.cohort["audio"].shape == (8 + len(SOUND_CLASSES), made.config.dim)
     record = made.card["fit"]
     assert record["settings"] == asdict(module.read_settings())
     fitted(tmp_path, tmp_path, tmp_path, seed=4, open_only=True)

@@ -1,4 +1,4 @@
-"""Two sounds at once: when both things count as found."""
+"""Two sounds at once: when both things count as found; right and wrong sounds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from avloc.checkpoint import load_model
-from avloc.engine import Engine
+from avloc.checkpoint import load_model, save_model
+from avloc.engine import Cohort, Engine
+from avloc.localize.model import load
+from avloc.media.pictures import decode_picture
+from avloc.store import Store
 from tests.program import avloc
+from tests.recipe import scored
+from tests.recipe.calibration import Scores, roc_auc
 from tests.recipe.concept_maps import ConceptMap
 from tests.recipe.fit_makers import write_run
-from tests.recipe.measure import Mixture, mixture_scores, picture_class, predict_mixtures
+from tests.recipe.measure import Mixture, mixture_scores, picture_class, predict_mixtures, wrong_sounds
 from tests.recipe.scored import MIXED_FILE
+from tests.responsive_model import save_responsive
 
 DOG, BELL, WIND, CONSTANT = range(4)
 LEFT, RIGHT = np.array([[0, 0, 0.5, 1.0]]), np.array([[0.5, 0, 1.0, 1.0]])
@@ -90,6 +96,39 @@ def test_embeddings_are_those_of_the_prepared_mixtures(made, tmp_path):
         assert one.alone.shape == (2, len(one.audio))
         assert [boxes.shape[1] for boxes in one.boxes] == [4, 4]
     assert mixture_scores(found, torch.ones(3))["n"] == 12
+
+
+@pytest.fixture
+def wrong_store(made, tmp_path):
+    wrong, store = made / "wrong", tmp_path / "store"
+    avloc("prepare", str(wrong), "--annotations", str(wrong / "boxes.json"), "--out", str(store)).check_returncode()
+    return store
+
+
+def test_right_and_wrong_sounds_are_compared_as_localize_does(wrong_store, tmp_path):
+    run = load_model(save_responsive(tmp_path / "responsive.safetensors"))
+    draws = torch.Generator().manual_seed(0)
+    vectors = (torch.randn(*shape, run.config.dim, generator=draws) for shape in ((5,), (6, 2)))
+    card = {"verdict": {"slope": 3.0, "offset": 0.0, "cohort": True}}
+    path = tmp_path / "with_cohort.safetensors"
+    save_model(path, run.config, run.state, card, Cohort(*vectors).tensors)
+    file, model, store = load_model(path), load(path, device="cpu"), Store(wrong_store)
+    engine = Engine.from_file(file, torch.device("cpu"))
+    results = {kind: [] for kind in (scored.RIGHT, scored.WRONG)}
+    for name in store.ids:
+        if (kind := name.rpartition("-")[2]) in results:
+            clip = store.read(name)
+            waveform = (clip.sound / np.float32(32_767)).clip(-1, 1)
+            results[kind].append(model.localize(decode_picture(clip.picture), waveform, store.spec.rate))
+    match, peak = (
+        roc_auc(
+            Scores.equal(*([getattr(one, field) for one in results[kind]] for kind in (scored.RIGHT, scored.WRONG)))
+        )
+        for field in ("match", "peak_similarity")
+    )
+    assert wrong_sounds(engine, Cohort.of(file), wrong_store) == {"n": 6, "match": match, "peak": peak}
+    assert match != peak
+    assert wrong_sounds(engine, None, wrong_store) == {"n": 6, "match": peak, "peak": peak}
 
 
 def test_names_have_the_class_of_the_picture():

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from avloc.checkpoint import default_model
+from avloc.checkpoint import default_model, load_model, save_model
 from avloc.config import TrainConfig, from_dict, read_toml
-from avloc.engine import ClipCells, Fusion
+from avloc.engine import ClipCells, Cohort, Fusion
 from avloc.engine.fusion import AdaptiveWeights
 from avloc.errors import Refused
 from avloc.localize.verdict import VerdictRule
 from tests.recipe import __main__ as program
+from tests.recipe import ship as module
 from tests.recipe.calibration import Scores
 from tests.recipe.measure import ClipMaps, calibrated, class_means
 from tests.recipe.ship import OPEN, score_of_shipped, ship
@@ -81,6 +83,25 @@ def made_by(folder, **card):
     (folder / "folds.json").write_text(json.dumps(card))
 
 
+def test_a_shipped_file_has_all_of_the_fitted_one_in_half_precision(tmp_path, monkeypatch):
+    made_by(tmp_path)
+    fitted = load_model(tmp_path / "fit")
+    cohort = Cohort(torch.randn(3, fitted.config.dim), torch.randn(2, 4, fitted.config.dim)).tensors
+    save_model(fitted.path, fitted.config, fitted.state, fitted.card, cohort)
+    monkeypatch.setattr(module, "_calibration", lambda *made: {"verdict": {"slope": 2.0}})
+    monkeypatch.setattr(module, "_sources", lambda out: {"somewhere": {}})
+    measured = []
+    monkeypatch.setattr(module, "measured", lambda file, out: measured.append(file) or {"auc": 1})
+    assert ship(tmp_path / "fit", tmp_path, OPEN) == {"auc": 1}
+    shipped = load_model(tmp_path / f"{OPEN}.safetensors")
+    for file in (*measured, shipped):
+        for found, expected in ((file.state, fitted.state), (file.cohort, cohort)):
+            assert found.keys() == expected.keys()
+            assert all(torch.allclose(found[key].float(), expected[key].float(), rtol=1e-3, atol=1e-4) for key in found)
+    assert shipped.path.stat().st_size < 0.6 * fitted.path.stat().st_size
+    assert (shipped.card["score"], shipped.card["verdict"], shipped.card["name"]) == ({"auc": 1}, {"slope": 2.0}, OPEN)
+
+
 def test_a_model_is_shipped_under_its_own_licence_alone(tmp_path, capsys):
     made_by(tmp_path)
     shipped = default_model().read_bytes()
@@ -116,6 +137,12 @@ def test_what_is_calibrated_follows_the_peaks():
     rule = VerdictRule(**card["verdict"])
     assert rule.match(0.28) < rule.matches < rule.match(0.6)
     assert rule.no_match <= rule.match(0.3)
+    assert not rule.cohort
+    above = calibrated(peaks, peaks.mapped(lambda values: values - 1))
+    assert above["fusion"] == card["fusion"]
+    other = VerdictRule(**above["verdict"])
+    assert other.cohort
+    assert other.match(0.28 - 1) == pytest.approx(rule.match(0.28), abs=0.01)
 
 
 def test_shares_are_means_over_classes():
