@@ -66,14 +66,20 @@ def min_max(maps_BHW: Tensor, flat: str) -> Tensor:
 
 def order_statistics(heats_BP: Tensor, ranks_BK: NDArray[np.int64]) -> Tensor:
     """[B, K] values at ranks of each sorted map with values in [0, 1]; NaN for a map with a NaN."""
-    if heats_BP.device.type == "cpu":  # where a sort takes 30 times as long
+    if heats_BP.device.type == "cpu":
         return torch.from_numpy(np.stack([*map(_ranked, heats_BP.numpy(), ranks_BK)]))
-    return _ranked_by_sort(heats_BP, ranks_BK)
+    return _ranked_by_bits(heats_BP, torch.from_numpy(ranks_BK).to(heats_BP.device))
 
 
-def _ranked_by_sort(heats_BP: Tensor, ranks_BK: NDArray[np.int64]) -> Tensor:
-    found = heats_BP.sort(1).values.gather(1, torch.from_numpy(ranks_BK).to(heats_BP.device))
-    return found.masked_fill(heats_BP.amax(1, keepdim=True).isnan(), math.nan)
+def _ranked_by_bits(heats_BP: Tensor, ranks_BK: Tensor) -> Tensor:
+    """Values at ranks on a GPU, without a sort: their bits, which are ordered as the values are, from the highest."""
+    bits = heats_BP.view(torch.int32)[:, None]
+    found = torch.zeros_like(ranks_BK, dtype=torch.int32)
+    for bit in range(29, -1, -1):  # 1.0 has 30
+        higher = found | 1 << bit
+        below = (bits < higher[:, :, None]).sum(2)
+        found = torch.where(below <= ranks_BK, higher, found)
+    return found.view(torch.float32).masked_fill(heats_BP.amax(1, keepdim=True).isnan(), math.nan)
 
 
 def _ranked(values: NDArray[np.float32], ranks: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from avloc.heatmap import (
-    _ranked_by_sort,
+    _ranked_by_bits,
     area_ranks,
     fuse,
     heat_maps,
@@ -88,8 +88,8 @@ def test_a_map_with_nan_has_no_threshold(how, flat, strange):
     for cells in (torch.rand(7, 7), torch.full((7, 7), strange)):
         cells[3, 6] = strange
         heat = heat_maps(cells[None], (20, 20), how, flat)
-        ranks = np.array([[0, 200, 399]])
-        for found in (order_statistics(heat.flatten(1), ranks), _ranked_by_sort(heat.flatten(1), ranks)):
+        ranks = torch.tensor([[0, 200, 399]])
+        for found in (order_statistics(heat.flatten(1), ranks.numpy()), _ranked_by_bits(heat.flatten(1), ranks)):
             assert found.isnan().all()
             assert not threshold_masks(heat.flatten(1), found).any()
         if math.isnan(strange):
@@ -140,7 +140,7 @@ def test_ranked_values_are_those_of_the_sorted_map(pixels, count, ties, data):
     ranks = data.draw(hnp.arrays(np.int64, (count, 2), elements=st.integers(0, pixels - 1)))
     expected = [[sorted(heat)[rank] for rank in own] for heat, own in zip(heats.tolist(), ranks, strict=True)]
     assert order_statistics(flat(*heats), ranks).tolist() == expected
-    assert _ranked_by_sort(flat(*heats), ranks).tolist() == expected
+    assert _ranked_by_bits(flat(*heats), torch.from_numpy(ranks)).tolist() == expected
     assert peaks(flat(*heats)).tolist() == [heat.index(max(heat)) for heat in heats.tolist()]
 
 

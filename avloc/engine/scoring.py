@@ -5,7 +5,6 @@ Clips are scored in blocks on a device. Shape letters: B clips, K masks of each,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 
@@ -30,7 +29,7 @@ class Truths:
     """
 
     def __init__(self, maps_BP: Tensor) -> None:
-        self._maps, self.size = maps_BP, maps_BP.shape[1]
+        self.maps, self.size = maps_BP, maps_BP.shape[1]
         self._gain_and_loss = torch.stack([maps_BP, maps_BP], 1)
         torch.eq(maps_BP, 0, out=self._gain_and_loss[:, 1])
         total, outside = _numbers(self._gain_and_loss.sum(2)).T
@@ -48,15 +47,20 @@ class Truths:
         hit, beside = np.moveaxis(_numbers(masks_BKP @ self._gain_and_loss.mT), 2, 0)
         return _quotient(hit, self.total[:, None] + beside, empty)
 
-    @property
-    def drawn(self) -> NDArray[np.bool_]:
-        """[B, side, side] where each truth is not 0, on the CPU."""
-        side = math.isqrt(self.size)
-        return (self._maps > 0).view(-1, side, side).cpu().numpy()
+    def scores(self, masks_B2P: Tensor, peaks_B: Tensor, *, are_masks: bool = False) -> list[ClipScore]:
+        """Scores of a mask of each clip, of one as large as the truth, and of the place of the hottest pixel.
+
+        Only truths that are masks (`are_masks`) have a plain IoU.
+        """
+        cious = self.ciou(masks_B2P)
+        ious = self.ciou(masks_B2P[:, :1], empty=1.0)[:, 0] if are_masks else np.full(len(cious), np.nan)
+        rows = zip(cious.tolist(), self.hold(peaks_B).tolist(), ious.tolist(), strict=True)
+        return [ClipScore(ciou=ciou, area_ciou=area, hit=hit, iou=iou) for (ciou, area), hit, iou in rows]
 
     def hold(self, places_B: Tensor) -> NDArray[np.bool_]:
-        """[B] whether each truth is not 0 at an index of its flattened map."""
-        held: NDArray[np.bool_] = (self._maps.gather(1, places_B[:, None])[:, 0] > 0).cpu().numpy()
+        """[B] whether each truth is not 0 at an index of its flattened map; False for an index below 0."""
+        values = self.maps.gather(1, places_B.clamp(0)[:, None])[:, 0]
+        held: NDArray[np.bool_] = ((values > 0) & (places_B >= 0)).cpu().numpy()
         return held
 
     def best_ciou(self, pixels: int) -> NDArray[np.float64]:
@@ -97,7 +101,7 @@ def blocks(clips: Iterable[ClipCells], device: torch.device | str = "cpu") -> It
     def kind(cells: ClipCells) -> tuple[object, ...]:
         return bool(cells.mask), cells.shipped_resize, [(name, cells.maps[name].shape) for name in cells.maps]
 
-    size = 8 if torch.device(device).type == "cpu" else 128  # a CPU's cache holds no more maps of pixels
+    size = 16 if torch.device(device).type == "cpu" else 128  # a CPU's cache holds no more maps of pixels
     for _, alike in groupby(clips, kind):
         while block := list(islice(alike, size)):
             yield block
@@ -118,13 +122,11 @@ def score_heats(heats_BHW: Tensor, truths: Truths, protocol: Protocol, *, are_ma
 
     Only truths that are masks (`are_masks`) have a plain IoU.
     """
-    masks, heats = masks_of(heats_BHW, truths, protocol), heats_BHW.flatten(1)
+    heats = heats_BHW.flatten(1)
     peak = peaks(heats)
-    hit = truths.hold(peak) & (heats.gather(1, peak[:, None])[:, 0] > 0).cpu().numpy()
-    cious = truths.ciou(masks)
-    ious = truths.ciou(masks[:, :1], empty=1.0)[:, 0] if are_masks else np.full(len(hit), np.nan)
-    rows = zip(cious.tolist(), hit.tolist(), ious.tolist(), strict=True)
-    return [ClipScore(ciou=ciou, area_ciou=area, hit=on_it, iou=iou) for (ciou, area), on_it, iou in rows]
+    has_peak = heats.gather(1, peak[:, None])[:, 0] > 0  # not a constant map, nor one with a NaN
+    masks = masks_of(heats_BHW, truths, protocol)
+    return truths.scores(masks, torch.where(has_peak, peak, -1), are_masks=are_masks)
 
 
 def score_clips(

@@ -19,31 +19,26 @@ _RANDOM_CELLS = 7
 
 
 class Fixed:
-    """The same map and mask [side, side] for every picture; the protocol's threshold is not used.
+    """The same map [side, side] for every picture; its mask, the values of `least` or more, is the same too.
 
-    Pixels are compared by the rank of their values, which single precision holds.
+    Pixels are compared by the ranks of their values, which single precision holds.
     """
 
-    def __init__(self, heat: NDArray[np.float64], mask: NDArray[np.bool_], device: torch.device | str = "cpu") -> None:
-        self.heat, self.mask = heat, mask
-        ranks = np.unique(heat, return_inverse=True)[1].ravel().astype(np.float32)
-        self._ranks, self._sorted = torch.from_numpy(ranks).to(device), np.sort(ranks)
-        self._inside = torch.from_numpy(mask.ravel()).to(self._ranks)
-        self._peak = self._ranks.argmax()
-        self.has_peak = bool(self._sorted[-1] > 0)
+    def __init__(self, heat: NDArray[np.float64], least: float, device: torch.device | str = "cpu") -> None:
+        self.heat, self.mask = heat, heat >= least
+        levels, ranks = np.unique(heat, return_inverse=True)
+        self._least, self._sorted = int(levels.searchsorted(least)), np.sort(ranks, axis=None)
+        self._ranks = torch.from_numpy(ranks.ravel().astype(np.float32)).to(device)
+        self._peak = self._ranks.argmax() if len(levels) > 1 else torch.tensor(-1, device=device)
 
     def score(self, truths: Truths, comparison: str) -> list[ClipScore]:
-        """Score the mask against truths."""
+        """Score the mask against truths; a constant map has no hottest pixels, so that its mask is taken instead."""
         count = len(truths.pixels)
-        masks = self._inside.expand(count, 1, -1)
-        cious = areas = truths.ciou(masks)[:, 0]
-        hit = np.zeros(count, np.bool_)
-        if self.has_peak:
-            limits = torch.from_numpy(self._sorted[area_ranks(truths.size, truths.pixels)]).to(self._ranks)
-            areas = truths.ciou(threshold_masks(self._ranks.expand(count, -1), limits[:, None], comparison))[:, 0]
-            hit = truths.hold(self._peak.expand(count))
-        rows = zip(cious.tolist(), areas.tolist(), hit.tolist(), strict=True)
-        return [ClipScore(ciou=ciou, area_ciou=area, hit=inside) for ciou, area, inside in rows]
+        limits = np.full((count, 2), self._least)
+        if self._sorted[-1]:
+            limits[:, 1] = self._sorted[area_ranks(truths.size, truths.pixels)] + (comparison == ">")
+        masks = threshold_masks(self._ranks.expand(count, -1), torch.from_numpy(limits).to(self._ranks))
+        return truths.scores(masks, self._peak.expand(count))
 
 
 def fixed_baselines(prior: NDArray[np.float64], device: torch.device | str = "cpu") -> dict[str, Fixed]:
@@ -55,18 +50,16 @@ def fixed_baselines(prior: NDArray[np.float64], device: torch.device | str = "cp
     offset = np.abs(np.arange(side) - (side - 1) / 2)
     disc = -np.hypot(offset[:, None], offset)
     square = -np.maximum(offset[:, None], offset)
-    half_square = square >= -(int(side / np.sqrt(2)) / 2)
     return {
-        "centre disc": Fixed(disc, _hotter_half(disc), device),
-        "centre square": Fixed(square, half_square, device),
-        "whole frame": Fixed(np.zeros((side, side)), np.ones((side, side), np.bool_), device),
-        "truth prior": Fixed(prior, _hotter_half(prior), device),
+        "centre disc": Fixed(disc, _median(disc), device),
+        "centre square": Fixed(square, -int(side / np.sqrt(2)) / 2, device),
+        "whole frame": Fixed(np.zeros((side, side)), 0.0, device),
+        "truth prior": Fixed(prior, _median(prior), device),
     }
 
 
-def _hotter_half(heat: NDArray[np.float64]) -> NDArray[np.bool_]:
-    hotter: NDArray[np.bool_] = heat >= np.sort(heat, axis=None)[median_rank(heat.size)]
-    return hotter
+def _median(heat: NDArray[np.float64]) -> float:
+    return float(np.sort(heat, axis=None)[median_rank(heat.size)])
 
 
 def ceiling(truths: Truths) -> list[ClipScore]:

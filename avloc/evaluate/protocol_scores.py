@@ -152,7 +152,7 @@ class _Table:
             heat = heats.heat(parts, self.protocol)
             scores[name] = score_heats(heat, truths, self.protocol, are_masks=are_masks)
             if are_masks:
-                self._curves.add(name, f_curves(heat.cpu().numpy(), truths.drawn))
+                self._curves.add(name, f_curves(heat.flatten(1).cpu().numpy(), (truths.maps > 0).cpu().numpy()))
         for name, baseline in self._baselines.items():
             scores[name] = baseline.score(truths, self.protocol.comparison)
         scores[CEILING] = ceiling(truths)
