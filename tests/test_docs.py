@@ -25,10 +25,10 @@ from avloc.annotations.testsets import TESTSETS, published_list
 from avloc.cli import exit_codes
 from avloc.console.score_tables import print_session
 from avloc.evaluate import ClipRow, EvalReport, Evaluation, MapScores, Session
-from avloc.metrics import ClipScore, Summary, Truth, ground_truth, summarise
+from avloc.metrics import ClipScore, Summary, ground_truth, summarise
 from avloc.protocols import PROTOCOLS, Protocol
 from avloc.registry import SPECS
-from tests import pages
+from tests import pages, single_scoring
 from tests.program import ROOT, avloc
 
 README = pages.README.read_text(encoding="utf-8")
@@ -217,7 +217,7 @@ def test_the_baselines_that_are_shown_follow_from_the_boxes() -> None:
     truths = [ground_truth(entry.boxes, boxes.rule, 224) for entry in boxes.by_id.values()]
     assert len(truths) == 5158
     scores = {
-        name: summarise([Truth(truth).ciou(mask) for truth in truths])
+        name: summarise([single_scoring.ciou(mask, truth) for truth in truths])
         for name, mask in (("centre disc", disc), ("whole frame", np.ones_like(disc)))
     }
     table = pages.shown(pages.text("evaluate"))["eval --testset vggss --maps baselines"]

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.heatmap import area_rank, fuse, heat_maps, median_rank, order_statistics, resize, threshold_mask
+from avloc.heatmap import (
+    _ranked_by_bits,
+    area_ranks,
+    fuse,
+    heat_maps,
+    median_rank,
+    order_statistics,
+    peaks,
+    resize,
+    threshold_masks,
+)
 from tests import reference_scoring as slow
 
 grids = hnp.arrays(np.float32, (3, 4), elements=st.floats(-1, 1, width=32))
@@ -77,11 +87,13 @@ def test_a_flat_map_is_all_zeros_or_all_nan(how, value):
 def test_a_map_with_nan_has_no_threshold(how, flat, strange):
     for cells in (torch.rand(7, 7), torch.full((7, 7), strange)):
         cells[3, 6] = strange
-        heat = heat_maps(cells[None], (20, 20), how, flat)[0].numpy()
-        assert all(map(math.isnan, order_statistics(heat, [0, 200, 399])))
-        assert not threshold_mask(heat, 0.5).any()
+        heat = heat_maps(cells[None], (20, 20), how, flat)
+        ranks = torch.tensor([[0, 200, 399]])
+        for found in (order_statistics(heat.flatten(1), ranks.numpy()), _ranked_by_bits(heat.flatten(1), ranks)):
+            assert found.isnan().all()
+            assert not threshold_masks(heat.flatten(1), found).any()
         if math.isnan(strange):
-            assert np.isnan(heat).all()
+            assert heat.isnan().all()
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -116,44 +128,52 @@ def test_a_flat_fusion_follows_the_rule_for_flat_maps():
         fuse([ramp, ramp], [1.0])
 
 
-@given(levels, st.data())
-@settings(max_examples=60, deadline=None)
-def test_ranked_values_are_those_of_the_sorted_map(heat, data):
-    ranks = data.draw(st.lists(st.integers(0, heat.size - 1), min_size=1, max_size=4))
-    assert order_statistics(heat, ranks) == [sorted(heat.ravel().tolist())[rank] for rank in ranks]
+def flat(*heats: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack(heats)).flatten(1)
 
 
-@given(levels, st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, math.nan]), st.booleans())
+@given(st.integers(1, 40), st.integers(1, 3), st.booleans(), st.data())
+@settings(max_examples=80, deadline=None)
+def test_ranked_values_are_those_of_the_sorted_map(pixels, count, ties, data):
+    values = st.sampled_from([0, 0.25, 0.5, 1]) if ties else st.floats(0, 1, width=32)
+    heats = data.draw(hnp.arrays(np.float32, (count, pixels), elements=values))
+    ranks = data.draw(hnp.arrays(np.int64, (count, 2), elements=st.integers(0, pixels - 1)))
+    expected = [[sorted(heat)[rank] for rank in own] for heat, own in zip(heats.tolist(), ranks, strict=True)]
+    assert order_statistics(flat(*heats), ranks).tolist() == expected
+    assert _ranked_by_bits(flat(*heats), torch.from_numpy(ranks)).tolist() == expected
+    assert peaks(flat(*heats)).tolist() == [heat.index(max(heat)) for heat in heats.tolist()]
+
+
+@given(levels, st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, math.nan]), min_size=1, max_size=3), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_a_cut_compares_every_pixel(heat, at, strictly):
     heat = heat.copy()
     heat[0, 0] = math.nan
-    expected = slow.marked(heat.tolist(), at, strictly)
-    assert threshold_mask(heat, at, ">" if strictly else ">=").tolist() == expected
-    assert not expected[0][0]
+    expected = [slow.marked(heat.tolist(), one, strictly) for one in at]
+    masks = threshold_masks(flat(heat), torch.tensor([at]), ">" if strictly else ">=")
+    assert masks.view(len(at), *heat.shape).tolist() == expected
+    assert masks.dtype == torch.float32
 
 
 def test_a_value_of_the_map_is_its_own_threshold():
-    """Converted to double precision it includes its own pixel and excludes every lower one."""
     heat = np.random.default_rng(0).random((31, 31), np.float32)
-    for value, below in zip(np.sort(heat.ravel())[1:], np.sort(heat.ravel()), strict=False):
-        (at,) = order_statistics(heat, [int((heat < value).sum())])
-        assert (threshold_mask(heat, at) == (heat >= value)).all()
-        assert (threshold_mask(heat, at, ">") == (heat > value)).all()
-        assert not threshold_mask(heat, at)[heat == below].any()
+    every = np.arange(31 * 31)[None]
+    limits = order_statistics(flat(heat), every)
+    assert threshold_masks(flat(heat), limits).sum(2).tolist() == [[31 * 31 - rank for rank in range(31 * 31)]]
+    assert threshold_masks(flat(heat), limits, ">").sum(2).tolist() == [[31 * 31 - 1 - rank for rank in range(31 * 31)]]
 
 
 def test_the_median_threshold_keeps_half_of_the_pixels_without_ties():
-    heat = torch.randperm(224 * 224).reshape(224, 224).float().numpy()
-    (at,) = order_statistics(heat, [median_rank(heat.size)])
-    assert (threshold_mask(heat, at).sum(), threshold_mask(heat, at, ">").sum()) == (25_088, 25_087)
+    heat = (torch.randperm(224 * 224) / 224**2)[None]
+    limits = order_statistics(heat, np.array([[median_rank(224 * 224)]]))
+    assert [threshold_masks(heat, limits, sign).sum() for sign in (">=", ">")] == [25_088, 25_087]
 
 
 @given(st.integers(2, 40))
 @settings(max_examples=40, deadline=None)
 def test_the_rank_of_an_area_leaves_as_many_pixels(pixels):
-    heat = np.random.default_rng(pixels).permutation(pixels).astype(np.float32)[None]
-    for wanted in range(1, pixels + 1):
-        (at,) = order_statistics(heat, [area_rank(pixels, wanted)])
-        assert threshold_mask(heat, at).sum() == wanted
-    assert area_rank(pixels, 0) == median_rank(pixels) == pixels // 2
+    heat = torch.from_numpy(np.random.default_rng(pixels).permutation(pixels) / np.float32(pixels)).float()[None]
+    wanted = np.arange(1, pixels + 1)
+    limits = order_statistics(heat, area_ranks(pixels, wanted)[None])
+    assert threshold_masks(heat, limits).sum(2).tolist() == [wanted.tolist()]
+    assert area_ranks(pixels, np.array([0])).tolist() == [median_rank(pixels)] == [pixels // 2]

@@ -7,7 +7,7 @@ map `shipped` of `eval` is the map that `localize` shows.
 Names of maps: `av` similarity map, `own` mean activation of the model's vision backbone, `object` that of an ImageNet
 network, `detr` DETR's attention, `centre` a map that falls from the middle of the picture, `shipped` the card's fusion.
 
-Shape letters: h w cells, H W pixels.
+Shape letters: B clips, h w cells, H W pixels.
 """
 
 from __future__ import annotations
@@ -244,50 +244,58 @@ def _blur_rows(cells_hw: Cells, deviation: float) -> Cells:
 
 
 class HeatMaps:
-    """The protocols' rule: heat maps of one clip, each resized once for all protocols with the same resize.
+    """The protocols' rule: heat maps of some clips, each resized once for all protocols with the same resize.
 
     Args:
-        maps: name -> cells [h, w]. `detr` is absent if no query was confident.
+        maps: name -> cells [h, w] of each clip: the same maps of the same sizes. `detr` is absent if no query was
+            confident.
         shipped_resize: the card's resize, for `shipped` under every protocol.
+        device: computes the heat maps.
     """
 
-    def __init__(self, maps: Mapping[str, Cells], shipped_resize: str = Protocol.resize) -> None:
-        self.maps, self._shipped_resize = maps, shipped_resize
+    def __init__(
+        self,
+        maps: Sequence[Mapping[str, Cells]],
+        shipped_resize: str = Protocol.resize,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._count, self._shipped_resize, self._device = len(maps), shipped_resize, device
+        stacks = {name: np.stack([of_clip[name] for of_clip in maps]) for name in maps[0]}
+        self.maps = {name: torch.from_numpy(cells).to(device) for name, cells in stacks.items()}
         self._cache: dict[tuple[object, ...], Tensor] = {}
 
-    def heat(self, weights: Mapping[str, float], protocol: Protocol) -> Cells:
-        """[side, side] heat map of one map, or of the weighted sum of several.
+    def heat(self, weights: Mapping[str, float], protocol: Protocol) -> Tensor:
+        """[B, side, side] heat maps of one map, or of the weighted sum of several.
 
         Raises:
             KeyError: there is no such map.
         """
         if len(weights) > 1 and protocol.fusion == "fixed" and set(weights) <= set(_RANGES):
-            heat = min_max(self.in_fixed_range(weights, protocol)[None], protocol.flat)
-        else:
-            maps = [self._single(name, protocol) for name in weights]
-            heat = maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
-        return heat[0].numpy()
+            return min_max(self.in_fixed_range(weights, protocol), protocol.flat)
+        maps = [self._single(name, protocol) for name in weights]
+        return maps[0] if len(maps) == 1 else fuse(maps, list(weights.values()), protocol.flat)
 
     def in_fixed_range(self, weights: Mapping[str, float], protocol: Protocol) -> Tensor:
-        """[side, side] weighted mean of maps in ranges that all clips share: (cosine + 1) / 2, activation / 2.5.
+        """[B, side, side] weighted mean of maps in ranges that all clips share: (cosine + 1) / 2, activation / 2.5.
 
         Source: SLAVC `test.py`.
         """
-        total = torch.zeros(protocol.side, protocol.side)
+        total = torch.zeros(self._count, protocol.side, protocol.side, device=self._device)
         for name, weight in weights.items():
             low, span = _RANGES[name]
-            scaled = (torch.from_numpy(self.maps[name]) - low) / span
-            total += weight / sum(weights.values()) * resize(scaled[None], (protocol.side,) * 2, protocol.resize)[0]
+            scaled = (self.maps[name] - low) / span
+            total += weight / sum(weights.values()) * resize(scaled, (protocol.side,) * 2, protocol.resize)
         return total
 
     def _single(self, name: str, protocol: Protocol) -> Tensor:
         size = (protocol.side, protocol.side)
         if name == _DETR and name not in self.maps:
-            return torch.full((1, *size), 0.0 if protocol.no_query == "zeros" else float("nan"))
+            fill = 0.0 if protocol.no_query == "zeros" else float("nan")
+            return torch.full((self._count, *size), fill, device=self._device)
         how = self._shipped_resize if name == SHIPPED else protocol.resize
         key = (name, protocol.side, how, protocol.flat)
         if key not in self._cache:
-            self._cache[key] = heat_maps(torch.from_numpy(self.maps[name])[None], size, how, protocol.flat)
+            self._cache[key] = heat_maps(self.maps[name], size, how, protocol.flat)
         return self._cache[key]
 
 

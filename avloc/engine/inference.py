@@ -148,14 +148,14 @@ def _block_cells(
     if rows:
         frames, sound = _filled([r.batch.frames[r.row] for r in rows]), _filled([r.batch.sound[r.row] for r in rows])
         embeddings = engine.embed(frames, sound, rows[0].batch.rate)
-        by_name = {"av": engine.similarity(embeddings)}
+        by_name = {"av": _numpy(engine.similarity(embeddings))}
         if fusion is not None and fusion.own is not None:
             assert embeddings.activation is not None, "the engine computes it for every picture"
-            by_name[OWN] = embeddings.activation
+            by_name[OWN] = _numpy(embeddings.activation)
         if prior is not None:
-            by_name["object"] = prior.maps(_filled([_given(r.batch.prior_frames)[r.row] for r in rows]))
+            by_name["object"] = _numpy(prior.maps(_filled([_given(r.batch.prior_frames)[r.row] for r in rows])))
         for place, at in enumerate(rows):
-            maps = {name: _numpy(cells[place]) for name, cells in by_name.items()}
+            maps = {name: cells[place] for name, cells in by_name.items()}
             if detr is not None:
                 (attention,) = detr.maps(_given(at.batch.detr_frames)[at.row][None])
                 maps |= {} if attention is None else {"detr": _numpy(attention)}
@@ -175,7 +175,7 @@ def _wrong_maps(engine: Engine, image_1DHW: Tensor, clip_id: str, wrong: WrongSo
     others = [wrong.of_clips[name] for name in wrong.others.get(clip_id, ())]
     sounds = {SILENCE: wrong.silence, WHITE_NOISE: wrong.noise, OTHER_CLASS: torch.cat(others) if others else None}
     return {
-        kind: np.stack([_numpy(engine.similarity(Embeddings(image_1DHW, draw[None]))[0]) for draw in vectors])
+        kind: _numpy(torch.cat([engine.similarity(Embeddings(image_1DHW, draw[None])) for draw in vectors]))
         for kind, vectors in sounds.items()
         if vectors is not None
     }
@@ -200,6 +200,6 @@ def _given(frames: Tensor | None) -> Tensor:
     return frames
 
 
-def _numpy(cells_hw: Tensor) -> Cells:
-    values: Cells = cells_hw.float().cpu().numpy()
+def _numpy(cells: Tensor) -> Cells:
+    values: Cells = cells.float().cpu().numpy()
     return values

@@ -10,13 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avloc.engine import OTHER_CLASS, SILENCE, WHITE_NOISE, ClipCells, HeatMaps, WrongSounds, map_weights, truth_of
+from avloc.engine import (
+    OTHER_CLASS,
+    SILENCE,
+    WHITE_NOISE,
+    ClipCells,
+    HeatMaps,
+    Truths,
+    WrongSounds,
+    map_weights,
+    truths_of,
+)
 from avloc.evaluate.records import ClipRow
 from avloc.heatmap import resize
 from avloc.metrics import (
     ExtendedScores,
     NegativeScores,
-    Truth,
     confidence,
     extended_scores,
     intersection_over_union,
@@ -95,7 +104,7 @@ def score_negatives(clips: Sequence[ClipCells], protocol: Protocol, box_rule: st
     ]
     tallies = [_Tally(rule, threshold) for rule, threshold in universal_thresholds(np.array(peaks)).items()]
     for cells in ordered:
-        truth = truth_of(cells, protocol, box_rule)
+        truth = truths_of([cells], protocol, box_rule)
         own = _grown(cells.maps["av"][None], protocol)[0]
         wrong = {kind: _grown(cells.wrong[kind], protocol) for kind in KINDS if kind in cells.wrong}
         for tally in tallies:
@@ -117,10 +126,10 @@ class _Tally:
         self._shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
         self._overlaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
 
-    def add(self, truth: Truth, own_HW: NDArray[np.float32], wrong: Mapping[str, NDArray[np.float32]]) -> None:
+    def add(self, truth: Truths, own_HW: NDArray[np.float32], wrong: Mapping[str, NDArray[np.float32]]) -> None:
         """Add a clip: its own map, and for each kind of wrong sound maps [draws, H, W]."""
         own = own_HW > self._threshold
-        self._cious.append(truth.ciou(own))
+        self._cious.append(truth.ciou(torch.from_numpy(own).float().view(1, 1, -1)).item())
         for kind, maps in wrong.items():
             self._shares[kind].append(float(np.mean(share_above(maps, self._threshold))))
             overlaps = [float(intersection_over_union(own, map_HW > self._threshold)) for map_HW in maps]
@@ -160,6 +169,6 @@ def score_extended(
         if set(weights) <= {"av", "object"}:
             cious = [row.scores[name].ciou for row in rows] + [float("nan")] * len(silent)
             ordered = [*(by_id[row.id] for row in rows), *silent]
-            heights = [confidence(HeatMaps(c.maps).in_fixed_range(weights, protocol).numpy()) for c in ordered]
+            heights = [confidence(HeatMaps([c.maps]).in_fixed_range(weights, protocol)[0].numpy()) for c in ordered]
             out[name] = extended_scores(np.array(heights), np.array(cious))
     return out

@@ -79,8 +79,8 @@ def _heats(cells: ClipCells, kinds: Sequence[str], protocol: Protocol) -> dict[s
     from avloc.engine import HeatMaps, map_weights
 
     small = replace(protocol, side=_SIDE)
-    heats = HeatMaps(cells.maps, cells.shipped_resize)
-    maps = {kind: heats.heat(weights, small) for kind, weights in map_weights(small, kinds).items()}
+    heats = HeatMaps([cells.maps], cells.shipped_resize)
+    maps = {kind: heats.heat(weights, small)[0].numpy() for kind, weights in map_weights(small, kinds).items()}
     return {kind: (np.nan_to_num(heat) * 65_535).round().astype(np.uint16) for kind, heat in maps.items()}
 
 

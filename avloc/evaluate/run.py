@@ -83,6 +83,7 @@ def _without_model(testset: TestSet, options: EvalOptions, listener: Listener) -
 def _reports(
     model: ModelFile | None, testset: TestSet, maps: ModelMaps, priors: Priors, options: EvalOptions
 ) -> list[EvalReport]:
+    from avloc.engine import pick_device
     from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 
     protocols = testset.protocols
@@ -99,7 +100,8 @@ def _reports(
             for entry in maps.cells
             if entry.id in wanted
         ]
-        scored = score_protocols(clips, group, testset.box_rule, kinds, sweep=sweep)
+        device = pick_device(options.device)
+        scored = score_protocols(clips, group, testset.box_rule, kinds, sweep=sweep, device=device)
         out += [
             _report(model, testset, maps, priors, protocol, result, clips)
             for protocol, result in zip(group, scored, strict=True)

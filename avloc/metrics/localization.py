@@ -44,59 +44,8 @@ def mask_truth(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     return mask[np.ix_(rows, columns)].astype(np.float32)
 
 
-class Truth:
-    """A ground-truth map, prepared for comparison with many masks.
-
-    Args:
-        truth_HW: values in [0, 1]. Mask pixels count against a score only where it is 0.
-    """
-
-    def __init__(self, truth_HW: NDArray[np.float32]) -> None:
-        values = truth_HW.ravel()
-        self.map = truth_HW
-        self.places = np.flatnonzero(values)
-        self.weights = values[self.places].astype(np.float64)
-        self.total = float(self.weights.sum())
-
-    @property
-    def pixels(self) -> int:
-        """Pixels where the truth is not 0."""
-        return len(self.places)
-
-    @property
-    def weight(self) -> float:
-        """Mean of the map."""
-        return self.total / self.map.size
-
-    @property
-    def area(self) -> float:
-        """Share of the map where the truth is not 0."""
-        return self.pixels / self.map.size
-
-    def holds(self, place: int) -> bool:
-        """Whether the truth is not 0 at an index of the flattened map."""
-        at = int(np.searchsorted(self.places, place))
-        return at < len(self.places) and int(self.places[at]) == place
-
-    def ciou(self, mask_HW: NDArray[np.bool_]) -> float:
-        """Consensus intersection over union: sum(mask * truth) / (sum(truth) + sum(mask where truth is 0)).
-
-        0 for an empty truth. Source: Senocak et al. 2018; EZ-VSL `utils.py`.
-        """
-        inside = mask_HW.ravel()[self.places]
-        hit = float(self.weights[inside].sum())
-        whole = self.total + int(np.count_nonzero(mask_HW)) - int(np.count_nonzero(inside))
-        return hit / whole if whole > 0 else 0.0
-
-    def best_ciou(self, pixels: int) -> float:
-        """The largest cIoU of any mask of `pixels` pixels: it contains the pixels of largest weight."""
-        taken = np.sort(self.weights)[::-1][:pixels]
-        whole = self.total + max(0, pixels - self.pixels)
-        return float(taken.sum()) / whole if whole > 0 else 0.0
-
-
 def size_of(weight: float) -> str:
-    """`small`, `medium`, `large` or `huge`, by the mean of a truth map (`Truth.weight`).
+    """`small`, `medium`, `large` or `huge`, by the mean of a truth map.
 
     Pixels on which annotators disagree count half, as in SLAVC.
     """

@@ -9,7 +9,7 @@ import torch
 
 from avloc.config import TrainConfig
 from avloc.dataset import Batch, clip_loader
-from avloc.engine import Engine, HeatMaps, predict_cells, score_heat, supervise, truth_of
+from avloc.engine import Engine, predict_cells, score_clips, supervise
 from avloc.errors import Refused
 from avloc.metrics import summarise
 from avloc.protocols import Protocol
@@ -27,7 +27,7 @@ def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tup
     positions = range(len(validation.clips))
     # No batch of one clip: its loss would have no negatives and be zero.
     parts = np.array_split(positions, max(1, len(positions) // config.batch))
-    loader = clip_loader(validation.clips, [part.tolist() for part in parts])
+    loader = clip_loader(validation.clips, [part.tolist() for part in parts], workers=config.workers)
     if validation.annotated:
         score = value = _score(engine, loader, validation.box_rule)
     else:
@@ -49,12 +49,12 @@ def check_damage(failures: Sequence[tuple[str, str]]) -> None:
 
 
 def _score(engine: Engine, batches: Iterable[Batch], box_rule: str) -> float:
-    protocol, scores = Protocol(), []
+    protocol, clips = Protocol(), []
     for cells in predict_cells(engine, batches):
         check_damage([(cells.id, cells.reason)] if cells.reason else [])
-        heat = HeatMaps(cells.maps).heat({"av": 1.0}, protocol)
-        scores.append(score_heat(heat, truth_of(cells, protocol, box_rule), protocol).score.ciou)
-    return summarise(scores, protocol.success).ciou_50
+        clips.append(cells)
+    scores = score_clips(clips, {"av": 1.0}, protocol, box_rule, engine.device)
+    return summarise([score.ciou for score in scores], protocol.success).ciou_50
 
 
 @torch.inference_mode()

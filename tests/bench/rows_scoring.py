@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 from pathlib import Path
+from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -13,11 +16,17 @@ from PIL import Image
 
 from avloc.annotations.boxes import published_boxes
 from avloc.checkpoint import load_model
-from avloc.engine import ClipCells, Engine
+from avloc.dataset import ClipSet, clip_loader
+from avloc.engine import SILENCE, ClipCells, Engine
 from avloc.evaluate.protocol_scores import LabelledCells, score_protocols
 from avloc.heatmap import heat_maps
+from avloc.malloc import keep_freed_memory
+from avloc.priors import ObjectPrior
 from avloc.protocols import PROTOCOLS
+from avloc.store import Store
+from avloc.weights import lookup
 from tests.bench import material
+from tests.bench.random_weights import no_hash
 from tests.bench.reference import ReferenceNet, log_spectrogram, test_transform
 from tests.bench.reference_scoring import similarity_maps
 from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, alone, compared, interleaved, python, walls
@@ -25,7 +34,9 @@ from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, alone, compa
 SCORED = ("avloc", "ezvsl", "lvs", "sspl")
 MAPS = ("av", "object", "fused")
 BF16, FP32 = "avloc bf16", "avloc fp32"
+NETWORKS = {BF16: "networks bf16", FP32: "networks fp32"}
 _DISTINCT = 64
+_BATCH = 16
 
 
 def made_up_clips(count: int) -> list[LabelledCells]:
@@ -38,6 +49,7 @@ def made_up_clips(count: int) -> list[LabelledCells]:
                 id=clip_id,
                 boxes=annotation.boxes,
                 maps={name: draws.random((7, 7), np.float32) for name in ("av", "object")},
+                wrong={SILENCE: draws.random((1, 7, 7), np.float32)},
             )
         )
         for clip_id, annotation in known
@@ -103,14 +115,67 @@ def _digits(value: torch.Tensor) -> float:
     return float(f"{value.item():.3g}")
 
 
+class _Networks:
+    """The networks of `eval` on one batch in memory, again and again: the model's and that of the object prior."""
+
+    def __init__(self, model: Path, prior: Path, precision: str) -> None:
+        file = load_model(model)
+        self.engine = Engine.from_file(file, torch.device("cpu"), precision)
+        with patch.object(lookup, "hash_in_name", no_hash):
+            self.prior = ObjectPrior("resnet18", prior.parent, torch.device("cpu"), precision=precision)
+        self.frames = torch.randint(0, 256, (_BATCH, 3, file.config.frame, file.config.frame), dtype=torch.uint8)
+        self.sound = torch.randint(-9999, 9999, (_BATCH, int(file.config.seconds * file.config.rate))).short()
+
+    @torch.inference_mode()
+    def run(self, clips: int) -> None:
+        for _ in range(math.ceil(clips / _BATCH)):
+            self.engine.predict(self.frames, self.sound, self.engine.config.rate)
+            self.prior.maps(self.frames)
+
+
+def _test_set(work: Path, clips: int) -> tuple[Path, Store, Path, Path]:
+    """Boxes, store, model and weights of the prior."""
+    ids = material.media(work / "media", clips, suffix=".jpg", distinct=_DISTINCT)
+    boxes = material.boxes(work / "media", ids, ".jpg")
+    store = material.store(work / "media", work / "store", annotations=boxes)
+    model, _ = material.published_size_model(work / "model.safetensors")
+    return boxes, store, model, material.object_prior_weights(work / "weights")
+
+
+def evaluation_share(options: Options, work: Path) -> list[Row]:
+    """Processor time of a clip in `eval`, in one thread: networks, loading and scoring, without the start."""
+    clips, before = options.count(64, 4), torch.get_num_threads()
+    keep_freed_memory()  # as `eval` does
+    _, store, model, prior = _test_set(work, clips)
+    networks = {name: _Networks(model, prior, name.split()[1]) for name in (BF16, FP32)}
+    files = ClipSet(store, store.ids, networks[FP32].engine.config, prior_side=networks[FP32].prior.side)
+    made, protocol = made_up_clips(4 * clips), [PROTOCOLS["avloc"]]
+    torch.set_num_threads(1)
+    spent = interleaved(
+        options.repeats,
+        {
+            **{NETWORKS[name]: lambda own=own: own.run(_BATCH) for name, own in networks.items()},
+            "loading": lambda: list(clip_loader(files, batch=_BATCH)),
+            "scoring": lambda: score_protocols(made, protocol, "union", MAPS),
+        },
+    )
+    torch.set_num_threads(before)
+    counts = {**dict.fromkeys(NETWORKS.values(), _BATCH), "loading": clips, "scoring": len(made)}
+    ms = {name: [1000 * one.processor_s / counts[name] for one in laps] for name, laps in spent.items()}
+    rest = median(ms["loading"]) + median(ms["scoring"])
+    facts = {"ms_a_clip": {name: round(median(values), 2) for name, values in ms.items()}}
+    what = f"networks / (networks + loading + scoring), one protocol, {len(MAPS)} maps, one thread, processor time; "
+    return [
+        alone(f"evaluation share, {name.split()[1]}", what + name, [one / (one + rest) for one in ms[net]], "", **facts)
+        for name, net in NETWORKS.items()
+    ]
+
+
 def evaluation(options: Options, work: Path) -> list[Row]:
     """Evaluation of a test set from disk, whole processes."""
     clips = options.count(1000, 4)
-    ids = material.media(work / "media", clips, suffix=".jpg", distinct=_DISTINCT)
-    boxes = material.boxes(work / "media", ids, ".jpg")
-    store = material.store(work / "media", work / "store", annotations=boxes).folder
-    model, _ = material.published_size_model(work / "model.safetensors")
-    prior = material.object_prior_weights(work / "weights")
+    boxes, store, model, prior = _test_set(work, clips)
+    networks = {name: _Networks(model, prior, name.split()[1]) for name in (BF16, FP32)}
     scores: dict[str, Any] = {}
 
     def theirs() -> None:
@@ -118,16 +183,16 @@ def evaluation(options: Options, work: Path) -> list[Row]:
         scores[REFERENCE] = json.loads(done.stdout)
 
     def ours(precision: str) -> None:
-        arguments = ("eval", model, "--store", store, "--maps", ",".join(MAPS), "--weights-dir", prior.parent)
+        arguments = ("eval", model, "--store", store.folder, "--maps", ",".join(MAPS), "--weights-dir", prior.parent)
         done = python(
             "-m", "tests.bench.random_weights", *arguments, "--precision", precision, "--device", "cpu", "--json"
         )
         report = json.loads(done.stdout.splitlines()[0])
         scores[precision] = {name: report["maps"][name]["overall"]["mean_ciou"] for name in MAPS}
 
-    spent = interleaved(
-        options.repeats, {REFERENCE: theirs, BF16: lambda: ours("bf16"), FP32: lambda: ours("fp32")}, warm=False
-    )
+    contenders = {REFERENCE: theirs, BF16: lambda: ours("bf16"), FP32: lambda: ours("fp32")}
+    contenders |= {NETWORKS[name]: lambda own=own: own.run(clips) for name, own in networks.items()}
+    spent = interleaved(options.repeats, contenders, warm=False)
     start = f"{clips} clips ({min(clips, _DISTINCT)} differ), maps av, object and fused, whole processes from disk;"
     rate_of = {"work": clips, "unit": "clips/s"}
     return [
@@ -138,10 +203,19 @@ def evaluation(options: Options, work: Path) -> list[Row]:
             avloc=name,
             **rate_of,
             mean_ciou={REFERENCE: scores[REFERENCE], AVLOC: scores[precision]},
+            share_of_networks=_share(spent[NETWORKS[name]], spent[name]),
             whole_s={REFERENCE: _digits_all(spent[REFERENCE]), AVLOC: _digits_all(spent[name])},
         )
         for name, precision, ending in ((BF16, "bf16", ""), (FP32, "fp32", ", fp32"))
     ]
+
+
+def _share(networks: list[Lap], whole: list[Lap]) -> dict[str, float]:
+    """Time of the networks alone / time of the whole process."""
+    return {
+        field: round(median(getattr(one, field) for one in networks) / median(getattr(one, field) for one in whole), 3)
+        for field in Lap._fields
+    }
 
 
 def _digits_all(values: list[Lap]) -> list[float]:

@@ -22,6 +22,7 @@ ROWS: dict[str, Callable[[Options, Path], list[Row]]] = {
     "contrastive memory": rows_memory.contrastive_memory,
     "inference": rows_scoring.inference,
     "evaluation": rows_scoring.evaluation,
+    "evaluation share": rows_scoring.evaluation_share,
     "scoring": rows_scoring.scoring,
     "localize cold": rows_localize.localize_cold,
     "localize warm": rows_localize.localize_warm,

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from avloc.config import LossWeights, ModelConfig
-from avloc.heatmap import heat_maps, median_rank, order_statistics, threshold_mask
+from avloc.engine import ClipCells, score_clips
+from avloc.heatmap import heat_maps
 from avloc.losses import audio_hint, contrastive, visual_hint
 from avloc.methods import Embeddings, build
-from avloc.metrics import Truth, ground_truth
+from avloc.metrics import ground_truth
+from avloc.protocols import Protocol
 from avloc.transforms import log_spectrogram
 from tests.bench import material, reference, reference_scoring
 from tests.bench.run import ROWS, format_row
@@ -70,8 +72,9 @@ def test_scores_agree():
     np.testing.assert_allclose(theirs, heat, atol=1e-6)
     truth = ground_truth(np.array(boxes), "union", 224)
     np.testing.assert_array_equal(reference_scoring.ground_truth(boxes), truth)
-    (median,) = order_statistics(heat, [median_rank(heat.size)])
-    assert reference_scoring.ciou(heat, truth) == pytest.approx(Truth(truth).ciou(threshold_mask(heat, median)))
+    clip = ClipCells(id="a", boxes=np.array(boxes), maps={"av": cells[0].numpy()})
+    (score,) = score_clips([clip], {"av": 1.0}, Protocol(), "union")
+    assert reference_scoring.ciou(heat, truth) == pytest.approx(score.ciou)
 
 
 def test_contenders_are_called_alternately():

@@ -311,11 +311,11 @@ def test_localize_and_eval_have_the_same_fused_cells_and_heat_map(clip_and_store
     np.testing.assert_array_equal(cells.maps["av"], result.similarity)
     np.testing.assert_array_equal(cells.maps["shipped"], result.cells)
     assert not np.array_equal(cells.maps["shipped"], cells.maps["av"]), "something was fused"
-    heats = HeatMaps(cells.maps, cells.shipped_resize)
+    heats = HeatMaps([cells.maps], cells.shipped_resize)
     for protocol in PROTOCOLS.values():
-        np.testing.assert_array_equal(heats.heat({"shipped": 1.0}, protocol), result.heatmap)
+        np.testing.assert_array_equal(heats.heat({"shipped": 1.0}, protocol)[0], result.heatmap)
     av_cells = torch.from_numpy(result.similarity)[None]
-    np.testing.assert_array_equal(heats.heat({"av": 1.0}, Protocol()), heat_maps(av_cells, (224, 224))[0].numpy())
+    np.testing.assert_array_equal(heats.heat({"av": 1.0}, Protocol()), heat_maps(av_cells, (224, 224)))
     assert report.shipped == {"resize": "bilinear-halfpixel", "fusion": model.protocol.split("/", 3)[3]}
     assert model.protocol.split("/")[1] == report.shipped["resize"]
     truth = ground_truth(clip.boxes, "union", 224)

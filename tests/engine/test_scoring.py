@@ -7,20 +7,26 @@ import math
 import random
 import tracemalloc
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from avloc.engine import SILENCE, ClipCells, HeatMaps, map_weights, score_heat, truth_of
+from avloc.engine import SILENCE, ClipCells, HeatMaps, Truths, blocks, map_weights, score_clips, truth_map, truths_of
+from avloc.engine.scoring import masks_of
 from avloc.evaluate.baselines import random_cells
 from avloc.evaluate.protocol_scores import SWEEP, LabelledCells, Scored, score_protocols, sweep_kinds
 from avloc.media.pictures import encode_png
 from avloc.metrics import AUC_THRESHOLDS, ClipScore, summarise
 from avloc.protocols import PROTOCOLS, Protocol
 from tests import reference_scoring as slow
+from tests import single_scoring
 
 NAMES = sorted(slow.RULES)
 MEDIAN = [name for name in NAMES if not slow.RULES[name].half]
@@ -52,9 +58,17 @@ def exact_cells(draw, how: str, values=(0, 1, 2, 5)) -> tuple[int, np.ndarray]:
     return side, cells
 
 
-def scored(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str):
-    heat = HeatMaps(cells.maps).heat(map_weights(protocol, [kind])[kind], protocol)
-    return score_heat(heat, truth_of(cells, protocol, box_rule), protocol, is_mask=bool(cells.mask))
+class ScoredMask(NamedTuple):
+    mask: np.ndarray
+    score: ClipScore
+
+
+def scored(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str) -> ScoredMask:
+    weights = map_weights(protocol, [kind])[kind]
+    heats = HeatMaps([cells.maps]).heat(weights, protocol)
+    (masks,) = masks_of(heats, truths_of([cells], protocol, box_rule), protocol)
+    (score,) = score_clips([cells], weights, protocol, box_rule)
+    return ScoredMask(masks[0].bool().view(heats.shape[1:]).numpy(), score)
 
 
 def reference(cells: ClipCells, kind: str, protocol: Protocol, box_rule: str, mask=None) -> slow.ReferenceScore:
@@ -232,10 +246,10 @@ def test_protocols_share_only_maps_that_are_made_alike():
     maps = {"av": np.ones((3, 3), np.float32), "object": np.arange(12, dtype=np.float32).reshape(3, 4) % 5}
     changes = [{}, {"side": 9}, {"resize": "bilinear-halfpixel"}, {"flat": "nan"}, {"no_query": "nan"}]
     protocols = [Protocol(**change) for change in changes]
-    shared = HeatMaps(maps)
+    shared = HeatMaps([maps])
     for weights in ({"av": 1.0}, {"object": 1.0}, {"detr": 1.0}, Protocol().fused, Protocol().fused_detr):
         for protocol in protocols:
-            alone = HeatMaps(maps).heat(weights, protocol)
+            alone = HeatMaps([maps]).heat(weights, protocol)
             np.testing.assert_array_equal(shared.heat(weights, protocol), alone)
 
 
@@ -271,9 +285,9 @@ def test_no_map_of_distinct_values_beats_the_ceiling(name, seed, side, these, bo
     best = result.baselines["ceiling"].overall.mean_ciou
     assert result.rows[0].scores["av"].ciou <= best + 1e-12
     # The truth itself, hottest first, reaches it: the ceiling is no higher than it must be.
-    truth = truth_of(clip, protocol, box_rule)
-    ideal = replace(clip, maps={"av": truth.map + cells / (4 * cells.size)})
-    if truth.pixels:
+    truth = truth_map(clip, protocol, box_rule)
+    ideal = replace(clip, maps={"av": truth + cells / (4 * cells.size)})
+    if truth.any():
         assert scored(ideal, "av", protocol, box_rule).score.ciou == pytest.approx(best, abs=1e-12)
 
 
@@ -287,6 +301,104 @@ def test_the_scale_of_a_map_changes_nothing(name, data, these):
     scaled = scored(ClipCells(id="a", boxes=these, maps={"av": 3 * cells + 1}), "av", protocol, "union")
     assert (plain.mask == scaled.mask).all()
     assert asdict(replace(plain.score, iou=0)) == asdict(replace(scaled.score, iou=0))
+
+
+# --- truths ------------------------------------------------------------------------------------------------------
+
+
+truth_maps = hnp.arrays(np.float32, (6, 7), elements=st.sampled_from([np.float32(value) for value in (0, 0.5, 1)]))
+flags = hnp.arrays(np.bool_, (6, 7))
+
+
+def ciou(masks, truths) -> list[float]:
+    """Each mask against its own truth."""
+    prepared = Truths(torch.from_numpy(np.stack(truths)).flatten(1))
+    return prepared.ciou(torch.from_numpy(np.stack(masks)).float().flatten(1)[:, None])[:, 0].tolist()
+
+
+@given(st.lists(st.tuples(flags, truth_maps), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_ciou_equals_its_definition(pairs):
+    scores = ciou(*zip(*pairs, strict=True))
+    for score, (mask, truth) in zip(scores, pairs, strict=True):
+        assert score == pytest.approx(slow.ciou(mask, truth.tolist()), abs=1e-12)
+        assert 0 <= score <= 1
+
+
+def test_ciou_of_the_truth_itself_is_one_and_of_its_outside_zero():
+    truth = truth_map(ClipCells(id="a", boxes=np.array([[0.25, 0.25, 0.75, 1.0]])), Protocol(), "union")
+    assert ciou([truth > 0, truth == 0], [truth, truth]) == [1.0, 0.0]
+
+
+def test_pixels_of_weak_consensus_cost_nothing_extra():
+    truth = np.zeros((4, 4), np.float32)
+    truth[0, :2], truth[0, 2:] = 1, 0.5
+    assert ciou([truth == 1, truth > 0], [truth, truth]) == [pytest.approx(2 / 3), 1.0]
+
+
+def test_a_mask_scores_zero_against_an_empty_truth():
+    nothing = np.zeros((4, 4), np.float32)
+    assert ciou([nothing == 0, nothing > 0], [nothing, nothing]) == [0, 0]
+
+
+@given(st.lists(truth_maps, min_size=1, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_truths_count_their_pixels(maps):
+    truths = Truths(torch.from_numpy(np.stack(maps)).flatten(1))
+    assert truths.pixels.tolist() == [(grid > 0).sum() for grid in maps]
+    assert truths.total.tolist() == [grid.sum() for grid in maps]
+    for place in range(42):
+        assert truths.hold(torch.full((len(maps),), place)).tolist() == [grid.flat[place] > 0 for grid in maps]
+
+
+@given(hnp.arrays(np.float32, (3, 3), elements=st.sampled_from([0.0, 0.5, 1.0])), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_no_mask_of_so_many_pixels_is_better_than_the_best(values, pixels):
+    """Every mask there is, one after the other."""
+    truths, best = Truths(torch.from_numpy(values).view(1, -1)), 0.0
+    for chosen in combinations(range(9), pixels):
+        mask = np.zeros(9, bool)
+        mask[list(chosen)] = True
+        best = max(best, slow.ciou(mask.reshape(3, 3), values.tolist()))
+    assert truths.best_ciou(pixels).tolist() == [pytest.approx(best, abs=1e-12)]
+
+
+# --- blocks ------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def clip_lists(draw) -> list[ClipCells]:
+    """Clips with boxes or masks, with or without DETR; maps differ in size, have ties, are flat or hold no numbers."""
+    values = st.one_of(st.floats(-1, 2, width=32), st.sampled_from([0.0, 0.5, *map(float, STRANGE)]))
+    shapes = st.sampled_from([(7, 7), (7, 7), (7, 7), (1, 1), (3, 5), (20, 20)])
+    grids = shapes.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=values))
+    out = []
+    for index in range(draw(st.integers(1, 20))):
+        maps = {"av": draw(grids), "object": draw(grids), **({"detr": draw(grids)} if draw(st.booleans()) else {})}
+        is_mask = draw(st.booleans())
+        truth = {"mask": encode_png(draw(masks))} if is_mask else {"boxes": draw(boxes)}
+        out.append(ClipCells(id=str(index), maps=maps, **truth))
+    return out
+
+
+@given(clip_lists(), st.sampled_from(NAMES), box_rules, st.integers(1, 20))
+@settings(max_examples=60, deadline=None)
+def test_clips_in_blocks_score_exactly_as_one_by_one(clips, name, box_rule, side):
+    protocol = replace(PROTOCOLS[name], side=side)
+    for weights in map_weights(protocol, ["av", "detr", "fused", "fused-detr"]).values():
+        ours = list(score_clips(clips, weights, protocol, box_rule))
+        twins = [single_scoring.score(cells, weights, protocol, box_rule) for cells in clips]
+        assert list(map(repr, ours)) == list(map(repr, twins))
+
+
+@given(clip_lists())
+@settings(max_examples=30, deadline=None)
+def test_blocks_are_the_clips_in_their_order_and_alike(clips):
+    found = list(blocks(clips))
+    assert [cells.id for block in found for cells in block] == [cells.id for cells in clips]
+    for block in found:
+        kinds = [(bool(c.mask), {name: grid.shape for name, grid in c.maps.items()}) for c in block]
+        assert kinds == kinds[:1] * len(block)
 
 
 # --- many clips, many protocols ----------------------------------------------------------------------------------
@@ -337,12 +449,14 @@ def clips() -> list[LabelledCells]:
 
 
 @pytest.mark.parametrize("drawn", [False, True])
-def test_neither_order_nor_threads_change_a_byte(drawn):
+def test_neither_order_nor_threads_change_a_byte(drawn, request):
     clips = some_clips(18, drawn=drawn)
-    first = as_bytes(score_protocols(clips, records(), "consensus", KINDS, sweep=True, threads=1))
-    for threads in (2, 4):
+    first = as_bytes(score_protocols(clips, records(), "consensus", KINDS, sweep=True))
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
         shuffled = random.Random(threads).sample(clips, len(clips))
-        assert as_bytes(score_protocols(shuffled, records(), "consensus", KINDS, sweep=True, threads=threads)) == first
+        assert as_bytes(score_protocols(shuffled, records(), "consensus", KINDS, sweep=True)) == first
 
 
 def test_protocols_scored_together_score_as_alone(clips):
@@ -447,8 +561,8 @@ def test_drawn_truths_have_a_mean_iou_and_a_largest_f_score():
     (result,) = score_protocols(clips, [protocol], "mask", ["av"])
     curves, ious = [], []
     for clip in clips:
-        truth = truth_of(clip.cells, protocol, "mask").map
-        heat = HeatMaps(clip.cells.maps).heat({"av": 1.0}, protocol)
+        truth = truth_map(clip.cells, protocol, "mask")
+        heat = HeatMaps([clip.cells.maps]).heat({"av": 1.0}, protocol)[0].numpy()
         ious.append(scored(clip.cells, "av", protocol, "mask").score.iou)
         if truth.any():
             curves.append([f_score(heat, truth, at) for at in np.linspace(0, 1 - 1e-10, 255)])
@@ -493,7 +607,7 @@ def test_nothing_of_the_size_of_a_picture_is_kept(drawn):
     kept = []
     for clips in (few, few, many):  # the first time fills caches
         tracemalloc.start()
-        results = score_protocols(clips, protocols, "union", KINDS, threads=1)
+        results = score_protocols(clips, protocols, "union", KINDS)
         kept.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
         assert len(results) == 2

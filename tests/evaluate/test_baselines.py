@@ -7,14 +7,15 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from avloc.engine import Truths
 from avloc.evaluate import EvalOptions, evaluate
 from avloc.evaluate.baselines import ceiling, fixed_baselines, random_cells
 from avloc.evaluate.records import EvalReport
-from avloc.metrics import Truth
 from tests import reference_scoring as slow
 
 NAMES = ("centre disc", "centre square", "whole frame", "truth prior", "random", "ceiling")
@@ -119,38 +120,49 @@ def test_the_prior_holds_where_truths_are_most_often(prior):
     assert mask.tolist() == [[value >= ordered[12] for value in row] for row in prior.tolist()]
 
 
-@st.composite
-def truths(draw) -> Truth:
-    side = draw(st.integers(1, 4))
-    return Truth(draw(hnp.arrays(np.float32, (side, side), elements=st.sampled_from(list(np.float32([0, 0.5, 1]))))))
+def maps_of_truths(count) -> st.SearchStrategy:
+    """[count, side, side] of any side."""
+    values = st.sampled_from(list(np.float32([0, 0.5, 1])))
+    return st.integers(1, 4).flatmap(lambda side: hnp.arrays(np.float32, (count, side, side), elements=values))
 
 
-@given(truths(), st.booleans())
+def prepared(maps: np.ndarray) -> Truths:
+    return Truths(torch.from_numpy(maps).flatten(1))
+
+
+@given(st.integers(1, 3).flatmap(maps_of_truths), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_fixed_masks_are_scored_as_by_loops(truth, strictly):
-    side = len(truth.map)
+def test_fixed_masks_are_scored_as_by_loops(maps, strictly):
+    side = maps.shape[1]
     prior = np.arange(side * side, dtype=np.float64).reshape(side, side) % 7
     for name, baseline in fixed_baselines(prior).items():
-        score, grid, values = baseline.score(truth, ">" if strictly else ">="), truth.map.tolist(), baseline.heat
-        assert score.ciou == pytest.approx(slow.ciou(baseline.mask.tolist(), grid), abs=1e-12)
-        flat = values.ravel().tolist()
-        if len(set(flat)) == 1:  # no hotter pixels to take: the mask stays what its name says
-            assert (score.area_ciou, score.hit) == (score.ciou, False), name
-            continue
-        at = sorted(flat)[side * side - truth.pixels if truth.pixels else side * side // 2]
-        assert score.area_ciou == pytest.approx(slow.ciou(slow.marked(values.tolist(), at, strictly), grid), abs=1e-12)
-        assert score.hit is bool(truth.map.ravel()[flat.index(max(flat))])
+        scores = baseline.score(prepared(maps), ">" if strictly else ">=")
+        for score, truth in zip(scores, maps, strict=True):
+            assert_fixed(name, baseline, score, truth, strictly)
 
 
-@given(truths())
+def assert_fixed(name, baseline, score, truth, strictly) -> None:
+    grid, values = truth.tolist(), baseline.heat
+    assert score.ciou == pytest.approx(slow.ciou(baseline.mask.tolist(), grid), abs=1e-12)
+    flat = values.ravel().tolist()
+    if len(set(flat)) == 1:  # no hotter pixels to take: the mask stays what its name says
+        assert (score.area_ciou, score.hit) == (score.ciou, False), name
+        return
+    at = sorted(flat)[truth.size - (truth > 0).sum() if truth.any() else truth.size // 2]
+    assert score.area_ciou == pytest.approx(slow.ciou(slow.marked(values.tolist(), at, strictly), grid), abs=1e-12)
+    assert score.hit is bool(truth.ravel()[flat.index(max(flat))])
+
+
+@given(maps_of_truths(1))
 @settings(max_examples=12, deadline=None)
-def test_the_ceiling_is_the_best_of_all_masks_of_half_the_picture(truth):
-    side, best = len(truth.map), 0.0
+def test_the_ceiling_is_the_best_of_all_masks_of_half_the_picture(maps):
+    (truth,), (score,), best = maps, ceiling(prepared(maps)), 0.0
+    side = len(truth)
     for chosen in combinations(range(side * side), math.ceil(side * side / 2)):
         mask = [[y * side + x in chosen for x in range(side)] for y in range(side)]
-        best = max(best, slow.ciou(mask, truth.map.tolist()))
-    assert ceiling(truth).ciou == pytest.approx(best, abs=1e-12)
-    assert ceiling(truth).area_ciou == (1.0 if truth.pixels else 0.0)
+        best = max(best, slow.ciou(mask, truth.tolist()))
+    assert score.ciou == pytest.approx(best, abs=1e-12)
+    assert score.area_ciou == (1.0 if truth.any() else 0.0)
 
 
 def test_the_random_map_of_a_clip_is_always_the_same_and_another_clips_is_not():

@@ -104,7 +104,9 @@ def test_the_cells_of_a_model_have_the_scores_of_the_model(maps, store, scored):
 def test_heat_maps_as_large_as_the_protocols_square_have_exactly_the_scores_of_the_model(tmp_path, store, scored):
     for name in ("avloc", "lvs", "sspl"):
         (models,) = [report for report in scored.reports if report.protocol.name == name]
-        heats = {cells.id: HeatMaps(cells.maps).heat({"av": 1.0}, models.protocol) for cells in scored.cells[0]}
+        clips = scored.cells[0]
+        found = HeatMaps([cells.maps for cells in clips]).heat({"av": 1.0}, models.protocol).numpy()
+        heats = {cells.id: heat for cells, heat in zip(clips, found, strict=True)}
         assert {heat.shape for heat in heats.values()} == {(224, 224)}
         (ours,) = external(save(tmp_path / name, heats), store, protocols=(name,))
         assert rows(ours, "external") == rows(models, "av")
@@ -163,7 +165,7 @@ def test_maps_of_any_shape_and_type_are_resized_by_the_protocol(cells, transpose
     read = parse_map(file.getvalue())
     assert (read.dtype, read.flags.c_contiguous) == (np.float32, True)
     np.testing.assert_array_equal(read, cells.astype(np.float32))
-    heat = HeatMaps({"external": read}).heat({"external": 1.0}, PROTOCOLS["avloc"])
+    (heat,) = HeatMaps([{"external": read}]).heat({"external": 1.0}, PROTOCOLS["avloc"]).numpy()
     twin = grown_twin(cells)
     if cells.min() == cells.max():
         assert not heat.any()
@@ -198,8 +200,8 @@ CLOSE = {
 @pytest.mark.parametrize("kind", CLOSE)
 def test_values_that_are_equal_in_float32_stay_different(kind, transposed):
     value = np.asfortranarray(CLOSE[kind]) if transposed else CLOSE[kind]
-    expected = HeatMaps({"external": parse_map(npy(NINTHS))})
-    read = HeatMaps({"external": parse_map(npy(value))})
+    expected = HeatMaps([{"external": parse_map(npy(NINTHS))}])
+    read = HeatMaps([{"external": parse_map(npy(value))}])
     for protocol in PROTOCOLS.values():
         heats = [maps.heat({"external": 1.0}, protocol) for maps in (read, expected)]
         np.testing.assert_allclose(*heats, atol=1e-6)
@@ -217,7 +219,7 @@ def test_no_range_that_is_accepted_overflows_in_a_protocol(largest):
     cells[1, 1], cells[3, 3] = largest, -largest
     file = io.BytesIO()
     np.save(file, cells)
-    heats = HeatMaps({"external": parse_map(file.getvalue())})
+    heats = HeatMaps([{"external": parse_map(file.getvalue())}])
     for protocol in PROTOCOLS.values():
         heat = heats.heat({"external": 1.0}, protocol)
         assert (heat.min(), heat.max()) == (0, 1)

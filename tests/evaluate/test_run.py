@@ -19,7 +19,7 @@ from avloc.annotations.testsets import published_list, silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
 from avloc.dataset import ClipSet, clip_loader
-from avloc.engine import Engine, HeatMaps, predict_cells, score_heat, truth_of
+from avloc.engine import Engine, predict_cells, score_clips
 from avloc.errors import Refused, StoreNotFound, UsageError, WeightsError
 from avloc.evaluate import EvalOptions, evaluate, evaluate_runs, find_store
 from avloc.files import sha256_of
@@ -66,13 +66,9 @@ def scored(report) -> dict[str, float]:
 
 def av_scores(engine, batches) -> dict[str, float]:
     """Every clip's cIoU, straight from the engine."""
-    protocol = Protocol()
-    return {
-        cells.id: score_heat(
-            HeatMaps(cells.maps).heat({"av": 1.0}, protocol), truth_of(cells, protocol, "union"), protocol
-        ).score.ciou
-        for cells in predict_cells(engine, batches)
-    }
+    clips = list(predict_cells(engine, batches))
+    scores = score_clips(clips, {"av": 1.0}, Protocol(), "union")
+    return {cells.id: score.ciou for cells, score in zip(clips, scores, strict=True)}
 
 
 def inputs(clip: Clip, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from avloc.engine import ClipCells, HeatMaps, map_weights, score_heat, truth_of
+from avloc.engine import ClipCells, HeatMaps, map_weights, score_clips, truths_of
+from avloc.engine.scoring import masks_of
 from avloc.metrics import summarise
 from avloc.protocols import PROTOCOLS, Protocol
 from tests.parity import drawing
@@ -21,14 +22,7 @@ MEDIAN_OF_SSPL = replace(PROTOCOLS["sspl"], threshold="median")
 
 def score(cells: list[ClipCells], kind: str, protocol: Protocol, rule: str) -> np.ndarray:
     weights = map_weights(protocol, [kind])[kind]
-    return np.array(
-        [
-            score_heat(
-                HeatMaps(entry.maps).heat(weights, protocol), truth_of(entry, protocol, rule), protocol
-            ).score.ciou
-            for entry in cells
-        ]
-    )
+    return np.array([score.ciou for score in score_clips(cells, weights, protocol, rule)])
 
 
 FLIPS = 2 if "AVLOC_PARITY" in os.environ else 0
@@ -103,13 +97,11 @@ def test_parity_lvs_scores(truth):
 def test_parity_lvs_heat_maps_and_masks():
     cells, reference = case("lvs", av="scoring/map")
     protocol = PROTOCOLS["lvs"]
-    heats = [HeatMaps(entry.maps).heat({"av": 1.0}, protocol) for entry in cells]
-    assert np.abs(np.stack(heats)[:, ::8, ::8] - reference["scoring/heat_map_every_8th"]).max() <= 1e-6
-    assert np.abs(heats[0] - reference["scoring/heat_map_first"]).max() <= 1e-6
-    cuts = [
-        score_heat(heat, truth_of(entry, protocol, "union"), protocol) for heat, entry in zip(heats, cells, strict=True)
-    ]
-    assert [int(cut.mask.sum()) for cut in cuts] == reference["scoring/mask_pixels"].tolist()
+    heats = HeatMaps([entry.maps for entry in cells]).heat({"av": 1.0}, protocol)
+    assert np.abs(heats.numpy()[:, ::8, ::8] - reference["scoring/heat_map_every_8th"]).max() <= 1e-6
+    assert np.abs(heats[0].numpy() - reference["scoring/heat_map_first"]).max() <= 1e-6
+    masks = masks_of(heats, truths_of(cells, protocol, "union"), protocol)
+    assert masks[:, 0].sum(1).tolist() == reference["scoring/mask_pixels"].tolist()
 
 
 @pytest.mark.parametrize("truth", RULES)

@@ -16,7 +16,7 @@ from torch import Tensor
 from avloc.annotations.labels import parse_label
 from avloc.checkpoint import ModelFile
 from avloc.dataset import ClipSet, clip_loader
-from avloc.engine import ClipCells, Cohort, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heat, truth_of
+from avloc.engine import ClipCells, Cohort, Engine, Fusion, HeatMaps, card_fusion, predict_cells, score_heats, truths_of
 from avloc.engine.fusion import CENTRE, OWN, centre_map, fuse_cells
 from avloc.localize.model import Model, load
 from avloc.localize.result import peak_of
@@ -67,15 +67,15 @@ def heats_of(clip: ClipMaps, fusion: Fusion) -> dict[str, np.ndarray]:
 
     `deaf` is the shipped map without the similarity map: the own activation and the centre have their mean weights.
     """
-    steps = np.linspace(-1, 1, PROTOCOL.side)
     maps = dict(clip.cells.maps)
     activation = maps[OWN]
     own = (1 - fusion.own.centre) * (1 - (fusion.own.least + fusion.own.most) / 2)
     parts = {OWN: fusion.own.smoothed(activation), CENTRE: centre_map(activation.shape)}
     maps["deaf"] = fuse_cells(parts, {OWN: own, CENTRE: fusion.own.centre})
-    heats = HeatMaps(maps, clip.cells.shipped_resize)
-    disc = -np.hypot(steps[:, None], steps)
-    return {name: heats.heat({name: 1.0}, PROTOCOL) for name in ("av", "shipped", OWN, "deaf")} | {"disc": disc}
+    heats = HeatMaps([maps], clip.cells.shipped_resize)
+    disc = centre_map((PROTOCOL.side,) * 2)
+    names = ("av", "shipped", OWN, "deaf")
+    return {name: heats.heat({name: 1.0}, PROTOCOL)[0].numpy() for name in names} | {"disc": disc}
 
 
 def score_of(heat: np.ndarray, cells: ClipCells) -> ClipScore:
@@ -83,9 +83,10 @@ def score_of(heat: np.ndarray, cells: ClipCells) -> ClipScore:
 
     The half-pixel resize makes borders constant; of equal pixels `localize` takes the one nearest to the centre.
     """
-    truth = truth_of(cells, PROTOCOL, "union")
+    truths = truths_of([cells], PROTOCOL, "union")
     x, y = peak_of(heat)
-    return replace(score_heat(heat, truth, PROTOCOL).score, hit=truth.holds(y * PROTOCOL.side + x))
+    (score,) = score_heats(torch.from_numpy(heat)[None], truths, PROTOCOL)
+    return replace(score, hit=bool(truths.hold(torch.tensor([y * PROTOCOL.side + x]))[0]))
 
 
 def shares(scores: list[ClipScore]) -> list[float]:
@@ -155,7 +156,7 @@ class Mixture:
 
     def _peak_on(self, found: ConceptMap, thing: int) -> bool:
         cells = ClipCells(id=self.id, boxes=self.boxes[thing], maps={"av": found.cells_hw.numpy()})
-        return score_of(HeatMaps(cells.maps).heat({"av": 1.0}, PROTOCOL), cells).hit
+        return score_of(HeatMaps([cells.maps]).heat({"av": 1.0}, PROTOCOL)[0].numpy(), cells).hit
 
 
 def predict_mixtures(engine: Engine, store_folder: Path, record: Path) -> list[Mixture]:

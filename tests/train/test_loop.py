@@ -154,8 +154,8 @@ def test_the_same_command_twice_changes_nothing(store, tmp_path):
 
 
 def test_the_number_of_loader_processes_does_not_matter(store, tmp_path):
-    train(TrainOptions(store=store, out=tmp_path / "none"), CONFIG)
-    train(TrainOptions(store=store, out=tmp_path / "two"), changed(CONFIG, workers=2))
+    train(TrainOptions(store=store, out=tmp_path / "none", val="0.3"), CONFIG)
+    train(TrainOptions(store=store, out=tmp_path / "two", val="0.3"), changed(CONFIG, workers=2))
     assert same_run(tmp_path / "none", tmp_path / "two")
 
 
