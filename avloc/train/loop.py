@@ -235,7 +235,7 @@ class _Trainer:
             if epoch_over:
                 means = self._end_epoch(self.state.step // self.steps_per_epoch)
                 self._report_step(total, means, milestone=True)
-            stop = self.peers.any(should_stop(), self.task.device)
+            stop = self.peers.any(should_stop())
             if self.peers.is_first and (epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S):
                 save_state(self.folder.path, self.state, self.task.model, self.optimiser)
                 saved_at = time.monotonic()
