@@ -59,7 +59,7 @@ NAMES = st.sampled_from(["dog", "cat", "bird"])
 LABELS = st.one_of(st.just(""), NAMES, st.tuples(NAMES, st.sets(NAMES, min_size=1)))
 
 
-@given(st.lists(LABELS, max_size=6))
+@given(st.lists(LABELS, max_size=20))
 def test_relations_follow_the_rule_pair_by_pair(drawn):
     texts = [text if isinstance(text, str) else f"{text[0]} | {', '.join(sorted(text[1]))}" for text in drawn]
     parts = [({text}, text) if isinstance(text, str) else (text[1], text[0]) for text in drawn]
