@@ -7,6 +7,7 @@ N samples, H W pixels, h w cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,7 @@ from avloc.distributed import ALONE, Peers, share_statistics
 from avloc.engine.targets import supervise
 from avloc.errors import UsageError
 from avloc.methods import Embeddings, Method, build
-from avloc.networks.base import fold_batch_norms
+from avloc.networks.base import fold_batch_norms, full_float32
 from avloc.transforms import (
     crop_frames,
     crop_labels,
@@ -76,7 +77,8 @@ def pick_precision(name: str, device: torch.device) -> str:
 class Engine:
     """One model on one device.
 
-    `precision` is `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
+    `precision` is `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32). On CUDA fp32 is full
+    float32 in prediction; training steps leave it to torch, whose convolutions round to TF32 by default.
 
     Raises:
         UsageError: unknown method or backbone, or a size or rate that the method does not support.
@@ -123,7 +125,7 @@ class Engine:
 
     def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
         """`Embeddings.audio` of int16 or float waveforms: another sound for frames already encoded."""
-        with self._autocast():
+        with self._exact(), self._autocast():
             return self.model.encode_audio(self.spectrogram(sound_BN, rate))
 
     def spectrogram(self, sound_BN: Tensor, rate: int) -> Tensor:
@@ -133,7 +135,8 @@ class Engine:
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosines in [-1, 1]."""
-        return self.model.similarity(embeddings)
+        with self._exact():
+            return self.model.similarity(embeddings)
 
     def training_step(self, batch: Batch, config: TrainConfig, generator: torch.Generator) -> dict[str, Tensor]:
         """Unweighted loss terms of one batch after augmentation.
@@ -179,13 +182,18 @@ class Engine:
     @torch.inference_mode()
     def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:
         """Embeddings of square uint8 frames and waveforms, without gradients."""
-        frames = normalise_frames(on_device(frames_B3HW, self.device))
-        return self.encode([frames], self.spectrogram(sound_BN, rate))
+        with self._exact():
+            frames = normalise_frames(on_device(frames_B3HW, self.device))
+            return self.encode([frames], self.spectrogram(sound_BN, rate))
 
     @torch.inference_mode()
     def predict(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Tensor:
         """Similarity maps [B, h, w] of square uint8 frames, each with its own sound."""
         return self.similarity(self.embed(frames_B3HW, sound_BN, rate))
+
+    def _exact(self) -> AbstractContextManager[None]:
+        """For prediction: fp32 means no TF32."""
+        return full_float32() if (self.device.type, self.precision) == ("cuda", "fp32") else nullcontext()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

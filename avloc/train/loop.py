@@ -18,6 +18,7 @@ from avloc.engine import weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.files import folder_lock, remove_leftovers
 from avloc.methods.base import Group
+from avloc.networks.base import allows_tf32, fastest_convolutions
 from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
@@ -164,7 +165,7 @@ class _Trainer:
         self.state = RunState()
         self.lines: list[dict[str, Any]] = []
         self.identity = {**task.identity, "init": init}
-        self.card = task.card(init)
+        self.card = {**task.card(init), "tf32": allows_tf32(task.device)}
 
     def rehearse(self) -> None:
         """Make the checks of a real run, and read the state of an existing run; write nothing."""
@@ -247,12 +248,12 @@ class _Trainer:
                 return True
         return False
 
+    @fastest_convolutions()
     def _step(self, batch: Any) -> None:
         # A random stream for each step, so that a resumed run draws the same numbers as an uninterrupted one.
-        seed = np.random.SeedSequence((self.config.seed, self.state.step)).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(seed))
-        torch.manual_seed(int(seed) + self.peers.rank)  # for layers that draw, such as stochastic depth
-        terms = self.task.terms(batch, generator)
+        seed = int(np.random.SeedSequence((self.config.seed, self.state.step)).generate_state(1)[0])
+        torch.manual_seed(seed + self.peers.rank)  # for layers that draw, such as stochastic depth
+        terms = self.task.terms(batch, torch.Generator().manual_seed(seed))
         total = weighted_total(terms, self.config.loss)
         not_finite = self.losses.send(self.state.step + 1, {"loss": total, **terms})
         self._set_lr()
@@ -265,9 +266,8 @@ class _Trainer:
     def _log_steps(self, total: int, *, wait: bool) -> None:
         for step, values in self.losses.read(wait=wait):
             for name, value in values.items():
-                entry = self.state.sums.setdefault(name, [0.0, 0.0])
-                entry[0] += value
-                entry[1] += 1
+                before, count = self.state.sums.get(name, (0.0, 0.0))
+                self.state.sums[name] = [before + value, count + 1]
             self._report_step(step, total, values)
 
     def _set_lr(self) -> None:
@@ -279,8 +279,8 @@ class _Trainer:
 
     def _report_step(self, step: int, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
         epoch = (step - 1) // self.steps_per_epoch + 1
-        detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        detail = f"epoch {epoch}/{self.config.epochs}  {detail}"
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        detail = f"epoch {epoch}/{self.config.epochs}  {shown}"
         self.listener(Progress(task="training", done=step, total=total, detail=detail, milestone=milestone))
 
     def _end_epoch(self, epoch: int) -> dict[str, float]:

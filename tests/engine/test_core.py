@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from avloc.checkpoint import load_model, save_model
 from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig, parse_settings, resolve_config
@@ -16,6 +17,7 @@ from avloc.engine import Engine, pick_device, pick_precision, weighted_total
 from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
+from avloc.networks.base import allows_tf32
 from avloc.networks.builder import build_backbone
 from avloc.registry import METHOD_SPECS
 from avloc.transforms import constant, normalise_frames, tukey_window
@@ -219,6 +221,32 @@ def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(batch, met
     assert len(copies.pinned) == 4 + sum(inputs.values())
     # torchvision's change of hue copies a table for each frame.
     assert set(copies.pageable) <= ({(3, 6)} if method == "sacl" else set())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_predictions_in_fp32_are_without_tf32(batch, precision):
+    """Convolutions of the encoders and of SSPL's similarity; training steps keep what the process has set."""
+    config = resolve_config(parse_settings(TINY_METHODS["sspl"]), "sspl")
+    with narrowed():
+        engine = Engine(config.model, CPU, precision)
+    convolutions, allowed = [part for part in engine.model.modules() if isinstance(part, nn.Conv2d)], []
+    for part in convolutions:
+        part.register_forward_pre_hook(lambda *_: allowed.append(allows_tf32(torch.device("cuda"))))
+    sound, frames = torch.zeros(3, 16_000, dtype=torch.int16), torch.zeros(3, 3, 224, 224, dtype=torch.uint8)
+    with fake_gpu():
+        on_gpu(engine.model)
+        engine.device = torch.device("cuda")
+        engine.model.train()
+        step = replace(batch, sound=sound, rate=16_000, hints=HintBatch())
+        engine.training_step(step, config, torch.Generator())
+        assert allowed == [True] * len(allowed)
+        engine.model.eval()
+        allowed.clear()
+        engine.predict(frames, sound, 16_000)
+        engine.encode_sound(sound, 16_000)
+    assert len(allowed) > len(convolutions)
+    assert allowed == [precision == "bf16"] * len(allowed)
+    assert allows_tf32(torch.device("cuda"))
 
 
 def test_the_fake_gpu_notices_what_waits():

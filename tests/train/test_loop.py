@@ -27,6 +27,7 @@ from avloc.distributed import Peers
 from avloc.errors import Refused
 from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train import TrainOptions, train
+from avloc.train.localizer import LocalizerTask
 from avloc.train.loop import EpochBatches
 from tests.processes import Here
 from tests.run_folders import same_run
@@ -128,6 +129,24 @@ def test_a_run_stays_in_the_precision_that_auto_took(store, tmp_path, monkeypatc
     for unknown in ("", 'precision = "fp8"\n'):  # of an older version; damaged
         config.write_text(re.sub(r'(?m)^precision = "fp32"\n', unknown, config.read_text()))
         assert train(replace(options, dry_run=True), changed(auto, epochs=2)).precision == "bf16"
+
+
+def test_convolutions_are_benchmarked_in_steps_alone(store, tmp_path, monkeypatch):
+    found, step, validate = {"step": set(), "validation": set()}, torch.optim.Adam.step, LocalizerTask.validate
+
+    def watched(kind, call):
+        def wrapped(*arguments):
+            found[kind].add(torch.backends.cudnn.benchmark)
+            return call(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched("step", step))
+    monkeypatch.setattr(LocalizerTask, "validate", watched("validation", validate))
+    train(TrainOptions(store=store, out=tmp_path, val="0.3"), changed(CONFIG, epochs=1))
+    assert found == {"step": {True}, "validation": {False}}
+    assert not torch.backends.cudnn.benchmark
+    assert load_model(tmp_path).card["tf32"] is False
 
 
 def test_layers_that_draw_resume_too(store, tmp_path):
