@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,14 @@ class Batch:
     """Ids and reasons of clips of this batch that could not be decoded; the fields above leave them out."""
     failed_at: list[int]
     """Positions of these among all clips of the batch, ascending."""
+
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory, from which it is copied to a GPU while the host goes on (`DataLoader`)."""
+        pinned: list[dict[str, Any]] = [
+            {name: value.pin_memory() for name, value in vars(part).items() if isinstance(value, Tensor)}
+            for part in (self, self.hints)
+        ]
+        return replace(self, **pinned[0], hints=replace(self.hints, **pinned[1]))
 
 
 @dataclass(frozen=True, kw_only=True)

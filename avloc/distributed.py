@@ -59,9 +59,9 @@ class Peers:
         first = sum(self.counts[: self.rank])
         return slice(first, first + self.counts[self.rank])
 
-    def any(self, flag: bool, device: torch.device) -> bool:
+    def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        return flag if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=device)))
+        return bool(self.total(torch.tensor(float(flag))))  # on the CPU, as in `mean`
 
     def objects(self, value: T) -> list[T]:
         """The `value` of every process, by rank."""
@@ -91,15 +91,15 @@ class Peers:
         summed: Tensor = _AllReduce.apply(values)
         return summed
 
-    def mean(self, values: Tensor) -> Tensor | None:
+    def mean(self, values: Tensor, count: int | None = None) -> Tensor | None:
         """The mean over the `values` of all processes; None if there are none.
 
         Each process gets its own summands times the number of processes; the mean over processes is the true mean.
+        `count`: how many of this process's values count, if it is not all of them; the others must be 0.
         """
-        if self.size == 1:
-            return values.mean() if values.numel() else None
-        count = self.total(torch.tensor(values.numel(), device=values.device))
-        return values.sum() * (self.size / count) if count else None
+        count = values.numel() if count is None else count
+        everywhere = int(self.total(torch.tensor(count)))  # on the CPU, so that nobody waits for a GPU
+        return values.sum() * self.size / everywhere if everywhere else None
 
 
 ALONE = Peers()

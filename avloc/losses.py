@@ -7,6 +7,7 @@ Arguments that several terms share:
     cover_nHW: share of each cell under boxes of the clip's sounding object; ignored where `boxed_n` is false.
     boxed_n: bool, whether the clip has boxes.
     present_n: bool, whether the clip has a hint.
+        Relations, covers and these flags are on the CPU: numbers of rows are known without waiting for the device.
     peers: the processes that share the batch (`avloc.distributed`).
 
 A new term has its formula here, its weight in `avloc.config.LossWeights` and its call in `losses()` of a method.
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avloc.distributed import ALONE, Peers
+from avloc.transforms import on_device
 
 BOX_MIDDLE, BOX_SLOPE = 0.3, 10.0
 """Midpoint and slope of the logistic curve from a cell's cosine to the probability of lying in a box."""
@@ -90,15 +92,19 @@ def contrastive(
     Source: EZ-VSL, equation 3; AVC, equation 1, batch-averaged as in its code.
     """
     best_BB = peers.gather(best_cells(image_nDHW, peers.gather(audio_nD))) / tau
-    target = torch.arange(len(best_BB), device=best_BB.device)
     if relation_BB is None:
+        target = torch.arange(len(best_BB), device=best_BB.device)
         return F.cross_entropy(best_BB, target) + F.cross_entropy(best_BB.T, target)
-    anchors = relation_BB.diagonal() > 0
-    if not bool(anchors.any()):
+    anchors = on_device(rows_of(relation_BB.diagonal() > 0), best_BB.device)
+    if not len(anchors):
         return best_BB.sum() * 0
-    best_BB = best_BB.masked_fill(relation_BB == 0, float("-inf"))
-    best_of_picture, best_of_sound, target = best_BB[anchors], best_BB.T[anchors], target[anchors]
-    return F.cross_entropy(best_of_picture, target) + F.cross_entropy(best_of_sound, target)
+    best_BB = best_BB.masked_fill(on_device(relation_BB == 0, best_BB.device), float("-inf"))
+    return F.cross_entropy(best_BB[anchors], anchors) + F.cross_entropy(best_BB.T[anchors], anchors)
+
+
+def rows_of(kept_n: Tensor) -> Tensor:
+    """Numbers of the rows that are True, of a mask on the CPU. Unlike with the mask, the device need not count them."""
+    return kept_n.nonzero()[:, 0]
 
 
 def box(
@@ -118,15 +124,17 @@ def box(
         The mean over covered cells plus the mean over the others, each over the whole batch, which gives the few
         covered cells the same weight; or None without pairs.
     """
-    relation_nB = relation_BB[peers.rows]
-    own_nB = torch.eye(len(relation_BB), dtype=torch.bool, device=relation_BB.device)[peers.rows]
-    own_nB = own_nB & (relation_nB > 0) & boxed_n[:, None]
-    counts_nB = own_nB | (relation_nB < 0)
     cosine_nBHW = torch.einsum("ndhw,bd->nbhw", image_nDHW, peers.gather(audio_nD))
-    target_nBHW = torch.where(own_nB[:, :, None, None], cover_nHW[:, None].to(cosine_nBHW), 0.0)
-    cosine, target = cosine_nBHW[counts_nB], target_nBHW[counts_nB]
-    errors = F.binary_cross_entropy_with_logits(BOX_SLOPE * (cosine - BOX_MIDDLE), target, reduction="none")
-    means = [peers.mean(errors[kind]) for kind in (target > _COVERED, target <= _COVERED)]
+    relation_nB, cover_nHW = relation_BB[peers.rows], cover_nHW.to(cosine_nBHW.dtype)
+    own_nB = torch.eye(len(relation_BB), dtype=torch.bool)[peers.rows] & (relation_nB > 0) & boxed_n[:, None]
+    pairs_nB = own_nB.to(torch.int8) - (relation_nB < 0).to(torch.int8)
+    n_covered = int((cover_nHW[rows_of(own_nB.any(1))] > _COVERED).sum())
+    n_cells = int(pairs_nB.count_nonzero()) * cover_nHW.shape[1:].numel()
+    pairs, cover = (on_device(each, cosine_nBHW.device) for each in (pairs_nB[:, :, None, None], cover_nHW[:, None]))
+    target = torch.where(pairs > 0, cover, 0.0)
+    errors = F.binary_cross_entropy_with_logits(BOX_SLOPE * (cosine_nBHW - BOX_MIDDLE), target, reduction="none")
+    kinds = ((target > _COVERED, n_covered), ((pairs != 0) & (target <= _COVERED), n_cells - n_covered))
+    means = [peers.mean(torch.where(kind, errors, 0.0), count) for kind, count in kinds]
     parts = [mean for mean in means if mean is not None]
     return torch.stack(parts).sum() if parts else None
 
@@ -151,9 +159,11 @@ def peak(
     """
     kept_n = (relation_BB.diagonal()[peers.rows] > 0) & boxed_n
     kept_n = kept_n & (torch.where(kept_n[:, None, None], cover_nHW, 0.0) > 0).flatten(1).any(1)
-    image, audio, cover = image_nDHW[kept_n], audio_nD[kept_n], cover_nHW[kept_n]
-    sharp = torch.einsum("ndhw,nd->nhw", image, audio).flatten(1) / tau
-    inside = torch.logsumexp(sharp + cover.flatten(1).to(sharp).log(), 1)
+    rows = rows_of(kept_n)
+    cosine_nP = torch.einsum("ndhw,nd->nhw", image_nDHW, audio_nD).flatten(1)
+    cover = on_device(cover_nHW[rows].flatten(1).to(cosine_nP.dtype), cosine_nP.device)
+    sharp = cosine_nP[on_device(rows, cosine_nP.device)] / tau
+    inside = torch.logsumexp(sharp + cover.log(), 1)
     return peers.mean(torch.logsumexp(sharp, 1) - inside)
 
 
@@ -184,12 +194,16 @@ def visual_hint(image_nDHW: Tensor, hint: Tensor, present_n: Tensor, peers: Peer
 
     Source: AVC's equation 2 compares embeddings, as here with vectors; its code compares single-channel maps.
     """
-    image, hint = image_nDHW[present_n], hint[present_n]
-    if not len(image):
+    image, rows, one_number = image_nDHW, rows_of(present_n), hint.dim() == 3
+    if one_number:
+        image, hint = image.mean(1, keepdim=True), hint[:, None]
+    if len(rows) < len(image):
+        rows = on_device(rows, image.device)
+        image, hint = image[rows], hint[rows]
+    if not len(rows):
         return peers.mean(image)  # other processes may have rows
-    if hint.dim() == 3:
-        size, hint = hint.shape[1:], hint[:, None]
-        image = F.interpolate(image.mean(1, keepdim=True), size=size, mode="bilinear", align_corners=False)
+    if one_number:
+        image = F.interpolate(image, size=hint.shape[2:], mode="bilinear", align_corners=False)
     elif hint.shape[2:] != image.shape[2:]:
         hint = F.interpolate(hint, size=image.shape[2:], mode="bilinear", align_corners=False)
     return peers.mean(F.mse_loss(image, hint, reduction="none"))
@@ -235,7 +249,8 @@ def trimap_logits(
     else:
         out_nB = others_nB.masked_fill(diagonal_nB, float("-inf"))
     if relation_BB is not None:
-        out_nB = out_nB.masked_fill((relation_BB[peers.rows] == 0) & ~diagonal_nB, float("-inf"))
+        ignored_nB = on_device(relation_BB[peers.rows] == 0, out_nB.device)
+        out_nB = out_nB.masked_fill(ignored_nB & ~diagonal_nB, float("-inf"))
     return torch.cat((own_n1, out_nB, hard_n1), 1) / temperature
 
 

@@ -6,8 +6,10 @@ Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from avloc.errors import UsageError
 WINDOW = 512  # samples of one spectrogram frame
 HOP = 238  # samples between frames: 512 - 274, AVC's "around 50 %" overlap
 TUKEY_ALPHA = 0.25
+WINDOW_POWER = 432.0  # sum of the squares of the window
 LOG_FLOOR = 1e-7
 LOG_SCALE = 12.0  # the reference divides the natural log by a standard deviation of 12
 INT16_SCALE = 32_767.0
@@ -35,8 +38,29 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. A copy to a GPU is from pinned memory, which the host does not wait for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def constant(make: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """`make()` in the dtype and on the device of `like`; computed and copied once for each of them."""
+    known = _known if type(like) is Tensor else _computed  # a fake tensor belongs to one `FakeTensorMode`
+    return known(make, like.dtype, like.device)
+
+
+def _computed(make: Callable[[], Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(mode=False), torch.device("cpu"):  # usable in training, and on the CPU for `to`
+        return make().to(dtype).to(device)
+
+
+_known = cache(_computed)
+
+
 def tukey_window() -> Tensor:
-    """[512] periodic Tukey window with alpha 0.25, float64; the sum of its squares is 432."""
+    """[512] periodic Tukey window with alpha 0.25, float64; the sum of its squares is `WINDOW_POWER`."""
     position = torch.arange(WINDOW, dtype=torch.float64)
     taper = TUKEY_ALPHA * WINDOW / 2
     edge = torch.minimum(position, WINDOW - position)
@@ -57,16 +81,20 @@ def log_spectrogram(sound_BN: Tensor, rate: int) -> Tensor:
 
     Source: AVC `datasets.py`; the formula replaces SciPy's legacy function, to which it is equal.
     """
-    window = tukey_window()
-    density_scale = 1.0 / (rate * float(window.square().sum()))
     frames = sound_BN.float().unfold(-1, WINDOW, HOP)
     frames = frames - frames.mean(-1, keepdim=True)
-    spectrum = torch.fft.rfft(frames * window.to(frames))
+    spectrum = torch.fft.rfft(frames * constant(tukey_window, frames))
     power = spectrum.real.square() + spectrum.imag.square()
-    sides = torch.full((WINDOW // 2 + 1,), 2.0, device=power.device)
-    sides[0] = sides[-1] = 1.0  # DC and Nyquist have no mirror image
-    log = torch.log(power * (sides * density_scale) + LOG_FLOOR) / LOG_SCALE
+    density = constant(_sides, power) * (1.0 / (rate * WINDOW_POWER))
+    log = torch.log(power * density + LOG_FLOOR) / LOG_SCALE
     return log.transpose(-1, -2).unsqueeze(1)
+
+
+def _sides() -> Tensor:
+    """[257] how often each frequency occurs in the two-sided spectrum: DC and Nyquist have no mirror image."""
+    sides = torch.full((WINDOW // 2 + 1,), 2.0)
+    sides[0] = sides[-1] = 1.0
+    return sides
 
 
 def log_mel(sound_BN: Tensor, rate: int, *, offset: float = MEL_OFFSET) -> Tensor:
@@ -90,14 +118,17 @@ def log_mel(sound_BN: Tensor, rate: int, *, offset: float = MEL_OFFSET) -> Tenso
             f"log-mel spectrograms need audio at {MEL_RATE} Hz, not {rate}",
             hint=f"Set model.rate={MEL_RATE}, or resample first.",
         )
-    window = torch.hann_window(MEL_WINDOW, periodic=True, device=sound_BN.device)
     frames = sound_BN.float().unfold(-1, MEL_WINDOW, MEL_HOP)
-    magnitude = torch.fft.rfft(frames * window, n=MEL_FFT).abs()
+    magnitude = torch.fft.rfft(frames * constant(_hann_window, frames), n=MEL_FFT).abs()
     device = sound_BN.device.type
     # No autocast: bfloat16 would round quiet bands to 0.
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        bands = magnitude @ mel_bands().to(magnitude)
+        bands = magnitude @ constant(mel_bands, magnitude)
     return torch.log(bands + offset).transpose(-1, -2).unsqueeze(1)
+
+
+def _hann_window() -> Tensor:
+    return torch.hann_window(MEL_WINDOW, periodic=True)
 
 
 def mel_bands() -> Tensor:
@@ -121,9 +152,16 @@ def int16_to_float(sound: Tensor) -> Tensor:
 
 def normalise_frames(frames_B3HW: Tensor) -> Tensor:
     """RGB in [0, 255] to float32, normalised by ImageNet's mean and standard deviation."""
-    mean = torch.tensor(IMAGENET_MEAN, device=frames_B3HW.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=frames_B3HW.device).view(3, 1, 1)
-    return (frames_B3HW.float() / 255 - mean) / std
+    frames = frames_B3HW.float()
+    return (frames / 255 - constant(_imagenet_mean, frames)) / constant(_imagenet_std, frames)
+
+
+def _imagenet_mean() -> Tensor:
+    return torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+
+
+def _imagenet_std() -> Tensor:
+    return torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +177,12 @@ class Crops:
     height: Tensor
     flip: Tensor
     side: int
+
+    def to(self, device: torch.device) -> Crops:
+        """The same crops on a device, in one copy."""
+        numbers = torch.stack([self.left, self.top, self.width, self.height, self.flip.float()])
+        left, top, width, height, flip = on_device(numbers, device)
+        return replace(self, left=left, top=top, width=width, height=height, flip=flip > 0)
 
 
 def draw_crops(sizes_B2: Tensor, side: int, scale: float, flip: float, uniform_B3: Tensor) -> Crops:
@@ -163,46 +207,50 @@ _AT_ONCE = 16  # frames converted to float at a time, to bound memory
 def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
     """Crop frames that were padded to a common size, and resize the crops to their side (bilinear).
 
-    The frames are uint8, padded at the right and below; `sizes_B2` are height and width before padding, on the CPU.
+    The frames are uint8, padded at the right and below; `sizes_B2` are height and width before padding. All are on one
+    device, where the sampling grid is computed.
 
     Returns:
         [B, 3, side, side] float32 in [0, 255]; equal to the pixels where crop and frame have the same scale.
     """
-    grid = _pixel_grid(crops, sizes_B2, torch.tensor(frames_B3HW.shape[2:])).to(frames_B3HW.device)
-    parts = zip(torch.split(frames_B3HW, _AT_ONCE), torch.split(grid, _AT_ONCE), strict=True)
+    parts = zip(
+        torch.split(frames_B3HW, _AT_ONCE),
+        torch.split(_pixel_grid(crops, sizes_B2, frames_B3HW), _AT_ONCE),
+        strict=True,
+    )
     return torch.cat(
         [F.grid_sample(frames.float(), places, padding_mode="border", align_corners=False) for frames, places in parts]
     )
 
 
-def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded_hw: Tensor) -> Tensor:
-    """Sampling grid of each crop in the padded frames, [B, side, side, 2]: x and y in [-1, 1], never in the padding."""
-    step = (torch.arange(crops.side) + 0.5) / crops.side
+def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded: Tensor) -> Tensor:
+    """Sampling grid of crops in padded frames, [B, side, side, 2]: x and y in [-1, 1], never in the padding."""
+    step = (torch.arange(crops.side, device=padded.device) + 0.5) / crops.side
     across = torch.where(crops.flip[:, None], 1 - step, step)
     shares = (crops.top[:, None] + crops.height[:, None] * step, crops.left[:, None] + crops.width[:, None] * across)
     places = []
     for axis, share in enumerate(shares):
         length = sizes_B2[:, axis, None]
         pixel = torch.minimum((share * length - 0.5).clamp_min(0), length - 1.0)
-        places.append((2 * pixel + 1) / padded_hw[axis] - 1)
+        places.append((2 * pixel + 1) / padded.shape[axis - 2] - 1)
     down, right = places
     shape = (len(down), crops.side, crops.side)
     return torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
 
 
 def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tensor:
-    """Crop uint8 label maps of whole frames, and resize the crops to their side.
+    """Crop uint8 label maps of whole frames, and resize the crops to their side; all are on one device.
 
     `mode` is `nearest`, or `bicubic` with rounding, which makes new labels.
     """
-    sizes = torch.tensor(labels_BHW.shape[1:]).expand(len(labels_BHW), 2)
-    grid = _pixel_grid(crops, sizes, sizes[0]).to(labels_BHW.device)
+    sizes = torch.stack([torch.full_like(crops.left, length) for length in labels_BHW.shape[1:]], 1)
+    grid = _pixel_grid(crops, sizes, labels_BHW)
     cut = F.grid_sample(labels_BHW[:, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
     return cut[:, 0].round().clamp(0, 255).to(torch.uint8)
 
 
 def crop_maps(maps: Tensor, crops: Crops) -> Tensor:
-    """Crop and flip maps of whole frames like the frames (bilinear), at their own resolution.
+    """Crop and flip maps of whole frames like the frames (bilinear), at their own resolution; all are on one device.
 
     Maps are [B, h, w] or [B, C, h, w]. Values are not renormalised: they are densities over the frame. The published
     code leaves the maps uncropped (`augment.map = legacy`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,22 @@ def test_a_damaged_picture_is_listed_and_not_replaced(tmp_path):
     assert batch.frames.shape == (2, 3, 64, 64)
     (alone,) = clip_loader(ClipSet(store, ["b"], CONFIG), batch=3)
     assert (alone.ids, len(alone.failures)) == ([], 1)
+
+
+def test_all_tensors_of_a_batch_are_pinned(tmp_path, monkeypatch):
+    """A tensor that is forgotten would be pinned in the training step, which then waits for it."""
+    config = TrainConfig(model=CONFIG)
+    store = Store(write_store(tmp_path / "store", 3, hints=True))
+    (batch,) = clip_loader(training_set(store, store.ids, config), batch=3)
+    batch = replace(batch, prior_frames=batch.frames, detr_frames=batch.frames, segments=batch.frames[:, 0])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    pinned = batch.pin_memory()
+    for before, after in ((batch, pinned), (batch.hints, pinned.hints)):
+        tensors = {name for name, value in vars(before).items() if isinstance(value, torch.Tensor)}
+        assert tensors == {field.name for field in fields(before) if "Tensor" in str(field.type)}, "none is absent"
+        for name, value in vars(before).items():
+            same = torch.equal(getattr(after, name), value + 1) if name in tensors else getattr(after, name) is value
+            assert same or name == "hints", name
 
 
 def test_training_frames_are_padded_and_keep_their_size(tmp_path):

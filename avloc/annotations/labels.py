@@ -41,10 +41,12 @@ def relations(labels: Sequence[str]) -> NDArray[np.int8]:
         on the diagonal and UNKNOWN elsewhere.
     """
     parsed = [parse_label(text) for text in labels]
-    out = np.full((len(parsed), len(parsed)), UNKNOWN, np.int8)
-    np.fill_diagonal(out, MATCH)
-    for n, picture in enumerate(parsed):
-        for m, sound in enumerate(parsed):
-            if picture.sounding and sound.sounding and sound.sounding not in picture.visible:
-                out[n, m] = MISMATCH
+    classes = {label.sounding: row for row, label in enumerate(parsed)}  # "" of unlabelled clips is one of them
+    sounding = np.array([classes[label.sounding] for label in parsed], np.intp)
+    visible = np.zeros((len(parsed), len(parsed)), np.bool_)
+    for row, label in enumerate(parsed):
+        visible[row, [classes[name] for name in label.visible if name in classes]] = True
+    labelled = np.array([bool(label.sounding) for label in parsed], np.bool_)
+    out = np.where(np.eye(len(parsed), dtype=np.bool_), MATCH, UNKNOWN).astype(np.int8)
+    out[~visible[:, sounding] & labelled[:, None] & labelled] = MISMATCH
     return out

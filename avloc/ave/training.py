@@ -27,6 +27,7 @@ from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
+from avloc.transforms import on_device
 
 
 class EventTask:
@@ -116,7 +117,7 @@ class EventTask:
         return {name: term * share for name, term in found.items()}
 
     def _moved(self, batch: Features) -> Features:
-        moved = {name: getattr(batch, name).to(self.device) for name in ("visual", "audio", "labels", "clips")}
+        moved = {name: on_device(getattr(batch, name), self.device) for name in ("visual", "audio", "labels", "clips")}
         return Features(**moved, background=batch.background)
 
     @torch.inference_mode()

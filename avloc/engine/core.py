@@ -7,6 +7,7 @@ N samples, H W pixels, h w cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -18,8 +19,8 @@ from avloc.dataset import Batch
 from avloc.distributed import ALONE, Peers, share_statistics
 from avloc.engine.targets import supervise
 from avloc.errors import UsageError
-from avloc.methods import Embeddings, HintBatch, Method, build
-from avloc.networks.base import fold_batch_norms
+from avloc.methods import Embeddings, Method, build
+from avloc.networks.base import fold_batch_norms, full_float32
 from avloc.transforms import (
     crop_frames,
     crop_labels,
@@ -27,6 +28,7 @@ from avloc.transforms import (
     draw_crops,
     int16_to_float,
     normalise_frames,
+    on_device,
 )
 
 
@@ -75,7 +77,8 @@ def pick_precision(name: str, device: torch.device) -> str:
 class Engine:
     """One model on one device.
 
-    `precision` is `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32).
+    `precision` is `fp32` or `bf16` (autocast of the networks; losses and cosines stay in fp32). On CUDA fp32 is full
+    float32 in prediction; training steps leave it to torch, whose convolutions round to TF32 by default.
 
     Raises:
         UsageError: unknown method or backbone, or a size or rate that the method does not support.
@@ -122,17 +125,18 @@ class Engine:
 
     def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
         """`Embeddings.audio` of int16 or float waveforms: another sound for frames already encoded."""
-        with self._autocast():
+        with self._exact(), self._autocast():
             return self.model.encode_audio(self.spectrogram(sound_BN, rate))
 
     def spectrogram(self, sound_BN: Tensor, rate: int) -> Tensor:
         """`Method.audio_input` of int16 or float waveforms, computed on the device."""
-        sound = sound_BN.to(self.device)
+        sound = on_device(sound_BN, self.device)
         return self.model.audio_input(sound if sound.is_floating_point() else int16_to_float(sound), rate)
 
     def similarity(self, embeddings: Embeddings) -> Tensor:
         """Similarity maps [B, h, w]: cosines in [-1, 1]."""
-        return self.model.similarity(embeddings)
+        with self._exact():
+            return self.model.similarity(embeddings)
 
     def training_step(self, batch: Batch, config: TrainConfig, generator: torch.Generator) -> dict[str, Tensor]:
         """Unweighted loss terms of one batch after augmentation.
@@ -150,39 +154,46 @@ class Engine:
         def draw(columns: int) -> Tensor:
             return torch.rand((sum(peers.counts), columns), generator=generator)[peers.rows]
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(self.device)
+        def move(tensor: Tensor) -> Tensor:
+            return on_device(tensor, self.device)
 
         drawn = [draw(3) for _ in range(self.model.views)]
         cut = [draw_crops(batch.sizes, side, augment.scale, augment.flip, uniform) for uniform in drawn]
-        frames = batch.frames.to(self.device)
+        moved = [crops.to(self.device) for crops in cut]
+        frames, sizes = move(batch.frames), move(batch.sizes)
         views = [
-            self.model.augment(crop_frames(frames, batch.sizes, crops), draw(self.model.augmentation_draws))
-            for crops in cut
+            self.model.augment(crop_frames(frames, sizes, crops), draw(self.model.augmentation_draws))
+            for crops in moved
         ]
         views = [normalise_frames(view) for view in views]
         embeddings = self.encode(views, self.spectrogram(batch.sound, batch.rate))
-        hints, visual = batch.hints, batch.hints.visual
+        hints = batch.hints
+        audio, visual = (None if each is None else move(each) for each in (hints.audio, hints.visual))
         if visual is not None and augment.map == "follow":
-            visual = crop_maps(visual, cut[0])
-        hints = HintBatch(audio=move(hints.audio), visual=move(visual), visual_present=move(hints.visual_present))
+            visual = crop_maps(visual, moved[0])
+        hints = replace(hints, audio=audio, visual=visual)
         height, width = embeddings.image.shape[2:]
-        truth = supervise(batch, config.loss, self.device, cut[0], (height, width), peers)
+        truth = supervise(batch, config.loss, cut[0], (height, width), peers)
         if batch.segments is not None:
-            labels, mode = batch.segments.to(self.device), self.model.segment_mode
-            truth = replace(truth, segments=[crop_labels(labels, crops, mode) for crops in cut])
+            labels, mode = move(batch.segments), self.model.segment_mode
+            truth = replace(truth, segments=[crop_labels(labels, crops, mode) for crops in moved])
         return self.model.losses(embeddings, hints, config.loss, truth, peers)
 
     @torch.inference_mode()
     def embed(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Embeddings:
         """Embeddings of square uint8 frames and waveforms, without gradients."""
-        frames = normalise_frames(frames_B3HW.to(self.device))
-        return self.encode([frames], self.spectrogram(sound_BN, rate))
+        with self._exact():
+            frames = normalise_frames(on_device(frames_B3HW, self.device))
+            return self.encode([frames], self.spectrogram(sound_BN, rate))
 
     @torch.inference_mode()
     def predict(self, frames_B3HW: Tensor, sound_BN: Tensor, rate: int) -> Tensor:
         """Similarity maps [B, h, w] of square uint8 frames, each with its own sound."""
         return self.similarity(self.embed(frames_B3HW, sound_BN, rate))
+
+    def _exact(self) -> AbstractContextManager[None]:
+        """For prediction: fp32 means no TF32."""
+        return full_float32() if (self.device.type, self.precision) == ("cuda", "fp32") else nullcontext()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

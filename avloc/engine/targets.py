@@ -22,17 +22,17 @@ Window = tuple[float, float, float, float]
 def supervise(
     batch: Batch,
     weights: LossWeights,
-    device: torch.device,
     crops: Crops | None = None,
     grid_hw: tuple[int, int] = (0, 0),
     peers: Peers = ALONE,
 ) -> Supervision:
     """Relations between clips if `same_class` is `masked`, and cells inside boxes if boxes have a loss weight.
 
+    All are on the CPU, where losses count their rows (`avloc.losses`).
+
     Args:
         batch: labels, boxes and masks of the clips.
         weights: `same_class` and the weight of boxes.
-        device: of the result.
         crops: of the frames; None leaves boxes out.
         grid_hw: rows and columns of cells in a crop.
         peers: processes with the rest of the batch; relations are of all clips.
@@ -41,12 +41,11 @@ def supervise(
     if not masked and (crops is None or not weights.boxes):
         return Supervision()
     labels = [label for part in peers.objects(batch.labels) for label in part]
-    own = 2 * torch.eye(len(labels), dtype=torch.int8) - 1
-    relation = (torch.from_numpy(relations(labels)) if masked else own).to(device)
+    relation = torch.from_numpy(relations(labels)) if masked else 2 * torch.eye(len(labels), dtype=torch.int8) - 1
     if crops is None or not weights.boxes:
         return Supervision(relation=relation)
     covers, boxed = box_cells(batch, crops, grid_hw)
-    return Supervision(relation=relation, cover=covers.to(device), boxed=boxed.to(device))
+    return Supervision(relation=relation, cover=covers, boxed=boxed)
 
 
 def box_cells(batch: Batch, crops: Crops, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ class HintBatch:
     """Teachers' hints of a batch; None if unused.
 
     `audio` [B, D]; `visual` [B, h, w] with one number a cell (DETR, 25x25) or [B, D, h, w] with a vector a cell (Lite0,
-    7x7); `visual_present` [B] bool: other rows of `visual` are undefined.
+    7x7); `visual_present` [B] bool, always on the CPU: other rows of `visual` are undefined.
     """
 
     audio: Tensor | None = None
@@ -47,7 +47,7 @@ class HintBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
-    """Targets of a batch from annotations; None if unused.
+    """Targets of a batch from annotations, on the CPU but for `segments`; None if unused.
 
     `relation` [B, B] int8, image by sound, over the batches of all processes: 1 positive, -1 negative, 0 ignored;
     `cover` [B, h, w]: fraction of each cell inside boxes of sounding objects, with `boxed` [B] bool: other rows of

@@ -21,6 +21,7 @@ from avloc.errors import UsageError
 from avloc.methods.base import Embeddings, Published, tensors_of
 from avloc.methods.ezvsl import EZVSL
 from avloc.registry import METHOD_SPECS
+from avloc.transforms import on_device
 
 _STEMS = {"imgnet": "conv1", "audnet": "conv1_a"}
 """Each published backbone has a stem for images, one for audio and one for optical flow."""
@@ -62,7 +63,8 @@ class LVS(EZVSL):
             peers=peers,
         )
         if relation_BB is not None:
-            logits = logits[relation_BB.diagonal()[peers.rows] > 0]
+            rows = losses.rows_of(relation_BB.diagonal()[peers.rows] > 0)
+            logits = logits[on_device(rows, logits.device)]
         first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         return losses.row_cross_entropy(logits, first, peers)
 

@@ -27,6 +27,7 @@ from avloc.registry import METHOD_SPECS
 
 _EXCLUDED = -10.0
 """Score of a sound that is not a negative, before the temperature."""
+_LABELS = 256
 _JITTER, _HUE, _BLUR = 0.4, 0.1, (0.1, 2.0)
 
 
@@ -123,7 +124,7 @@ def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Ten
 
     Args:
         maps_BHW: `binary_map` of both views.
-        labels_BHW: region of each cell, of both views; a region has one label in both.
+        labels_BHW: region of each cell, 0 to 255, of both views; a region has one label in both.
 
     Returns:
         bool, of both views. Only regions in both views are candidates; if the second view's map misses the region, all
@@ -131,19 +132,16 @@ def positive_masks(maps_BHW: list[Tensor], labels_BHW: list[Tensor]) -> list[Ten
 
     Source: SACL's code; see `tests/parity`.
     """
-    masks = [binary.clone() for binary in maps_BHW]
-    for row in range(len(masks[0])):
-        first, second = (labels[row] for labels in labels_BHW)
-        shared = sorted(set(first.flatten().tolist()) & set(second.flatten().tolist()))
-        if not (int(first.max()) and int(second.max()) and shared):
-            continue
-        overlaps = [int((maps_BHW[0][row] & (first == label)).sum()) for label in shared]
-        label = shared[overlaps.index(max(overlaps))]
-        masks[0][row] &= first == label
-        masks[1][row] &= second == label
-        if not masks[1][row].any():
-            masks[1][row] = second == label
-    return masks
+    first, second = (labels.flatten(1).long() for labels in labels_BHW)
+    inside = torch.zeros(len(first), _LABELS, dtype=torch.int32, device=first.device)
+    shared = inside.scatter(1, first, 1).bool() & inside.scatter(1, second, 1).bool()
+    overlaps = inside.scatter_add(1, first, maps_BHW[0].flatten(1).to(inside.dtype)).masked_fill(~shared, -1)
+    usable_B11 = (first.any(1) & second.any(1) & shared.any(1))[:, None, None]
+    best_B11 = overlaps.argmax(1)[:, None, None]  # of equal overlaps the lowest label
+    regions = [labels == best_B11 for labels in labels_BHW]
+    cut = [binary & region for binary, region in zip(maps_BHW, regions, strict=True)]
+    cut[1] = torch.where(cut[1].flatten(1).any(1)[:, None, None], cut[1], regions[1])
+    return [torch.where(usable_B11, masks, binary) for masks, binary in zip(cut, maps_BHW, strict=True)]
 
 
 def kept_columns(alike_nB: Tensor, share: float, first: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ Shape letters: B batch, C channels, K classes, H W pixels or frequency and time 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -119,10 +119,50 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Any], path: Path, name
 
 
 @contextmanager
+def _set(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set attributes of torch's backends, which are of the whole process, and restore them."""
+    before = [(place, name, getattr(place, name)) for place, name, _ in settings]
+    try:
+        for place, name, value in settings:
+            setattr(place, name, value)
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+_TF32: tuple[Any, ...] = (
+    torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn,
+    torch.backends.cuda.matmul,
+)
+"""What may round float32 to TF32 on CUDA. By default torch's matrix products do not, and cuDNN does."""
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Context without TF32."""
+    with _set([(part, "fp32_precision", "ieee") for part in _TF32]):
+        yield
+
+
+def allows_tf32(device: torch.device) -> bool:
+    """Whether something on the device may round float32 to TF32."""
+    return device.type == "cuda" and any(part.fp32_precision == "tf32" for part in _TF32)
+
+
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Context in which cuDNN times its kernels for each new shape and uses the fastest: for many steps of one shape."""
+    with _set([(torch.backends.cudnn, "benchmark", True)]):
+        yield
+
+
+@contextmanager
 def deterministic_inference() -> Iterator[None]:
     """Inference mode in full float32, with deterministic cuDNN kernels and no benchmarking."""
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact:
+    cudnn = torch.backends.cudnn
+    with torch.inference_mode(), full_float32(), _set([(cudnn, "benchmark", False), (cudnn, "deterministic", True)]):
         yield
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from avloc.networks.backbones import BackboneName
 from avloc.networks.base import Backbone, BackboneOutput, SameConv2d, load_weights
-from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD
+from avloc.transforms import IMAGENET_MEAN, IMAGENET_STD, constant
 from avloc.weights.torch_files import load_plain
 
 CLASSES = 1_000  # of ImageNet
@@ -49,11 +49,15 @@ class InputScale(nn.Module):
 
     def forward(self, frames_B3HW: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W]."""
-        std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
-        mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
-        scale = (std * 255 / 128).view(3, 1, 1).to(frames_B3HW)
-        shift = ((mean * 255 - 127) / 128).view(3, 1, 1).to(frames_B3HW)
-        return frames_B3HW * scale + shift
+        return frames_B3HW * constant(_input_scale, frames_B3HW) + constant(_input_shift, frames_B3HW)
+
+
+def _input_scale() -> Tensor:
+    return (torch.tensor(IMAGENET_STD, dtype=torch.float64) * 255 / 128).view(3, 1, 1)
+
+
+def _input_shift() -> Tensor:
+    return ((torch.tensor(IMAGENET_MEAN, dtype=torch.float64) * 255 - 127) / 128).view(3, 1, 1)
 
 
 class MBConv(nn.Module):

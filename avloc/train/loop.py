@@ -18,10 +18,12 @@ from avloc.engine import weighted_total
 from avloc.errors import Refused, UsageError
 from avloc.files import folder_lock, remove_leftovers
 from avloc.methods.base import Group
+from avloc.networks.base import allows_tf32, fastest_convolutions
 from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
+from avloc.train.step_losses import StepLosses
 from avloc.train.task import Task
 from avloc.train.trainer_state import RunState, load_state, peek_state, save_state
 
@@ -158,11 +160,12 @@ class _Trainer:
         self.folder = RunFolder(options.out)
         self.peers = peers
         self.optimiser = make_optimiser(task.groups(), self.config.optim)
+        self.losses = StepLosses(task.device, peers)
         self.steps_per_epoch = EpochBatches(task.clips, self.config.batch, self.config.seed, 1).steps_per_epoch
         self.state = RunState()
         self.lines: list[dict[str, Any]] = []
         self.identity = {**task.identity, "init": init}
-        self.card = task.card(init)
+        self.card = {**task.card(init), "tf32": allows_tf32(task.device)}
 
     def rehearse(self) -> None:
         """Make the checks of a real run, and read the state of an existing run; write nothing."""
@@ -229,43 +232,43 @@ class _Trainer:
         self.task.model.train()
         should_stop()  # from now on a stop waits for the end of a step
         for batch in self.task.load(batches):
-            terms = self._step(batch)
-            self._report_step(total, terms)
+            self._step(batch)
             epoch_over = self.state.step % self.steps_per_epoch == 0
+            self._log_steps(total, wait=epoch_over)
             if epoch_over:
                 means = self._end_epoch(self.state.step // self.steps_per_epoch)
-                self._report_step(total, means, milestone=True)
-            stop = self.peers.any(should_stop(), self.task.device)
-            if self.peers.is_first and (epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S):
-                save_state(self.folder.path, self.state, self.task.model, self.optimiser)
+                self._report_step(self.state.step, total, means, milestone=True)
+            stop = self.peers.any(should_stop())
+            if epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S:
+                self._log_steps(total, wait=True)
+                if self.peers.is_first:
+                    save_state(self.folder.path, self.state, self.task.model, self.optimiser)
                 saved_at = time.monotonic()
             if stop and self.state.step < total:
                 return True
         return False
 
-    def _step(self, batch: Any) -> dict[str, float]:
+    @fastest_convolutions()
+    def _step(self, batch: Any) -> None:
         # A random stream for each step, so that a resumed run draws the same numbers as an uninterrupted one.
-        seed = np.random.SeedSequence((self.config.seed, self.state.step)).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(seed))
-        torch.manual_seed(int(seed) + self.peers.rank)  # for layers that draw, such as stochastic depth
-        terms = self.task.terms(batch, generator)
+        seed = int(np.random.SeedSequence((self.config.seed, self.state.step)).generate_state(1)[0])
+        torch.manual_seed(seed + self.peers.rank)  # for layers that draw, such as stochastic depth
+        terms = self.task.terms(batch, torch.Generator().manual_seed(seed))
         total = weighted_total(terms, self.config.loss)
-        shared = self.peers.total(torch.stack([total, *terms.values()]).detach()) / self.peers.size
-        values = dict(zip(("loss", *terms), shared.tolist(), strict=True))
-        if not all(math.isfinite(value) for value in values.values()):
-            shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
-            hint = "The weights are untouched by this step. Lower optim.lr, or try --set precision=fp32."
-            raise Refused(f"the loss is not finite at step {self.state.step + 1}: {shown}", hint=hint)
+        not_finite = self.losses.send(self.state.step + 1, {"loss": total, **terms})
         self._set_lr()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.found_inf = not_finite  # type: ignore[attr-defined]
         self.optimiser.step()
         self.state.step += 1
-        for name, value in values.items():
-            entry = self.state.sums.setdefault(name, [0.0, 0.0])
-            entry[0] += value
-            entry[1] += 1
-        return values
+
+    def _log_steps(self, total: int, *, wait: bool) -> None:
+        for step, values in self.losses.read(wait=wait):
+            for name, value in values.items():
+                before, count = self.state.sums.get(name, (0.0, 0.0))
+                self.state.sums[name] = [before + value, count + 1]
+            self._report_step(step, total, values)
 
     def _set_lr(self) -> None:
         """Set the learning rate, a function of the step alone: a resumed run needs no state for it."""
@@ -274,11 +277,11 @@ class _Trainer:
             for group, kind in zip(self.optimiser.param_groups, self.task.groups(), strict=True):
                 group["lr"] = kind.factor * self.config.optim.lr * (1 + math.cos(math.pi * share)) / 2
 
-    def _report_step(self, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
-        epoch = (self.state.step - 1) // self.steps_per_epoch + 1
-        detail = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        detail = f"epoch {epoch}/{self.config.epochs}  {detail}"
-        self.listener(Progress(task="training", done=self.state.step, total=total, detail=detail, milestone=milestone))
+    def _report_step(self, step: int, total: int, terms: Mapping[str, float], *, milestone: bool = False) -> None:
+        epoch = (step - 1) // self.steps_per_epoch + 1
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        detail = f"epoch {epoch}/{self.config.epochs}  {shown}"
+        self.listener(Progress(task="training", done=step, total=total, detail=detail, milestone=milestone))
 
     def _end_epoch(self, epoch: int) -> dict[str, float]:
         """Validate and save; returns the mean loss terms of the epoch and the validation score."""

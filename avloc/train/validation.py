@@ -63,7 +63,7 @@ def _loss(engine: Engine, batches: Iterable[Batch], config: TrainConfig) -> floa
     for batch in batches:
         check_damage(batch.failures)
         embeddings = engine.embed(batch.frames, batch.sound, batch.rate)
-        truth = supervise(batch, config.loss, engine.device)
+        truth = supervise(batch, config.loss)
         terms = engine.model.losses(embeddings, batch.hints, config.loss, truth)
         losses += [terms[term].item()] * len(batch.ids)
     return float(np.mean(losses))

@@ -17,6 +17,7 @@ from avloc.distributed import Peers
 from avloc.errors import WeightsError
 from avloc.progress import silent
 from avloc.train import TrainOptions, train
+from tests.fake_gpu import fake_gpu, on_gpu
 from tests.run_folders import same_run
 from tests.synthetic_ave import KINDS, NOISE_ROWS, OWN, make_run, write_ave
 
@@ -32,6 +33,25 @@ def test_an_interrupted_run_is_resumed_bit_for_bit(store, tmp_path, method):
     assert train(cut, config, should_stop=lambda: next(steps, False)).interrupted
     train(cut, config)
     assert same_run(whole, tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [*(("ave", (f"ave.{name}=true",)) for name in ("weak", "dmrn", "cross_entropy")), ("ave", ()), ("ave-match", ())],
+)
+def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(store, method, settings):
+    own = [] if method == "ave-match" else [f"ave.classes={KINDS}"]
+    config = resolve_config(parse_settings([*own, *settings]), method)
+    task = EventTask(TrainOptions(store=store, out=store / "none", device="cpu"), config, silent)
+    task.start(silent)
+    (batch,) = task.load([[0, 1, 2]])
+    with torch.backends.cudnn.flags(enabled=False), fake_gpu() as copies:  # cuDNN would look for a driver
+        on_gpu(task.model)
+        task.device = torch.device("cuda")
+        copies.clear()
+        terms = task.terms(batch, torch.Generator())
+    assert all(term.is_cuda for term in terms.values())
+    assert (copies.blocking, copies.pageable, len(copies.pinned)) == ([], [], 4)
 
 
 def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):

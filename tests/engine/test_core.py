@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from avloc.checkpoint import load_model, save_model
-from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig
+from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig, parse_settings, resolve_config
 from avloc.dataset import Batch
 from avloc.engine import Engine, pick_device, pick_precision, weighted_total
 from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
+from avloc.networks.base import allows_tf32
 from avloc.networks.builder import build_backbone
-from avloc.transforms import normalise_frames
-from tests.small_models import SMALL
+from avloc.registry import METHOD_SPECS
+from avloc.transforms import constant, normalise_frames, tukey_window
+from tests.fake_gpu import fake_gpu, on_gpu
+from tests.small_models import SMALL, TINY_METHODS, narrowed
 
 CPU = torch.device("cpu")
 
@@ -160,3 +165,112 @@ def test_bf16_maps_are_close_to_fp32(batch, tmp_path):
     exact, rough = Engine.from_file(file, CPU), Engine.from_file(file, CPU, "bf16")
     inputs = (batch.frames, batch.sound, batch.rate)
     assert (exact.predict(*inputs) - rough.predict(*inputs)).abs().max() < 0.05
+
+
+LABELLED = ("loss.same_class=masked", "loss.box=1", "loss.peak=1")
+CLASS_SCORES = ("model.vision_trunk=efficientnet_lite0+classes", "model.audio_trunk=yamnet+classes", "model.rate=16000")
+GPU_STEPS = [
+    ("avc", (), ["contrastive", "audio_hint", "visual_hint"], {"audio": 1, "visual": 1, "rows with a visual hint": 1}),
+    ("avc", ("loss.audio_hint=0",), ["contrastive", "visual_hint"], {"vectors": 1, "rows with a visual hint": 1}),
+    ("avc", ("loss.audio_hint=0", "loss.visual_hint=0", "precision=bf16"), ["contrastive"], {}),
+    *(
+        (method, LABELLED, ["contrastive", "box", "peak"], {"anchors and ignored": 2, "box": 2, "peak": 2})
+        for method in ("avc", "ezvsl")
+    ),
+    ("ezvsl", (), ["contrastive"], {}),
+    ("ezvsl", CLASS_SCORES, ["contrastive"], {}),
+    ("lvs", (), ["contrastive"], {}),
+    ("lvs", ("loss.same_class=masked",), ["contrastive"], {"anchors and ignored": 2}),
+    ("sspl", (), ["agreement"], {"crops of the second view": 1}),
+    ("sspl", ("sspl.pcm=false",), ["agreement"], {"crops of the second view": 1}),
+    ("sacl", (), ["contrastive"], {"crops of the second view": 1, "segments": 1}),
+]
+"""Method, settings, loss terms, and what is copied to the GPU besides frames, their sizes, sound and crops."""
+
+
+def test_the_steps_on_a_gpu_are_of_every_method():
+    assert {method for method, *_ in GPU_STEPS} == set(METHOD_SPECS)
+
+
+@pytest.mark.parametrize(("method", "settings", "terms", "inputs"), GPU_STEPS)
+def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(batch, method, settings, terms, inputs):
+    wanted = (*TINY_METHODS[method], *settings)
+    config = resolve_config(parse_settings(wanted), method)
+    rate = config.model.rate or 22_050
+    sound = torch.zeros(3, int(config.model.seconds * rate), dtype=torch.int16)
+    vectors = torch.rand(3, 16, 7, 7)
+    hints = HintBatch(
+        audio=batch.hints.audio if "audio" in inputs else None,
+        visual=vectors if "vectors" in inputs else batch.hints.visual if "visual" in inputs else None,
+        visual_present=batch.hints.visual_present,
+    )
+    segments = torch.zeros(3, 256, 256, dtype=torch.uint8) if "segments" in inputs else None
+    batch = replace(batch, sound=sound, rate=rate, hints=hints, segments=segments)
+    with narrowed():
+        engine = Engine(config.model, CPU, config.precision)
+    engine.model.train()
+    with fake_gpu() as copies:
+        on_gpu(engine.model)
+        engine.device = torch.device("cuda")
+        for _ in range(2):  # the first copies constants
+            copies.clear()
+            found = engine.training_step(batch.pin_memory(), config, torch.Generator().manual_seed(0))
+    assert sorted(found) == sorted(terms)
+    assert all(term.is_cuda for term in found.values())
+    assert copies.blocking == []
+    assert len(copies.pinned) == 4 + sum(inputs.values())
+    # torchvision's change of hue copies a table for each frame.
+    assert set(copies.pageable) <= ({(3, 6)} if method == "sacl" else set())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_predictions_in_fp32_are_without_tf32(batch, precision):
+    """Convolutions of the encoders and of SSPL's similarity; training steps keep what the process has set."""
+    config = resolve_config(parse_settings(TINY_METHODS["sspl"]), "sspl")
+    with narrowed():
+        engine = Engine(config.model, CPU, precision)
+    convolutions, allowed = [part for part in engine.model.modules() if isinstance(part, nn.Conv2d)], []
+    for part in convolutions:
+        part.register_forward_pre_hook(lambda *_: allowed.append(allows_tf32(torch.device("cuda"))))
+    sound, frames = torch.zeros(3, 16_000, dtype=torch.int16), torch.zeros(3, 3, 224, 224, dtype=torch.uint8)
+    with fake_gpu():
+        on_gpu(engine.model)
+        engine.device = torch.device("cuda")
+        engine.model.train()
+        step = replace(batch, sound=sound, rate=16_000, hints=HintBatch())
+        engine.training_step(step, config, torch.Generator())
+        assert allowed == [True] * len(allowed)
+        engine.model.eval()
+        allowed.clear()
+        engine.predict(frames, sound, 16_000)
+        engine.encode_sound(sound, 16_000)
+    assert len(allowed) > len(convolutions)
+    assert allowed == [precision == "bf16"] * len(allowed)
+    assert allows_tf32(torch.device("cuda"))
+
+
+def test_the_fake_gpu_notices_what_waits():
+    with fake_gpu() as copies:
+        there = torch.zeros(3, device="cuda")
+        torch.ones(1).to("cuda"), torch.tensor([1.0, 2.0], device="cuda"), there[torch.tensor([0, 1, 1])]
+        torch.zeros(4, device="cuda").cpu()
+        assert copies.blocking == [(1,), (2,), (3,), (4,)]
+        torch.ones(5).to("cuda", non_blocking=True), torch.ones(6).pin_memory().to("cuda", non_blocking=True)
+        assert (copies.pageable, copies.pinned) == ([(5,)], [(6,)])
+        for waits in (
+            lambda: there.sum().item(),
+            lambda: there[there > 0],
+            lambda: there.__setitem__(there > 0, 1.0),
+            lambda: there + torch.ones(3),
+        ):
+            with pytest.raises(Exception, match=r"aten|mask|device"):
+                waits()
+
+
+def test_constants_are_computed_once():
+    like = torch.zeros(1)
+    assert constant(tukey_window, like) is constant(tukey_window, torch.ones(2))
+    assert constant(tukey_window, like).dtype == torch.float32
+    assert constant(tukey_window, like.double()).dtype == torch.float64
+    with torch.inference_mode():
+        assert not constant(tukey_window, like.bfloat16()).is_inference(), "it can be used in training"

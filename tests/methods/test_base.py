@@ -13,7 +13,7 @@ from avloc.engine import Engine, weighted_total
 from avloc.errors import UsageError, WeightsError
 from avloc.media.superpixels import segments
 from avloc.methods import build
-from avloc.methods.sacl import SACL
+from avloc.methods.sacl import SACL, positive_masks
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
 from avloc.train import TrainOptions, train
@@ -261,6 +261,35 @@ def test_regions_are_cut_like_pictures_and_keep_their_labels():
     few = torch.where(labels > 2, 40, 0).byte()
     assert set(crop_labels(few, crops).unique().tolist()) == {0, 40}
     assert len(crop_labels(few, crops, "bicubic").unique()) > 10, "what the published code does"
+
+
+def positive_masks_reference(maps, labels):
+    """Picture by picture and region by region."""
+    masks = [binary.clone() for binary in maps]
+    for row, (first, second) in enumerate(zip(*labels, strict=True)):
+        shared = sorted(set(first.flatten().tolist()) & set(second.flatten().tolist()))
+        if not (int(first.max()) and int(second.max()) and shared):
+            continue
+        overlaps = [int((maps[0][row] & (first == label)).sum()) for label in shared]
+        label = shared[overlaps.index(max(overlaps))]
+        masks[0][row] &= first == label
+        masks[1][row] &= second == label
+        if not masks[1][row].any():
+            masks[1][row] = second == label
+    return masks
+
+
+def test_positive_masks_equal_their_definition():
+    draws = torch.Generator().manual_seed(0)
+    rows, cases = 400, set()
+    for most in (1, 3, 256):  # labels below it; the first case has region 0 alone
+        labels = [torch.randint(0, most, (rows, 2, 3), generator=draws).byte() for _ in range(2)]
+        maps = [torch.rand(rows, 2, 3, generator=draws) < 0.4 for _ in range(2)]
+        ours, reference = positive_masks(maps, labels), positive_masks_reference(maps, labels)
+        assert all(torch.equal(mine, other) for mine, other in zip(ours, reference, strict=True))
+        cut = [mask & ~binary for mask, binary in zip(ours, maps, strict=True)]
+        cases |= {(torch.equal(ours[0][row], maps[0][row]), bool(cut[1][row].any())) for row in range(rows)}
+    assert len(cases) == 4, "maps are cut and returned, and the second view has the whole region or not"
 
 
 def test_augmentation_is_drawn_for_each_clip_and_can_leave_it_alone():

@@ -27,6 +27,7 @@ from avloc.distributed import Peers
 from avloc.errors import Refused
 from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train import TrainOptions, train
+from avloc.train.localizer import LocalizerTask
 from avloc.train.loop import EpochBatches
 from tests.processes import Here
 from tests.run_folders import same_run
@@ -130,6 +131,24 @@ def test_a_run_stays_in_the_precision_that_auto_took(store, tmp_path, monkeypatc
         assert train(replace(options, dry_run=True), changed(auto, epochs=2)).precision == "bf16"
 
 
+def test_convolutions_are_benchmarked_in_steps_alone(store, tmp_path, monkeypatch):
+    found, step, validate = {"step": set(), "validation": set()}, torch.optim.Adam.step, LocalizerTask.validate
+
+    def watched(kind, call):
+        def wrapped(*arguments):
+            found[kind].add(torch.backends.cudnn.benchmark)
+            return call(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched("step", step))
+    monkeypatch.setattr(LocalizerTask, "validate", watched("validation", validate))
+    train(TrainOptions(store=store, out=tmp_path, val="0.3"), changed(CONFIG, epochs=1))
+    assert found == {"step": {True}, "validation": {False}}
+    assert not torch.backends.cudnn.benchmark
+    assert load_model(tmp_path).card["tf32"] is False
+
+
 def test_layers_that_draw_resume_too(store, tmp_path):
     """EfficientNet drops whole blocks at random while it learns."""
     drawing = changed(
@@ -202,17 +221,45 @@ def test_hints_of_vectors_in_cells_teach_too(store, tmp_path):
         train(TrainOptions(store=store, out=tmp_path / "run"), changed(config, visual_teacher="detr"))
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path):
-    """A hint of 60000 squares to infinity under the weight; the weights on disk stay those of the last good step."""
-    store = write_store(tmp_path / "store", 4)
+@pytest.mark.parametrize("late_on", [("cuda",), ("cuda", "cpu")])
+def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path, monkeypatch, late_on):
+    """A hint of 60000 squares to infinity under the weight; weights and files stay those of the last good step.
+
+    A GPU finds it in the step, and the host one step later.
+    """
+    store = write_store(tmp_path / "store", 8)
     with HintWriter(store, HintStamp(teacher="panns", shape=(HINT_WIDTH,))) as writer:
         for name in Store(store).ids:
             writer.add(name, np.full(HINT_WIDTH, 60_000.0))
     config = changed(CONFIG, loss=LossWeights(audio_hint=1e38, visual_hint=0))
+    monkeypatch.setattr("avloc.train.step_losses.LATE_ON", late_on)
+    steps, step = [], torch.optim.Adam.step
+
+    def watched(optimiser):
+        weights = optimiser.param_groups[0]["params"]
+        before = [weight.detach().clone() for weight in weights]
+        step(optimiser)
+        steps.append(all(map(torch.equal, before, weights)))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
     with pytest.raises(Refused, match="not finite at step 1: loss inf, contrastive"):
         train(TrainOptions(store=store, out=tmp_path / "run"), config)
+    assert steps == [True] * len(late_on), "the weights are the same"
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert not (tmp_path / "run" / "trainer-state.pt").exists()
+
+
+def test_losses_read_late_make_the_same_run(store, tmp_path, monkeypatch):
+    events = {"on time": [], "late": []}
+    train(TrainOptions(store=store, out=tmp_path / "on time"), CONFIG, events["on time"].append)
+    monkeypatch.setattr("avloc.train.step_losses.LATE_ON", ("cuda", "cpu"))
+    train(TrainOptions(store=store, out=tmp_path / "late"), CONFIG, events["late"].append)
+    assert events["late"] == events["on time"], "every step is reported once, before the end of its epoch"
+    assert same_run(tmp_path / "on time", tmp_path / "late")
+    steps = iter([False, True])
+    train(TrainOptions(store=store, out=tmp_path / "cut"), CONFIG, should_stop=lambda: next(steps, False))
+    train(TrainOptions(store=store, out=tmp_path / "cut"), CONFIG)
+    assert same_run(tmp_path / "on time", tmp_path / "cut")
 
 
 def test_a_damaged_clip_stops_training_by_name(tmp_path):
