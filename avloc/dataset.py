@@ -5,6 +5,7 @@ Shape letters: B batch, N samples, H W pixels.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -24,6 +25,7 @@ from avloc.media.superpixels import segments
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
 from avloc.registry import METHOD_SPECS, StoreSpec
+from avloc.sharding import worker_count
 from avloc.store import Hints, Sample, Store
 
 
@@ -239,16 +241,36 @@ def _leave_signals_to_parent(_worker: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
+_MOST_PROCESSES = 16
+"""Enough for 14 000 clips/s; each of them has two batches in shared memory."""
+
+
+def loader_processes(requested: int) -> int:
+    """Number of loader processes; -1 means one per available core but one, shared with other processes of `torchrun`.
+
+    At least 1, and 16 at most. 0 loads in the calling process.
+    """
+    if requested >= 0:
+        return requested
+    peers = os.environ.get("LOCAL_WORLD_SIZE", "")
+    cores = worker_count(0) // max(int(peers) if peers.isdecimal() else 1, 1)
+    return min(max(cores - 1, 1), _MOST_PROCESSES)
+
+
 def clip_loader(
     clips: ClipSet, batches: Iterable[list[int]] | None = None, *, batch: int = 1, workers: int = 0
 ) -> DataLoader[_Item | _Failure]:
-    """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time."""
+    """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time.
+
+    `workers` is as in `loader_processes`.
+    """
+    processes = loader_processes(workers)
     how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}
     return DataLoader(
         clips,
-        num_workers=workers,
+        num_workers=processes,
         collate_fn=clips.collate,
         worker_init_fn=_leave_signals_to_parent,
-        timeout=PATIENCE_S if workers else 0,
+        timeout=PATIENCE_S if processes else 0,
         **how,
     )

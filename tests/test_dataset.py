@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from avloc import dataset
 from avloc.config import LossWeights, ModelConfig, TrainConfig
-from avloc.dataset import ClipSet, check_fit, clip_loader, fit_sound, shrunk
+from avloc.dataset import ClipSet, check_fit, clip_loader, fit_sound, loader_processes, shrunk
 from avloc.errors import Refused, UsageError
 from avloc.prepare import PrepareOptions
 from avloc.registry import StoreSpec
@@ -201,6 +202,24 @@ def test_a_batch_is_the_same_with_loader_processes(tmp_path):
         assert alone.ids == worked.ids
         assert torch.equal(alone.frames, worked.frames)
         assert torch.equal(alone.sound, worked.sound)
+
+
+@pytest.mark.parametrize(
+    ("requested", "cores", "peers", "processes"),
+    [
+        (-1, 8, "", 7),
+        (-1, 8, "2", 3),
+        (-1, 1, "", 1),
+        (-1, 4, "8", 1),
+        (-1, 64, "1", 16),
+        (0, 8, "", 0),
+        (20, 8, "2", 20),
+    ],
+)
+def test_loader_processes_leave_a_core_for_the_main_process(monkeypatch, requested, cores, peers, processes):
+    monkeypatch.setattr(dataset, "worker_count", lambda _all: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", peers)
+    assert loader_processes(requested) == processes
 
 
 def test_labels_are_loaded_with_their_clips(tmp_path):
