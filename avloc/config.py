@@ -166,7 +166,7 @@ class TrainConfig:
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 if the hardware is faster in it."""
     workers: int = -1
-    """Loader processes (`avloc.dataset.loader_processes`); they do not change the result."""
+    """Loader processes (`avloc.loader_processes.process_count`); they do not change the result."""
 
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):

@@ -5,8 +5,6 @@ Shape letters: B batch, N samples, H W pixels.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -20,12 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig
 from avloc.errors import InputError, Refused
+from avloc.loader_processes import IN_ADVANCE, check_shared_memory, leave_signals_to_parent, process_count
 from avloc.media.pictures import decode_mask, decode_picture, shrink, square
 from avloc.media.superpixels import segments
 from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
 from avloc.registry import METHOD_SPECS, StoreSpec
-from avloc.sharding import worker_count
 from avloc.store import Hints, Sample, Store
 
 
@@ -211,6 +209,12 @@ class ClipSet(Dataset[_Item | _Failure]):
             failed_at=[place for place, entry in enumerate(entries) if isinstance(entry, _Failure)],
         )
 
+    def bytes_per_clip(self) -> int:
+        """Size of a clip in a batch, estimated from some clips."""
+        some = self.collate([self[index] for index in range(0, len(self), len(self) // 8 or 1)])
+        tensors = [value for part in (some, some.hints) for value in vars(part).values() if isinstance(value, Tensor)]
+        return sum(tensor.nbytes for tensor in tensors) // max(len(some.ids), 1)
+
     def _hint_batch(self, items: Sequence[_Item]) -> HintBatch:
         audio = visual = present = None
         if self.audio_hints:
@@ -235,42 +239,26 @@ def _padded(frames: Sequence[NDArray[np.uint8] | None]) -> Tensor:
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the main process handles them."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
-
-
-_MOST_PROCESSES = 16
-"""Enough for 14 000 clips/s; each of them has two batches in shared memory."""
-
-
-def loader_processes(requested: int) -> int:
-    """Number of loader processes; -1 means one per available core but one, shared with other processes of `torchrun`.
-
-    At least 1, and 16 at most. 0 loads in the calling process.
-    """
-    if requested >= 0:
-        return requested
-    peers = os.environ.get("LOCAL_WORLD_SIZE", "")
-    cores = worker_count(0) // max(int(peers) if peers.isdecimal() else 1, 1)
-    return min(max(cores - 1, 1), _MOST_PROCESSES)
-
-
 def clip_loader(
     clips: ClipSet, batches: Iterable[list[int]] | None = None, *, batch: int = 1, workers: int = 0
 ) -> DataLoader[_Item | _Failure]:
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time.
 
-    `workers` is as in `loader_processes`.
+    `workers` is as in `process_count`. With `batches`, `batch` is the size of the largest one.
+
+    Raises:
+        Refused: shared memory is too small for so many processes.
     """
-    processes = loader_processes(workers)
+    processes = process_count(workers)
+    if processes:
+        check_shared_memory(clips.bytes_per_clip() * min(batch, len(clips)), processes)
     how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}
     return DataLoader(
         clips,
         num_workers=processes,
+        prefetch_factor=IN_ADVANCE if processes else None,
         collate_fn=clips.collate,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         timeout=PATIENCE_S if processes else 0,
         **how,
     )
