@@ -165,8 +165,8 @@ class TrainConfig:
     """Teacher of the visual hint term: `detr` or `lite0`."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 if the hardware is faster in it."""
-    workers: int = 2
-    """Loader processes; they do not change the result."""
+    workers: int = -1
+    """Loader processes (`avloc.loader_processes.process_count`); they do not change the result."""
 
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
@@ -175,7 +175,7 @@ class TrainConfig:
         check_setting(self.epochs > 0, "epochs", self.epochs, "a positive integer")
         check_setting(self.batch > 1, "batch", self.batch, "2 or more: most methods compare a clip with its batch")
         check_setting(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
-        check_setting(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_setting(self.workers >= -1, "workers", self.workers, "0 or more, or -1: by the number of cores")
         valid = ("auto", "fp32", "bf16")
         check_setting(self.precision in valid, "precision", self.precision, ", ".join(valid))
 

@@ -5,7 +5,6 @@ Shape letters: B batch, N samples, H W pixels.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig
 from avloc.errors import InputError, Refused
+from avloc.loader_processes import IN_ADVANCE, check_shared_memory, leave_signals_to_parent, process_count
 from avloc.media.pictures import decode_mask, decode_picture, shrink, square
 from avloc.media.superpixels import segments
 from avloc.methods import HintBatch
@@ -217,6 +217,12 @@ class ClipSet(Dataset[_Item | _Failure]):
             failed_at=[place for place, entry in enumerate(entries) if isinstance(entry, _Failure)],
         )
 
+    def bytes_per_clip(self) -> int:
+        """Size of a clip in a batch, estimated from some clips."""
+        some = self.collate([self[index] for index in range(0, len(self), len(self) // 8 or 1)])
+        tensors = [value for part in (some, some.hints) for value in vars(part).values() if isinstance(value, Tensor)]
+        return sum(tensor.nbytes for tensor in tensors) // max(len(some.ids), 1)
+
     def _hint_batch(self, items: Sequence[_Item]) -> HintBatch:
         audio = visual = present = None
         if self.audio_hints:
@@ -241,22 +247,26 @@ def _padded(frames: Sequence[NDArray[np.uint8] | None]) -> Tensor:
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the main process handles them."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
-
-
 def clip_loader(
     clips: ClipSet, batches: Iterable[list[int]] | None = None, *, batch: int = 1, workers: int = 0
 ) -> DataLoader[_Item | _Failure]:
-    """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time."""
+    """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time.
+
+    `workers` is as in `process_count`. With `batches`, `batch` is the size of the largest one.
+
+    Raises:
+        Refused: shared memory is too small for so many processes.
+    """
+    processes = process_count(workers)
+    if processes:
+        check_shared_memory(clips.bytes_per_clip() * min(batch, len(clips)), processes)
     how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}
     return DataLoader(
         clips,
-        num_workers=workers,
+        num_workers=processes,
+        prefetch_factor=IN_ADVANCE if processes else None,
         collate_fn=clips.collate,
-        worker_init_fn=_leave_signals_to_parent,
-        timeout=PATIENCE_S if workers else 0,
+        worker_init_fn=leave_signals_to_parent,
+        timeout=PATIENCE_S if processes else 0,
         **how,
     )

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from avloc import dataset
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import ClipSet, check_fit, clip_loader, fit_sound, shrunk
 from avloc.errors import Refused, UsageError
@@ -218,6 +219,21 @@ def test_a_batch_is_the_same_with_loader_processes(tmp_path):
         assert alone.ids == worked.ids
         assert torch.equal(alone.frames, worked.frames)
         assert torch.equal(alone.sound, worked.sound)
+
+
+def test_loader_processes_start_only_if_their_batches_fit_into_shared_memory(tmp_path, monkeypatch):
+    store = Store(write_store(tmp_path, 4, hints=True))
+    clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
+    checked = []
+    monkeypatch.setattr(dataset, "check_shared_memory", lambda size, processes: checked.append((size, processes)))
+    (batch,) = clip_loader(clips, EpochBatches(4, 4, 0, 1), batch=4)
+    assert not checked
+    tensors = [value for part in (batch, batch.hints) for value in vars(part).values() if torch.is_tensor(value)]
+    clip_loader(clips, EpochBatches(4, 4, 0, 1), batch=4, workers=3)
+    assert checked == [(sum(tensor.nbytes for tensor in tensors), 3)]
+    damaged = odd_store(tmp_path / "odd")
+    clip_loader(ClipSet(damaged, ["b"], CONFIG), batch=3, workers=1)
+    assert checked[1:] == [(0, 1)]
 
 
 def test_labels_are_loaded_with_their_clips(tmp_path):

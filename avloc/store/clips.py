@@ -15,7 +15,8 @@ from avloc.errors import Refused, StoreNotFound, UsageError
 from avloc.files import read_json, write_json
 from avloc.registry import StoreSpec
 from avloc.sharding import UNSHARDED, JobShard, lock_shared_files
-from avloc.store.shards import ROWS, Column, Shard, ShardFolder, ShardWriter, put_ragged, put_texts, ragged_columns
+from avloc.store.shard_file import ROWS, Column, Shard, ragged_columns
+from avloc.store.shards import ShardFolder, ShardWriter, put_ragged, put_texts
 
 SCHEMA = 2
 TRACK = "sound track"

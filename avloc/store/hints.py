@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from avloc.errors import Refused
 from avloc.files import read_json_lines, read_json_object, write_json
 from avloc.sharding import UNSHARDED, JobShard
-from avloc.store.shards import IDS, ROWS, Column, ShardFolder, ShardWriter, put_texts
+from avloc.store.shard_file import IDS, ROWS, Column
+from avloc.store.shards import ShardFolder, ShardWriter, put_texts
 
 SCHEMA = 2
 STAMP = "stamp.json"

@@ -62,7 +62,7 @@ class LocalizerTask:
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
         """Frames, audio and hints of each batch, decoded in advance."""
-        return clip_loader(self.plan.clips, batches, workers=self.config.workers)
+        return clip_loader(self.plan.clips, batches, batch=self.config.batch, workers=self.config.workers)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch."""

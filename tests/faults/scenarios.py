@@ -17,7 +17,7 @@ from safetensors import safe_open
 from avloc.config import parse_settings, resolve_config
 from avloc.store import Store
 from avloc.store.hints import Hints
-from avloc.store.shards import Shard
+from avloc.store.shard_file import Shard
 from avloc.weights import DETR, YAMNET
 from tests.media_makers import make_video, tone
 from tests.recipe_makers import save_yamnet

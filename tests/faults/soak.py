@@ -17,7 +17,8 @@ import h5py
 import numpy as np
 
 from avloc.store import Store
-from avloc.store.shards import Shard, shard_paths
+from avloc.store.shard_file import Shard
+from avloc.store.shards import shard_paths
 from tests.media_makers import disc, make_picture, make_sound, tone
 from tests.program import ROOT
 from tests.small_models import save_small

@@ -47,6 +47,12 @@ def _virtual(file: h5py.File, folder: Path) -> None:
     file.create_virtual_dataset("sound", layout)
 
 
+def _first_only(file: h5py.File) -> None:
+    first = file["sound"][0]
+    _replaced(file, "sound", shape=(3, len(first)), dtype="i2", chunks=(1, len(first)))
+    file["sound"][0] = first
+
+
 STORES: dict[str, Callable[[h5py.File, Path], None]] = {
     "sounds in another file": _elsewhere,
     "a soft link": _soft,
@@ -70,6 +76,14 @@ STORES: dict[str, Callable[[h5py.File, Path], None]] = {
     "offsets that go back": lambda file, _: _replaced(file, "boxes_offset", data=np.array([0, 3, 1, 3])),
     "negative offsets": lambda file, _: _replaced(file, "boxes_offset", data=np.array([-3, 1, 2, 3])),
     "no labels": lambda file, _: file.__delitem__("label"),
+    "sounds in chunks of two clips": lambda file, _: _replaced(
+        file, "sound", data=file["sound"][:], chunks=(2, 66_150)
+    ),
+    "sounds of which one was not written": lambda file, _: _first_only(file),
+    "times that were not written": lambda file, _: _replaced(file, "time_s", shape=(3,), dtype="f8"),
+    "compressed sounds": lambda file, _: _replaced(
+        file, "sound", data=file["sound"][:], chunks=(1, 66_150), compression="gzip"
+    ),
     "a time that is a structure": lambda file, _: _replaced(file, "time_s", data=np.zeros(3, [("a", "i4")])),
 }
 
