@@ -98,19 +98,21 @@ class Teacher(ABC, Generic[Network]):
         """
 
     def hints(self, inputs: Sequence[NDArray[Any]]) -> list[Hint]:
-        """Hints of the inputs that `read` returned, in order; any number."""
-        hints: list[Hint] = []
+        """Hints of the inputs that `read` returned, in order; any number; copied from the device once."""
+        starts = range(0, len(inputs), self.batch_size)
         with deterministic_inference():
-            for start in range(0, len(inputs), self.batch_size):
-                rows = inputs[start : start + self.batch_size]
-                batch = np.zeros((self.batch_size, *rows[0].shape), rows[0].dtype)
-                batch[: len(rows)] = rows
-                hints += self.predict(torch.from_numpy(batch).to(self.device))[: len(rows)]
-        return hints
+            batches = [self._predict_some(inputs[start : start + self.batch_size]) for start in starts]
+            hints = torch.cat(batches).cpu().numpy() if batches else ()
+        return [None if np.isnan(hint).any() else hint for hint in hints]
+
+    def _predict_some(self, inputs: Sequence[NDArray[Any]]) -> Tensor:
+        batch = np.zeros((self.batch_size, *inputs[0].shape), inputs[0].dtype)
+        batch[: len(inputs)] = inputs
+        return self.predict(torch.from_numpy(batch).to(self.device))[: len(inputs)]
 
     @abstractmethod
-    def predict(self, batch: Tensor) -> list[Hint]:
-        """Hints of a batch of inputs, called in inference mode."""
+    def predict(self, batch: Tensor) -> Tensor:
+        """Hints [B, ...] of a batch of inputs, NaN for "no hint"; called in inference mode."""
 
 
 class SoundTeacher(Teacher[Network]):

@@ -14,7 +14,7 @@ from avloc.errors import UsageError
 from avloc.media.pictures import decode_picture
 from avloc.networks.detr import CELL, CONFIDENCE, SIDE, attention_maps, check_confidence, load_detr, stretched
 from avloc.store import Clip
-from avloc.teachers.base import Hint, Teacher, TeacherContext
+from avloc.teachers.base import Teacher, TeacherContext
 from avloc.weights import DETR, Located
 
 
@@ -63,7 +63,6 @@ class DetrTeacher(Teacher[nn.Module]):
         """
         return stretched(decode_picture(clip.picture), self.settings.side)
 
-    def predict(self, batch: Tensor) -> list[Hint]:
-        """Attention maps; None where no query is confident."""
-        maps = attention_maps(self.model, batch.permute(0, 3, 1, 2), confidence=self.settings.confidence)
-        return [None if attention is None else attention.cpu().numpy() for attention in maps]
+    def predict(self, batch: Tensor) -> Tensor:
+        """Attention maps; NaN where no query is confident."""
+        return attention_maps(self.model, batch.permute(0, 3, 1, 2), confidence=self.settings.confidence)
