@@ -91,13 +91,13 @@ class Teacher(ABC, Generic[Network]):
 
     @abstractmethod
     def read(self, clip: Clip) -> NDArray[Any]:
-        """Decode the network's input from a clip, of the same shape for all clips of a store. Thread-safe.
+        """Decode the network's input from a clip, in a worker process; `preprocess` does the rest.
 
         Raises:
             InputError: the clip is unusable; the message does not name the clip.
         """
 
-    def hints(self, inputs: Sequence[NDArray[Any]]) -> list[Hint]:
+    def hints(self, inputs: Sequence[NDArray[Any] | Tensor]) -> list[Hint]:
         """Hints of the inputs that `read` returned, in order; any number; copied from the device once."""
         starts = range(0, len(inputs), self.batch_size)
         with deterministic_inference():
@@ -105,10 +105,15 @@ class Teacher(ABC, Generic[Network]):
             hints = torch.cat(batches).cpu().numpy() if batches else ()
         return [None if np.isnan(hint).any() else hint for hint in hints]
 
-    def _predict_some(self, inputs: Sequence[NDArray[Any]]) -> Tensor:
-        batch = np.zeros((self.batch_size, *inputs[0].shape), inputs[0].dtype)
-        batch[: len(inputs)] = inputs
-        return self.predict(torch.from_numpy(batch).to(self.device))[: len(inputs)]
+    def _predict_some(self, inputs: Sequence[NDArray[Any] | Tensor]) -> Tensor:
+        read = [torch.tensor(one) if isinstance(one, np.ndarray) else one for one in inputs]
+        rows = [self.preprocess(one.to(self.device, non_blocking=True)) for one in read]
+        rows += [torch.zeros_like(rows[0])] * (self.batch_size - len(rows))
+        return self.predict(torch.stack(rows))[: len(inputs)]
+
+    def preprocess(self, one: Tensor) -> Tensor:
+        """What `read` leaves to the device; afterwards inputs have the same shape."""
+        return one
 
     @abstractmethod
     def predict(self, batch: Tensor) -> Tensor:

@@ -122,6 +122,20 @@ def test_other_stamp_is_refused(
     assert folder_contents(finished[0]) == before
 
 
+def test_hints_of_frames_that_pillow_stretched_are_not_continued(store: Path, options: DistillOptions) -> None:
+    chosen = replace(options, teachers=("detr",))
+    distill_cache(store, chosen)
+    path = store / "hints-detr" / "stamp.json"
+    stamp = json.loads(path.read_text())
+    del stamp["settings"]["resize"]  # as written by version 0.2
+    path.write_text(json.dumps(stamp))
+    before = folder_contents(store)
+    with pytest.raises(Refused, match=r"settings differ \(resize\)") as caught:
+        distill_cache(store, chosen)
+    assert f"Delete {store / 'hints-detr'}" in caught.value.hint
+    assert folder_contents(store) == before
+
+
 def test_other_weights_are_refused(
     finished: tuple[Path, DistillReport], options: DistillOptions, weights: Path, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from avloc.errors import InputError, Refused, UsageError, WeightsError
 from avloc.media.pictures import decode_picture
 from avloc.networks.cnn14 import build_cnn14, load_cnn14
-from avloc.networks.detr import load_detr
+from avloc.networks.detr import load_detr, stretched
 from avloc.registry import StoreSpec
 from avloc.store import Store
 from avloc.teachers.base import Teacher
@@ -53,7 +53,7 @@ def test_teachers_come_without_side_effects(tmp_path: Path, weights: Path) -> No
 import sys, torch
 from pathlib import Path
 from avloc.networks.cnn14 import load_cnn14
-from avloc.networks.detr import load_detr
+from avloc.networks.detr import load_detr, stretched
 weights = Path(sys.argv[1])
 load_cnn14(weights / "Cnn14_mAP=0.431.pth")
 load_detr(weights / "detr-resnet-50")
@@ -141,11 +141,30 @@ def published_detr(weights: Path) -> Any:
 
 
 def _detr_output(model: Any, store: Store, clip_id: str) -> Any:
-    picture = Image.fromarray(decode_picture(store.read(clip_id).picture)).resize((SMALL, SMALL), Image.BILINEAR)
-    pixels = torch.tensor(np.asarray(picture) / 255.0, dtype=torch.float32)
+    channels = np.moveaxis(decode_picture(store.read(clip_id).picture).astype(np.float32), 2, 0)
+    stretched = [np.asarray(Image.fromarray(one).resize((SMALL, SMALL), Image.BILINEAR)) for one in channels]
+    pixels = torch.tensor(np.stack(stretched, 2) / 255.0, dtype=torch.float32)
     pixels = (pixels - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         return model(pixel_values=pixels.permute(2, 0, 1)[None], output_attentions=True)
+
+
+def test_frames_are_stretched_on_the_device_as_by_pillow(store: Store, weights: Path) -> None:
+    """Up to Pillow's rounding to uint8, which changes hints by less than 1e-3."""
+    teacher, largest = detr(weights), detr(weights, side=32)
+    for clip_id in store.ids:
+        clip = store.read(clip_id)
+        frame = decode_picture(clip.picture)
+        expected = stretched(frame, SMALL)
+        np.testing.assert_array_equal(teacher.read(clip), frame)
+        np.testing.assert_array_equal(largest.read(clip), stretched(frame, 32))  # no more pixels than needed
+        found = teacher.preprocess(torch.tensor(frame)).permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1.01)
+        assert np.abs(found - expected).max() > 0.1, "not rounded"
+        new, old = teacher.hints([frame, expected])
+        assert new is not None
+        assert old is not None
+        np.testing.assert_allclose(new, old, rtol=0, atol=1e-3)
 
 
 class ValueReads(TorchDispatchMode):
@@ -247,7 +266,7 @@ def test_stamps_name_what_changes_a_hint(weights: Path) -> None:
     assert stamp.settings == {"normalise": True, "sound": "store", "rate": 32_000, "seconds": SECONDS}
     stamp = detr(weights).stamp
     assert set(stamp.weights) == {"config.json", "model.safetensors"}
-    assert stamp.settings == {"confidence": 0.3, "side": SMALL}
+    assert stamp.settings == {"confidence": 0.3, "side": SMALL, "resize": "bilinear, not rounded"}
     assert DetrSettings().side == 800
 
 
