@@ -233,7 +233,7 @@ def _padded(frames: Sequence[NDArray[np.uint8] | None]) -> Tensor:
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
+def leave_signals_to_parent(_worker: int) -> None:
     """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the main process handles them."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
@@ -248,7 +248,7 @@ def clip_loader(
         clips,
         num_workers=workers,
         collate_fn=clips.collate,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         timeout=PATIENCE_S if workers else 0,
         **how,
     )

@@ -159,3 +159,10 @@ def remove_partial_files(folder: Path, shard: JobShard) -> None:
     """
     for names in ("*",) if shard.is_unsharded else (f"shard{shard.suffix}-*", "*.json*"):
         remove_leftovers(folder, names)
+
+
+def worker_count(requested: int) -> int:
+    """Number of processes that decode; 0 means one per available core."""
+    if requested:
+        return requested
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

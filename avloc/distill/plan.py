@@ -35,8 +35,8 @@ class DistillOptions:
     """Use DETR queries above this class probability."""
     batch: int = 8
     """Clips per batch."""
-    workers: int = 2
-    """Decoding threads."""
+    workers: int = 0
+    """Decoding processes; 0 is one per core, and 1 decodes in the main process."""
     weights_dir: Path | None = None
     """Folder searched first for the teachers' weights."""
     device: str = "auto"
@@ -60,9 +60,9 @@ class DistillOptions:
             raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(PANNS_SOUNDS)}", hint=hint)
         if not 0 <= self.confidence < 1:
             raise UsageError(f"--confidence {self.confidence} is impossible; valid: 0 or more, less than 1")
-        for flag, value in (("--batch", self.batch), ("--workers", self.workers)):
-            if value < 1:
-                raise UsageError(f"{flag} {value} is impossible; valid: 1 or more")
+        for flag, value, least in (("--batch", self.batch, 1), ("--workers", self.workers, 0)):
+            if value < least:
+                raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ from avloc.prepare.clips import make_clip
 from avloc.prepare.plan import PrepareOptions, StorePlan, make_plan, merge_header
 from avloc.prepare.selection import MAX_LISTED, SKIPPED, Selection, emit_notices, select_inputs, write_skips
 from avloc.prepare.sources import FoundInputs, Skip, Source, classify, files_in
-from avloc.prepare.workers import make_clips, worker_count
+from avloc.prepare.workers import make_clips
 from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import resolve
-from avloc.sharding import JobShard, lock_shard, lock_shared_files, remove_partial_files
+from avloc.sharding import JobShard, lock_shard, lock_shared_files, remove_partial_files, worker_count
 from avloc.store import Store, StoreWriter
 from avloc.store.shards import shard_paths
 

@@ -19,13 +19,6 @@ _QUEUE_PER_WORKER = 4
 """Submitted inputs per process: enough to keep it busy, few enough to bound the memory used."""
 
 
-def worker_count(requested: int) -> int:
-    """Number of processes; 0 means one per available core."""
-    if requested:
-        return requested
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make_clips(jobs: Sequence[Job], workers: int) -> Generator[PreparedClip | Skip, None, None]:
     """Make the clip of each job, in order. An input that kills its process is skipped with that reason."""
     if workers == 1 or len(jobs) == 1:

@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from avloc.errors import Refused
+from avloc.errors import InputError, Refused
 from avloc.networks.base import deterministic_inference
 from avloc.progress import Listener
 from avloc.registry import StoreSpec
@@ -118,6 +119,22 @@ class Teacher(ABC, Generic[Network]):
     @abstractmethod
     def predict(self, batch: Tensor) -> Tensor:
         """Hints [B, ...] of a batch of inputs, NaN for "no hint"; called in inference mode."""
+
+
+class TeacherInputs(Dataset[Tensor | InputError | Refused]):
+    """What a teacher reads from clips of a store; errors are returned, so that they reach the main process whole."""
+
+    def __init__(self, teacher: Teacher[Any], store: Store, ids: Sequence[str]) -> None:
+        self.teacher, self.store, self.ids = teacher, store, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Tensor | InputError | Refused:
+        try:
+            return torch.tensor(self.teacher.read(self.store.read(self.ids[index])))
+        except (InputError, Refused) as error:
+            return error
 
 
 class SoundTeacher(Teacher[Network]):
