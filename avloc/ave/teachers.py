@@ -74,7 +74,7 @@ class Vgg19Teacher(Teacher[nn.Module]):
         """
         seconds = torch.split(batch[0].permute(0, 3, 1, 2), FRAMES_PER_SECOND)
         features_TCHW = torch.stack([self.model(normalise_frames(frames)).features.mean(0) for frames in seconds])
-        return features_TCHW.permute(0, 2, 3, 1).contiguous().unsqueeze(0)
+        return features_TCHW.permute(0, 2, 3, 1).contiguous().float().unsqueeze(0)
 
 
 class VggishSecondsTeacher(VggishTeacher):
@@ -91,7 +91,7 @@ class VggishSecondsTeacher(VggishTeacher):
     def predict(self, batch: Tensor) -> Tensor:
         """The embeddings of each waveform."""
         whole = batch[:, : int(self.spec.seconds) * self.rate]
-        return embed_seconds(self.model, whole)
+        return embed_seconds(self.model, whole).float()
 
 
 def embed_seconds(network: VGGish, sound_BN: Tensor) -> Tensor:

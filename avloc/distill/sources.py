@@ -59,7 +59,8 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
     )
     released = "AVE's released features need no teacher: avloc prepare FOLDER --layout ave --out STORE."
     of_seconds = replace(context, find=partial(find, instead=released))
-    teachers = [_build(name, context, of_seconds) for name in dict.fromkeys(options.teachers)]
+    names = dict.fromkeys(options.teachers)
+    teachers = [_build(name, context, of_seconds).in_precision(options.precision) for name in names]
     return [
         HintSource(stamp=teacher.stamp, hints=partial(_run_teacher, teacher, store, options)) for teacher in teachers
     ]

@@ -47,6 +47,11 @@ def _changed(old: Any, new: dict[str, Any]) -> list[str]:
     return sorted(key for key in {*older, *new} if older.get(key) != new.get(key))
 
 
+def _precision(stamp: dict[str, Any]) -> Any:
+    settings = stamp.get("settings")
+    return settings.get("precision", "fp32") if isinstance(settings, dict) else "fp32"
+
+
 class Hints:
     """Reader of one teacher's hints.
 
@@ -121,7 +126,8 @@ class HintWriter(ShardWriter[tuple[str, NDArray[Any] | None]]):
             names, inner = _changed(old, new), _changed(old.get("settings"), new["settings"])
             reason = f"{self.folder} contains hints with other settings: {', '.join(names)} differ"
             reason += f" ({', '.join(inner)})" if inner else ""
-            raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings.")
+            precision = f": --precision {_precision(old)}" if _precision(old) != _precision(new) else ""
+            raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings{precision}.")
         write_json(path, new)
 
     def add(self, clip_id: str, value: NDArray[Any] | None) -> None:

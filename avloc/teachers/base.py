@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -60,7 +60,7 @@ class Teacher(ABC, Generic[Network]):
 
     Args:
         weights: from `avloc.weights.locate`.
-        device: runs the network, in float32.
+        device: runs the network, in float32 unless `in_precision` selects another type.
         shape: of one hint.
         settings: everything but the weights that changes a hint.
     """
@@ -68,12 +68,20 @@ class Teacher(ABC, Generic[Network]):
     name: str
     """Name in `avloc.registry`."""
     batch_size = 8
+    precision = "fp32"
 
     def __init__(
         self, weights: Located, device: torch.device, *, shape: tuple[int, ...], settings: dict[str, Any]
     ) -> None:
         self.weights, self.device = weights, device
         self.stamp = HintStamp(teacher=self.name, shape=shape, weights=weights.hashes, settings=settings)
+
+    def in_precision(self, precision: str) -> Self:
+        """Compute in `fp32` or `bf16`; stamps do not name fp32, as before there was another."""
+        self.precision = precision
+        if precision != "fp32":
+            self.stamp = replace(self.stamp, settings={**self.stamp.settings, "precision": precision})
+        return self
 
     @classmethod
     @abstractmethod
@@ -101,7 +109,8 @@ class Teacher(ABC, Generic[Network]):
     def hints(self, inputs: Sequence[NDArray[Any] | Tensor]) -> list[Hint]:
         """Hints of the inputs that `read` returned, in order; any number; copied from the device once."""
         starts = range(0, len(inputs), self.batch_size)
-        with deterministic_inference():
+        is_bf16 = self.precision == "bf16"
+        with deterministic_inference(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             batches = [self._predict_some(inputs[start : start + self.batch_size]) for start in starts]
             hints = torch.cat(batches).cpu().numpy() if batches else ()
         return [None if np.isnan(hint).any() else hint for hint in hints]
@@ -118,7 +127,7 @@ class Teacher(ABC, Generic[Network]):
 
     @abstractmethod
     def predict(self, batch: Tensor) -> Tensor:
-        """Hints [B, ...] of a batch of inputs, NaN for "no hint"; called in inference mode."""
+        """Hints [B, ...] of a batch of inputs, float32, NaN for "no hint"; called in inference mode, under autocast."""
 
 
 class TeacherInputs(Dataset[Tensor | InputError | Refused]):

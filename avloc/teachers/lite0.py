@@ -88,4 +88,4 @@ class Lite0Teacher(Teacher[Lite0]):
     def predict(self, batch: Tensor) -> Tensor:
         """Unit vectors of all cells, never NaN."""
         frames = normalise_frames(batch.permute(0, 3, 1, 2))
-        return image_concepts(self.model.class_maps(frames))
+        return image_concepts(self.model.class_maps(frames).float())

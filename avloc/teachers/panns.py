@@ -87,7 +87,7 @@ class PannsTeacher(SoundTeacher[nn.Module]):
 
     def predict(self, batch: Tensor) -> Tensor:
         """Embeddings, also for silence."""
-        embedding = embed(self.model, batch)
+        embedding = embed(self.model, batch).float()
         return F.normalize(embedding, dim=1) if self.settings.normalise else embedding
 
 

@@ -44,4 +44,4 @@ class YamnetTeacher(SoundTeacher[YAMNet]):
 
     def predict(self, batch: Tensor) -> Tensor:
         """Unit vectors, also for silence; never NaN."""
-        return audio_concepts(self.model(log_mel(batch, self.rate)))
+        return audio_concepts(self.model(log_mel(batch, self.rate)).float())

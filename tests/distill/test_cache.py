@@ -142,6 +142,19 @@ def test_hints_of_frames_that_pillow_stretched_are_not_continued(store: Path, op
     assert folder_contents(store) == before
 
 
+@pytest.mark.parametrize(("first", "second"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_precisions_are_not_mixed(first: str, second: str, store: Path, options: DistillOptions) -> None:
+    chosen = replace(options, teachers=("detr",))
+    distill_cache(store, replace(chosen, precision=first))
+    before = folder_contents(store)
+    with pytest.raises(Refused, match=r"settings differ \(precision\)") as caught:
+        distill_cache(store, replace(chosen, precision=second))
+    assert f"Delete {store / 'hints-detr'}" in caught.value.hint
+    assert f"--precision {first}." in caught.value.hint
+    assert folder_contents(store) == before
+    assert distill_cache(store, replace(chosen, precision=first)).teachers[0].already == CLIPS
+
+
 def test_other_weights_are_refused(
     finished: tuple[Path, DistillReport], options: DistillOptions, weights: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +257,8 @@ def test_invalid_options_are_refused(store: Path, options: DistillOptions) -> No
         DistillOptions(teachers=())
     with pytest.raises(UsageError, match="--batch"):
         DistillOptions(batch=0)
+    with pytest.raises(UsageError, match="--precision half is unknown; valid: fp32, bf16"):
+        DistillOptions(precision="half")
     with pytest.raises(UsageError, match="--workers -1 is impossible; valid: 0"):
         DistillOptions(workers=-1)
     with pytest.raises(UsageError, match="sound"):

@@ -216,6 +216,24 @@ def test_hints_do_not_depend_on_the_batch(name: str, store: Store, weights: Path
             np.testing.assert_array_equal(left, right)  # bit for bit
 
 
+@pytest.mark.usefixtures("no_hash_in_names")
+@pytest.mark.parametrize("name", ["panns", "detr", "yamnet", "lite0"])
+def test_hints_in_bf16(name: str, store: Store, weights: Path) -> None:
+    """Close to those in fp32, but not equal, of the same length, independent of the batch, named in the stamp."""
+    exact, rough = (teacher_named(name, store, weights).in_precision(kind) for kind in ("fp32", "bf16"))
+    assert exact.stamp == teacher_named(name, store, weights).stamp
+    assert rough.stamp.settings == {**exact.stamp.settings, "precision": "bf16"}
+    inputs = [exact.read(store.read(clip_id)) for clip_id in store.ids]
+    alone = [rough.hints([one])[0] for one in inputs]
+    for expected, found, again in zip(exact.hints(inputs), rough.hints(inputs), alone, strict=True):
+        assert expected is not None
+        assert found is not None
+        np.testing.assert_array_equal(found, again)
+        assert found.dtype == np.float32
+        assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+        assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=0.01)
+
+
 def test_no_confident_query_is_no_hint(store: Store, weights: Path) -> None:
     assert hints_of(detr(weights, confidence=0.9999), store) == [None] * len(store)
 
