@@ -121,4 +121,5 @@ class DetrPrior:
         with deterministic_inference():
             # Contiguous batches of one: kernels are chosen by batch size and memory layout.
             frames = (frame.contiguous()[None] for frame in frames_B3HW.to(self.device))
-            return [detr.attention_maps(self.network, frame, confidence=self.confidence)[0] for frame in frames]
+            maps = [detr.attention_maps(self.network, frame, confidence=self.confidence)[0] for frame in frames]
+        return [None if attention.isnan().any() else attention for attention in maps]

@@ -22,7 +22,7 @@ from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.networks.vggish import WIDTH, VGGish, log_mel_patches
 from avloc.registry import StoreSpec
 from avloc.store import Clip
-from avloc.teachers.base import Hint, Teacher, TeacherContext
+from avloc.teachers.base import Teacher, TeacherContext
 from avloc.teachers.panns import source_is_there
 from avloc.teachers.vggish import VggishTeacher
 from avloc.transforms import MEL_RATE, normalise_frames
@@ -67,14 +67,14 @@ class Vgg19Teacher(Teacher[nn.Module]):
             raise InputError(f"its video {clip.sound_source} is missing or has changed")
         return np.stack(list(frames_by_second(Path(clip.sound_source), clip.window_s, self.seconds)))
 
-    def predict(self, batch: Tensor) -> list[Hint]:
-        """[T, 7, 7, 512] of T * 16 frames [1, T * 16, H, W, 3].
+    def predict(self, batch: Tensor) -> Tensor:
+        """[1, T, 7, 7, 512] of T * 16 frames [1, T * 16, H, W, 3].
 
         One second is computed at a time: its features do not depend on the others.
         """
         seconds = torch.split(batch[0].permute(0, 3, 1, 2), FRAMES_PER_SECOND)
         features_TCHW = torch.stack([self.model(normalise_frames(frames)).features.mean(0) for frames in seconds])
-        return [features_TCHW.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+        return features_TCHW.permute(0, 2, 3, 1).contiguous().float().unsqueeze(0)
 
 
 class VggishSecondsTeacher(VggishTeacher):
@@ -88,10 +88,10 @@ class VggishSecondsTeacher(VggishTeacher):
         settings = {**self.stamp.settings, "pooling": "none, a patch a second"}
         self.stamp = replace(self.stamp, shape=(int(spec.seconds), WIDTH), settings=settings)
 
-    def predict(self, batch: Tensor) -> list[Hint]:
+    def predict(self, batch: Tensor) -> Tensor:
         """The embeddings of each waveform."""
         whole = batch[:, : int(self.spec.seconds) * self.rate]
-        return list(embed_seconds(self.model, whole).cpu().numpy())
+        return embed_seconds(self.model, whole).float()
 
 
 def embed_seconds(network: VGGish, sound_BN: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from avloc.cli.options import Device, Json, ShardOption, WeightsDir, mode_of
+from avloc.malloc import keep_freed_memory
 
 
 def distill_cache(
@@ -31,6 +32,8 @@ def distill_cache(
     ] = False,
     confidence: Annotated[float, typer.Option(help="Use DETR queries above this class probability.")] = 0.3,
     batch: Annotated[int, typer.Option(help="Clips per batch; the hints do not depend on it.")] = 8,
+    workers: Annotated[int, typer.Option(help="Decoding processes; 0 is one per core.")] = 0,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16; a folder of hints has one.")] = "fp32",
     shard: ShardOption = None,
     weights_dir: WeightsDir = None,
     device: Device = "auto",
@@ -51,10 +54,13 @@ def distill_cache(
             normalise=not raw_embedding,
             confidence=confidence,
             batch=batch,
+            workers=workers,
+            precision=precision,
             shard=select_shard(shard, listener),
             weights_dir=weights_dir,
             device=device,
         )
+        keep_freed_memory()
         report = run(store, options, listener)
     terminal.print_distillation(report, as_json=as_json)
     if report.exit_code:

@@ -13,6 +13,7 @@ from avloc.sharding import UNSHARDED, JobShard
 TEACHERS = tuple(dict.fromkeys((*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)))
 PUBLISHED_TEACHERS = ("panns", "detr")
 """AVC's teachers: the defaults, and those whose hints can be imported."""
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,10 @@ class DistillOptions:
     """Use DETR queries above this class probability."""
     batch: int = 8
     """Clips per batch."""
-    workers: int = 2
-    """Decoding threads."""
+    workers: int = 0
+    """Decoding processes; 0 is one per core, and 1 decodes in the main process."""
+    precision: str = "fp32"
+    """One of `PRECISIONS`; bf16 runs convolutions and matrix products in bfloat16."""
     weights_dir: Path | None = None
     """Folder searched first for the teachers' weights."""
     device: str = "auto"
@@ -58,11 +61,13 @@ class DistillOptions:
         if self.sound not in PANNS_SOUNDS:
             hint = nearest(self.sound, PANNS_SOUNDS)
             raise UsageError(f"--sound {self.sound} is unknown; valid: {', '.join(PANNS_SOUNDS)}", hint=hint)
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision} is unknown; valid: {', '.join(PRECISIONS)}")
         if not 0 <= self.confidence < 1:
             raise UsageError(f"--confidence {self.confidence} is impossible; valid: 0 or more, less than 1")
-        for flag, value in (("--batch", self.batch), ("--workers", self.workers)):
-            if value < 1:
-                raise UsageError(f"{flag} {value} is impossible; valid: 1 or more")
+        for flag, value, least in (("--batch", self.batch, 1), ("--workers", self.workers, 0)):
+            if value < least:
+                raise UsageError(f"{flag} {value} is impossible; valid: {least} or more")
 
 
 @dataclass(frozen=True, kw_only=True)

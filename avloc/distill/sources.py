@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from avloc.distill.plan import DistillOptions
-from avloc.errors import InputError
+from avloc.errors import InputError, Refused
 from avloc.progress import Listener
 from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS, resolve
+from avloc.sharding import worker_count
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +59,8 @@ def teacher_sources(store: Store, options: DistillOptions, listener: Listener) -
     )
     released = "AVE's released features need no teacher: avloc prepare FOLDER --layout ave --out STORE."
     of_seconds = replace(context, find=partial(find, instead=released))
-    teachers = [_build(name, context, of_seconds) for name in dict.fromkeys(options.teachers)]
+    names = dict.fromkeys(options.teachers)
+    teachers = [_build(name, context, of_seconds).in_precision(options.precision) for name in names]
     return [
         HintSource(stamp=teacher.stamp, hints=partial(_run_teacher, teacher, store, options)) for teacher in teachers
     ]
@@ -90,24 +90,29 @@ def teacher_device(name: str) -> torch.device:
 
 
 def _run_teacher(teacher: Teacher[Any], store: Store, options: DistillOptions, ids: Sequence[str]) -> HintResults:
-    """Decode the next batch in threads while the network runs on the current one."""
-    pool = ThreadPoolExecutor(options.workers)
-    try:
-        ahead: dict[str, Future[NDArray[Any]]] = {}
-        for start in range(0, len(ids), options.batch):
-            chunk = ids[start : start + options.batch]
-            now, ahead = ahead, {clip_id: pool.submit(teacher.read, store.read(clip_id)) for clip_id in chunk}
-            yield from _run_batch(teacher, now)
-        yield from _run_batch(teacher, ahead)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """Decode the next clips in worker processes while the network runs on the current batch."""
+    from torch.utils.data import DataLoader
 
+    from avloc.dataset import PATIENCE_S
+    from avloc.loader_processes import leave_signals_to_parent
+    from avloc.teachers.base import TeacherInputs
 
-def _run_batch(teacher: Teacher[Any], decoding: Mapping[str, Future[NDArray[Any]]]) -> HintResults:
-    inputs: dict[str, NDArray[Any]] = {}
-    for clip_id, future in decoding.items():
-        try:
-            inputs[clip_id] = future.result()
-        except InputError as error:
-            yield clip_id, error
-    yield from zip(inputs, teacher.hints(list(inputs.values())), strict=True)
+    workers = worker_count(options.workers)
+    workers = 0 if workers == 1 else min(workers, len(ids))
+    loader = DataLoader(
+        TeacherInputs(teacher, store, ids),
+        batch_size=None,  # a clip at a time: the memory that processes share may be small
+        num_workers=workers,
+        pin_memory=teacher.device.type == "cuda",
+        worker_init_fn=leave_signals_to_parent,
+        timeout=PATIENCE_S if workers else 0,
+    )
+    clips = zip(ids, loader, strict=True)
+    while batch := dict(islice(clips, options.batch)):
+        for clip_id, decoded in batch.items():
+            if isinstance(decoded, Refused):
+                raise decoded
+            if isinstance(decoded, InputError):
+                yield clip_id, decoded
+        inputs = {clip_id: decoded for clip_id, decoded in batch.items() if not isinstance(decoded, InputError)}
+        yield from zip(inputs, teacher.hints(list(inputs.values())), strict=True)

@@ -171,16 +171,16 @@ def mean_activation(features_BCHW: Tensor) -> Tensor:
     return features_BCHW.detach().float().abs().mean(1)
 
 
-def fold_batch_norms(module: nn.Module) -> None:
-    """Fold every batch normalisation into the convolution before it, in place; for evaluation only.
+def fold_batch_norms(module: nn.Module, kind: type[nn.Module] = nn.BatchNorm2d) -> None:
+    """Fold every batch normalisation of a `kind` into the convolution before it, in place; for evaluation only.
 
     Equal up to rounding. Relies on children being registered in the order of their use.
     """
     for part in module.children():
-        fold_batch_norms(part)
+        fold_batch_norms(part, kind)
     for (name, conv), (next_name, norm) in pairwise(list(module.named_children())):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(conv, norm))
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, kind):
+            setattr(module, name, fuse_conv_bn_eval(conv, norm))  # type: ignore[arg-type]
             setattr(module, next_name, nn.Identity())
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import Tensor, nn
 
 from avloc.errors import WeightsError
@@ -41,6 +42,8 @@ def load_cnn14(path: Path) -> nn.Module:
         raise WeightsError(f"{path} holds no entry 'model' with the weights of Cnn14")
     model = build_cnn14()
     load_weights(model, content["model"], path, "Cnn14")
+    for name in ("spectrogram_extractor", "logmel_extractor"):
+        setattr(model, name, _FullPrecision(getattr(model, name)))
     return model.eval().requires_grad_(requires_grad=False)
 
 
@@ -50,6 +53,18 @@ def build_cnn14() -> nn.Module:
         sample_rate=RATE, window_size=1024, hop_size=320, mel_bins=64, fmin=50, fmax=14_000, classes_num=CLASSES
     )
     return model
+
+
+class _FullPrecision(nn.Module):
+    """A layer without autocast: the spectrogram is a convolution, and bfloat16 would drown quiet bands."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.layer(inputs)  # type: ignore[no-any-return]
 
 
 def embed(model: nn.Module, sound_BN: Tensor) -> Tensor:

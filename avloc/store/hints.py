@@ -43,6 +43,16 @@ class HintStamp:
         return json.loads(json.dumps({"schema": SCHEMA, **asdict(self)}))  # type: ignore[no-any-return]
 
 
+def _changed(old: Any, new: dict[str, Any]) -> list[str]:
+    older = old if isinstance(old, dict) else {}
+    return sorted(key for key in {*older, *new} if older.get(key) != new.get(key))
+
+
+def _precision(stamp: dict[str, Any]) -> Any:
+    settings = stamp.get("settings")
+    return settings.get("precision", "fp32") if isinstance(settings, dict) else "fp32"
+
+
 class Hints:
     """Reader of one teacher's hints.
 
@@ -114,9 +124,11 @@ class HintWriter(ShardWriter[tuple[str, NDArray[Any] | None]]):
         """Write `stamp.json`; another one is refused."""
         path, new = self.folder / STAMP, self.stamp.as_json()
         if path.is_file() and (old := read_json_object(path)) != new:
-            names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+            names, inner = _changed(old, new), _changed(old.get("settings"), new["settings"])
             reason = f"{self.folder} contains hints with other settings: {', '.join(names)} differ"
-            raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings.")
+            reason += f" ({', '.join(inner)})" if inner else ""
+            precision = f": --precision {_precision(old)}" if _precision(old) != _precision(new) else ""
+            raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings{precision}.")
         write_json(path, new)
 
     def add(self, clip_id: str, value: NDArray[Any] | None) -> None:

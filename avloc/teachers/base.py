@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from avloc.errors import Refused
+from avloc.errors import InputError, Refused
 from avloc.networks.base import deterministic_inference
 from avloc.progress import Listener
 from avloc.registry import StoreSpec
@@ -59,7 +60,7 @@ class Teacher(ABC, Generic[Network]):
 
     Args:
         weights: from `avloc.weights.locate`.
-        device: runs the network, in float32.
+        device: runs the network, in float32 unless `in_precision` selects another type.
         shape: of one hint.
         settings: everything but the weights that changes a hint.
     """
@@ -67,12 +68,20 @@ class Teacher(ABC, Generic[Network]):
     name: str
     """Name in `avloc.registry`."""
     batch_size = 8
+    precision = "fp32"
 
     def __init__(
         self, weights: Located, device: torch.device, *, shape: tuple[int, ...], settings: dict[str, Any]
     ) -> None:
         self.weights, self.device = weights, device
         self.stamp = HintStamp(teacher=self.name, shape=shape, weights=weights.hashes, settings=settings)
+
+    def in_precision(self, precision: str) -> Self:
+        """Compute in `fp32` or `bf16`; stamps do not name fp32, as before there was another."""
+        self.precision = precision
+        if precision != "fp32":
+            self.stamp = replace(self.stamp, settings={**self.stamp.settings, "precision": precision})
+        return self
 
     @classmethod
     @abstractmethod
@@ -91,26 +100,50 @@ class Teacher(ABC, Generic[Network]):
 
     @abstractmethod
     def read(self, clip: Clip) -> NDArray[Any]:
-        """Decode the network's input from a clip, of the same shape for all clips of a store. Thread-safe.
+        """Decode the network's input from a clip, in a worker process; `preprocess` does the rest.
 
         Raises:
             InputError: the clip is unusable; the message does not name the clip.
         """
 
-    def hints(self, inputs: Sequence[NDArray[Any]]) -> list[Hint]:
-        """Hints of the inputs that `read` returned, in order; any number."""
-        hints: list[Hint] = []
-        with deterministic_inference():
-            for start in range(0, len(inputs), self.batch_size):
-                rows = inputs[start : start + self.batch_size]
-                batch = np.zeros((self.batch_size, *rows[0].shape), rows[0].dtype)
-                batch[: len(rows)] = rows
-                hints += self.predict(torch.from_numpy(batch).to(self.device))[: len(rows)]
-        return hints
+    def hints(self, inputs: Sequence[NDArray[Any] | Tensor]) -> list[Hint]:
+        """Hints of the inputs that `read` returned, in order; any number; copied from the device once."""
+        starts = range(0, len(inputs), self.batch_size)
+        is_bf16 = self.precision == "bf16"
+        with deterministic_inference(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
+            batches = [self._predict_some(inputs[start : start + self.batch_size]) for start in starts]
+            hints = torch.cat(batches).cpu().numpy() if batches else ()
+        return [None if np.isnan(hint).any() else hint for hint in hints]
+
+    def _predict_some(self, inputs: Sequence[NDArray[Any] | Tensor]) -> Tensor:
+        read = [torch.tensor(one) if isinstance(one, np.ndarray) else one for one in inputs]
+        rows = [self.preprocess(one.to(self.device, non_blocking=True)) for one in read]
+        rows += [torch.zeros_like(rows[0])] * (self.batch_size - len(rows))
+        return self.predict(torch.stack(rows))[: len(inputs)]
+
+    def preprocess(self, one: Tensor) -> Tensor:
+        """What `read` leaves to the device; afterwards inputs have the same shape."""
+        return one
 
     @abstractmethod
-    def predict(self, batch: Tensor) -> list[Hint]:
-        """Hints of a batch of inputs, called in inference mode."""
+    def predict(self, batch: Tensor) -> Tensor:
+        """Hints [B, ...] of a batch of inputs, float32, NaN for "no hint"; called in inference mode, under autocast."""
+
+
+class TeacherInputs(Dataset[Tensor | InputError | Refused]):
+    """What a teacher reads from clips of a store; errors are returned, so that they reach the main process whole."""
+
+    def __init__(self, teacher: Teacher[Any], store: Store, ids: Sequence[str]) -> None:
+        self.teacher, self.store, self.ids = teacher, store, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Tensor | InputError | Refused:
+        try:
+            return torch.tensor(self.teacher.read(self.store.read(self.ids[index])))
+        except (InputError, Refused) as error:
+            return error
 
 
 class SoundTeacher(Teacher[Network]):

@@ -18,7 +18,7 @@ from avloc.media.pictures import decode_picture, square
 from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concepts_hash, strongest
 from avloc.networks.lite0 import Lite0, load_lite0
 from avloc.store import Clip
-from avloc.teachers.base import Hint, Teacher, TeacherContext, unit_concepts
+from avloc.teachers.base import Teacher, TeacherContext, unit_concepts
 from avloc.transforms import normalise_frames
 from avloc.weights import LITE0, Located
 
@@ -85,7 +85,7 @@ class Lite0Teacher(Teacher[Lite0]):
         """
         return square(decode_picture(clip.picture), SIDE)
 
-    def predict(self, batch: Tensor) -> list[Hint]:
-        """Unit vectors of all cells, never None."""
+    def predict(self, batch: Tensor) -> Tensor:
+        """Unit vectors of all cells, never NaN."""
         frames = normalise_frames(batch.permute(0, 3, 1, 2))
-        return list(image_concepts(self.model.class_maps(frames)).cpu().numpy())
+        return image_concepts(self.model.class_maps(frames).float())

@@ -21,7 +21,7 @@ from avloc.progress import Notice
 from avloc.registry import StoreSpec
 from avloc.store import TRACK, Clip, Store, hint_folder
 from avloc.store.hints import STAMP
-from avloc.teachers.base import Hint, SoundTeacher, TeacherContext
+from avloc.teachers.base import SoundTeacher, TeacherContext
 from avloc.weights import CNN14, Located
 
 
@@ -85,10 +85,10 @@ class PannsTeacher(SoundTeacher[nn.Module]):
         path = Path(clip.sound_source)
         return read_sound(path, seconds=self.spec.seconds, rate=RATE, centre_s=centre_s).waveform
 
-    def predict(self, batch: Tensor) -> list[Hint]:
+    def predict(self, batch: Tensor) -> Tensor:
         """Embeddings, also for silence."""
-        embedding = embed(self.model, batch)
-        return list((F.normalize(embedding, dim=1) if self.settings.normalise else embedding).cpu().numpy())
+        embedding = embed(self.model, batch).float()
+        return F.normalize(embedding, dim=1) if self.settings.normalise else embedding
 
 
 def source_is_there(sound_source: str, source_bytes: int) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avloc.networks.vggish import PATCH_FRAMES, WIDTH, VGGish, load_vggish, log_mel_patches, mean_unit
 from avloc.registry import StoreSpec
-from avloc.teachers.base import Hint, SoundTeacher, TeacherContext
+from avloc.teachers.base import SoundTeacher, TeacherContext
 from avloc.transforms import MEL_HOP, MEL_WINDOW
 from avloc.weights import VGGISH, Located
 
@@ -32,7 +32,7 @@ class VggishTeacher(SoundTeacher[VGGish]):
         """It has no options."""
         return cls(context.store.spec, context.find(cls.weight), context.device)
 
-    def predict(self, batch: Tensor) -> list[Hint]:
-        """Unit vectors; None for embeddings of zeros."""
-        vectors = mean_unit(self.model.embed(log_mel_patches(batch, self.rate))).cpu().numpy()
-        return [vector if vector.any() else None for vector in vectors]
+    def predict(self, batch: Tensor) -> Tensor:
+        """Unit vectors; NaN for embeddings of zeros."""
+        vectors = mean_unit(self.model.embed(log_mel_patches(batch, self.rate)))
+        return vectors.where(vectors.any(1, keepdim=True), torch.nan)

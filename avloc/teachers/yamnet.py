@@ -13,7 +13,7 @@ from torch import Tensor
 from avloc.networks.concepts import AUDIO_BIAS, CONCEPTS, DIM, concepts_hash, strongest
 from avloc.networks.yamnet import CLASS_OFFSET, YAMNet, load_yamnet
 from avloc.registry import StoreSpec
-from avloc.teachers.base import Hint, SoundTeacher, TeacherContext, unit_concepts
+from avloc.teachers.base import SoundTeacher, TeacherContext, unit_concepts
 from avloc.transforms import MEL_WINDOW, log_mel
 from avloc.weights import YAMNET, Located
 
@@ -42,6 +42,6 @@ class YamnetTeacher(SoundTeacher[YAMNet]):
         """It has no options."""
         return cls(context.store.spec, context.find(cls.weight), context.device)
 
-    def predict(self, batch: Tensor) -> list[Hint]:
-        """Unit vectors, also for silence; never None."""
-        return list(audio_concepts(self.model(log_mel(batch, self.rate))).cpu().numpy())
+    def predict(self, batch: Tensor) -> Tensor:
+        """Unit vectors, also for silence; never NaN."""
+        return audio_concepts(self.model(log_mel(batch, self.rate)).float())

@@ -255,6 +255,8 @@ IMPOSSIBLE = [
     (("prepare", "good.mp4"), "Missing option '--out'"),
     ((*DISTILL, "--teacher", "bert"), "--teacher bert is unknown; valid: panns, yamnet, vggish, detr, lite0"),
     ((*DISTILL, "--batch", "0"), "--batch 0 is impossible; valid: 1 or more"),
+    ((*DISTILL, "--workers", "-1"), "--workers -1 is impossible; valid: 0 or more"),
+    ((*DISTILL, "--precision", "half"), "--precision half is unknown; valid: fp32, bf16"),
     ((*DISTILL, "--sound", "nonsense"), "--sound nonsense is unknown; valid: auto, source, store"),
     ((*DISTILL, "--confidence", "3"), "--confidence 3.0 is impossible; valid: 0 or more, less than 1"),
     ((*DISTILL, "--confidence", "nan"), "--confidence nan is impossible; valid: 0 or more, less than 1"),

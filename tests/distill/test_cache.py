@@ -7,6 +7,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -93,15 +94,20 @@ def test_no_confident_query_is_recorded_as_no_hint(store: Path, options: Distill
     assert distill_cache(store, chosen).teachers[0].already == CLIPS
 
 
-@pytest.mark.parametrize(("batch", "stop_after"), [(1, 3), (5, 2), (100, 6)])
-def test_interrupt_and_batch_leave_no_trace(
-    batch: int, stop_after: int, store: Path, finished: tuple[Path, DistillReport], options: DistillOptions
+@pytest.mark.parametrize(("batch", "workers", "stop_after"), [(1, 1, 3), (5, 2, 2), (100, 3, 6)])
+def test_interrupt_batch_and_workers_leave_no_trace(
+    batch: int,
+    workers: int,
+    stop_after: int,
+    store: Path,
+    finished: tuple[Path, DistillReport],
+    options: DistillOptions,
 ) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, Progress) and event.done == stop_after:
             raise KeyboardInterrupt
 
-    chosen = replace(options, batch=batch, workers=1)
+    chosen = replace(options, batch=batch, workers=workers)
     with pytest.raises(KeyboardInterrupt):
         distill_cache(store, chosen, interrupt)
     assert len(hint_bytes(store, "panns")) == stop_after
@@ -120,6 +126,33 @@ def test_other_stamp_is_refused(
         distill_cache(finished[0], replace(options, **change))  # type: ignore[arg-type]
     assert caught.value.exit_code == 5
     assert folder_contents(finished[0]) == before
+
+
+def test_hints_of_frames_that_pillow_stretched_are_not_continued(store: Path, options: DistillOptions) -> None:
+    chosen = replace(options, teachers=("detr",))
+    distill_cache(store, chosen)
+    path = store / "hints-detr" / "stamp.json"
+    stamp = json.loads(path.read_text())
+    del stamp["settings"]["resize"]  # as written by version 0.2
+    path.write_text(json.dumps(stamp))
+    before = folder_contents(store)
+    with pytest.raises(Refused, match=r"settings differ \(resize\)") as caught:
+        distill_cache(store, chosen)
+    assert f"Delete {store / 'hints-detr'}" in caught.value.hint
+    assert folder_contents(store) == before
+
+
+@pytest.mark.parametrize(("first", "second"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_precisions_are_not_mixed(first: str, second: str, store: Path, options: DistillOptions) -> None:
+    chosen = replace(options, teachers=("detr",))
+    distill_cache(store, replace(chosen, precision=first))
+    before = folder_contents(store)
+    with pytest.raises(Refused, match=r"settings differ \(precision\)") as caught:
+        distill_cache(store, replace(chosen, precision=second))
+    assert f"Delete {store / 'hints-detr'}" in caught.value.hint
+    assert f"--precision {first}." in caught.value.hint
+    assert folder_contents(store) == before
+    assert distill_cache(store, replace(chosen, precision=first)).teachers[0].already == CLIPS
 
 
 def test_other_weights_are_refused(
@@ -160,6 +193,18 @@ def test_failed_clips_are_listed_and_retried(store: Path, options: DistillOption
     again = distill_cache(store, chosen)
     assert [one.failed for one in again.teachers] == [audio.failed, visual.failed]
     assert failures(store, "panns") == audio.failed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_store_is_refused_with_its_next_step(workers: int, store: Path, options: DistillOptions) -> None:
+    """Also if a worker process reads it."""
+    (shard,) = store.glob("shard-00001.h5")
+    with h5py.File(shard, "r+") as file:
+        del file["picture"]
+    with pytest.raises(Refused, match=r"shard-00001.h5 cannot be read") as caught:
+        distill_cache(store, replace(options, teachers=("detr",), workers=workers))
+    assert caught.value.hint
+    assert len(hint_bytes(store, "detr")) == 4  # those of the first batch are kept
 
 
 def test_repaired_clips_are_removed_from_the_list(store: Path, options: DistillOptions) -> None:
@@ -212,6 +257,10 @@ def test_invalid_options_are_refused(store: Path, options: DistillOptions) -> No
         DistillOptions(teachers=())
     with pytest.raises(UsageError, match="--batch"):
         DistillOptions(batch=0)
+    with pytest.raises(UsageError, match="--precision half is unknown; valid: fp32, bf16"):
+        DistillOptions(precision="half")
+    with pytest.raises(UsageError, match="--workers -1 is impossible; valid: 0"):
+        DistillOptions(workers=-1)
     with pytest.raises(UsageError, match="sound"):
         distill_cache(store, replace(options, sound="both"))
     with pytest.raises(UsageError, match="--device"):

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from avloc.errors import InputError, Refused, UsageError, WeightsError
 from avloc.media.pictures import decode_picture
 from avloc.networks.cnn14 import build_cnn14, load_cnn14
-from avloc.networks.detr import load_detr
+from avloc.networks.detr import load_detr, stretched
 from avloc.registry import StoreSpec
 from avloc.store import Store
 from avloc.teachers.base import Teacher
@@ -42,12 +43,17 @@ def detr(weights: Path, **settings: object) -> DetrTeacher:
     return DetrTeacher(chosen, locate(DETR, weights_dir=weights), CPU)
 
 
+def teacher_named(name: str, store: Store, weights: Path) -> Teacher[Any]:
+    makers = {"panns": lambda: panns(weights, store.spec), "detr": lambda: detr(weights)}
+    return makers[name]() if name in makers else concept_teacher(name, weights)
+
+
 def test_teachers_come_without_side_effects(tmp_path: Path, weights: Path) -> None:
     script = """
 import sys, torch
 from pathlib import Path
 from avloc.networks.cnn14 import load_cnn14
-from avloc.networks.detr import load_detr
+from avloc.networks.detr import load_detr, stretched
 weights = Path(sys.argv[1])
 load_cnn14(weights / "Cnn14_mAP=0.431.pth")
 load_detr(weights / "detr-resnet-50")
@@ -105,7 +111,7 @@ def test_embedding_is_that_of_the_package(store: Store, weights: Path) -> None:
 
 
 def test_attention_against_a_loop(store: Store, weights: Path) -> None:
-    model = detr(weights).model
+    model = published_detr(weights)
     outs = [_detr_output(model, store, clip_id) for clip_id in store.ids]
     chances = [torch.softmax(out.logits[0], 1)[:, :-1].amax(1) for out in outs]
     highest = sorted(float(each.max()) for each in chances)
@@ -127,12 +133,67 @@ def test_attention_against_a_loop(store: Store, weights: Path) -> None:
         assert hint.sum() == pytest.approx(1, abs=1e-5)
 
 
+def published_detr(weights: Path) -> Any:
+    """The small DETR as `transformers` runs it: with masks, normalisation of its own, and all attention weights."""
+    from transformers import DetrForObjectDetection
+
+    return DetrForObjectDetection.from_pretrained(DETR.under(weights), attn_implementation="eager").eval()
+
+
 def _detr_output(model: Any, store: Store, clip_id: str) -> Any:
-    picture = Image.fromarray(decode_picture(store.read(clip_id).picture)).resize((SMALL, SMALL), Image.BILINEAR)
-    pixels = torch.tensor(np.asarray(picture) / 255.0, dtype=torch.float32)
+    channels = np.moveaxis(decode_picture(store.read(clip_id).picture).astype(np.float32), 2, 0)
+    stretched = [np.asarray(Image.fromarray(one).resize((SMALL, SMALL), Image.BILINEAR)) for one in channels]
+    pixels = torch.tensor(np.stack(stretched, 2) / 255.0, dtype=torch.float32)
     pixels = (pixels - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         return model(pixel_values=pixels.permute(2, 0, 1)[None], output_attentions=True)
+
+
+def test_frames_are_stretched_on_the_device_as_by_pillow(store: Store, weights: Path) -> None:
+    """Up to Pillow's rounding to uint8, which changes hints by less than 1e-3."""
+    teacher, largest = detr(weights), detr(weights, side=32)
+    for clip_id in store.ids:
+        clip = store.read(clip_id)
+        frame = decode_picture(clip.picture)
+        expected = stretched(frame, SMALL)
+        np.testing.assert_array_equal(teacher.read(clip), frame)
+        np.testing.assert_array_equal(largest.read(clip), stretched(frame, 32))  # no more pixels than needed
+        found = teacher.preprocess(torch.tensor(frame)).permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1.01)
+        assert np.abs(found - expected).max() > 0.1, "not rounded"
+        new, old = teacher.hints([frame, expected])
+        assert new is not None
+        assert old is not None
+        np.testing.assert_allclose(new, old, rtol=0, atol=1e-3)
+
+
+class ValueReads(TorchDispatchMode):
+    """Names of the operations whose result Python needs at once; on a GPU each waits for all work queued before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if name in ("_local_scalar_dense", "is_nonzero", "item", "nonzero"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("no_hash_in_names")
+@pytest.mark.parametrize("name", ["panns", "detr", "yamnet", "lite0"])
+def test_a_batch_is_predicted_without_waiting_for_the_device(name: str, store: Store, weights: Path) -> None:
+    teacher = teacher_named(name, store, weights)
+    inputs = [teacher.read(store.read(clip_id)) for clip_id in store.ids]
+    assert len(inputs) > teacher.batch_size or name != "detr"
+    teacher.hints(inputs[:1])  # constants may be computed at the first use
+    with ValueReads() as reads:
+        teacher.hints(inputs)
+    assert not reads.found
+    with ValueReads() as reads, torch.inference_mode():
+        bool(torch.ones(1))
+    assert reads.found, "the mode sees them"
 
 
 def test_published_size(store: Store, weights: Path) -> None:
@@ -145,8 +206,7 @@ def test_published_size(store: Store, weights: Path) -> None:
 @pytest.mark.usefixtures("no_hash_in_names")
 @pytest.mark.parametrize("name", ["panns", "detr", "yamnet", "lite0"])
 def test_hints_do_not_depend_on_the_batch(name: str, store: Store, weights: Path) -> None:
-    makers = {"panns": lambda: panns(weights, store.spec), "detr": lambda: detr(weights)}
-    teacher: Teacher = makers[name]() if name in makers else concept_teacher(name, weights)
+    teacher = teacher_named(name, store, weights)
     material = [teacher.read(store.read(clip_id)) for clip_id in store.ids]
     together = teacher.hints(material)
     alone = [teacher.hints([one])[0] for one in material]
@@ -154,6 +214,24 @@ def test_hints_do_not_depend_on_the_batch(name: str, store: Store, weights: Path
     for other in (alone, backwards):
         for left, right in zip(together, other, strict=True):
             np.testing.assert_array_equal(left, right)  # bit for bit
+
+
+@pytest.mark.usefixtures("no_hash_in_names")
+@pytest.mark.parametrize("name", ["panns", "detr", "yamnet", "lite0"])
+def test_hints_in_bf16(name: str, store: Store, weights: Path) -> None:
+    """Close to those in fp32, but not equal, of the same length, independent of the batch, named in the stamp."""
+    exact, rough = (teacher_named(name, store, weights).in_precision(kind) for kind in ("fp32", "bf16"))
+    assert exact.stamp == teacher_named(name, store, weights).stamp
+    assert rough.stamp.settings == {**exact.stamp.settings, "precision": "bf16"}
+    inputs = [exact.read(store.read(clip_id)) for clip_id in store.ids]
+    alone = [rough.hints([one])[0] for one in inputs]
+    for expected, found, again in zip(exact.hints(inputs), rough.hints(inputs), alone, strict=True):
+        assert expected is not None
+        assert found is not None
+        np.testing.assert_array_equal(found, again)
+        assert found.dtype == np.float32
+        assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+        assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=0.01)
 
 
 def test_no_confident_query_is_no_hint(store: Store, weights: Path) -> None:
@@ -206,7 +284,7 @@ def test_stamps_name_what_changes_a_hint(weights: Path) -> None:
     assert stamp.settings == {"normalise": True, "sound": "store", "rate": 32_000, "seconds": SECONDS}
     stamp = detr(weights).stamp
     assert set(stamp.weights) == {"config.json", "model.safetensors"}
-    assert stamp.settings == {"confidence": 0.3, "side": SMALL}
+    assert stamp.settings == {"confidence": 0.3, "side": SMALL, "resize": "bilinear, not rounded"}
     assert DetrSettings().side == 800
 
 
