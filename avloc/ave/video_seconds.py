@@ -35,14 +35,16 @@ def read_first_seconds(
     Raises:
         InputError: the video is shorter, has less than a second of audio, or cannot be decoded.
     """
-    length_s = probe(source, track).picture_extent[1]
+    layout = probe(source, track)
+    length_s = layout.picture_extent[1]
     if length_s < seconds - LATE_S:
         raise InputError(f"lasts {length_s:.1f} s; events are labelled for {seconds:g} s")
     windows = list(sound_by_second(source, int(seconds), rate, track))
     waveform = np.concatenate([window.waveform for window in windows])
     picture, time_s = read_frame(source, at=at)
     sound = replace(windows[0], waveform=waveform, end_s=seconds)
-    return Moment(picture=picture, time_s=time_s, still=False, sound=sound)
+    others = layout.other_tracks
+    return Moment(picture=picture, time_s=time_s, still=False, sound=sound, other_tracks=others)
 
 
 def sound_by_second(source: Path, count: int, rate: int, track: int | None = None) -> Generator[SoundWindow]:

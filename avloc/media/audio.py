@@ -10,7 +10,15 @@ import soxr
 from numpy.typing import NDArray
 
 from avloc.errors import InputError
-from avloc.media.audio_decoder import FILTER_S, AudioChunk, AudioSpan, concatenate, decode_track, lone_channel, mix
+from avloc.media.audio_decoder import (
+    FILTER_S,
+    AudioSpan,
+    concatenate,
+    decode_track,
+    filter_margin,
+    lone_channel,
+    mix,
+)
 from avloc.media.containers import MediaSource
 from avloc.media.layout import Layout
 from avloc.media.probing import probe, scan_packets
@@ -75,12 +83,20 @@ def read_sound(
     layout = probe(source, track)
     if centre_s is None and layout.pictures is not None:  # headers may lack the start of a second stream
         layout = scan_packets(source, track)
+    return read_window(source, layout, seconds=seconds, rate=rate, centre_s=centre_s)
+
+
+def read_window(
+    source: MediaSource, layout: Layout, *, seconds: float, rate: int = 0, centre_s: float | None = None
+) -> SoundWindow:
+    """`read_sound` of a file whose layout is known."""
     extent = layout.sound_extent
     if layout.end_s <= FULL_DECODE_S:
-        decoded = decode_track(source, layout, 0.0, math.inf)
+        start, stop = _needed(layout, seconds, centre_s)
+        decoded = decode_track(source, layout, start, stop, rate=rate)
         extent = decoded.extent_s
     else:
-        decoded, extent = _decode_around(source, layout, extent, seconds, centre_s)
+        decoded, extent = _decode_around(source, layout, extent, seconds, centre_s, rate)
     return make_window(decoded, extent, seconds=seconds, rate=rate, centre_s=centre_s, clip_end_s=layout.end_s)
 
 
@@ -90,22 +106,31 @@ def cut_window(samples: NDArray[np.float32], own_rate: int, *, seconds: float, r
     Raises:
         InputError: no samples, or NaN or infinity among them.
     """
-    whole = AudioChunk(first=0, samples=np.asarray(samples, np.float32)[None], rate=own_rate)
+    whole = AudioSpan(first=0, samples=np.asarray(samples, np.float32)[None], rate=own_rate)
     track = concatenate([whole] if len(samples) else [], [])
     extent = (0.0, len(samples) / own_rate)
     return make_window(track, extent, seconds=seconds, rate=rate, centre_s=None, clip_end_s=extent[1])
 
 
+def _needed(layout: Layout, seconds: float, centre_s: float | None) -> tuple[float, float]:
+    """Start and end of the window, if they cannot depend on the samples after it; else all of the track."""
+    if centre_s is not None and layout.clock.seekable:
+        start = max(0.0, centre_s - seconds / 2)
+        if start + seconds <= layout.end_s - FILTER_S:
+            return start, start + seconds
+    return -math.inf, math.inf
+
+
 def _decode_around(
-    source: MediaSource, layout: Layout, extent: tuple[float, float], seconds: float, centre_s: float | None
+    source: MediaSource, layout: Layout, extent: tuple[float, float], seconds: float, centre_s: float | None, rate: int
 ) -> tuple[AudioSpan, tuple[float, float]]:
     """Decode only what the window needs; if the declared extent proves wrong, scan all packets and retry."""
     start = window_start(extent, seconds, centre_s, layout.end_s)
-    track = decode_track(source, layout, start, start + seconds + FILTER_S)
+    track = decode_track(source, layout, start, start + seconds, rate=rate, entry_s=start)
     if track.stop / track.rate < min(start + seconds, extent[1]) - _END_TOLERANCE_S:
         extent = scan_packets(source, layout.track).sound_extent
         start = window_start(extent, seconds, centre_s, layout.end_s)
-        track = decode_track(source, layout, start, start + seconds + FILTER_S)
+        track = decode_track(source, layout, start, start + seconds, rate=rate, entry_s=start)
     return track, extent
 
 
@@ -159,9 +184,7 @@ def _resample(track: AudioSpan, channel: int | None, start: int, count: int, rat
     own = track.rate
     if rate == own:
         return np.clip(mix(track.cut(start, start + count), channel), -1.0, 1.0)
-    # A lead-in of a whole number of samples at both rates keeps the first sample in place.
-    unit = own // math.gcd(own, rate)
-    lead = math.ceil(FILTER_S * own / unit) * unit
+    lead = filter_margin(own, rate)  # a whole number at both rates keeps the first sample in place
     material = track.cut(start - lead, start + math.ceil(count * own / rate) + lead)
     skip = lead * rate // own
     resampled: NDArray[np.float32] = soxr.resample(mix(material, channel), own, rate, quality="HQ")

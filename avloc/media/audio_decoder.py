@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
+from math import ceil, gcd, inf
 
 import numpy as np
 from av.audio.frame import AudioFrame
@@ -28,6 +29,8 @@ _PREROLL_S = 1.0
 MARGIN_S = FILTER_S + _PREROLL_S
 _GAP_S = 0.02
 """Smaller differences between time stamps and the sample count are rounding errors, not gaps."""
+_ROUNDING = 2
+"""Samples by which rounded times and lengths can exceed a window."""
 _MAX_CHANNELS = {True: 8, False: 64}
 """By planar format: compressed audio has 7.1 at most, and more is damage; interleaved PCM may have more."""
 Losses = list[tuple[int, int]]
@@ -38,24 +41,37 @@ _MIN_MEAN_RMS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class AudioChunk:
-    """Decoded samples; positions count samples from the start of the file."""
+    """A decoded frame; positions count samples from the start of the file."""
 
-    samples: NDArray[np.float32]
-    """[channels, n] in [-1, 1]."""
+    frame: AudioFrame
     first: int
     rate: int
 
     @property
     def stop(self) -> int:
         """One past the last sample."""
-        return self.first + int(self.samples.shape[1])
+        return self.first + self.frame.samples
+
+    @cached_property
+    def samples(self) -> NDArray[np.float32]:
+        """[channels, n] in [-1, 1]."""
+        return _samples(self.frame)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioSpan(AudioChunk):
+class AudioSpan:
     """Contiguous decoded audio, with the stretches that could not be decoded."""
 
+    samples: NDArray[np.float32]
+    """[channels, n] in [-1, 1]."""
+    first: int
+    rate: int
     losses: Losses = field(default_factory=list)
+
+    @property
+    def stop(self) -> int:
+        """One past the last sample."""
+        return self.first + int(self.samples.shape[1])
 
     @property
     def extent_s(self) -> tuple[float, float]:
@@ -89,17 +105,37 @@ def mix(samples_Cn: NDArray[np.float32], channel: int | None) -> NDArray[np.floa
     return one
 
 
-def decode_track(source: MediaSource, layout: Layout, start_s: float, stop_s: float) -> AudioSpan:
-    """Decode from `start_s`, with margin, to `stop_s`; gaps become zeros."""
+def filter_margin(own: int, rate: int) -> int:
+    """Extra samples at `own` Hz on both sides of a window for resampling to `rate`: a whole number at both rates."""
+    unit = own // gcd(own, rate or own)
+    return ceil(FILTER_S * own / unit) * unit
+
+
+def decode_track(
+    source: MediaSource,
+    layout: Layout,
+    start_s: float = -inf,
+    stop_s: float = inf,
+    *,
+    rate: int = 0,
+    entry_s: float = 0.0,
+) -> AudioSpan:
+    """Decode from `entry_s`; the result has what a window from `start_s` to `stop_s` needs. Gaps become zeros.
+
+    Decoders with state return other samples if they start later, so only `entry_s` 0 gives those of the whole track.
+    """
     losses: Losses = []
     chunks: list[AudioChunk] = []
-    for chunk in iterate_audio(source, layout, start_s, losses):
-        if chunks and chunk.first >= stop_s * chunk.rate:  # after a gap, which would be filled with zeros
+    margin = 0
+    for chunk in iterate_audio(source, layout, entry_s, losses):
+        margin = filter_margin(chunk.rate, rate) + _ROUNDING
+        stop = stop_s * chunk.rate + margin
+        if chunks and chunk.first >= stop:  # after a gap, which would be filled with zeros
             break
         chunks.append(chunk)
-        if chunk.stop >= stop_s * chunk.rate:
+        if chunk.stop >= stop:
             break
-    return concatenate(chunks, losses)
+    return concatenate([one for one in chunks if one.stop > start_s * one.rate - margin] or chunks[-1:], losses)
 
 
 def iterate_audio(source: MediaSource, layout: Layout, start_s: float, losses: Losses) -> Generator[AudioChunk]:
@@ -135,7 +171,7 @@ def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses, convert: _R
             if lost_s is not None:
                 losses.append((min(before, position), position))
                 lost_s = None
-            yield AudioChunk(first=position, samples=_samples(frame), rate=rate)
+            yield AudioChunk(first=position, frame=_checked(frame), rate=rate)
             position += frame.samples
     if lost_s is not None:
         losses.append((position, position + round(lost_s * rate)))
@@ -174,14 +210,18 @@ def _position(frame: AudioFrame, position: int, *, fresh: bool) -> int:
     return position
 
 
-def _samples(frame: AudioFrame) -> NDArray[np.float32]:
+def _checked(frame: AudioFrame) -> AudioFrame:
     channels, planar = frame.layout.nb_channels, frame.format.is_planar
     # Damaged AAC yields frames with wrong channel counts, for which `to_ndarray` reads invalid memory.
     if not 1 <= channels <= _MAX_CHANNELS[planar] or len(frame.planes) != (channels if planar else 1):
         raise InputError(f"cannot be decoded: its sound is damaged, or has more than {_MAX_CHANNELS[planar]} channels")
+    return frame
+
+
+def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     data = frame.to_ndarray()
-    if not planar:
-        data = data.reshape(-1, channels).T
+    if not frame.format.is_planar:
+        data = data.reshape(-1, frame.layout.nb_channels).T
     if data.dtype == np.uint8:
         data = (data.astype(np.float32) - 128.0) / 128.0
     elif data.dtype.kind == "i":
@@ -189,7 +229,7 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     return np.asarray(data, np.float32)
 
 
-def concatenate(chunks: Sequence[AudioChunk], losses: Losses) -> AudioSpan:
+def concatenate(chunks: Sequence[AudioChunk | AudioSpan], losses: Losses) -> AudioSpan:
     """Concatenate chunks; if their channel counts differ, each is averaged to mono."""
     if not chunks:
         raise InputError("has a sound stream without samples" if not losses else "sound cannot be decoded")

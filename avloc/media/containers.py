@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,8 +20,11 @@ from avloc.files import check_regular_file
 
 Stream = TypeVar("Stream", AudioStream, VideoStream)
 
-MediaSource = Path | BinaryIO
-"""A path, or a seekable binary file object, read from its start."""
+MediaSource = Path | BinaryIO | InputContainer
+"""A path, a seekable binary file object, read from its start, or an open file that `can_rewind`."""
+
+_REWINDABLE = "mov,mp4,m4a,3gp,3g2,mj2"
+"""FFmpeg's demuxer that returns to the start exactly: its index has all packets."""
 
 _OPENS_OTHERS = {
     *("concat", "dash", "hls", "imf"),  # playlists
@@ -42,11 +45,16 @@ _TAGS: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer
 @contextmanager
 def open_container(source: MediaSource) -> Iterator[InputContainer]:
     """Open `source` with FFmpeg; FFmpeg and disk errors, also inside the block, become `InputError`."""
-    with convert_errors(), _open(source) as container:
+    with convert_errors(), nullcontext(source) if isinstance(source, InputContainer) else _open(source) as container:
         yield container
 
 
-def _open(source: MediaSource) -> InputContainer:
+def can_rewind(container: InputContainer) -> bool:
+    """Whether an open file can be read again from its start, with the same packets."""
+    return container.format.name == _REWINDABLE
+
+
+def _open(source: Path | BinaryIO) -> InputContainer:
     target: str | BinaryIO
     if isinstance(source, Path):
         check_regular_file(source)

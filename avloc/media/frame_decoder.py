@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from heapq import heappop, heappush
+from math import floor, inf
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,12 @@ _ASPECTS = (Fraction(1, 4), Fraction(4))
 """Valid range of the pixel aspect ratio; other values are damage."""
 _PALETTE = "pal8"
 """Pixel format whose palette is at the start of the file, which a seek would skip."""
+_MAX_HELD = 1000
+"""Most packets held at a time."""
+_SKIPPABLE = "h264"
+"""Decoder that skips frames exactly; libdav1d would go on skipping."""
+_STRICT = {"err_detect": "explode"}
+"""Makes decoders raise errors for damage that they would conceal."""
 _WITHOUT_TIMES = frozenset({"avi"})
 """Container formats without presentation times; FFmpeg's guesses for them can be wrong."""
 
@@ -84,6 +90,65 @@ def frames_at(source: MediaSource, layout: Layout, times: list[float]) -> Iterat
         yield current
 
 
+def needed_frames(
+    source: MediaSource, layout: Layout, time_s: float, since_s: float
+) -> tuple[DecodedFrame, DecodedFrame] | None:
+    """The frame displayed at `time_s`, decoded with only those that it is predicted from, in one thread.
+
+    None if a seek, the codec, the time stamps or damage require `frames_at`.
+
+    Returns:
+        The first of these frames from `since_s` on, and the frame itself.
+    """
+    with open_stream(source, find_video_stream, layout.clock, time_s) as (stream, packets):
+        if stream.codec_context.pix_fmt == _PALETTE or stream.container.format.name in _WITHOUT_TIMES:
+            return None
+        base = time_base_of(stream)
+        needed = _packets_up_to(packets, floor((time_s + TIMESTAMP_TOLERANCE_S) / base))
+        return _decode_needed(stream, needed, floor(since_s / base)) if needed else None
+
+
+def _packets_up_to(packets: Iterator[Packet[VideoStream]], tick: int) -> list[Packet[VideoStream]]:
+    """Packets from a key frame to the frame displayed at `tick`, in decoding order; empty if that is not certain."""
+    found: list[Packet[VideoStream]] = []
+    count, shown = 0, -inf
+    for packet in packets:
+        if not packet.size:
+            continue
+        if packet.pts is None or packet.dts is None or len(found) == _MAX_HELD:
+            return []
+        if packet.dts > tick:
+            break
+        if not found and (not packet.is_keyframe or packet.pts > tick):
+            return []
+        found.append(packet)
+        if shown <= packet.pts <= tick:
+            count, shown = len(found), packet.pts
+    return found[:count]
+
+
+def _decode_needed(
+    stream: VideoStream, needed: list[Packet[VideoStream]], since: int
+) -> tuple[DecodedFrame, DecodedFrame] | None:
+    """See `needed_frames`; the frame of the last packet is the one displayed."""
+    context, describe, kept = stream.codec_context, _describer(stream), list[DecodedFrame]()
+    if not context.is_open:
+        context.thread_count, context.options = 1, _STRICT
+    try:
+        for packet in [*needed, None]:
+            # H.264 frames that no other refers to are not decoded, apart from the displayed one.
+            skips = context.name == _SKIPPABLE and packet is not needed[-1]
+            context.skip_frame = "NONREF" if skips else "DEFAULT"
+            for frame in context.decode(packet):
+                if frame.pts is None or frame.is_corrupt or frame.interlaced_frame:
+                    return None
+                if frame.pts == needed[-1].pts or (not kept and frame.pts >= since):
+                    kept.append(describe(frame, frame.pts))
+    except FFmpegError:
+        return None
+    return (kept[0], kept[-1]) if kept and kept[-1].tick == needed[-1].pts else None
+
+
 def iterate_frames(
     source: MediaSource, layout: Layout, time_s: float, *, threaded: bool = False
 ) -> Generator[DecodedFrame]:
@@ -109,11 +174,8 @@ def iterate_frames(
 
 def _decoded(stream: VideoStream, packets: Iterator[Packet[VideoStream]]) -> Iterator[DecodedFrame]:
     """Decode packets. After an error, frames are dropped up to the next key frame; without one the error is raised."""
-    context, order = stream.codec_context, _DisplayTimes(stream)
-    container_aspect, initial_aspect = stream.sample_aspect_ratio, context.sample_aspect_ratio
+    context, order, describe = stream.codec_context, _DisplayTimes(stream), _describer(stream)
     damage: FFmpegError | None = None
-    rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
-    shown = partial(DecodedFrame, time_base=time_base_of(stream), rate=rate)
     started, since_s = False, 0.0
     for packet in packets:
         order.push(packet)
@@ -123,13 +185,26 @@ def _decoded(stream: VideoStream, packets: Iterator[Packet[VideoStream]]) -> Ite
             started = True
             tick = order.tick(frame, left=-left, flushed=flushed)
             if damage is None or frame.key_frame:
-                own = context.sample_aspect_ratio  # overrides the container's once it changes
-                aspect = container_aspect if own == initial_aspect else own
-                yield shown(frame=frame, tick=tick, aspect=_valid_aspect(aspect), damaged=damage is not None)
-                damage, since_s = None, float(tick * time_base_of(stream) + 1 / rate)
+                shown = describe(frame, tick, damaged=damage is not None)
+                yield shown
+                damage, since_s = None, shown.start_s + float(1 / shown.rate)
         damage = damage or error
     if damage is not None:
         raise InputError(f"cannot be decoded from {since_s:.3f} s on ({error_text(damage)})") from damage
+
+
+def _describer(stream: VideoStream) -> Callable[..., DecodedFrame]:
+    """`DecodedFrame` of the stream's frames and ticks."""
+    container_aspect, initial_aspect = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
+    rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
+
+    def describe(frame: VideoFrame, tick: int, *, damaged: bool = False) -> DecodedFrame:
+        own = stream.codec_context.sample_aspect_ratio  # overrides the container's once it changes
+        aspect = _valid_aspect(container_aspect if own == initial_aspect else own)
+        base = time_base_of(stream)
+        return DecodedFrame(frame=frame, tick=tick, time_base=base, rate=rate, aspect=aspect, damaged=damaged)
+
+    return describe
 
 
 def _valid_aspect(aspect: Fraction | None) -> Fraction | None:

@@ -27,6 +27,8 @@ from avloc.media.containers import MediaSource, Stream, open_container
 _DISCONTINUOUS = 0x0200
 """FFmpeg's AVFMT_TS_DISCONT: time stamps of the format may jump."""
 _DEFAULT_TIME_BASE = Fraction(1, 90_000)
+_START = -(1 << 50)
+"""Ticks before the start of any stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,18 +79,26 @@ def open_stream(
 ) -> Iterator[tuple[Stream, Iterator[Packet[Stream]]]]:
     """Open the stream that `select` returns; yields it and its packets, with ticks counted from the start of the file.
 
-    With `at_s` the packets start at the last key frame before that time; there are none if the seek fails.
+    With `at_s` the packets start at the last key frame before that time; there are none if the seek fails. A stream of
+    an open file must not have been decoded before: decoders keep some of their state.
     """
     with open_container(source) as container:
         stream = select(container)
-        found = at_s is None or (clock.seekable and seek_before(container, stream, clock.origin + Fraction(at_s)))
+        if at_s is None:
+            found = container is not source or _seek(container, stream, _START)
+        else:
+            found = clock.seekable and seek_before(container, stream, clock.origin + Fraction(at_s))
         yield stream, _timed(container, stream, clock) if found else iter(())
 
 
 def seek_before(container: InputContainer, stream: AudioStream | VideoStream, stamp_s: Fraction) -> bool:
     """Seek to the last key frame before a time stamp in seconds; False on failure."""
+    return _seek(container, stream, floor(stamp_s / time_base_of(stream)))
+
+
+def _seek(container: InputContainer, stream: AudioStream | VideoStream, tick: int) -> bool:
     try:
-        container.seek(floor(stamp_s / time_base_of(stream)), stream=stream, backward=True)
+        container.seek(tick, stream=stream, backward=True)
     except FFmpegError:
         return False
     return True

@@ -57,10 +57,15 @@ def _cached(path: Path, track: int | None, _state: tuple[int, int, int]) -> Layo
 
 def _probe(source: MediaSource, track: int | None) -> Layout:
     with open_container(source) as container:
-        streams = Streams.of(container, track)
-        unreliable = not container.duration or (container.start_time or 0) < 0 or _is_estimated(container, streams)
-        layout = None if unreliable else _from_header(container, streams)
-    return scan_packets(source, track) if layout is None else layout
+        layout = header_layout(container, track)
+    return layout or scan_packets(source, track)
+
+
+def header_layout(container: InputContainer, track: int | None) -> Layout | None:
+    """Find the stream extents by the header; None if it is not reliable. Raises as `probe`."""
+    streams = Streams.of(container, track)
+    unreliable = not container.duration or (container.start_time or 0) < 0 or _is_estimated(container, streams)
+    return None if unreliable else _from_header(container, streams)
 
 
 def scan_packets(source: MediaSource, track: int | None = None) -> Layout:
@@ -174,10 +179,11 @@ def _last_end_s(
     """End of the packets from the last key frame on; None if seeking or reading fails."""
     if not seek_before(container, stream, origin + Fraction(end_s)):
         return None
-    found, read_error = _Extent(), list[str]()
-    for packet in _complete_packets(container.demux(stream), read_error):
-        found.add(packet, None)
-    return float(found.segments[0][1] - origin) if found.segments and not read_error else None
+    read_error = list[str]()
+    packets = _complete_packets(container.demux(stream), read_error)
+    stamps = [(packet.dts if packet.pts is None else packet.pts, packet.duration or 0) for packet in packets]
+    ends = [stamp + length for stamp, length in stamps if stamp is not None]
+    return float(max(ends) * time_base_of(stream) - origin) if ends and not read_error else None
 
 
 # --- by the packets ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avloc.errors import InputError
-from avloc.media.audio import SoundWindow, read_sound
-from avloc.media.containers import MediaSource
-from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S, frames_at
+from avloc.media.audio import FULL_DECODE_S, SoundWindow, read_window
+from avloc.media.containers import MediaSource, can_rewind, open_container
+from avloc.media.frame_decoder import TIMESTAMP_TOLERANCE_S, DecodedFrame, frames_at, needed_frames
 from avloc.media.layout import Layout
-from avloc.media.probing import probe
+from avloc.media.probing import header_layout, probe, scan_packets
 
 _STILL_LEVELS = 4
 """Largest change of a thumbnail in grey levels that counts as still; above compression noise."""
@@ -35,6 +36,8 @@ class Moment:
     still: bool
     """The picture does not change during the audio window."""
     sound: SoundWindow
+    other_tracks: str = ""
+    """Message about audio tracks that are not used; '' if there are none."""
 
 
 def read_moment(
@@ -52,16 +55,39 @@ def read_moment(
     Raises:
         InputError: no video, no audio, a time past the end, or the file cannot be decoded.
     """
-    layout = probe(source, track)
-    time_s = _checked_time(layout, at)
-    sound = read_sound(source, seconds=seconds, rate=rate, centre_s=time_s, track=track)
-    around = sorted([time_s, sound.start_s, sound.start_s + seconds])
-    pictures = frames_at(source, layout, around)
-    shown = list(islice(pictures, around.index(time_s) + 1))
-    middle = shown[-1]
-    # Decoding stops at the first frame that differs.
-    still = all(_alike(one.frame, middle.frame) for one in chain(shown, pictures))
-    return Moment(picture=middle.picture(), time_s=middle.start_s, still=still, sound=sound)
+    with open_container(source) as container:
+        layout = header_layout(container, track)
+        if layout is not None and isinstance(source, Path) and can_rewind(container):
+            return _read_moment(source, container, layout, _checked_time(layout, at), seconds, rate)
+    layout = layout or scan_packets(source, track)
+    return _read_moment(source, source, layout, _checked_time(layout, at), seconds, rate)
+
+
+def _read_moment(
+    source: MediaSource, opened: MediaSource, layout: Layout, time_s: float, seconds: float, rate: int
+) -> Moment:
+    """See `read_moment`; `opened` is the source, or the same file already open."""
+    is_decoded_once = layout.end_s <= FULL_DECODE_S  # longer sound may be tried from two places
+    sound = read_window(opened if is_decoded_once else source, layout, seconds=seconds, rate=rate, centre_s=time_s)
+    ends = (sound.start_s, sound.start_s + seconds)
+    needed = needed_frames(opened, layout, time_s, since_s=ends[0])
+    compared: Iterator[DecodedFrame]
+    if needed:
+        first, middle = needed
+        others = ((needed_frames(opened, layout, end, end) or tuple(frames_at(source, layout, [end]))) for end in ends)
+        compared = chain([first], (frames[-1] for frames in others))
+    else:
+        around = sorted([time_s, *ends])
+        pictures = frames_at(source, layout, around)
+        shown = list(islice(pictures, around.index(time_s) + 1))
+        middle, compared = shown[-1], chain(shown, pictures)
+    return Moment(
+        picture=middle.picture(),
+        time_s=middle.start_s,
+        still=all(_alike(one.frame, middle.frame) for one in compared),  # decodes up to the first that differs
+        sound=sound,
+        other_tracks=layout.other_tracks,
+    )
 
 
 def read_frame(source: MediaSource, *, at: float | None = None) -> tuple[NDArray[np.uint8], float]:

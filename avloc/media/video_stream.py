@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +119,7 @@ def stream_sound(
     extent = layout.sound_extent
     clip_end_s = max(layout.end_s, clip_end_s)
     if layout.end_s <= FULL_DECODE_S:
-        whole = decode_track(source, layout, 0.0, inf)
+        whole = decode_track(source, layout)
         tracks: Iterator[tuple[float, AudioSpan]] = ((centre, whole) for centre in centres_s)
         extent = whole.extent_s
     else:

@@ -64,10 +64,10 @@ def _from_video(job: Job) -> PreparedClip:
     moment: Moment = read(path, seconds=spec.seconds, rate=spec.rate, at=job.at, track=job.track)
     clip = _clip(job, _encoded(moment.picture, spec), moment.picture, moment.sound, _origin(path))
     flags = ("still", *clip.flags) if moment.still else clip.flags
-    return _with_remarks(job, path, replace(clip, flags=flags, time_s=moment.time_s), moment.sound)
+    return _with_remarks(job, replace(clip, flags=flags, time_s=moment.time_s), moment.sound, moment.other_tracks)
 
 
-def _with_remarks(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> PreparedClip:
+def _with_remarks(job: Job, clip: Clip, sound: SoundWindow, others: str) -> PreparedClip:
     remarks = []
     if sound.channel is not None:
         remarks.append(
@@ -75,8 +75,9 @@ def _with_remarks(job: Job, path: Path, clip: Clip, sound: SoundWindow) -> Prepa
         )
     if sound.lost_s:
         remarks.append(f"{sound.lost_s:.2f} s of its sound cannot be decoded and are stored as silence")
-    others = probe(path).other_tracks if job.track is None else ""
-    return PreparedClip(clip=clip, remarks=(*remarks, f"{others}; --track chooses") if others else tuple(remarks))
+    if others and job.track is None:
+        remarks.append(f"{others}; --track chooses")
+    return PreparedClip(clip=clip, remarks=tuple(remarks))
 
 
 def _from_pair(job: Job) -> PreparedClip:
@@ -93,7 +94,8 @@ def _from_pair(job: Job) -> PreparedClip:
         raise InputError(f"sound {source.sound}: {error}") from error
     own_bytes = data if data.startswith(b"\xff\xd8") else encode_png(picture)
     stored = _encoded(picture, spec) if spec.shorter_side else own_bytes
-    return _with_remarks(job, source.sound, _clip(job, stored, picture, sound, _origin(source.sound)), sound)
+    clip = _clip(job, stored, picture, sound, _origin(source.sound))
+    return _with_remarks(job, clip, sound, probe(source.sound).other_tracks)
 
 
 def _from_packed(job: Job) -> PreparedClip:

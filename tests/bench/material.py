@@ -23,6 +23,8 @@ from tests.media_makers import make_video
 
 SIZE = (640, 360)
 RATE, SECONDS = 22_050, 3.0
+KEY_DISTANCE, X264_DISTANCE = 50, 250
+"""Pictures between key frames: 50 puts the middle one half way between two of them; 250 is the default of x264."""
 _OCTAVES = ((5, 70.0), (20, 35.0), (80, 16.0), (320, 5.0))  # (cells across, contrast); the contrast falls like 1/f
 
 
@@ -67,16 +69,21 @@ def sound(seed: int, seconds: float = SECONDS, rate: int = RATE, channels: int =
     return np.clip(noise + tones, -1, 1).astype(np.float32).squeeze()
 
 
-def videos(folder: Path, count: int, *, seconds: float = 10.0, distinct: int = 6) -> list[Path]:
+def videos(
+    folder: Path, count: int, *, seconds: float = 10.0, distinct: int = 6, key_distance: int = KEY_DISTANCE
+) -> list[Path]:
     """Write `count` mp4 files of 640 x 360 with stereo sound; `distinct` of them differ, the others are copies."""
     folder.mkdir(parents=True)
-    made = [_video(folder / f"clip{number:04d}_000010.mp4", number, seconds) for number in range(min(count, distinct))]
+    made = [
+        _video(folder / f"clip{number:04d}_000010.mp4", number, seconds, key_distance)
+        for number in range(min(count, distinct))
+    ]
     for number in range(len(made), count):
         made.append(shutil.copy(made[number % distinct], folder / f"clip{number:04d}_000010.mp4"))
     return made
 
 
-def _video(path: Path, seed: int, seconds: float) -> Path:
+def _video(path: Path, seed: int, seconds: float, key_distance: int) -> Path:
     texture = picture(seed, (1000, 600))
 
     def frame(time_s: float) -> NDArray[np.uint8]:
@@ -92,7 +99,7 @@ def _video(path: Path, seed: int, seconds: float) -> Path:
         sound=sound(seed, seconds, 44_100, channels=2),
         rate=44_100,
         video_codec="libx264",
-        options={"preset": "veryfast", "g": "50"},  # puts the middle frame half way between two key frames
+        options={"preset": "veryfast", "g": str(key_distance)},
     )
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
+import av
 import torch
+from av.video.frame import VideoFrame
 from torch.utils.data import DataLoader
 
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import clip_loader
 from avloc.engine import Engine
+from avloc.prepare import PrepareOptions
+from avloc.prepare.clips import Job, make_clip
+from avloc.prepare.sources import Source
 from avloc.store import Store
 from avloc.train.clips import training_set
 from avloc.train.loop import EpochBatches
@@ -38,10 +44,19 @@ def emptied(folder: Path, work: Callable[[], object]) -> Callable[[], None]:
 
 
 def prepare(options: Options, work: Path) -> list[Row]:
-    """`avloc prepare` on videos."""
-    clips = options.count(36, 2)
-    seconds = 3.5 if options.quick else 10.0
-    material.videos(work / "videos", clips, seconds=seconds)
+    """`avloc prepare` on videos with two distances of key frames, and its share of decoding."""
+    rows = []
+    for distance, name in ((material.KEY_DISTANCE, "prepare"), (material.X264_DISTANCE, "prepare, x264's default")):
+        folder = work / str(distance)
+        seconds = 3.5 if options.quick else 10.0
+        paths = material.videos(folder / "videos", options.count(36, 2), seconds=seconds, key_distance=distance)
+        what = f"{len(paths)} videos of {seconds:g} s, 640 x 360, {distance} pictures between key frames,"
+        rows += [_prepared(name, what, options, folder, len(paths)), _decoded(name, what, options, paths)]
+    return rows
+
+
+def _prepared(name: str, videos: str, options: Options, work: Path, clips: int) -> Row:
+    """Whole processes."""
     plain, store = work / "plain", work / "store"
     spent = interleaved(
         options.repeats,
@@ -53,10 +68,48 @@ def prepare(options: Options, work: Path) -> list[Row]:
     )
     sizes = {REFERENCE: folder_bytes(plain) / clips, AVLOC: folder_bytes(store) / clips}
     what = (
-        f"{clips} videos of {seconds:g} s, 640 x 360, to one picture and 3 s of sound each; whole processes: one "
-        f"process to PNG and FLAC files, and `{PREPARED}` with its usual workers to a store"
+        f"{videos} to one picture and 3 s of sound each; whole processes: one process to PNG and FLAC files, and "
+        f"`{PREPARED}` with its usual workers to a store"
     )
-    return [compared("prepare", what, spent, work=clips, unit="clips/s", **_sizes("bytes_per_clip", sizes))]
+    return compared(name, what, spent, work=clips, unit="clips/s", **_sizes("bytes_per_clip", sizes))
+
+
+def _decoded(name: str, videos: str, options: Options, paths: list[Path]) -> Row:
+    """Clips made in this process, beside decoding what they need."""
+    spec = PrepareOptions().spec
+    jobs = [Job(source=Source(id=path.stem, kind="video", path=path), spec=spec) for path in paths]
+    spent = interleaved(
+        options.repeats,
+        {
+            REFERENCE: lambda: [decode_needed(path, spec.seconds) for path in paths],
+            AVLOC: lambda: [make_clip(job) for job in jobs],
+        },
+    )
+    what = (
+        f"{videos} one after the other in one process: opening them and decoding the packets that a clip needs, and "
+        "clips made of them"
+    )
+    return compared(f"{name}, beside decoding", what, spent, work=len(paths), unit="clips/s")
+
+
+def decode_needed(path: Path, seconds: float) -> VideoFrame:
+    """Decode the sound up to the end of the window, and the middle frame with those that it is predicted from."""
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        middle_s = container.duration / av.time_base / 2
+        for frame in container.decode(audio):
+            if frame.time >= middle_s + seconds / 2:
+                break
+        middle = int(middle_s / video.time_base)
+        container.seek(middle, stream=video)
+        packets = list(takewhile(lambda packet: packet.size and packet.dts <= middle, container.demux(video)))
+        shown = max((packet for packet in packets if packet.pts <= middle), key=lambda packet: packet.pts)
+        video.codec_context.thread_count = 1
+        frames = []
+        for packet in packets[: packets.index(shown) + 1]:
+            video.codec_context.skip_frame = "DEFAULT" if packet is shown else "NONREF"
+            frames += packet.decode()
+        return next(one for one in frames + video.codec_context.decode(None) if one.pts == shown.pts)
 
 
 def distill_cache(options: Options, work: Path) -> list[Row]:

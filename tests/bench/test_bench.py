@@ -13,11 +13,12 @@ from avloc.config import LossWeights, ModelConfig
 from avloc.engine import ClipCells, score_clips
 from avloc.heatmap import heat_maps
 from avloc.losses import audio_hint, contrastive, visual_hint
+from avloc.media.video_frames import read_moment
 from avloc.methods import Embeddings, build
 from avloc.metrics import ground_truth
 from avloc.protocols import Protocol
 from avloc.transforms import log_spectrogram
-from tests.bench import material, reference, reference_scoring
+from tests.bench import material, reference, reference_scoring, rows_data
 from tests.bench.run import ROWS, format_row
 from tests.bench.timing import Lap, alone, compared, interleaved, python
 
@@ -75,6 +76,14 @@ def test_scores_agree():
     clip = ClipCells(id="a", boxes=np.array(boxes), maps={"av": cells[0].numpy()})
     (score,) = score_clips([clip], {"av": 1.0}, Protocol(), "union")
     assert reference_scoring.ciou(heat, truth) == pytest.approx(score.ciou)
+
+
+def test_middle_frames_agree(tmp_path):
+    (path,) = material.videos(tmp_path / "videos", 1, seconds=3.5)
+    moment = read_moment(path, seconds=3.0)
+    frame = rows_data.decode_needed(path, 3.0)
+    assert frame.time == moment.time_s
+    np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), moment.picture)
 
 
 def test_contenders_are_called_alternately():
