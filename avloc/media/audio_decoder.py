@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cached_property, partial
 from itertools import chain
 from math import ceil, gcd, inf
+from typing import Any
 
 import numpy as np
 from av.audio.frame import AudioFrame
@@ -128,14 +129,16 @@ def decode_track(
     chunks: list[AudioChunk] = []
     margin = 0
     for chunk in iterate_audio(source, layout, entry_s, losses):
-        margin = filter_margin(chunk.rate, rate) + _ROUNDING
+        margin = margin or filter_margin(chunk.rate, rate) + _ROUNDING
         stop = stop_s * chunk.rate + margin
         if chunks and chunk.first >= stop:  # after a gap, which would be filled with zeros
             break
+        if len(chunks) == 1 and chunks[0].stop <= start_s * chunk.rate - margin:
+            chunks.clear()
         chunks.append(chunk)
         if chunk.stop >= stop:
             break
-    return concatenate([one for one in chunks if one.stop > start_s * one.rate - margin] or chunks[-1:], losses)
+    return concatenate(chunks, losses)
 
 
 def iterate_audio(source: MediaSource, layout: Layout, start_s: float, losses: Losses) -> Generator[AudioChunk]:
@@ -171,7 +174,7 @@ def _decoded(packets: Iterator[Packet[AudioStream]], losses: Losses, convert: _R
             if lost_s is not None:
                 losses.append((min(before, position), position))
                 lost_s = None
-            yield AudioChunk(first=position, frame=_checked(frame), rate=rate)
+            yield AudioChunk(first=position, frame=frame, rate=rate)
             position += frame.samples
     if lost_s is not None:
         losses.append((position, position + round(lost_s * rate)))
@@ -210,18 +213,17 @@ def _position(frame: AudioFrame, position: int, *, fresh: bool) -> int:
     return position
 
 
-def _checked(frame: AudioFrame) -> AudioFrame:
-    channels, planar = frame.layout.nb_channels, frame.format.is_planar
-    # Damaged AAC yields frames with wrong channel counts, for which `to_ndarray` reads invalid memory.
-    if not 1 <= channels <= _MAX_CHANNELS[planar] or len(frame.planes) != (channels if planar else 1):
-        raise InputError(f"cannot be decoded: its sound is damaged, or has more than {_MAX_CHANNELS[planar]} channels")
-    return frame
-
-
 def _samples(frame: AudioFrame) -> NDArray[np.float32]:
+    channels, planar = frame.layout.nb_channels, frame.format.is_planar
+    planes: Sequence[Any] = frame.planes
+    # Damaged AAC yields frames with wrong channel counts, for which `to_ndarray` reads invalid memory.
+    if not 1 <= channels <= _MAX_CHANNELS[planar] or len(planes) != (channels if planar else 1):
+        raise InputError(f"cannot be decoded: its sound is damaged, or has more than {_MAX_CHANNELS[planar]} channels")
+    if frame.format.name == "fltp":  # that of most decoders; `to_ndarray` takes several times as long
+        return np.array([np.frombuffer(plane, np.float32, frame.samples) for plane in planes])
     data = frame.to_ndarray()
-    if not frame.format.is_planar:
-        data = data.reshape(-1, frame.layout.nb_channels).T
+    if not planar:
+        data = data.reshape(-1, channels).T
     if data.dtype == np.uint8:
         data = (data.astype(np.float32) - 128.0) / 128.0
     elif data.dtype.kind == "i":

@@ -111,7 +111,8 @@ def _timed(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[
     following = to_ticks(clock.first_untimed_s or Fraction(0), base)
     for packet in container.demux(stream):
         if packet.size:
-            segment = segment_of(packet, clock.jumps, segment)
+            if clock.jumps:
+                segment = segment_of(packet, clock.jumps, segment)
             if packet.pts is not None:
                 packet.pts += offsets[segment]
             if packet.dts is not None:

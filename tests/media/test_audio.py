@@ -172,7 +172,7 @@ class _DamagedFrame:
 )
 def test_frame_with_wrong_channel_count_is_refused(channels, planes, planar):
     with pytest.raises(InputError, match="its sound is damaged"):
-        audio_decoder._checked(_DamagedFrame(channels, planes, planar=planar))
+        audio_decoder._samples(_DamagedFrame(channels, planes, planar=planar))
 
 
 def test_own_rate_gives_the_files_samples(tmp_path):
