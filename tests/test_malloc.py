@@ -64,9 +64,10 @@ def test_the_second_setting_is_skipped_if_the_first_is_refused(granted, calls, m
     assert calls_made == calls
 
 
-def test_train_and_eval_keep_freed_memory(here, tmp_path, monkeypatch) -> None:
+def test_commands_that_run_networks_for_long_keep_freed_memory(here, tmp_path, monkeypatch) -> None:
     calls_made = []
     monkeypatch.setattr(malloc, "_c_function", calls_made.append)
     here("train", tmp_path / "nothing", "--out", tmp_path / "run")
     here("eval", "--store", tmp_path / "nothing")
-    assert calls_made == ["mallopt", "mallopt"]
+    here("distill-cache", tmp_path / "nothing")
+    assert calls_made == ["mallopt", "mallopt", "mallopt"]

@@ -69,12 +69,13 @@ def distill(media: str, out: str, weights: str) -> None:
     """Compute hints, one clip at a time."""
     import torch
     from PIL import Image
+    from transformers import DetrForObjectDetection
 
     from avloc.networks.cnn14 import load_cnn14
-    from avloc.networks.detr import load_detr
     from avloc.weights import CNN14, DETR
 
-    panns, detr = load_cnn14(CNN14.under(Path(weights))), load_detr(DETR.under(Path(weights)))
+    panns = load_cnn14(CNN14.under(Path(weights)))
+    detr = DetrForObjectDetection.from_pretrained(DETR.under(Path(weights)), attn_implementation="eager").eval()
     folders = [Path(out) / name for name in ("audio_feats", "detr_dec_feats")]
     for folder in folders:
         folder.mkdir(parents=True)

@@ -25,7 +25,7 @@ from avloc.train.loop import EpochBatches
 from avloc.weights import CNN14, DETR
 from tests.bench import material
 from tests.bench.reference import ReferenceClips
-from tests.bench.timing import AVLOC, REFERENCE, Options, Row, compared, folder_bytes, interleaved, python
+from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, compared, folder_bytes, interleaved, python
 from tests.teacher_makers import build_detr, save_cnn14, save_detr
 
 PREPARED, CACHED = "avloc prepare", "avloc distill-cache"
@@ -113,32 +113,50 @@ def decode_needed(path: Path, seconds: float) -> VideoFrame:
 
 
 def distill_cache(options: Options, work: Path) -> list[Row]:
-    """`avloc distill-cache` with both teachers."""
-    clips = options.count(8, 2)
+    """`avloc distill-cache` with both teachers, in fp32 and bf16, and its networks alone."""
+    clips = options.count(64, 2)
     material.media(work / "media", clips)
     opened = material.store(work / "media", work / "store")
     weights = _teachers(work / "weights", small=options.quick)
     npy = work / "npy"
     hints = [opened.folder / f"hints-{name}" for name in ("panns", "detr")]
     command = ("-m", "avloc", "distill-cache", opened.folder, "--weights-dir", weights, "--device", "cpu")
+    alone: list[Lap] = []
 
-    def ours() -> None:
+    def ours(precision: str) -> None:
         for folder in hints:
             shutil.rmtree(folder, ignore_errors=True)
-        python(*command)
+        python(*command, "--precision", precision)
+
+    def networks() -> None:
+        times = python("-m", "tests.bench.teachers_run", weights, clips).stdout.split()
+        alone.append(Lap(*map(float, times)))
 
     spent = interleaved(
         options.repeats,
-        {REFERENCE: emptied(npy, lambda: _reference("distill", work / "media", npy, weights)), AVLOC: ours},
+        {
+            REFERENCE: emptied(npy, lambda: _reference("distill", work / "media", npy, weights)),
+            "bf16": lambda: ours("bf16"),
+            AVLOC: lambda: ours("fp32"),
+            "networks": networks,
+        },
         warm=False,
     )
+    spent["networks"] = alone  # without the start of the process
     sizes = {REFERENCE: folder_bytes(npy) / clips, AVLOC: sum(map(folder_bytes, hints)) / clips}
     size = "a small DETR" if options.quick else "DETR-R50"
     what = (
         f"{clips} clips through Cnn14 and {size} of random weights; whole processes: batches of one and one npy a "
         f"hint, and `{CACHED}` with its usual batch"
     )
-    return [compared("distill-cache", what, spent, work=clips, unit="clips/s", **_sizes("bytes_of_hints", sizes))]
+    both = f"{clips} clips through Cnn14 and {size}: whole processes of `{CACHED}` in"
+    beside = "fp32 beside the forward passes of its networks on batches in memory; the ratio is the share"
+    rate = {"work": clips, "unit": "clips/s"}
+    return [
+        compared("distill-cache", what, spent, **rate, **_sizes("bytes_of_hints", sizes)),
+        compared("distill-cache, share of its networks", f"{both} {beside}", spent, reference="networks", **rate),
+        compared("distill-cache, bf16 and fp32", f"{both} fp32 and bf16", spent, reference=AVLOC, avloc="bf16", **rate),
+    ]
 
 
 def _teachers(folder: Path, *, small: bool) -> Path:

@@ -59,7 +59,10 @@ REFUSED = {
     ("distill-cache", "--teacher", "yamnet"): OF_TEACHERS,
     ("distill-cache", "--teacher", "vgg19", "--teacher", "vggish"): OF_TEACHERS,
     ("distill-cache", "--teacher", "lite0", "--teacher", "panns"): ("--confidence",),
-    ("distill-cache", "--import-npy", "absent"): (*OF_TEACHERS, "--batch", "--weights-dir", "--device"),
+    ("distill-cache", "--import-npy", "absent"): (
+        *(*OF_TEACHERS, "--batch", "--workers", "--precision"),
+        *("--weights-dir", "--device"),
+    ),
     ("train",): (),
     **{("train", "--method", name): HINTS for name in ("ezvsl", "lvs", "sspl", "sacl")},
     **{("train", "--method", name): OF_NETWORKS for name in ("ave", "ave-match")},
