@@ -22,7 +22,7 @@ from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
-from avloc.train.task import Task
+from avloc.train.task import Task, step_seed
 from avloc.train.trainer_state import RunState, load_state, peek_state, save_state
 
 SAVE_EVERY_S = 300.0  # between saves within a long epoch
@@ -245,9 +245,9 @@ class _Trainer:
 
     def _step(self, batch: Any) -> dict[str, float]:
         # A random stream for each step, so that a resumed run draws the same numbers as an uninterrupted one.
-        seed = np.random.SeedSequence((self.config.seed, self.state.step)).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(seed))
-        torch.manual_seed(int(seed) + self.peers.rank)  # for layers that draw, such as stochastic depth
+        seed = step_seed(self.config.seed, self.state.step)
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed + self.peers.rank)  # for layers that draw, such as stochastic depth
         terms = self.task.terms(batch, generator)
         total = weighted_total(terms, self.config.loss)
         shared = self.peers.total(torch.stack([total, *terms.values()]).detach()) / self.peers.size
