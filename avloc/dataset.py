@@ -25,6 +25,7 @@ from avloc.methods import HintBatch
 from avloc.networks.detr import stretched
 from avloc.registry import METHOD_SPECS, StoreSpec
 from avloc.store import Hints, Sample, Store
+from avloc.transforms import crop_bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ class Batch:
     frames: Tensor
     """[B, 3, H, W] uint8 RGB. Training frames differ in size and are padded with zeros at the right and below."""
     sizes: Tensor
-    """[B, 2] int64 height and width of each frame before padding."""
+    """[B, 2] int64 height and width of each frame before padding; [B, 4] as in `avloc.transforms.crop_frames` if the
+    frames are parts that hold the crops."""
     sound: Tensor
     """[B, N] int16."""
     rate: int
@@ -71,6 +73,7 @@ class Batch:
 class _Item:
     clip: Sample
     frame: NDArray[np.uint8]
+    size: tuple[int, ...]
     sound: NDArray[np.int16]
     prior_frame: NDArray[np.uint8] | None = None
     detr_frame: NDArray[np.uint8] | None = None
@@ -148,6 +151,8 @@ class ClipSet(Dataset[_Item | _Failure]):
     least_side: int = 0
     """For training, the frames' shorter side in pixels, or somewhat more; 0 stretches the frames to the network's
     square input."""
+    scale: float = 1.0
+    """Shorter side of a frame over the side of its crops (`AugmentConfig.scale`)."""
     prior_side: int = 0
     """Side of the square frames for the object prior in pixels; 0 for none."""
     detr_side: int = 0
@@ -164,11 +169,13 @@ class ClipSet(Dataset[_Item | _Failure]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> _Item | _Failure:
-        clip_id = self.ids[index]
+    def __getitem__(self, index: int | tuple[int, list[list[float]]]) -> _Item | _Failure:
+        """The clip at a position. With numbers drawn for its crops, a row for each, only the part that they need."""
+        place, drawn = index if isinstance(index, tuple) else (index, [])
+        clip_id = self.ids[place]
         try:
             clip = self.store.sample(clip_id)
-            sound_id = self.sound_ids[index] if self.sound_ids else clip_id
+            sound_id = self.sound_ids[place] if self.sound_ids else clip_id
             paired = clip if sound_id == clip_id else self.store.sample(sound_id)
             rgb = decode_picture(clip.picture)
             if clip.mask:
@@ -179,9 +186,15 @@ class ClipSet(Dataset[_Item | _Failure]):
             return _Failure(clip_id, str(error))
         sound, _ = fit_sound(paired.sound, self.store.spec.rate, self.config)
         frame = shrunk(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame)
+        size: tuple[int, ...] = frame.shape[:2]
+        part = frame
+        if drawn:
+            rows, columns = crop_bounds(size, self.config.frame, self.scale, torch.tensor(drawn))
+            part, size = frame[rows, columns], (*size, rows.start, columns.start)
         return _Item(
             clip=clip,
-            frame=frame,
+            frame=part,
+            size=size,
             sound=sound,
             prior_frame=self._for_prior(rgb, frame),
             detr_frame=stretched(rgb, self.detr_side) if self.detr_side else None,
@@ -203,7 +216,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         return Batch(
             ids=[item.clip.id for item in items],
             frames=_padded([item.frame for item in items]),
-            sizes=torch.tensor([item.frame.shape[:2] for item in items], dtype=torch.int64).reshape(-1, 2),
+            sizes=torch.tensor([item.size for item in items] or [[0, 0]], dtype=torch.int64)[: len(items)],
             sound=torch.from_numpy(np.stack([item.sound for item in items])) if items else torch.zeros(0, 0),
             rate=self.config.rate or self.store.spec.rate,
             prior_frames=_padded([item.prior_frame for item in items]) if self.prior_side else None,
@@ -219,7 +232,8 @@ class ClipSet(Dataset[_Item | _Failure]):
 
     def bytes_per_clip(self) -> int:
         """Size of a clip in a batch, estimated from some clips."""
-        some = self.collate([self[index] for index in range(0, len(self), len(self) // 8 or 1)])
+        drawn = [[0.5, 0.5, 0.5]] if self.least_side else []
+        some = self.collate([self[index, drawn] for index in range(0, len(self), len(self) // 8 or 1)])
         tensors = [value for part in (some, some.hints) for value in vars(part).values() if isinstance(value, Tensor)]
         return sum(tensor.nbytes for tensor in tensors) // max(len(some.ids), 1)
 
@@ -248,7 +262,7 @@ def _padded(frames: Sequence[NDArray[np.uint8] | None]) -> Tensor:
 
 
 def clip_loader(
-    clips: ClipSet, batches: Iterable[list[int]] | None = None, *, batch: int = 1, workers: int = 0
+    clips: ClipSet, batches: Iterable[list[Any]] | None = None, *, batch: int = 1, workers: int = 0
 ) -> DataLoader[_Item | _Failure]:
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time.
 

@@ -6,7 +6,7 @@ Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -193,12 +193,24 @@ def draw_crops(sizes_B2: Tensor, side: int, scale: float, flip: float, uniform_B
     from [0, 1): down, across, and flip, compared with the probability `flip`. Both are on the CPU.
     """
     shorter = int(side * scale)
-    sizes = sizes_B2.double()
+    sizes = sizes_B2[:, :2].double()
     resized = (sizes * (shorter / sizes.amin(1, keepdim=True))).round().clamp_min(shorter)
     room = resized - side + 1
     corner = torch.minimum((uniform_B3[:, :2] * room).floor(), room - 1)
     (top, left), (height, width) = (corner / resized).float().unbind(1), (side / resized).float().unbind(1)
     return Crops(left=left, top=top, width=width, height=height, flip=uniform_B3[:, 2] < flip, side=side)
+
+
+def crop_bounds(size: Sequence[int], side: int, scale: float, uniform_V3: Tensor) -> tuple[slice, slice]:
+    """Rows and columns of a frame that `crop_frames` needs for the crops that `draw_crops` draws from `uniform_V3`."""
+    lengths = torch.tensor(size)
+    crops = draw_crops(lengths.expand(len(uniform_V3), 2), side, scale, 0.0, uniform_V3)
+    starts = torch.stack([crops.top, crops.left]) * lengths[:, None]
+    ends = torch.stack([crops.top + crops.height, crops.left + crops.width]) * lengths[:, None]
+    # A pixel more on each side than bilinear sampling needs, because places are rounded.
+    first = (starts.amin(1).floor().long() - 1).clamp_min(0).tolist()
+    last = (ends.amax(1).ceil().long() + 1).tolist()
+    return slice(first[0], last[0]), slice(first[1], last[1])
 
 
 _AT_ONCE = 16  # frames converted to float at a time, to bound memory
@@ -207,8 +219,9 @@ _AT_ONCE = 16  # frames converted to float at a time, to bound memory
 def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
     """Crop frames that were padded to a common size, and resize the crops to their side (bilinear).
 
-    The frames are uint8, padded at the right and below; `sizes_B2` are height and width before padding. All are on one
-    device, where the sampling grid is computed.
+    The frames are uint8, padded at the right and below; `sizes_B2` are height and width before padding. Of frames that
+    are only the part of a larger one that holds the crop, `sizes_B2` is [B, 4]: height and width of the larger one, and
+    the row and column at which the part begins. All are on one device, where the sampling grid is computed.
 
     Returns:
         [B, 3, side, side] float32 in [0, 255]; equal to the pixels where crop and frame have the same scale.
@@ -232,6 +245,7 @@ def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded: Tensor) -> Tensor:
     for axis, share in enumerate(shares):
         length = sizes_B2[:, axis, None]
         pixel = torch.minimum((share * length - 0.5).clamp_min(0), length - 1.0)
+        pixel = pixel - sizes_B2[:, 2 + axis, None] if sizes_B2.shape[1] > 2 else pixel
         places.append((2 * pixel + 1) / padded.shape[axis - 2] - 1)
     down, right = places
     shape = (len(down), crops.side, crops.side)

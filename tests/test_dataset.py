@@ -226,7 +226,7 @@ def test_loader_processes_start_only_if_their_batches_fit_into_shared_memory(tmp
     clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
     checked = []
     monkeypatch.setattr(dataset, "check_shared_memory", lambda size, processes: checked.append((size, processes)))
-    (batch,) = clip_loader(clips, EpochBatches(4, 4, 0, 1), batch=4)
+    (batch,) = clip_loader(clips, [[(row, [[0.5, 0.5, 0.5]]) for row in range(4)]], batch=4)
     assert not checked
     tensors = [value for part in (batch, batch.hints) for value in vars(part).values() if torch.is_tensor(value)]
     clip_loader(clips, EpochBatches(4, 4, 0, 1), batch=4, workers=3)

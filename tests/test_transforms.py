@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from avloc.transforms import (
     Crops,
+    crop_bounds,
     crop_frames,
     crop_maps,
     draw_crops,
@@ -159,6 +160,31 @@ def one_crop(left: int, top: int, side: int, height: int, width: int, *, flip: b
     fractions = {"left": left / width, "top": top / height, "width": side / width, "height": side / height}
     tensors = {name: torch.tensor([value]) for name, value in fractions.items()}
     return Crops(**tensors, flip=torch.tensor([flip]), side=side)
+
+
+@given(sizes_strategy, st.integers(2, 24), st.floats(1, 2), st.integers(1, 2), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_crops_of_the_parts_that_hold_them_are_those_of_the_whole_frames(sizes, side, scale, views, seed):
+    rng = np.random.default_rng(seed)
+    frames = [torch.from_numpy(rng.integers(1, 255, (3, h, w), dtype=np.uint8)) for h, w in sizes]
+    uniform = [drawn(len(sizes), seed + view) for view in range(views)]
+    parts, extents = [], []
+    for row, (frame, size) in enumerate(zip(frames, sizes, strict=True)):
+        rows, columns = crop_bounds(size, side, scale, torch.stack([each[row] for each in uniform]))
+        parts.append(frame[:, rows, columns])
+        extents.append([*size, rows.start, columns.start])
+    for each in uniform:
+        crops = draw_crops(torch.tensor(sizes), side, scale, 0.5, each)
+        again = draw_crops(torch.tensor(extents), side, scale, 0.5, each)
+        assert torch.equal(torch.stack([crops.top, crops.left]), torch.stack([again.top, again.left]))
+        whole = crop_frames(padded(frames), torch.tensor(sizes), crops)
+        assert torch.allclose(crop_frames(padded(parts), torch.tensor(extents), again), whole, atol=0.02)
+
+
+def test_the_part_of_a_panorama_that_holds_a_crop_is_nearly_square():
+    for seed in range(20):
+        rows, columns = crop_bounds((256, 8_192), 224, 1.1, drawn(1, seed))
+        assert max(rows.stop - rows.start, columns.stop - columns.start) <= 256 / 246 * 224 + 5
 
 
 def test_a_whole_frame_crop_leaves_the_map_unchanged():

@@ -29,8 +29,9 @@ def training_set(store: Store, ids: Sequence[str], config: TrainConfig) -> ClipS
                 hints.check_finished(ids)
             ids = [clip_id for clip_id in ids if clip_id in hints.shards]
             _check_width(hints, kind, config.model)
-    least_side = int(config.model.frame * config.augment.scale)
-    return ClipSet(store, ids, config.model, least_side=least_side, audio_hints=audio, visual_hints=visual)
+    scale = config.augment.scale
+    least_side = int(config.model.frame * scale)
+    return ClipSet(store, ids, config.model, least_side=least_side, scale=scale, audio_hints=audio, visual_hints=visual)
 
 
 def _check_width(hints: Hints, kind: str, model: ModelConfig) -> None:

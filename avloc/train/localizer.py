@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,9 +15,26 @@ from avloc.distributed import Peers
 from avloc.engine import pick_device, pick_precision
 from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
+from avloc.train.loop import EpochBatches
 from avloc.train.plan import TrainingPlan, TrainOptions, identity, plan_training, provenance, start_engine
 from avloc.train.run_folder import RunFolder
+from avloc.train.task import step_seed
 from avloc.train.validation import check_damage, validate
+
+
+@dataclass(frozen=True)
+class _WithCrops:
+    """Batches in which each position has the numbers that `Engine.training_step` draws for its crops."""
+
+    batches: EpochBatches
+    views: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, list[list[float]]]]]:
+        rows = self.batches.batch
+        for step, batch in enumerate(self.batches, self.batches.first_step):
+            generator = torch.Generator().manual_seed(step_seed(self.batches.seed, step))
+            drawn = torch.stack([torch.rand((rows, 3), generator=generator) for _ in range(self.views)], 1)
+            yield list(zip(batch, drawn[self.batches.peers.share(rows)].tolist(), strict=True))
 
 
 class LocalizerTask:
@@ -62,7 +80,9 @@ class LocalizerTask:
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
         """Frames, audio and hints of each batch, decoded in advance."""
-        return clip_loader(self.plan.clips, batches, batch=self.config.batch, workers=self.config.workers)
+        assert isinstance(batches, EpochBatches)
+        with_crops = _WithCrops(batches, self.engine.model.views)
+        return clip_loader(self.plan.clips, with_crops, batch=self.config.batch, workers=self.config.workers)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch."""

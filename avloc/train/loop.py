@@ -24,7 +24,7 @@ from avloc.registry import SPECS, resolve
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
 from avloc.train.step_losses import StepLosses
-from avloc.train.task import Task
+from avloc.train.task import Task, step_seed
 from avloc.train.trainer_state import RunState, load_state, peek_state, save_state
 
 SAVE_EVERY_S = 300.0  # between saves within a long epoch
@@ -251,7 +251,7 @@ class _Trainer:
     @fastest_convolutions()
     def _step(self, batch: Any) -> None:
         # A random stream for each step, so that a resumed run draws the same numbers as an uninterrupted one.
-        seed = int(np.random.SeedSequence((self.config.seed, self.state.step)).generate_state(1)[0])
+        seed = step_seed(self.config.seed, self.state.step)
         torch.manual_seed(seed + self.peers.rank)  # for layers that draw, such as stochastic depth
         terms = self.task.terms(batch, torch.Generator().manual_seed(seed))
         total = weighted_total(terms, self.config.loss)

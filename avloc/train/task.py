@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +13,11 @@ from avloc.config import TrainConfig
 from avloc.distributed import Peers
 from avloc.methods.base import Group
 from avloc.progress import Listener
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the random numbers of one step of a run."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
 class Task(Protocol):
