@@ -73,7 +73,8 @@ class Batch:
 class _Item:
     clip: Sample
     frame: NDArray[np.uint8]
-    size: tuple[int, ...]
+    drawn: list[list[float]]
+    """Numbers drawn for the crops, a row for each; none for the whole frame."""
     sound: NDArray[np.int16]
     prior_frame: NDArray[np.uint8] | None = None
     detr_frame: NDArray[np.uint8] | None = None
@@ -170,7 +171,7 @@ class ClipSet(Dataset[_Item | _Failure]):
         return len(self.ids)
 
     def __getitem__(self, index: int | tuple[int, list[list[float]]]) -> _Item | _Failure:
-        """The clip at a position. With numbers drawn for its crops, a row for each, only the part that they need."""
+        """The clip at a position. With numbers drawn for its crops, its batch gets only the part that they need."""
         place, drawn = index if isinstance(index, tuple) else (index, [])
         clip_id = self.ids[place]
         try:
@@ -186,15 +187,10 @@ class ClipSet(Dataset[_Item | _Failure]):
             return _Failure(clip_id, str(error))
         sound, _ = fit_sound(paired.sound, self.store.spec.rate, self.config)
         frame = shrunk(rgb, self.least_side) if self.least_side else square(rgb, self.config.frame)
-        size: tuple[int, ...] = frame.shape[:2]
-        part = frame
-        if drawn:
-            rows, columns = crop_bounds(size, self.config.frame, self.scale, torch.tensor(drawn))
-            part, size = frame[rows, columns], (*size, rows.start, columns.start)
         return _Item(
             clip=clip,
-            frame=part,
-            size=size,
+            frame=frame,
+            drawn=drawn,
             sound=sound,
             prior_frame=self._for_prior(rgb, frame),
             detr_frame=stretched(rgb, self.detr_side) if self.detr_side else None,
@@ -213,10 +209,11 @@ class ClipSet(Dataset[_Item | _Failure]):
         """Stack the decoded clips and list the failed ones."""
         items = [entry for entry in entries if isinstance(entry, _Item)]
         labels = [item.segments for item in items if item.segments is not None]
+        frames, sizes = self._parts(items)
         return Batch(
             ids=[item.clip.id for item in items],
-            frames=_padded([item.frame for item in items]),
-            sizes=torch.tensor([item.size for item in items] or [[0, 0]], dtype=torch.int64)[: len(items)],
+            frames=_padded(frames),
+            sizes=sizes,
             sound=torch.from_numpy(np.stack([item.sound for item in items])) if items else torch.zeros(0, 0),
             rate=self.config.rate or self.store.spec.rate,
             prior_frames=_padded([item.prior_frame for item in items]) if self.prior_side else None,
@@ -229,6 +226,18 @@ class ClipSet(Dataset[_Item | _Failure]):
             failures=[(entry.clip_id, entry.reason) for entry in entries if isinstance(entry, _Failure)],
             failed_at=[place for place, entry in enumerate(entries) if isinstance(entry, _Failure)],
         )
+
+    def _parts(self, items: Sequence[_Item]) -> tuple[list[NDArray[np.uint8]], Tensor]:
+        """`Batch.frames`, not yet padded, and `Batch.sizes`."""
+        frames = [item.frame for item in items]
+        sizes = torch.tensor([frame.shape[:2] for frame in frames], dtype=torch.int64).reshape(-1, 2)
+        if not items or not items[0].drawn:
+            return frames, sizes
+        drawn = torch.tensor([item.drawn for item in items])
+        bounds = crop_bounds(sizes, self.config.frame, self.scale, drawn)
+        corners = zip(frames, bounds.tolist(), strict=True)
+        parts = [frame[top:bottom, left:right] for frame, (top, left, bottom, right) in corners]
+        return parts, torch.cat([sizes, bounds[:, :2]], 1)
 
     def bytes_per_clip(self) -> int:
         """Size of a clip in a batch, estimated from some clips."""

@@ -6,7 +6,7 @@ Shape letters: B batch, N samples, F frequency bins, T spectrogram frames, H W p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -201,16 +201,18 @@ def draw_crops(sizes_B2: Tensor, side: int, scale: float, flip: float, uniform_B
     return Crops(left=left, top=top, width=width, height=height, flip=uniform_B3[:, 2] < flip, side=side)
 
 
-def crop_bounds(size: Sequence[int], side: int, scale: float, uniform_V3: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of a frame that `crop_frames` needs for the crops that `draw_crops` draws from `uniform_V3`."""
-    lengths = torch.tensor(size)
-    crops = draw_crops(lengths.expand(len(uniform_V3), 2), side, scale, 0.0, uniform_V3)
-    starts = torch.stack([crops.top, crops.left]) * lengths[:, None]
-    ends = torch.stack([crops.top + crops.height, crops.left + crops.width]) * lengths[:, None]
+def crop_bounds(sizes_B2: Tensor, side: int, scale: float, uniform_BV3: Tensor) -> Tensor:
+    """Part of each frame that `crop_frames` needs for the V crops that `draw_crops` draws from `uniform_BV3`.
+
+    Returns:
+        [B, 4] int64: first row and column; last row and column, exclusive, which may lie outside of the frame.
+    """
+    views = [draw_crops(sizes_B2, side, scale, 0.0, uniform) for uniform in uniform_BV3.unbind(1)]
+    starts = torch.stack([torch.stack([crops.top, crops.left], 1) for crops in views]).amin(0)
+    ends = torch.stack([torch.stack([crops.top + crops.height, crops.left + crops.width], 1) for crops in views])
     # A pixel more on each side than bilinear sampling needs, because places are rounded.
-    first = (starts.amin(1).floor().long() - 1).clamp_min(0).tolist()
-    last = (ends.amax(1).ceil().long() + 1).tolist()
-    return slice(first[0], last[0]), slice(first[1], last[1])
+    first, last = (starts * sizes_B2).floor() - 1, (ends.amax(0) * sizes_B2).ceil() + 1
+    return torch.cat([first.clamp_min(0), last], 1).long()
 
 
 _AT_ONCE = 16  # frames converted to float at a time, to bound memory
