@@ -85,8 +85,9 @@ class ObjectPrior:
 class DetrPrior:
     """Attention of DETR-R50 on confidently detected objects (the "DETR" of OG-AVC-DETR).
 
-    The same map as the hint of `avloc.teachers.detr.DetrTeacher`. The paper has "confidence >= 0.3"; as in the
-    published code, the probability of a query's best class ("no object" is not a class) must exceed `confidence`.
+    The map of `avloc.teachers.detr.DetrTeacher`, whose frames are not rounded when they are stretched. The paper has
+    "confidence >= 0.3"; as in the published code, the probability of a query's best class ("no object" is not a class)
+    must exceed `confidence`.
 
     Args:
         weights_dir: folder searched first for DETR's weights.
