@@ -271,11 +271,17 @@ def _padded(frames: Sequence[NDArray[np.uint8] | None]) -> Tensor:
 
 
 def clip_loader(
-    clips: ClipSet, batches: Iterable[list[Any]] | None = None, *, batch: int = 1, workers: int = 0
+    clips: ClipSet,
+    batches: Iterable[list[Any]] | None = None,
+    *,
+    batch: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[_Item | _Failure]:
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time.
 
-    `workers` is as in `process_count`. With `batches`, `batch` is the size of the largest one.
+    `workers` is as in `process_count`. With `batches`, `batch` is the size of the largest one. `pin_memory` is for a
+    CUDA device, see `Batch.pin_memory`.
 
     Raises:
         Refused: shared memory is too small for so many processes.
@@ -288,6 +294,7 @@ def clip_loader(
         clips,
         num_workers=processes,
         prefetch_factor=IN_ADVANCE if processes else None,
+        pin_memory=pin_memory,
         collate_fn=clips.collate,
         worker_init_fn=leave_signals_to_parent,
         timeout=PATIENCE_S if processes else 0,

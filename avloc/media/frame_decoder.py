@@ -36,8 +36,8 @@ _PALETTE = "pal8"
 """Pixel format whose palette is at the start of the file, which a seek would skip."""
 _MAX_HELD = 1000
 """Most packets held at a time."""
-_SKIPPABLE = "h264"
-"""Decoder that skips frames exactly; libdav1d would go on skipping."""
+_STRICT_CODEC = "h264"
+"""Decoder that skips frames exactly and that reports damage; that of HEVC conceals some."""
 _STRICT = {"err_detect": "explode"}
 """Makes decoders raise errors for damage that they would conceal."""
 _WITHOUT_TIMES = frozenset({"avi"})
@@ -95,13 +95,13 @@ def needed_frames(
 ) -> tuple[DecodedFrame, DecodedFrame] | None:
     """The frame displayed at `time_s`, decoded with only those that it is predicted from, in one thread.
 
-    None if a seek, the codec, the time stamps or damage require `frames_at`.
+    None if the codec is not H.264, or if a seek, the time stamps or damage require `frames_at`.
 
     Returns:
         The first of these frames from `since_s` on, and the frame itself.
     """
     with open_stream(source, find_video_stream, layout.clock, time_s) as (stream, packets):
-        if stream.codec_context.pix_fmt == _PALETTE or stream.container.format.name in _WITHOUT_TIMES:
+        if stream.codec_context.name != _STRICT_CODEC or stream.container.format.name in _WITHOUT_TIMES:
             return None
         base = time_base_of(stream)
         needed = _packets_up_to(packets, floor((time_s + TIMESTAMP_TOLERANCE_S) / base))
@@ -136,9 +136,8 @@ def _decode_needed(
         context.thread_count, context.options = 1, _STRICT
     try:
         for packet in [*needed, None]:
-            # H.264 frames that no other refers to are not decoded, apart from the displayed one.
-            skips = context.name == _SKIPPABLE and packet is not needed[-1]
-            context.skip_frame = "NONREF" if skips else "DEFAULT"
+            # Frames that no other refers to are not decoded, apart from the displayed one.
+            context.skip_frame = "DEFAULT" if packet is needed[-1] else "NONREF"
             for frame in context.decode(packet):
                 if frame.pts is None or frame.is_corrupt or frame.interlaced_frame:
                     return None

@@ -82,7 +82,9 @@ class LocalizerTask:
         """Frames, audio and hints of each batch, decoded in advance."""
         assert isinstance(batches, EpochBatches)
         with_crops = _WithCrops(batches, self.engine.model.views)
-        return clip_loader(self.plan.clips, with_crops, batch=self.config.batch, workers=self.config.workers)
+        on_gpu = self.engine.device.type == "cuda"
+        how = {"batch": self.config.batch, "workers": self.config.workers}
+        return clip_loader(self.plan.clips, with_crops, **how, pin_memory=on_gpu)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch."""

@@ -27,7 +27,8 @@ def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tup
     positions = range(len(validation.clips))
     # No batch of one clip: its loss would have no negatives and be zero.
     parts = np.array_split(positions, max(1, len(positions) // config.batch))
-    loader = clip_loader(validation.clips, [part.tolist() for part in parts], workers=config.workers)
+    batches = [part.tolist() for part in parts]
+    loader = clip_loader(validation.clips, batches, batch=len(parts[0]), workers=config.workers)
     if validation.annotated:
         score = value = _score(engine, loader, validation.box_rule)
     else:
