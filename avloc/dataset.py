@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig
 from avloc.errors import InputError, Refused
-from avloc.loader_processes import IN_ADVANCE, check_shared_memory, leave_signals_to_parent, process_count
+from avloc.loader_processes import IN_ADVANCE, leave_signals_to_parent, process_count
 from avloc.media.pictures import decode_mask, decode_picture, shrink, square
 from avloc.media.superpixels import segments
 from avloc.methods import HintBatch
@@ -239,9 +239,9 @@ class ClipSet(Dataset[_Item | _Failure]):
         parts = [frame[top:bottom, left:right] for frame, (top, left, bottom, right) in corners]
         return parts, torch.cat([sizes, bounds[:, :2]], 1)
 
-    def bytes_per_clip(self) -> int:
-        """Size of a clip in a batch, estimated from some clips."""
-        drawn = [[0.5, 0.5, 0.5]] if self.least_side else []
+    def bytes_per_clip(self, views: int = 1) -> int:
+        """Size of a clip in a batch, estimated from some clips; two views are crops of opposite corners."""
+        drawn = [[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]][:views] if self.least_side else []
         some = self.collate([self[index, drawn] for index in range(0, len(self), len(self) // 8 or 1)])
         tensors = [value for part in (some, some.hints) for value in vars(part).values() if isinstance(value, Tensor)]
         return sum(tensor.nbytes for tensor in tensors) // max(len(some.ids), 1)
@@ -280,15 +280,10 @@ def clip_loader(
 ) -> DataLoader[_Item | _Failure]:
     """A loader of `Batch`: the stream of `batches`, or all clips once, in order, `batch` at a time.
 
-    `workers` is as in `process_count`. With `batches`, `batch` is the size of the largest one. `pin_memory` is for a
-    CUDA device, see `Batch.pin_memory`.
-
-    Raises:
-        Refused: shared memory is too small for so many processes.
+    `workers` is as in `process_count`; their batches must fit into shared memory (`check_shared_memory`). `pin_memory`
+    is for a CUDA device, see `Batch.pin_memory`.
     """
     processes = process_count(workers)
-    if processes:
-        check_shared_memory(clips.bytes_per_clip() * min(batch, len(clips)), processes)
     how: dict[str, Any] = {"batch_size": batch} if batches is None else {"batch_sampler": batches}
     return DataLoader(
         clips,

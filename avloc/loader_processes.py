@@ -10,7 +10,7 @@ from pathlib import Path
 from avloc.errors import Refused
 from avloc.sharding import worker_count
 
-_MOST = 16
+MOST = 16
 """Enough for 14 000 clips/s."""
 IN_ADVANCE = 2
 """Batches that each process makes in advance."""
@@ -25,26 +25,38 @@ def process_count(requested: int) -> int:
     """
     if requested >= 0:
         return requested
-    peers = os.environ.get("LOCAL_WORLD_SIZE", "")
-    cores = worker_count(0) // max(int(peers) if peers.isdecimal() else 1, 1)
-    return min(max(cores - 1, 1), _MOST)
+    return min(max(worker_count(0) // _local_peers() - 1, 1), MOST)
 
 
-def check_shared_memory(batch_bytes: int, processes: int) -> None:
-    """Check that shared memory holds the batches of all processes: the system kills those that write beyond its size.
+def check_shared_memory(batch_bytes: int, batches: int, remedy: str) -> None:
+    """Check that shared memory holds batches in flight: the system kills processes that write beyond its size.
+
+    Args:
+        batch_bytes: size of a batch.
+        batches: number of them at a time, in each process of `torchrun`.
+        remedy: what needs less, beside a larger shared memory; for the error.
 
     Raises:
         Refused: it is too small.
     """
-    needed = batch_bytes * (IN_ADVANCE * processes + 1)
+    needed = batch_bytes * batches * _local_peers()
     if not _SHARED_MEMORY.is_dir() or needed <= (free := shutil.disk_usage(_SHARED_MEMORY).free):
         return
-    fitting = max((free - batch_bytes) // (IN_ADVANCE * batch_bytes), 0)
     raise Refused(
-        f"{processes} loader processes need {needed / 1e6:.0f} MB in {_SHARED_MEMORY}, which has {free / 1e6:.0f} MB "
-        f"free: {IN_ADVANCE} batches of {batch_bytes / 1e6:.1f} MB each, and the one in use",
-        hint=f"Enlarge it (docker run --shm-size={needed / 5e5:.0f}m), or train with --set workers={fitting}.",
+        f"loader processes need {needed / 1e6:.0f} MB in {_SHARED_MEMORY}, which has {free / 1e6:.0f} MB free",
+        hint=f"Enlarge it (docker run --shm-size={needed / 5e5:.0f}m), or {remedy}.",
     )
+
+
+def batches_in_flight(processes: int, batches: int) -> int:
+    """Batches of a loader that lie in shared memory at a time, of `batches` in all."""
+    return min(IN_ADVANCE * processes + 1, batches) if processes else 0
+
+
+def _local_peers() -> int:
+    """Processes of `torchrun` on this machine."""
+    peers = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(int(peers) if peers.isdecimal() else 1, 1)
 
 
 def leave_signals_to_parent(_worker: int) -> None:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from avloc import dataset
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import ClipSet, check_fit, clip_loader, fit_sound, shrunk
 from avloc.errors import Refused, UsageError
@@ -221,19 +220,22 @@ def test_a_batch_is_the_same_with_loader_processes(tmp_path):
         assert torch.equal(alone.sound, worked.sound)
 
 
-def test_loader_processes_start_only_if_their_batches_fit_into_shared_memory(tmp_path, monkeypatch):
+def test_the_size_of_a_clip_is_that_of_its_tensors(tmp_path):
     store = Store(write_store(tmp_path, 4, hints=True))
     clips = training_set(store, store.ids, TrainConfig(model=CONFIG))
-    checked = []
-    monkeypatch.setattr(dataset, "check_shared_memory", lambda size, processes: checked.append((size, processes)))
-    (batch,) = clip_loader(clips, [[(row, [[0.5, 0.5, 0.5]]) for row in range(4)]], batch=4)
-    assert not checked
+    (batch,) = clip_loader(clips, [[(row, [[0.0, 0.0, 0.0]]) for row in range(4)]])
     tensors = [value for part in (batch, batch.hints) for value in vars(part).values() if torch.is_tensor(value)]
-    clip_loader(clips, EpochBatches(4, 4, 0, 1), batch=4, workers=3)
-    assert checked == [(sum(tensor.nbytes for tensor in tensors), 3)]
-    damaged = odd_store(tmp_path / "odd")
-    clip_loader(ClipSet(damaged, ["b"], CONFIG), batch=3, workers=1)
-    assert checked[1:] == [(0, 1)]
+    assert clips.bytes_per_clip() == sum(tensor.nbytes for tensor in tensors) // 4
+    assert ClipSet(odd_store(tmp_path / "odd"), ["b"], CONFIG).bytes_per_clip() == 0  # damaged
+
+
+def test_two_views_of_a_panorama_need_all_of_it(tmp_path):
+    spec = StoreSpec()
+    with StoreWriter(tmp_path, StoreHeader(spec=spec)) as writer:
+        data = picture(np.zeros((256, 1280, 3), np.uint8))
+        writer.add(Clip(id="wide", picture=data, sound=np.zeros(spec.samples, np.int16), frame_hw=(256, 1280)))
+    clips = training_set(Store(tmp_path), ["wide"], TrainConfig(model=CONFIG))
+    assert clips.bytes_per_clip(2) > clips.bytes_per_clip(1) + 256 * 512 * 3
 
 
 def test_labels_are_loaded_with_their_clips(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from avloc import loader_processes
 from avloc.errors import Refused
-from avloc.loader_processes import check_shared_memory, process_count
+from avloc.loader_processes import batches_in_flight, check_shared_memory, process_count
 
 
 @pytest.mark.parametrize(
@@ -30,20 +30,26 @@ def test_loader_processes_leave_a_core_for_the_main_process(monkeypatch, request
     assert process_count(requested) == processes
 
 
-@pytest.mark.parametrize(("free", "processes", "fitting"), [(699, 3, 2), (499, 2, 1), (299, 1, 0), (0, 1, 0)])
-def test_shared_memory_must_hold_the_batches_of_all_processes(tmp_path, monkeypatch, free, processes, fitting):
-    """Two batches of 100 MB for each process, and one in use."""
+@pytest.mark.parametrize(("peers", "needed"), [("", 500), ("3", 1500)])
+def test_shared_memory_must_hold_the_batches_of_all_processes(tmp_path, monkeypatch, peers, needed):
+    """Five batches of 100 MB in each process of `torchrun`."""
+    free = SimpleNamespace(free=(needed - 1) * 10**6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", peers)
     monkeypatch.setattr(loader_processes, "_SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(loader_processes.shutil, "disk_usage", lambda _path: SimpleNamespace(free=free * 10**6))
-    need = re.escape(f"{processes} loader processes need {200 * processes + 100} MB in {tmp_path}, which has {free} MB")
+    monkeypatch.setattr(loader_processes.shutil, "disk_usage", lambda _path: free)
+    need = re.escape(f"loader processes need {needed} MB in {tmp_path}, which has {needed - 1} MB free")
     with pytest.raises(Refused, match=need) as caught:
-        check_shared_memory(10**8, processes)
-    assert caught.value.hint.endswith(f"--set workers={fitting}.")
-    if fitting:
-        check_shared_memory(10**8, fitting)
-    check_shared_memory(free * 10**6 // (2 * processes + 1), processes)
+        check_shared_memory(10**8, 5, "use fewer")
+    assert caught.value.hint == f"Enlarge it (docker run --shm-size={2 * needed}m), or use fewer."
+    free.free += 10**6
+    check_shared_memory(10**8, 5, "use fewer")
 
 
 def test_other_systems_have_no_such_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(loader_processes, "_SHARED_MEMORY", tmp_path / "absent")
-    check_shared_memory(10**18, 3)
+    check_shared_memory(10**18, 3, "use fewer")
+
+
+@pytest.mark.parametrize(("processes", "batches", "in_flight"), [(0, 9, 0), (1, 9, 3), (3, 9, 7), (8, 9, 9), (2, 1, 1)])
+def test_two_batches_of_each_process_and_one_in_use_are_in_flight(processes, batches, in_flight):
+    assert batches_in_flight(processes, batches) == in_flight

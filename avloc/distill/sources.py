@@ -91,23 +91,36 @@ def teacher_device(name: str) -> torch.device:
 
 def _run_teacher(teacher: Teacher[Any], store: Store, options: DistillOptions, ids: Sequence[str]) -> HintResults:
     """Decode the next clips in worker processes while the network runs on the current batch."""
+    from torch import Tensor
     from torch.utils.data import DataLoader
 
     from avloc.dataset import PATIENCE_S
-    from avloc.loader_processes import leave_signals_to_parent
+    from avloc.loader_processes import (
+        IN_ADVANCE,
+        MOST,
+        batches_in_flight,
+        check_shared_memory,
+        leave_signals_to_parent,
+    )
     from avloc.teachers.base import TeacherInputs
 
-    workers = worker_count(options.workers)
+    workers = min(worker_count(options.workers), MOST)
     workers = 0 if workers == 1 else min(workers, len(ids))
+    inputs_of = TeacherInputs(teacher, store, ids)
+    if workers and isinstance(first := inputs_of[0], Tensor):
+        check_shared_memory(first.nbytes, batches_in_flight(workers, len(ids)), "use --workers 1")
     loader = DataLoader(
-        TeacherInputs(teacher, store, ids),
+        inputs_of,
         batch_size=None,  # a clip at a time: the memory that processes share may be small
+        prefetch_factor=IN_ADVANCE if workers else None,
         num_workers=workers,
         pin_memory=teacher.device.type == "cuda",
         worker_init_fn=leave_signals_to_parent,
         timeout=PATIENCE_S if workers else 0,
     )
-    clips = zip(ids, loader, strict=True)
+    # Copied at once, since what lies in shared memory has an open file.
+    received = (decoded.clone() if isinstance(decoded, Tensor) else decoded for decoded in loader)
+    clips = zip(ids, received, strict=True)
     while batch := dict(islice(clips, options.batch)):
         for clip_id, decoded in batch.items():
             if isinstance(decoded, Refused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -99,6 +100,7 @@ def predict_maps(
     from avloc.engine import Engine, WrongSounds, card_fusion, pick_device, predict_cells
     from avloc.engine.fusion import CARD_KEY, SHIPPED
     from avloc.evaluate.negatives import wrong_sounds
+    from avloc.loader_processes import batches_in_flight, check_shared_memory
 
     store, pairs = testset.store, pairs_of(testset.known)
     assert store is not None, "only baselines are scored without a store"
@@ -111,6 +113,9 @@ def predict_maps(
 
     def run(task: str, ids: Sequence[str], sound_ids: Sequence[str] | None, wrong: WrongSounds) -> list[ClipCells]:
         clips = ClipSet(store, ids, engine.config, prior_side=sides[0], detr_side=sides[1], sound_ids=sound_ids)
+        in_flight = batches_in_flight(options.workers, math.ceil(len(ids) / options.batch))
+        if in_flight:
+            check_shared_memory(clips.bytes_per_clip() * min(options.batch, len(ids)), in_flight, "lower --batch")
         batches = clip_loader(clips, batch=options.batch, workers=options.workers)
         return list(predict(batches, wrong=wrong, total=len(ids), task=task))
 

@@ -24,7 +24,7 @@ MediaSource = Path | BinaryIO | InputContainer
 """A path, a seekable binary file object, read from its start, or an open file that `can_rewind`."""
 
 _REWINDABLE = "mov,mp4,m4a,3gp,3g2,mj2"
-"""FFmpeg's demuxer that returns to the start exactly: its index has all packets."""
+"""FFmpeg's demuxer that returns to the start exactly."""
 
 _OPENS_OTHERS = {
     *("concat", "dash", "hls", "imf"),  # playlists

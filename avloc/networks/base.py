@@ -160,7 +160,7 @@ def fastest_convolutions() -> Iterator[None]:
 
 @contextmanager
 def deterministic_inference() -> Iterator[None]:
-    """Inference mode in full float32, with deterministic cuDNN kernels and no benchmarking."""
+    """Inference mode without TF32, with deterministic cuDNN kernels and no benchmarking."""
     cudnn = torch.backends.cudnn
     with torch.inference_mode(), full_float32(), _set([(cudnn, "benchmark", False), (cudnn, "deterministic", True)]):
         yield

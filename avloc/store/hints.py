@@ -128,7 +128,8 @@ class HintWriter(ShardWriter[tuple[str, NDArray[Any] | None]]):
             reason = f"{self.folder} contains hints with other settings: {', '.join(names)} differ"
             reason += f" ({', '.join(inner)})" if inner else ""
             precision = f": --precision {_precision(old)}" if _precision(old) != _precision(new) else ""
-            raise Refused(reason, hint=f"Delete {self.folder} to recreate them, or use the old settings{precision}.")
+            keep = "" if inner == ["resize"] else f", or use the old settings{precision}"
+            raise Refused(reason, hint=f"Delete {self.folder} to recreate them{keep}.")
         write_json(path, new)
 
     def add(self, clip_id: str, value: NDArray[Any] | None) -> None:

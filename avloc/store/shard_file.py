@@ -169,15 +169,19 @@ class Shard:
         """Read `values` from a position in the file."""
         if not values.nbytes:
             return
+        left = values.data.cast("B")
+        while left and (count := self._read(left, position)):  # file systems may give less than was asked for
+            left, position = left[count:], position + count
+        if left:
+            raise ValueError(f"it ends {len(left)} bytes early")
+
+    def _read(self, target: memoryview, position: int) -> int:
         if sys.platform == "win32":
             os.lseek(self._opened(), position, os.SEEK_SET)
-            data = os.read(self._opened(), values.nbytes)
-            values.data.cast("B")[: len(data)] = data
-            count = len(data)
-        else:
-            count = os.preadv(self._opened(), [values.data], position)
-        if count != values.nbytes:
-            raise ValueError(f"it ends {values.nbytes - count} bytes early")
+            data = os.read(self._opened(), len(target))
+            target[: len(data)] = data
+            return len(data)
+        return os.preadv(self._opened(), [target], position)
 
     @_refusing
     def text(self, name: str, row: int) -> str:

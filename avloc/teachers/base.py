@@ -69,6 +69,8 @@ class Teacher(ABC, Generic[Network]):
     """Name in `avloc.registry`."""
     batch_size = 8
     precision = "fp32"
+    may_lack_hint = False
+    """Whether NaN stands for "no hint"; of another teacher it is an error."""
 
     def __init__(
         self, weights: Located, device: torch.device, *, shape: tuple[int, ...], settings: dict[str, Any]
@@ -107,13 +109,20 @@ class Teacher(ABC, Generic[Network]):
         """
 
     def hints(self, inputs: Sequence[NDArray[Any] | Tensor]) -> list[Hint]:
-        """Hints of the inputs that `read` returned, in order; any number; copied from the device once."""
+        """Hints of the inputs that `read` returned, in order; any number; copied from the device once.
+
+        Raises:
+            Refused: a hint is not finite.
+        """
         starts = range(0, len(inputs), self.batch_size)
         is_bf16 = self.precision == "bf16"
         with deterministic_inference(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             batches = [self._predict_some(inputs[start : start + self.batch_size]) for start in starts]
             hints = torch.cat(batches).cpu().numpy() if batches else ()
-        return [None if np.isnan(hint).any() else hint for hint in hints]
+        lacking = [bool(np.isnan(hint).any()) for hint in hints]
+        if any(lacking) and not self.may_lack_hint:
+            raise Refused(f"{self.name} computed a hint that is not finite", hint="Try --precision fp32.")
+        return [None if lacks else hint for lacks, hint in zip(lacking, hints, strict=True)]
 
     def _predict_some(self, inputs: Sequence[NDArray[Any] | Tensor]) -> Tensor:
         read = [torch.tensor(one) if isinstance(one, np.ndarray) else one for one in inputs]

@@ -53,6 +53,7 @@ class DetrTeacher(Teacher[nn.Module]):
     weight = DETR
     load = staticmethod(load_detr)
     batch_size = 4
+    may_lack_hint = True
 
     def __init__(self, settings: DetrSettings, weights: Located, device: torch.device) -> None:
         cells = settings.side // CELL

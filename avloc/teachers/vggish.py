@@ -21,6 +21,7 @@ class VggishTeacher(SoundTeacher[VGGish]):
     title = "VGGish"
     weight = VGGISH
     load = staticmethod(load_vggish)
+    may_lack_hint = True
     min_samples = MEL_WINDOW + (PATCH_FRAMES - 1) * MEL_HOP
 
     def __init__(self, spec: StoreSpec, weights: Located, device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,14 @@ from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, clip_loader
 from avloc.distributed import Peers
 from avloc.engine import pick_device, pick_precision
+from avloc.loader_processes import batches_in_flight, check_shared_memory, process_count
 from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
 from avloc.train.loop import EpochBatches
 from avloc.train.plan import TrainingPlan, TrainOptions, identity, plan_training, provenance, start_engine
 from avloc.train.run_folder import RunFolder
 from avloc.train.task import step_seed
-from avloc.train.validation import check_damage, validate
+from avloc.train.validation import VALIDATION_PROCESSES, check_damage, validate
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,22 @@ class LocalizerTask:
         self.engine.share(peers)
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
-        """Frames, audio and hints of each batch, decoded in advance."""
+        """Frames, audio and hints of each batch, decoded in advance.
+
+        Raises:
+            Refused: shared memory is too small for so many processes.
+        """
         assert isinstance(batches, EpochBatches)
-        with_crops = _WithCrops(batches, self.engine.model.views)
+        views, workers, clips = self.engine.model.views, process_count(self.config.workers), self.plan.clips
+        if workers:
+            rows = math.ceil(min(self.config.batch, len(clips)) / self.engine.peers.size)
+            in_flight = batches_in_flight(workers, batches.steps)
+            in_flight += batches_in_flight(VALIDATION_PROCESSES, len(clips)) if self.plan.validation else 0
+            check_shared_memory(
+                clips.bytes_per_clip(views) * rows, in_flight, "lower `workers`; --set workers=0 needs none"
+            )
         on_gpu = self.engine.device.type == "cuda"
-        how = {"batch": self.config.batch, "workers": self.config.workers}
-        return clip_loader(self.plan.clips, with_crops, **how, pin_memory=on_gpu)
+        return clip_loader(clips, _WithCrops(batches, views), workers=workers, pin_memory=on_gpu)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch."""

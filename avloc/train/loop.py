@@ -239,7 +239,9 @@ class _Trainer:
                 means = self._end_epoch(self.state.step // self.steps_per_epoch)
                 self._report_step(self.state.step, total, means, milestone=True)
             stop = self.peers.any(should_stop())
-            if epoch_over or stop or time.monotonic() - saved_at > SAVE_EVERY_S:
+            # By the first clock, so that all processes read the losses of the same steps.
+            due = self.peers.any(self.peers.is_first and time.monotonic() - saved_at > SAVE_EVERY_S)
+            if epoch_over or stop or due:
                 self._log_steps(total, wait=True)
                 if self.peers.is_first:
                     save_state(self.folder.path, self.state, self.task.model, self.optimiser)

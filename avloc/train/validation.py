@@ -11,10 +11,14 @@ from avloc.config import TrainConfig
 from avloc.dataset import Batch, clip_loader
 from avloc.engine import Engine, predict_cells, score_clips, supervise
 from avloc.errors import Refused
+from avloc.loader_processes import process_count
 from avloc.metrics import summarise
 from avloc.protocols import Protocol
 from avloc.registry import METHOD_SPECS
 from avloc.train.plan import Validation
+
+VALIDATION_PROCESSES = 2
+"""Most loader processes of validation: those of training keep batches of the next epoch in shared memory."""
 
 
 def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tuple[float, float]:
@@ -28,7 +32,7 @@ def validate(engine: Engine, validation: Validation, config: TrainConfig) -> tup
     # No batch of one clip: its loss would have no negatives and be zero.
     parts = np.array_split(positions, max(1, len(positions) // config.batch))
     batches = [part.tolist() for part in parts]
-    loader = clip_loader(validation.clips, batches, batch=len(parts[0]), workers=config.workers)
+    loader = clip_loader(validation.clips, batches, workers=min(process_count(config.workers), VALIDATION_PROCESSES))
     if validation.annotated:
         score = value = _score(engine, loader, validation.box_rule)
     else:

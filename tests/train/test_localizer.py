@@ -13,7 +13,7 @@ from avloc.media.pictures import encode_png
 from avloc.progress import silent
 from avloc.registry import StoreSpec
 from avloc.store import Clip, StoreHeader, StoreWriter
-from avloc.train import TrainOptions
+from avloc.train import TrainOptions, localizer
 from avloc.train.localizer import LocalizerTask
 from avloc.train.loop import EpochBatches
 from avloc.train.task import step_seed
@@ -60,3 +60,18 @@ def test_a_step_on_parts_of_frames_has_the_crops_of_one_on_whole_frames(wide_sto
 def chunks(crops: list[torch.Tensor], views: int, which: int) -> list[torch.Tensor]:
     """Crops of the first (0) or second (1) batch of each step."""
     return [each for place, each in enumerate(crops) if place // views % 2 == which]
+
+
+@pytest.mark.parametrize(("val", "workers", "in_flight"), [("", 0, None), ("", 2, 5), ("", 9, 6), ("0.5", 2, 7)])
+def test_shared_memory_must_hold_the_batches_of_training_and_of_validation(
+    wide_store, tmp_path, monkeypatch, val, workers, in_flight
+):
+    settings = [*TINY_METHODS["ezvsl"], "batch=2", "epochs=3", f"workers={workers}", "init=random", "precision=fp32"]
+    config = resolve_config(parse_settings(settings), "ezvsl")
+    with narrowed():
+        task = LocalizerTask(TrainOptions(store=wide_store, out=tmp_path, device="cpu", val=val), config, silent)
+        task.start(silent)
+    clips, checked = task.plan.clips, []
+    monkeypatch.setattr(localizer, "check_shared_memory", lambda *given: checked.append(given[:2]))
+    task.load(EpochBatches(len(clips), 2, config.seed, 3))
+    assert checked == ([] if in_flight is None else [(clips.bytes_per_clip() * 2, in_flight)])
