@@ -32,6 +32,18 @@ def test_every_value_is_the_one_that_hdf5_reads(intact_store):
                     assert np.array_equal(shard.numbers(name, slice(row, row + 2)), values[row : row + 2])
 
 
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="os.preadv is absent on this system")
+def test_a_file_system_may_give_less_than_was_asked_for(tmp_path, monkeypatch):
+    store, actual = small_store(tmp_path, 2), os.preadv
+
+    def some(descriptor: int, buffers: list[memoryview], position: int) -> int:
+        return actual(descriptor, [buffers[0][:7]], position)
+
+    monkeypatch.setattr(os, "preadv", some)
+    clip = store.sample("1")
+    assert (clip.picture, set(clip.sound.tolist()), len(clip.sound)) == (bytes([1]), {1}, store.spec.samples)
+
+
 @pytest.mark.parametrize("kind", ["<i2", ">i2"])
 def test_values_keep_their_byte_order(tmp_path, kind):
     with h5py.File(tmp_path / "shard", "w") as file:

@@ -238,6 +238,17 @@ def test_no_confident_query_is_no_hint(store: Store, weights: Path) -> None:
     assert hints_of(detr(weights, confidence=0.9999), store) == [None] * len(store)
 
 
+@pytest.mark.parametrize("name", ["panns", "yamnet", "lite0"])
+def test_a_hint_that_is_not_finite_is_an_error_where_none_may_lack(name: str, store: Store, weights: Path) -> None:
+    teacher = teacher_named(name, store, weights)
+    inputs = [torch.as_tensor(teacher.read(store.read(clip_id))) for clip_id in store.ids[:2]]
+    for parameter in teacher.model.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(Refused, match=f"{name} computed a hint that is not finite") as caught:
+        teacher.hints(inputs)
+    assert caught.value.hint == "Try --precision fp32."
+
+
 def test_source_is_read_at_full_bandwidth(store: Store, weights: Path) -> None:
     clip = store.read(store.ids[3])
     waveforms = {sound: panns(weights, store.spec, sound=sound).read(clip) for sound in ("source", "store")}
