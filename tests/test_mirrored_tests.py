@@ -9,6 +9,7 @@ from tests.program import ROOT
 
 TESTS = ROOT / "tests"
 WHOLE_PROGRAM = {
+    "media/test_needed_frames.py": "moments of a video that are decoded in part, against whole files",
     "test_completions.py": "the shipped shell completions, of all commands",
     "test_docs.py": "README, CHANGELOG and the settings of the package against the program",
     "test_mirrored_tests.py": "the tests themselves",

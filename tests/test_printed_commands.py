@@ -27,6 +27,7 @@ OTHER_PROGRAMS = {
     "--nproc-per-node": "torchrun",
     "--dependency": "sbatch",
     "--row": "tests.bench",
+    "--shm-size": "docker",
     "--from": "uvx",
 }
 PAGES = [*pages.PAGES, *(ROOT / name for name in ("CHANGELOG.md", "avloc/models/LICENCE.md"))]

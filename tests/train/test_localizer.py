@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,15 +64,18 @@ def chunks(crops: list[torch.Tensor], views: int, which: int) -> list[torch.Tens
     return [each for place, each in enumerate(crops) if place // views % 2 == which]
 
 
-@pytest.mark.parametrize(("val", "workers", "in_flight"), [("", 0, None), ("", 2, 5), ("", 9, 6), ("0.5", 2, 7)])
+@pytest.mark.parametrize(
+    ("validation", "workers", "in_flight"), [(None, 0, None), (None, 2, 5), (None, 9, 6), ("some", 2, 9)]
+)
 def test_shared_memory_must_hold_the_batches_of_training_and_of_validation(
-    wide_store, tmp_path, monkeypatch, val, workers, in_flight
+    wide_store, tmp_path, monkeypatch, validation, workers, in_flight
 ):
     settings = [*TINY_METHODS["ezvsl"], "batch=2", "epochs=3", f"workers={workers}", "init=random", "precision=fp32"]
     config = resolve_config(parse_settings(settings), "ezvsl")
     with narrowed():
-        task = LocalizerTask(TrainOptions(store=wide_store, out=tmp_path, device="cpu", val=val), config, silent)
+        task = LocalizerTask(TrainOptions(store=wide_store, out=tmp_path, device="cpu"), config, silent)
         task.start(silent)
+    task.plan = replace(task.plan, validation=validation)
     clips, checked = task.plan.clips, []
     monkeypatch.setattr(localizer, "check_shared_memory", lambda *given: checked.append(given[:2]))
     task.load(EpochBatches(len(clips), 2, config.seed, 3))
