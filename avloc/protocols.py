@@ -24,6 +24,7 @@ COMPARISONS = (">=", ">")
 BOXES = ("all", "first")
 LISTS = ("named", "store")
 FUSIONS = ("heats", "fixed")
+PRECISIONS = ("fp32", "bf16")
 SOURCES = ("av", "object", "detr")
 """Maps that can be fused."""
 
@@ -91,7 +92,7 @@ class Protocol:
             "no_query": FLATS,
             "resize_elsewhere": ("", *RESIZES),
             "fusion": FUSIONS,
-            "precision": ("fp32", "bf16"),
+            "precision": PRECISIONS,
         }
         for name, choices in valid.items():
             if getattr(self, name) not in choices:

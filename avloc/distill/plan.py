@@ -7,13 +7,13 @@ from pathlib import Path
 
 from avloc.config import PANNS_SOUNDS
 from avloc.errors import UsageError, nearest
+from avloc.protocols import PRECISIONS
 from avloc.registry import AUDIO_TEACHERS, SECONDS_TEACHERS, VISUAL_TEACHERS
 from avloc.sharding import UNSHARDED, JobShard
 
 TEACHERS = tuple(dict.fromkeys((*AUDIO_TEACHERS, *VISUAL_TEACHERS, *SECONDS_TEACHERS)))
 PUBLISHED_TEACHERS = ("panns", "detr")
 """AVC's teachers: the defaults, and those whose hints can be imported."""
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class DistillOptions:
     workers: int = 0
     """Decoding processes; 0 is one per core, and 1 decodes in the main process."""
     precision: str = "fp32"
-    """One of `PRECISIONS`; bf16 runs convolutions and matrix products in bfloat16."""
+    """One of `avloc.protocols.PRECISIONS`; bf16 runs convolutions and matrix products in bfloat16."""
     weights_dir: Path | None = None
     """Folder searched first for the teachers' weights."""
     device: str = "auto"

@@ -12,6 +12,7 @@ from avloc.checkpoint import LAST_NAME, MODEL_NAME, save_model
 from avloc.config import LAST_EPOCH, ModelConfig, TrainConfig, dotted, from_dict, read_toml, to_dict, write_toml
 from avloc.errors import Refused
 from avloc.files import atomic_path, read_json_lines, write_bytes
+from avloc.protocols import PRECISIONS
 
 FREE_TO_CHANGE = ("epochs", "workers")
 """Settings that may differ when a run is resumed."""
@@ -57,7 +58,7 @@ class RunFolder:
         path = self.path / "config.toml"
         table = read_toml(path).get("run") if requested == "auto" and path.is_file() else None
         stored = table.get("precision") if isinstance(table, dict) else None
-        return stored if stored in ("fp32", "bf16") else requested
+        return stored if stored in PRECISIONS else requested
 
     def write_config(self, config: TrainConfig, about: dict[str, Any]) -> None:
         """Write `config.toml`: the settings, and the identity of the run."""
