@@ -10,7 +10,6 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -118,6 +117,8 @@ def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDAr
     sound = sound[start : start + keep]
     if config.rate in (0, rate):
         return sound, rate
+    import soxr
+
     return soxr.resample(sound, rate, config.rate)[: int(config.seconds * config.rate)], config.rate
 
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defusedxml import ElementTree  # refuses entities, which can exhaust memory or read other files
-
 from avloc.errors import InputError
 from avloc.files import read_input
 
@@ -35,6 +33,8 @@ def read_boxes(path: Path) -> tuple[str, list[list[float]]]:
     Raises:
         InputError: the file or a box is invalid.
     """
+    from defusedxml import ElementTree  # refuses entities, which can exhaust memory or read other files
+
     try:
         return _parse(ElementTree.fromstring(read_input(path)))
     except (ElementTree.ParseError, InputError, ValueError, LookupError) as error:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
-import soxr
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -192,6 +191,8 @@ class SoundTeacher(Teacher[Network]):
 
     def read(self, clip: Clip) -> NDArray[np.float32]:
         """The sound in the store, resampled and zero-padded: [seconds * rate] in [-1, 1]."""
+        import soxr
+
         samples = int(self.spec.seconds * self.rate)
         stored = (clip.sound / np.float32(INT16_SCALE)).clip(-1, 1)
         resampled = soxr.resample(stored, self.spec.rate, self.rate, quality="HQ")[:samples].clip(-1, 1)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from avloc.config import PANNS_SOUNDS
 from avloc.errors import InputError, UsageError
 from avloc.files import read_json_object
-from avloc.media.audio import read_sound
 from avloc.networks.cnn14 import MIN_SAMPLES, RATE, WIDTH, embed, load_cnn14
 from avloc.progress import Notice
 from avloc.registry import StoreSpec
@@ -78,6 +77,8 @@ class PannsTeacher(SoundTeacher[nn.Module]):
         """
         if self.settings.sound == "store":
             return super().read(clip)
+        from avloc.media.audio import read_sound
+
         if not source_is_there(clip.sound_source, clip.source_bytes):
             source = clip.sound_source or "none is recorded"
             raise InputError(f"the source of its sound is missing or changed: {source}")
