@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,31 +21,15 @@ from avloc.networks.builder import build_backbone
 from avloc.registry import METHOD_SPECS
 from avloc.transforms import constant, normalise_frames, tukey_window
 from tests.fake_gpu import fake_gpu, on_gpu
-from tests.small_models import SMALL, TINY_METHODS, narrowed
+from tests.small_models import SMALL, TINY_METHODS
+from tests.training_steps import STEPS, case_config, inputs_of, random_batch, small_engine
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    return Batch(
-        ids=["a", "b", "c"],
-        frames=torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator),
-        sizes=torch.full((3, 2), 64),
-        sound=torch.randint(-9000, 9000, (3, 12_000), dtype=torch.int16, generator=generator),
-        rate=22_050,
-        hints=HintBatch(
-            audio=torch.randn(3, 16, generator=generator),
-            visual=torch.rand(3, 25, 25, generator=generator),
-            visual_present=torch.tensor([True, False, True]),
-        ),
-        boxes=[np.zeros((0, 4)), np.array([[0.0, 0.0, 0.5, 1.0]]), np.array([[0.25, 0.25, 0.75, 0.75]])],
-        labels=["dog", "dog | dog, cat", "siren | cat"],
-        masks=[b"", b"", b""],
-        failures=[],
-        failed_at=[],
-    )
+    return random_batch()
 
 
 def test_prediction_is_the_diagonal_of_the_training_similarity(batch):
@@ -167,68 +150,33 @@ def test_bf16_maps_are_close_to_fp32(batch, tmp_path):
     assert (exact.predict(*inputs) - rough.predict(*inputs)).abs().max() < 0.05
 
 
-LABELLED = ("loss.same_class=masked", "loss.box=1", "loss.peak=1")
-CLASS_SCORES = ("model.vision_trunk=efficientnet_lite0+classes", "model.audio_trunk=yamnet+classes", "model.rate=16000")
-GPU_STEPS = [
-    ("avc", (), ["contrastive", "audio_hint", "visual_hint"], {"audio": 1, "visual": 1, "rows with a visual hint": 1}),
-    ("avc", ("loss.audio_hint=0",), ["contrastive", "visual_hint"], {"vectors": 1, "rows with a visual hint": 1}),
-    ("avc", ("loss.audio_hint=0", "loss.visual_hint=0", "precision=bf16"), ["contrastive"], {}),
-    *(
-        (method, LABELLED, ["contrastive", "box", "peak"], {"anchors and ignored": 2, "box": 2, "peak": 2})
-        for method in ("avc", "ezvsl")
-    ),
-    ("ezvsl", (), ["contrastive"], {}),
-    ("ezvsl", CLASS_SCORES, ["contrastive"], {}),
-    ("lvs", (), ["contrastive"], {}),
-    ("lvs", ("loss.same_class=masked",), ["contrastive"], {"anchors and ignored": 2}),
-    ("sspl", (), ["agreement"], {"crops of the second view": 1}),
-    ("sspl", ("sspl.pcm=false",), ["agreement"], {"crops of the second view": 1}),
-    ("sacl", (), ["contrastive"], {"crops of the second view": 1, "segments": 1}),
-]
-"""Method, settings, loss terms, and what is copied to the GPU besides frames, their sizes, sound and crops."""
-
-
 def test_the_steps_on_a_gpu_are_of_every_method():
-    assert {method for method, *_ in GPU_STEPS} == set(METHOD_SPECS)
+    assert {case.method for case in STEPS} == set(METHOD_SPECS)
 
 
-@pytest.mark.parametrize(("method", "settings", "terms", "inputs"), GPU_STEPS)
-def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(batch, method, settings, terms, inputs):
-    wanted = (*TINY_METHODS[method], *settings)
-    config = resolve_config(parse_settings(wanted), method)
-    rate = config.model.rate or 22_050
-    sound = torch.zeros(3, int(config.model.seconds * rate), dtype=torch.int16)
-    vectors = torch.rand(3, 16, 7, 7)
-    hints = HintBatch(
-        audio=batch.hints.audio if "audio" in inputs else None,
-        visual=vectors if "vectors" in inputs else batch.hints.visual if "visual" in inputs else None,
-        visual_present=batch.hints.visual_present,
-    )
-    segments = torch.zeros(3, 256, 256, dtype=torch.uint8) if "segments" in inputs else None
-    batch = replace(batch, sound=sound, rate=rate, hints=hints, segments=segments)
-    with narrowed():
-        engine = Engine(config.model, CPU, config.precision)
-    engine.model.train()
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(case):
+    config = case_config(case)
+    batch, engine = inputs_of(case, config.model), small_engine(config)
     with fake_gpu() as copies:
         on_gpu(engine.model)
         engine.device = torch.device("cuda")
         for _ in range(2):  # the first copies constants
             copies.clear()
             found = engine.training_step(batch.pin_memory(), config, torch.Generator().manual_seed(0))
-    assert sorted(found) == sorted(terms)
+    assert sorted(found) == sorted(case.terms)
     assert all(term.is_cuda for term in found.values())
     assert copies.blocking == []
-    assert len(copies.pinned) == 4 + sum(inputs.values())
+    assert len(copies.pinned) == 4 + sum(case.inputs.values())
     # torchvision's change of hue copies a table for each frame.
-    assert set(copies.pageable) <= ({(3, 6)} if method == "sacl" else set())
+    assert set(copies.pageable) <= ({(3, 6)} if case.method == "sacl" else set())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_predictions_in_fp32_are_without_tf32(batch, precision):
     """Convolutions of the encoders and of SSPL's similarity; training steps keep what the process has set."""
-    config = resolve_config(parse_settings(TINY_METHODS["sspl"]), "sspl")
-    with narrowed():
-        engine = Engine(config.model, CPU, precision)
+    config = resolve_config(parse_settings((*TINY_METHODS["sspl"], f"precision={precision}")), "sspl")
+    engine = small_engine(config)
     convolutions, allowed = [part for part in engine.model.modules() if isinstance(part, nn.Conv2d)], []
     for part in convolutions:
         part.register_forward_pre_hook(lambda *_: allowed.append(allows_tf32(torch.device("cuda"))))
