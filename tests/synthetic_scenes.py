@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from PIL import Image, ImageDraw
 
 from avloc.metrics import ground_truth
@@ -125,6 +124,8 @@ def write_store(
 
 def write_media(folder: Path, *, clips: int, held_out: bool, seed: int) -> Path:
     """Write scenes as input of `avloc prepare`: frames/<id>.jpg, audio/<id>.wav and boxes.json."""
+    import soundfile
+
     boxes = {}
     for kind in ("frames", "audio"):
         (folder / kind).mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from avloc.networks.builder import build_backbone
 from avloc.networks.detr import SIDE
 from avloc.transforms import log_spectrogram
 from tests.small_models import SMALL
-from tests.teacher_makers import build_detr
+from tests.teacher_weights import build_detr
 
 AVC_AT_44_KHZ = ModelConfig(rate=44_100)
 

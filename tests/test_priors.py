@@ -20,7 +20,7 @@ from avloc.networks.lite0 import Lite0
 from avloc.priors import SIDE, DetrPrior, ObjectPrior
 from avloc.teachers.detr import DetrSettings, DetrTeacher
 from avloc.weights import DETR, Located, Weight, imagenet_weights, locate
-from tests.teacher_makers import save_detr
+from tests.teacher_weights import save_detr
 
 CPU = torch.device("cpu")
 NORMALISE = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

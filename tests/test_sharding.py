@@ -31,7 +31,8 @@ from avloc.weights import DETR
 from tests.media_makers import disc, make_picture, make_sound, tone
 from tests.processes import start
 from tests.program import ROOT
-from tests.teacher_makers import make_clip, make_store, save_detr
+from tests.teacher_makers import make_clip, make_store
+from tests.teacher_weights import save_detr
 
 RATE = 16_000
 CLIPS = 9

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -16,10 +15,8 @@ from PIL import Image, ImageDraw
 from avloc.checkpoint import save_model
 from avloc.config import ModelConfig
 from avloc.engine import Engine
-from avloc.prepare import PrepareOptions, prepare
 from avloc.store import HintStamp, HintWriter, Store
 from avloc.weights import imagenet_weights
-from tests.media_makers import make_video
 
 SIZE = (640, 360)
 RATE, SECONDS = 22_050, 3.0
@@ -84,6 +81,8 @@ def videos(
 
 
 def _video(path: Path, seed: int, seconds: float, key_distance: int) -> Path:
+    from tests.media_makers import make_video
+
     texture = picture(seed, (1000, 600))
 
     def frame(time_s: float) -> NDArray[np.uint8]:
@@ -105,6 +104,8 @@ def _video(path: Path, seed: int, seconds: float, key_distance: int) -> Path:
 
 def media(folder: Path, count: int, *, suffix: str = ".png", distinct: int = 64, rate: int = RATE) -> list[str]:
     """Write `frames/<id>` and `audio/<id>.flac`, the layout of the reference, and return the sorted ids."""
+    import soundfile
+
     for part in ("frames", "audio"):
         (folder / part).mkdir(parents=True)
     ids = [f"made{number:05d}_000010" for number in range(count)]
@@ -136,6 +137,8 @@ def store(
     media_folder: Path, out: Path, *, annotations: Path | None = None, method: str = "avc", rate: int = 0
 ) -> Store:
     """Prepare the store of a folder from `media`; a rate of 0 selects the method's default."""
+    from avloc.prepare import PrepareOptions, prepare
+
     prepare([str(media_folder)], out, PrepareOptions(annotations=annotations, method=method, rate=rate, workers=1))
     return Store(out)
 

@@ -26,7 +26,7 @@ from avloc.weights import CNN14, DETR
 from tests.bench import material
 from tests.bench.reference import ReferenceClips
 from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, compared, folder_bytes, interleaved, python
-from tests.teacher_makers import build_detr, save_cnn14, save_detr
+from tests.teacher_weights import save_cnn14, save_detr, save_whole_detr
 
 PREPARED, CACHED = "avloc prepare", "avloc distill-cache"
 _SMALL = ModelConfig(vision_trunk="resnet18:bn1", audio_trunk="resnet18:bn1")  # never run here
@@ -160,20 +160,9 @@ def distill_cache(options: Options, work: Path) -> list[Row]:
 
 
 def _teachers(folder: Path, *, small: bool) -> Path:
-    """Random teachers in the published layout; DETR's classifier is scaled so that some queries are confident."""
     folder.mkdir()
     save_cnn14(CNN14.under(folder))
-    if small:
-        save_detr(DETR.under(folder))
-        return folder
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    torch.manual_seed(0)
-    detr = build_detr()
-    with torch.no_grad():
-        detr.class_labels_classifier.weight.normal_(std=0.6)
-    detr.save_pretrained(DETR.under(folder))
+    (save_detr if small else save_whole_detr)(DETR.under(folder))
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,14 +12,15 @@ from torch.utils.data import DataLoader
 
 from avloc.config import TrainConfig, resolve_config
 from avloc.dataset import Batch, clip_loader
-from avloc.engine import Engine, pick_precision, weighted_total
+from avloc.engine import Engine, pick_precision
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
 from avloc.train.clips import training_set
-from avloc.train.loop import EpochBatches, make_optimiser
+from avloc.train.loop import EpochBatches
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
 from tests.bench.timing import AVLOC, REFERENCE, Options, Row, alone, compared, interleaved, python, spread, walls
+from tests.training_steps import engine_step
 
 WORKERS = 2
 RATES = (22_050, 44_100)
@@ -143,7 +143,7 @@ class _Data:
     def their_epoch(self) -> None:
         python("-m", "tests.bench.reference_run", "epoch", self.work / "media", self.work / "npy", self.batch, WORKERS)
 
-    def our_step(self, precision: str) -> Callable[[], float]:
+    def our_step(self, precision: str) -> Callable[[], None]:
         return our_step(self.config, precision, our_batch(self.store, self.config))
 
     def our_epoch(self, number: int) -> object:
@@ -158,19 +158,8 @@ def our_batch(store: Store, config: TrainConfig) -> Batch:
     return next(iter(clip_loader(clips, EpochBatches(len(clips), config.batch, seed=0, epochs=1), workers=0)))
 
 
-def our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], float]:
-    """One step as in `avloc.train`: loss terms, total, check for finite values, gradients, Adam."""
+def our_step(config: TrainConfig, precision: str, batch: Batch) -> Callable[[], None]:
+    """Steps as in `avloc.train`."""
     engine = Engine(config.model, torch.device("cpu"), precision)
     engine.model.train()
-    optimiser, draws = make_optimiser(engine.model.groups(), config.optim), torch.Generator()
-
-    def step() -> float:
-        terms = engine.training_step(batch, config, draws)
-        total = weighted_total(terms, config.loss)
-        assert all(math.isfinite(term.item()) for term in (total, *terms.values()))
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        optimiser.step()
-        return total.item()
-
-    return step
+    return engine_step(engine, batch, config).whole()

@@ -27,7 +27,7 @@ from avloc.weights import DETR, Located, locate
 from tests.eval_makers import to_clip, write
 from tests.small_models import SMALL, save_small
 from tests.synthetic_scenes import Scene, scenes
-from tests.teacher_makers import save_detr
+from tests.teacher_weights import save_detr
 
 pytestmark = pytest.mark.usefixtures("offline")
 

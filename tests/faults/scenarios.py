@@ -23,7 +23,7 @@ from tests.media_makers import make_video, tone
 from tests.recipe_makers import save_yamnet
 from tests.small_models import TINY_METHODS, narrowed, save_small
 from tests.synthetic_scenes import write_media, write_store
-from tests.teacher_makers import save_detr
+from tests.teacher_weights import save_detr
 
 CLIPS, VIDEOS = 14, 3
 TEACHERS = ("yamnet", "detr")
