@@ -1,8 +1,9 @@
-"""One training step on a batch shared by all processes, saved to OUT: `python -m tests.distributed_job OUT`."""
+"""One training step on a batch shared by all processes: `python -m tests.distributed_job OUT [DEVICE]`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from avloc.methods import HintBatch
 from tests.small_models import SMALL
 
 CLIPS = 7
+CPU = torch.device("cpu")
 LOSS = LossWeights(audio_hint=3.0, visual_hint=50.0, box=1.0, peak=0.5, same_class="masked")
 
 
@@ -44,27 +46,35 @@ def part_of_batch(rows: slice, *, vectors: bool) -> Batch:
     )
 
 
-def step(peers: Peers, *, vectors: bool) -> dict[str, torch.Tensor]:
-    """Loss terms, gradients and statistics after one step, in the first process."""
+def step(
+    peers: Peers,
+    *,
+    vectors: bool,
+    device: torch.device = CPU,
+    share: Callable[[Engine], None] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Loss terms, gradients and statistics after one step, in the first process; `share` replaces `Engine.share`."""
     torch.manual_seed(0)
-    engine = Engine(SMALL, torch.device("cpu"))
+    engine = Engine(SMALL, device)
     engine.model.train()
     # In double precision, so that rounding does not hide errors.
     for trunk in (engine.model.double().imgnet, engine.model.audnet):
         trunk.register_forward_pre_hook(lambda _trunk, given: given[0].double())
-    engine.share(peers)
+    share(engine) if share else engine.share(peers)
     config = TrainConfig(model=SMALL, loss=LOSS, augment=AugmentConfig(scale=1.2))
     batch = part_of_batch(peers.share(CLIPS), vectors=vectors)
     terms = engine.training_step(batch, config, torch.Generator().manual_seed(1))
     weighted_total(terms, LOSS).backward()
     found = {f"term {name}": peers.total(term.detach()) / peers.size for name, term in terms.items()}
     found |= {f"gradient {name}": weight.grad for name, weight in engine.model.named_parameters()}
-    return found | {f"statistic {name}": value for name, value in engine.model.named_buffers()}
+    found |= {f"statistic {name}": value for name, value in engine.model.named_buffers()}
+    return {name: value.cpu() for name, value in found.items()}
 
 
 def main() -> None:
+    device = torch.device(sys.argv[2]) if len(sys.argv) > 2 else CPU
     with joined() as peers:
-        found = [step(peers, vectors=vectors) for vectors in (False, True)]
+        found = [step(peers, vectors=vectors, device=device) for vectors in (False, True)]
         if peers.is_first:
             torch.save(found, Path(sys.argv[1]))
 

@@ -30,8 +30,15 @@ TINY_METHODS = {
 
 @contextmanager
 def narrowed() -> Iterator[None]:
-    """Context in which the hidden layers of VGGish and of SSPL's head, most of their parameters, are narrow."""
-    with patch("avloc.networks.vggish._HIDDEN", 16), patch("avloc.methods.sspl._WIDE", 32):
+    """Context in which hidden layers of VGGish, of SSPL's head and of VGG16 are narrow."""
+    from torchvision.models import vgg
+
+    widths = {"D": [8, 8, "M", 8, 8, "M", 16, 16, 16, "M", 32, 32, 32, "M", 32, 32, 512, "M"]}
+    with (
+        patch("avloc.networks.vggish._HIDDEN", 16),
+        patch("avloc.methods.sspl._WIDE", 32),
+        patch.dict(vgg.cfgs, widths),
+    ):
         yield
 
 

@@ -7,6 +7,7 @@ picture at different times.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -18,9 +19,11 @@ from avloc.ave.annotations import (
     SECONDS,
 )
 from avloc.ave.networks import Features
-from avloc.ave.timeline import Timeline
 from avloc.config import parse_settings, resolve_config
 from avloc.train import TrainOptions, train
+
+if TYPE_CHECKING:
+    from avloc.ave.timeline import Timeline
 
 CLIPS, KINDS = 60, 4
 OWN = ("--set", f"ave.classes={KINDS}")
@@ -103,6 +106,8 @@ def spoiled(path: Path, values: np.ndarray) -> None:
 
 
 def some_timeline(seconds: int, classes: int = 3) -> Timeline:
+    from avloc.ave.timeline import Timeline
+
     rng = np.random.default_rng(0)
     scores = rng.random((seconds, classes + 1)).astype(np.float32)
     attention = rng.random((seconds, 7, 7)).astype(np.float32)

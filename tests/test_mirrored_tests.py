@@ -23,7 +23,7 @@ WHOLE_PROGRAM = {
     "test_version_0_1.py": "all files of version 0.1.0",
 }
 """Test modules of no single module, and what they test."""
-OWN_PROGRAMS = {"bench", "example", "faults", "parity", "recipe"}
+OWN_PROGRAMS = {"bench", "example", "faults", "gpu", "parity", "recipe"}
 """Packages in `tests` with programs or reference values of their own."""
 
 

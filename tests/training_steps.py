@@ -162,10 +162,10 @@ def engine_step(engine: Engine, batch: Batch, config: TrainConfig) -> Step:
     )
 
 
-def localizer_step(case: StepCase, device: torch.device, *settings: str) -> Step:
-    """A step of a case on a device."""
+def localizer_step(case: StepCase, clips: int, device: torch.device, *settings: str) -> Step:
+    """A step of a case on a device, with some clips."""
     config = case_config(case, *settings)
-    return engine_step(small_engine(config, device), inputs_of(case, config.model), config)
+    return engine_step(small_engine(config, device), inputs_of(case, config.model, clips), config)
 
 
 EVENT_STEPS = (
@@ -176,15 +176,20 @@ EVENT_STEPS = (
 """Method and setting."""
 
 
-def event_step(method: str, setting: str, device: torch.device) -> Step:
+def event_step(method: str, setting: str, clips: int, device: torch.device, *settings: str) -> Step:
     """A step of an event method on random features."""
     from avloc.ave.networks import Features, build_network
     from tests.synthetic_ave import features
 
-    config = resolve_config(parse_settings([setting]), method)
+    config = resolve_config(parse_settings([setting, *settings]), method)
     torch.manual_seed(0)
     network = build_network(config.model).to(device)
-    made = features(3, 10)
+    made = features(clips, 10)
     named = ("visual", "audio", "labels", "clips")
-    batch = Features(**{name: on_device(getattr(made, name), device) for name in named}, background=made.background)
-    return Step(network, network.groups(), config, device, lambda: network(batch))
+    moved = {name: on_device(getattr(made, name), device) for name in named}
+
+    def terms() -> dict[str, Tensor]:
+        cast = {name: moved[name].to(next(network.parameters()).dtype) for name in ("visual", "audio")}
+        return network(Features(**moved | cast, background=made.background))
+
+    return Step(network, network.groups(), config, device, terms)

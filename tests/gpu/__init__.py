@@ -1,0 +1,1 @@
+"""Checks of avloc on a GPU: `python -m tests.gpu`."""

@@ -1,0 +1,89 @@
+"""Whole runs of `train`: killed and resumed, and begun on the CPU and continued on the device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from avloc.train import TrainOptions, train
+from tests.gpu.results import Options, Row, at_most, equal
+from tests.gpu.train_job import config
+from tests.program import ROOT
+from tests.run_folders import same_run
+from tests.synthetic_scenes import write_store
+
+_LOSS = 2e-2
+"""Largest relative difference of the loss of the last epoch: the sums of some kernels of a GPU have no fixed order."""
+_PATIENCE_S = 90.0
+
+
+def small_store(options: Options) -> Path:
+    """Eight scenes with both hints."""
+    folder = options.work / "scenes"
+    return folder if folder.is_dir() else write_store(folder, 8, hints=True)
+
+
+def run(options: Options, name: str, epochs: int, device: str) -> Path:
+    """Train in this process; returns the run folder."""
+    where = TrainOptions(store=small_store(options), out=options.work / name, device=device)
+    train(where, config(epochs))
+    return where.out
+
+
+def epochs_of(folder: Path) -> list[dict[str, float]]:
+    """The log of a run, one entry an epoch; empty for a run without one."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def kill_and_resume(options: Options) -> Iterator[Row]:
+    """SIGKILL after the first save, then resume; beside an undisturbed run."""
+    device, out = options.device.type, options.work / "killed"
+    arguments = [str(small_store(options)), str(out), "--device", device, "--epochs", "10000", "--pause", "0.2"]
+    command = [sys.executable, "-m", "tests.gpu.train_job", *arguments]
+    with (options.work / "killed.log").open("w") as log:
+        job = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        try:
+            _wait_for_save(job, out)
+        finally:
+            job.kill()
+            job.wait()
+    epochs = len(epochs_of(out)) + 1
+    run(options, "killed", epochs, device)
+    whole = run(options, "undisturbed", epochs, device)
+    yield Row(name="killed and resumed, epochs", value=str(epochs))
+    yield _loss("killed and resumed: loss of the last epoch", out, whole)
+    is_same = "equal" if same_run(out, whole) else "different"
+    if options.on_gpu:
+        yield Row(name="killed and resumed: bits of the weights", value=is_same)
+    else:
+        yield equal("killed and resumed: bits of the weights", is_same, "equal")
+
+
+def _wait_for_save(job: subprocess.Popen[bytes], out: Path) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while not ((out / "trainer-state.pt").is_file() and epochs_of(out)):
+        if job.poll() is not None:
+            raise RuntimeError(f"the run ended with {job.returncode}: {out.with_suffix('.log').read_text()[-3000:]}")
+        if time.monotonic() > end:
+            raise RuntimeError(f"nothing was saved within {_PATIENCE_S:g} s")
+        time.sleep(0.05)
+
+
+def _loss(name: str, mine: Path, theirs: Path) -> Row:
+    ours, other = (epochs_of(folder)[-1]["loss"] for folder in (mine, theirs))
+    return at_most(name, abs(ours - other) / abs(other), _LOSS, "of its value")
+
+
+def from_cpu(options: Options) -> Iterator[Row]:
+    """One epoch on the CPU and the next on the device; beside two epochs on the CPU."""
+    run(options, "begun", 1, "cpu")
+    begun = run(options, "begun", 2, options.device.type)
+    whole = run(options, "whole", 2, "cpu")
+    yield _loss("begun on the CPU: loss of the last epoch", begun, whole)
+    back = run(options, "begun", 3, "cpu")
+    yield equal("back on the CPU: epochs", str(len(epochs_of(back))), "3")
