@@ -34,6 +34,9 @@ class StepCase(NamedTuple):
     inputs: Mapping[str, int]
     """What is copied to a GPU besides frames, their sizes, sound and crops."""
 
+    def __str__(self) -> str:
+        return " ".join((self.method, *self.settings))
+
 
 _LABELLED = ("loss.same_class=masked", "loss.box=1", "loss.peak=1")
 _CLASS_SCORES = (

@@ -14,12 +14,14 @@ from avloc.ave.training import EventTask
 from avloc.checkpoint import load_model, save_model
 from avloc.config import parse_settings, resolve_config
 from avloc.distributed import Peers
+from avloc.engine import weighted_total
 from avloc.errors import WeightsError
 from avloc.progress import silent
 from avloc.train import TrainOptions, train
 from tests.fake_gpu import fake_gpu, on_gpu
 from tests.run_folders import same_run
 from tests.synthetic_ave import KINDS, NOISE_ROWS, OWN, make_run, write_ave
+from tests.training_steps import EVENT_STEPS, event_step
 
 
 @pytest.mark.parametrize("method", ["ave", "ave-match"])
@@ -52,6 +54,14 @@ def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(store, met
         terms = task.terms(batch, torch.Generator())
     assert all(term.is_cuda for term in terms.values())
     assert (copies.blocking, copies.pageable, len(copies.pinned)) == ([], [], 4)
+
+
+@pytest.mark.parametrize(("method", "setting"), EVENT_STEPS)
+def test_gradients_of_a_step_need_no_values_on_the_host(method, setting):
+    """On torch's meta device, whose tensors have no values: the fake GPU has no backward half."""
+    step = event_step(method, setting, 3, torch.device("meta"))
+    weighted_total(step.terms(), step.config.loss).backward()
+    assert {weight.grad.device.type for weight in step.model.parameters()} == {"meta"}
 
 
 def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(store):

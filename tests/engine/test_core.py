@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -170,6 +171,39 @@ def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(case):
     assert len(copies.pinned) == 4 + sum(case.inputs.values())
     # torchvision's change of hue copies a table for each frame.
     assert set(copies.pageable) <= ({(3, 6)} if case.method == "sacl" else set())
+
+
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_gradients_of_a_step_need_no_values_on_the_host(monkeypatch, case):
+    """On torch's meta device, whose tensors have no values: the fake GPU has no backward half."""
+    monkeypatch.setattr(Engine, "_autocast", lambda _engine: nullcontext())  # which the device does not know
+    config = case_config(case)
+    engine = small_engine(config)
+    engine.model.to("meta")
+    engine.device = torch.device("meta")
+    terms = engine.training_step(inputs_of(case, config.model), config, torch.Generator().manual_seed(0))
+    weighted_total(terms, config.loss).backward()
+    trained = [weight for group in engine.model.groups() for weight in group.parameters]
+    assert {weight.grad.device.type for weight in trained if weight.grad is not None} == {"meta"}
+
+
+class _Waits(torch.autograd.Function):
+    """Reads a value in its backward half."""
+
+    @staticmethod
+    def forward(_ctx, values: torch.Tensor) -> torch.Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(_ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * gradient.sum().item()
+
+
+@pytest.mark.parametrize("waits", [_Waits.apply, lambda values: values[values > 0]])
+def test_the_meta_device_notices_what_needs_values(waits):
+    values = torch.empty(3, device="meta", requires_grad=True)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        waits(values).sum().backward()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -63,7 +63,7 @@ def gpu(*arguments: object, path: str = "") -> list[dict]:
             "--json",
             str(out),
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT)))), "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT)))), "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         capture_output=True,
         text=True,
