@@ -14,6 +14,7 @@ from avloc.ave.networks import AVE, Features, Prediction, build_network
 from avloc.checkpoint import ModelFile, put_weights
 from avloc.engine.core import pick_device
 from avloc.errors import WeightsError
+from avloc.networks.base import full_float32
 
 
 def model_classes(model: ModelFile) -> tuple[str, ...]:
@@ -46,6 +47,7 @@ class EventPredictor:
         self.network: Any = network.to(self.device).eval()
 
     @torch.inference_mode()
+    @full_float32()
     def predict(self, visual: Tensor, audio: Tensor) -> Prediction:
         """The output of a model of AVE for `Features.visual` and `audio`.
 
@@ -58,6 +60,7 @@ class EventPredictor:
         return prediction
 
     @torch.inference_mode()
+    @full_float32()
     def distances(self, features: Features) -> Tensor:
         """Distances [B, T, T] from each second of video to each of audio, by a model of cross-modal matching.
 

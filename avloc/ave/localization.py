@@ -28,6 +28,7 @@ from avloc.localize.outputs import PICTURES, STEM, TIME, VIDEO, check_inputs_kep
 from avloc.media.pictures import square
 from avloc.media.probing import probe
 from avloc.media.video_frames import read_frame
+from avloc.networks.base import deterministic_inference
 from avloc.networks.vggish import load_vggish
 from avloc.progress import Listener, Progress, silent
 from avloc.registry import StoreSpec
@@ -160,7 +161,7 @@ class TimelinePredictor:
     def _audio_features(self, source: Path, seconds: int) -> tuple[torch.Tensor, NDArray[np.bool_]]:
         """Features of every second [1, T, 128], in step with the frames, and which seconds are silent [T]."""
         features, is_silent = [], []
-        with torch.inference_mode(), closing(sound_by_second(source, seconds, MEL_RATE)) as windows:
+        with deterministic_inference(), closing(sound_by_second(source, seconds, MEL_RATE)) as windows:
             for window in windows:
                 waveform = torch.from_numpy(window.waveform)[None].to(self.model.device)
                 features.append(embed_seconds(self.vggish, waveform).cpu())

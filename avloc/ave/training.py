@@ -24,6 +24,7 @@ from avloc.distributed import ALONE, Peers
 from avloc.engine import pick_device, pick_precision
 from avloc.errors import Refused, UsageError
 from avloc.methods.base import Group
+from avloc.networks.base import full_float32
 from avloc.progress import Listener, Notice
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
@@ -121,6 +122,7 @@ class EventTask:
         return Features(**moved, background=batch.background)
 
     @torch.inference_mode()
+    @full_float32()
     def validate(self) -> tuple[float, float] | None:
         """Accuracy per second, or the loss for cross-modal matching."""
         if self.held_out is None:

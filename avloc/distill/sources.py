@@ -106,7 +106,7 @@ def _run_teacher(teacher: Teacher[Any], store: Store, options: DistillOptions, i
 
     workers = min(worker_count(options.workers), MOST)
     workers = 0 if workers == 1 else min(workers, len(ids))
-    inputs_of = TeacherInputs(teacher, store, ids)
+    inputs_of, on_gpu = TeacherInputs(teacher, store, ids), teacher.device.type == "cuda"
     if workers and isinstance(first := inputs_of[0], Tensor):
         check_shared_memory(first.nbytes, batches_in_flight(workers, len(ids)), "use --workers 1")
     loader = DataLoader(
@@ -114,12 +114,12 @@ def _run_teacher(teacher: Teacher[Any], store: Store, options: DistillOptions, i
         batch_size=None,  # a clip at a time: the memory that processes share may be small
         prefetch_factor=IN_ADVANCE if workers else None,
         num_workers=workers,
-        pin_memory=teacher.device.type == "cuda",
+        pin_memory=on_gpu,
         worker_init_fn=leave_signals_to_parent,
         timeout=PATIENCE_S if workers else 0,
     )
-    # Copied at once, since what lies in shared memory has an open file.
-    received = (decoded.clone() if isinstance(decoded, Tensor) else decoded for decoded in loader)
+    # Copied at once, to pinned memory or here, since what lies in shared memory has an open file.
+    received = (decoded.clone() if isinstance(decoded, Tensor) and not on_gpu else decoded for decoded in loader)
     clips = zip(ids, received, strict=True)
     while batch := dict(islice(clips, options.batch)):
         for clip_id, decoded in batch.items():
