@@ -157,6 +157,7 @@ PROGRAMS = (
     "example",
     "faults",
     "floors",
+    "gpu",
     "pages",
     "real_training",
     "recipe",
