@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from avloc.config import TrainConfig
+from avloc.loader_processes import process_count
 from avloc.progress import Progress, silent
 from avloc.train import TrainOptions, train
 from avloc.train.localizer import LocalizerTask
@@ -23,69 +24,78 @@ _SHARE = 0.95
 """Smallest rate of an epoch as a share of that of steps in memory."""
 
 
-def _config(options: Options, **more: object) -> TrainConfig:
+def _config(options: Options, workers: int) -> TrainConfig:
     model = SMALL if options.quick else TrainConfig().model
-    values = {"model": model, "init": "random", "precision": "bf16", "epochs": 1, "batch": options.size(256, 4)}
-    return TrainConfig(**values | more)
+    batch = options.size(128, 4)
+    return TrainConfig(model=model, init="random", precision="bf16", epochs=1, batch=batch, workers=workers)
+
+
+def _where(options: Options, config: TrainConfig) -> TrainOptions:
+    store = training_store(options.work / "store", options.size(24_576, 32), config.model.dim)
+    return TrainOptions(store=store, out=options.work / "epoch", device=options.device.type)
 
 
 def _task(options: Options, config: TrainConfig) -> LocalizerTask:
-    store = training_store(options.work / "store", options.size(16_384, 32), config.model.dim)
-    where = TrainOptions(store=store, out=options.work / "epoch", device=options.device.type)
-    task = LocalizerTask(where, config, silent)
+    task = LocalizerTask(_where(options, config), config, silent)
     task.start(silent)
+    task.model.train()
     return task
+
+
+def _batches(task: LocalizerTask) -> Iterator[Any]:
+    return iter(task.load(EpochBatches(task.clips, task.config.batch, seed=0, epochs=1)))
 
 
 def loader(options: Options) -> Iterator[Row]:
     """Batches for AVC without the network, into pinned memory if the device is a GPU."""
-    for workers in (options.quick and (1,)) or WORKERS:
+    for workers in (1,) if options.quick else WORKERS:
         yield from attempted(f"loader, {workers} processes", partial(_loader, options, workers))
 
 
 def _loader(options: Options, workers: int) -> Iterator[Row]:
-    config = _config(options, workers=workers)
-    task = _task(options, config)
-    task.model.train()
-    batches = EpochBatches(task.clips, config.batch, seed=0, epochs=1)
-    rate = _rate(iter(task.load(batches)), config.batch, options.size(4, 1), options.size(24, 4))
+    rate = _loader_rate(_task(options, _config(options, workers)))
     yield Row(name=f"loader, {workers} processes", value=rate, unit="clips/s")
 
 
-def _rate(batches: Iterator[object], size: int, skipped: int, counted: int) -> float:
-    for _ in islice(batches, skipped):
+def _loader_rate(task: LocalizerTask) -> float:
+    """Clips a second after the first batches of all processes."""
+    batches = _batches(task)
+    for _ in islice(batches, 2 * process_count(task.config.workers)):
         pass
     start = time.perf_counter()
-    passed = sum(1 for _ in islice(batches, counted))
-    return passed * size / (time.perf_counter() - start)
+    passed = sum(1 for _ in batches)
+    return passed * task.config.batch / (time.perf_counter() - start)
 
 
 def epoch(options: Options) -> Iterator[Row]:
-    """`train` on a store, from a tenth of its epoch to the last step, and steps on one of its batches."""
-    if options.left_s() < 60:
+    """`train` on a store, the last two thirds of an epoch, beside steps on one of its batches and the loader alone."""
+    if options.left_s() < 60 and not options.quick:
         raise Skipped("less than a minute is left")
-    config = _config(options, workers=options.size(-1, 1))
+    config = _config(options, options.size(-1, 1))
     task = _task(options, config)
-    task.model.train()
-    (batch,) = islice(task.load(EpochBatches(task.clips, config.batch, seed=0, epochs=1)), 1)
+    loaded = _loader_rate(task)
+    (batch,) = islice(_batches(task), 1)
     step = engine_step(task.engine, batch, config).whole()
     memory = config.batch / options.seconds(step, options.size(20, 2), warm=options.size(5, 1))
     del task, step
+    rate = _training_rate(options, config)
+    yield Row(name="steps in memory", value=memory, unit="pairs/s")
+    yield Row(name="epoch from disk", value=rate, unit="pairs/s")
+    yield Row(name="loader alone over steps in memory", value=loaded / memory)
+    if options.quick:
+        yield Row(name="epoch over steps in memory", value=rate / memory)
+    else:
+        yield at_least("epoch over steps in memory", rate / memory, _SHARE)
+
+
+def _training_rate(options: Options, config: TrainConfig) -> float:
+    """Pairs a second, by the moments at which steps are reported."""
     moments: list[float] = []
 
     def note(event: object) -> None:
         if isinstance(event, Progress) and event.task == "training" and not event.milestone:
             moments.append(time.perf_counter())
 
-    store = options.work / "store"
-    where = TrainOptions(store=store, out=options.work / "epoch", device=options.device.type)
-    train(where, replace(config, epochs=1), note)
-    counted = moments[len(moments) // 10 :]
-    rate = (len(counted) - 1) * config.batch / (counted[-1] - counted[0])
-    yield Row(name="steps in memory", value=memory, unit="pairs/s")
-    yield Row(name="epoch from disk", value=rate, unit="pairs/s")
-    share = rate / memory
-    if options.quick:
-        yield Row(name="epoch over memory", value=share)
-    else:
-        yield at_least("epoch over memory", share, _SHARE)
+    train(_where(options, config), config, note)
+    counted = moments[len(moments) // 3 :]
+    return (len(counted) - 1) * config.batch / (counted[-1] - counted[0])

@@ -62,7 +62,7 @@ def two_ranks(options: Options) -> Iterator[Row]:
     """Two processes on one device, by gloo: seven clips, whole and shared unevenly."""
     out, log = options.work / "two.pt", options.work / "two.log"
     jobs = start(("tests.gpu.by_gloo", "tests.distributed_job", out, options.device.type), 2, log)
-    codes = ended(jobs, _PATIENCE_S)
+    codes = ended(jobs, options.patience_s(_PATIENCE_S))
     yield equal("two processes, one device: exit codes", str(codes), "[0, 0]", _end_of(log))
     for vectors, theirs in zip((False, True), torch.load(out, weights_only=True), strict=True):
         hints = "vectors" if vectors else "maps"
@@ -74,7 +74,8 @@ def one_process(options: Options) -> Iterator[Row]:
     """Collectives and `DistributedDataParallel` in a group of one process, by NCCL on a GPU."""
     out, backend = options.work / "one.pt", "NCCL" if options.on_gpu else "gloo"
     command = [sys.executable, "-m", "tests.gpu.one_process_job", str(out), options.device.type]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    patience = options.patience_s(_PATIENCE_S)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience, check=False)
     yield equal(f"one process, {backend}: exit code", str(done.returncode), "0", done.stderr[-3000:])
     mine = step(ALONE, vectors=False, device=options.device)
     yield at_most(f"one process, {backend}: difference", _difference(mine, torch.load(out, weights_only=True)), _CLOSE)
@@ -97,7 +98,7 @@ def one_raises(options: Options) -> Iterator[Row]:
     job = ("tests.gpu.train_job", small_store(options), options.work / "raises", "--device", options.device.type)
     jobs = start(("tests.gpu.by_gloo", *job, "--epochs", 1000, "--fails", 1), 2, log)
     first, second = jobs
-    (second_code,) = ended([second], _PATIENCE_S)
+    (second_code,) = ended([second], options.patience_s(_PATIENCE_S))
     failed_at = time.monotonic()
     (first_code,) = ended([first], _MINUTE_S)
     seconds = time.monotonic() - failed_at

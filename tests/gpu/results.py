@@ -44,6 +44,10 @@ class Options:
         """Seconds until the command should have ended."""
         return self.ends - time.monotonic()
 
+    def patience_s(self, most: float) -> float:
+        """How long to wait for a process: `most` seconds, or what is left of the command's time."""
+        return max(1.0, min(most, self.left_s()))
+
     def wait(self) -> None:
         """Wait for the device."""
         if self.on_gpu:

@@ -48,7 +48,7 @@ def kill_and_resume(options: Options) -> Iterator[Row]:
     with (options.work / "killed.log").open("w") as log:
         job = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
-            _wait_for_save(job, out)
+            _wait_for_save(job, out, options.patience_s(_PATIENCE_S))
         finally:
             job.kill()
             job.wait()
@@ -64,13 +64,13 @@ def kill_and_resume(options: Options) -> Iterator[Row]:
         yield equal("killed and resumed: bits of the weights", is_same, "equal")
 
 
-def _wait_for_save(job: subprocess.Popen[bytes], out: Path) -> None:
-    end = time.monotonic() + _PATIENCE_S
+def _wait_for_save(job: subprocess.Popen[bytes], out: Path, patience_s: float) -> None:
+    end = time.monotonic() + patience_s
     while not ((out / "trainer-state.pt").is_file() and epochs_of(out)):
         if job.poll() is not None:
             raise RuntimeError(f"the run ended with {job.returncode}: {out.with_suffix('.log').read_text()[-3000:]}")
         if time.monotonic() > end:
-            raise RuntimeError(f"nothing was saved within {_PATIENCE_S:g} s")
+            raise RuntimeError(f"nothing was saved within {patience_s:.0f} s")
         time.sleep(0.05)
 
 

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.gpu import methods
-from tests.gpu.__main__ import CHECKS
+from tests.gpu.__main__ import CHECKS, main, rows
 from tests.gpu.results import (
     FAILED,
     MEASURED,
     PASSED,
     SKIPPED,
+    Options,
     Row,
     Skipped,
     at_least,
@@ -71,26 +73,26 @@ def gpu(*arguments: object, path: str = "") -> list[dict]:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads(out.read_text())
-    assert len(done.stdout.splitlines()) == len(rows) + 1
-    return rows
+    found = json.loads(out.read_text())
+    assert len(done.stdout.splitlines()) == len(found) + 1
+    return found
 
 
 def test_all_checks_run_on_the_cpu_without_packages_that_a_step_does_not_need(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(_WITHOUT)
-    rows = gpu(tmp_path / "out.json", path=str(tmp_path))
-    outcomes = {row["name"]: row["outcome"] for row in rows}
+    found = gpu(tmp_path / "out.json", path=str(tmp_path))
+    outcomes = {row["name"]: row["outcome"] for row in found}
     assert {name for name, outcome in outcomes.items() if outcome == SKIPPED} == {"hints of PANNs"}
     assert FAILED not in outcomes.values()
-    checked = {row["check"] for row in rows if row["outcome"] in (PASSED, MEASURED)}
+    checked = {row["check"] for row in found if row["outcome"] in (PASSED, MEASURED)}
     assert checked == CHECKS.keys()
 
 
 def test_hints_of_panns_are_timed_where_it_is_installed(tmp_path):
-    rows = gpu("--only", "hints", tmp_path / "out.json")
+    found = gpu("--only", "hints", tmp_path / "out.json")
     expected = {f"hints of {name}, {kind}" for name in ("PANNs", "DETR") for kind in ("fp32", "bf16")}
-    assert expected < {row["name"] for row in rows}
-    assert {row["outcome"] for row in rows} == {MEASURED}
+    assert expected < {row["name"] for row in found}
+    assert {row["outcome"] for row in found} == {MEASURED}
 
 
 def test_a_failing_check_is_a_row_with_its_traceback():
@@ -108,11 +110,40 @@ def test_a_failing_check_is_a_row_with_its_traceback():
     assert (skipped.name, skipped.outcome, skipped.reason) == ("absent", SKIPPED, "a package is not installed")
 
 
+def test_a_failed_row_is_the_exit_code(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "copies", "--json", f"{tmp_path}/out.json"])
+    monkeypatch.setitem(CHECKS, "copies", lambda _options: [Row(name="a"), equal("b", "x", "y")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "2 measured, 1 failed"
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [(row["check"], row["name"], row["outcome"]) for row in found[:2]] == [
+        ("copies", "a", MEASURED),
+        ("copies", "b", FAILED),
+    ]
+
+
+def test_without_a_gpu_the_command_says_so(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no GPU"):
+        main()
+
+
+def test_checks_are_skipped_when_the_time_is_over(tmp_path):
+    late = Options(device=torch.device("cpu"), quick=True, work=tmp_path, ends=-math.inf)
+    assert [(name, row.outcome) for name, row in rows(late, ["steps", "epoch"])] == [
+        ("steps", SKIPPED),
+        ("epoch", SKIPPED),
+    ]
+
+
 def test_rows_pass_up_to_their_bar():
-    rows = [at_most("a", 2.0, 2), at_most("a", 2.1, 2), at_most("a", float("nan"), 2), at_least("a", 2.0, 2)]
-    rows += [at_least("a", 1.9, 2), equal("a", "x", "x"), equal("a", "x", "y", "the log")]
-    assert [row.outcome for row in rows] == [PASSED, FAILED, FAILED, PASSED, FAILED, PASSED, FAILED]
-    assert rows[-1].text() == "failed    a  x  (bar y): the log"
+    made = [at_most("a", 2.0, 2), at_most("a", 2.1, 2), at_most("a", float("nan"), 2), at_least("a", 2.0, 2)]
+    made += [at_least("a", 1.9, 2), equal("a", "x", "x"), equal("a", "x", "y", "the log")]
+    assert [row.outcome for row in made] == [PASSED, FAILED, FAILED, PASSED, FAILED, PASSED, FAILED]
+    assert made[-1].text() == "failed    a  x  (bar y): the log"
 
 
 @pytest.mark.parametrize(
