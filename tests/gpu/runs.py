@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from avloc.networks.base import full_float32
 from avloc.train import TrainOptions, train
 from tests.gpu.results import Options, Row, at_most, equal
 from tests.gpu.train_job import config
@@ -28,9 +29,10 @@ def small_store(options: Options) -> Path:
 
 
 def run(options: Options, name: str, epochs: int, device: str) -> Path:
-    """Train in this process; returns the run folder."""
+    """Train in this process, without TF32; returns the run folder."""
     where = TrainOptions(store=small_store(options), out=options.work / name, device=device)
-    train(where, config(epochs))
+    with full_float32():
+        train(where, config(epochs))
     return where.out
 
 

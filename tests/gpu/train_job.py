@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from avloc.config import TrainConfig
 from avloc.distributed import joined
+from avloc.networks.base import full_float32
 from avloc.train import TrainOptions, train
 from avloc.train.localizer import LocalizerTask
 from tests.gpu.stand_ins import write_toml_without_tomli_w
@@ -35,7 +36,7 @@ def failing_after(steps: int) -> Any:
 
 
 def main() -> None:
-    """Run it; every step takes at least `--pause` seconds."""
+    """Run it, without TF32; every step takes at least `--pause` seconds."""
     out = argparse.ArgumentParser(prog="python -m tests.gpu.train_job", description=__doc__)
     out.add_argument("store", type=Path)
     out.add_argument("out", type=Path)
@@ -51,7 +52,7 @@ def main() -> None:
         time.sleep(given.pause)
         return False
 
-    with joined() as peers, failing_after(2) if peers.rank == given.fails else nullcontext():
+    with full_float32(), joined() as peers, failing_after(2) if peers.rank == given.fails else nullcontext():
         train(options, config(given.epochs), should_stop=pause, peers=peers)
 
 
