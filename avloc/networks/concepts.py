@@ -10,14 +10,16 @@ Shape letters: B batch, C classes, D concepts and the two constants.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import torch
 from torch import Tensor
 
 from avloc.networks import lite0, yamnet
+from avloc.transforms import constant
 
 IMAGE_CLASS_WEIGHT = 0.5
 """Initial weight of an ImageNet class in its concept, over the square root of the concept's number of classes."""
@@ -75,14 +77,21 @@ def concepts_hash() -> str:
     return hashlib.sha256(repr(CONCEPTS).encode()).hexdigest()
 
 
-def strongest(scores: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
+def strongest(scores: Tensor, classes: tuple[tuple[int, ...], ...]) -> Tensor:
     """The highest of the scores [B, C, ...] among the `classes` of each concept.
 
     Returns:
         [B, concepts, ...]; minus infinity for a concept without classes.
     """
-    none = scores.new_full((len(scores), *scores.shape[2:]), -torch.inf)
-    return torch.stack([scores[:, list(group)].amax(1) if group else none for group in classes], 1)
+    none = torch.full_like(scores[:, 0], -torch.inf)
+    of_classes = scores[:, constant(_in_order(classes), scores.new_empty(0, dtype=torch.int64))]
+    groups = torch.split(of_classes, [len(group) for group in classes], 1)
+    return torch.stack([group.amax(1) if group.shape[1] else none for group in groups], 1)
+
+
+@cache
+def _in_order(classes: tuple[tuple[int, ...], ...]) -> Callable[[], Tensor]:
+    return lambda: torch.tensor([number for group in classes for number in group])
 
 
 def concept_projections() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from avloc.networks.concepts import CONCEPTS, DIM, IMAGE_BIAS, concepts_hash, st
 from avloc.networks.lite0 import Lite0, load_lite0
 from avloc.store import Clip
 from avloc.teachers.base import Teacher, TeacherContext, unit_concepts
-from avloc.transforms import normalise_frames
+from avloc.transforms import constant, normalise_frames
 from avloc.weights import LITE0, Located
 
 SIDE = 224
@@ -50,9 +50,13 @@ def image_concepts(class_maps: Tensor) -> Tensor:
     all classes, standardised by `usual_logits` and `DEVIATION`. Concepts without such classes have 0.
     """
     over_mean = class_maps - class_maps.mean(1, keepdim=True)
-    best = strongest(over_mean, [concept.imagenet for concept in CONCEPTS])
-    level = best.new_tensor(usual_logits())[:, None, None]
+    best = strongest(over_mean, tuple(concept.imagenet for concept in CONCEPTS))
+    level = constant(_usual_logits, best)[:, None, None]
     return unit_concepts(((best - level) / DEVIATION - 1).relu(), image_bias=IMAGE_BIAS)
+
+
+def _usual_logits() -> Tensor:
+    return torch.tensor(usual_logits(), dtype=torch.float64)
 
 
 class Lite0Teacher(Teacher[Lite0]):

@@ -20,7 +20,7 @@ from avloc.weights import YAMNET, Located
 
 def audio_concepts(logits: Tensor) -> Tensor:
     """Unit vectors [B, D] of logits [B, 521]: a concept's strength is relu(highest logit of its classes + 5)."""
-    best = strongest(logits, [concept.audioset for concept in CONCEPTS])
+    best = strongest(logits, tuple(concept.audioset for concept in CONCEPTS))
     return unit_concepts((best + CLASS_OFFSET).relu(), audio_bias=AUDIO_BIAS)
 
 

@@ -27,6 +27,7 @@ from avloc.teachers.base import Teacher
 from avloc.teachers.detr import DetrSettings, DetrTeacher
 from avloc.teachers.panns import PannsSettings, PannsTeacher, choose_sound
 from avloc.weights import CNN14, DETR, locate
+from tests.fake_gpu import fake_gpu, on_gpu
 from tests.teacher_makers import RATE, SECONDS, concept_teacher, hints_of, make_store
 
 CPU = torch.device("cpu")
@@ -201,6 +202,23 @@ def test_published_size(store: Store, weights: Path) -> None:
     (hint,) = teacher.hints([teacher.read(store.read(store.ids[0]))])
     assert hint is not None
     assert hint.shape == teacher.stamp.shape == (25, 25)
+
+
+@pytest.mark.usefixtures("no_hash_in_names")
+@pytest.mark.parametrize("name", ["panns", "detr", "yamnet", "lite0"])
+def test_a_batch_on_a_gpu_is_copied_there_once(name: str, store: Store, weights: Path) -> None:
+    teacher = teacher_named(name, store, weights)
+    inputs = [torch.tensor(teacher.read(store.read(clip_id))) for clip_id in store.ids[: teacher.batch_size]]
+    model = teacher.model
+    with fake_gpu() as copies, torch.no_grad():
+        on_gpu(model)
+        teacher.device = torch.device("cuda")
+        for _ in range(2):  # the first copies constants
+            copies.clear()
+            hints = teacher._predict_some([one.pin_memory() for one in inputs])
+    assert (hints.device.type, len(hints)) == ("cuda", len(inputs))
+    assert (copies.blocking, copies.pageable) == ([], [])
+    assert copies.pinned == [tuple(one.shape) for one in inputs]
 
 
 @pytest.mark.usefixtures("no_hash_in_names")
