@@ -42,10 +42,7 @@ def copies(options: Options) -> Iterator[Row]:
     """Rates of copies of a batch's size to the device, from pageable and from pinned memory."""
     source = torch.ones(options.size(1 << 28, 1 << 20), dtype=torch.uint8)
     target = torch.empty_like(source, device=options.device)
-    sources = {"pageable": source}
-    if options.on_gpu:
-        sources["pinned"] = source.pin_memory()
-    for kind, memory in sources.items():
+    for kind, memory in {"pageable": source, "pinned": options.pinned(source)}.items():
 
         def copy(memory: torch.Tensor = memory) -> None:
             target.copy_(memory, non_blocking=True)

@@ -48,6 +48,10 @@ class Options:
         """How long to wait for a process: `most` seconds, or what is left of the command's time."""
         return max(1.0, min(most, self.left_s()))
 
+    def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor in pinned memory if the device is a GPU, as loaders give it."""
+        return tensor.pin_memory() if self.on_gpu else tensor
+
     def wait(self) -> None:
         """Wait for the device."""
         if self.on_gpu:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -53,7 +53,7 @@ def _steps(options: Options, batch: int) -> Iterator[Row]:
 _Shape = tuple[torch.Size, nn.Conv2d]
 
 
-def _convolutions(model: nn.Module, run: object) -> list[_Shape]:
+def _convolutions(model: nn.Module, run: Callable[[], object]) -> list[_Shape]:
     """Input shape and layer of each convolution that a step runs."""
     found: list[_Shape] = []
     hooks = [
@@ -61,7 +61,6 @@ def _convolutions(model: nn.Module, run: object) -> list[_Shape]:
         for part in model.modules()
         if isinstance(part, nn.Conv2d)
     ]
-    assert callable(run)
     run()
     for hook in hooks:
         hook.remove()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from avloc.registry import METHOD_SPECS
 from avloc.teachers.base import Teacher
@@ -24,12 +25,14 @@ def hints(options: Options) -> Iterator[Row]:
         yield from attempted(f"hints of {name}", partial(_hints, options, name, make))
 
 
-def _hints(options: Options, name: str, make: object) -> Iterator[Row]:
-    assert callable(make)
-    inputs_of = _inputs(options)[name]
+def _hints(options: Options, name: str, make: Callable[[Options], Teacher]) -> Iterator[Row]:
+    some = [options.pinned(torch.tensor(one)) for one in _inputs(options)[name]]
     for precision in ("fp32", "bf16"):
-        teacher: Teacher = make(options).in_precision(precision)
-        inputs = inputs_of[: options.size(16, 1) * teacher.batch_size]
+        try:
+            teacher = make(options).in_precision(precision)
+        except ImportError as error:
+            raise Skipped(f"a package is not installed: {error}") from None
+        inputs = some[: options.size(16, 1) * teacher.batch_size]
         seconds = options.seconds(partial(teacher.hints, inputs), options.size(3, 1), warm=1)
         yield Row(name=f"hints of {name}, {precision}", value=len(inputs) / seconds, unit="hints/s")
 
@@ -48,11 +51,8 @@ def _located(path: Path) -> Located:
 
 def _panns(options: Options) -> PannsTeacher:
     path = options.work / "Cnn14.pth"
-    try:
-        if not path.is_file():
-            save_cnn14(path)
-    except ImportError as error:
-        raise Skipped(f"PANNs needs panns_inference and librosa: {error}") from None
+    if not path.is_file():
+        save_cnn14(path)
     return PannsTeacher(PannsSettings(sound="store"), METHOD_SPECS["avc"].store, _located(path), options.device)
 
 
