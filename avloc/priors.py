@@ -18,7 +18,7 @@ from avloc.networks.backbones import CONVNETS
 from avloc.networks.base import BackboneOutput, deterministic_inference, fold_batch_norms, mean_activation
 from avloc.networks.builder import build_backbone, load_pretrained
 from avloc.progress import Listener, silent
-from avloc.transforms import normalise_frames
+from avloc.transforms import normalise_frames, on_device
 from avloc.weights import DETR, imagenet_weights, locate
 
 SIDE = 224  # pixels of its square input, whatever the input of the model
@@ -76,7 +76,7 @@ class ObjectPrior:
 
         Kernels round differently for other batch sizes.
         """
-        frames = normalise_frames(frames_B3HW.to(self.device)).to(self.dtype)
+        frames = normalise_frames(on_device(frames_B3HW, self.device)).to(self.dtype)
         with deterministic_inference():
             out: BackboneOutput = self.network(frames.contiguous(memory_format=torch.channels_last))
             return mean_activation(out.features)
@@ -121,6 +121,6 @@ class DetrPrior:
         """
         with deterministic_inference():
             # Contiguous batches of one: kernels are chosen by batch size and memory layout.
-            frames = (frame.contiguous()[None] for frame in frames_B3HW.to(self.device))
+            frames = (frame.contiguous()[None] for frame in on_device(frames_B3HW, self.device))
             maps = [detr.attention_maps(self.network, frame, confidence=self.confidence)[0] for frame in frames]
         return [None if attention.isnan().any() else attention for attention in maps]

@@ -27,7 +27,7 @@ Maker = Callable[..., Step]
 
 def _cases(options: Options) -> dict[str, Maker]:
     """Every step by name; in a quick run one of each method."""
-    clips = options.size(6, 2)
+    clips = options.size(4, 2)
     cases = [(case.method, case.settings, partial(localizer_step, case, clips)) for case in STEPS]
     cases += [(method, (setting,), partial(event_step, method, setting, clips)) for method, setting in EVENT_STEPS]
     first = {method: (method, settings, make) for method, settings, make in reversed(cases)}
