@@ -36,6 +36,11 @@ class Options:
     methods: tuple[str, ...] = ()
     """Methods of the row about methods; empty: all of them."""
 
+    @property
+    def few(self) -> int:
+        """Measured rounds of rows whose round takes minutes."""
+        return max(1, self.repeats // 2)
+
     def count(self, usual: int, quick: int) -> int:
         """Number of clips of a row."""
         return self.clips or (quick if self.quick else usual)
