@@ -28,9 +28,10 @@ def process_context() -> BaseContext:
 def start_server() -> None:
     """Start the server in advance, so that its imports run beside those of this process."""
     if sys.platform == "linux":
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
         process_context()
+        resource_tracker.ensure_running()  # unblocks SIGINT
         with sigint_blocked():
             forkserver.ensure_running()
 
