@@ -53,6 +53,10 @@ def prepare(
 ) -> None:
     """Turn videos, frame and sound folders, or packed sets into a store."""
     mode_of(ctx)
+    from avloc.fork_server import start_server
+
+    if workers != 1 and not dry_run:
+        start_server()
     from avloc.console import terminal
     from avloc.prepare import PrepareOptions
     from avloc.prepare import prepare as run

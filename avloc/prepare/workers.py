@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 
+from avloc.fork_server import process_context, sigint_blocked
 from avloc.prepare.clips import Job, PreparedClip, make_clip
 from avloc.prepare.sources import Skip
 
@@ -42,7 +42,7 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[PreparedClip | Skip]:
     waiting: deque[Future[PreparedClip | Skip]] = deque()
     try:
         for job in jobs:
-            with _sigint_blocked():
+            with sigint_blocked():
                 waiting.append(pool.submit(make_clip, job))
             if len(waiting) >= workers * _QUEUE_PER_WORKER:
                 yield waiting.popleft().result()
@@ -55,7 +55,7 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[PreparedClip | Skip]:
 def _isolated(job: Job) -> PreparedClip | Skip:
     with _pool(1) as pool:
         try:
-            with _sigint_blocked():
+            with sigint_blocked():
                 future = pool.submit(make_clip, job)
             return future.result()
         except BrokenProcessPool:
@@ -64,22 +64,7 @@ def _isolated(job: Job) -> PreparedClip | Skip:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawn, since decoders and HDF5 have threads and state that do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
-
-
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Block SIGINT for processes started inside, so that Ctrl-C during their imports prints no traceback."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=_init_worker)
 
 
 def _init_worker() -> None:

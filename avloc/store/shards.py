@@ -23,8 +23,9 @@ from avloc.files import write_buffer
 from avloc.sharding import JobShard
 from avloc.store.shard_file import IDS, Column, Shard
 
-_MAX_OPEN = 256
-"""Limit on open files: processes may open about a thousand, and large stores have more shards."""
+_MAX_OPEN = 128
+"""Limit on open files of a folder: training reads six (clips and two hints, and those of `--val`), and processes may
+open about a thousand."""
 
 Row = TypeVar("Row")
 

@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     out.add_argument("--json", type=Path, help="also write all rows to this file, after every row")
     out.add_argument("--row", choices=ROWS, action="append", help="only this row; may repeat")
-    out.add_argument("--repeats", type=int, default=3, help="measured rounds")
+    out.add_argument("--repeats", type=int, default=3, help="measured rounds; half as many of rows that take minutes")
     out.add_argument("--clips", type=int, help="number of clips, in place of each row's default")
     out.add_argument("--batch", type=int, help="batch size, in place of each row's default")
     out.add_argument("--video-seconds", type=float, default=60.0, help="length of the overlay video")

@@ -133,7 +133,7 @@ def distill_cache(options: Options, work: Path) -> list[Row]:
         alone.append(Lap(*map(float, times)))
 
     spent = interleaved(
-        options.repeats,
+        options.few,
         {
             REFERENCE: emptied(npy, lambda: _reference("distill", work / "media", npy, weights)),
             "bf16": lambda: ours("bf16"),

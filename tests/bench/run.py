@@ -53,6 +53,17 @@ def measure(arguments: argparse.Namespace) -> None:
         rows += measured
         if arguments.json:
             arguments.json.write_text(json.dumps({"header": about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{format_table(rows)}")
+
+
+def format_table(rows: list[Row]) -> str:
+    """All rows as a Markdown table: medians, and smallest and largest value in brackets."""
+    sides = [side for side in _SIDES if any(row.get(side) for row in rows)]
+    lines = [("row", *sides, "unit", "ratio"), ("---", *["--:"] * len(sides), "---", "--:")]
+    for row in rows:
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
+        lines.append((row["row"], *(_values(row[side]) if row.get(side) else "" for side in sides), row["unit"], ratio))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def format_row(row: Row) -> str:

@@ -19,7 +19,7 @@ from avloc.metrics import ground_truth
 from avloc.protocols import Protocol
 from avloc.transforms import log_spectrogram
 from tests.bench import material, reference, reference_scoring, rows_data
-from tests.bench.run import ROWS, format_row
+from tests.bench.run import ROWS, format_row, format_table
 from tests.bench.timing import Lap, alone, compared, interleaved, python
 
 
@@ -102,6 +102,7 @@ def test_a_ratio_above_one_means_avloc_is_faster():
     more = compared("name", "what", spent, work=12, unit="clips/s")
     assert (more["reference"]["median"], more["avloc"]["median"], more["ratio"]) == (3.0, 6.0, 2.0)
     assert "reference 3 [2 .. 6], avloc 6 [4 .. 12] clips/s  x 2.00" in format_row(more)
+    assert "| name | 3 [2 .. 6] | 6 [4 .. 12] | clips/s | 2.00 |" in format_table([more])
     assert "ratio" not in format_row(alone("name", "what", [1.0]))
 
 

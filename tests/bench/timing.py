@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import statistics
@@ -20,6 +21,7 @@ import torchvision
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE, AVLOC, MACHINE = "reference", "avloc", "machine"
 Row = dict[str, Any]
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,11 @@ class Options:
     quick: bool = False
     methods: tuple[str, ...] = ()
     """Methods of the row about methods; empty: all of them."""
+
+    @property
+    def few(self) -> int:
+        """Measured rounds of rows whose round takes minutes."""
+        return max(1, self.repeats // 2)
 
     def count(self, usual: int, quick: int) -> int:
         """Number of clips of a row."""
@@ -131,7 +138,11 @@ def _rounded(value: float) -> float:
 
 
 def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python ARGUMENTS` in a temporary folder; raise RuntimeError if it fails."""
+    """Run `python ARGUMENTS` in a temporary folder; raise RuntimeError if it fails.
+
+    Processes that it leaves, as the server of `avloc.fork_server`, are waited for, so that their time is counted.
+    """
+    before = _children()
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment},
@@ -140,9 +151,19 @@ def python(*arguments: object, **environment: str) -> subprocess.CompletedProces
         text=True,
         check=False,
     )
+    for process in _children() - before:
+        os.waitpid(process, 0)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done
+
+
+def _children() -> set[int]:
+    """Children of this process, which becomes the parent of descendants whose own parents end."""
+    if sys.platform != "linux":
+        return set()
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -6,6 +6,7 @@ import io
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 import avloc
+from avloc import loader_processes
 from avloc.annotations.testsets import published_list, silent_pairs
 from avloc.checkpoint import load_model, save_model
 from avloc.config import ModelConfig
@@ -285,6 +287,15 @@ def test_an_absent_store_gives_the_line_to_type(here, tmp_path, monkeypatch, tes
 def test_a_store_that_is_none(here, model, tmp_path):
     done = here("eval", "--store", tmp_path, "--model", model)
     assert (done.code, "is not a prepared store" in done.err) == (5, True)
+
+
+def test_shared_memory_that_is_too_small_is_refused(here, model, store, monkeypatch, tmp_path):
+    monkeypatch.setattr(loader_processes, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(loader_processes.shutil, "disk_usage", lambda _path: SimpleNamespace(free=10**5))
+    done = here("eval", "--store", store, "--model", model, "--maps", "av", "--json")
+    assert (done.code, done.out) == (5, "")
+    assert f"MB in {tmp_path}, which has 0 MB free" in done.err
+    assert "lower --batch" in done.err
 
 
 @pytest.mark.parametrize(("need", "named"), [({"rate": 44_100}, "--rate 44100"), ({"seconds": 4.0}, "4 s")])
