@@ -19,6 +19,7 @@ from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
 from avloc.train.loop import EpochBatches
 from avloc.train.plan import TrainingPlan, TrainOptions, identity, plan_training, provenance, start_engine
+from avloc.train.prefetch import prefetched
 from avloc.train.run_folder import RunFolder
 from avloc.train.task import step_seed
 from avloc.train.validation import VALIDATION_PROCESSES, check_damage, validate
@@ -96,7 +97,8 @@ class LocalizerTask:
                 clips.bytes_per_clip(views) * rows, in_flight, "lower `workers`; --set workers=0 needs none"
             )
         on_gpu = self.engine.device.type == "cuda"
-        return clip_loader(clips, _WithCrops(batches, views), workers=workers, pin_memory=on_gpu)
+        loader = clip_loader(clips, _WithCrops(batches, views), workers=workers, pin_memory=on_gpu)
+        return prefetched(loader, self.engine.device) if on_gpu else loader
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch."""
