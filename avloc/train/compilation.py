@@ -29,4 +29,4 @@ def compile_forward(modules: Iterable[nn.Module], device: torch.device) -> None:
         hint = "Install a C++ compiler (g++ or clang), for a GPU also triton, or leave out --set compile=true."
         raise Refused(reason, hint=hint) from error
     for module in modules:
-        module.compile(backend=_BACKEND)
+        module.compile(backend=_BACKEND, dynamic=False)  # steps have one shape, and dynamic ones fail in PyTorch 2.14

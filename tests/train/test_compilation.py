@@ -85,7 +85,7 @@ def test_a_compiler_that_does_not_work_is_named(monkeypatch):
     monkeypatch.setattr(compilation, "_BACKEND", broken)
     torch._dynamo.reset()
     module = torch.nn.Linear(2, 2)
-    with pytest.raises(Refused, match="torch.compile does not work for cpu here: .*no working C") as caught:
+    with pytest.raises(Refused, match=r"torch\.compile does not work for cpu here: .*no working C") as caught:
         compile_forward([module], CPU)
     assert "Install a C++ compiler (g++ or clang)" in caught.value.hint
     assert module._compiled_call_impl is None
