@@ -168,7 +168,7 @@ class TrainConfig:
     workers: int = -1
     """Loader processes (`avloc.loader_processes.process_count`); they do not change the result."""
     compile: bool = False
-    """Compile the backbones (`avloc.train.compilation`); the result is equal up to rounding."""
+    """Compile the backbones in training steps (`avloc.train.compilation`); experimental."""
 
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):
