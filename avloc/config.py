@@ -167,6 +167,8 @@ class TrainConfig:
     """`fp32`, `bf16`, or `auto`: bf16 if the hardware is faster in it."""
     workers: int = -1
     """Loader processes (`avloc.loader_processes.process_count`); they do not change the result."""
+    compile: bool = False
+    """Compile the backbones in training steps (`avloc.train.compilation`); experimental."""
 
     def __post_init__(self) -> None:
         for name, known in (("audio_teacher", AUDIO_TEACHERS), ("visual_teacher", VISUAL_TEACHERS)):

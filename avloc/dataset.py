@@ -5,7 +5,7 @@ Shape letters: B batch, N samples, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from avloc.transforms import crop_bounds
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch on the CPU."""
+    """One batch, loaded to the CPU."""
 
     ids: list[str]
     frames: Tensor
@@ -59,13 +59,17 @@ class Batch:
     failed_at: list[int]
     """Positions of these among all clips of the batch, ascending."""
 
+    def mapped(self, change: Callable[[Tensor], Tensor], but: Container[str] = ()) -> Batch:
+        """The batch with `change` applied to its tensors and those of `hints`, except for fields named in `but`."""
+
+        def changed(part: object) -> dict[str, Any]:
+            return {name: change(it) for name, it in vars(part).items() if isinstance(it, Tensor) and name not in but}
+
+        return replace(self, **changed(self), hints=replace(self.hints, **changed(self.hints)))
+
     def pin_memory(self) -> Batch:
         """The batch in pinned memory, from which it is copied to a GPU while the host goes on (`DataLoader`)."""
-        pinned: list[dict[str, Any]] = [
-            {name: value.pin_memory() for name, value in vars(part).items() if isinstance(value, Tensor)}
-            for part in (self, self.hints)
-        ]
-        return replace(self, **pinned[0], hints=replace(self.hints, **pinned[1]))
+        return self.mapped(Tensor.pin_memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +106,7 @@ def _prepare_hint(spec: StoreSpec, config: ModelConfig) -> str:
     long_enough = [name for name, method in METHOD_SPECS.items() if method.store.seconds >= config.seconds]
     if not long_enough:
         return "No store is that long: train with a smaller model.seconds."
-    method = config.method if config.method in long_enough else long_enough[0]
-    return f"Prepare it again with --for {method} {rate}."
+    return f"Prepare it again with --for {config.method if config.method in long_enough else long_enough[0]} {rate}."
 
 
 def fit_sound(sound: NDArray[Any], rate: int, config: ModelConfig) -> tuple[NDArray[Any], int]:

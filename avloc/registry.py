@@ -241,7 +241,7 @@ _FEATURES = {"vision_trunk": "vgg19", "audio_trunk": "vggish", "dim": 512, "seco
 _SMALL = {"loss": _WITHOUT_HINTS, "optim": {"lr": 1e-3}, "init": "random", "precision": "fp32"}
 _MEDIA_SETTINGS = (
     *(f"model.{name}" for name in ("vision_trunk", "audio_trunk", "dim", "tau", "seconds", "rate", "frame")),
-    *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers", "weights_dir"),
+    *("augment.scale", "augment.flip", "freeze", "thaw", "precision", "workers", "compile", "weights_dir"),
 )
 """Unused by methods that are trained on features in the store."""
 

@@ -233,9 +233,21 @@ def crop_frames(frames_B3HW: Tensor, sizes_B2: Tensor, crops: Crops) -> Tensor:
         torch.split(_pixel_grid(crops, sizes_B2, frames_B3HW), _AT_ONCE),
         strict=True,
     )
-    return torch.cat(
-        [F.grid_sample(frames.float(), places, padding_mode="border", align_corners=False) for frames, places in parts]
-    )
+    return torch.cat([_sampled(frames.float(), places) for frames, places in parts])
+
+
+def _sampled(images_BCHW: Tensor, grid_BHW2: Tensor, mode: str = "bilinear") -> Tensor:
+    """Images sampled at x and y in [-1, 1]; outside of them their border is replicated."""
+    padding = "border"
+    if images_BCHW.device.type == "mps" and mode != "bicubic":  # where PyTorch before 2.13 has zeros only
+        grid_BHW2, padding = inside(grid_BHW2, *images_BCHW.shape[2:]), "zeros"
+    return F.grid_sample(images_BCHW, grid_BHW2, mode=mode, padding_mode=padding, align_corners=False)
+
+
+def inside(grid_BHW2: Tensor, height: int, width: int) -> Tensor:
+    """The sampling grid, clamped to the centres of the outer pixels of an image."""
+    limits = zip(grid_BHW2.unbind(-1), (1 - 1 / width, 1 - 1 / height), strict=True)
+    return torch.stack([places.clamp(-limit, limit) for places, limit in limits], -1)
 
 
 def _pixel_grid(crops: Crops, sizes_B2: Tensor, padded: Tensor) -> Tensor:
@@ -261,7 +273,7 @@ def crop_labels(labels_BHW: Tensor, crops: Crops, mode: str = "nearest") -> Tens
     """
     sizes = torch.stack([torch.full_like(crops.left, length) for length in labels_BHW.shape[1:]], 1)
     grid = _pixel_grid(crops, sizes, labels_BHW)
-    cut = F.grid_sample(labels_BHW[:, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
+    cut = _sampled(labels_BHW[:, None].float(), grid, mode)
     return cut[:, 0].round().clamp(0, 255).to(torch.uint8)
 
 
@@ -278,5 +290,4 @@ def crop_maps(maps: Tensor, crops: Crops) -> Tensor:
     theta = torch.stack([signed_w, zero, centre_x, zero, crops.height, centre_y], 1).view(-1, 2, 3).to(maps)
     channels = maps if maps.dim() == 4 else maps.unsqueeze(1)
     grid = F.affine_grid(theta, list(channels.shape), align_corners=False)
-    cut = F.grid_sample(channels, grid, padding_mode="border", align_corners=False)
-    return cut.reshape(maps.shape)
+    return _sampled(channels, grid).reshape(maps.shape)

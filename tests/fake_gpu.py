@@ -35,6 +35,10 @@ class Copies:
     """Not blocking, but staged: the host waits while they are copied within its own memory."""
     pinned: list[tuple[int, ...]] = field(default_factory=list)
     """The host does not wait for these."""
+    operators: set[str] = field(default_factory=set)
+    """Operators that ran on the GPU."""
+    doubles: list[str] = field(default_factory=list)
+    """Operators that put float64 on the GPU, which mps cannot hold."""
 
     def clear(self) -> None:
         for shapes in (self.blocking, self.pageable, self.pinned):
@@ -42,11 +46,11 @@ class Copies:
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, copies: Copies, pinned: set[int]) -> None:
+    def __init__(self, copies: Copies, pinned: set[int], *, zeros: bool) -> None:
         super().__init__()
-        self._copies, self._pinned = copies, pinned
+        self._copies, self._pinned, self._zeros = copies, pinned, zeros
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: C901
         kwargs = kwargs or {}
         if torch.is_inference_mode_enabled() and func is not torch.ops.prim.device.default:
             with self:  # operations that are made of others arrive whole
@@ -58,6 +62,8 @@ class _Recorder(TorchDispatchMode):
         if not any(tensor.is_cuda for tensor in given) and (device is None or torch.device(device).type != "cuda"):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
+        if self._zeros and func.name() == "aten::_local_scalar_dense":
+            return 0.0 if given[0].is_floating_point() else 0
         is_copy = func.name() in ("aten::_to_copy", "aten::copy_")
         out = func(*args, **kwargs)
         if func.name() in _INDEXED_ASSIGNMENTS and any(index.dtype == torch.bool for index in tree_leaves(args[1])):
@@ -68,6 +74,14 @@ class _Recorder(TorchDispatchMode):
             for tensor in given:
                 if not tensor.is_cuda and tensor.dim():
                     self._record(tensor, non_blocking=False)
+        if func.namespace == "aten":
+            self._copies.operators.add(func.name())
+        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if any(each.is_cuda and each.dtype in (torch.float64, torch.complex128) for each in results):
+            self._copies.doubles.append(func.name())
+        if self._zeros and is_copy and not out.is_cuda:
+            with unset_fake_temporarily():
+                return torch.zeros(out.shape, dtype=out.dtype)
         return out
 
     def _record(self, source: Tensor, *, non_blocking: bool) -> None:
@@ -77,8 +91,11 @@ class _Recorder(TorchDispatchMode):
 
 
 @contextmanager
-def fake_gpu() -> Iterator[Copies]:
-    """Context in which the device `cuda` can be computed on; yields the copies so far, which may be cleared."""
+def fake_gpu(*, zeros: bool = False) -> Iterator[Copies]:
+    """Context in which the device `cuda` can be computed on; yields the copies so far, which may be cleared.
+
+    With `zeros`, values that the host reads back are 0, where they would raise an error otherwise.
+    """
     copies, pinned, kept = Copies(), set(), []
 
     def pin_memory(tensor: Tensor) -> Tensor:
@@ -94,7 +111,7 @@ def fake_gpu() -> Iterator[Copies]:
         patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         patch.object(torch.cuda, "is_bf16_supported", lambda: True),
         FakeTensorMode(allow_non_fake_inputs=True),
-        _Recorder(copies, pinned),
+        _Recorder(copies, pinned, zeros=zeros),
     ):
         yield copies
 

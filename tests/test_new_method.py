@@ -55,6 +55,9 @@ class Newcomer(Method):
     def pretrained(self):
         return []
 
+    def backbones(self):
+        return [self.vision, self.audio]
+
     def freeze_backbones(self):
         raise UsageError("freeze = true leaves no trainable parameters")
 

@@ -15,6 +15,7 @@ from avloc.transforms import (
     crop_frames,
     crop_maps,
     draw_crops,
+    inside,
     int16_to_float,
     log_spectrogram,
     normalise_frames,
@@ -214,3 +215,14 @@ def test_the_map_follows_the_picture(left, top, flip, x, y):
         row, column = divmod(int(followed.argmax()), 25)
         assert abs((column + 0.5) / 25 - expected_x) <= 0.05
         assert abs((row + 0.5) / 25 - expected_y) <= 0.05
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_a_clamped_grid_replicates_the_border(mode):
+    """As on mps, where older versions of PyTorch pad with zeros only."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 5, 9, generator=generator) + 1
+    grid = 3 * torch.rand(2, 40, 40, 2, generator=generator) - 1.5
+    border = torch.nn.functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+    zeros = torch.nn.functional.grid_sample(images, inside(grid, 5, 9), mode=mode, align_corners=False)
+    assert torch.allclose(zeros, border, atol=1e-5)

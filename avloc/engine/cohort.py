@@ -65,12 +65,12 @@ class Cohort:
     def of_pictures(self, cells_NcD: Tensor) -> Tensor:
         """[N] peak cosine that one of fifty sounds of the cohort exceeds, for pictures of unit vectors."""
         peaks = torch.einsum("ncd,kd->nck", cells_NcD.float(), self.audio.to(cells_NcD.device)).amax(1)
-        return peaks.quantile(QUANTILE, dim=1)
+        return peaks.cpu().quantile(QUANTILE, dim=1)  # computed in float64, which mps lacks
 
     def of_sounds(self, audio_MD: Tensor) -> Tensor:
         """[M] peak cosine that one of fifty pictures of the cohort exceeds, for unit vectors of sounds."""
         peaks = torch.einsum("lcd,md->mlc", self.image.to(audio_MD.device), audio_MD.float()).amax(2)
-        return peaks.quantile(QUANTILE, dim=1)
+        return peaks.cpu().quantile(QUANTILE, dim=1)
 
     def similarity(self, image_DHW: Tensor, audio_D: Tensor) -> float:
         """Mean of both for one picture and one sound."""

@@ -33,13 +33,17 @@ from avloc.transforms import (
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device `cpu`, `cuda`, `cuda:N` or `mps`, as in torch; `auto` is CUDA if available, else the CPU.
+    """The device `cpu`, `cuda`, `cuda:N` or `mps`, as in torch.
+
+    `auto` is CUDA if available, else mps unless processes share the batches, else the CPU.
 
     Raises:
         UsageError: no such device; the message lists those available.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        mps = torch.backends.mps.is_available() and not shared
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     here = _devices()
     if name not in here:
         raise UsageError(f"--device {name} is not usable here; valid: auto, {', '.join(here)}")
@@ -69,6 +73,8 @@ def pick_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type != "cpu":
+        return "fp32"
     has = torch.cpu.get_capabilities()
     vectors = has.get("avx512_bf16", False) and not str(has.get("cpu_name", "")).startswith("Intel")
     return "bf16" if has.get("amx_bf16", False) or vectors else "fp32"

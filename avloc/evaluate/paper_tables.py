@@ -25,7 +25,7 @@ _METHOD = "avc"
 _HINTS: Mapping[str, str] = {"panns": "audio", "detr": "visual"}
 _SAME_TESTSETS: Mapping[str, tuple[str, ...]] = {"flickr": ("flickr", "flickr-250")}
 """The paper says 250 test clips; its code scores the list of 249."""
-_FREE = ("seed", "workers", "precision", "init")
+_FREE = ("seed", "workers", "compile", "precision", "init")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from avloc.metrics.intervals import METRICS
 from avloc.protocols import Protocol
 
 RUNS_SCHEMA = "avloc.runs/1"
-_OWN_TO_A_RUN = ("name", "source", "version", "torch", "epoch", "config.seed", "config.workers")
+_OWN_TO_A_RUN = ("name", "source", "version", "torch", "epoch", "config.seed", "config.workers", "config.compile")
 """Entries of a model's card that may differ within a group."""
 
 

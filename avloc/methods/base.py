@@ -143,12 +143,16 @@ class Method(PublishedModel):
         """The backbones that can start from published weights, each with the name of its network."""
 
     @abstractmethod
+    def backbones(self) -> list[nn.Module]:
+        """The networks before the layers that are the method's own."""
+
     def freeze_backbones(self) -> None:
         """Train only what follows the backbones.
 
         Raises:
             UsageError: there are no such parameters.
         """
+        self.freeze(*self.backbones())
 
     def freeze(self, *parts: nn.Module) -> None:
         """Freeze modules: no gradients, and eval mode from now on."""

@@ -43,9 +43,9 @@ class EZVSL(Method):
         dim = self.config.dim
         return nn.Conv2d(vision_width, dim, kernel_size=1), nn.Linear(audio_width, dim)
 
-    def freeze_backbones(self) -> None:
-        """Train the projections alone."""
-        self.freeze(self.imgnet, self.audnet)
+    def backbones(self) -> list[nn.Module]:
+        """Those of images and of audio."""
+        return [self.imgnet, self.audnet]
 
     def trainable(self, name: str) -> bool:
         """A frozen pretrained head and what it depends on stay frozen."""

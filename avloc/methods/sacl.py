@@ -92,10 +92,6 @@ class SACL(VGGishMethod):
         """ResNet18 and VGGish."""
         return [(self.frame, "resnet18"), self.pretrained_vggish()]
 
-    def freeze_backbones(self) -> None:
-        """Train the two layers behind VGGish alone."""
-        self.freeze(self.frame, self.sound.features, self.sound.embeddings)
-
     @classmethod
     def from_published(cls, files: Mapping[str, Mapping[str, Any]]) -> Published | None:
         """Bare state dictionaries of frame and sound; the frame's `fc` is dropped."""

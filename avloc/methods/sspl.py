@@ -59,6 +59,7 @@ class SSPL(VGGishMethod):
     `image` holds VGG16's features, not of unit length; the predictive coding module takes the embedding of 128.
     """
 
+    frame: nn.Sequential
     training_only = ("head.",)
 
     def __init__(self, config: ModelConfig) -> None:
@@ -69,7 +70,7 @@ class SSPL(VGGishMethod):
         self.sound = VGGishWithMLP()
         self.pcm = PredictiveCoding() if config.own["pcm"] else None
         self.head = SimSiamHead()
-        self.freeze(self.frame, self.sound.features, self.sound.embeddings)
+        self.freeze(*self.backbones())
 
     def encode_image(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """VGG16's last features [B, 512, H/16, W/16] before ReLU, not of unit length, and their `activation`."""

@@ -26,6 +26,7 @@ class VGGishMethod(Method):
 
     time_axes = (1, 2)
     views = 2
+    frame: nn.Module
     sound: VGGishWithMLP
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,6 +46,10 @@ class VGGishMethod(Method):
     def encode_audio(self, spectrograms: Tensor) -> Tensor:
         """A packed `SoundVectors`, [B, 512 + 128]."""
         return self.sound.vectors(spectrograms).packed()
+
+    def backbones(self) -> list[nn.Module]:
+        """The image network, and VGGish without the two layers."""
+        return [self.frame, self.sound.features, self.sound.embeddings]
 
     def pretrained_vggish(self) -> tuple[nn.Module, str]:
         """VGGish without the two layers, and its name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,14 @@ from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, clip_loader
 from avloc.distributed import Peers
 from avloc.engine import pick_device, pick_precision
+from avloc.errors import UsageError
 from avloc.loader_processes import batches_in_flight, check_shared_memory, process_count
 from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
+from avloc.train.compilation import compile_forward
 from avloc.train.loop import EpochBatches
 from avloc.train.plan import TrainingPlan, TrainOptions, identity, plan_training, provenance, start_engine
+from avloc.train.prefetch import prefetched
 from avloc.train.run_folder import RunFolder
 from avloc.train.task import step_seed
 from avloc.train.validation import VALIDATION_PROCESSES, check_damage, validate
@@ -65,6 +69,8 @@ class LocalizerTask:
             self.engine.model.freeze_backbones()
         if self.config.thaw:
             self.engine.model.thaw(*self.config.thaw.split(","))
+        if self.config.compile:
+            compile_forward(self.engine.model.backbones(), self.device)
         return init
 
     @property
@@ -77,7 +83,9 @@ class LocalizerTask:
         return self.engine.model.groups()
 
     def share(self, peers: Peers) -> None:
-        """Share batches with other processes."""
+        """Share batches with other processes; a UsageError if the backbones are compiled."""
+        if peers.size > 1 and self.config.compile:
+            raise UsageError(f"compile = true is impossible in {peers.size} processes; valid: false")
         self.engine.share(peers)
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
@@ -96,7 +104,8 @@ class LocalizerTask:
                 clips.bytes_per_clip(views) * rows, in_flight, "lower `workers`; --set workers=0 needs none"
             )
         on_gpu = self.engine.device.type == "cuda"
-        return clip_loader(clips, _WithCrops(batches, views), workers=workers, pin_memory=on_gpu)
+        loader = clip_loader(clips, _WithCrops(batches, views), workers=workers, pin_memory=on_gpu)
+        return prefetched(loader, self.engine.device) if on_gpu else loader
 
     def terms(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch."""
@@ -106,7 +115,8 @@ class LocalizerTask:
     def validate(self) -> tuple[float, float] | None:
         """Score and value on the held-out clips."""
         held_out = self.plan.validation
-        return validate(self.engine, held_out, self.config) if held_out else None
+        with torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext():
+            return validate(self.engine, held_out, self.config) if held_out else None
 
     def card(self, init: dict[str, Any]) -> dict[str, Any]:
         """Provenance of the model."""

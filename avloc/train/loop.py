@@ -66,7 +66,7 @@ def train(
         UsageError: fewer clips in a batch than processes.
         WeightsError: initial weights are absent.
     """
-    if peers.size > 1 and options.device.startswith("cuda:"):
+    if peers.size > 1 and options.device.startswith(("cuda:", "mps")):
         raise UsageError(f"--device {options.device} is one GPU for {peers.size} processes; valid: auto, cpu or cuda")
     task = make_task(options, config, listener)
     if options.dry_run:

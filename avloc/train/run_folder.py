@@ -14,7 +14,7 @@ from avloc.errors import Refused
 from avloc.files import atomic_path, read_json_lines, write_bytes
 from avloc.protocols import PRECISIONS
 
-FREE_TO_CHANGE = ("epochs", "workers")
+FREE_TO_CHANGE = ("epochs", "workers", "compile")
 """Settings that may differ when a run is resumed."""
 
 

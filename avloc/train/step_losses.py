@@ -34,7 +34,8 @@ class StepLosses:
     def send(self, step: int, losses: Mapping[str, Tensor]) -> Tensor:
         """Take the terms of a step; returns 1 if any of them is not finite in any process, else 0, on the device.
 
-        As `found_inf` of a fused optimiser it leaves the weights as they are.
+        As `found_inf` of a fused optimiser it leaves the weights as they are; that of mps ignores it, and the run stops
+        before it saves them.
         """
         values = self._peers.total(torch.stack([*losses.values()]).detach()) / self._peers.size
         not_finite = (~values.isfinite()).any().float()

@@ -10,18 +10,21 @@ import pytest
 import torch
 from torch import nn
 
+from avloc import load
 from avloc.checkpoint import load_model, save_model
 from avloc.config import AugmentConfig, LossWeights, ModelConfig, TrainConfig, parse_settings, resolve_config
 from avloc.dataset import Batch
-from avloc.engine import Engine, pick_device, pick_precision, weighted_total
+from avloc.engine import Engine, pick_device, pick_precision, predict_cells, score_clips, weighted_total
 from avloc.errors import UsageError
 from avloc.losses import contrastive
 from avloc.methods import HintBatch
 from avloc.networks.base import allows_tf32
 from avloc.networks.builder import build_backbone
+from avloc.protocols import PROTOCOLS
 from avloc.registry import METHOD_SPECS
 from avloc.transforms import constant, normalise_frames, tukey_window
 from tests.fake_gpu import fake_gpu, on_gpu
+from tests.mps_kernels import without_mps
 from tests.small_models import SMALL, TINY_METHODS
 from tests.training_steps import STEPS, case_config, inputs_of, random_batch, small_engine
 
@@ -119,6 +122,17 @@ def test_a_device_that_is_there_and_does_not_work_is_refused_in_one_line(monkeyp
     assert str(caught.value) == "--device mps is not usable here: CUDA error: out of memory; valid: cpu"
 
 
+@pytest.mark.parametrize(
+    ("has", "shared", "picked"),
+    [({}, False, "cpu"), ({"mps": True}, False, "mps"), ({"mps": True}, True, "cpu"), ({"cards": 1}, True, "cuda")],
+)
+def test_the_device_that_is_picked(monkeypatch, has, shared, picked):
+    machine(monkeypatch, **has)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: shared)
+    assert pick_device().type == picked
+    assert picked != "mps" or pick_precision("auto", pick_device()) == "fp32"
+
+
 def test_precision_is_taken_at_its_word():
     assert pick_precision("auto", CPU) in ("fp32", "bf16")
     if platform.machine() == "x86_64":
@@ -168,6 +182,8 @@ def test_a_step_on_a_gpu_waits_for_nothing_and_copies_each_input_once(case):
     assert sorted(found) == sorted(case.terms)
     assert all(term.is_cuda for term in found.values())
     assert copies.blocking == []
+    assert copies.doubles == [], "mps has no float64"
+    assert without_mps(copies.operators) <= {"aten::cudnn_batch_norm"}
     assert len(copies.pinned) == 4 + sum(case.inputs.values())
     # torchvision's change of hue copies a table for each frame.
     assert set(copies.pageable) <= ({(3, 6)} if case.method == "sacl" else set())
@@ -256,3 +272,21 @@ def test_constants_are_computed_once():
     assert constant(tukey_window, like.double()).dtype == torch.float64
     with torch.inference_mode():
         assert not constant(tukey_window, like.bfloat16()).is_inference(), "it can be used in training"
+
+
+def test_prediction_and_scoring_run_on_mps_by_its_kernels(batch):
+    """As far as a fake device shows: no float64, and no operator without a kernel."""
+    model = load(device="cpu")
+    engine, rng = model._engine, np.random.default_rng(0)
+    small = Engine(SMALL, CPU)
+    small.model.eval()
+    with fake_gpu(zeros=True) as on_device:
+        for each in (engine, small):
+            on_gpu(each.model)
+            each.device = torch.device("cuda")
+        model.localize(rng.integers(0, 255, (80, 100, 3), dtype=np.uint8), rng.standard_normal(48_000) / 10, 16_000)
+        clips = list(predict_cells(small, [batch]))[1:]
+        for protocol in PROTOCOLS.values():
+            assert len(list(score_clips(clips, {"av": 1.0}, protocol, "voted", small.device))) == 2
+    assert on_device.doubles == []
+    assert without_mps(on_device.operators) == {"aten::cudnn_batch_norm"}
