@@ -6,6 +6,7 @@ import platform
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
