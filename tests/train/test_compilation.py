@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+
 import pytest
 import torch
 from safetensors import safe_open
 
 from avloc.config import parse_settings, resolve_config
 from avloc.distributed import Peers
+from avloc.engine import Engine
 from avloc.errors import Refused, UsageError
 from avloc.progress import silent
 from avloc.train import TrainOptions, compilation, train
@@ -70,6 +74,19 @@ def test_the_backbones_of_other_methods_are_compiled(store, tmp_path, graphs, me
         losses.append({name: term.item() for name, term in task.terms(batch, torch.Generator().manual_seed(0)).items()})
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert len(graphs) > len(task.model.backbones())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++)")
+def test_generated_code_is_as_close_to_float64_as_without_it():
+    config = resolve_config(parse_settings([*TINY_METHODS["avc"], "init=random"]), "avc")
+    torch.manual_seed(0)
+    backbone = Engine(config.model, CPU).model.backbones()[0].train()
+    frames = torch.randn(4, 3, config.model.frame, config.model.frame)
+    compiled = copy.deepcopy(backbone)
+    compile_forward([compiled], CPU)
+    truth = copy.deepcopy(backbone).double()(frames.double()).concatenated()
+    errors = [(part(frames).concatenated() - truth).norm() / truth.norm() for part in (compiled, backbone)]
+    assert errors[0] < max(1e-4, 3 * errors[1])
 
 
 def test_several_processes_are_refused(store, tmp_path):
