@@ -17,7 +17,7 @@ from avloc.engine import pick_device, pick_precision
 from avloc.loader_processes import batches_in_flight, check_shared_memory, process_count
 from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
-from avloc.train.loop import EpochBatches
+from avloc.train.batches import EpochBatches
 from avloc.train.plan import TrainingPlan, TrainOptions, identity, plan_training, provenance, start_engine
 from avloc.train.run_folder import RunFolder
 from avloc.train.task import step_seed

@@ -21,7 +21,7 @@ from avloc.prepare.clips import Job, make_clip
 from avloc.prepare.sources import Source
 from avloc.store import Store
 from avloc.train.clips import training_set
-from avloc.train.loop import EpochBatches
+from avloc.train.batches import EpochBatches
 from avloc.weights import CNN14, DETR
 from tests.bench import material
 from tests.bench.reference import ReferenceClips
