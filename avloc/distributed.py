@@ -221,7 +221,7 @@ def joined() -> Iterator[Peers]:
     dist.destroy_process_group()
 
 
-def _failure_of_another(error: Exception, store: dist.Store) -> str:
+def _failure_of_another(error: Exception, store: Any) -> str:
     """What happened to another process, if that caused the error; else ''."""
     if isinstance(error, AvlocError) or not isinstance(error, RuntimeError):
         return ""
@@ -230,7 +230,7 @@ def _failure_of_another(error: Exception, store: dist.Store) -> str:
         return ""
     with suppress(dist.DistError):  # the store has ended with its process
         if store.check([_FAILURE]):
-            return store.get(_FAILURE).decode()
+            return str(store.get(_FAILURE), "utf-8")
     if late:
         return f"another process of this run has not answered for {int(late[1]) / 60_000:g} minutes"
     return "another process of this run has ended; its own error message has the reason"

@@ -210,9 +210,7 @@ class _Trainer:
             stop, due = self.peers.any(should_stop(), due)
             if epoch_over or stop or due:
                 self._log_steps(total, wait=True)
-                self.peers.from_first(
-                    lambda: save_state(self.folder.path, self.state, self.task.model, self.optimiser)
-                )
+                self.peers.from_first(lambda: save_state(self.folder.path, self.state, self.task.model, self.optimiser))
                 saved_at = time.monotonic()
             if stop and self.state.step < total:
                 return True

@@ -16,8 +16,8 @@ from avloc.dataset import Batch, clip_loader
 from avloc.engine import Engine, pick_precision, weighted_total
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
-from avloc.train.clips import training_set
 from avloc.train.batches import EpochBatches
+from avloc.train.clips import training_set
 from avloc.train.loop import make_optimiser
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
