@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,14 +19,20 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avloc.errors import Refused, UsageError
+from avloc.errors import AvlocError, Refused, UsageError
 from avloc.sharding import launcher_shard
 
 T = TypeVar("T")
 _LOST = re.compile(r"Connection (closed|reset) by|Broken pipe|Connection refused")
 """Errors of gloo when another process has ended."""
+_LATE = re.compile(r"Timed out waiting (\d+)ms")
+"""Error of gloo when another process hangs."""
+_TIMEOUT = timedelta(minutes=10)
+"""Of the collectives of a step."""
 _PATIENCE = timedelta(hours=6)
-"""Timeout of collectives; the others wait while the first process scores held-out clips."""
+"""While the first process scores held-out clips or saves."""
+_FAILURE = "avloc/failure"
+"""Key in the store of the process group: which process failed first, and why."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Peers:
     size: int = 1
     counts: tuple[int, ...] = ()
     """Rows of the batch per process; see `with_rows`."""
+    patient: dist.ProcessGroup | None = None
+    """Gloo group in which the others wait for the first process for hours; None for the default group."""
 
     @property
     def is_first(self) -> bool:
@@ -59,23 +67,23 @@ class Peers:
         first = sum(self.counts[: self.rank])
         return slice(first, first + self.counts[self.rank])
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        return bool(self.total(torch.tensor(float(flag))))  # on the CPU, as in `mean`
+    def any(self, *flags: bool) -> list[bool]:
+        """Whether each flag is set in any process: one message, in which an ended process is noticed, too."""
+        return (self.total(torch.tensor(flags, dtype=torch.float32)) > 0).tolist()  # on the CPU, as in `mean`
 
-    def objects(self, value: T) -> list[T]:
-        """The `value` of every process, by rank."""
+    def objects(self, value: T, *, patient: bool = False) -> list[T]:
+        """The `value` of every process, by rank; `patient` waits for hours."""
         if self.size == 1:
             return [value]
         out: list[Any] = [None] * self.size
-        dist.all_gather_object(out, value)
+        dist.all_gather_object(out, value, group=self.patient if patient else None)
         return out
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """The result of `make`, called in the first process only and sent to the others."""
+        """The result of `make`, called in the first process only and sent to the others, which wait for hours."""
         box = [make() if self.is_first else None]
         if self.size > 1:
-            dist.broadcast_object_list(box)
+            dist.broadcast_object_list(box, group=self.patient)
         return box[0]  # type: ignore[return-value]
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -179,11 +187,12 @@ def own_gpu() -> torch.device | None:
 def joined() -> Iterator[Peers]:
     """Join the process group that `torchrun` started; `ALONE` where none of its variables are set.
 
-    Tensors on GPUs go through NCCL, others through gloo.
+    Tensors on GPUs go through NCCL, others through gloo. An exception is to end the process: that closes its
+    connections, so that the others fail in their next message and find the reason in the store of the group.
 
     Raises:
         UsageError: RANK and WORLD_SIZE are invalid, or MASTER_ADDR is missing.
-        Refused: another process ended during the run.
+        Refused: another process failed, ended or hangs; names it and its reason if it left one.
     """
     part = launcher_shard()
     if part.is_unsharded:
@@ -194,13 +203,34 @@ def joined() -> Iterator[Peers]:
         raise UsageError(reason, hint="Start it with torchrun, or unset RANK and WORLD_SIZE.")
     if gpu := own_gpu():
         torch.cuda.set_device(gpu)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    store, rank, size = next(dist.rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=_TIMEOUT, store=store, rank=rank, world_size=size)
     try:
-        yield Peers(dist.get_rank(), dist.get_world_size())
-    except RuntimeError as error:
-        if isinstance(error, dist.DistBackendError) or _LOST.search(str(error)):
-            reason = "another process of this run has ended; its own error message has the reason"
-            raise Refused(reason, hint="Start all processes again: the run resumes from its last save.") from error
+        yield Peers(rank, size, patient=dist.new_group(backend="gloo", timeout=_PATIENCE))
+    except Exception as error:
+        # Not `destroy_process_group`, which waits for collectives that the others may never enter.
+        dist.group.WORLD.abort()  # those on a GPU; gloo's end with the process
+        if reason := _failure_of_another(error, store):
+            hint = "Start all processes again: the run resumes from its last save."
+            raise Refused(reason, hint=hint) from error
+        known = str(error) if isinstance(error, AvlocError) else f"{type(error).__name__}: {error}"
+        with suppress(dist.DistError):
+            store.compare_set(_FAILURE, "", f"process {rank} of {size} failed: {known}")
         raise
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()
+
+
+def _failure_of_another(error: Exception, store: Any) -> str:
+    """What happened to another process, if that caused the error; else ''."""
+    if isinstance(error, AvlocError) or not isinstance(error, RuntimeError):
+        return ""
+    late = _LATE.search(str(error))
+    if not (late or isinstance(error, dist.DistError) or _LOST.search(str(error))):
+        return ""
+    with suppress(dist.DistError):  # the store has ended with its process
+        if store.check([_FAILURE]):
+            return str(store.get(_FAILURE), "utf-8")
+    if late:
+        return f"another process of this run has not answered for {int(late[1]) / 60_000:g} minutes"
+    return "another process of this run has ended; its own error message has the reason"

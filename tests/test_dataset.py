@@ -19,8 +19,8 @@ from avloc.errors import Refused, UsageError
 from avloc.prepare import PrepareOptions
 from avloc.registry import StoreSpec
 from avloc.store import Clip, Hints, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
+from avloc.train.batches import EpochBatches
 from avloc.train.clips import training_set
-from avloc.train.loop import EpochBatches
 from tests.synthetic_scenes import write_store
 
 CONFIG = ModelConfig(frame=64, dim=16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from avloc.distributed import ALONE, Peers, joined
 from avloc.errors import UsageError
@@ -128,8 +130,71 @@ def test_a_failure_in_one_process_ends_the_others_without_a_bug_report(tmp_path)
     flags = [*SMALL_FLAGS, "--no-audio-hint", "--no-visual-hint", "--set", "batch=5", "--epochs", 1]
     job = torchrun(2, "-m", "avloc", "train", broken, "--out", tmp_path / "run", *flags)
     assert job.returncode != 0
-    assert "clip zzz of the store is damaged" in job.stderr
+    assert re.search(r"process [01] of 2 failed: clip zzz of the store is damaged", job.stderr)
     assert "bug in avloc" not in job.stderr
+
+
+def run_with_fault(fault: str, store: Path, out: Path, *, hung: int | None = None) -> list[tuple[int, str]]:
+    """Exit code and output of each of two processes; `hung` is killed once the other has ended."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun has
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **shared, "TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.faulty_job", fault, str(store), str(out)]
+    jobs = [
+        subprocess.Popen(
+            command,
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        if hung is not None:
+            jobs[1 - hung].wait(120)
+            jobs[hung].kill()
+        outputs = [job.communicate(timeout=120)[0] for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+    return [(job.returncode, output) for job, output in zip(jobs, outputs, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "reason"),
+    [
+        ("load", 1, "process 1 of 2 failed: clip 7 of the store is damaged"),
+        ("forward", 1, "process 1 of 2 failed: ValueError: a bug"),
+        ("backward", 1, "process 1 of 2 failed: MemoryError: no memory"),
+        ("save", 0, "process 0 of 2 failed: OSError: [Errno 28] No space left on device"),
+        ("validation", 0, "process 0 of 2 failed: clip 7 of the store is damaged"),
+        ("kill", 1, "another process of this run has ended"),
+    ],
+)
+def test_a_fault_of_one_process_ends_the_others_with_its_reason(tmp_path, store, fault, rank, reason):
+    """At once: nobody waits for the timeout, whose error is another."""
+    ended = run_with_fault(fault, store, tmp_path / "run")
+    code, output = ended.pop(rank)
+    assert code not in (0, -signal.SIGABRT), output
+    assert ended[0][0] == 5, ended[0][1]
+    assert reason in ended[0][1]
+
+
+def test_a_process_that_hangs_ends_the_others_after_the_timeout(tmp_path, store):
+    ended = run_with_fault("hang", store, tmp_path / "run", hung=1)
+    assert ended[0][0] == 5, ended[0][1]
+    assert "another process of this run has not answered for" in ended[0][1]
+
+
+@pytest.mark.parametrize("fault", ["slow validation", "slow save"])
+def test_others_wait_longer_than_the_timeout_for_validation_and_saving(tmp_path, store, fault):
+    assert run_with_fault(fault, store, tmp_path / "run") == [(0, "1 False\n")] * 2
+
+
+def test_a_stop_in_one_process_stops_all_after_the_same_step(tmp_path, store):
+    assert run_with_fault("stop", store, tmp_path / "run") == [(0, "0 True\n")] * 2
+    assert load_plain(tmp_path / "run" / "trainer-state.pt")["progress"]["step"] == 1
 
 
 @pytest.mark.parametrize(("rank", "complaint"), [("0", "MASTER_ADDR"), ("2", "are invalid")])

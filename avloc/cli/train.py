@@ -102,7 +102,7 @@ def train(
     options = TrainOptions(store=store, out=out, val=val, weights_dir=weights_dir, device=device, dry_run=dry_run)
     runs = seed_runs(options, resolved, many) if many else [(options, resolved)]
     keep_freed_memory()
-    stop = StopRequest()
+    stop, stopped_by = StopRequest(), 0
     with stop.handling_signals(), joined() as peers:
         for left, (where, what) in zip(reversed(range(len(runs))), runs, strict=True):
             stop.polled = False  # until this run polls it, a signal interrupts at once
@@ -114,7 +114,10 @@ def train(
                 terminal.print_training(report, as_json=as_json)
             signum = max(peers.objects(stop.signum))
             if report.interrupted or (left and signum):
-                raise typer.Exit(128 + signum)
+                stopped_by = signum
+                break
+    if stopped_by:
+        raise typer.Exit(128 + stopped_by)
 
 
 def _check_hints(disabled: dict[str, float | None], assigned: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The training clips of a store, with their hints; `avloc.train.loop.EpochBatches` has their order."""
+"""The training clips of a store, with their hints; `avloc.train.batches.EpochBatches` has their order."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from avloc.errors import UsageError
 from avloc.loader_processes import batches_in_flight, check_shared_memory, process_count
 from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
+from avloc.train.batches import EpochBatches
 from avloc.train.compilation import compile_forward
-from avloc.train.loop import EpochBatches
 from avloc.train.plan import TrainingPlan, TrainOptions, identity, plan_training, provenance, start_engine
 from avloc.train.prefetch import prefetched
 from avloc.train.run_folder import RunFolder

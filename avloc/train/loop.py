@@ -1,15 +1,14 @@
-"""The training loop: batches, steps, epochs, validation, selection of the epoch, interrupts; runs of several seeds."""
+"""The training loop: steps, epochs, validation, selection of the epoch, interrupts; runs of several seeds."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from avloc.config import OptimConfig, TrainConfig, to_dict
@@ -21,6 +20,7 @@ from avloc.methods.base import Group
 from avloc.networks.base import allows_tf32, fastest_convolutions
 from avloc.progress import Listener, Notice, Progress, silent
 from avloc.registry import SPECS, resolve
+from avloc.train.batches import EpochBatches
 from avloc.train.plan import TrainOptions
 from avloc.train.run_folder import RunFolder
 from avloc.train.step_losses import StepLosses
@@ -119,39 +119,6 @@ def seed_runs(
     return runs
 
 
-@dataclass
-class EpochBatches:
-    """Batches of positions for all epochs in one stream, from `first_step` on; the last, smaller batch is dropped.
-
-    The order of an epoch depends only on seed and epoch, so a run can be resumed at any step, with any number of
-    loader processes. Fewer clips than `batch` make one batch. With `peers`, the stream has the rows of this process.
-    """
-
-    clips: int
-    batch: int
-    seed: int
-    epochs: int
-    first_step: int = 0
-    peers: Peers = ALONE
-
-    def __post_init__(self) -> None:
-        self.batch = min(self.batch, self.clips)
-        self.steps_per_epoch = self.clips // self.batch
-        self.steps = self.epochs * self.steps_per_epoch
-
-    def __len__(self) -> int:
-        return self.steps - self.first_step
-
-    def __iter__(self) -> Iterator[list[int]]:
-        first_epoch = self.first_step // self.steps_per_epoch
-        for epoch in range(first_epoch, self.epochs):
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
-            skipped = self.first_step % self.steps_per_epoch if epoch == first_epoch else 0
-            for place in range(skipped, self.steps_per_epoch):
-                batch = order[place * self.batch : (place + 1) * self.batch]
-                yield batch[self.peers.share(len(batch))].tolist()
-
-
 class _Trainer:
     def __init__(
         self, options: TrainOptions, task: Task, init: dict[str, Any], listener: Listener, peers: Peers = ALONE
@@ -185,7 +152,7 @@ class _Trainer:
         """Refuse processes that read different files or settings."""
         precision = self.task.precision
         mine = {"settings": to_dict(self.config), "precision": precision, "steps": self.state.step, **self.identity}
-        first, *others = self.peers.objects(mine)
+        first, *others = self.peers.objects(mine, patient=True)  # some may have downloaded weights
         for rank, theirs in enumerate(others, 1):
             differ = ", ".join(name for name in first if first[name] != theirs[name])
             if differ:
@@ -238,13 +205,12 @@ class _Trainer:
             if epoch_over:
                 means = self._end_epoch(self.state.step // self.steps_per_epoch)
                 self._report_step(self.state.step, total, means, milestone=True)
-            stop = self.peers.any(should_stop())
             # By the first clock, so that all processes read the losses of the same steps.
-            due = self.peers.any(self.peers.is_first and time.monotonic() - saved_at > SAVE_EVERY_S)
+            due = self.peers.is_first and time.monotonic() - saved_at > SAVE_EVERY_S
+            stop, due = self.peers.any(should_stop(), due)
             if epoch_over or stop or due:
                 self._log_steps(total, wait=True)
-                if self.peers.is_first:
-                    save_state(self.folder.path, self.state, self.task.model, self.optimiser)
+                self.peers.from_first(lambda: save_state(self.folder.path, self.state, self.task.model, self.optimiser))
                 saved_at = time.monotonic()
             if stop and self.state.step < total:
                 return True
@@ -289,14 +255,17 @@ class _Trainer:
         """Validate and save; returns the mean loss terms of the epoch and the validation score."""
         means = {name: value / count for name, (value, count) in self.state.sums.items()}
         self.state.sums = {}
-        selected = True
-        if (found := self.peers.from_first(self.task.validate)) is not None:
-            score, means["val"] = found
-            selected = self.state.best is None or score > self.state.best
-            if selected:
-                self.state.best = score
-        self.lines.append({"epoch": epoch, **means})
-        if self.peers.is_first:
+
+        def validate_and_save() -> tuple[dict[str, float], float | None]:
+            best, selected = self.state.best, True
+            if (found := self.task.validate()) is not None:
+                score, means["val"] = found
+                selected = best is None or score > best
+                best = score if selected else best
             self.folder.save_last(self.config.model, self.task.model, {**self.card, "epoch": epoch}, select=selected)
-            self.folder.write_metrics(self.lines)
+            self.folder.write_metrics([*self.lines, {"epoch": epoch, **means}])
+            return means, best
+
+        means, self.state.best = self.peers.from_first(validate_and_save)
+        self.lines.append({"epoch": epoch, **means})
         return means

@@ -20,8 +20,8 @@ from avloc.prepare import PrepareOptions
 from avloc.prepare.clips import Job, make_clip
 from avloc.prepare.sources import Source
 from avloc.store import Store
+from avloc.train.batches import EpochBatches
 from avloc.train.clips import training_set
-from avloc.train.loop import EpochBatches
 from avloc.weights import CNN14, DETR
 from tests.bench import material
 from tests.bench.reference import ReferenceClips

@@ -14,8 +14,8 @@ from avloc.dataset import Batch, clip_loader
 from avloc.engine import Engine, pick_precision
 from avloc.registry import METHOD_SPECS
 from avloc.store import Store
+from avloc.train.batches import EpochBatches
 from avloc.train.clips import training_set
-from avloc.train.loop import EpochBatches
 from tests.bench import material
 from tests.bench.reference import Loaded, ReferenceClips, ReferenceNet, optimiser_of, training_step
 from tests.bench.timing import AVLOC, REFERENCE, Lap, Options, Row, alone, compared, interleaved, python, spread, walls

@@ -12,8 +12,8 @@ from avloc.config import TrainConfig
 from avloc.loader_processes import process_count
 from avloc.progress import Progress, silent
 from avloc.train import TrainOptions, train
+from avloc.train.batches import EpochBatches
 from avloc.train.localizer import LocalizerTask
-from avloc.train.loop import EpochBatches
 from tests.gpu.results import Options, Row, Skipped, at_least, attempted
 from tests.gpu.stores import training_store
 from tests.small_models import SMALL

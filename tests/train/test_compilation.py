@@ -15,9 +15,9 @@ from avloc.engine import Engine
 from avloc.errors import Refused, UsageError
 from avloc.progress import silent
 from avloc.train import TrainOptions, compilation, train
+from avloc.train.batches import EpochBatches
 from avloc.train.compilation import compile_forward
 from avloc.train.localizer import LocalizerTask
-from avloc.train.loop import EpochBatches
 from tests.small_models import TINY_METHODS, narrowed
 from tests.small_training import CONFIG, changed
 

@@ -16,8 +16,8 @@ from avloc.progress import silent
 from avloc.registry import StoreSpec
 from avloc.store import Clip, StoreHeader, StoreWriter
 from avloc.train import TrainOptions, localizer
+from avloc.train.batches import EpochBatches
 from avloc.train.localizer import LocalizerTask
-from avloc.train.loop import EpochBatches
 from avloc.train.task import step_seed
 from avloc.transforms import crop_frames
 from tests.small_models import TINY_METHODS, narrowed

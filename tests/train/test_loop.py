@@ -27,8 +27,8 @@ from avloc.distributed import Peers
 from avloc.errors import Refused
 from avloc.store import Clip, HintStamp, HintWriter, Store, StoreHeader, StoreWriter
 from avloc.train import TrainOptions, train
+from avloc.train.batches import EpochBatches
 from avloc.train.localizer import LocalizerTask
-from avloc.train.loop import EpochBatches
 from tests.processes import Here
 from tests.run_folders import same_run
 from tests.small_training import CONFIG, SMALL, SMALL_FLAGS, changed
