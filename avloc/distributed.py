@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from avloc.errors import AvlocError, Refused, UsageError
 from avloc.sharding import launcher_shard
@@ -128,7 +129,10 @@ class _AllReduce(torch.autograd.Function):
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over all processes, on CPU too; `nn.SyncBatchNorm` runs on accelerators only."""
+    """Batch normalisation over all processes.
+
+    `nn.SyncBatchNorm` runs on accelerators only, and there the host waits for the device in every layer.
+    """
 
     peers: Peers = ALONE
 
@@ -142,8 +146,11 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         assert self.momentum is not None
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         others = (0, *range(2, values.dim()))
-        count = self.peers.total(torch.tensor(values.numel() / values.shape[1]))
-        mean = self.peers.total(values.sum(others)) / count
+        # The count is on the device, in one message with the sums, so that the host does not wait for it.
+        count = values.new_full((1,), values.numel() / values.shape[1])
+        sums = self.peers.total(torch.cat([values.sum(others), count]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
         along = (-1, *(1 for _ in others[1:]))
         centred = values - mean.view(along)
         variance = self.peers.total(centred.square().sum(others)) / count
@@ -156,17 +163,22 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return (centred * (self.weight * scale).view(along) + self.bias.view(along)).to(input.dtype)
 
 
-def share_statistics(module: nn.Module, peers: Peers, device: torch.device) -> nn.Module:
+def share_statistics(module: nn.Module, peers: Peers) -> nn.Module:
     """Make batch normalisations use the statistics of all processes; parameters and their names stay the same."""
-    if device.type == "cuda":
-        shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return shared
     for part in module.modules():
         if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d):
             part.__class__ = SharedBatchNorm
             assert isinstance(part, SharedBatchNorm)
             part.peers = peers
     return module
+
+
+def share_gradients(module: nn.Module) -> nn.Module:
+    """The module with gradients that are means over the processes.
+
+    Buffers are not sent: the statistics of `SharedBatchNorm` are the same in every process.
+    """
+    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def own_gpu() -> torch.device | None:
@@ -203,20 +215,25 @@ def joined() -> Iterator[Peers]:
         raise UsageError(reason, hint="Start it with torchrun, or unset RANK and WORLD_SIZE.")
     if gpu := own_gpu():
         torch.cuda.set_device(gpu)
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT, store=store, rank=rank, world_size=size)
+    patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    assert isinstance(patient, dist.ProcessGroup), "this process is a member"
     try:
-        yield Peers(rank, size, patient=dist.new_group(backend="gloo", timeout=_PATIENCE))
+        yield Peers(rank, size, patient=patient)
     except Exception as error:
+        reason = _failure_of_another(error, store)
+        if not reason:
+            known = str(error) if isinstance(error, AvlocError) else f"{type(error).__name__}: {error}"
+            with suppress(dist.DistError):
+                store.compare_set(_FAILURE, "", f"process {rank} of {size} failed: {known}")
         # Not `destroy_process_group`, which waits for collectives that the others may never enter.
-        dist.group.WORLD.abort()  # those on a GPU; gloo's end with the process
-        if reason := _failure_of_another(error, store):
+        if (everyone := dist.group.WORLD) is not None:
+            everyone.abort()  # collectives on a GPU; gloo's end with the process
+        if reason:
             hint = "Start all processes again: the run resumes from its last save."
             raise Refused(reason, hint=hint) from error
-        known = str(error) if isinstance(error, AvlocError) else f"{type(error).__name__}: {error}"
-        with suppress(dist.DistError):
-            store.compare_set(_FAILURE, "", f"process {rank} of {size} failed: {known}")
         raise
     dist.destroy_process_group()
 

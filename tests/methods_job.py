@@ -20,7 +20,7 @@ def step(method: str, peers: Peers) -> dict[str, torch.Tensor]:
     """Loss terms and gradients in the first process, in double precision to exclude rounding."""
     torch.manual_seed(0)
     model = build(resolve_config({}, method).model).train()
-    model = share_statistics(model.double(), peers, torch.device("cpu"))
+    model = share_statistics(model.double(), peers)
     draws = torch.Generator().manual_seed(3)
     cells = [F.normalize(torch.randn(CLIPS, DIM, GRID, GRID, generator=draws).double(), dim=1) for _ in range(2)]
     transformed = F.normalize(torch.randn(CLIPS, DIM, generator=draws).double(), dim=1)

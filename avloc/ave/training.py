@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from avloc import __version__
 from avloc.ave.event_table import NOISE, EventRow, EventTable
@@ -20,7 +19,7 @@ from avloc.ave.metrics import accuracy
 from avloc.ave.networks import AVE, EventMethod, Features, build_network
 from avloc.checkpoint import load_model, put_weights
 from avloc.config import LAST_EPOCH, TEST_SELECTED, TrainConfig, check_used, to_dict
-from avloc.distributed import ALONE, Peers
+from avloc.distributed import ALONE, Peers, share_gradients
 from avloc.engine import pick_device, pick_precision
 from avloc.errors import Refused, UsageError
 from avloc.methods.base import Group
@@ -104,7 +103,7 @@ class EventTask:
     def share(self, peers: Peers) -> None:
         """Share batches with other processes."""
         if peers.size > 1:
-            self._peers, self._terms = peers, DistributedDataParallel(self._terms)
+            self._peers, self._terms = peers, share_gradients(self._terms)
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Features]:
         """The features of each batch, read when they are needed, which takes milliseconds."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from avloc.checkpoint import ModelFile, put_weights
 from avloc.config import LossWeights, ModelConfig, TrainConfig
 from avloc.dataset import Batch
-from avloc.distributed import ALONE, Peers, share_statistics
+from avloc.distributed import ALONE, Peers, share_gradients, share_statistics
 from avloc.engine.targets import supervise
 from avloc.errors import UsageError
 from avloc.methods import Embeddings, Method, build
@@ -126,8 +126,8 @@ class Engine:
         if peers.size == 1:
             return
         self.peers = peers
-        share_statistics(self.model, peers, self.device)
-        self._shared = nn.parallel.DistributedDataParallel(self._encoder)
+        share_statistics(self.model, peers)
+        self._shared = share_gradients(self._encoder)
 
     def encode_sound(self, sound_BN: Tensor, rate: int) -> Tensor:
         """`Embeddings.audio` of int16 or float waveforms: another sound for frames already encoded."""

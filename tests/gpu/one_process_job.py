@@ -10,17 +10,16 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from avloc.distributed import ALONE, Peers, share_statistics
+from avloc.distributed import ALONE, Peers, share_gradients, share_statistics
 from avloc.engine import Engine
 from tests.distributed_job import step
 
 
 def share(engine: Engine) -> None:
     """What `Engine.share` does where there are several processes."""
-    share_statistics(engine.model, Peers(), engine.device)
-    engine._shared = nn.parallel.DistributedDataParallel(engine._encoder)
+    share_statistics(engine.model, Peers())
+    engine._shared = share_gradients(engine._encoder)
 
 
 def main() -> None:
