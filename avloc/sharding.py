@@ -8,9 +8,11 @@ rewritten under `lock_shared_files`. An unsharded run is shard 1/1.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +25,12 @@ from avloc.progress import Listener, Notice
 _SHARED_LOCK = ".turn"
 _SHARED_LOCK_TIMEOUT_S = 600.0
 """The lock is held while a column of every HDF5 file is read, which takes seconds; longer means a stuck process."""
+_CGROUP = Path("/sys/fs/cgroup")
+_QUOTA_FILES = (
+    (_CGROUP / "cpu.max",),
+    (_CGROUP / "cpu" / "cpu.cfs_quota_us", _CGROUP / "cpu" / "cpu.cfs_period_us"),
+)
+"""Microseconds of processor time in each period, and the period: version 2 of Linux control groups, and version 1."""
 _SHARD_TEXT = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 _LOCK_NAME = re.compile(rf"{re.escape(LOCK)}-(?P<job>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
 
@@ -162,7 +170,17 @@ def remove_partial_files(folder: Path, shard: JobShard) -> None:
 
 
 def worker_count(requested: int) -> int:
-    """Number of processes that decode; 0 means one per available core."""
+    """Number of processes that decode; 0 means one per available core, within the quota of a container."""
     if requested:
         return requested
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _core_quota())
+
+
+def _core_quota() -> int:
+    """Cores that a container may use (`docker run --cpus`), rounded up."""
+    for files in _QUOTA_FILES:
+        words = [word for path in files if path.is_file() for word in path.read_text(encoding="ascii").split()]
+        if len(words) == 2 and all(map(str.isdecimal, words)):  # neither "max" nor -1, which are no limit
+            return max(1, math.ceil(int(words[0]) / int(words[1])))
+    return sys.maxsize

@@ -18,13 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avloc import sharding
 from avloc.distill import DistillOptions, distill_cache
 from avloc.distill.sources import teacher_device
 from avloc.errors import NoInputLeft, Refused, UsageError
 from avloc.files import folder_lock
 from avloc.prepare import PrepareOptions, prepare
 from avloc.progress import Progress
-from avloc.sharding import UNSHARDED, JobShard, lock_shard, lock_shared_files, select_shard
+from avloc.sharding import UNSHARDED, JobShard, lock_shard, lock_shared_files, select_shard, worker_count
 from avloc.store import Hints, Store, StoreWriter, hint_folder
 from avloc.store.shards import shard_paths
 from avloc.weights import DETR
@@ -475,3 +476,23 @@ def test_locked_store_refuses_distill_cache(without_hints, distilling):
         distill_cache(without_hints, replace(distilling, shard=JobShard(1, 2)))
     with lock_shard(without_hints, JobShard(2, 2), "prepare"), pytest.raises(Refused, match="shard 2/2 of prepare"):
         distill_cache(without_hints, replace(distilling, shard=JobShard(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"max": "max 100000"}, 8),
+        ({"max": "250000 100000"}, 3),
+        ({"max": "1000 100000"}, 1),
+        ({"quota": "-1", "period": "100000"}, 8),
+        ({"quota": "200000", "period": "100000"}, 2),
+    ],
+)
+def test_workers_are_within_the_quota_of_a_container(tmp_path, monkeypatch, files, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: range(8), raising=False)
+    monkeypatch.setattr(sharding, "_QUOTA_FILES", ((tmp_path / "max",), (tmp_path / "quota", tmp_path / "period")))
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    assert worker_count(0) == cores
+    assert worker_count(5) == 5

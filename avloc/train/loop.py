@@ -139,6 +139,9 @@ class _Trainer:
         self.folder.check_config(self.config, self.task.identity)
         self.state = peek_state(self.folder.path)
         self._check_epochs()
+        config = self.config
+        batches = EpochBatches(self.task.clips, config.batch, config.seed, config.epochs, self.state.step)
+        self.task.load(batches)  # checks shared memory; the loader starts its processes when it is iterated
 
     def _check_epochs(self) -> None:
         done = self.state.step // self.steps_per_epoch

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import avloc.train as avloc_train
+from avloc import loader_processes
 from avloc.checkpoint import load_model
 from avloc.config import LossWeights, ModelConfig, OptimConfig
 from avloc.distributed import Peers
@@ -423,3 +425,12 @@ def test_the_shares_of_all_processes_make_the_batch(clips, batch, size):
     assert [[*chain(*rows)] for rows in zip(*parts, strict=True)] == whole
     for rows in zip(*parts, strict=True):
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_a_dry_run_checks_shared_memory(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader_processes.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(loader_processes, "_SHARED_MEMORY", tmp_path)
+    options = TrainOptions(store=store, out=tmp_path / "run", dry_run=True)
+    assert train(options, changed(CONFIG, workers=0)).dry_run
+    with pytest.raises(Refused, match="loader processes need"):
+        train(options, changed(CONFIG, workers=1))
