@@ -28,6 +28,7 @@ OTHER_PROGRAMS = {
     "--dependency": "sbatch",
     "--row": "tests.bench",
     "--shm-size": "docker",
+    "--cpus": "docker",
     "--from": "uvx",
 }
 PAGES = [*pages.PAGES, *(ROOT / name for name in ("CHANGELOG.md", "avloc/models/LICENCE.md"))]
@@ -203,7 +204,8 @@ def test_every_row_of_the_benchmark_that_is_named_exists() -> None:
 
     page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"--row ('[^'`]+'|\w+)", page)
-    named += [row[1].strip("`") for row in pages.rows(page, "| work | `--row` |")]
+    for header in ("| work | `--row` |", "| share of | `--row` |"):
+        named += [row[1].strip("`") for row in pages.rows(page, header)]
     assert [name for name in named if name.strip("'") not in ROWS] == []
 
 
