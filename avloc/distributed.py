@@ -174,11 +174,8 @@ def share_statistics(module: nn.Module, peers: Peers) -> nn.Module:
 
 
 def share_gradients(module: nn.Module) -> nn.Module:
-    """The module with gradients that are means over the processes.
-
-    Buffers are not sent: the statistics of `SharedBatchNorm` are the same in every process.
-    """
-    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+    """The module with gradients that are means over the processes."""
+    return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
 def own_gpu() -> torch.device | None:

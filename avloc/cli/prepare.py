@@ -54,13 +54,13 @@ def prepare(
     """Turn videos, frame and sound folders, or packed sets into a store."""
     mode_of(ctx)
     from avloc.fork_server import start_server
+    from avloc.sharding import select_shard, worker_count
 
-    if workers != 1 and not dry_run:
+    if worker_count(workers) != 1 and not dry_run:
         start_server()
     from avloc.console import terminal
     from avloc.prepare import PrepareOptions
     from avloc.prepare import prepare as run
-    from avloc.sharding import select_shard
 
     with terminal.live() as listener:
         options = PrepareOptions(

@@ -33,17 +33,13 @@ from avloc.transforms import (
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device `cpu`, `cuda`, `cuda:N` or `mps`, as in torch.
-
-    `auto` is CUDA if available, else mps unless processes share the batches, else the CPU.
+    """The device `cpu`, `cuda`, `cuda:N` or `mps`, as in torch; `auto` is CUDA if available, else the CPU.
 
     Raises:
         UsageError: no such device; the message lists those available.
     """
     if name == "auto":
-        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
-        mps = torch.backends.mps.is_available() and not shared
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     here = _devices()
     if name not in here:
         raise UsageError(f"--device {name} is not usable here; valid: auto, {', '.join(here)}")

@@ -147,11 +147,7 @@ class Method(PublishedModel):
         """The networks before the layers that are the method's own."""
 
     def freeze_backbones(self) -> None:
-        """Train only what follows the backbones.
-
-        Raises:
-            UsageError: there are no such parameters.
-        """
+        """Train only what follows the backbones."""
         self.freeze(*self.backbones())
 
     def freeze(self, *parts: nn.Module) -> None:

@@ -97,7 +97,7 @@ class LocalizerTask:
         assert isinstance(batches, EpochBatches)
         views, workers, clips = self.engine.model.views, process_count(self.config.workers), self.plan.clips
         if workers:
-            rows = math.ceil(min(self.config.batch, len(clips)) / self.engine.peers.size)
+            rows = math.ceil(min(self.config.batch, len(clips)) / batches.peers.size)
             in_flight = batches_in_flight(workers, batches.steps)
             in_flight += batches_in_flight(VALIDATION_PROCESSES, len(clips)) if self.plan.validation else 0
             check_shared_memory(

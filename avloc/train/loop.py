@@ -69,12 +69,12 @@ def train(
     if peers.size > 1 and options.device.startswith(("cuda:", "mps")):
         raise UsageError(f"--device {options.device} is one GPU for {peers.size} processes; valid: auto, cpu or cuda")
     task = make_task(options, config, listener)
-    if options.dry_run:
-        trainer = _Trainer(options, task, task.start(listener), listener)
-        trainer.rehearse()
-        return trainer.report(dry_run=True)
     if min(config.batch, task.clips) < peers.size:
         raise UsageError(f"batches of {min(config.batch, task.clips)} clips are too few for {peers.size} processes")
+    if options.dry_run:
+        trainer = _Trainer(options, task, task.start(listener), listener, peers)
+        trainer.rehearse()
+        return trainer.report(dry_run=True)
     init = task.start(listener)
     with folder_lock(options.out) if peers.is_first else nullcontext():
         if peers.is_first:
@@ -140,7 +140,7 @@ class _Trainer:
         self.state = peek_state(self.folder.path)
         self._check_epochs()
         config = self.config
-        batches = EpochBatches(self.task.clips, config.batch, config.seed, config.epochs, self.state.step)
+        batches = EpochBatches(self.task.clips, config.batch, config.seed, config.epochs, self.state.step, self.peers)
         self.task.load(batches)  # checks shared memory; the loader starts its processes when it is iterated
 
     def _check_epochs(self) -> None:

@@ -26,7 +26,7 @@ _TRIES = 8
 _POWER = 0.3
 """Share of the SIGKILLs before a change that are power cuts."""
 _LONGEST_S = 300.0
-_ORPHANS_S = 20.0
+_ORPHANS_S = 90.0
 
 
 @dataclass

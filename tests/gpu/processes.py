@@ -105,6 +105,8 @@ def one_raises(options: Options) -> Iterator[Row]:
     yield equal("one process raises: its exit code", str(second_code), "1", _end_of(log))
     outcome = "runs on" if first_code is None else "without an error" if first_code == 0 else "with an error"
     yield equal("one process raises: the other ends", outcome, "with an error", _end_of(log))
+    told = "a planted failure" in log.with_suffix(".0").read_text()
+    yield equal("one process raises: its reason in the error of the other", str(told), "True", _end_of(log))
     yield at_most("one process raises: seconds until the other ends", seconds, _MINUTE_S, "s")
 
 
