@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,28 +20,25 @@ def save_cnn14(path: Path) -> None:
     torch.save({"iteration": 1, "model": state}, path)
 
 
+def _random_detr(backbone: dict[str, Any], **settings: Any) -> Any:
+    """A DETR of 91 classes on a ResNet whose last stage it takes."""
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+    resnet = ResNetConfig(**backbone, out_features=["stage4"])
+    return DetrForObjectDetection(
+        DetrConfig(use_timm_backbone=False, backbone_config=resnet, num_labels=91, **settings)
+    )
+
+
 def save_detr(folder: Path) -> None:
     """Write a small DETR in the format of the Hugging Face hub; some of its queries are confident and some are not."""
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
     from transformers.utils import logging
 
     torch.manual_seed(4)
-    backbone = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
-    )
+    resnet = {"embedding_size": 8, "hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1], "layer_type": "basic"}
     sizes = dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4)
     sizes |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 32)
-    config = DetrConfig(
-        use_timm_backbone=False,
-        backbone_config=backbone,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_queries=12,
-        num_labels=91,
-        **sizes,
-    )
-    model = DetrForObjectDetection(config)
+    model = _random_detr(resnet, d_model=32, encoder_layers=1, decoder_layers=2, num_queries=12, **sizes)
     with torch.no_grad():
         model.class_labels_classifier.weight.normal_(std=0.6)
         model.model.query_position_embeddings.weight.normal_()
@@ -56,27 +54,13 @@ def build_detr() -> torch.nn.Module:
 
     Attention is computed in explicit matrix products, as in `load_detr`.
     """
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
-
-    backbone = ResNetConfig(
-        embedding_size=64,
-        hidden_sizes=[256, 512, 1024, 2048],
-        depths=[3, 4, 6, 3],
-        layer_type="bottleneck",
-        out_features=["stage4"],
-    )
+    resnet = {"embedding_size": 64, "hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3]}
     sizes = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
-    config = DetrConfig(
-        use_timm_backbone=False,
-        backbone_config=backbone,
-        d_model=256,
-        num_queries=100,
-        num_labels=91,
-        attn_implementation="eager",
-        **{f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in sizes.items()},
+    both = {f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in sizes.items()}
+    model: torch.nn.Module = _random_detr(
+        {**resnet, "layer_type": "bottleneck"}, d_model=256, num_queries=100, attn_implementation="eager", **both
     )
-    model: torch.nn.Module = DetrForObjectDetection(config).eval()
-    return model
+    return model.eval()
 
 
 def save_whole_detr(folder: Path) -> None:
