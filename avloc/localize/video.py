@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -30,6 +32,8 @@ _ON_TIME_S = 1e-4
 """Tolerance when the frame on screen at a time is looked up."""
 _BUFFERED_BYTES = 128 << 20
 """Limit on decoded frames that wait in memory for the next map."""
+_WRITES_AHEAD = 2
+"""Drawn frames that wait for the encoder, which runs in a thread of its own."""
 _BYTES_PER_PIXEL = 1.5  # of a decoded frame: most have 4:2:0 chroma subsampling
 
 
@@ -113,9 +117,9 @@ def encode_video(
 ) -> EncodedVideo:
     """Draw frames, at least one, and encode them to the MP4 `part` with their time stamps.
 
-    `draw` returns pictures [H, W, 3] of one size. The sound is copied from the track (counted from 1; None is the main
-    one) of the file `sound`, or re-encoded if MP4 does not support its codec, to its end if `whole_sound`, otherwise to
-    that of the last frame. `origin` is the time that becomes 0 in the output.
+    `draw` returns pictures [H, W, 3] of one size; another thread encodes them meanwhile. The sound is copied from the
+    track (counted from 1; None is the main one) of the file `sound`, or re-encoded if MP4 does not support its codec,
+    to its end if `whole_sound`, otherwise to that of the last frame. `origin` is the time that becomes 0 in the output.
 
     Raises:
         InputError: a frame or the sound cannot be decoded.
@@ -123,11 +127,18 @@ def encode_video(
     first = last = next(frames)
     picture, count = draw(first), 1
     size = (picture.shape[0], picture.shape[1])
-    with VideoWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer:
-        writer.write(picture, first.start, first.end)
+    with (
+        VideoWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer,
+        ThreadPoolExecutor(1, thread_name_prefix="avloc-encoder") as encoder,
+    ):
+        writes = deque([encoder.submit(writer.write, picture, first.start, first.end)])
         for last in frames:
-            writer.write(draw(last), last.start, last.end)
+            writes.append(encoder.submit(writer.write, draw(last), last.start, last.end))
             count += 1
+            if len(writes) > _WRITES_AHEAD:
+                writes.popleft().result()
+        for write in writes:
+            write.result()
         return EncodedVideo(frames=count, duration_s=float(last.end - first.start), has_sound=writer.has_sound)
 
 

@@ -27,7 +27,7 @@ from avloc.media.probing import probe
 from avloc.media.video_stream import TimedFrame
 
 _CODEC, _FALLBACK_CODEC = "libx264", "mpeg4"
-_CODEC_OPTIONS = {
+CODEC_OPTIONS = {
     # A coarser search than the preset's saves a third of the time and adds a tenth to the file size.
     "libx264": {"preset": "veryfast", "crf": "20", "subq": "1", "trellis": "0"},
     "mpeg4": {"qscale": "3"},
@@ -129,7 +129,7 @@ class VideoWriter:
 
     def _add_video(self, like: TimedFrame) -> VideoStream:
         codec = video_codec()
-        video = self._container.add_stream(codec, rate=like.decoded.rate, options=_CODEC_OPTIONS[codec])
+        video = self._container.add_stream(codec, rate=like.decoded.rate, options=CODEC_OPTIONS[codec])
         assert isinstance(video, VideoStream)
         video.height, video.width = _encoded_size(self._size, max(like.decoded.frame.width, like.decoded.frame.height))
         video.pix_fmt = "yuv420p"

@@ -13,10 +13,11 @@ from PIL import Image
 import avloc
 from avloc.localize.video import write_video
 from tests.bench import material
+from tests.bench.copy_run import copy
 from tests.bench.material import SIZE
 from tests.bench.reference import ReferenceNet, log_spectrogram, read_sound, test_transform
 from tests.bench.reference_scoring import min_max, similarity_maps, upsampled
-from tests.bench.timing import AVLOC, REFERENCE, ROOT, Options, Row, alone, compared, interleaved, python, spread, walls
+from tests.bench.timing import AVLOC, REFERENCE, ROOT, Options, Row, compared, interleaved, python
 from tests.media_makers import make_video
 
 MEDIA = ROOT / "tests" / "data"
@@ -24,14 +25,6 @@ _BARE = """
 import torch, torchvision
 with torch.no_grad():
     torchvision.models.resnet18(weights=None).eval()(torch.zeros(1, 3, 224, 224))
-"""
-_COPY = """
-import sys
-from pathlib import Path
-from avloc.localize.video import encode_video
-from avloc.media.video_stream import stream_frames
-source, out = map(Path, sys.argv[1:])
-encode_video(out, stream_frames(source), lambda frame: frame.picture(), sound=source)
 """
 
 
@@ -106,26 +99,23 @@ def made_up_video(path: Path, seconds: float) -> Path:
 
 
 def overlay_video(options: Options, work: Path) -> list[Row]:
-    """Overlay video of 360p with a map every half second, without a model."""
+    """Overlay video of 360p with a map every half second, without networks, beside decoding and encoding."""
     source = made_up_video(work / "in.mp4", 2.0 if options.quick else options.video_seconds)
-    write_video(source, work / "out.mp4", FakeMapper(), end=1.0)  # imports and caches
+    out, plain = work / "out.mp4", work / "plain.mp4"
+    write_video(source, out, FakeMapper(), end=1.0)  # imports and caches
     summaries = []
-    spent = interleaved(
-        options.repeats,
-        {AVLOC: lambda: summaries.append(write_video(source, work / "out.mp4", FakeMapper()))},
-        warm=False,
-    )[AVLOC]
-    summary, processor = summaries[0], spread([one.processor_s for one in spent])
-    return [
-        alone(
-            "overlay video",
-            f"{summary.frames} pictures of 640 x 360, {summary.maps} maps, without the model",
-            walls(spent),
-            processor_s=processor,
-            processor_ms_per_picture=round(1e3 * processor["median"] / summary.frames, 2),
-            peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        )
-    ]
+    contenders = {
+        REFERENCE: lambda: copy(source, plain),
+        AVLOC: lambda: summaries.append(write_video(source, out, FakeMapper())),
+    }
+    spent = interleaved(options.repeats, contenders, warm=False)
+    summary = summaries[0]
+    what = (
+        f"{summary.frames} pictures of 640 x 360 in one process: decoded to RGB and encoded again; the same with "
+        f"{summary.maps} maps, without networks; the ratio is the share"
+    )
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return [compared("overlay video", what, spent, **_file_sizes(source, plain, out), peak_mb=peak)]
 
 
 def video(options: Options, work: Path) -> list[Row]:
@@ -133,7 +123,7 @@ def video(options: Options, work: Path) -> list[Row]:
     seconds = 2.0 if options.quick else options.video_seconds
     source, out, plain = made_up_video(work / "in.mp4", seconds), work / "out.mp4", work / "plain.mp4"
     contenders = {
-        REFERENCE: lambda: python("-c", _COPY, source, plain),
+        REFERENCE: lambda: python("-m", "tests.bench.copy_run", source, plain),
         AVLOC: lambda: python("-m", "avloc", "localize", source, "--out", out),
     }
     spent = interleaved(options.repeats, contenders, warm=False)
@@ -141,5 +131,9 @@ def video(options: Options, work: Path) -> list[Row]:
         f"{seconds:g} s of 640 x 360 at 30 pictures a second: decoded to RGB and encoded again, with the sound; "
         "`avloc localize` to an overlay video, shipped model; the ratio is the share"
     )
-    sizes = {"in": source.stat().st_size, REFERENCE: plain.stat().st_size, AVLOC: out.stat().st_size}
-    return [compared("video", what, spent, bytes=sizes)]
+    return [compared("video", what, spent, **_file_sizes(source, plain, out))]
+
+
+def _file_sizes(source: Path, plain: Path, out: Path) -> dict[str, object]:
+    files = {"in": source, REFERENCE: plain, AVLOC: out}
+    return {"bytes": {name: path.stat().st_size for name, path in files.items()}}
