@@ -26,8 +26,8 @@ LITE, OPEN = "avloc-lite", "avloc-open"
 LICENCES = {LITE: "non-commercial research use; see avloc/models/LICENCE.md", OPEN: "Apache-2.0"}
 CARD = {
     RESIZE_KEY: RESIZE,
-    "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for the end of the first, which was trained on "
-    "composed clips; projections fitted on {}. Recipe: python -m tests.recipe",
+    "about": "AVC with EfficientNet-Lite0 and YAMNet, frozen but for their last blocks, which were trained on composed "
+    "clips; projections fitted on {}. Recipe: python -m tests.recipe",
 }
 FITTED_ON = {
     LITE: "labelled pictures and sounds, scenes and recorded clips",
