@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avloc.errors import InputError, UsageError
-from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
+from avloc.localize.inputs import LIST_MARK, STDIN, expand_inputs, seekable_files
 from avloc.localize.model import Model, load
 from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import (
@@ -139,7 +139,8 @@ def _is_kept(file: OutputFile) -> bool:
 
 
 def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Sequence[OutputFile]]) -> None:
-    sources = [Path(name) for name in names if name != STDIN]
+    lists = [text.removeprefix(LIST_MARK) for text in options.inputs if text.startswith(LIST_MARK)]
+    sources = [Path(name) for name in (*names, *lists) if name != STDIN]
     if options.audio is not None:
         if len(names) != 1:
             raise UsageError(f"--audio needs exactly one picture or video; there are {len(names)} inputs")

@@ -271,6 +271,14 @@ def test_an_input_named_like_a_mask_has_an_overlay(here, clips, calibrated, tmp_
         assert picture.mode == "RGB"
 
 
+def test_a_list_of_inputs_is_never_overwritten(here, clips, calibrated, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clips.csv").write_text(f"{clips}/a.mp4\n")
+    done = here("localize", "@clips.csv", "--model", calibrated, "--out", "clips.csv")
+    assert (done.code, "--out clips.csv would overwrite the input" in done.err) == (2, True)
+    assert Path("clips.csv").read_text() == f"{clips}/a.mp4\n"
+
+
 def test_an_existing_file_of_several_inputs_is_kept(here, clips, calibrated, tmp_path):
     inputs = (clips / "a.mp4", clips / "b.mkv")
     command = ("localize", *inputs, "--model", calibrated, "--skip-existing")
