@@ -59,7 +59,7 @@ def _print_doctor(ctx: typer.Context, wanted: bool) -> None:
 
 @app.callback()
 def _top(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback prints)
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     doctor: Annotated[  # noqa: ARG001 (its callback prints)
@@ -74,7 +74,7 @@ def _top(
 ) -> None:
     """Where in this picture does the sound come from? Train, score and use audio-visual sound localizers."""
     if as_json:
-        raise UsageError("--json before a command applies to --doctor only; valid: avloc COMMAND --json")
+        raise UsageError("--json before a command applies to --doctor only; valid: behind the command")
 
 
 def main() -> None:
