@@ -9,17 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from avloc.localize.export import export
     from avloc.localize.model import Model, load
     from avloc.localize.result import Result
     from avloc.localize.verdict import clip_match
 
 __version__ = "0.2.0"
-__all__ = ["Model", "Result", "__version__", "clip_match", "load"]
+__all__ = ["Model", "Result", "__version__", "clip_match", "export", "load"]
 
 _HOMES = {
     "Model": "avloc.localize.model",
     "load": "avloc.localize.model",
     "Result": "avloc.localize.result",
+    "export": "avloc.localize.export",
     "clip_match": "avloc.localize.verdict",
 }
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from avloc.config import ModelConfig
 from avloc.errors import InputError, Refused
-from avloc.loader_processes import IN_ADVANCE, leave_signals_to_parent, process_count
+from avloc.loader_processes import IN_ADVANCE, follow_parent, process_count
 from avloc.media.pictures import decode_mask, decode_picture, shrink, square
 from avloc.media.superpixels import segments
 from avloc.methods import HintBatch
@@ -295,7 +295,7 @@ def clip_loader(
         prefetch_factor=IN_ADVANCE if processes else None,
         pin_memory=pin_memory,
         collate_fn=clips.collate,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=follow_parent,
         timeout=PATIENCE_S if processes else 0,
         **how,
     )

@@ -1,14 +1,16 @@
-"""Start processes that decode.
+"""Start processes that decode, and end them with the process that uses them.
 
-They are forked from a server process that has imported what they need and has never decoded: decoders and HDF5 have
-threads and state that do not survive a fork.
+They are forked from a server process that has never decoded: decoders and HDF5 have threads and state that do not
+survive a fork.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -18,19 +20,18 @@ _PRELOADED = ["avloc.prepare.workers"]
 
 def process_context() -> BaseContext:
     """How to start processes: forked from the server on Linux; elsewhere, where system libraries forbid it, spawned."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    return context
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def start_server() -> None:
-    """Start the server in advance, so that its imports run beside those of this process."""
+    """Start the server in advance, so that it imports what the processes need beside the imports of this process.
+
+    For the command line only: a program has one such server, and its own processes may come from it, too.
+    """
     if sys.platform == "linux":
         from multiprocessing import forkserver, resource_tracker
 
-        process_context()
+        forkserver.set_forkserver_preload(_PRELOADED)
         resource_tracker.ensure_running()  # unblocks SIGINT
         with sigint_blocked():
             forkserver.ensure_running()
@@ -47,3 +48,15 @@ def sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def exit_with_parent() -> None:
+    """Exit this process, at once, when the one that started it ends, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from avloc.errors import Refused
+from avloc.fork_server import exit_with_parent
 from avloc.sharding import worker_count
 
 MOST = 16
@@ -59,7 +60,12 @@ def _local_peers() -> int:
     return max(int(peers) if peers.isdecimal() else 1, 1)
 
 
-def leave_signals_to_parent(_worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the main process handles them."""
+def follow_parent(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which reach the whole process group, to the main process, and exit with it.
+
+    PyTorch's own loop notices the end of a killed parent after seconds, and then waits for ever if the pipe of its
+    batches is full.
+    """
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
+    exit_with_parent()

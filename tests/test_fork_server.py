@@ -25,9 +25,24 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+_IN_A_PROGRAM = """
+from multiprocessing import forkserver
+from avloc.fork_server import process_context
+forkserver.set_forkserver_preload(["json"])
+process = process_context().Process(target=print)
+process.start()
+process.join()
+print(forkserver._forkserver._preload_modules)
+"""
+
+
 def test_new_process_has_its_modules():
     imported = {"av", "avloc.prepare.clips"} if sys.platform == "linux" else set()
     assert set(python("-c", _MODULES).stdout.split()) == imported
+
+
+def test_a_program_keeps_the_modules_of_its_own_server():
+    assert python("-c", _IN_A_PROGRAM).stdout.split("\n")[-2] == "['json']"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no server elsewhere")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,21 @@ import pytest
 from avloc import loader_processes
 from avloc.errors import Refused
 from avloc.loader_processes import batches_in_flight, check_shared_memory, process_count
+from tests.program import ROOT
+
+_KILLED = """
+import os, signal, time
+from torch.utils.data import DataLoader
+from avloc.loader_processes import follow_parent
+
+def large(_batch):
+    return b"0" * 300_000  # more than a pipe holds
+
+batches = iter(DataLoader(range(9), collate_fn=large, num_workers=2, worker_init_fn=follow_parent))
+next(batches)
+time.sleep(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.mark.parametrize(
@@ -53,3 +70,11 @@ def test_other_systems_have_no_such_limit(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("processes", "batches", "in_flight"), [(0, 9, 0), (1, 9, 3), (3, 9, 7), (8, 9, 9), (2, 1, 1)])
 def test_two_batches_of_each_process_and_one_in_use_are_in_flight(processes, batches, in_flight):
     assert batches_in_flight(processes, batches) == in_flight
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_processes_end_with_a_killed_parent_while_they_send_a_batch():
+    """They hold the pipe of its output, which is at its end once they are gone."""
+    call = subprocess.Popen([sys.executable, "-c", _KILLED], cwd=ROOT, stdout=subprocess.PIPE)
+    out, _ = call.communicate(timeout=60)
+    assert (call.returncode, out) == (-9, b"")

@@ -94,7 +94,11 @@ def complaints(text: str) -> list[str]:
             if whole and not wrong and HOLE + "-" not in clause:
                 out += unparsed(name, clause.split())
     typed = re.findall(rf"`avloc ([\w-]+)|: avloc ([\w-]+) [A-Z{HOLE}-]", text)
-    out += [f"avloc {a or b}: no such command" for a, b in typed if not {a, b} & {*COMMANDS, "--help", "--version"}]
+    out += [
+        f"avloc {a or b}: no such command"
+        for a, b in typed
+        if not {a, b} & {*COMMANDS, "--help", "--version", "--doctor"}
+    ]
     modules = re.findall(r"python -m (tests(?:\.\w+)*)", text)
     return out + [f"{name}: no such module" for name in modules if importlib.util.find_spec(name) is None]
 

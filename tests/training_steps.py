@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from avloc.methods import HintBatch
 from avloc.methods.base import Group
 from avloc.networks.base import fastest_convolutions
 from avloc.train.loop import make_optimiser
+from avloc.train.prefetch import prefetched
 from avloc.train.step_losses import StepLosses
 from avloc.transforms import on_device
 from tests.small_models import TINY_METHODS, narrowed
@@ -153,22 +154,27 @@ def small_engine(config: TrainConfig, device: torch.device = torch.device("cpu")
     return engine
 
 
-def engine_step(engine: Engine, batch: Batch, config: TrainConfig) -> Step:
-    """Training steps of a localizer on one batch, from pinned memory if it is for a GPU."""
-    batch = batch.pin_memory() if engine.device.type == "cuda" else batch
+def engine_step(engine: Engine, batch: Batch, config: TrainConfig, *, prefetch: bool = False) -> Step:
+    """Training steps of a localizer on one batch, from pinned memory if it is for a GPU.
+
+    `prefetch` copies it as `avloc train` does; otherwise the step copies it.
+    """
+    batches = repeat(batch.pin_memory() if engine.device.type == "cuda" else batch)
+    batches = prefetched(batches, engine.device) if prefetch else batches
     return Step(
         model=engine.model,
         groups=engine.model.groups(),
         config=config,
         device=engine.device,
-        terms=lambda: engine.training_step(batch, config, torch.Generator().manual_seed(0)),
+        terms=lambda: engine.training_step(next(batches), config, torch.Generator().manual_seed(0)),
     )
 
 
-def localizer_step(case: StepCase, clips: int, device: torch.device, *settings: str) -> Step:
+def localizer_step(case: StepCase, clips: int, device: torch.device, *settings: str, prefetch: bool = False) -> Step:
     """A step of a case on a device, with some clips."""
     config = case_config(case, *settings)
-    return engine_step(small_engine(config, device), inputs_of(case, config.model, clips), config)
+    inputs = inputs_of(case, config.model, clips)
+    return engine_step(small_engine(config, device), inputs, config, prefetch=prefetch)
 
 
 EVENT_STEPS = (

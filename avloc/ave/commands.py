@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avloc.ave.evaluation import EventReport, evaluate_events
 from avloc.ave.localization import VideoEvents, localize_events
-from avloc.console.terminal import live, print_json, print_lines, print_path, shorten
+from avloc.console.terminal import live, print_json, print_lines, print_paths, shorten
 from avloc.evaluate import check_missing
 from avloc.progress import Listener, Notice
 from avloc.report.tables import percent
@@ -47,18 +47,25 @@ def evaluate(
 
 
 def localize(
-    *, inputs: Sequence[str], out: str, model: Path | None, weights_dir: Path | None, device: str, as_json: bool
+    *,
+    inputs: Sequence[str],
+    out: Sequence[str] | None,
+    model: Path | None,
+    weights_dir: Path | None,
+    device: str,
+    as_json: bool,
 ) -> tuple[list[str], int, bool]:
     """Predict and print the events of each input.
 
     Returns:
         The inputs that failed, the number of inputs, and whether a timeline does not cover all of its video.
     """
+    outs = tuple(filter(None, out or ()))
     failed: list[str] = []
     count, incomplete = 0, False
     with (
         live() as listener,
-        closing(localize_events(inputs, model, out, weights_dir, device, listener, as_json=as_json)) as results,
+        closing(localize_events(inputs, model, outs, weights_dir, device, listener, as_json=as_json)) as results,
     ):
         for result in results:
             _print_video_events(result, listener, as_json=as_json)
@@ -80,8 +87,7 @@ def _print_video_events(result: VideoEvents, listener: Listener, *, as_json: boo
         silent = int(result.timeline.silent.sum())
         rest = f"; {silent} of {len(result.timeline.silent)} seconds are silent" if silent else ""
         listener(Notice(f"{result.input}: {', '.join(events) or 'no event'}{rest}"))
-    if result.written is not None:
-        print_path(result.written)
+    print_paths(result.written)
 
 
 def _report_lines(report: EventReport) -> Iterator[str]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class VideoEvents:
     error: str = ""
     """Why there is no timeline, or only one of a part of the video."""
     timeline: Timeline | None = None
-    written: Path | None = None
+    written: tuple[Path, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """One line of `--json`."""
@@ -62,39 +63,41 @@ class VideoEvents:
 def localize_events(
     inputs: Sequence[str],
     model: Path | None,
-    out: str = "",
+    out: Sequence[str] = (),
     weights_dir: Path | None = None,
     device: str = "auto",
     listener: Listener = silent,
     *,
     as_json: bool = False,
 ) -> Generator[VideoEvents]:
-    """Predict the timeline of each input and write it to its output; with `as_json`, only if `out` is given.
+    """Predict the timeline of each input and write it to its outputs; with `as_json`, only if `out` is given.
 
     Raises:
         UsageError: no model, a model of another method, or an invalid output.
         WeightsError: weights of the model, VGG19 or VGGish are absent or wrong.
     """
     names = expand_inputs(inputs, pictures=False)
-    out_name = out or ("" if as_json else f"{STEM}.events.png")
-    paths = plan_outputs(names, out_name, pictures=not as_json, suffixes=(*PICTURES, VIDEO))
-    check_inputs_kept(out, paths, [Path(name) for name in names if name != STDIN])
-    if any(TIME in str(path) for path in paths):
-        raise UsageError(f"--out {out}: a timeline covers all times; valid: a name without {TIME}")
+    outs = out or ([] if as_json else [f"{STEM}.events.png"])
+    outputs = plan_outputs(names, outs, pictures=False, suffixes=(*PICTURES, VIDEO))
+    check_inputs_kept(chain.from_iterable(outputs), [Path(name) for name in names if name != STDIN])
+    for timed in [text for text in outs if TIME in text]:
+        raise UsageError(f"--out {timed}: a timeline covers all times; valid: a name without {TIME}")
     predictor = TimelinePredictor(model, weights_dir, device, listener)
     with seekable_files(names, inputs) as files:
-        for name, source, path in zip(names, files, paths, strict=True):
+        for name, source, of_input in zip(names, files, outputs, strict=True):
+            written = tuple(file.path for file in of_input)
             try:
                 timeline = predictor.timeline(source, listener)
-                if path is not None and path.suffix.lower() == VIDEO:
-                    write_timeline_video(source, path, timeline, listener)
-                elif path is not None:
-                    write_timeline(path, timeline)
+                for file in of_input:
+                    if file.suffix == VIDEO:
+                        write_timeline_video(source, file.path, timeline, listener)
+                    else:
+                        write_timeline(file.path, timeline)
             except InputError as error:
                 yield VideoEvents(input=name, model=predictor.name, error=str(error))
             else:
                 cut_off = probe(source).cut_off
-                yield VideoEvents(input=name, model=predictor.name, timeline=timeline, written=path, error=cut_off)
+                yield VideoEvents(input=name, model=predictor.name, timeline=timeline, written=written, error=cut_off)
 
 
 class TimelinePredictor:

@@ -14,6 +14,7 @@ from avloc.cli.exit_codes import run
 from avloc.cli.localize import localize
 from avloc.cli.prepare import prepare
 from avloc.cli.train import train
+from avloc.errors import UsageError
 
 # Plain help: it starts faster, and the README shows it as it is.
 app = typer.Typer(
@@ -42,13 +43,38 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _print_doctor(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        from avloc.console.doctor_text import doctor_lines
+        from avloc.console.terminal import print_json, print_lines
+        from avloc.doctor import examine
+
+        report = examine()
+        if ctx.params.get("as_json"):
+            print_json(report)
+        else:
+            print_lines(doctor_lines(report))
+        raise typer.Exit
+
+
 @app.callback()
 def _top(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback prints)
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    doctor: Annotated[  # noqa: ARG001 (its callback prints)
+        bool,
+        typer.Option(
+            "--doctor", callback=_print_doctor, help="Print versions, devices, codecs and weights here, and exit."
+        ),
+    ] = False,
+    as_json: Annotated[  # eager, so that --doctor can read it
+        bool, typer.Option("--json", is_eager=True, help="With --doctor: print JSON.")
     ] = False,
 ) -> None:
     """Where in this picture does the sound come from? Train, score and use audio-visual sound localizers."""
+    if as_json:
+        raise UsageError("--json before a command applies to --doctor only; valid: behind the command")
 
 
 def main() -> None:

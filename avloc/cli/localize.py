@@ -24,14 +24,16 @@ def localize(
         ),
     ],
     out: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--out",
             "-o",
-            help="heat.png, .jpg, .webp or .gif (overlay), .npy (float32 [H, W]), .mp4 (overlay video), a folder with "
-            "a slash, or a name with {stem}, {time}.  [default: {stem}.heat.png]",
+            metavar="<str>",
+            help="heat.png, .jpg, .webp or .gif (overlay), .mask.png, .npy (float32 [H, W]), .mp4 (overlay video), "
+            ".json, .csv or .coco.json (of all inputs), a folder with a slash, or a name with {stem}, {time}; may "
+            "repeat.  [default: {stem}.heat.png]",
         ),
-    ] = "",
+    ] = None,
     audio: Annotated[Path | None, typer.Option(help="Sound for one picture, or for one video.")] = None,
     track: Annotated[int | None, typer.Option(help="Sound track, counted from 1.  [default: the main one]")] = None,
     at: Annotated[
@@ -76,7 +78,9 @@ def localize(
     from avloc.localize import Localization, LocalizeOptions, Times, parse_style, parse_weights
     from avloc.localize import localize as run
 
-    refuse_url(out, "--out")
+    outs = tuple(filter(None, out or ()))
+    for text in outs:
+        refuse_url(text, "--out")
     if audio is not None:
         refuse_url(str(audio), "--audio")
     options = LocalizeOptions(
@@ -88,7 +92,7 @@ def localize(
         prior=object_prior,
         weights=parse_weights(map_weights),
         weights_dir=weights_dir,
-        out=out,
+        out=outs,
         as_json=as_json,
         style=parse_style(style or []),
         skip_existing=skip_existing,

@@ -16,7 +16,7 @@ WeightsDir = Annotated[
         help="Folder searched first for published weights; then $AVLOC_WEIGHTS, the cache folder, a download."
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16; part of the protocol.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 ShardOption = Annotated[

@@ -185,26 +185,27 @@ def print_training(report: TrainReport, *, as_json: bool) -> None:
 
 
 def print_localization(result: Localization, listener: Listener, *, as_json: bool) -> None:
-    """Print the result at one time: JSON, or the path of its file."""
+    """Print the result at one time: JSON, or the paths of its files."""
     if result.error:
         listener(Notice(f"{result.input}: {result.error}"))
     if as_json:
         print_json(result.as_json())
-    elif result.written is not None:
-        print_path(result.written)
+    else:
+        print_paths(result.written)
 
 
 def print_input_done(done: InputDone, listener: Listener, *, as_json: bool) -> None:
-    """Print the file with all times of an input, and its verdict."""
-    if done.written is not None and not as_json:
-        print_path(done.written)
+    """Print the files with all times of an input, and its verdict."""
+    if not as_json:
+        print_paths(done.written)
     if done.skipped:
         listener(Notice(f"{done.input}: skipped, its output exists"))
     elif done.summary and not as_json:
         listener(Notice(f"{done.input}: {done.summary}"))
 
 
-def print_path(path: Path) -> None:
-    """Print a path: unchanged to a pipe, escaped on a terminal."""
-    sys.stdout.write(f"{escape(str(path)) if sys.stdout.isatty() else path}\n")
-    sys.stdout.flush()
+def print_paths(paths: Iterable[Path]) -> None:
+    """Print paths, one a line: unchanged to a pipe, escaped on a terminal."""
+    for path in paths:
+        sys.stdout.write(f"{escape(str(path)) if sys.stdout.isatty() else path}\n")
+        sys.stdout.flush()

@@ -100,7 +100,7 @@ def _run_teacher(teacher: Teacher[Any], store: Store, options: DistillOptions, i
         MOST,
         batches_in_flight,
         check_shared_memory,
-        leave_signals_to_parent,
+        follow_parent,
     )
     from avloc.teachers.base import TeacherInputs
 
@@ -115,7 +115,7 @@ def _run_teacher(teacher: Teacher[Any], store: Store, options: DistillOptions, i
         prefetch_factor=IN_ADVANCE if workers else None,
         num_workers=workers,
         pin_memory=on_gpu,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=follow_parent,
         timeout=PATIENCE_S if workers else 0,
     )
     # Copied at once, to pinned memory or here, since what lies in shared memory has an open file.

@@ -40,7 +40,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    here = _devices()
+    here = device_names()
     if name not in here:
         raise UsageError(f"--device {name} is not usable here; valid: auto, {', '.join(here)}")
     device = torch.device(name)
@@ -52,8 +52,8 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def _devices() -> list[str]:
-    """Names of the available devices."""
+def device_names() -> list[str]:
+    """Names of the available devices: `cpu`, `cuda` for the current GPU, `cuda:N` for each, `mps`."""
     cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in cards), *mps]

@@ -17,7 +17,7 @@ from avloc.files import refuse_url
 from avloc.media.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 STDIN = "-"
-_LIST_MARK = "@"
+LIST_MARK = "@"
 
 
 def expand_inputs(typed: Sequence[str], *, pictures: bool) -> list[str]:
@@ -41,8 +41,8 @@ def _expanded(text: str, *, pictures: bool) -> list[str]:
         return [text]
     if path.is_dir():
         return _in_folder(path, VIDEO_SUFFIXES | PICTURE_SUFFIXES if pictures else VIDEO_SUFFIXES)
-    if text.startswith(_LIST_MARK):
-        return _in_list(Path(text.removeprefix(_LIST_MARK)))
+    if text.startswith(LIST_MARK):
+        return _in_list(Path(text.removeprefix(LIST_MARK)))
     refuse_url(text)
     if not glob.has_magic(text):
         raise UsageError(f"no such file: {text}")

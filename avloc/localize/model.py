@@ -80,6 +80,7 @@ class Model:
 
     Attributes:
         name: short name of the model.
+        sha256: hash of the model file.
         card: metadata of the model file.
         seconds: length of the sound window.
         rate: sample rate of the sound in Hz; 0 is each sound's own rate.
@@ -89,7 +90,7 @@ class Model:
     """
 
     def __init__(self, file: ModelFile, engine: Engine, fusion: Fusion, cohort: Cohort | None = None) -> None:
-        self.name = file.name
+        self.name, self.sha256 = file.name, file.sha256
         self.card: Mapping[str, Any] = file.card
         self.seconds = engine.config.seconds
         self.rate = engine.config.rate

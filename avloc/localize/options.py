@@ -35,8 +35,8 @@ class LocalizeOptions:
     """Object prior, as in `avloc.load`."""
     weights: Mapping[str, float] = field(default_factory=dict)
     weights_dir: Path | None = None
-    out: str = ""
-    """File, or folder with a trailing slash; see `plan_outputs`."""
+    out: tuple[str, ...] = ()
+    """Files, or folders with a trailing slash; see `plan_outputs`."""
     as_json: bool = False
     """Yield a record for every time, and write no picture if `out` is empty."""
     style: Style = field(default_factory=Style)
@@ -51,8 +51,9 @@ class LocalizeOptions:
             raise UsageError(f"--track {self.track} is invalid; tracks are counted from 1")
         if self.skip_existing and self.as_json and not self.out:
             raise UsageError("--skip-existing needs --out: JSON lines leave no file to skip")
-        if self.skip_existing and TIME in self.out and not self.times.is_set:
-            unknown = f"--skip-existing cannot know the time in --out {self.out} in advance"
+        timed = next((out for out in self.out if TIME in out), "")
+        if self.skip_existing and timed and not self.times.is_set:
+            unknown = f"--skip-existing cannot know the time in --out {timed} in advance"
             raise UsageError(f"{unknown}; add --every or --at, or use a name without {TIME}")
 
 
@@ -63,8 +64,10 @@ class Localization:
     input: str
     error: str = ""
     result: Result | None = None
-    written: Path | None = None
-    """Its file; None if there is none, or one file holds all times."""
+    written: tuple[Path, ...] = ()
+    """Its own files; those that hold several times are in `InputDone.written`."""
+    is_picture: bool = False
+    """Whether the input is a picture, and not a video."""
     model: str = ""
     protocol: str = ""
 
@@ -84,8 +87,8 @@ class InputDone:
     """The rest of it is missing or cannot be decoded."""
     skipped: bool = False
     """Its output existed."""
-    written: Path | None = None
-    """The file with all its times, if there is one."""
+    written: tuple[Path, ...] = ()
+    """The files with all its times, except those that later inputs share."""
     summary: str = ""
     """Match and verdict over all times, see `avloc.localize.verdict.summary`."""
 

@@ -1,15 +1,16 @@
-"""Output paths of `localize`, and the writers of pictures and arrays."""
+"""Output paths of `localize`, and the files of one time: overlays, masks and arrays."""
 
 from __future__ import annotations
 
 import errno
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from avloc.errors import InputError, Refused, UsageError
 from avloc.files import atomic_path, real_path
 from avloc.localize.inputs import STDIN
 from avloc.localize.result import Result
+from avloc.localize.style import Style
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,53 +41,96 @@ _FORMATS = {
     ".webp": _Format(name="WEBP", largest=16_383, options={"lossless": True}),
     ".gif": _Format(name="GIF", largest=65_535),  # Pillow chooses the palette by the picture
 }
-ARRAY, VIDEO = ".npy", ".mp4"
 PICTURES = tuple(_FORMATS)
-OUTPUT_SUFFIXES = (*PICTURES, ARRAY, VIDEO)
+ARRAY, VIDEO, MASK = ".npy", ".mp4", ".mask.png"
+JSON, CSV, COCO = ".json", ".csv", ".coco.json"
+RECORDS = (JSON, CSV, COCO)
+"""Formats in which one file holds all times of one or several inputs."""
+OUTPUT_SUFFIXES = (*PICTURES, ARRAY, VIDEO, MASK, *RECORDS)
 STEM, TIME = "{stem}", "{time}"
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """An output of one input."""
+
+    path: Path
+    """`{time}` stands for the time of each result."""
+    suffix: str
+    """Selects the format: the longest known suffix of the name that was typed."""
+    per_time: bool
+    """Whether each time has a file of its own."""
+
+
 def plan_outputs(
     inputs: Sequence[str],
-    out: str,
+    outs: Sequence[str],
     *,
     pictures: bool = True,
     every: bool = False,
     suffixes: Sequence[str] = OUTPUT_SUFFIXES,
-) -> list[Path | None]:
-    """Output path of each input; None for no output. `{time}` in a path is replaced by the time of each result.
+) -> list[tuple[OutputFile, ...]]:
+    """Output files of each input, one for each of `outs`.
 
     The suffix selects the format. A trailing slash, an existing folder or several inputs mean a folder with
-    `{stem}.png` per input (`{stem}-{time}.png` with several times); a second equal stem gets `-2`. The default is
-    `{stem}.heat.png` in the working directory.
+    `{stem}.png` per input (`{stem}-{time}.png` with several times); a second equal stem gets `-2`. Inputs share a file
+    of one of the formats in `RECORDS`, unless its name has `{stem}`. The default is `{stem}.heat.png` in the working
+    directory.
 
     Args:
         inputs: paths; `-` has the stem `stdin`.
-        out: as typed, optionally with `{stem}` and `{time}`.
-        pictures: False writes nothing if `out` is empty.
+        outs: as typed, each optionally with `{stem}` and `{time}`.
+        pictures: False writes nothing if `outs` is empty.
         every: whether an input may have several results.
         suffixes: valid suffixes of files.
 
     Raises:
-        UsageError: several results with one file name, an unknown suffix or placeholder, or a file in place of a
-            folder.
+        UsageError: several results with one file name, an unknown suffix or placeholder, a file in place of a folder,
+            or the same file twice.
     """
-    if not out:
-        return [*_named(inputs, _DEFAULT[every])] if pictures else [None] * len(inputs)
+    templates = [_template(inputs, out, every=every, suffixes=suffixes) for out in outs]
+    if not outs and pictures:
+        templates = [_DEFAULT[every]]
+    named = [list(_named(inputs, template)) for template in templates]
+    for path, count in Counter(path for paths in named for path in set(paths)).items():
+        if count > 1:
+            raise UsageError(f"--out: {path} would be written by two of them; valid: different names")
+    kinds = [_kind(template, every=every, suffixes=suffixes) for template in templates]
+    return [
+        tuple(OutputFile(path=paths[number], **kind) for paths, kind in zip(named, kinds, strict=True))
+        for number in range(len(inputs))
+    ]
+
+
+_DEFAULT = {False: f"{STEM}.heat.png", True: f"{STEM}.heat/{TIME}.png"}
+_IN_FOLDER = {False: f"{STEM}.png", True: f"{STEM}-{TIME}.png"}
+
+
+def _kind(template: str, *, every: bool, suffixes: Sequence[str]) -> dict[str, Any]:
+    """Suffix of the files of a template, and whether each time has its own."""
+    suffix = _suffix(Path(template), suffixes)
+    is_stack = suffix == ARRAY and every and TIME not in template
+    return {"suffix": suffix, "per_time": suffix not in (VIDEO, *RECORDS) and not is_stack}
+
+
+def _suffix(path: Path, suffixes: Sequence[str]) -> str:
+    """The longest of `suffixes` with which the name ends; without one, the usual suffix."""
+    name = path.name.lower()
+    return max((one for one in suffixes if name.removesuffix(one) not in ("", name)), key=len, default=path.suffix)
+
+
+def _template(inputs: Sequence[str], out: str, *, every: bool, suffixes: Sequence[str]) -> str:
+    """The file names that an `--out` stands for, with placeholders."""
     target = Path(out)
     _check_new(target, out)
     many = len(inputs) > 1 or every
     if out.endswith("/") or target.is_dir() or (many and not target.suffix):
         if target.exists() and not target.is_dir():
             raise UsageError(f"--out {out} is a file; valid: a new or existing folder")
-        return [*_named(inputs, str(target / _IN_FOLDER[every]))]
+        return str(target / _IN_FOLDER[every])
     _check_file(target, out, inputs, every=every, suffixes=suffixes)
-    return [*_named(inputs, out)] if STEM in out else [target]
-
-
-_DEFAULT = {False: f"{STEM}.heat.png", True: f"{STEM}.heat/{TIME}.png"}
-_IN_FOLDER = {False: f"{STEM}.png", True: f"{STEM}-{TIME}.png"}
+    return out
 
 
 def _check_new(target: Path, out: str) -> None:
@@ -100,29 +145,31 @@ def _check_new(target: Path, out: str) -> None:
 
 
 def _check_file(target: Path, out: str, inputs: Sequence[str], *, every: bool, suffixes: Sequence[str]) -> None:
-    suffix = target.suffix.lower()
-    if len(inputs) > 1 and STEM not in out:
+    suffix = _suffix(target, suffixes)
+    if len(inputs) > 1 and STEM not in out and suffix not in RECORDS:
         raise UsageError(
             f"--out {out} is one file for {len(inputs)} inputs; valid: a folder, as in --out {target.stem}/, or a "
             f"name with {STEM}"
         )
     if suffix not in suffixes:
         raise UsageError(f"--out {out}: unknown suffix; valid: {', '.join(suffixes)}, or a folder with a slash")
-    if every and suffix in PICTURES and TIME not in out:
+    if every and suffix in (*PICTURES, MASK) and TIME not in out:
         raise UsageError(f"--out {out} is one picture for several times; valid: a folder, a name with {TIME}, or .npy")
-    if suffix == VIDEO and TIME in out:
-        raise UsageError(f"--out {out}: a video contains all times; valid: a name without {TIME}")
+    if suffix in (VIDEO, *RECORDS) and TIME in out:
+        kind = "video" if suffix == VIDEO else f"{suffix} file"
+        raise UsageError(f"--out {out}: a {kind} contains all times; valid: a name without {TIME}")
 
 
-def check_inputs_kept(out: str, outputs: Iterable[Path | None], sources: Iterable[Path]) -> None:
+def check_inputs_kept(outputs: Iterable[OutputFile], sources: Iterable[Path]) -> None:
     """Check that no output would overwrite an input.
 
     Raises:
         UsageError: one would.
     """
-    overwritten = {real_path(at_time(path, 0.0)) for path in outputs if path} & {real_path(path) for path in sources}
-    if overwritten:
-        raise UsageError(f"--out {out} would overwrite the input {min(overwritten)}; valid: another folder")
+    kept = {real_path(path) for path in sources}
+    for file in outputs:
+        if (overwritten := real_path(at_time(file.path, 0.0))) in kept:
+            raise UsageError(f"--out {file.path} would overwrite the input {overwritten}; valid: another folder")
 
 
 def _named(inputs: Sequence[str], template: str) -> Iterator[Path]:
@@ -157,6 +204,8 @@ def new_file(path: Path) -> Iterator[Path]:
         raise Refused(f"a folder cannot be created there: {error}", hint="Name another place.") from error
     try:
         with atomic_path(path) as part:
+            with suppress(FileNotFoundError):
+                path.lstat()  # a name that is too long is an error now, and not after hours of writing
             yield part
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -168,62 +217,33 @@ def new_file(path: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write a picture [H, W, 3] in the format of the suffix of `path`, atomically.
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a picture [H, W, 3], or [H, W] in shades of grey, in the format of the suffix of `path`, atomically.
 
     Raises:
         InputError: it exceeds the largest size of the format.
     """
     kind = _FORMATS[path.suffix.lower()]
-    height, width = rgb.shape[:2]
+    height, width = pixels.shape[:2]
     if max(height, width) > kind.largest:
         reason = f"has an overlay of {width} x {height} pixels, more than {kind.name} supports"
         raise InputError(f"{reason} ({kind.largest} per side); valid: --out with .png")
     with new_file(path) as part:
-        Image.fromarray(rgb).save(part, format=kind.name, **kind.options)
+        Image.fromarray(pixels).save(part, format=kind.name, **kind.options)
 
 
-def write_array(path: Path, result: Result) -> None:
-    """Write the heat map [H, W] as `.npy`, atomically."""
-    buffer = io.BytesIO()
-    np.save(buffer, result.heatmap)
-    with new_file(path) as part:
-        part.write_bytes(buffer.getvalue())
+def write_result(file: OutputFile, path: Path, result: Result, style: Style) -> None:
+    """Write the file of one time, atomically: the heat map [H, W] as `.npy`, its mask, or an overlay.
 
-
-class HeatMapStack:
-    """Writes heat maps of several times to one `.npy` [T, H, W], one at a time.
-
-    Args:
-        path: the file.
-        files: closes it; on failure the file is removed.
+    Raises:
+        InputError: an overlay exceeds the largest size of its format.
     """
-
-    def __init__(self, path: Path, files: ExitStack) -> None:
-        self.path, self._files = path, files
-        self._file: BinaryIO | None = None
-        self._shape: tuple[int, ...] = ()
-        self._count = 0
-
-    def add(self, result: Result) -> None:
-        """Append a heat map; the first one opens the file and determines the size."""
-        if self._file is None:
-            part = self._files.enter_context(new_file(self.path))
-            self._file = self._files.enter_context(part.open("wb"))
-            self._shape = result.heatmap.shape
-            self._file.write(self._header(0))
-        self._count += 1
-        self._file.write(np.ascontiguousarray(result.heatmap, "<f4").tobytes())
-
-    def finish(self) -> None:
-        """Write the final number of heat maps to the header."""
-        assert self._file is not None
-        self._file.seek(0)
-        self._file.write(self._header(self._count))
-
-    def _header(self, count: int) -> bytes:
-        """The `.npy` header, whose length does not depend on `count`: NumPy pads for a growing first axis."""
+    if file.suffix == ARRAY:
         buffer = io.BytesIO()
-        header = {"descr": "<f4", "fortran_order": False, "shape": (count, *self._shape)}
-        np.lib.format.write_array_header_1_0(buffer, header)
-        return buffer.getvalue()
+        np.save(buffer, result.heatmap)
+        with new_file(path) as part:
+            part.write_bytes(buffer.getvalue())
+    elif file.suffix == MASK:
+        write_picture(path, np.uint8(255) * result.mask)
+    else:
+        write_picture(path, result.overlay(style))

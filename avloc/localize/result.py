@@ -103,6 +103,11 @@ class Result:
         return None if self.silent else peak_and_box(self.heatmap)[1]
 
     @property
+    def mask(self) -> NDArray[np.bool_]:
+        """[H, W]: the region that `box_xyxy` encloses; nothing for silence."""
+        return np.zeros(self.heatmap.shape, np.bool_) if self.silent else peak_region(self.heatmap)
+
+    @property
     def peak_similarity(self) -> float | None:
         """Largest cosine; None for silence."""
         return None if self.silent else float(self.similarity.max())
@@ -197,11 +202,24 @@ def peak_and_box(heat: NDArray[np.float32]) -> tuple[list[int], list[int]]:
 
     The box of a flat map is the whole frame.
     """
-    x, y = peak_of(heat)
-    if heat[y, x] < HALF:
-        return [x, y], [0, 0, heat.shape[1], heat.shape[0]]
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import find_objects
 
-    regions, _ = label(heat >= HALF)
+    (x, y), regions = _peak_and_regions(heat)
     rows, columns = find_objects(regions)[regions[y, x] - 1]
     return [x, y], [columns.start, rows.start, columns.stop, rows.stop]
+
+
+def peak_region(heat: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[H, W]: the connected region around the hottest pixel with heat >= 0.5; of a flat map the whole frame."""
+    (x, y), regions = _peak_and_regions(heat)
+    region: NDArray[np.bool_] = regions == regions[y, x]
+    return region
+
+
+def _peak_and_regions(heat: NDArray[np.float32]) -> tuple[list[int], NDArray[np.int32]]:
+    """Hottest pixel [x, y], and the number [H, W] of each pixel's connected region with heat >= 0.5, 0 outside."""
+    from scipy.ndimage import label
+
+    x, y = peak_of(heat)
+    is_flat = heat[y, x] < HALF
+    return [x, y], np.ones(heat.shape, np.int32) if is_flat else label(heat >= HALF)[0]

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from avloc.errors import InputError, UsageError
-from avloc.localize.inputs import STDIN, expand_inputs, seekable_files
+from avloc.localize.inputs import LIST_MARK, STDIN, expand_inputs, seekable_files
 from avloc.localize.model import Model, load
 from avloc.localize.options import InputDone, Localization, LocalizeOptions
 from avloc.localize.outputs import (
-    ARRAY,
-    TIME,
+    RECORDS,
     VIDEO,
-    HeatMapStack,
+    OutputFile,
     at_time,
     check_inputs_kept,
     plan_outputs,
-    write_array,
-    write_picture,
+    write_result,
 )
 from avloc.localize.result import Result
+from avloc.localize.result_files import ResultFiles
 from avloc.localize.scenes import Scene, SoundSource, Times, WindowSpec, check_complete, read_scenes, scene_times
 from avloc.localize.verdict import Judgement, summary
 from avloc.media.audio import SoundWindow
@@ -44,28 +43,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One input: its name as printed, its file and its output."""
+    """One input: its name as printed, its file and its outputs."""
 
     number: int
     name: str
     source: Path
-    out: Path | None
+    outputs: tuple[OutputFile, ...]
     sound: SoundSource
 
     @property
-    def suffix(self) -> str:
-        return self.out.suffix.lower() if self.out else ""
+    def videos(self) -> list[Path]:
+        """The overlay videos to write."""
+        return [file.path for file in self.outputs if file.suffix == VIDEO]
 
-    def path_at(self, time_s: float) -> Path | None:
-        """Output file of one time; None if there is none, or one file holds all times."""
-        if self.out is None or self.suffix == VIDEO:
-            return None
-        return at_time(self.out, time_s)
+    def exists(self) -> bool:
+        """Whether all outputs exist."""
+        return all(file.path.exists() for file in self.outputs)
 
-    def is_done(self, time_s: float | None) -> bool:
-        """Whether the output of a time exists; the time of the middle (None) is not known in advance."""
-        path = None if time_s is None else self.path_at(time_s)
-        return path is not None and path.exists()
+    def exists_at(self, time_s: float | None) -> bool:
+        """Whether all outputs of a time exist, each a file of its own; not known in advance for the middle (None)."""
+        paths = [at_time(file.path, time_s or 0.0) for file in self.outputs if file.per_time]
+        return time_s is not None and len(paths) == len(self.outputs) and all(path.exists() for path in paths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +75,8 @@ class _Decoded:
     """Requested time; None is the middle."""
     count: int = 1
     """Number of times of this input."""
+    has_files: bool = True
+    """Whether files of one time are written; of the five times of an overlay video, for the middle."""
     scene: Scene | None = None
     error: str = ""
 
@@ -91,6 +91,8 @@ def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator
     names = expand_inputs(options.inputs, pictures=options.audio is not None)
     pictures = bool(options.out) or not options.as_json
     outputs = plan_outputs(names, options.out, pictures=pictures, every=options.times.every is not None)
+    if options.skip_existing:  # an existing file may hold inputs that are skipped
+        outputs = [tuple(file for file in of_input if not _is_kept(file)) for of_input in outputs]
     _check(options, names, outputs)
     model = load(
         options.model,
@@ -105,12 +107,12 @@ def localize(options: LocalizeOptions, listener: Listener = silent) -> Generator
     with seekable_files([*names, *audio], [*options.inputs, *audio]) as files:
         sound = SoundSource(file=files[-1] if audio else None, name=f"--audio {options.audio}", track=options.track)
         jobs = [
-            _Job(number=number, name=name, source=file, out=out, sound=sound)
-            for number, (name, file, out) in enumerate(zip(names, files, outputs, strict=False))
+            _Job(number=number, name=name, source=file, outputs=of_input, sound=sound)
+            for number, (name, file, of_input) in enumerate(zip(names, files, outputs, strict=False))
         ]
-        worker = _Worker(model, options, listener, len(jobs))
         decoded = (item for job in jobs for item in _decode(job, options, model))
-        with closing(prefetch(decoded)) as items:
+        with ResultFiles(chain.from_iterable(outputs), model) as results, closing(prefetch(decoded)) as items:
+            worker = _Worker(model, options, results, listener, len(jobs))
             for job, of_job in groupby(items, attrgetter("job")):
                 yield from worker.process(job, of_job)
 
@@ -132,8 +134,13 @@ def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Path | None]) -> None:
-    sources = [Path(name) for name in names if name != STDIN]
+def _is_kept(file: OutputFile) -> bool:
+    return file.suffix in RECORDS and file.path.exists()
+
+
+def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Sequence[OutputFile]]) -> None:
+    lists = [text.removeprefix(LIST_MARK) for text in options.inputs if text.startswith(LIST_MARK)]
+    sources = [Path(name) for name in (*names, *lists) if name != STDIN]
     if options.audio is not None:
         if len(names) != 1:
             raise UsageError(f"--audio needs exactly one picture or video; there are {len(names)} inputs")
@@ -143,25 +150,33 @@ def _check(options: LocalizeOptions, names: Sequence[str], outputs: Sequence[Pat
             path = options.audio
             raise UsageError(f"--audio: {path} is not a file" if path.exists() else f"--audio: no such file: {path}")
         sources.append(options.audio)
-    if options.times.at is not None and any(path and path.suffix.lower() == VIDEO for path in outputs):
-        raise UsageError(f"--at is a single time and --out {options.out} a video; valid: --start and --end")
-    check_inputs_kept(options.out, outputs, sources)
+    files = [*chain.from_iterable(outputs)]
+    video = next((file.path for file in files if file.suffix == VIDEO), None)
+    if options.times.at is not None and video is not None:
+        raise UsageError(f"--at is a single time and --out {video} a video; valid: --start and --end")
+    check_inputs_kept(files, sources)
 
 
 def _decode(job: _Job, options: LocalizeOptions, spec: WindowSpec) -> Iterator[_Decoded]:
     """Decode the scenes of an input, except those to skip because their output exists."""
-    if options.skip_existing and job.out is not None and job.out.exists():
+    if options.skip_existing and job.exists():
         yield _Decoded(job=job)
         return
     try:
-        if job.suffix == VIDEO and is_picture(job.source):
+        if job.videos and is_picture(job.source):
             raise InputError("is a picture; an overlay video needs a video")
         sampled = _sampled_times(job, options)
         times = scene_times(job.source, sampled, job.sound)
-        remaining = [time_s for time_s in times if not (options.skip_existing and job.is_done(time_s))]
-        requested = sampled.is_set or sampled.count > 1  # the time of the middle is not known in advance
-        for time_s, scene in zip(remaining, read_scenes(job.source, remaining, spec, job.sound), strict=True):
-            yield _Decoded(job=job, time_s=time_s if requested else None, count=len(remaining), scene=scene)
+        remaining = [time_s for time_s in times if not (options.skip_existing and job.exists_at(time_s))]
+        scenes = read_scenes(job.source, remaining, spec, job.sound)
+        for number, (time_s, scene) in enumerate(zip(remaining, scenes, strict=True)):
+            yield _Decoded(
+                job=job,
+                time_s=time_s if sampled.is_set else None,  # the time of the middle is not known in advance
+                count=len(remaining),
+                has_files=sampled == options.times or number == len(remaining) // 2,
+                scene=scene,
+            )
         if not remaining:
             yield _Decoded(job=job)
         check_complete(job.source, sampled, job.sound)
@@ -171,7 +186,8 @@ def _decode(job: _Job, options: LocalizeOptions, spec: WindowSpec) -> Iterator[_
 
 def _sampled_times(job: _Job, options: LocalizeOptions) -> Times:
     """Times with a result each; the maps of an overlay video are computed separately while it is written."""
-    if job.suffix == VIDEO and not (options.as_json and options.times.every is not None):
+    is_listed = options.as_json or len(job.outputs) > len(job.videos)
+    if job.videos and not (is_listed and options.times.every is not None):
         return replace(options.times, every=None, count=VERDICT_TIMES)
     return options.times
 
@@ -179,8 +195,10 @@ def _sampled_times(job: _Job, options: LocalizeOptions) -> Times:
 class _Worker:
     """Runs the model on decoded scenes and writes the results."""
 
-    def __init__(self, model: Model, options: LocalizeOptions, listener: Listener, inputs: int) -> None:
-        self.model, self.options, self.listener = model, options, listener
+    def __init__(
+        self, model: Model, options: LocalizeOptions, files: ResultFiles, listener: Listener, inputs: int
+    ) -> None:
+        self.model, self.options, self.files, self.listener = model, options, files, listener
         self.inputs, self.done = inputs, 0
         self.counts: dict[int, int] = {}
 
@@ -189,39 +207,40 @@ class _Worker:
         judgements: list[Judgement] = []
         missing: list[str] = []
         warned: set[str] = set()
+        videos: list[Path] = []
+        text, failed = "", False
         try:
-            with ExitStack() as files:
-                is_stack = job.suffix == ARRAY and TIME not in str(job.out) and self.options.times.every is not None
-                stack = HeatMapStack(job.out, files) if job.out is not None and is_stack else None
-                for number, item in enumerate(items):
-                    if item.scene is not None:
-                        self._warn(item.scene.sound, job, warned)
-                        result = self.model.localize_scene(item.scene)
-                        judgements.append(result.judgement)
-                        written = self._write(job, item, result, stack)
-                        yield Localization(input=job.name, result=result, written=written)
-                    self._report_progress(job, item)
-                    if item.error and not number:
-                        raise InputError(item.error)
-                    missing += [item.error] if item.error else []
+            for number, item in enumerate(items):
+                if item.scene is not None:
+                    self._warn(item.scene.sound, job, warned)
+                    result = self.model.localize_scene(item.scene)
+                    judgements.append(result.judgement)
+                    yield self._write(job, item, result)
+                self._report_progress(job, item)
+                if item.error and not number:
+                    raise InputError(item.error)
+                missing += [item.error] if item.error else []
+            if judgements:
                 clip = self.model.rule.judge_clip(judgements)
-                combined = self._finish(job, stack, clip, missing) if judgements else None
+                videos = [self._write_video(job, path, clip.caption, missing) for path in job.videos]
+                text = summary(clip, judgements)
         except InputError as error:
-            yield self._failure(job, str(error))
-            yield InputDone(input=job.name, failed=True)
-            return
+            missing, failed = [str(error)], True
         if missing:
             yield self._failure(job, missing[0])
         yield InputDone(
             input=job.name,
-            incomplete=bool(missing),
-            skipped=not judgements,
-            written=combined,
-            summary=summary(clip, judgements) if judgements else "",
+            failed=failed,
+            incomplete=bool(missing) and not failed,
+            skipped=not judgements and not failed,
+            written=(*videos, *self.files.finish(job.outputs)),
+            summary=text,
         )
 
     def _failure(self, job: _Job, reason: str) -> Localization:
-        return Localization(input=job.name, error=reason, model=self.model.name, protocol=self.model.protocol)
+        record = Localization(input=job.name, error=reason, model=self.model.name, protocol=self.model.protocol)
+        self.files.add(job.outputs, record)
+        return record
 
     def _warn(self, sound: SoundWindow, job: _Job, warned: set[str]) -> None:
         """Report each warning about the sound of an input once."""
@@ -231,7 +250,7 @@ class _Worker:
             warnings.append(f"the channels of its sound all but cancel in their mean; {used}")
         if sound.lost_s:
             warnings.append("some of its sound cannot be decoded, and is replaced by silence")
-        if sound.source_rate < sound.rate and job.suffix != VIDEO:  # write_video has this warning itself
+        if sound.source_rate < sound.rate and not job.videos:  # write_video has this warning itself
             warnings.append(f"its sound is sampled at {sound.source_rate} Hz; the model takes {sound.rate} Hz")
         others = probe(job.sound.path(job.source), job.sound.track).other_tracks
         if others and job.sound.track is None:
@@ -241,44 +260,36 @@ class _Worker:
                 self.listener(Notice(f"{job.name}: {text}"))
         warned.update(warnings)
 
-    def _write(self, job: _Job, item: _Decoded, result: Result, stack: HeatMapStack | None) -> Path | None:
-        """Write the output of one time; returns its path if it has a file of its own."""
-        if stack is not None:
-            stack.add(result)
-            return None
-        path = job.path_at(result.time_s if item.time_s is None else item.time_s)
-        if path is None:
-            return None
-        if path.suffix.lower() == ARRAY:
-            write_array(path, result)
-        else:
-            write_picture(path, result.overlay(self.options.style))
-        return path
+    def _write(self, job: _Job, item: _Decoded, result: Result) -> Localization:
+        """Write the files of one time, and add it to those that hold several times."""
+        time_s = result.time_s if item.time_s is None else item.time_s
+        files = [file for file in job.outputs if file.per_time and item.has_files]
+        written = tuple(at_time(file.path, time_s) for file in files)
+        for file, path in zip(files, written, strict=True):
+            write_result(file, path, result, self.options.style)
+        record = Localization(input=job.name, result=result, written=written, is_picture=is_picture(job.source))
+        self.files.add(job.outputs, record)
+        return record
 
-    def _finish(self, job: _Job, stack: HeatMapStack | None, clip: Judgement, missing: list[str]) -> Path | None:
-        """Write or finish the file of all times, if there is one; appends to `missing` why a video is incomplete."""
-        if stack is not None:
-            stack.finish()
-            return stack.path
-        if job.out is None or job.suffix != VIDEO:
-            return None
+    def _write_video(self, job: _Job, out: Path, caption: str, missing: list[str]) -> Path:
+        """Write an overlay video; appends to `missing` why it is incomplete."""
         from avloc.localize.video import write_video
 
         times = self.options.times
         video = write_video(
             job.source,
-            job.out,
+            out,
             self.model,
             every=times.every or VIDEO_STEP_S,
             start=times.start,
             end=times.end,
             sound=job.sound,
             style=self.options.style,
-            caption=clip.caption,
+            caption=caption,
             listener=self.listener,
         )
         missing += [video.missing] if video.missing else []
-        return job.out
+        return out
 
     def _report_progress(self, job: _Job, item: _Decoded) -> None:
         """Report the times done; remaining inputs are assumed to have as many as the mean so far."""

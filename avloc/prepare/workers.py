@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from avloc.fork_server import process_context, sigint_blocked
+from avloc.fork_server import exit_with_parent, process_context, sigint_blocked
 from avloc.prepare.clips import Job, PreparedClip, make_clip
 from avloc.prepare.sources import Skip
 
@@ -70,11 +67,4 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _init_worker() -> None:
     """Ignore SIGINT, which the parent handles, and exit when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
-
-
-def _exit_with_parent(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+    exit_with_parent()

@@ -9,6 +9,7 @@ A shard is written under a temporary name, flushed and renamed, and then never c
 from __future__ import annotations
 
 import io
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,9 +24,7 @@ from avloc.files import write_buffer
 from avloc.sharding import JobShard
 from avloc.store.shard_file import IDS, Column, Shard
 
-_MAX_OPEN = 128
-"""Limit on open files of a folder: training reads six (clips and two hints, and those of `--val`), and processes may
-open about a thousand."""
+_MOST_OPEN = 128
 
 Row = TypeVar("Row")
 
@@ -45,6 +44,7 @@ class ShardFolder:
         self._columns = columns
         self._shards: dict[Path, Shard] = {}
         self._open: dict[Path, None] = {}
+        self._most_open = _most_open()
         self._where: dict[str, tuple[Path, int]] = {}
         for path in shard_paths(folder):
             for row, clip_id in enumerate(Shard(path).texts("id")):
@@ -77,7 +77,7 @@ class ShardFolder:
         if path not in self._shards:
             self._shards[path] = Shard(path, self._columns)
         self._open.pop(path, None)
-        if len(self._open) >= _MAX_OPEN:
+        if len(self._open) >= self._most_open:
             closed = next(iter(self._open))
             self._shards[closed].close()
             del self._open[closed]
@@ -86,6 +86,19 @@ class ShardFolder:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}, "_open": {}}
+
+
+def _most_open() -> int:
+    """Limit on open files of a folder: an eighth of those that the system allows to a process, and 128 at most.
+
+    Training reads six folders: clips and two hints, and those of `--val`.
+    """
+    if sys.platform == "win32":
+        return _MOST_OPEN
+    import resource
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_OPEN if allowed == resource.RLIM_INFINITY else min(max(allowed // 8, 1), _MOST_OPEN)
 
 
 def shard_paths(folder: Path) -> list[Path]:

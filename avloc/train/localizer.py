@@ -15,7 +15,6 @@ from avloc.config import TrainConfig, to_dict
 from avloc.dataset import Batch, clip_loader
 from avloc.distributed import Peers
 from avloc.engine import pick_device, pick_precision
-from avloc.errors import UsageError
 from avloc.loader_processes import batches_in_flight, check_shared_memory, process_count
 from avloc.methods.base import Group
 from avloc.progress import Listener, Notice
@@ -83,9 +82,7 @@ class LocalizerTask:
         return self.engine.model.groups()
 
     def share(self, peers: Peers) -> None:
-        """Share batches with other processes; a UsageError if the backbones are compiled."""
-        if peers.size > 1 and self.config.compile:
-            raise UsageError(f"compile = true is impossible in {peers.size} processes; valid: false")
+        """Share batches with other processes."""
         self.engine.share(peers)
 
     def load(self, batches: Iterable[list[int]]) -> Iterable[Batch]:

@@ -63,11 +63,13 @@ def train(
     Raises:
         Refused: unfit store, incomplete hints, another run in the folder, a non-finite loss, or processes that do not
             share the same files.
-        UsageError: fewer clips in a batch than processes.
+        UsageError: fewer clips in a batch than processes, or a setting that several cannot have.
         WeightsError: initial weights are absent.
     """
     if peers.size > 1 and options.device.startswith(("cuda:", "mps")):
         raise UsageError(f"--device {options.device} is one GPU for {peers.size} processes; valid: auto, cpu or cuda")
+    if peers.size > 1 and config.compile:
+        raise UsageError(f"compile = true is impossible in {peers.size} processes; valid: false")
     task = make_task(options, config, listener)
     if min(config.batch, task.clips) < peers.size:
         raise UsageError(f"batches of {min(config.batch, task.clips)} clips are too few for {peers.size} processes")

@@ -18,7 +18,7 @@ from avloc.weights.catalog import (
     imagenet_weights,
 )
 from avloc.weights.download import cache_folder
-from avloc.weights.lookup import Located, locate
+from avloc.weights.lookup import Located, hash_agrees, locate, location, search_places
 
 __all__ = [
     "CNN14",
@@ -31,6 +31,9 @@ __all__ = [
     "WeightFile",
     "backbone_weights",
     "cache_folder",
+    "hash_agrees",
     "imagenet_weights",
     "locate",
+    "location",
+    "search_places",
 ]

@@ -36,9 +36,9 @@ def cache_folder() -> Path:
         raise WeightsAbsent(f"the cache folder is not known: {error}", hint=OTHER_CACHE) from error
 
 
-def hash_in_name(file: WeightFile) -> str:
-    """The published hash that the file's name contains."""
-    match = _HASH_IN_NAME.search(file.name)
+def hash_in_name(name: str) -> str:
+    """The published hash that the name of a file contains."""
+    match = _HASH_IN_NAME.search(name)
     return f"sha256:{match[1]}" if match else ""
 
 
@@ -71,7 +71,7 @@ def download(file: WeightFile, path: Path, listener: Listener) -> str:
         requests.RequestException: it cannot be downloaded.
         WeightsError: it has another hash than the published one.
     """
-    published = hash_in_name(file) or _recorded_hash(file)
+    published = hash_in_name(file.name) or _recorded_hash(file)
     listener(Notice(f"downloading {file.name} from {file.url} to {path.parent}"))
     with atomic_path(path) as part:
         etag = _fetch(file, part, listener)

@@ -66,13 +66,11 @@ def locate(
     """
     if weights_dir is not None and not weights_dir.is_dir():
         raise UsageError(f"--weights-dir {weights_dir} is not a folder")
+    if (place := location(weight, weights_dir)) is not None:
+        for path in weight.files_under(place):
+            hash_agrees(path)
+        return _located(weight, place, [hash_in_name(file.name) for file in weight.files])
     places = _places(weight, weights_dir)
-    for place in places.values():
-        if _are_files(weight.files_under(place)):
-            published = [hash_in_name(file) for file in weight.files]
-            for path, value in zip(weight.files_under(place), published, strict=True):
-                check(path, path, value)
-            return _located(weight, place, published)
     searched = "; ".join(f"{name} {folder}" for name, folder in places.items())
     try:
         if not all(file.url for file in weight.files):
@@ -83,6 +81,19 @@ def locate(
         raise
 
 
+def location(weight: Weight, weights_dir: Path | None = None) -> Path | None:
+    """The first of the places searched that has all files of a set; None if none has. No hash is checked."""
+    places = _places(weight, weights_dir).values()
+    return next((place for place in places if _are_files(weight.files_under(place))), None)
+
+
+def hash_agrees(path: Path) -> bool:
+    """Check a file against the hash in its name; False if there is none. WeightsError for another hash."""
+    published = hash_in_name(path.name)
+    check(path, path, published)
+    return bool(published)
+
+
 def _are_files(paths: list[Path]) -> bool:
     try:
         return all(path.is_file() for path in paths)
@@ -90,11 +101,16 @@ def _are_files(paths: list[Path]) -> bool:
         return False
 
 
-def _places(weight: Weight, weights_dir: Path | None) -> dict[str, Path]:
+def search_places(weights_dir: Path | None = None) -> dict[str, Path]:
+    """The folders in which weights are looked for, in order; WeightsAbsent if the cache folder is not known."""
     places = {"--weights-dir": weights_dir} if weights_dir is not None else {}
     if folder := os.environ.get("AVLOC_WEIGHTS"):
         places["$AVLOC_WEIGHTS"] = Path(folder)
-    return {**places, "cache folder": cache_folder(), **_inside_package(weight)}
+    return {**places, "cache folder": cache_folder()}
+
+
+def _places(weight: Weight, weights_dir: Path | None) -> dict[str, Path]:
+    return {**search_places(weights_dir), **_inside_package(weight)}
 
 
 def _inside_package(weight: Weight) -> dict[str, Path]:

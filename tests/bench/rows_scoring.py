@@ -174,6 +174,7 @@ def evaluation_share(options: Options, work: Path) -> list[Row]:
 def evaluation(options: Options, work: Path) -> list[Row]:
     """Evaluation of a test set from disk, whole processes."""
     clips = options.count(1000, 4)
+    keep_freed_memory()  # for the networks alone, as `eval` does
     boxes, store, model, prior = _test_set(work, clips)
     networks = {name: _Networks(model, prior, name.split()[1]) for name in (BF16, FP32)}
     scores: dict[str, Any] = {}

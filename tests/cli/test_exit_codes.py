@@ -261,6 +261,27 @@ def test_interrupted_localize_leaves_only_complete_files(media, model, tmp_path,
         assert np.asarray(Image.open(tmp_path / "out" / name)).shape == (48, 64, 3)
 
 
+_INTERRUPTED_IMPORTS = """
+import os, signal, sys
+
+class Interrupt:
+    @staticmethod
+    def find_spec(name, *_where):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt)
+sys.argv = ["avloc", "--help"]
+from avloc.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_during_the_imports_has_no_traceback():
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_IMPORTS], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 _PATCHED_MAIN = """
 import errno, sys
 from pathlib import Path

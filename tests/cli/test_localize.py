@@ -182,9 +182,9 @@ def test_an_unfinished_array_is_removed(model, clips, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("avloc.localize.outputs.HeatMapStack.finish", full)
+    monkeypatch.setattr("avloc.localize.result_files.HeatMapStack.finish", full)
     options = LocalizeOptions(
-        inputs=(str(clips / "a.mp4"),), model=model, times=Times(every=1), out=str(tmp_path / "h.npy"), device="cpu"
+        inputs=(str(clips / "a.mp4"),), model=model, times=Times(every=1), out=(str(tmp_path / "h.npy"),), device="cpu"
     )
     with pytest.raises(OSError, match="No space left"):
         list(localize(options))

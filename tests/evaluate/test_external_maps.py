@@ -25,12 +25,14 @@ from avloc.errors import InputError, Refused, UsageError
 from avloc.evaluate import EvalOptions, evaluate, evaluate_runs
 from avloc.evaluate.external_maps import parse_map, with_external_maps
 from avloc.json_text import to_json
+from avloc.localize import Localization, LocalizeOptions, localize
 from avloc.media.pictures import decode_picture, encode_png
 from avloc.progress import Notice, silent
 from avloc.protocols import PROTOCOLS
 from avloc.store import Store
 from tests import pages
 from tests.eval_makers import to_clip, write
+from tests.media_makers import disc, make_video, tone
 from tests.program import ROOT
 from tests.responsive_model import save_responsive
 from tests.synthetic_scenes import RATE, SIDE, Scene, scenes
@@ -124,6 +126,32 @@ def test_maps_of_localize_have_the_scores_of_the_model_but_for_the_second_resize
     assert {name: score["ciou"] for name, score in rows(ours, "external").items()} == pytest.approx(
         {name: score["ciou"] for name, score in models.items()}, abs=0.02
     )
+
+
+def test_the_arrays_that_localize_writes_for_videos_are_scored(here, tmp_path, responsive):
+    places = {"left": (0.25, 0.5), "right": (0.75, 0.5), "low": (0.5, 0.8)}
+    (tmp_path / "videos").mkdir()
+    for number, (name, place) in enumerate(places.items()):
+        picture = disc((64, 48), place)
+        sound = tone(4, RATE, hz=200 * (number + 1))
+        make_video(
+            tmp_path / "videos" / f"{name}.mp4", sound=sound, rate=RATE, frame_fn=lambda _t, picture=picture: picture
+        )
+    boxes = {name: [[x - 0.2, y - 0.2, x + 0.2, y + 0.2]] for name, (x, y) in places.items()}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    store, maps = tmp_path / "store", tmp_path / "maps"
+    videos = (tmp_path / "videos", "--out")
+    assert here("prepare", *videos, store, "--annotations", tmp_path / "boxes.json", "--workers", 1).code == 0
+    assert here("localize", *videos, f"{maps}/{{stem}}.npy", "--model", responsive).code == 0
+    done = here("eval", "--store", store, "--maps-dir", maps, "--protocol", "avloc")
+    assert (done.code, "scored 3 of 3 expected clips, 0 missing" in done.out) == (0, True)
+    (ours,) = external(maps, store, protocols=("avloc",))
+    options = LocalizeOptions(inputs=(str(tmp_path / "videos"),), model=responsive, as_json=True, device="cpu")
+    results = [one for one in localize(options) if isinstance(one, Localization)]
+    heats = {Path(one.input).stem: one.result.heatmap for one in results}
+    (expected,) = external(save(tmp_path / "heats", heats), store, protocols=("avloc",))
+    assert rows(ours, "external") == rows(expected, "external")
+    assert len({score["ciou"] for score in rows(ours, "external").values()}) == 3, "the clips differ"
 
 
 def grown_twin(cells: np.ndarray, side: int = 224) -> np.ndarray:

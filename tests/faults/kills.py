@@ -90,11 +90,22 @@ def _await_orphans(group: int) -> None:
 
 
 def _alive(group: int) -> bool:
+    """Whether a process of the group runs, other than those that have ended and that nobody has waited for yet."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
-    return True
+    return any(
+        state != "Z" for state, found in map(_state_and_group, Path("/proc").glob("[0-9]*/stat")) if found == group
+    )
+
+
+def _state_and_group(path: Path) -> tuple[str, int]:
+    try:
+        state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+    except (FileNotFoundError, ProcessLookupError):
+        return "", 0
+    return state, int(group)
 
 
 class Kills:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from avloc.networks.base import full_float32
+from avloc.progress import Progress
 from avloc.train import TrainOptions, train
-from tests.gpu.results import Options, Row, at_most, equal
+from avloc.train.trainer_state import peek_state
+from tests.gpu.results import Options, Row, at_least, at_most, equal
 from tests.gpu.train_job import config
 from tests.program import ROOT
 from tests.run_folders import same_run
@@ -30,10 +32,31 @@ def small_store(options: Options) -> Path:
 
 def run(options: Options, name: str, epochs: int, device: str) -> Path:
     """Train in this process, without TF32; returns the run folder."""
+    return _run(options, name, epochs, device)[0]
+
+
+def _run(options: Options, name: str, epochs: int, device: str) -> tuple[Path, list[int]]:
+    """The run folder, and the numbers of the steps that were made."""
     where = TrainOptions(store=small_store(options), out=options.work / name, device=device)
+    steps: list[int] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, Progress) and event.task == "training" and not event.milestone:
+            steps.append(event.done)
+
     with full_float32():
-        train(where, config(epochs))
-    return where.out
+        train(where, config(epochs), note)
+    return where.out, steps
+
+
+def _resume(options: Options, name: str, epochs: int, device: str) -> Iterator[Row]:
+    """Resume a run; it must make the steps after its last save, and only those."""
+    saved = peek_state(options.work / name).step
+    out, steps = _run(options, name, epochs, device)
+    total = peek_state(out).step
+    made, wanted = (f"{each[0]} to {each[-1]}" for each in (steps, range(saved + 1, total + 1)))
+    yield equal(f"{name}: steps after the save of step {saved}", made if saved else "no save", wanted)
+    yield equal(f"{name}: epochs in the log", str(len(epochs_of(out))), str(epochs))
 
 
 def epochs_of(folder: Path) -> list[dict[str, float]]:
@@ -55,10 +78,9 @@ def kill_and_resume(options: Options) -> Iterator[Row]:
             job.kill()
             job.wait()
     epochs = len(epochs_of(out)) + 1
-    run(options, "killed", epochs, device)
+    yield from _resume(options, "killed", epochs, device)
     whole = run(options, "undisturbed", epochs, device)
-    yield Row(name="killed and resumed, epochs", value=str(epochs))
-    yield _loss("killed and resumed: loss of the last epoch", out, whole)
+    yield from _same_loss("killed and resumed", out, whole)
     is_same = "equal" if same_run(out, whole) else "different"
     if options.on_gpu:
         yield Row(name="killed and resumed: bits of the weights", value=is_same)
@@ -76,16 +98,16 @@ def _wait_for_save(job: subprocess.Popen[bytes], out: Path, patience_s: float) -
         time.sleep(0.05)
 
 
-def _loss(name: str, mine: Path, theirs: Path) -> Row:
-    ours, other = (epochs_of(folder)[-1]["loss"] for folder in (mine, theirs))
-    return at_most(name, abs(ours - other) / abs(other), _LOSS, "of its value")
+def _same_loss(name: str, mine: Path, theirs: Path) -> Iterator[Row]:
+    """The loss of the last epoch; that of the first, as weights begun anew would have, must be another one."""
+    (first, *_, other), ours = ([each["loss"] for each in epochs_of(folder)] for folder in (theirs, mine))
+    yield at_most(f"{name}: loss of the last epoch", abs(ours[-1] - other) / abs(other), _LOSS, "of its value")
+    yield at_least(f"{name}: loss of the first epoch beside it", abs(first - other) / abs(other), 2 * _LOSS)
 
 
 def from_cpu(options: Options) -> Iterator[Row]:
-    """One epoch on the CPU and the next on the device; beside two epochs on the CPU."""
+    """One epoch on the CPU, the next on the device, and one more on the CPU; beside epochs on the CPU alone."""
     run(options, "begun", 1, "cpu")
-    begun = run(options, "begun", 2, options.device.type)
-    whole = run(options, "whole", 2, "cpu")
-    yield _loss("begun on the CPU: loss of the last epoch", begun, whole)
-    back = run(options, "begun", 3, "cpu")
-    yield equal("back on the CPU: epochs", str(len(epochs_of(back))), "3")
+    yield from _resume(options, "begun", 2, options.device.type)
+    yield from _same_loss("begun on the CPU", options.work / "begun", run(options, "whole", 2, "cpu"))
+    yield from _resume(options, "begun", 3, "cpu")

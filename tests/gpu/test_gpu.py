@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu import methods
+from avloc.train.trainer_state import RunState
+from tests.gpu import methods, runs
 from tests.gpu.__main__ import CHECKS, main, rows
 from tests.gpu.results import (
     FAILED,
@@ -147,11 +148,26 @@ def test_rows_pass_up_to_their_bar():
 
 
 @pytest.mark.parametrize(
-    ("error", "on_cpu", "outcome"),
-    [(9e-4, 1e-7, PASSED), (2e-3, 1e-7, FAILED), (2e-3, 6e-4, PASSED), (math.nan, 0.0, FAILED), (2.0, 0.3, MEASURED)],
+    ("error", "on_cpu", "outcome", "bar"),
+    [
+        (9e-4, 1e-7, PASSED, "<= 0.001, fixed"),
+        (2e-3, 3e-4, FAILED, "<= 0.001, fixed"),
+        (2e-3, 8e-4, PASSED, "<= 0.002, 2.5 times that of the CPU"),
+        (math.nan, 0.0, FAILED, "<= 0.001, fixed"),
+        (0.0, 0.05, FAILED, ""),
+    ],
 )
-def test_a_device_may_be_a_little_less_exact_than_the_cpu(error, on_cpu, outcome):
-    assert methods._error("gradients", error, on_cpu, 1e-3).outcome == outcome
+def test_a_device_may_be_a_little_less_exact_than_the_cpu(error, on_cpu, outcome, bar):
+    row = methods._error("gradients", error, on_cpu, 1e-3)
+    assert (row.outcome, row.bar) == (outcome, bar)
+
+
+def test_a_run_begun_anew_is_not_taken_for_a_resumed_one(monkeypatch, tmp_path):
+    options = Options(device=torch.device("cpu"), quick=True, work=tmp_path, ends=math.inf)
+    runs.run(options, "begun", 1, "cpu")
+    monkeypatch.setattr("avloc.train.loop.load_state", lambda *_: RunState())
+    steps, *_ = runs._resume(options, "begun", 2, "cpu")
+    assert (steps.outcome, steps.value, steps.bar) == (FAILED, "1 to 4", "3 to 4")
 
 
 def test_settings_are_written_without_tomli_w():

@@ -41,7 +41,7 @@ def test_created_folders_are_removed_if_writing_fails(model, clip, tmp_path, mon
     monkeypatch.setattr(Path, "replace", full)
     times = Times(every=1.0) if name == "several.npy" else Times()
     for folder in ("there", "there/new/deep"):
-        options = LocalizeOptions(inputs=(str(clip),), model=model, out=str(tmp_path / folder / name), times=times)
+        options = LocalizeOptions(inputs=(str(clip),), model=model, out=(str(tmp_path / folder / name),), times=times)
         with pytest.raises(OSError, match="No space left"):
             list(localize(options))
         assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
@@ -86,11 +86,16 @@ def test_pictures_too_large_for_their_format_are_refused(tmp_path, name, largest
         (["x/a.mp4", "y/a.mp4"], "m/{stem}.npy", True, ["m/a.npy", "m/a-2.npy"]),
         (["a.mp4"], "{stem}.npy", False, ["a.npy"]),
         (["-", "a.mp4"], "{stem}/", False, ["stdin/stdin.png", "a/a.png"]),
+        (["a.mp4", "b.mp4"], "all.json", True, ["all.json", "all.json"]),
+        (["a.mp4", "b.mp4"], "all.coco.json", False, ["all.coco.json", "all.coco.json"]),
+        (["a.mp4", "x/a.mp4"], "{stem}.csv", True, ["a.csv", "a-2.csv"]),
+        (["a.mp4"], "h-{time}.mask.png", True, ["h-{time}.mask.png"]),
     ],
 )
 def test_outputs_from_arguments(tmp_path, monkeypatch, inputs, out, every, expected):
     monkeypatch.chdir(tmp_path)
-    assert plan_outputs(inputs, out, every=every) == [Path(name) for name in expected]
+    files = plan_outputs(inputs, list(filter(None, [out])), every=every)
+    assert [file.path for (file,) in files] == [Path(name) for name in expected]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,12 +115,47 @@ def test_outputs_from_arguments(tmp_path, monkeypatch, inputs, out, every, expec
         (["a.mp4"], "{stem}.tiff", False, "unknown suffix"),
         (["a.mp4"], "h.webp", True, "is one picture for several times"),
         (["a.mp4"], "{foo}-{time}.png", True, "{foo} is unknown; valid: {stem}, {time}"),
+        (["a.mp4"], "h.mask.png", True, "is one picture for several times"),
+        (["a.mp4", "b.mp4"], "h.mask.png", False, "one file for 2 inputs"),
+        (["a.mp4"], "{time}.coco.json", True, "a .coco.json file contains all times; valid: a name without {time}"),
     ],
 )
 def test_invalid_outputs(inputs, out, every, words):
     with pytest.raises(UsageError) as caught:
-        plan_outputs(inputs, out, every=every)
+        plan_outputs(inputs, [out], every=every)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("x.coco.json", ".coco.json"),
+        ("x.COCO.JSON", ".coco.json"),
+        ("coco.json", ".json"),
+        (".coco.json", ".json"),
+        ("x.mask.png", ".mask.png"),
+        ("mask.png", ".png"),
+        ("x.mask.jpg", ".jpg"),
+        ("x.mask.json", ".json"),
+        ("x.PNG", ".png"),
+    ],
+)
+def test_the_longest_suffix_selects_the_format(name, suffix):
+    ((file,),) = plan_outputs(["a.mp4"], [name])
+    assert (file.path, file.suffix) == (Path(name), suffix)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outs"),
+    [
+        (["a.mp4"], ["h.png", "h.png"]),
+        (["a.mp4"], ["{stem}.png", "a.png"]),
+        (["a.mp4", "b.mp4"], ["all.json", "./all.json"]),
+    ],
+)
+def test_the_same_file_twice_is_refused(inputs, outs):
+    with pytest.raises(UsageError, match=r"--out: \w+\.\w+ would be written by two of them"):
+        plan_outputs(inputs, outs)
 
 
 def test_too_long_output_name_fails_only_its_input(here, model, tmp_path, monkeypatch):

@@ -97,19 +97,26 @@ def test_outputs_from_arguments(tmp_path, monkeypatch, inputs, out, expected):
     Path("there").mkdir()
     Path("there.png").mkdir()
     Path("with {foo}").mkdir()
-    assert plan_outputs(inputs, out) == [Path(name) for name in expected]
+    assert [file.path for (file,) in plan_outputs(inputs, list(filter(None, [out])))] == [
+        Path(name) for name in expected
+    ]
     assert sorted(map(str, Path().rglob("*"))) == ["there", "there.png", "with {foo}"], "planning makes nothing"
 
 
 def test_no_output_is_planned_without_pictures():
-    assert plan_outputs(["a.mp4", "b.mp4"], "", pictures=False) == [None, None]
+    assert plan_outputs(["a.mp4", "b.mp4"], [], pictures=False) == [(), ()]
 
 
 @pytest.mark.parametrize(
     ("inputs", "out", "words"),
     [
         (["a.mp4", "b.mp4"], "h.png", "one file for 2 inputs; valid: a folder"),
-        (["a.mp4"], "h.tiff", r"unknown suffix; valid: \.png, \.jpg, \.jpeg, \.webp, \.gif, \.npy, \.mp4, or a folder"),
+        (
+            ["a.mp4"],
+            "h.tiff",
+            r"unknown suffix; valid: \.png, \.jpg, \.jpeg, \.webp, \.gif, \.npy, \.mp4, \.mask\.png, "
+            r"\.json, \.csv, \.coco\.json, or a folder",
+        ),
         (["a.mp4"], "h", r"unknown suffix; valid: \.png, \.jpg"),
         (["a.mp4"], "file.txt/h.png", r"file\.txt is a file; valid: a new or existing folder"),
         (["a.mp4"], "file.txt/new/deep/", r"file\.txt is a file; valid: a new or existing folder"),
@@ -135,7 +142,7 @@ def test_invalid_outputs(tmp_path, monkeypatch, inputs, out, words):
     for name in ("file.txt", "file"):
         Path(name).write_text("mine")
     with pytest.raises(UsageError, match=words) as caught:
-        plan_outputs(inputs, out)
+        plan_outputs(inputs, [out])
     assert "--out" in str(caught.value)
 
 
@@ -184,7 +191,7 @@ def test_an_input_is_never_overwritten(here, model, tmp_path, monkeypatch):
 def test_files_are_replaced_atomically(model, clip, tmp_path, monkeypatch, ending):
     """A full disk in the middle of writing leaves the old file and nothing else."""
     out = tmp_path / f"h{ending}"
-    run(model, clip, out=str(out))
+    run(model, clip, out=(str(out),))
     fine = out.read_bytes()
 
     def full(path_or_image, target, *_args, **_kwargs):
@@ -198,9 +205,9 @@ def test_files_are_replaced_atomically(model, clip, tmp_path, monkeypatch, endin
         patch.setattr(Image.Image, "save", full)
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
-            run(model, clip, out=str(out))
+            run(model, clip, out=(str(out),))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {out.name: b"old"}
-    run(model, clip, out=str(out))
+    run(model, clip, out=(str(out),))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {out.name: fine}
 
 
@@ -231,7 +238,7 @@ def reference_heat(grid: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 
 def test_the_heat_map_equals_its_definition(model, clip, tmp_path):
-    (result,) = run(model, clip, out=str(tmp_path / "h.npy"))
+    (result,) = run(model, clip, out=(str(tmp_path / "h.npy"),))
     moment = read_moment(clip, seconds=3.0, rate=RATE)
     grid = reference_similarity(model, moment.picture, moment.sound.waveform)
     np.testing.assert_allclose(result.result.similarity, grid, atol=1e-5)
@@ -285,7 +292,7 @@ def test_map_and_overlay_match_the_displayed_frame(model, tmp_path, make, name, 
     sound = make_sound(tmp_path / "sound.wav", tone(3, RATE), RATE)
     audio = sound if source.suffix == ".jpg" else None
     for ending in (".npy", ".png"):
-        (result,) = run(model, source, audio=audio, out=str(tmp_path / f"h{ending}"))
+        (result,) = run(model, source, audio=audio, out=(str(tmp_path / f"h{ending}"),))
     heat, overlay = np.load(tmp_path / "h.npy"), pixels(tmp_path / "h.png")
     assert (heat.dtype, heat.shape, overlay.shape) == (np.float32, hw, (*hw, 3)), "size and aspect as shown"
     assert result.as_json()["frame_hw"] == list(hw)
@@ -357,7 +364,7 @@ def test_silence_shows_the_plain_frame_with_a_caption(here, model, tmp_path):
     frame, overlay = read_frame(mute)[0], pixels(tmp_path / "h.png")
     np.testing.assert_array_equal(overlay[:200], frame[:200])
     assert (overlay[-17:].min(axis=2) > 230).any(), "a caption in white letters at the lower edge"
-    run(model, mute, out=str(tmp_path / "h.npy"))
+    run(model, mute, out=(str(tmp_path / "h.npy"),))
     heat = np.load(tmp_path / "h.npy")
     assert (heat.dtype, heat.shape, np.abs(heat).max()) == (np.float32, (240, 320), 0)
 
@@ -368,7 +375,7 @@ def test_tiny_pictures(model, tmp_path, size):
     picture = make_picture(tmp_path / "p.png", rgb)
     for name, wave in (("loud", tone(3, RATE)), ("mute", np.zeros(3 * RATE, np.float32))):
         sound = make_sound(tmp_path / f"{name}.wav", wave, RATE)
-        (result,) = run(model, picture, audio=sound, out=str(tmp_path / f"{name}.png"))
+        (result,) = run(model, picture, audio=sound, out=(str(tmp_path / f"{name}.png"),))
         assert result.error == ""
         assert pixels(tmp_path / f"{name}.png").shape == (size[1], size[0], 3)
 

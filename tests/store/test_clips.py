@@ -233,7 +233,7 @@ def test_shards_hold_plain_hdf5(tmp_path):
 
 
 def test_few_shards_are_open_at_a_time_and_every_clip_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_MAX_OPEN", 2)
+    monkeypatch.setattr(shards, "_most_open", lambda: 2)
     store = fill(tmp_path, "abcdefgh", shard_clips=1)
     expected = {name: clip_digest(store.read(name)) for name in store.ids}
     for name in "hacfbgdehha":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -63,7 +64,7 @@ def small_store(folder: Path, clips: int) -> Store:
 
 
 def test_clips_in_random_order_open_each_shard_once_by_hdf5(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_MAX_OPEN", 3)
+    monkeypatch.setattr(shards, "_most_open", lambda: 3)
     store, opened = small_store(tmp_path, 8), []
     actual = h5py.File
     monkeypatch.setattr(h5py, "File", lambda path, *how, **more: opened.append(path) or actual(path, *how, **more))
@@ -71,6 +72,16 @@ def test_clips_in_random_order_open_each_shard_once_by_hdf5(tmp_path, monkeypatc
         clip = store.sample(clip_id)
         assert (clip.picture, clip.sound[0]) == (bytes([int(clip_id)]), int(clip_id))
     assert sorted(opened) == shards.shard_paths(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.parametrize(("allowed", "files"), [(256, 32), (1024, 128), (4, 1), (100_000, 128), (None, 128)])
+def test_an_eighth_of_the_open_files_that_are_allowed_is_used(monkeypatch, allowed, files):
+    import resource
+
+    soft = resource.RLIM_INFINITY if allowed is None else allowed
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (soft, soft))
+    assert shards._most_open() == files
 
 
 def test_files_are_closed_with_their_store(tmp_path):

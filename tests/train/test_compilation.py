@@ -89,10 +89,12 @@ def test_generated_code_is_as_close_to_float64_as_without_it():
     assert errors[0] < max(1e-4, 3 * errors[1])
 
 
-def test_several_processes_are_refused(store, tmp_path):
-    task = LocalizerTask(TrainOptions(store=store, out=tmp_path, device="cpu"), changed(CONFIG, compile=True), silent)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_several_processes_are_refused_before_anything_is_compiled(store, tmp_path, graphs, dry_run):
+    options = TrainOptions(store=store, out=tmp_path, device="cpu", dry_run=dry_run)
     with pytest.raises(UsageError, match="compile = true is impossible in 2 processes; valid: false"):
-        task.share(Peers(0, 2))
+        train(options, changed(CONFIG, compile=True), peers=Peers(0, 2))
+    assert not graphs
 
 
 def test_a_compiler_that_does_not_work_is_named(monkeypatch):
