@@ -250,7 +250,14 @@ def calibrated(peaks: Scores, above_cohort: Scores | None = None) -> dict[str, d
     sure, unsure = (round(median, 3) for median in medians(peaks))
     rule = replace(fit_rule(above_cohort or peaks), cohort=above_cohort is not None)
     return {
-        "fusion": {"least": 0.6, "most": 0.85, "unsure": unsure, "sure": sure, "smooth": SMOOTH, "centre": CENTRE_SHARE},
+        "fusion": {
+            "least": 0.6,
+            "most": 0.85,
+            "unsure": unsure,
+            "sure": sure,
+            "smooth": SMOOTH,
+            "centre": CENTRE_SHARE,
+        },
         "verdict": {**asdict(rule), "least_effect": round(rule.least_effect * (1 - CENTRE_SHARE), 3)},
     }
 
