@@ -245,7 +245,8 @@ def calibrated(peaks: Scores, above_cohort: Scores | None = None) -> dict[str, d
     The similarity map counts least where its peak is what wrong sounds usually reach, most where it is what right ones
     usually reach. The least weight and that of the centre were chosen on files that were kept out of a training of
     their own, among forms of which one was left out by what is scored, the largest weight on half of what is scored
-    (README.md); the smoothing is set by hand. The centre's share of a map cannot move, so that much less effect is asked for.
+    (README.md); the smoothing is set by hand. The centre's share of a map cannot move, so that much less effect is
+    asked for.
     """
     sure, unsure = (round(median, 3) for median in medians(peaks))
     rule = replace(fit_rule(above_cohort or peaks), cohort=above_cohort is not None)
