@@ -178,7 +178,7 @@ def _weights() -> dict[str, Any]:
         others = [imagenet_weights(name) for name in ("resnet18", "vgg16", "vgg19")]
         files = [row for weight in (CNN14, DETR, YAMNET, LITE0, VGGISH, *others) for row in _files(weight)]
     except WeightsAbsent as error:  # without a home folder
-        return {"error": str(error), "places": {}, "files": []}
+        return {"error": shown(str(error)), "places": {}, "files": []}
     return {"places": {name: shown(folder) for name, folder in places.items()}, "files": files}
 
 

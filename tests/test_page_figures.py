@@ -125,7 +125,7 @@ def test_thresholds_fusion_and_settings_are_those_of_the_card() -> None:
         f"{1 - fusion['centre']} of the similarity map and the object prior",
         f"a Gaussian of {fusion['smooth']} cells, and {fusion['centre']} of a map that falls from the centre",
         f"a weight of {fusion['least']} where its peak cosine is {fusion['unsure']} or less",
-        f"{fusion['most']:.0f} where it is {fusion['sure']} or more",
+        f"{fusion['most']:g} where it is {fusion['sure']} or more",
         f"(`{CARD['resize']}`)",
         f"{model['frame']}×{model['frame']} pixels; {model['seconds']:.0f} s of mono",
         f"sound at {model['rate'] // 1000} kHz",

@@ -264,6 +264,6 @@ def test_schema_names_are_frozen():
     """Readers of JSON compare them; renaming a module must not change one."""
     source = "".join(path.read_text() for path in Path(avloc.__file__).parent.rglob("*.py"))
     assert set(re.findall(r"\"(avloc\.[a-z]+/\d+)\"", source)) == {
-        *("avloc.compare/1", "avloc.eval/2", "avloc.events/1", "avloc.localize/3"),
+        *("avloc.compare/1", "avloc.doctor/1", "avloc.eval/2", "avloc.events/1", "avloc.localize/3"),
         *("avloc.report/1", "avloc.runs/1", "avloc.table/1"),
     }

@@ -33,7 +33,7 @@ _ON_TIME_S = 1e-4
 _BUFFERED_BYTES = 128 << 20
 """Limit on decoded frames that wait in memory for the next map."""
 _WRITES_AHEAD = 2
-"""Drawn frames that wait for the encoder, which runs in a thread of its own."""
+"""Drawn frames beyond the one that is encoded, in a thread of its own."""
 _BYTES_PER_PIXEL = 1.5  # of a decoded frame: most have 4:2:0 chroma subsampling
 
 
@@ -117,9 +117,10 @@ def encode_video(
 ) -> EncodedVideo:
     """Draw frames, at least one, and encode them to the MP4 `part` with their time stamps.
 
-    `draw` returns pictures [H, W, 3] of one size; another thread encodes them meanwhile. The sound is copied from the
-    track (counted from 1; None is the main one) of the file `sound`, or re-encoded if MP4 does not support its codec,
-    to its end if `whole_sound`, otherwise to that of the last frame. `origin` is the time that becomes 0 in the output.
+    `draw` returns pictures [H, W, 3] of one size, each a new array; another thread encodes them meanwhile. The sound is
+    copied from the track (counted from 1; None is the main one) of the file `sound`, or re-encoded if MP4 does not
+    support its codec, to its end if `whole_sound`, otherwise to that of the last frame. `origin` is the time that
+    becomes 0 in the output.
 
     Raises:
         InputError: a frame or the sound cannot be decoded.
@@ -132,13 +133,17 @@ def encode_video(
         ThreadPoolExecutor(1, thread_name_prefix="avloc-encoder") as encoder,
     ):
         writes = deque([encoder.submit(writer.write, picture, first.start, first.end)])
-        for last in frames:
-            writes.append(encoder.submit(writer.write, draw(last), last.start, last.end))
-            count += 1
-            if len(writes) > _WRITES_AHEAD:
-                writes.popleft().result()
-        for write in writes:
-            write.result()
+        try:
+            for last in frames:
+                writes.append(encoder.submit(writer.write, draw(last), last.start, last.end))
+                count += 1
+                if len(writes) > _WRITES_AHEAD:
+                    writes.popleft().result()
+            for write in writes:
+                write.result()
+        except BaseException:
+            encoder.shutdown(cancel_futures=True)
+            raise
         return EncodedVideo(frames=count, duration_s=float(last.end - first.start), has_sound=writer.has_sound)
 
 

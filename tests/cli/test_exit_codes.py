@@ -270,6 +270,7 @@ class Interrupt:
         if name == "typer":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs in the background of a script
 sys.meta_path.insert(0, Interrupt)
 sys.argv = ["avloc", "--help"]
 from avloc.__main__ import main

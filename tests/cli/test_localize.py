@@ -335,10 +335,9 @@ NEEDLESS = {"torchvision", "torch._dynamo", "transformers", "librosa", "panns_in
 
 def test_a_picture_imports_no_unneeded_packages(tmp_path: Path) -> None:
     """Each of these imports takes as long as inference, torchvision as long as torch."""
-    inputs = (str(MEDIA / "frame.jpg"), "--audio", str(MEDIA / "sound.wav"))
+    inputs = (str(MEDIA / "frame.jpg"), "--audio", str(MEDIA / "sound.wav"), "--style", "caption=off")  # of a font
     result = program.avloc("localize", *inputs, "--out", str(tmp_path / "heat.png"), loaded=tmp_path / "loaded.txt")
     assert result.returncode == 0, result.stderr
-    assert ": the source is in the picture" not in result.stderr, "a caption was drawn, which needs a font"
     loaded = set((tmp_path / "loaded.txt").read_text().split())
     assert "torch" in loaded
     assert not NEEDLESS & loaded

@@ -114,7 +114,7 @@ def test_json_is_escaped_if_the_stream_cannot_encode_it(environment):
 
 
 def test_paths_are_printed_escaped_or_as_their_raw_bytes():
-    code, name = "terminal.print_path(Path(sys.argv[1]))", "日é😀".encode()
+    code, name = "terminal.print_paths([Path(sys.argv[1])])", "日é😀".encode()
     assert printed(code, name, PYTHONIOENCODING="ascii") == b"\\u65e5\\u00e9\\U0001f600\n"
     assert printed(code, name, PYTHONIOENCODING="cp1252") == b"\\u65e5\xe9\\U0001f600\n"
     assert printed(code, name) == name + b"\n"
