@@ -44,7 +44,7 @@ def export(model: Model, path: str | Path, *, rate: int | None = None) -> Path:
     The graph has two inputs, `frames` [batch, 3, side, side] uint8 RGB and `sound` [batch, seconds * rate] float32 in
     [-1, 1], and one output, `cells` [batch, h, w] float32: the cosine of every cell with its own sound, before resizing
     and before any fusion with object priors. The spectrogram and the normalisation of frames are part of the graph. The
-    file's metadata has `model`, `method`, `rate`, `seconds`, `side` and the version of avloc.
+    file's metadata has `model`, `model_sha256`, `licence`, `method`, `rate`, `seconds`, `side` and `avloc`, its version.
 
     Args:
         model: from `avloc.load`, in fp32.
@@ -67,7 +67,7 @@ def export(model: Model, path: str | Path, *, rate: int | None = None) -> Path:
         raise UsageError(f"{engine.config.method} models cannot be exported; valid: {', '.join(_METHODS)}")
     if model.rate and rate not in (None, model.rate):
         raise UsageError(f"rate={rate} does not apply to a model of {model.rate} Hz; valid: {model.rate}")
-    if not (rate := rate or model.rate):
+    if not (rate := rate or model.rate) or rate < 0:
         raise UsageError("the model takes each sound's own rate; valid: export(..., rate=...), such as 22050")
     side, device, path = engine.config.frame, engine.device, Path(path)
     frames = torch.zeros((2, 3, side, side), dtype=torch.uint8, device=device)
@@ -87,6 +87,7 @@ def export(model: Model, path: str | Path, *, rate: int | None = None) -> Path:
         )
     assert program is not None  # None is for the exporter of dynamo=False
     facts = {"model": model.name, "method": engine.config.method, "rate": rate, "seconds": model.seconds, "side": side}
+    facts |= {"model_sha256": model.sha256, "licence": model.card.get("licence", "")}
     program.model.metadata_props.update({key: str(value) for key, value in {**facts, "avloc": __version__}.items()})
     with atomic_path(path) as part:
         program.save(part, external_data=False)

@@ -27,6 +27,7 @@ def test_onnxruntime_gives_the_same_cells_for_any_batch(rate: int, tmp_path: Pat
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
     assert (facts["rate"], facts["side"]) == (str(rate or 22_050), "64")
+    assert (facts["model_sha256"], facts["licence"]) == (model.sha256, "")
     random = np.random.default_rng(0)
     for batch in (1, 3):
         frames = random.integers(0, 256, (batch, 64, 64, 3), np.uint8)
@@ -47,6 +48,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.
         (half, None, "bf16"),
         (model, 8_000, "16000 Hz"),
         (avloc.load(own_rate), None, "rate="),
+        (avloc.load(own_rate), -1, "rate="),
     ):
         with pytest.raises(UsageError, match=words):
             avloc.export(refused, tmp_path / "new.onnx", rate=rate)
