@@ -44,7 +44,7 @@ def export(model: Model, path: str | Path, *, rate: int | None = None) -> Path:
     The graph has two inputs, `frames` [batch, 3, side, side] uint8 RGB and `sound` [batch, seconds * rate] float32 in
     [-1, 1], and one output, `cells` [batch, h, w] float32: the cosine of every cell with its own sound, before resizing
     and before any fusion with object priors. The spectrogram and the normalisation of frames are part of the graph. The
-    file's metadata has `model`, `model_sha256`, `licence`, `method`, `rate`, `seconds`, `side` and `avloc`, its version.
+    file's metadata has `model`, `model_sha256`, `licence`, `method`, `rate`, `seconds`, `side` and `avloc` (version).
 
     Args:
         model: from `avloc.load`, in fp32.
