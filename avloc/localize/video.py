@@ -130,20 +130,18 @@ def encode_video(
     size = (picture.shape[0], picture.shape[1])
     with (
         VideoWriter(part, first, size, sound=sound, track=track, whole_sound=whole_sound, origin=origin) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="avloc-encoder") as encoder,
+        ExitStack() as stack,
     ):
+        encoder = ThreadPoolExecutor(1, thread_name_prefix="avloc-encoder")
+        stack.callback(encoder.shutdown, cancel_futures=True)  # after an error nothing more is written
         writes = deque([encoder.submit(writer.write, picture, first.start, first.end)])
-        try:
-            for last in frames:
-                writes.append(encoder.submit(writer.write, draw(last), last.start, last.end))
-                count += 1
-                if len(writes) > _WRITES_AHEAD:
-                    writes.popleft().result()
-            for write in writes:
-                write.result()
-        except BaseException:
-            encoder.shutdown(cancel_futures=True)
-            raise
+        for last in frames:
+            writes.append(encoder.submit(writer.write, draw(last), last.start, last.end))
+            count += 1
+            if len(writes) > _WRITES_AHEAD:
+                writes.popleft().result()
+        for write in writes:
+            write.result()
         return EncodedVideo(frames=count, duration_s=float(last.end - first.start), has_sound=writer.has_sound)
 
 

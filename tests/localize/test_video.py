@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import time
@@ -507,6 +508,23 @@ def test_a_full_disk_is_not_an_input_error(tmp_path):
     with pytest.raises(OSError, match="space"), VideoWriter(full, shown, (48, 64)) as writer:
         for one in stream_frames(source):
             writer.write(one.picture(), one.start, one.end)
+
+
+def test_a_failed_write_ends_the_video(tmp_path, monkeypatch):
+    source = make_video(tmp_path / "a.mp4", sound=noise(2, RATE), rate=RATE, seconds=2)
+    calls = []
+
+    def write(_self, _picture, start, _end):
+        calls.append(start)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(VideoWriter, "write", write)
+    with pytest.raises(OSError, match="no space"):
+        write_video(source, tmp_path / "out.mp4", FakeMapper())
+    assert not (tmp_path / "out.mp4").exists()
+    assert len(calls) <= 3 + video._WRITES_AHEAD + 1
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("avloc-encoder")]
 
 
 def test_without_h264_the_video_is_mpeg4_with_a_notice(tmp_path, monkeypatch):
